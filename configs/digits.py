@@ -1,0 +1,39 @@
+"""The embedded default: scikit-learn's 8x8 digits with 17 levels, a small and quick model.
+
+Command:   python -m pixel_rnn_jax.main --config=configs/digits.py
+           python -m pixel_rnn_jax.main --config=configs/digits.py:row_lstm   (or :pixel_cnn)
+Data:      comes with scikit-learn; nothing to download or prepare.
+Hardware:  two CPU cores are enough.
+Source:    not in the paper; every setting here is this project's own.
+
+RESULTS: to be filled by the lead (hardware, time, test nats and bits/dim, the baseline's).
+"""
+
+import ml_collections
+
+from pixel_rnn_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    choose_architecture,
+    to_config_dict,
+)
+
+
+def get_config(architecture: str = "") -> ml_collections.ConfigDict:
+    """Returns the settings for one of the three architectures."""
+    return to_config_dict(
+        Config(
+            model=ModelConfig(
+                architecture=choose_architecture(architecture, default="diagonal_bilstm"),
+                layers=2,
+                features=16,
+                head_features=32,
+            ),
+            data=DataConfig(name="digits"),
+            optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine"),
+            train=TrainConfig(steps=2500, batch_size=32),
+        )
+    )

@@ -1,0 +1,65 @@
+"""ImageNet at 32x32: the paper's 3.86 bits/dim on the validation split (Row LSTM, table 6).
+
+Command:   python -m pixel_rnn_jax.main --config=configs/imagenet32.py
+           python -m pixel_rnn_jax.main --config=configs/imagenet32.py:diagonal_bilstm
+           (or :pixel_cnn)
+Data:      downsampled_imagenet/32x32 of TFDS, 1,281,149 training and 49,999 validation images.
+           Prepare it once with
+               pip install '.[prepare]'
+               tfds build downsampled_imagenet/32x32 --file_format=array_record
+           and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. Another
+           set of 32x32 images takes its place with --config.data.name=NAME. There is no test part:
+           like the paper, the likelihood that is reported at the end is that of the validation
+           split. The best checkpoint is chosen on a tenth of the same split, which keeps the
+           validations during training short; to choose it on other images, give
+           --config.data.train_split='train[:99%]' --config.data.validation_split='train[99%:]'.
+Hardware:  a large GPU or TPU, or several. On less, lower --config.train.batch_size, or give
+           --config.model.remat=true --config.model.dtype=bfloat16; on a CPU also make the model
+           smaller: --config.model.layers=2 --config.model.features=32 --config.train.steps=2000
+Settings:  12 layers, h=384, head, batch size and RMSProp are the paper's. It reports the Row LSTM
+           alone and gives no learning rate; the other two architectures have the same size here,
+           and the rate, its schedule, the clipping, the average and the number of steps (20
+           epochs) are this project's own.
+
+RESULTS: to be filled by the lead (hardware, time, bits/dim; what was not run).
+"""
+
+import ml_collections
+
+from pixel_rnn_jax.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    choose_architecture,
+    to_config_dict,
+)
+
+
+def get_config(architecture: str = "") -> ml_collections.ConfigDict:
+    """Returns the settings for one of the three architectures."""
+    return to_config_dict(
+        Config(
+            model=ModelConfig(
+                architecture=choose_architecture(architecture, default="row_lstm"),
+                layers=12,
+                features=384,
+                head_features=1024,
+            ),
+            data=DataConfig(
+                name="downsampled_imagenet/32x32",
+                validation_split="validation[:10%]",
+                test_split="validation",
+            ),
+            optimizer=OptimizerConfig(learning_rate=5e-4, schedule="cosine"),
+            train=TrainConfig(
+                steps=400_000,
+                batch_size=64,
+                eval_batch_size=64,
+                log_every=100,
+                eval_every=10_000,
+                checkpoint_every=2000,
+            ),
+        )
+    )

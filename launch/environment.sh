@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# Sourced by local.sh and test.sh: makes the project's own Python environment.
+#
+# PYTHON=python3.11 in the environment chooses an interpreter, which then has an environment of its
+# own beside the default one.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+environment=$root/.venv${PYTHON:+-${PYTHON##*/}}
+# Scripts run this interpreter and nothing else from the environment, so that it can be moved.
+# shellcheck disable=SC2034
+python=$environment/bin/python
+
+# Prints the first Python that can make the environment.
+find_python() {
+  local candidate without_venv=
+  for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+    # Each one is run, not just looked up: a version manager's stand-in may be on the path for a
+    # version that is not installed.
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
+        echo "$candidate"
+        return
+      fi
+      without_venv=${without_venv:-$candidate}
+    fi
+  done
+  if [[ $without_venv ]]; then
+    echo "error: $without_venv lacks the module venv or ensurepip;" \
+      "install it (on Debian and Ubuntu: apt install python3-venv)" >&2
+  else
+    echo "error: there is no Python 3.11 or later" \
+      "(looked for ${PYTHON:-python3.13, python3.12, python3.11 and python3}); install one" >&2
+  fi
+  return 1
+}
+
+# install [EXTRA]: installs the package, with one of setup.py's extras, unless that was done before
+# from the same setup.py in the same folder.
+install() {
+  local extra=${1:-} installed now found
+  installed=$environment/installed${extra:+-$extra}
+  now="$root $(cksum <"$root/setup.py")"
+  if [[ -f $installed && $(<"$installed") == "$now" && -x $python ]]; then
+    return
+  fi
+  if ! "$python" -m pip --version >/dev/null 2>&1; then # none yet, half made, or its Python is gone
+    found=$(find_python)
+    echo "Making an environment in $environment with $("$found" --version)." >&2
+    "$found" -m venv --clear "$environment"
+  fi
+  echo "Installing pixel-rnn-jax${extra:+[$extra]}: once, a few minutes." >&2
+  "$python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}"
+  echo "$now" >"$installed"
+}

@@ -1,0 +1,223 @@
+"""Images as the model sees them: checked, binarised where asked, and in batches.
+
+Shapes: B batch, H rows, W columns, C channels; K is the number of levels of a value. Only images are
+read, whatever else a set holds.
+"""
+
+import math
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from pixel_rnn_jax.config import DataConfig
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.sources import Records, open_records, require
+
+# First number of the random keys, so that draws by record and by position never coincide.
+_BY_RECORD, _BY_POSITION = 0, 1
+
+
+class Source:
+    """One split of one set, read by record number.
+
+    A value outside 0..K-1 raises `UserError` when it is read.
+
+    With `data.binarize` other than "none" a value v of K stored levels becomes 1 with probability
+    p = v / (K-1), and the images have 2 levels. Read by record number, "fixed" and "dynamic" give
+    one and the same draw: it depends on where the record is stored alone, neither on a seed nor on
+    which part of the set is read. "threshold" takes 1 where p > 1/2.
+
+    Attributes:
+        image_shape: (H, W, C).
+        levels: K of the images that it gives.
+        dtype: The smallest of uint8, uint16 and int32 that holds K levels.
+    """
+
+    image_shape: tuple[int, int, int]
+    levels: int
+    dtype: np.dtype
+
+    def __init__(self, records: Records, config: DataConfig):
+        stored_levels = config.levels or records.levels
+        if stored_levels is None:
+            raise UserError(
+                f"data.levels must be set: values of type {records.dtype} in {records.name} do not "
+                "tell how many levels there are"
+            )
+        self._records = records
+        self._stored_levels = stored_levels
+        self._binarize = config.binarize
+        self.image_shape = records.image_shape
+        self.levels = stored_levels if config.binarize == "none" else 2
+        self.dtype = np.dtype(
+            "uint8" if self.levels <= 2**8 else "uint16" if self.levels <= 2**16 else "int32"
+        )
+
+    def __len__(self) -> int:
+        return len(self._records.keys)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Returns one image, [H, W, C]."""
+        if not 0 <= operator.index(index) < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Returns the images of the records `indices`, [B, H, W, C]."""
+        indices = np.asarray(indices)
+        keys = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
+        return self._finish(self._stored(indices), keys)
+
+    def visit(self, indices: np.ndarray, positions: np.ndarray, seed: int) -> np.ndarray:
+        """Returns what training sees: with `data.binarize="dynamic"` a new draw at each visit.
+
+        Args:
+            indices: Record numbers, [B].
+            positions: Where in the stream of training images each is met, [B]; with `seed` it
+                decides the draw.
+            seed: The run's seed.
+
+        Returns:
+            Images [B, H, W, C].
+        """
+        if self._binarize != "dynamic":
+            return self.__getitems__(indices)
+        keys = [(_BY_POSITION, seed, position) for position in positions.tolist()]
+        return self._finish(self._stored(indices), keys)
+
+    def _stored(self, indices: np.ndarray) -> np.ndarray:
+        images = self._records.read(indices)
+        wrong = (images < 0) | (images >= self._stored_levels)
+        if wrong.any():
+            first = tuple(np.argwhere(wrong)[0])
+            raise UserError(
+                f"record {indices[first[0]]} of {self._records.name} has the value {images[first]}, "
+                f"but its values must be 0 to {self._stored_levels - 1}: renumber them, or set "
+                "data.levels to how many there are"
+            )
+        return images
+
+    def _finish(self, images: np.ndarray, keys: Sequence[tuple[int, ...]]) -> np.ndarray:
+        if self._binarize == "none":
+            return images.astype(self.dtype, copy=False)
+        chances = images / (self._stored_levels - 1)
+        if self._binarize == "threshold":
+            return (chances > 0.5).astype(self.dtype)
+        return (_uniform(keys, self.image_shape) < chances).astype(self.dtype)
+
+
+def open_source(config: DataConfig, split: str) -> Source:
+    """Opens one split of the set that the config describes.
+
+    Args:
+        config: The set.
+        split: "train", "validation" or "test" stand for `config.train_split` and so on; any other
+            name is one of the set's own, in TFDS split syntax for a TFDS set.
+
+    Raises:
+        UserError: There is no such set or split, it is not prepared, or it does not hold images of
+            one size with integer values.
+    """
+    named = {
+        "train": config.train_split,
+        "validation": config.validation_split,
+        "test": config.test_split,
+    }
+    return Source(open_records(config, named.get(split, split)), config)
+
+
+def train_batches(
+    source: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[np.ndarray]:
+    """Yields batches for ever; every epoch has each image once, in an order of its own.
+
+    Batch number s is a function of (seed, s) alone, so the state of the data is the step number, and
+    starting late costs nothing. Position s * B + j of the stream is row j // P of batch s in
+    process j % P: the P processes together have the same batch, whatever P is.
+
+    Args:
+        source: The training images, perhaps fewer than a batch.
+        batch_size: B, images a step over all processes.
+        seed: Decides the order and the draws of dynamic binarisation.
+        start_step: Number of batches to leave out.
+        process_index: Which of the processes this one is.
+        process_count: P.
+
+    Returns:
+        An iterator over images [B / P, H, W, C] that is read ahead of its use.
+
+    Raises:
+        UserError: P does not divide B.
+    """
+    rows = _rows(batch_size, process_count, "train.batch_size")
+
+    def read(step: int, indices: np.ndarray) -> np.ndarray:
+        positions = (step * rows + np.arange(rows)) * process_count + process_index
+        return source.visit(indices, positions, seed)
+
+    grain = require("grain", "grain")
+    stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    batches = stream[process_index::process_count].batch(rows).map_with_index(read)
+    return iter(batches[start_step:].to_iter_dataset(_reading(grain)))
+
+
+def eval_batches(
+    source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields every image exactly once, in the order of the set.
+
+    Args:
+        source: The images.
+        batch_size: B, images a batch over all processes.
+        process_index: Which of the processes this one is: it has the rows of each batch from
+            `process_index * B / P` on.
+        process_count: P.
+
+    Returns:
+        An iterator over (images [B / P, H, W, C], valid [B / P]). `valid` is False where the last
+        batch is filled up with images that do not count; every process has as many batches.
+
+    Raises:
+        UserError: P does not divide B.
+    """
+    rows = _rows(batch_size, process_count, "train.eval_batch_size")
+
+    def read(batch: int) -> tuple[np.ndarray, np.ndarray]:
+        indices = batch * batch_size + process_index * rows + np.arange(rows)
+        return source.__getitems__(np.minimum(indices, len(source) - 1)), indices < len(source)
+
+    grain = require("grain", "grain")
+    batches = grain.MapDataset.range(math.ceil(len(source) / batch_size)).map(read)
+    return iter(batches.to_iter_dataset(_reading(grain)))
+
+
+def _rows(batch_size: int, process_count: int, field: str) -> int:
+    if batch_size % process_count:
+        raise UserError(
+            f"{field} must be a multiple of the number of processes, got {batch_size} for "
+            f"{process_count} processes"
+        )
+    return batch_size // process_count
+
+
+def _reading(grain: Any) -> Any:
+    # Counted in batches: enough to hide a slow read, without taking the cores from training.
+    return grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+
+
+def _uniform(keys: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> np.ndarray:
+    """Returns numbers in [0, 1), [B, *shape], each image's from its own key.
+
+    They come from the raw output of a bit generator, which NumPy promises never to change, as it
+    does not for its distributions.
+    """
+    raw = np.stack([np.random.PCG64(key).random_raw(math.prod(shape)) for key in keys])
+    return ((raw >> 11) * 2.0**-53).reshape(-1, *shape)

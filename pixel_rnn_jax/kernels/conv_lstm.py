@@ -1,0 +1,268 @@
+"""The one recurrence of Row LSTM and Diagonal BiLSTM: a convolutional LSTM over a moving line.
+
+The state is a *line* of P positions that crosses the image in T steps. A small convolution along
+the line is its state-to-state part; everything that does not depend on the state (the masked
+input-to-state convolution, the bias, conditioning) comes in as `gates`, computed beforehand for the
+whole map.
+
+============================  =============  ==========  ===================================
+layer                         a line is      T           taps along the line
+============================  =============  ==========  ===================================
+Row LSTM                      a row          H           -1, 0, +1 of the row above
+Diagonal BiLSTM, each side    a diagonal     W + H - 1   0 (own row, last column), -1 (row above)
+============================  =============  ==========  ===================================
+"""
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+
+def cell(gates: Array, c: Array) -> tuple[Array, Array]:
+    """Advances the LSTM by one step (eq. 3).
+
+    Args:
+      gates: `[..., 4F]` sums of input-to-state and state-to-state, in the order o, f, i, g.
+      c: `[..., F]` previous cell state.
+
+    Returns:
+      The hidden state h and the cell state c, both `[..., F]`.
+    """
+    return _update(_activate(gates), c)
+
+
+def _activate(gates: Array) -> Array:
+    # One tanh over all four gates: sigmoid(x) = (1 + tanh(x / 2)) / 2.
+    content = _is_content(gates)
+    half = jnp.asarray(0.5, gates.dtype)
+    scale = jnp.where(content, 2 * half, half)
+    return jnp.tanh(gates * scale) * scale + jnp.where(content, 0, half)
+
+
+def _is_content(gates: Array) -> Array:
+    axis = gates.ndim - 1
+    shape = (1,) * axis + gates.shape[axis:]
+    return lax.broadcasted_iota(jnp.int32, shape, axis) >= 3 * (gates.shape[-1] // 4)
+
+
+def _update(activated: Array, c: Array) -> tuple[Array, Array]:
+    o, f, i, g = jnp.split(activated, 4, axis=-1)
+    c = f * c + i * g
+    return o * jnp.tanh(c), c
+
+
+def _shift(x: Array, tap: int, axis: int = 0) -> Array:
+    """Lets position p hold x[p + tap]; zeros come in from outside the line."""
+    size = x.shape[axis]
+    if abs(tap) >= size:
+        return jnp.zeros_like(x)
+    kept = lax.slice_in_dim(x, max(tap, 0), size + min(tap, 0), axis=axis)
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (max(-tap, 0), max(tap, 0))
+    return jnp.pad(kept, padding)
+
+
+def _check(gates: Array, kernel: Array, taps: Sequence[int], restart: np.ndarray | None) -> None:
+    if gates.ndim != 4 or kernel.shape != (len(taps), gates.shape[-1] // 4, gates.shape[-1]):
+        raise ValueError(
+            f"conv_lstm takes gates [T, P, L, 4F] and a kernel [taps, F, 4F]; got {gates.shape}, "
+            f"{kernel.shape} and taps {tuple(taps)}"
+        )
+    if restart is not None and restart.shape != gates.shape[:2]:
+        raise ValueError(f"restart has shape {restart.shape}, gates start with {gates.shape[:2]}")
+
+
+def conv_lstm_reference(
+    gates: Array,
+    kernel: Array,
+    h0: Array,
+    c0: Array,
+    *,
+    taps: Sequence[int],
+    restart: np.ndarray | None = None,
+) -> Array:
+    """`conv_lstm` as a plain `lax.scan` with JAX's own gradient: the reference for tests."""
+    _check(gates, kernel, taps, restart)
+    steps, positions, lanes, _ = gates.shape
+    line = (positions, lanes, h0.shape[-1])
+    flags = np.zeros((steps, positions), bool) if restart is None else restart
+
+    def step(carry, inputs):
+        h, c = carry
+        gates_t, restart_t = inputs
+        again = restart_t[:, None, None]
+        c = jnp.where(again, c0[None, None], c)
+        reads = [_shift(h, tap) for tap in taps]
+        for tap, read, weight in zip(taps, reads, kernel, strict=True):
+            own = jnp.where(again, h0[None, None], read) if tap == 0 else read
+            gates_t = gates_t + own @ weight
+        h, c = cell(gates_t, c)
+        return (h, c), h
+
+    start = jnp.broadcast_to(h0, line), jnp.broadcast_to(c0, line)
+    return lax.scan(step, start, (gates, jnp.asarray(flags)))[1]
+
+
+def conv_lstm(
+    gates: Array,
+    kernel: Array,
+    h0: Array,
+    c0: Array,
+    *,
+    taps: Sequence[int],
+    restart: np.ndarray | None = None,
+) -> Array:
+    """Runs the recurrence over a whole map.
+
+    The backward pass is written by hand: a scan in the other direction that carries only dh and dc
+    and emits the gradient of the gates; the gradient of the kernel is then one matmul over all
+    steps.
+
+    Args:
+      gates: `[T, P, L, 4F]`, order o, f, i, g: all that does not depend on the state.
+      kernel: `[taps, F, 4F]`, the state-to-state convolution (unmasked).
+      h0: `[F]` initial hidden state, the same for every position.
+      c0: `[F]` initial cell state.
+      taps: offsets along P. Tap o of position p reads position p + o; outside the line it reads
+        zero.
+      restart: `[T, P]` booleans known at compile time, or None. Where True, tap 0 *as it is read*
+        and the cell state are replaced by the initial ones. The h that the other taps see is not,
+        since the row below still needs it.
+
+    Returns:
+      h `[T, P, L, F]`, the hidden state after each step.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    _check(gates, kernel, taps, restart)
+    return _conv_lstm(tuple(taps), _Flags(restart), gates, kernel, h0, c0)
+
+
+class _Flags:
+    """A boolean array that can be a static argument: compared and hashed by value."""
+
+    def __init__(self, restart: np.ndarray | None):
+        self.value = None if restart is None else np.asarray(restart, bool)
+        self._key = None if self.value is None else (self.value.shape, self.value.tobytes())
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Flags) and self._key == other._key
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _conv_lstm(taps, restart, gates, kernel, h0, c0):
+    return _forward(taps, restart, gates, kernel, h0, c0, save=False)[0]
+
+
+def _forward(taps, restart, gates, kernel, h0, c0, *, save: bool):
+    """Returns h `[T, P, L, F]` and, with `save`, the factors of the backward pass of every step."""
+    steps, positions, lanes, width = gates.shape
+    features = width // 4
+    line = (positions * lanes, features)
+    flat_kernel = kernel.reshape(-1, width)
+    h0, c0 = h0[None], c0[None]
+
+    def step(carry, inputs):
+        h, c = carry
+        gates_t, again = inputs
+        reads = [_shift(h, tap * lanes) for tap in taps]
+        if again is not None:
+            reads = [
+                jnp.where(again, h0, read) if tap == 0 else read
+                for tap, read in zip(taps, reads, strict=True)
+            ]
+            c = jnp.where(again, c0, c)
+        activated = _activate(gates_t + jnp.concatenate(reads, axis=-1) @ flat_kernel)
+        h, c_new = _update(activated, c)
+        return (h, c_new), (h, _factors(activated, c, c_new) if save else None)
+
+    start = jnp.broadcast_to(h0, line), jnp.broadcast_to(c0, line)
+    xs = gates.reshape(steps, positions * lanes, width), _flags(restart, lanes)
+    _, (h, factors) = lax.scan(step, start, xs)
+    return h.reshape(steps, positions, lanes, features), factors
+
+
+def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
+    """What the backward pass multiplies by: as many arrays as the gates and c, and no more work.
+
+    `o` takes dh to the gradient of the gate o; `f`, `i`, `g` take dc to those of f, i, g; `c` takes
+    dh to dc and `c_before` takes dc to the dc of the step before.
+    """
+    o, f, i, g = jnp.split(activated, 4, axis=-1)
+    tanh_c = jnp.tanh(c_new)
+    return {
+        "o": tanh_c * o * (1 - o),
+        "f": c * f * (1 - f),
+        "i": g * i * (1 - i),
+        "g": i * (1 - g * g),
+        "c": o * (1 - tanh_c * tanh_c),
+        "c_before": f,
+    }
+
+
+def _flags(restart: _Flags, lanes: int) -> Array | None:
+    if restart.value is None:
+        return None
+    return jnp.asarray(np.repeat(restart.value, lanes, axis=1)[..., None])
+
+
+def _conv_lstm_fwd(taps, restart, gates, kernel, h0, c0):
+    h, factors = _forward(taps, restart, gates, kernel, h0, c0, save=True)
+    return h, (h, factors, kernel, h0)
+
+
+def _conv_lstm_bwd(taps, restart, residuals, dh_all):
+    h_all, factors, kernel, h0 = residuals
+    steps, positions, lanes, features = h_all.shape
+    line = (positions * lanes, features)
+    flat_kernel_t = kernel.reshape(-1, 4 * features).T
+    again_all = _flags(restart, lanes)
+
+    def step(carry, inputs):
+        # dh, dc: what later steps have sent back to the state after this step.
+        dh, dc = carry
+        dout, factor, again = inputs
+        dh = dh + dout
+        dc = dc + dh * factor["c"]
+        dgates = [dh * factor["o"], dc * factor["f"], dc * factor["i"], dc * factor["g"]]
+        dgates = jnp.concatenate(dgates, axis=-1)
+        dreads = jnp.split(dgates @ flat_kernel_t, len(taps), axis=-1)
+        dc_before = dc * factor["c_before"]
+        if again is not None:
+            dc_before = jnp.where(again, 0, dc_before)
+            dreads = [
+                jnp.where(again, 0, dread) if tap == 0 else dread
+                for tap, dread in zip(taps, dreads, strict=True)
+            ]
+        dh = sum(_shift(dread, -tap * lanes) for tap, dread in zip(taps, dreads, strict=True))
+        return (dh, dc_before), (dgates, dc)
+
+    zeros = jnp.zeros(line, h_all.dtype)
+    xs = dh_all.reshape(steps, *line), factors, again_all
+    (dh, dc), (dgates, dc_all) = lax.scan(step, (zeros, zeros), xs, reverse=True)
+    dh0, dc0 = dh.sum(0), dc.sum(0)
+
+    h_before = h_all.reshape(steps, *line)[:-1]
+    h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
+    reads = [_shift(h_before, tap * lanes, axis=1) for tap in taps]
+    if again_all is not None:
+        where = np.nonzero(np.repeat(restart.value, lanes, axis=1))
+        dc0 = dc0 + (dc_all[where] * factors["c_before"][where]).sum(0)
+        if 0 in taps:
+            own = taps.index(0)
+            reads[own] = jnp.where(again_all, h0[None, None], reads[own])
+            dh0 = dh0 + dgates[where].sum(0) @ kernel[own].T
+    dkernel = jnp.einsum("tnf,tng->fg", jnp.concatenate(reads, axis=-1), dgates)
+    dgates = dgates.reshape(steps, positions, lanes, 4 * features)
+    return dgates, dkernel.reshape(kernel.shape), dh0, dc0
+
+
+_conv_lstm.defvjp(_conv_lstm_fwd, _conv_lstm_bwd)

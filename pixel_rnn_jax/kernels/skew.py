@@ -1,0 +1,42 @@
+"""Skewing: from the rows and columns of an image to the diagonals that a scan walks over.
+
+Each row is offset by one position from the row above, so that a column of the skewed map is a
+diagonal of the image (section 3.2). `pack` images may lie side by side in one lane: when a row has
+finished one image it goes on with the next, so that M images take M * W + H - 1 steps instead of
+M * (W + H - 1).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+
+def skew(x: Array, *, pack: int = 1) -> Array:
+    """Skews `[B, H, W, F]` to `[T, H, B / pack, F]` with T = pack * W + H - 1.
+
+    Image m of lane l is x[l * pack + m]. Its pixel (r, c) lies at step m * W + c + r, position r.
+    Steps in which a row has not begun or has ended hold zeros.
+    """
+    batch, height, width, features = x.shape
+    lanes, steps = batch // pack, pack * width + height - 1
+    x = x.reshape(lanes, pack, height, width, features)
+    x = x.transpose(2, 1, 3, 0, 4).reshape(height, pack * width, lanes, features)
+    # A row of T + 1 positions, read back as rows of T, shifts each row by one more than the last.
+    x = jnp.pad(x, ((0, 0), (0, height), (0, 0), (0, 0)))
+    x = x.reshape(height * (steps + 1), lanes, features)[: height * steps]
+    return x.reshape(height, steps, lanes, features).swapaxes(0, 1)
+
+
+def unskew(y: Array, *, width: int, pack: int = 1) -> Array:
+    """Takes `[T, H, L, F]` back to `[L * pack, H, W, F]`: the inverse of `skew` on its image."""
+    steps, height, lanes, features = y.shape
+    y = y.swapaxes(0, 1).reshape(height * steps, lanes, features)
+    y = jnp.pad(y, ((0, height), (0, 0), (0, 0))).reshape(height, steps + 1, lanes, features)
+    y = y[:, : pack * width].reshape(height, pack, width, lanes, features)
+    return y.transpose(3, 1, 0, 2, 4).reshape(lanes * pack, height, width, features)
+
+
+def restarts(height: int, width: int, *, pack: int = 1) -> np.ndarray:
+    """Marks, as booleans `[T, H]`, each row's first column of each image of a packed lane."""
+    steps = np.arange(pack * width + height - 1)[:, None] - np.arange(height)[None, :]
+    return (steps >= 0) & (steps < pack * width) & (steps % width == 0)

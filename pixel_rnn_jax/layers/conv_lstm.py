@@ -1,0 +1,66 @@
+"""A convolutional LSTM that owns the parameters of one recurrence (section 3.3)."""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import DTypeLike
+
+from pixel_rnn_jax import kernels
+from pixel_rnn_jax.layers.masked_conv import MaskedConv
+
+
+class ConvLSTM(nn.Module):
+    """Masked input-to-state convolution, unmasked state-to-state convolution, learned start.
+
+    Attributes:
+      features: h.
+      channels: C.
+      kernel_size: of the input-to-state convolution (mask B, each gate split in groups on its own).
+      taps: of the state-to-state convolution along the line.
+      dtype: of the computation.
+      param_dtype: of the parameters.
+    """
+
+    features: int
+    channels: int
+    kernel_size: tuple[int, int]
+    taps: Sequence[int]
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Array, context: Array | None = None, *, restart: np.ndarray | None = None
+    ) -> Array:
+        """Runs over a map in scan order.
+
+        Args:
+          x: `[T, P, L, 2h]`, the input.
+          context: a bias of the gates, `[T, P, L, 4h]` or of axes of size 1, or None.
+          restart: see `kernels.conv_lstm`.
+
+        Returns:
+          `[T, P, L, h]`.
+        """
+        gates = MaskedConv(
+            self.features,
+            self.channels,
+            kernel_size=self.kernel_size,
+            parts=4,
+            spatial_axes=(0, 1),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="input_to_state",
+        )(x)
+        if context is not None:
+            gates = gates + context
+        h = self.features
+        scale = nn.initializers.normal((len(self.taps) * h) ** -0.5)
+        kernel = self.param("state_to_state", scale, (len(self.taps), h, 4 * h), self.param_dtype)
+        h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
+        c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
+        kernel, h0, c0 = (p.astype(self.dtype) for p in (kernel, h0, c0))
+        return kernels.conv_lstm(gates, kernel, h0, c0, taps=self.taps, restart=restart)

@@ -1,0 +1,235 @@
+"""The command line, `python -m pixel_rnn_jax.main [VERB] [FLAGS]`: flags, then one call.
+
+A verb is an entry of `VERBS`, with flags of its own; without one it is `train`.
+"""
+
+import difflib
+import inspect
+import re
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from pixel_rnn_jax.config import Config, field_kind, from_config_dict, leaves, to_config_dict
+from pixel_rnn_jax.errors import UserError
+
+PROGRAM = "python -m pixel_rnn_jax.main"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One command.
+
+    Attributes:
+        summary: What it does, in a sentence.
+        example: The flags of a typical call.
+        define: Defines its flags.
+        run: Makes the call that the parsed flags ask for.
+        configurable: Whether it takes --config=FILE and overrides of its fields.
+    """
+
+    summary: str
+    example: str
+    define: Callable[[flags.FlagValues], None]
+    run: Callable[[flags.FlagValues], None]
+    configurable: bool = False
+
+
+def _define_train(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Directory of the run; one that was begun there goes on. Default: runs/NAME_OF_THE_CONFIG.",
+        flag_values=values,
+    )
+
+
+def _train(values: flags.FlagValues) -> None:
+    config = from_config_dict(values.config)
+    print(f"workdir: {values.workdir}")
+
+    from pixel_rnn_jax import train
+
+    train.train(config, values.workdir)
+
+
+def _define_evaluate(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "Directory of a training run.", flag_values=values)
+    flags.DEFINE_string(
+        "split",
+        "test",
+        "Images to evaluate: train, validation or test, as the config of the run names them, or "
+        "any split of the data set, such as 'test[:100]'. Default: test.",
+        flag_values=values,
+    )
+
+
+def _evaluate(values: flags.FlagValues) -> None:
+    if not values.workdir:
+        raise UserError("evaluate needs --workdir=DIR, the directory of a training run")
+
+    from pixel_rnn_jax import evaluate
+
+    evaluate.evaluate(values.workdir, split=values.split)
+
+
+VERBS = {
+    "train": Verb(
+        summary="Trains a model, or goes on with the run that its workdir holds.",
+        example="--config=configs/mnist.py:row_lstm --config.train.steps=20000 --workdir=runs/a",
+        define=_define_train,
+        run=_train,
+        configurable=True,
+    ),
+    "evaluate": Verb(
+        summary="Prints the likelihood of every image of a split, in nats and bits/dim.",
+        example="--workdir=runs/a --split=test",
+        define=_define_evaluate,
+        run=_evaluate,
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: The words after the program's name; None takes those of the process.
+
+    Returns:
+        The exit status: 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+        if name is not None and name not in VERBS:
+            (nearest,) = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.0)
+            raise UserError(f"there is no command {name}; did you mean {nearest}?")
+        if {"-h", "--help"} & set(arguments):
+            print(_help(name) if name else _overview())
+            return 0
+        name = name or "train"
+        values = _parse(name, arguments)
+
+        from pixel_rnn_jax import parallel
+
+        parallel.set_up_host_devices()
+        VERBS[name].run(values)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _new_flags(verb: Verb) -> flags.FlagValues:
+    # Each verb has its own flags, and main() may be called more than once in a process: absl's one
+    # global set of flags will not do.
+    values = flags.FlagValues()
+    verb.define(values)
+    return values
+
+
+def _parse(name: str, arguments: list[str]) -> flags.FlagValues:
+    """Returns the flags of a verb; `.config` of a configurable one is a ConfigDict with overrides.
+
+    Raises:
+        UserError: A flag, a field or a file is unknown, or a value has the wrong type.
+    """
+    verb = VERBS[name]
+    values = _new_flags(verb)
+    source = None
+    if verb.configurable:
+        source, arguments = _take_config(arguments)
+        if not source:
+            raise UserError(f"{name} needs --config=FILE, for example --config=configs/digits.py")
+        for argument in arguments:
+            override = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+            if override:
+                field_kind(override[1])
+        config_flags.DEFINE_config_dict(
+            "config", _load_config(source), flag_values=values, sys_argv=[PROGRAM, *arguments]
+        )
+    try:
+        _, *unexpected = values([PROGRAM, *arguments])
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(
+            f"{name} has no flag --{error.flagname}; see {PROGRAM} {name} --help"
+        ) from error
+    except flags.IllegalFlagValueError as error:
+        wrong = re.match(r"flag --config\.(\S+?)=(.*?): ", str(error), re.DOTALL)
+        if not wrong:
+            raise UserError(str(error)) from error
+        raise UserError(f"{wrong[1]} must be {field_kind(wrong[1])}, got {wrong[2]!r}") from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    if unexpected:
+        raise UserError(f"{name} takes nothing but flags, got {unexpected[0]!r}")
+    if source and not values.workdir:
+        file, _, argument = source.partition(":")
+        values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")
+    return values
+
+
+def _take_config(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """Returns the value of the last --config (None without one) and the other arguments."""
+    source, others = None, []
+    remaining = iter(arguments)
+    for argument in remaining:
+        match = re.fullmatch(r"--?config(?:=(.*))?", argument)
+        if match:
+            source = next(remaining, None) if match[1] is None else match[1]
+        else:
+            others.append(argument)
+    return source, others
+
+
+def _load_config(source: str) -> ml_collections.ConfigDict:
+    """Returns what the config file FILE or FILE:ARGUMENT gives, checked and with every field."""
+    # config_flags.DEFINE_config_file would do this with the importlib call that Python deprecates,
+    # and would turn an error of get_config into the text of a traceback.
+    file, _, argument = source.partition(":")
+    if not Path(file).is_file():
+        raise UserError(f"--config={source} names no file: there is no {file}")
+    get_config = runpy.run_path(file).get("get_config")
+    if not callable(get_config):
+        raise UserError(f"{file} is no config file: it defines no function get_config")
+    if argument and not inspect.signature(get_config).parameters:
+        raise UserError(f"{file} takes no argument after a colon, got {argument!r}")
+    return to_config_dict(from_config_dict(get_config(argument) if argument else get_config()))
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:10} {verb.summary}" for name, verb in VERBS.items())
+    return (
+        f"Usage: {PROGRAM} [VERB] [FLAGS]\n\n{verbs}\n\n"
+        f"Without a verb it is train. {PROGRAM} VERB --help shows the flags of a verb.\n\n"
+        f"Example:\n  {PROGRAM} {VERBS['train'].example}"
+    )
+
+
+def _help(name: str) -> str:
+    verb = VERBS[name]
+    values = _new_flags(verb)
+    lines = [verb.summary, "", "Example:", f"  {PROGRAM} {name} {verb.example}", "", "Flags:"]
+    if verb.configurable:
+        lines += [
+            "  --config  Config file, with its argument after a colon: configs/mnist.py:row_lstm.",
+            "  --config.GROUP.FIELD  Overrides a field of the config.",
+        ]
+    lines += [f"  --{flag}  {values[flag].help}" for flag in values]
+    if verb.configurable:
+        lines += ["", "Fields, with the values that they have where a config file gives none:"]
+        lines += [f"  --config.{field}={value}" for field, value in leaves(Config())]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

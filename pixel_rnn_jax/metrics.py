@@ -1,0 +1,198 @@
+"""What a training run tells while it runs: records in files, and a line of progress."""
+
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import tqdm
+from etils import epath
+from tensorboardX import RecordWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+
+from pixel_rnn_jax.errors import UserError
+
+
+class CannotGoOn(Exception):
+    """Training has to stop here; `train` adds which checkpoint is left to go on from."""
+
+
+class MetricsWriter:
+    """Writes records to `metrics.jsonl` (one JSON object a line) and to TensorBoard event files.
+
+    A resumed run takes back what an interrupted one recorded after the checkpoint, and records it
+    again. For that to leave nothing out, every record up to a step must be in the files before the
+    checkpoint of that step: call `flush` in between.
+
+    TensorBoard's files are written with tensorboardX's `RecordWriter`, at once. Its `SummaryWriter`
+    has a thread that dies of a full disk unheard, and then blocks the run for ever.
+    """
+
+    def __init__(self, workdir: epath.PathLike, step: int):
+        """Opens the files of a run of which `step` updates have been made.
+
+        Args:
+            workdir: The run's folder.
+            step: Records after it are dropped.
+
+        Raises:
+            UserError: A file cannot be written, or `metrics.jsonl` holds something else.
+        """
+        self._path = epath.Path(workdir) / "metrics.jsonl"
+        events = epath.Path(workdir) / "tensorboard"
+        try:
+            _drop_records_after(self._path, step)
+            events.mkdir(parents=True, exist_ok=True)
+            self._lines = self._path.open("ab")
+            # TensorBoard reads the files of a folder in the order of their names.
+            self._events = RecordWriter(str(events / f"events.out.tfevents.{time.time_ns()}"))
+        except OSError as error:
+            raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
+        self._add_event(Event(file_version="brain.Event:2"))
+        if step:
+            # Hides what earlier files hold at this step and after it.
+            start = SessionLog(status=SessionLog.START)
+            self._add_event(Event(step=step + 1, session_log=start))
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Records `values`, less those that are not finite, for `step`; a step has one record.
+
+        Raises:
+            CannotGoOn: A file cannot be written, because the disk is full, say.
+        """
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        try:
+            self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
+            self._lines.flush()
+            scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+            self._add_event(Event(step=step, summary=Summary(value=scalars)))
+            self._events.flush()
+        except OSError as error:
+            raise CannotGoOn(
+                f"{self._path.parent} cannot be written to: {error.strerror}"
+            ) from error
+
+    def flush(self) -> None:
+        """Returns when all records are on the disk."""
+        os.fsync(self._lines.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # What could not be written has been reported; closing tries again, in vain.
+        with contextlib.suppress(OSError):
+            self._events.close()
+        with contextlib.suppress(OSError):
+            self._lines.close()
+
+    def _add_event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._events.write(event.SerializeToString())
+
+
+def read_records(workdir: epath.PathLike) -> list[dict[str, float]]:
+    """Returns the records of `workdir`/metrics.jsonl in order; a half-written last one is left out.
+
+    Raises:
+        UserError: A line is no record.
+    """
+    path = epath.Path(workdir) / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            record = json.loads(line)
+            record["step"] + 0
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(
+                f"line {number} of {path} is not a record of metrics: move the file away, or put "
+                "the line right"
+            ) from error
+        records.append(record)
+    return records
+
+
+def _drop_records_after(path: epath.Path, step: int) -> None:
+    """Rewrites the file in one piece where it holds later records or half a record."""
+    if not path.exists():
+        return
+    kept = [record for record in read_records(path.parent) if record["step"] <= step]
+    text = "".join(json.dumps(record) + "\n" for record in kept).encode()
+    if text != path.read_bytes():
+        unfinished = path.parent / "metrics.jsonl.unfinished"
+        unfinished.write_bytes(text)
+        unfinished.replace(path)
+
+
+class Progress:
+    """A bar on a terminal; elsewhere, a log file say, a line for each record."""
+
+    def __init__(self, step: int, steps: int, batch_size: int):
+        """Starts at `step` of `steps`, each of `batch_size` images."""
+        self._steps = steps
+        self._batch_size = batch_size
+        self._bar = tqdm.tqdm(
+            initial=step,
+            total=steps,
+            unit="step",
+            disable=None,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, "
+            "{remaining} left",
+        )
+        # The clock starts after the first step, which contains the compilation.
+        self._since: float | None = None
+        self._counted = 0
+
+    def advance(self) -> None:
+        """Counts one more step as done."""
+        self._bar.update()
+        if self._since is None:
+            self._since = time.perf_counter()
+        else:
+            self._counted += 1
+
+    def report(self, step: int, nats: float, bits_per_dim: float) -> float:
+        """Shows the loss; returns the images per second since the last report (NaN: unknown)."""
+        now = time.perf_counter()
+        speed, left = math.nan, ""
+        text = f"{nats:.2f} nats, {bits_per_dim:.3f} bits/dim"
+        if self._since is not None and self._counted:
+            seconds = (now - self._since) / self._counted
+            speed = self._batch_size / seconds
+            text += f", {speed:.0f} images/s"
+            left = f", {tqdm.tqdm.format_interval((self._steps - step) * seconds)} left"
+        if self._bar.disable:
+            self.say(f"step {step}/{self._steps}: {text}{left}")
+        else:
+            self._bar.set_postfix_str(text)
+        self._since, self._counted = now, 0
+        return speed
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        with self._bar.external_write_mode():
+            print(text, flush=True)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time of what runs inside out of the images per second."""
+        start = time.perf_counter()
+        yield
+        if self._since is not None:
+            self._since += time.perf_counter() - start
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()

@@ -1,0 +1,108 @@
+"""Data parallelism: one mesh axis, `data`, over which batches are split and gradients averaged."""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+PyTree = Any
+AXIS = "data"
+
+
+def set_up_host_devices() -> None:
+    """Makes every core of a CPU a device of its own, unless the user has said otherwise.
+
+    To be called before JAX starts a backend. Work on one core needs no threads beneath it, and must
+    not have them: XLA's CPU client deadlocks when one device waits in an all-reduce on a thread
+    that another device's matmul is waiting for.
+    """
+    flag = "--xla_cpu_multi_thread_eigen"
+    if "JAX_NUM_CPU_DEVICES" in os.environ or flag in os.environ.get("XLA_FLAGS", ""):
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
+    jax.config.update("jax_num_cpu_devices", cores or 1)
+
+
+def make_mesh(devices: int | None = None) -> Mesh:
+    """Returns a mesh of all devices, or of the first so many."""
+    used = jax.devices()[:devices]
+    return jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
+
+
+def mesh_for(batch_size: int) -> Mesh:
+    """Returns a mesh of as many devices as can share a batch equally."""
+    most = min(batch_size, jax.device_count())
+    return make_mesh(max(n for n in range(1, most + 1) if batch_size % n == 0))
+
+
+def shard_batch(mesh: Mesh, images: np.ndarray) -> jax.Array:
+    """Splits a batch `[B, H, W, C]` of the host over the devices."""
+    return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(AXIS)), images)
+
+
+def map_batch(
+    function: Callable[[PyTree, jax.Array], PyTree], mesh: Mesh
+) -> Callable[[PyTree, jax.Array], PyTree]:
+    """Compiles a function of parameters and a batch whose results are one per image."""
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.jit(
+        jax.shard_map(
+            function, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False
+        )
+    )
+
+
+def make_train_step(
+    loss_fn: Callable[[PyTree, jax.Array], jax.Array],
+    optimizer: optax.GradientTransformation,
+    average_decay: float,
+    mesh: Mesh,
+) -> Callable[[dict[str, PyTree], jax.Array], tuple[dict[str, PyTree], dict[str, jax.Array]]]:
+    """Compiles one update of a training state.
+
+    Args:
+      loss_fn: (parameters, images `[B, H, W, C]`) to nats per image `[B]`.
+      optimizer: the update rule.
+      average_decay: of the moving average of the parameters; 0 for none.
+      mesh: the devices; each has the whole state and an equal share of the batch.
+
+    Returns:
+      A function of the state (params, average, opt_state, step; other entries pass unchanged) and
+      the images that returns the next state and the means of `nats` per image and of the
+      `grad_norm` before clipping. The state that it is given is used up.
+    """
+
+    def mean_loss(params: PyTree, images: jax.Array) -> jax.Array:
+        return loss_fn(params, images).mean()
+
+    def step(
+        state: dict[str, PyTree], images: jax.Array
+    ) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
+        nats, gradient = jax.value_and_grad(mean_loss)(state["params"], images)
+        # One vector, so that there is one all-reduce rather than one for each parameter.
+        vector, unravel = ravel_pytree((nats, gradient))
+        nats, gradient = unravel(jax.lax.pmean(vector, AXIS))
+        updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        count = state["step"] + 1
+        new = state | {"params": params, "opt_state": opt_state, "step": count}
+        if average_decay:
+            # Early on the average covers the last tenth of the steps, not the random start.
+            decay = jnp.minimum(average_decay, (1 + count) / (10 + count))
+            new["average"] = optax.incremental_update(params, state["average"], 1 - decay)
+        return new, {"nats": nats, "grad_norm": optax.global_norm(gradient)}
+
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    return jax.jit(
+        jax.shard_map(
+            step, mesh=mesh, in_specs=(everywhere, split), out_specs=everywhere, check_vma=False
+        ),
+        donate_argnums=0,
+    )

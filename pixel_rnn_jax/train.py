@@ -1,0 +1,302 @@
+"""Training, from the config to the evaluated model; a run that was stopped goes on where it was."""
+
+import contextlib
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+
+from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax import data, evaluate, likelihoods, optimizers, parallel
+from pixel_rnn_jax.checkpoints import Checkpoints
+from pixel_rnn_jax.config import Config, ImageFormat
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.evaluate import Evaluation
+from pixel_rnn_jax.metrics import CannotGoOn, MetricsWriter, Progress
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+
+PyTree = Any
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a finished run has reached.
+
+    Attributes:
+        step: The step with the best validation, whose parameters were evaluated.
+        test: Their evaluation on the test split.
+        baseline: That of the independent-pixel model.
+    """
+
+    step: int
+    test: Evaluation
+    baseline: Evaluation
+
+
+def train(config: Config, workdir: epath.PathLike) -> TrainResult:
+    """Trains a PixelRNN by maximum likelihood in `workdir`, and evaluates it on the test split.
+
+    If the workdir holds a run already, it goes on from its last checkpoint, and ends with the
+    parameters and the records that it would have ended with had it never been stopped. If that run
+    is complete, it is evaluated again.
+
+    On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
+
+    Args:
+        config: The run.
+        workdir: Gets config.json, metrics.jsonl, tensorboard/ and checkpoints/.
+
+    Raises:
+        UserError: The workdir holds something else or cannot be written to; the data cannot be
+            read; the loss or the gradient has ceased to be finite. Checkpoints are kept.
+        SystemExit: After a signal, with status 128 + its number (143 for SIGTERM), as a shell
+            reports a program that it ended: what is not complete must not look complete.
+    """
+    workdir = epath.Path(workdir)
+    _claim(workdir, config)
+    train_source, validation_source, test_source = (
+        data.open_source(config.data, split) for split in ("train", "validation", "test")
+    )
+    config_lib.write_image_format(
+        ImageFormat(train_source.image_shape, train_source.levels), workdir
+    )
+    settings = config.train
+    mesh = parallel.mesh_for(settings.batch_size)
+    model = PixelRNN(config.model, train_source.image_shape, train_source.levels)
+    dims = math.prod(train_source.image_shape)
+    loss_fn = evaluate.nats_per_image(model)
+    optimizer = optimizers.build(config.optimizer, settings.steps)
+    rate = optimizers.learning_rate(config.optimizer, settings.steps)
+    step_fn = parallel.make_train_step(loss_fn, optimizer, config.optimizer.average, mesh)
+    nats_fn = parallel.map_batch(loss_fn, mesh)
+
+    def measure(params: PyTree, source: data.Source) -> Evaluation:
+        return evaluate.measure(nats_fn, params, source, settings.eval_batch_size, mesh)
+
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        start, state = _start(checkpoints, config, model, optimizer, mesh)
+        if start >= settings.steps:
+            print(f"all steps are done already ({start} of {settings.steps})")
+        elif start:
+            print(f"going on from step {start}")
+        interval = _Interval(state.pop("interval"))
+        batches = data.train_batches(
+            train_source,
+            batch_size=settings.batch_size,
+            seed=config.seed,
+            start_step=start,
+        )
+        with (
+            _saying_what_is_left(checkpoints),
+            MetricsWriter(workdir, start) as metrics,
+            contextlib.closing(Progress(start, settings.steps, settings.batch_size)) as progress,
+            _signals() as received,
+        ):
+            for step in range(start + 1, settings.steps + 1):
+                state, measured = step_fn(state, parallel.shard_batch(mesh, next(batches)))
+                interval.add(step, measured)  # Waits for the step before, while this one runs.
+                progress.advance()
+                log, validate, save = (
+                    step % every == 0 or step == settings.steps
+                    for every in (
+                        settings.log_every,
+                        settings.eval_every,
+                        settings.checkpoint_every,
+                    )
+                )
+                if not (log or validate or save or received):
+                    continue
+
+                # Nothing is recorded or saved of a step that is not known to be finite.
+                interval.wait()
+                record: dict[str, float] = {}
+                validation = None
+                if log:
+                    nats, gradient_norm = interval.close()
+                    bits = float(likelihoods.bits_per_dim(nats, dims))
+                    record |= {
+                        "train/nats": nats,
+                        "train/bits_per_dim": bits,
+                        "train/gradient_norm": gradient_norm,
+                        "train/learning_rate": float(rate(step - 1)),
+                        "train/images_per_second": progress.report(step, nats, bits),
+                    }
+                with progress.paused():
+                    if validate:
+                        validation = measure(state["average"] or state["params"], validation_source)
+                        if not math.isfinite(validation.nats):
+                            raise CannotGoOn(f"step {step}: the validation loss is not finite")
+                        record |= {
+                            "validation/nats": validation.nats,
+                            "validation/standard_error": validation.standard_error,
+                            "validation/bits_per_dim": validation.bits_per_dim,
+                        }
+                        progress.say(f"step {step}: validation {validation}")
+                    if record:
+                        metrics.write(step, record)
+                    if validate or save or received:
+                        metrics.flush()
+                        checkpoints.save(
+                            step,
+                            state | {"interval": interval.sums},
+                            validation_nats=validation.nats if validation else None,
+                        )
+                if received:
+                    break
+
+        if received:
+            checkpoints.wait()
+            name = signal.Signals(received[0]).name
+            print(f"{name}: stopped after step {step}, which is saved; the same command goes on")
+            raise SystemExit(128 + received[0])
+        best, params = evaluate.best_parameters(checkpoints, config, model, mesh)
+
+    test = measure(params, test_source)
+    baseline = evaluate.independent_pixels(train_source, test_source, settings.eval_batch_size)
+    counted = min(len(train_source), evaluate.BASELINE_IMAGES)
+    print(f"test, step {best}: {test}")
+    print(f"independent pixels: {baseline}; histograms of {counted:,} training images")
+    return TrainResult(best, test, baseline)
+
+
+def _claim(workdir: epath.Path, config: Config) -> None:
+    """Writes config.json, unless the workdir holds a run that cannot go on with this config."""
+    if (workdir / "config.json").exists():
+        config_lib.check_resumable(config_lib.read_config(workdir), config)
+    else:
+        for name in ("checkpoints", "metrics.jsonl"):
+            if (workdir / name).exists():
+                raise UserError(
+                    f"{workdir} holds {name} of something unknown, without a config.json: "
+                    "use another --workdir"
+                )
+    try:
+        config_lib.write_config(config, workdir)
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
+
+
+def _start(
+    checkpoints: Checkpoints,
+    config: Config,
+    model: PixelRNN,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+) -> tuple[int, dict[str, PyTree]]:
+    """Returns the number of updates made so far and the state after them, on every device."""
+
+    def new() -> dict[str, PyTree]:
+        key = jax.random.key(config.seed)
+        params = evaluate.init_parameters(model, key)
+        return {
+            "params": params,
+            # A copy: the two are given up one by one when a step replaces them.
+            "average": jax.tree.map(jnp.copy, params) if config.optimizer.average else {},
+            "opt_state": optimizer.init(params),
+            "step": jnp.zeros((), jnp.int32),
+            "key": jax.random.key_data(key),
+            "interval": jnp.zeros(3),
+        }
+
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    step = checkpoints.latest_step()
+    if step is None:
+        return 0, jax.jit(new, out_shardings=replicated)()
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
+        jax.eval_shape(new),
+    )
+    return step, checkpoints.restore(template, step)
+
+
+class _Interval:
+    """Means over the steps since the last record.
+
+    `sums` is part of the checkpoint, so that a record is the same whether or not the run was
+    stopped within its interval: the sums of the losses and of the gradient norms, and their number.
+    """
+
+    def __init__(self, sums: jax.Array):
+        self.sums = np.asarray(sums)
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+
+    def add(self, step: int, measured: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step that may still be running; waits for the step before.
+
+        Raises:
+            CannotGoOn: The loss or the gradient of the step before is not finite.
+        """
+        self.wait()
+        self._pending = step, measured
+
+    def wait(self) -> None:
+        """Waits for the step that was added last.
+
+        Raises:
+            CannotGoOn: Its loss or gradient is not finite.
+        """
+        if self._pending is None:
+            return
+        step, measured = self._pending
+        self._pending = None
+        for name, cause in (("nats", "the loss"), ("grad_norm", "the norm of the gradient")):
+            if not np.isfinite(measured[name]):
+                raise CannotGoOn(
+                    f"step {step}: {cause} is {measured[name]}; a lower optimizer.learning_rate, "
+                    "in another workdir, may help"
+                )
+        values = [measured["nats"], measured["grad_norm"], 1]
+        self.sums = self.sums + np.array(values, self.sums.dtype)
+
+    def close(self) -> tuple[float, float]:
+        """Returns the mean loss and the mean gradient norm, and begins the next interval."""
+        nats, gradient_norm, steps = self.sums.tolist()
+        self.sums = np.zeros_like(self.sums)
+        return nats / steps, gradient_norm / steps
+
+
+@contextlib.contextmanager
+def _saying_what_is_left(checkpoints: Checkpoints) -> Iterator[None]:
+    """Adds the last good checkpoint to the reason for which training cannot go on."""
+    try:
+        yield
+    except CannotGoOn as error:
+        step = checkpoints.latest_step()
+        left = (
+            "nothing was saved before" if step is None else f"the checkpoint of step {step} is kept"
+        )
+        raise UserError(f"training stopped at {error}; {left}") from error
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yields a list that gets the first SIGTERM or Ctrl-C; a second one acts as it always does."""
+    received: list[int] = []
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        restore()
+
+    # Python lets no other thread have handlers. A program in the background ignores Ctrl-C.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, note) or signal.SIG_DFL
+    try:
+        yield received
+    finally:
+        restore()

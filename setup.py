@@ -1,0 +1,52 @@
+"""Packaging of pixel-rnn-jax.
+
+Two ends are tested: Python 3.11, where JAX ends at 0.10.2 and Flax at 0.12.8, and Python 3.13 with
+the newest JAX. pip takes the newest releases that the interpreter can have.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+    name="pixel-rnn-jax",
+    version="0.1.0",
+    description="Exact-likelihood image models of Pixel Recurrent Neural Networks, in JAX",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="The pixel-rnn-jax authors",
+    license="Apache-2.0",
+    packages=find_packages(include=["pixel_rnn_jax", "pixel_rnn_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "absl-py>=2.3",
+        "array_record>=0.8.1",
+        "etils[epath]>=1.12",
+        "flax>=0.12",
+        "grain>=0.2.15",
+        "jax>=0.10",
+        "jaxlib>=0.10",
+        "ml_collections>=1.1",
+        "numpy>=2.2",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.12",
+        "pillow>=11",
+        "scikit-learn>=1.6",
+        "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.9",
+        "tqdm>=4.67",
+    ],
+    extras_require={
+        "cuda": ["jax[cuda13]"],
+        "tpu": ["jax[tpu]"],
+        # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
+        "prepare": ["tensorflow>=2.20"],
+        "dev": [
+            "hypothesis>=6.100",
+            "mypy~=2.4",
+            "pytest>=9",
+            "ruff~=0.17.6",  # another minor version formats and finds otherwise
+            "types-tqdm",
+        ],
+    },
+)

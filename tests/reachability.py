@@ -1,0 +1,92 @@
+"""Which inputs an output depends on, by the architecture's definition alone (sections 3.1 to 3.6).
+
+Sets are propagated through a graph whose nodes are (row, column, channel group); nothing of the
+package is used. A set is a boolean array [H, W, C] of inputs, and a map of sets, one for each node,
+is [H, W, C, H, W, C]: `sets[r, c, g]` are the inputs that node (r, c, g) depends on.
+
+Residual and skip connections are not in the graph, since they change no set: a body layer's masked
+convolution reads its own position and group, so a layer depends on all that its input depends on.
+"""
+
+import numpy as np
+
+
+def reach(
+    architecture: str,
+    image_shape: tuple[int, int, int],
+    *,
+    layers: int,
+    first_kernel: int = 7,
+    kernel: int = 3,
+) -> np.ndarray:
+    """Returns the exact inputs of every output of a network, bool [H, W, C, H, W, C]."""
+    size = int(np.prod(image_shape))
+    sets = np.eye(size, dtype=bool).reshape(*image_shape, *image_shape)
+    sets = _masked_conv(sets, _square(first_kernel), own_group=False)
+    for _ in range(layers):
+        if architecture == "pixel_cnn":
+            # The block's 1x1 convolutions, mask B as well, add what the next one adds anyway.
+            sets = _masked_conv(sets, _square(kernel), own_group=True)
+        elif architecture == "row_lstm":
+            sets = _row_lstm(sets, kernel)
+        else:
+            sets = _diagonal_bilstm(sets)
+    return _masked_conv(sets, [(0, 0)], own_group=True)
+
+
+def allowed(image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns all that comes earlier in generation order, bool [H, W, C, H, W, C]."""
+    size = int(np.prod(image_shape))
+    return np.tri(size, k=-1, dtype=bool).reshape(*image_shape, *image_shape)
+
+
+def _square(side: int) -> list[tuple[int, int]]:
+    half = side // 2
+    return [(i, j) for i in range(-half, half + 1) for j in range(-half, half + 1)]
+
+
+def _masked_conv(
+    sets: np.ndarray, window: list[tuple[int, int]], *, own_group: bool
+) -> np.ndarray:
+    """Mask A (own_group False) or B (True): earlier pixels, and earlier groups of the same pixel."""
+    height, width, groups = sets.shape[:3]
+    out = np.zeros_like(sets)
+    for r, c in np.ndindex(height, width):
+        for i, j in window:
+            if (i, j) < (0, 0):
+                out[r, c] |= _read(sets, r + i, c + j).any(0)
+        for g in range(groups):
+            out[r, c, g] |= sets[r, c, : g + own_group].any(0)
+    return out
+
+
+def _row_lstm(sets: np.ndarray, kernel: int) -> np.ndarray:
+    half = kernel // 2
+    states = _masked_conv(sets, [(0, j) for j in range(-half, half + 1)], own_group=True)
+    for r, c in np.ndindex(*states.shape[:2]):
+        for tap in range(-half, half + 1):
+            states[r, c] |= _read(states, r - 1, c + tap).any(0)
+    return states
+
+
+def _diagonal_bilstm(sets: np.ndarray) -> np.ndarray:
+    left = _diagonal_states(sets)
+    right = _diagonal_states(sets[:, ::-1])[:, ::-1]
+    out = left.copy()
+    out[1:] |= right[:-1]
+    return out
+
+
+def _diagonal_states(sets: np.ndarray) -> np.ndarray:
+    states = _masked_conv(sets, [(0, 0)], own_group=True)
+    for r, c in np.ndindex(*states.shape[:2]):
+        states[r, c] |= _read(states, r, c - 1).any(0) | _read(states, r - 1, c).any(0)
+    return states
+
+
+def _read(sets: np.ndarray, r: int, c: int) -> np.ndarray:
+    """Returns the sets of one pixel's groups; outside the image they are empty."""
+    height, width = sets.shape[:2]
+    if 0 <= r < height and 0 <= c < width:
+        return sets[r, c]
+    return np.zeros_like(sets[0, 0])

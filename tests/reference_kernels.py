@@ -1,0 +1,106 @@
+"""The paper's recurrences as plain NumPy loops, one pixel at a time, and their derivatives.
+
+They are written from eq. 3 and section 3 and share nothing with the package. Every one takes
+complex arrays as well, so that `directional_derivative` gets derivatives from the complex step:
+exact to rounding, and without any automatic differentiation.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+
+def cell(gates: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Eq. 3 for gates `[4F]` in the order o, f, i, g and a cell state `[F]`."""
+    o, f, i, g = np.split(gates, 4)
+    o, f, i = _sigmoid(o), _sigmoid(f), _sigmoid(i)
+    c = f * c + i * np.tanh(g)
+    return o * np.tanh(c), c
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def conv_lstm(
+    gates: np.ndarray,
+    kernel: np.ndarray,
+    h0: np.ndarray,
+    c0: np.ndarray,
+    *,
+    taps: Sequence[int],
+    restart: np.ndarray | None = None,
+) -> np.ndarray:
+    """The recurrence over gates `[T, P, L, 4F]`, one position of one lane at a time."""
+    steps, positions, lanes, _ = gates.shape
+    kind = np.result_type(gates, kernel, h0, c0)
+    h = np.zeros((steps, positions, lanes, len(h0)), kind)
+    c = np.zeros_like(h)
+    for t in range(steps):
+        for p in range(positions):
+            again = restart is not None and restart[t, p]
+            for lane in range(lanes):
+                z = gates[t, p, lane]
+                for tap, weight in zip(taps, kernel, strict=True):
+                    if tap == 0 and again:
+                        z = z + h0 @ weight
+                    elif 0 <= p + tap < positions:
+                        z = z + (h[t - 1, p + tap, lane] if t > 0 else h0) @ weight
+                before = c0 if t == 0 or again else c[t - 1, p, lane]
+                h[t, p, lane], c[t, p, lane] = cell(z, before)
+    return h
+
+
+def diagonal_lstm(
+    gates: np.ndarray, own: np.ndarray, above: np.ndarray, h0: np.ndarray, c0: np.ndarray
+) -> np.ndarray:
+    """One direction of the Diagonal BiLSTM over gates `[B, H, W, 4F]`, in raster order.
+
+    A pixel hears its left neighbour through `own` and the pixel above through `above`, both
+    `[F, 4F]`. Left of the first column lies the initial state, above the first row zero.
+    """
+    batch, height, width, _ = gates.shape
+    h = np.zeros((batch, height, width, len(h0)), np.result_type(gates, own, above, h0, c0))
+    c = np.zeros_like(h)
+    for b in range(batch):
+        for row in range(height):
+            for column in range(width):
+                left_h = h[b, row, column - 1] if column > 0 else h0
+                left_c = c[b, row, column - 1] if column > 0 else c0
+                z = gates[b, row, column] + left_h @ own
+                if row > 0:
+                    z = z + h[b, row - 1, column] @ above
+                h[b, row, column], c[b, row, column] = cell(z, left_c)
+    return h
+
+
+def row_lstm(gates: np.ndarray, kernel: np.ndarray, h0: np.ndarray, c0: np.ndarray) -> np.ndarray:
+    """The Row LSTM over gates `[B, H, W, 4F]` with a centred kernel `[k, F, 4F]`, in raster order.
+
+    Above the first row lies the initial state, beside the image zero.
+    """
+    batch, height, width, _ = gates.shape
+    h = np.zeros((batch, height, width, len(h0)), np.result_type(gates, kernel, h0, c0))
+    c = np.zeros_like(h)
+    for b in range(batch):
+        for row in range(height):
+            for column in range(width):
+                z = gates[b, row, column]
+                for j, weight in enumerate(kernel):
+                    source = column + j - len(kernel) // 2
+                    if 0 <= source < width:
+                        z = z + (h[b, row - 1, source] if row > 0 else h0) @ weight
+                before = c[b, row - 1, column] if row > 0 else c0
+                h[b, row, column], c[b, row, column] = cell(z, before)
+    return h
+
+
+def directional_derivative(
+    function: Callable[..., np.ndarray],
+    arguments: Sequence[np.ndarray],
+    directions: Sequence[np.ndarray],
+) -> np.ndarray:
+    """The derivative of `function` at `arguments` along `directions`, by the complex step."""
+    step = 1e-30  # There is no subtraction, so it can be small enough to leave no error at all.
+    moved = [a + 1j * step * d for a, d in zip(arguments, directions, strict=True)]
+    return function(*moved).imag / step

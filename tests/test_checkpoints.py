@@ -1,0 +1,494 @@
+"""What is saved comes back bit for bit, and every fault is told in one sentence."""
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from pixel_rnn_jax.checkpoints import Checkpoints
+from pixel_rnn_jax.errors import UserError
+
+
+def make_state(seed: int = 0) -> dict:
+    """All dtypes that a train state holds, in the containers that optimisers use."""
+    key = jax.random.key(seed)
+    return {
+        "params": {
+            "conv": {"kernel": jax.random.normal(key, (7, 5)), "bias": jnp.zeros(5)},
+            "head": jax.random.normal(key, (3, 4)).astype(jnp.bfloat16),
+        },
+        "average": {},
+        "opt_state": ((), (jnp.asarray(seed, jnp.int32), {"nu": jax.random.normal(key, (40, 50))})),
+        "step": jnp.asarray(seed, jnp.int32),
+        "key": jax.random.key_data(key),
+    }
+
+
+def template_of(state: dict) -> dict:
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+
+
+def assert_identical(actual: dict, expected: dict) -> None:
+    assert str(jax.tree.structure(actual)) == str(jax.tree.structure(expected))
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert (a.dtype, a.shape, a.sharding) == (b.dtype, b.shape, b.sharding)
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def steps_on_disk(workdir: Path) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def two_saved(tmp_path: Path) -> tuple[Checkpoints, Path]:
+    """A reader of a workdir with steps 1 and 2, and the folder of step 2."""
+    writer = Checkpoints(tmp_path)
+    writer.save(1, make_state(1))
+    writer.save(2, make_state(2), validation_nats=80.0)
+    writer.close()
+    return Checkpoints(tmp_path), tmp_path / "checkpoints" / "2"
+
+
+def test_round_trip_in_another_instance(two_saved):
+    checkpoints, _ = two_saved
+    assert checkpoints.latest_step() == 2
+    for step in (1, 2):
+        state = make_state(step)
+        assert_identical(checkpoints.restore(template_of(state), step), state)
+
+
+def test_shardings_are_those_of_the_template(tmp_path):
+    if jax.device_count() < 2:
+        pytest.skip("needs two devices")
+    mesh = jax.make_mesh(
+        (2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=jax.devices()[:2]
+    )
+    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    values = {"a": jnp.arange(8.0), "b": jnp.ones((2, 3))}
+    saved = {"params": jax.device_put(values, {"a": split, "b": whole})}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, saved)
+    assert_identical(checkpoints.restore(template_of(saved), 1), saved)
+    exchanged = {"params": jax.device_put(values, {"a": whole, "b": split})}
+    assert_identical(checkpoints.restore(template_of(exchanged), 1), exchanged)
+    checkpoints.close()
+
+
+def test_a_save_is_not_changed_by_training_that_goes_on(tmp_path):
+    """The train step donates its state: its memory is reused while Orbax still writes."""
+    advance = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    state = {"params": {"w": jnp.zeros(2_000_000)}}
+    template = template_of(state)
+    checkpoints = Checkpoints(tmp_path)
+    for step in range(3):
+        checkpoints.save(step, state)
+        for _ in range(5):
+            state = advance(state)
+        assert np.all(np.asarray(checkpoints.restore(template, step)["params"]["w"]) == 5 * step)
+    checkpoints.close()
+
+
+def test_evaluation_reads_and_checks_only_what_it_needs(two_saved):
+    checkpoints, path = two_saved
+    params = {"params": make_state(2)["params"]}
+    assert_identical(checkpoints.restore(template_of(params), 2), params)
+    shutil.rmtree(path / "state")
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.restore(template_of(params), 2)
+
+
+def test_newest_two_and_best_are_kept(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest_step() is None
+    assert checkpoints.best_step() is None
+    expected = [
+        # step, validation nats, on disk afterwards, best
+        (1, None, [1], None),
+        (2, 90.0, [1, 2], 2),
+        (3, 85.0, [2, 3], 3),
+        (4, float("nan"), [3, 4], 3),
+        (5, 86.0, [3, 4, 5], 3),
+        (6, None, [3, 5, 6], 3),
+        (7, 84.0, [6, 7], 7),
+    ]
+    for step, nats, on_disk, best in expected:
+        checkpoints.save(step, {"params": jnp.ones(2)}, validation_nats=nats)
+        checkpoints.wait()
+        assert steps_on_disk(tmp_path) == on_disk
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (step, best)
+        if step == 5:  # A resumed run remembers the best one.
+            checkpoints.close()
+            checkpoints = Checkpoints(tmp_path)
+            assert checkpoints.best_step() == best
+    checkpoints.close()
+
+
+def test_a_stored_step_stays_as_it_is(two_saved):
+    checkpoints, _ = two_saved
+    checkpoints.save(2, make_state(7), validation_nats=1.0)
+    assert_identical(checkpoints.restore(template_of(make_state(2)), 2), make_state(2))
+
+
+def test_read_only_changes_nothing(tmp_path):
+    assert Checkpoints(tmp_path, read_only=True).latest_step() is None
+    assert not list(tmp_path.iterdir())
+    writer = Checkpoints(tmp_path)
+    writer.save(1, make_state(1))
+    writer.wait()
+    half_written = tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp"
+    half_written.mkdir()
+    reader = Checkpoints(tmp_path, read_only=True)
+    assert_identical(
+        reader.restore(template_of(make_state(1)), reader.latest_step()), make_state(1)
+    )
+    reader.close()
+    assert half_written.exists()
+    writer.close()
+
+
+def test_a_workdir_that_cannot_be_used(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/checkpoints \(Not a directory\): choose another"):
+        Checkpoints(tmp_path / "file")
+
+
+def test_a_step_that_is_not_there(two_saved):
+    checkpoints, _ = two_saved
+    with pytest.raises(UserError, match=r"no checkpoint .*/3: choose one of the steps \[1, 2\]"):
+        checkpoints.restore(template_of(make_state()), 3)
+
+
+@pytest.mark.parametrize(
+    ("entry", "subtree", "difference"),
+    [
+        ("key", jnp.zeros(3, jnp.uint32), r"key is uint32\[2\] there and uint32\[3\] here"),
+        ("step", jnp.zeros(()), r"step is int32\[\] there and float32\[\] here"),
+        ("average", {"w": jnp.zeros(1)}, r"average/w is absent there and float32\[1\] here"),
+        ("opt_state", (), r"opt_state/1/0 is int32\[\] there and absent here"),
+        ("scale", jnp.zeros(1), r"scale is absent there and float32\[1\] here"),
+    ],
+)
+def test_another_model_is_refused(two_saved, entry, subtree, difference):
+    checkpoints, path = two_saved
+    with pytest.raises(UserError, match=f"{path} belongs to another model.*{difference}"):
+        checkpoints.restore(make_state(2) | {entry: subtree}, 2)
+
+
+# ---- Damage -------------------------------------------------------------------------------------
+
+
+def damages(content: bytes, positions: list[int], rng: random.Random):
+    """The same file with one bit flipped at each position, cut short, and missing (None)."""
+    for i in positions:
+        yield content[:i] + bytes([content[i] ^ 1 << rng.randrange(8)]) + content[i + 1 :]
+    yield from (b"", content[: len(content) // 2], content[:-1], None)
+
+
+@pytest.mark.parametrize(
+    "flips", [8, pytest.param(1_000, marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_damage_is_detected_or_harmless(two_saved, flips):
+    """Some bytes are never read (Orbax keeps its files twice); but no other state comes back."""
+    checkpoints, path = two_saved
+    state, template = make_state(2), template_of(make_state(2))
+    rng = random.Random(flips)
+    detected, sentences = {}, set()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        content = file.read_bytes()
+        positions = rng.sample(range(len(content)), min(flips, len(content)))
+        detected[file.relative_to(path).as_posix()] = 0
+        for damaged in damages(content, positions, rng):
+            if damaged is None:
+                file.unlink()
+            else:
+                file.write_bytes(damaged)
+            try:
+                restored = checkpoints.restore(template, 2)
+            except UserError as error:
+                sentences.add(str(error))
+                detected[file.relative_to(path).as_posix()] += 1
+            else:
+                assert_identical(restored, state)
+            file.write_bytes(content)
+    assert sentences == {
+        f"Checkpoint {path} is damaged or incomplete, as it does not match its digest: "
+        "delete this folder to fall back on step 1."
+    }
+    assert detected["digest/metadata"] > flips
+    # The file that holds the arrays: all but a byte here and there is theirs.
+    assert max(n for name, n in detected.items() if name.startswith("state/ocdbt")) > flips / 2
+    assert_identical(checkpoints.restore(template, 2), state)
+
+
+def test_an_array_that_changed_in_a_readable_file(two_saved):
+    """What Orbax itself cannot see: valid files which hold other numbers."""
+    checkpoints, path = two_saved
+    state = make_state(2)
+    other = state | {"step": state["step"] + 1}
+    other_workdir = path.parent.parent / "other"
+    writer = Checkpoints(other_workdir)
+    writer.save(2, other)
+    writer.close()
+    shutil.rmtree(path / "state")
+    shutil.copytree(other_workdir / "checkpoints" / "2" / "state", path / "state")
+    with pytest.raises(UserError, match="delete this folder to fall back on step 1"):
+        checkpoints.restore(template_of(state), 2)
+    params = {"params": state["params"]}
+    assert_identical(checkpoints.restore(template_of(params), 2), params)
+
+
+@pytest.mark.parametrize("missing", ["digest", "state", "digest/metadata"])
+def test_a_missing_part(two_saved, missing):
+    checkpoints, path = two_saved
+    shutil.rmtree(path.parent / "1")
+    if (path / missing).is_dir():
+        shutil.rmtree(path / missing)
+    else:
+        (path / missing).unlink()
+    with pytest.raises(UserError, match=f"{path} is damaged"):
+        checkpoints.restore(template_of(make_state(2)), 2)
+    with pytest.raises(UserError, match="delete this folder to start again from step 0"):
+        Checkpoints(path.parent.parent).restore(template_of(make_state(2)), 2)
+
+
+def test_a_damaged_digest_is_not_the_best(two_saved):
+    checkpoints, path = two_saved
+    digest = path / "digest" / "metadata"
+    assert checkpoints.best_step() == 2
+    digest.write_text(digest.read_text().replace("80.0", "8.00"))
+    assert Checkpoints(path.parent.parent).best_step() is None
+
+
+def test_a_checkpoint_without_access_is_not_called_damaged(two_saved, monkeypatch):
+    checkpoints, path = two_saved
+
+    def denied(*args, **kwargs):
+        raise ValueError(f"PERMISSION_DENIED: {os.strerror(errno.EACCES)}")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", denied)
+    with pytest.raises(UserError, match=f"{path} may not be read"):
+        checkpoints.restore(template_of(make_state(2)), 2)
+
+
+# ---- A full disk --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_files_only():
+    """No file may grow beyond 16 kB: a write fails half-way, as on a full disk, for any user."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, hard))
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("reported_by", ["save", "wait", "latest_step", "restore", "close"])
+def test_a_write_that_fails_in_the_background(tmp_path, small_files_only, reported_by):
+    checkpoints = Checkpoints(tmp_path)
+    small = {"params": jnp.ones(2)}
+    checkpoints.save(1, small, validation_nats=1.0)
+    checkpoints.save(2, small)
+    checkpoints.save(3, small)
+    large = {"params": jax.random.normal(jax.random.key(0), (100_000,))}
+    call = {
+        "save": lambda: checkpoints.save(5, large),
+        "wait": checkpoints.wait,
+        "latest_step": checkpoints.latest_step,
+        "restore": lambda: checkpoints.restore(small, 3),
+        "close": checkpoints.close,
+    }[reported_by]
+
+    def save_and_call():
+        checkpoints.save(4, large)
+        call()
+
+    sentence = r"could not be written to .* \(.*File too large.*from step 3, the last good checkp"
+    with pytest.raises(UserError, match=sentence):
+        save_and_call()
+    checkpoints.close()
+    small_files_only()
+    checkpoints = Checkpoints(tmp_path)
+    assert (checkpoints.latest_step(), checkpoints.best_step()) == (3, 1)
+    for step in (1, 2, 3):
+        assert_identical(checkpoints.restore(template_of(small), step), small)
+    checkpoints.save(4, large)
+    assert_identical(checkpoints.restore(template_of(large), 4), large)
+    checkpoints.close()
+    assert steps_on_disk(tmp_path) == [1, 3, 4]
+
+
+def test_a_full_disk_is_called_so(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    with pytest.raises(UserError, match=r"\(the disk is full\): put that right"):
+        Checkpoints(tmp_path).save(1, make_state())
+
+
+# ---- Other processes ----------------------------------------------------------------------------
+
+
+def command(code: str, workdir: Path, *prefix: str) -> list[str]:
+    header = """
+        import sys
+        from pathlib import Path
+        import jax
+        import jax.numpy as jnp
+        from pixel_rnn_jax.checkpoints import Checkpoints
+        from pixel_rnn_jax.errors import UserError
+        workdir = Path(sys.argv[1])
+    """
+    source = textwrap.dedent(header) + textwrap.dedent(code)
+    return [*prefix, sys.executable, "-c", source, str(workdir)]
+
+
+def environment() -> dict[str, str]:
+    repository = str(Path(__file__).parent.parent)
+    return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": repository}
+
+
+SAVE_FOR_EVER = """
+    for step in range(1, 10_000):
+        print(step - 1, flush=True)
+        checkpoints = Checkpoints(workdir) if step == 1 else checkpoints
+        checkpoints.save(step, {"params": {str(i): jnp.full(500_000, step) for i in range(6)}})
+        checkpoints.wait()
+"""
+
+
+def kill_while_saving(workdir: Path, until: str, delay: float) -> int:
+    """Starts a process that saves, kills it, and returns the last step that it knew as complete."""
+    process = subprocess.Popen(
+        command(SAVE_FOR_EVER, workdir), stdout=subprocess.PIPE, text=True, env=environment()
+    )
+    while not list((workdir / "checkpoints").glob(until)):
+        assert process.poll() is None
+        time.sleep(0.0005)
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    output, _ = process.communicate()
+    return int(output.split()[-1])
+
+
+def assert_usable_after_kill(workdir: Path, complete: int) -> None:
+    checkpoints = Checkpoints(workdir)
+    latest = checkpoints.latest_step()
+    assert latest in (complete, complete + 1)
+    template = {"params": {str(i): jax.ShapeDtypeStruct((500_000,), jnp.int32) for i in range(6)}}
+    for step in (latest, latest - 1):
+        restored = checkpoints.restore(template, step)["params"]
+        assert all(np.all(np.asarray(array) == step) for array in restored.values())
+    checkpoints.save(latest + 2, restored)
+    checkpoints.close()
+    assert steps_on_disk(workdir) == [latest, latest + 2]
+
+
+def test_killed_in_the_middle_of_a_save(tmp_path):
+    complete = kill_while_saving(tmp_path, until="3.orbax-checkpoint-tmp", delay=0)
+    assert complete == 2
+    assert list((tmp_path / "checkpoints").glob("*tmp"))
+    assert_usable_after_kill(tmp_path, complete)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_killed_at_any_moment(tmp_path, seed):
+    """The delay covers two saves: the write, the renaming, the deletion of an older checkpoint."""
+    delay = random.Random(seed).uniform(0, 0.4)
+    complete = kill_while_saving(tmp_path, until="[45]*", delay=delay)
+    assert_usable_after_kill(tmp_path, complete)
+
+
+DISK_FILLS = """
+    checkpoints = Checkpoints(workdir)
+    state = {"params": {str(i): jax.random.normal(jax.random.key(i), (20_000,)) for i in range(8)}}
+    try:
+        for step in range(1, 10):
+            checkpoints.save(step, state)
+        checkpoints.close()
+    except UserError as error:
+        print(error)
+        checkpoints.close()
+    checkpoints = Checkpoints(workdir)
+    last = checkpoints.latest_step()
+    restored = checkpoints.restore(state, last)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), restored, state))
+    (workdir / "filler").unlink()
+    checkpoints.save(last + 1, state)
+    checkpoints.close()
+    print(last)
+"""
+
+
+@pytest.mark.parametrize(
+    "pages", [570, *(pytest.param(n, marks=pytest.mark.slow) for n in range(535, 860, 12))]
+)
+def test_a_disk_that_is_really_full(tmp_path, pages):
+    """A file system of 4 MB, in a name space of our own, where a third checkpoint does not fit."""
+    fill = f"mount -t tmpfs -o size=4m tmpfs $0 && head -c {4096 * pages} /dev/zero > $0/filler && "
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            [*prefix, fill + "true", str(tmp_path)], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("needs the right to mount a file system")
+    child = subprocess.run(
+        command(DISK_FILLS, tmp_path, *prefix, fill + 'exec "$@"', str(tmp_path)),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert "Traceback" not in child.stderr
+    sentence, last = child.stdout.splitlines()
+    assert sentence == (
+        f"A checkpoint could not be written to {tmp_path}/checkpoints (the disk is full): put that "
+        f"right and start again, which goes on from step {last}, the last good checkpoint."
+    )
+
+
+RESTORE_DAMAGED = """
+    for _ in range(5):
+        try:
+            Checkpoints(workdir).restore({"params": {str(i): jnp.ones(3) for i in range(30)}}, 1)
+        except UserError as error:
+            print(error)
+"""
+
+
+def test_nothing_of_orbax_reaches_the_terminal(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"params": {str(i): jnp.ones(3) for i in range(30)}})
+    checkpoints.close()
+    path = tmp_path / "checkpoints" / "1"
+    (path / "state" / "manifest.ocdbt").write_bytes(b"damaged")
+    child = subprocess.run(
+        command(RESTORE_DAMAGED, tmp_path),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+    )
+    assert child.stderr == ""
+    assert (
+        child.stdout.count(f"Checkpoint {path} is damaged") == len(child.stdout.splitlines()) == 5
+    )

@@ -1,0 +1,176 @@
+"""What each output depends on, by gradients, against the sets that `reachability` computes."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reachability import allowed, reach
+
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+
+ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
+
+
+def random_parameters(model, image_shape, seed):
+    """Draws every parameter at random: initial values such as zero biases would hide paths."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape)))["params"]
+    random = np.random.default_rng(seed)
+
+    def draw(leaf):
+        fan_in = np.prod(leaf.shape[:-1], dtype=int)
+        return jnp.asarray(random.normal(size=leaf.shape) / np.sqrt(fan_in), leaf.dtype)
+
+    return jax.tree.map(draw, shapes)
+
+
+def measured_dependencies(config, image_shape, *, levels=3, images=1, draws=12):
+    """Returns where some draw's gradient is not exactly zero, bool [B, H, W, C, B, H, W, C].
+
+    The first four axes are the output, a random combination of the K logits of one image's (row,
+    column, channel); the last four are the input. Float64, so that no small gradient is lost.
+    """
+    batch_shape = (images, *image_shape)
+    size = int(np.prod(batch_shape))
+    with jax.enable_x64(True):
+        model = PixelRNN(config, image_shape, levels)
+
+        @jax.jit
+        def depends(params, inputs, weights):
+            logits, pull = jax.vjp(lambda x: model.apply({"params": params}, x), inputs)
+            outputs = jnp.eye(size, dtype=logits.dtype).reshape(size, *batch_shape, 1)
+            cotangents = outputs * weights[: logits.shape[-1]].reshape(1, 1, 1, 1, 1, -1)
+            return jax.vmap(lambda cotangent: pull(cotangent)[0] != 0)(cotangents)
+
+        seen = np.zeros((size, *batch_shape), bool)
+        for draw in range(draws):
+            random = np.random.default_rng(draw)
+            params = random_parameters(model, image_shape, seed=draw)
+            inputs = jnp.asarray(random.uniform(-1, 1, batch_shape))
+            seen |= np.asarray(depends(params, inputs, jnp.asarray(random.normal(size=levels))))
+    return seen.reshape(*batch_shape, *batch_shape)
+
+
+def check_dependencies(config, image_shape, **options):
+    """Asserts that every output depends on exactly the inputs that the architecture promises."""
+    expected = reach(
+        config.architecture,
+        image_shape,
+        layers=config.layers,
+        first_kernel=config.first_kernel,
+        kernel=config.kernel,
+    )
+    seen = measured_dependencies(config, image_shape, **options)
+    for image, other in np.ndindex(seen.shape[0], seen.shape[4]):
+        promised = expected if image == other else np.zeros_like(expected)
+        found = seen[image, :, :, :, other]
+        leaks, losses = np.argwhere(found & ~promised), np.argwhere(promised & ~found)
+        assert not len(leaks), f"output {leaks[0, :3]} sees input {leaks[0, 3:]}, and {len(leaks)} such"
+        assert not len(losses), (
+            f"output {losses[0, :3]} misses input {losses[0, 3:]}, and {len(losses)} such"
+        )
+
+
+# The sets themselves, against what the paper says of them.
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_reach_is_within_the_past(architecture, channels, layers):
+    shape = (5, 6, channels)
+    assert not (reach(architecture, shape, layers=layers) & ~allowed(shape)).any()
+
+
+def test_past_is_raster_order_then_channel_order():
+    past = allowed((2, 2, 3))
+    assert past[0, 1, 1].reshape(-1).tolist() == [True] * 4 + [False] * 8
+
+
+@pytest.mark.parametrize("first_kernel", [3, 7])
+@pytest.mark.parametrize("width", range(1, 11))
+@pytest.mark.parametrize("layers", [1, 2])
+def test_reach_of_diagonal_bilstm_is_the_past_but_one_blind_value(first_kernel, width, layers):
+    shape = (3, width, 2)
+    expected = allowed(shape)
+    for r, c in itertools.product(range(1, 3), range(max(0, width - 1 - first_kernel // 2))):
+        expected[r, c, :, r - 1, -1, -1] = False
+    seen = reach("diagonal_bilstm", shape, layers=layers, first_kernel=first_kernel)
+    np.testing.assert_array_equal(seen, expected)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_reach_of_row_lstm_is_a_triangle_that_layers_widen_on_its_left(kernel, layers):
+    shape, half = (5, 13, 2), kernel // 2
+    up, right = _offsets(shape)
+    within = (-right <= 3 + half * (up + layers)) & ((up == 0) | (right <= 3 + half * (up - 1)))
+    seen = reach("row_lstm", shape, layers=layers, kernel=kernel)
+    np.testing.assert_array_equal(seen, allowed(shape) & within)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_reach_of_deep_pixel_cnn_is_the_past_but_a_blind_spot_on_its_right(kernel):
+    shape = (5, 13, 2)
+    up, right = _offsets(shape)
+    blind = (up > 0) & (right > 3 + kernel // 2 * (up - 1))
+    seen = reach("pixel_cnn", shape, layers=13, kernel=kernel)
+    np.testing.assert_array_equal(seen, allowed(shape) & ~blind)
+    assert blind.any()
+
+
+def _offsets(shape):
+    """Returns how far an input lies above and to the right of an output."""
+    r, c, _, r_in, c_in, _ = np.indices((*shape, *shape))
+    return r - r_in, c_in - c
+
+
+# The network against the sets.
+
+COVERING = [
+    ((9, 10, 3), {"features": 5, "layers": 2, "levels": 2}),
+    ((5, 4, 2), {"features": 5, "layers": 2, "skip": False, "kernel": 5, "first_kernel": 5}),
+    ((3, 6, 4), {"features": 5, "layers": 3, "residual": False, "first_kernel": 3}),
+    ((4, 7, 1), {"features": 3, "layers": 3, "residual": False, "skip": False, "first_kernel": 3}),
+    ((6, 3, 3), {"features": 6, "layers": 1, "residual": False, "kernel": 5}),
+    ((7, 1, 3), {"features": 4, "layers": 1, "skip": False, "first_kernel": 3}),
+    ((1, 8, 4), {"features": 8, "layers": 2, "residual": False, "skip": False}),
+]
+
+
+@pytest.mark.parametrize(("image_shape", "options"), COVERING)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_outputs_depend_on_exactly_what_the_architecture_promises(
+    architecture, image_shape, options
+):
+    options = dict(options)
+    levels = options.pop("levels", 3)
+    check_dependencies(_config(architecture, **options), image_shape, levels=levels)
+
+
+@pytest.mark.parametrize(("residual", "skip"), list(itertools.product([True, False], repeat=2)))
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("features", [5, 12])
+@pytest.mark.parametrize("image_shape", [(9, 10), (6, 4)])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.slow
+def test_outputs_depend_on_exactly_what_the_architecture_promises_in_every_combination(
+    architecture, channels, image_shape, features, layers, residual, skip
+):
+    config = _config(
+        architecture, features=features, layers=layers, residual=residual, skip=skip
+    )
+    check_dependencies(config, (*image_shape, channels))
+
+
+@pytest.mark.parametrize("pack", [1, 2, 4])
+def test_images_of_a_packed_lane_do_not_see_one_another(pack):
+    config = _config("diagonal_bilstm", features=4, layers=2, first_kernel=3, pack=pack)
+    check_dependencies(config, (3, 4, 2), images=4)
+
+
+def _config(architecture, **options):
+    return ModelConfig(architecture=architecture, head_features=12, dtype="float64", **options)
