@@ -22,7 +22,7 @@ setup(
         "absl-py>=2.3",
         "array_record>=0.8.1",
         "etils[epath]>=1.12",
-        "flax>=0.12",
+        "flax>=0.12.8",
         "grain>=0.2.15",
         "jax>=0.10",
         "jaxlib>=0.10",

@@ -199,6 +199,7 @@ class Checkpoints:
             try:
                 self._manager.wait_until_finished()
             finally:
+                # Orbax's own wait in here would leave everything open after a failed save.
                 self._manager.close()
 
     def _read_digest(self, step: int) -> dict[str, Any]:

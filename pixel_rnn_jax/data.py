@@ -1,7 +1,7 @@
 """Images as the model sees them: checked, binarised where asked, and in batches.
 
-Shapes: B batch, H rows, W columns, C channels; K is the number of levels of a value. Only images are
-read, whatever else a set holds.
+Shapes: B batch, H rows, W columns, C channels; K is the number of levels of a value. Only images
+are read, whatever else a set holds.
 """
 
 import math
@@ -93,9 +93,9 @@ class Source:
         if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
             raise UserError(
-                f"record {indices[first[0]]} of {self._records.name} has the value {images[first]}, "
-                f"but its values must be 0 to {self._stored_levels - 1}: renumber them, or set "
-                "data.levels to how many there are"
+                f"record {indices[first[0]]} of {self._records.name} has the value "
+                f"{images[first]}, but its values must be 0 to {self._stored_levels - 1}: renumber "
+                "them, or set data.levels to how many there are"
             )
         return images
 
@@ -139,8 +139,8 @@ def train_batches(
 ) -> Iterator[np.ndarray]:
     """Yields batches for ever; every epoch has each image once, in an order of its own.
 
-    Batch number s is a function of (seed, s) alone, so the state of the data is the step number, and
-    starting late costs nothing. Position s * B + j of the stream is row j // P of batch s in
+    Batch number s is a function of (seed, s) alone, so the state of the data is the step number,
+    and starting late costs nothing. Position s * B + j of the stream is row j // P of batch s in
     process j % P: the P processes together have the same batch, whatever P is.
 
     Args:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
+import jax
+import numpy as np
 import tqdm
 from etils import epath
 from tensorboardX import RecordWriter
@@ -20,6 +22,52 @@ from pixel_rnn_jax.errors import UserError
 
 class CannotGoOn(Exception):
     """Training has to stop here; `train` adds which checkpoint is left to go on from."""
+
+
+class Interval:
+    """Means over the steps since the last record.
+
+    `sums` is part of the checkpoint, so that a record is the same whether or not the run was
+    stopped within its interval: the sums of the losses and of the gradient norms, and their number.
+    """
+
+    def __init__(self, sums: jax.Array):
+        self.sums = np.asarray(sums)
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+
+    def add(self, step: int, measured: dict[str, jax.Array]) -> None:
+        """Takes the metrics of a step that may still be running; waits for the step before.
+
+        Raises:
+            CannotGoOn: The loss or the gradient of the step before is not finite.
+        """
+        self.wait()
+        self._pending = step, measured
+
+    def wait(self) -> None:
+        """Waits for the step that was added last.
+
+        Raises:
+            CannotGoOn: Its loss or gradient is not finite.
+        """
+        if self._pending is None:
+            return
+        step, measured = self._pending
+        self._pending = None
+        for name, cause in (("nats", "the loss"), ("grad_norm", "the norm of the gradient")):
+            if not np.isfinite(measured[name]):
+                raise CannotGoOn(
+                    f"step {step}: {cause} is {measured[name]}; a lower optimizer.learning_rate, "
+                    "in another workdir, may help"
+                )
+        values = [measured["nats"], measured["grad_norm"], 1]
+        self.sums = self.sums + np.array(values, self.sums.dtype)
+
+    def close(self) -> tuple[float, float]:
+        """Returns the mean loss and the mean gradient norm, and begins the next interval."""
+        nats, gradient_norm, steps = self.sums.tolist()
+        self.sums = np.zeros_like(self.sums)
+        return nats / steps, gradient_norm / steps
 
 
 class MetricsWriter:
@@ -157,11 +205,12 @@ class Progress:
 
     def advance(self) -> None:
         """Counts one more step as done."""
-        self._bar.update()
         if self._since is None:
             self._since = time.perf_counter()
+            self._bar.unpause()
         else:
             self._counted += 1
+        self._bar.update()
 
     def report(self, step: int, nats: float, bits_per_dim: float) -> float:
         """Shows the loss; returns the images per second since the last report (NaN: unknown)."""
@@ -192,6 +241,7 @@ class Progress:
         yield
         if self._since is not None:
             self._since += time.perf_counter() - start
+            self._bar.unpause()
 
     def close(self) -> None:
         """Leaves the bar as it is."""

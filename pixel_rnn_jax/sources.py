@@ -9,7 +9,6 @@ import importlib
 import io
 import os
 import re
-import shlex
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -135,7 +134,7 @@ def _array_file(path: Path, config: DataConfig, split: str) -> Records:
         raise
     except Exception as error:  # numpy, zipfile and zlib each have their own for a damaged file.
         raise UserError(
-            f"data.name {config.name!r} cannot be read as an array of integers: {error}"
+            f"data.name {config.name!r} cannot be read as an array: {_reason(error)}"
         ) from error
     if loaded.ndim not in (3, 4) or 0 in loaded.shape:
         raise UserError(
@@ -202,7 +201,7 @@ def _folder(path: Path, config: DataConfig, split: str) -> Records:
             with image_lib.open(file) as image:
                 return (image.height, image.width), image.mode
         except OSError as error:
-            raise UserError(f"{file} cannot be read as an image: {error}") from error
+            raise UserError(f"{file} cannot be read as an image: {_reason(error)}") from error
 
     size, mode = header(files[0])
     if mode not in _MODE_LEVELS:
@@ -213,8 +212,8 @@ def _folder(path: Path, config: DataConfig, split: str) -> Records:
     for row in rows:
         if (found := header(files[row])) != (size, mode):
             raise UserError(
-                f"all images of data.name {config.name!r} must have one size and mode: {files[row]} "
-                f"is {found[0][0]}x{found[0][1]} {found[1]!r}, but {files[0]} is "
+                f"all images of data.name {config.name!r} must have one size and mode: "
+                f"{files[row]} is {found[0][0]}x{found[0][1]} {found[1]!r}, but {files[0]} is "
                 f"{size[0]}x{size[1]} {mode!r}"
             )
     first = _decode(files[0], str(files[0]))
@@ -255,7 +254,7 @@ def _decode(file: Path | io.BytesIO, name: str) -> np.ndarray:
         with image_lib.open(file) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError) as error:  # Pillow calls a damaged PNG a syntax error.
-        raise UserError(f"{name} cannot be read as an image: {error}") from error
+        raise UserError(f"{name} cannot be read as an image: {_reason(error)}") from error
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -284,38 +283,48 @@ def _tfds_builder(config: DataConfig) -> Any | None:
     except tfds.core.DatasetNotFoundError:
         return None
     except ValueError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"data.name {config.name!r} cannot be opened: {reason}") from error
+        raise UserError(f"data.name {config.name!r} cannot be opened: {_reason(error)}") from error
     try:
         return tfds.builder_from_directory(builder.data_dir, file_format="array_record")
     except ValueError:
         raise UserError(
-            f"data.name {config.name!r} is prepared as {builder.info.file_format.value}, which "
-            "cannot be read in any order: convert it with `pip install 'pixel-rnn-jax[prepare]'` "
-            f"and `tfds convert_format --dataset_version_dir={shlex.quote(str(builder.data_dir))} "
-            "--out_file_format=array_record`"
+            f"data.name {config.name!r} is prepared as {builder.info.file_format.value} in "
+            f"{builder.data_dir}, which cannot be read in any order: prepare it in another "
+            f"directory with {_how_to_prepare(config.name, 'DIR')}, and set data.data_dir to DIR"
         ) from None
 
 
+def _how_to_prepare(name: str, data_dir: str) -> str:
+    # Not `tfds build`: that command does not start without apache-beam.
+    where = f"data_dir={data_dir!r}, " if data_dir else ""
+    return (
+        "`pip install 'pixel-rnn-jax[prepare]'` and "
+        '`python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder({name!r}, {where}file_format='array_record').download_and_prepare()\"`"
+    )
+
+
 def _why_no_builder(config: DataConfig) -> UserError | None:
-    """Returns what is wrong with a TFDS name that is not prepared; None if it is a folder's name."""
+    """Returns what is wrong with a name that is not prepared, or None if it is a folder's."""
     tfds = require("tensorflow_datasets", "tensorflow-datasets")
     known = tfds.list_builders(with_community_datasets=False)
+    where = config.data_dir or "the default directory of TFDS"
     name = re.split("[/:]", config.name)[0]
     if name in known:
-        where = f" --data_dir={shlex.quote(config.data_dir)}" if config.data_dir else ""
         return UserError(
-            f"data.name {config.name!r} is not prepared in "
-            f"{config.data_dir or 'the data directory of TFDS'}: prepare it once with `pip install "
-            f"'pixel-rnn-jax[prepare]'` and `tfds build {config.name} --file_format=array_record"
-            f"{where}`, or set data.data_dir to where it is"
+            f"data.name {config.name!r} is not prepared in {where}: prepare it once with "
+            f"{_how_to_prepare(config.name, config.data_dir)}, or set data.data_dir to where it is"
         )
     if Path(config.name).is_dir():
         return None
-    near = difflib.get_close_matches(name, known, n=1)
+    # A set that is prepared by its user alone has a configuration which TFDS takes by default only
+    # if its metadata say so.
+    configs = Path(config.data_dir, name).expanduser().glob("[!.]*") if config.data_dir else ()
+    near = sorted(f"{name}/{folder.name}" for folder in configs)
+    near = near or difflib.get_close_matches(name, known, n=1)
     return UserError(
         f"data.name {config.name!r} is not a TFDS set that is known or prepared in "
-        f"{config.data_dir or 'the data directory of TFDS'}, nor a folder or an .npy or .npz file"
+        f"{where}, nor a folder or an .npy or .npz file"
         + (f"; did you mean {near[0]!r}?" if near else "")
     )
 
@@ -330,10 +339,12 @@ def _tfds(builder: Any, config: DataConfig, split: str) -> Records:
         )
     feature = features["image"]
     encoded = isinstance(feature, tfds.features.Image)
-    if not encoded and not isinstance(feature, tfds.features.Tensor):
+    if not encoded and not (
+        isinstance(feature, tfds.features.Tensor) and len(feature.shape) in (2, 3)
+    ):
         raise UserError(
-            f"the `image` feature of data.name {config.name!r} is a {type(feature).__name__}: "
-            "choose a set of single images"
+            f"the `image` feature of data.name {config.name!r} is a {type(feature).__name__}, not "
+            "one image: choose a set of images"
         )
     dtype = np.dtype(feature.np_dtype)
     if dtype.kind not in "biu":
@@ -392,6 +403,11 @@ def _tfds(builder: Any, config: DataConfig, split: str) -> Records:
 
 def _name(config: DataConfig, split: str) -> str:
     return f"split {split!r} of data.name {config.name!r}"
+
+
+def _reason(error: Exception) -> str:
+    """Returns the first sentence of an error of another library."""
+    return re.split(r"\.(?:\s|$)|\n", str(error))[0]
 
 
 def _no_split(config: DataConfig, split: str, existing: Iterable[str]) -> UserError:

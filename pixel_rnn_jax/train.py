@@ -11,7 +11,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from etils import epath
 
@@ -21,7 +20,7 @@ from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.config import Config, ImageFormat
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
-from pixel_rnn_jax.metrics import CannotGoOn, MetricsWriter, Progress
+from pixel_rnn_jax.metrics import CannotGoOn, Interval, MetricsWriter, Progress
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 
 PyTree = Any
@@ -62,12 +61,9 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             reports a program that it ended: what is not complete must not look complete.
     """
     workdir = epath.Path(workdir)
-    _claim(workdir, config)
+    _check(workdir, config)
     train_source, validation_source, test_source = (
         data.open_source(config.data, split) for split in ("train", "validation", "test")
-    )
-    config_lib.write_image_format(
-        ImageFormat(train_source.image_shape, train_source.levels), workdir
     )
     settings = config.train
     mesh = parallel.mesh_for(settings.batch_size)
@@ -78,6 +74,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     rate = optimizers.learning_rate(config.optimizer, settings.steps)
     step_fn = parallel.make_train_step(loss_fn, optimizer, config.optimizer.average, mesh)
     nats_fn = parallel.map_batch(loss_fn, mesh)
+    _write_config(workdir, config, ImageFormat(train_source.image_shape, train_source.levels))
 
     def measure(params: PyTree, source: data.Source) -> Evaluation:
         return evaluate.measure(nats_fn, params, source, settings.eval_batch_size, mesh)
@@ -88,12 +85,9 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             print(f"all steps are done already ({start} of {settings.steps})")
         elif start:
             print(f"going on from step {start}")
-        interval = _Interval(state.pop("interval"))
+        interval = Interval(state.pop("interval"))
         batches = data.train_batches(
-            train_source,
-            batch_size=settings.batch_size,
-            seed=config.seed,
-            start_step=start,
+            train_source, batch_size=settings.batch_size, seed=config.seed, start_step=start
         )
         with (
             _saying_what_is_left(checkpoints),
@@ -101,19 +95,17 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             contextlib.closing(Progress(start, settings.steps, settings.batch_size)) as progress,
             _signals() as received,
         ):
+            step = start
             for step in range(start + 1, settings.steps + 1):
                 state, measured = step_fn(state, parallel.shard_batch(mesh, next(batches)))
                 interval.add(step, measured)  # Waits for the step before, while this one runs.
                 progress.advance()
+                intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
                 log, validate, save = (
-                    step % every == 0 or step == settings.steps
-                    for every in (
-                        settings.log_every,
-                        settings.eval_every,
-                        settings.checkpoint_every,
-                    )
+                    step % every == 0 or step == settings.steps for every in intervals
                 )
-                if not (log or validate or save or received):
+                stop = bool(received)  # Asked once, so that no signal comes between saving and it.
+                if not (log or validate or save or stop):
                     continue
 
                 # Nothing is recorded or saved of a step that is not known to be finite.
@@ -143,14 +135,14 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                         progress.say(f"step {step}: validation {validation}")
                     if record:
                         metrics.write(step, record)
-                    if validate or save or received:
+                    if validate or save or stop:
                         metrics.flush()
                         checkpoints.save(
                             step,
                             state | {"interval": interval.sums},
                             validation_nats=validation.nats if validation else None,
                         )
-                if received:
+                if stop:
                     break
 
         if received:
@@ -168,18 +160,23 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     return TrainResult(best, test, baseline)
 
 
-def _claim(workdir: epath.Path, config: Config) -> None:
-    """Writes config.json, unless the workdir holds a run that cannot go on with this config."""
+def _check(workdir: epath.Path, config: Config) -> None:
+    """Refuses a workdir with something else than a run that can go on with this config."""
     if (workdir / "config.json").exists():
         config_lib.check_resumable(config_lib.read_config(workdir), config)
-    else:
-        for name in ("checkpoints", "metrics.jsonl"):
-            if (workdir / name).exists():
-                raise UserError(
-                    f"{workdir} holds {name} of something unknown, without a config.json: "
-                    "use another --workdir"
-                )
+        return
+    for name in ("checkpoints", "metrics.jsonl"):
+        if (workdir / name).exists():
+            raise UserError(
+                f"{workdir} has {name} but no config.json, so what it holds is not known: use "
+                "another --workdir"
+            )
+
+
+def _write_config(workdir: epath.Path, config: Config, images: ImageFormat) -> None:
+    """Writes config.json and images.json, when nothing else can be wrong with either."""
     try:
+        config_lib.write_image_format(images, workdir)
         config_lib.write_config(config, workdir)
     except OSError as error:
         raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
@@ -218,52 +215,6 @@ def _start(
     return step, checkpoints.restore(template, step)
 
 
-class _Interval:
-    """Means over the steps since the last record.
-
-    `sums` is part of the checkpoint, so that a record is the same whether or not the run was
-    stopped within its interval: the sums of the losses and of the gradient norms, and their number.
-    """
-
-    def __init__(self, sums: jax.Array):
-        self.sums = np.asarray(sums)
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None
-
-    def add(self, step: int, measured: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step that may still be running; waits for the step before.
-
-        Raises:
-            CannotGoOn: The loss or the gradient of the step before is not finite.
-        """
-        self.wait()
-        self._pending = step, measured
-
-    def wait(self) -> None:
-        """Waits for the step that was added last.
-
-        Raises:
-            CannotGoOn: Its loss or gradient is not finite.
-        """
-        if self._pending is None:
-            return
-        step, measured = self._pending
-        self._pending = None
-        for name, cause in (("nats", "the loss"), ("grad_norm", "the norm of the gradient")):
-            if not np.isfinite(measured[name]):
-                raise CannotGoOn(
-                    f"step {step}: {cause} is {measured[name]}; a lower optimizer.learning_rate, "
-                    "in another workdir, may help"
-                )
-        values = [measured["nats"], measured["grad_norm"], 1]
-        self.sums = self.sums + np.array(values, self.sums.dtype)
-
-    def close(self) -> tuple[float, float]:
-        """Returns the mean loss and the mean gradient norm, and begins the next interval."""
-        nats, gradient_norm, steps = self.sums.tolist()
-        self.sums = np.zeros_like(self.sums)
-        return nats / steps, gradient_norm / steps
-
-
 @contextlib.contextmanager
 def _saying_what_is_left(checkpoints: Checkpoints) -> Iterator[None]:
     """Adds the last good checkpoint to the reason for which training cannot go on."""
@@ -271,9 +222,7 @@ def _saying_what_is_left(checkpoints: Checkpoints) -> Iterator[None]:
         yield
     except CannotGoOn as error:
         step = checkpoints.latest_step()
-        left = (
-            "nothing was saved before" if step is None else f"the checkpoint of step {step} is kept"
-        )
+        left = "nothing was saved" if step is None else f"the checkpoint of step {step} is kept"
         raise UserError(f"training stopped at {error}; {left}") from error
 
 

@@ -1,4 +1,4 @@
-"""What every test runs under: eight CPU devices, no silent rank promotion."""
+"""What every test runs under: eight CPU devices, and no silent promotion of ranks."""
 
 import os
 from collections.abc import Iterator
@@ -7,16 +7,17 @@ import jax
 import pytest
 
 # On a machine with an accelerator too, unless the caller says otherwise.
-jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS", "cpu"))
+jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The CPU client's pool of threads must be larger than its number of devices, or an all-reduce can
-# wait for itself for ever; it takes its size from NPROC when it starts. The variable goes again, so
-# that what a test starts as a process of its own is on its own in this.
-os.environ["NPROC"] = "16"
-jax.devices()
-del os.environ["NPROC"]
+# Devices that outnumber the cores must not wait for each other's threads (see parallel.py, which
+# makes no more devices than there are cores). JAX reads both variables when its backend starts;
+# then they go again, so that programs which tests start do not inherit them.
+with pytest.MonkeyPatch.context() as patch:
+    patch.setenv("NPROC", "16")
+    patch.setenv("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    jax.devices()
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """What is saved comes back bit for bit, and every fault is told in one sentence."""
 
 import errno
+import logging
 import os
 import random
 import resource
@@ -12,6 +13,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,9 +122,9 @@ def test_newest_two_and_best_are_kept(tmp_path):
     expected = [
         # step, validation nats, on disk afterwards, best
         (1, None, [1], None),
-        (2, 90.0, [1, 2], 2),
+        (2, float("nan"), [1, 2], None),
         (3, 85.0, [2, 3], 3),
-        (4, float("nan"), [3, 4], 3),
+        (4, 90.0, [3, 4], 3),
         (5, 86.0, [3, 4, 5], 3),
         (6, None, [3, 5, 6], 3),
         (7, 84.0, [6, 7], 7),
@@ -321,6 +323,8 @@ def test_a_write_that_fails_in_the_background(tmp_path, small_files_only, report
     sentence = r"could not be written to .* \(.*File too large.*from step 3, the last good checkp"
     with pytest.raises(UserError, match=sentence):
         save_and_call()
+    with pytest.raises(UserError, match=r"choose one of the steps \[1, 2, 3\]"):
+        checkpoints.restore(small, 4)
     checkpoints.close()
     small_files_only()
     checkpoints = Checkpoints(tmp_path)
@@ -492,3 +496,16 @@ def test_nothing_of_orbax_reaches_the_terminal(tmp_path):
     assert (
         child.stdout.count(f"Checkpoint {path} is damaged") == len(child.stdout.splitlines()) == 5
     )
+
+
+def test_messages_of_others_still_come_through(tmp_path, caplog):
+    Checkpoints(tmp_path)
+    caplog.clear()
+    asyncio_log = logging.getLogger("asyncio")
+    asyncio_log.error(
+        "never retrieved", exc_info=ValueError("Error reading [tensorstore_spec=...]")
+    )
+    asyncio_log.error("never retrieved", exc_info=ValueError("of a notebook"))
+    absl.logging.error("of absl")
+    assert [record.getMessage() for record in caplog.records] == ["never retrieved", "of absl"]
+    assert "of a notebook" in caplog.text

@@ -104,7 +104,7 @@ def test_conv_lstm_is_the_loop(eager, taps, kind):
     assert_is_the_loop(conv_lstm, taps, kind, (7, 5, 3))
 
 
-@pytest.mark.parametrize("line", [(1, 1, 3), (1, 5, 3), (2, 1, 3), (2, 2, 1), (2, 5, 3)], ids=str)
+@pytest.mark.parametrize("line", [(1, 1, 3), (1, 5, 3), (2, 2, 1)], ids=str)
 @pytest.mark.parametrize("taps", TAPS, ids=str)
 def test_conv_lstm_is_the_loop_on_short_lines(eager, taps, line):
     assert_is_the_loop(conv_lstm, taps, "diagonal", line)
@@ -318,7 +318,7 @@ def diagonal_arguments(rng, *shape):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "pack"), [(3, 5, 1), (3, 5, 2), (5, 3, 1), (5, 3, 4), (4, 1, 2), (1, 4, 4)]
+    ("height", "width", "pack"), [(3, 5, 1), (3, 5, 2), (5, 3, 4), (4, 1, 2), (1, 4, 4)]
 )
 def test_diagonal_recurrence_is_the_loop_over_pixels(height, width, pack):
     rng = np.random.default_rng(12)

@@ -1,0 +1,292 @@
+"""Training on a tiny array: resuming, stopping, refusing, and what is never saved."""
+
+import functools
+import json
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from pixel_rnn_jax import data, evaluate, optimizers, parallel
+from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.metrics import read_records
+from pixel_rnn_jax.train import TrainResult, train
+
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """A run whose records, validations and checkpoints fall on different steps."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    sizes = {"train": 40, "validation": 11, "test": 13}
+    np.savez(
+        path, **{k: rng.integers(3, size=(n, 3, 4, 1), dtype=np.uint8) for k, n in sizes.items()}
+    )
+    return Config(
+        model=ModelConfig(layers=1, features=2, first_kernel=3, head_features=4),
+        data=DataConfig(name=str(path), levels=3),
+        optimizer=OptimizerConfig(learning_rate=0.01),
+        train=TrainConfig(
+            steps=STEPS,
+            batch_size=8,
+            eval_batch_size=8,
+            log_every=4,
+            eval_every=5,
+            checkpoint_every=2,
+        ),
+        seed=3,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once() -> Iterator[None]:
+    """Lets equal runs share what they compile, which takes nearly all of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in (
+            (optimizers, "build"),
+            (evaluate, "nats_per_image"),
+            (parallel, "make_train_step"),
+            (parallel, "map_batch"),
+        ):
+            patch.setattr(module, name, functools.cache(getattr(module, name)))
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
+    """A run that nothing disturbed."""
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, train(config, workdir)
+
+
+def _steps(workdir: Path) -> set[int]:
+    return {int(path.name) for path in (workdir / "checkpoints").iterdir()}
+
+
+def _state(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
+        return checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
+
+
+def _records(workdir: Path) -> list[dict[str, float]]:
+    """The records without what depends on the clock."""
+    records = read_records(workdir)
+    for record in records:
+        record.pop("train/images_per_second", None)
+    return records
+
+
+def _at_batch(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], None]) -> None:
+    """Lets `do` be called when training asks for the batch of `step`."""
+    train_batches = data.train_batches
+
+    def batches(*args: Any, start_step: int, **kwargs: Any) -> Iterator[np.ndarray]:
+        stream = train_batches(*args, start_step=start_step, **kwargs)
+        for number, batch in enumerate(stream, start=start_step + 1):
+            if number == step:
+                do()
+            yield batch
+
+    monkeypatch.setattr("pixel_rnn_jax.train.data.train_batches", batches)
+
+
+def test_run(config: Config, straight: tuple[Path, TrainResult]) -> None:
+    workdir, result = straight
+    records = _records(workdir)
+    assert [record["step"] for record in records] == [4, 5, 6]
+    train_names = {"nats", "bits_per_dim", "gradient_norm", "learning_rate"}
+    trained = {"step"} | {f"train/{name}" for name in train_names}
+    validated = {f"validation/{name}" for name in ("nats", "standard_error", "bits_per_dim")}
+    assert [set(record) for record in records] == [
+        trained,
+        {"step"} | validated,
+        trained | validated,
+    ]
+    assert _steps(workdir) == {5, 6} | {result.step}
+    validations = {r["step"]: r["validation/nats"] for r in records if "validation/nats" in r}
+    assert result.step == min(validations, key=lambda step: validations[step])
+    assert (result.test.images, result.baseline.images) == (13, 13)
+    assert result.baseline.nats == pytest.approx(12 * np.log(3), rel=0.1)
+
+
+def test_loss_that_is_recorded(config: Config, straight: tuple[Path, TrainResult]) -> None:
+    """The first records, before much is learnt: a mean over steps of the mean over images."""
+    workdir, result = straight
+    assert _records(workdir)[0]["train/nats"] == pytest.approx(12 * np.log(3), rel=0.2)
+    evaluation = evaluate.evaluate(workdir)
+    assert evaluation.nats == pytest.approx(result.test.nats, rel=1e-6)
+    assert evaluation.standard_error == pytest.approx(result.test.standard_error, rel=1e-5)
+
+
+@pytest.mark.parametrize("step", [3, 5])
+def test_sigterm_and_resume(
+    config: Config,
+    straight: tuple[Path, TrainResult],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: int,
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        _at_batch(patch, step, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit) as stopped:
+            train(config, tmp_path)
+    assert stopped.value.code == 143
+    assert f"SIGTERM: stopped after step {step}, which is saved" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert max(_steps(tmp_path)) == step
+
+    resumed = train(config, tmp_path)
+    workdir, result = straight
+    assert resumed == result
+    assert _records(tmp_path) == _records(workdir)
+    expected = _state(workdir, STEPS)
+    actual = _state(tmp_path, STEPS)
+    assert {name.split("/")[0] for name in expected} == {
+        "params", "average", "opt_state", "step", "key", "interval",
+    }  # fmt: skip
+    assert expected.keys() == actual.keys()
+    for name in expected:
+        np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+
+
+def test_finished_run_is_evaluated_again(
+    config: Config,
+    straight: tuple[Path, TrainResult],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    workdir, result = straight
+    before = (workdir / "metrics.jsonl").read_bytes()
+    _at_batch(monkeypatch, STEPS + 1, lambda: pytest.fail("took a step"))
+    assert train(config, workdir) == result
+    out = capsys.readouterr().out
+    assert "all steps are done already (6 of 6)" in out
+    assert f"test, step {result.step}: {result.test}\n" in out
+    assert f"independent pixels: {result.baseline}; histograms of 40 training images" in out
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_other_config_is_refused_before_any_work(
+    config: Config, straight: tuple[Path, TrainResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir, _ = straight
+    before = (workdir / "config.json").read_bytes()
+    monkeypatch.setattr("pixel_rnn_jax.train.data.open_source", lambda *_: pytest.fail("worked"))
+    other = replace(config, optimizer=replace(config.optimizer, learning_rate=1.0), seed=4)
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate from 0.01 to 1.0, seed from 3"):
+        train(other, workdir)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl"])
+def test_workdir_of_something_else_is_refused(config: Config, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(UserError, match=f"has {name} but no config.json"):
+        train(config, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_wrong_data_leave_no_trace(config: Config, tmp_path: Path) -> None:
+    """A mistyped name can be put right with the same workdir."""
+    other = replace(config, data=replace(config.data, name=str(tmp_path / "images.npy")))
+    with pytest.raises(UserError, match="images.npy"):
+        train(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_workdir_that_is_a_file(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file cannot be written to: "):
+        train(config, tmp_path / "file")
+
+
+def _spoil(monkeypatch: pytest.MonkeyPatch, step: int, name: str, value: float) -> None:
+    """Replaces one metric of one step, and the parameters after it, by `value`."""
+    make = parallel.make_train_step
+
+    def make_spoiled(*args: Any) -> Callable[..., Any]:
+        step_fn = make(*args)
+
+        def spoiled(state: dict, images: Any) -> tuple[dict, dict]:
+            number = int(state["step"]) + 1
+            state, measured = step_fn(state, images)
+            return state, measured | {name: value} if number == step else measured
+
+        return spoiled
+
+    monkeypatch.setattr("pixel_rnn_jax.train.parallel.make_train_step", make_spoiled)
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "value", "message", "kept"),
+    [
+        (3, "nats", np.nan, "step 3: the loss is nan", 2),
+        (4, "grad_norm", np.inf, "step 4: the norm of the gradient is inf", 2),
+        (5, "grad_norm", np.nan, "step 5: the norm of the gradient is nan", 4),
+    ],
+)
+def test_nothing_is_saved_after_a_step_that_is_not_finite(
+    config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    name: str,
+    value: float,
+    message: str,
+    kept: int,
+) -> None:
+    _spoil(monkeypatch, step, name, value)
+    with pytest.raises(UserError, match=f"training stopped at {message}.*step {kept} is kept"):
+        train(config, tmp_path)
+    assert max(_steps(tmp_path)) == kept
+    assert all(record["step"] < step for record in read_records(tmp_path))
+
+
+def test_diverging_run(config: Config, tmp_path: Path) -> None:
+    """A learning rate out of all bounds, without anything planted."""
+    wild = replace(config, optimizer=replace(config.optimizer, learning_rate=1e30))
+    with pytest.raises(UserError, match=r"training stopped at step [2-6]: the (loss|norm)"):
+        train(wild, tmp_path)
+
+
+def test_signals_are_left_alone_outside_the_main_thread(
+    config: Config, straight: tuple[Path, TrainResult]
+) -> None:
+    workdir, result = straight
+    results: list[TrainResult] = []
+    thread = threading.Thread(target=lambda: results.append(train(config, workdir)))
+    thread.start()
+    thread.join()
+    assert results == [result]
+
+
+def test_more_steps_may_be_asked_for_later(
+    config: Config, straight: tuple[Path, TrainResult], tmp_path: Path
+) -> None:
+    short = replace(config, train=replace(config.train, steps=4, log_every=2))
+    longer = replace(config, train=replace(config.train, log_every=2))
+    train(short, tmp_path)
+    train(longer, tmp_path)
+    workdir, _ = straight
+    expected = _state(workdir, STEPS)
+    actual = _state(tmp_path, STEPS)
+    for name in expected:
+        if not name.startswith("interval"):
+            np.testing.assert_array_equal(actual[name], expected[name], err_msg=name)
+    assert [record["step"] for record in read_records(tmp_path)] == [2, 4, 5, 6]
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["train"]["steps"] == STEPS
