@@ -203,7 +203,7 @@ def damages(content: bytes, positions: list[int], rng: random.Random):
 
 
 @pytest.mark.parametrize(
-    "flips", [8, pytest.param(1_000, marks=pytest.mark.slow)], ids=["few", "many"]
+    "flips", [8, pytest.param(300, marks=pytest.mark.slow)], ids=["few", "many"]
 )
 def test_damage_is_detected_or_harmless(two_saved, flips):
     """Some bytes are never read (Orbax keeps its files twice); but no other state comes back."""
@@ -232,7 +232,7 @@ def test_damage_is_detected_or_harmless(two_saved, flips):
         f"Checkpoint {path} is damaged or incomplete, as it does not match its digest: "
         "delete this folder to fall back on step 1."
     }
-    assert detected["digest/metadata"] > flips
+    assert detected["digest/metadata"] == flips + 4  # Every one, as each of its bytes counts.
     # The file that holds the arrays: all but a byte here and there is theirs.
     assert max(n for name, n in detected.items() if name.startswith("state/ocdbt")) > flips / 2
     assert_identical(checkpoints.restore(template, 2), state)
@@ -442,7 +442,7 @@ DISK_FILLS = """
 
 
 @pytest.mark.parametrize(
-    "pages", [570, *(pytest.param(n, marks=pytest.mark.slow) for n in range(535, 860, 12))]
+    "pages", [570, *(pytest.param(n, marks=pytest.mark.slow) for n in range(560, 860, 12))]
 )
 def test_a_disk_that_is_really_full(tmp_path, pages):
     """A file system of 4 MB, in a name space of our own, where a third checkpoint does not fit."""
