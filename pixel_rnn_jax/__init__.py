@@ -2,7 +2,8 @@
 
     import pixel_rnn_jax as prnn
 
-    model = prnn.create(prnn.ModelConfig(architecture="row_lstm"), image_shape=(28, 28, 1), levels=2)
+    config = prnn.ModelConfig(architecture="row_lstm")
+    model = prnn.create(config, image_shape=(28, 28, 1), levels=2)
     nats = model.log_prob(images)  # [B]
 
 Axes, in names and docstrings everywhere:

@@ -68,9 +68,6 @@ class ImageModel:
     Attributes:
         module: The Flax module; `module.apply({"params": params}, inputs)` gives logits.
         params: Its parameters.
-        config: The architecture.
-        image_shape: (H, W, C).
-        levels: K.
     """
 
     def __init__(self, module: PixelRNN, params: PyTree):
@@ -83,14 +80,17 @@ class ImageModel:
 
     @property
     def config(self) -> ModelConfig:
+        """The architecture."""
         return self.module.config
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
         return self.module.image_shape
 
     @property
     def levels(self) -> int:
+        """K, the number of values that a channel of a pixel can have."""
         return self.module.levels
 
     def log_prob(self, images: ArrayLike, *, per_pixel: bool = False) -> np.ndarray:
@@ -125,10 +125,12 @@ class ImageModel:
 
     def bits_per_dim(self, images: ArrayLike) -> np.ndarray:
         """Returns -log2 p(image) / (H * W * C) of each image, `[B]`; raises as `log_prob` does."""
-        return likelihoods.bits_per_dim(-self.log_prob(images), math.prod(self.image_shape))
+        nats = -self.log_prob(images)
+        return np.asarray(likelihoods.bits_per_dim(nats, math.prod(self.image_shape)))
 
     def _logits(self, params: PyTree, images: jax.Array) -> jax.Array:
-        return self.module.apply({"params": params}, likelihoods.scale(images, self.levels))
+        inputs = likelihoods.scale(images, self.levels)
+        return jnp.asarray(self.module.apply({"params": params}, inputs))
 
     def _in_batches(
         self, function: Callable[[PyTree, jax.Array], jax.Array], images: ArrayLike
@@ -163,7 +165,7 @@ class ImageModel:
                 f"images must be integers from 0 to {self.levels - 1} (unscaled), got "
                 f"{images.dtype} values"
             )
-        if images.size and not (0 <= images.min() and images.max() < self.levels):
+        if images.size and (images.min() < 0 or images.max() >= self.levels):
             raise UserError(
                 f"images must have values from 0 to {self.levels - 1}, got "
                 f"{images.min()} to {images.max()}"

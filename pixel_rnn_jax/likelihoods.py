@@ -23,11 +23,11 @@ def log_prob(logits: Array, images: Array) -> Array:
     """Returns the log-probability of each value.
 
     Args:
-      logits: `[B, H, W, C, K]`, or `[B, H, W, C, 1]` for two levels.
-      images: `[B, H, W, C]` integers.
+        logits: `[B, H, W, C, K]`, or `[B, H, W, C, 1]` for two levels.
+        images: `[B, H, W, C]` integers.
 
     Returns:
-      `[B, H, W, C]` in nats.
+        `[B, H, W, C]` in nats.
     """
     images = images.astype(jnp.int32)
     if logits.shape[-1] == 1:

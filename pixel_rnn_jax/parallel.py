@@ -86,15 +86,15 @@ def make_train_step(
     """Compiles one update of a training state.
 
     Args:
-      loss_fn: (parameters, images `[B, H, W, C]`) to nats per image `[B]`.
-      optimizer: the update rule.
-      average_decay: of the moving average of the parameters; 0 for none.
-      mesh: the devices; each has the whole state and an equal share of the batch.
+        loss_fn: (parameters, images `[B, H, W, C]`) to nats per image `[B]`.
+        optimizer: the update rule.
+        average_decay: of the moving average of the parameters; 0 for none.
+        mesh: the devices; each has the whole state and an equal share of the batch.
 
     Returns:
-      A function of the state (params, average, opt_state, step; other entries pass unchanged) and
-      the images that returns the next state and the means of `nats` per image and of the
-      `grad_norm` before clipping. The state that it is given is used up.
+        A function of the state (params, average, opt_state, step; other entries pass unchanged) and
+        the images that returns the next state and the means of `nats` per image and of the
+        `grad_norm` before clipping. The state that it is given is used up.
     """
 
     def mean_loss(params: PyTree, images: jax.Array) -> jax.Array:

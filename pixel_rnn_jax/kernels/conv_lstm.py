@@ -15,22 +15,26 @@ Diagonal BiLSTM, each side    a diagonal     W + H - 1   0 (own row, last column
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+Taps = tuple[int, ...]
+Residuals = tuple[Array, dict[str, Array], Array, Array]
+
 
 def cell(gates: Array, c: Array) -> tuple[Array, Array]:
     """Advances the LSTM by one step (eq. 3).
 
     Args:
-      gates: `[..., 4F]` sums of input-to-state and state-to-state, in the order o, f, i, g.
-      c: `[..., F]` previous cell state.
+        gates: `[..., 4F]` sums of input-to-state and state-to-state, in the order o, f, i, g.
+        c: `[..., F]` previous cell state.
 
     Returns:
-      The hidden state h and the cell state c, both `[..., F]`.
+        The hidden state h and the cell state c, both `[..., F]`.
     """
     return _update(_activate(gates), c)
 
@@ -91,7 +95,7 @@ def conv_lstm_reference(
     line = (positions, lanes, h0.shape[-1])
     flags = np.zeros((steps, positions), bool) if restart is None else restart
 
-    def step(carry, inputs):
+    def step(carry: Any, inputs: Any) -> Any:
         h, c = carry
         gates_t, restart_t = inputs
         again = restart_t[:, None, None]
@@ -123,21 +127,21 @@ def conv_lstm(
     steps.
 
     Args:
-      gates: `[T, P, L, 4F]`, order o, f, i, g: all that does not depend on the state.
-      kernel: `[taps, F, 4F]`, the state-to-state convolution (unmasked).
-      h0: `[F]` initial hidden state, the same for every position.
-      c0: `[F]` initial cell state.
-      taps: offsets along P. Tap o of position p reads position p + o; outside the line it reads
-        zero.
-      restart: `[T, P]` booleans known at compile time, or None. Where True, tap 0 *as it is read*
-        and the cell state are replaced by the initial ones. The h that the other taps see is not,
-        since the row below still needs it.
+        gates: `[T, P, L, 4F]`, order o, f, i, g: all that does not depend on the state.
+        kernel: `[taps, F, 4F]`, the state-to-state convolution (unmasked).
+        h0: `[F]` initial hidden state, the same for every position.
+        c0: `[F]` initial cell state.
+        taps: offsets along P. Tap o of position p reads position p + o; outside the line it reads
+            zero.
+        restart: `[T, P]` booleans known at compile time, or None. Where True, tap 0 *as it is
+            read* and the cell state are replaced by the initial ones. The h that the other taps
+            see is not, since the row below still needs it.
 
     Returns:
-      h `[T, P, L, F]`, the hidden state after each step.
+        h `[T, P, L, F]`, the hidden state after each step.
 
     Raises:
-      ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit.
     """
     _check(gates, kernel, taps, restart)
     return _conv_lstm(tuple(taps), _Flags(restart), gates, kernel, h0, c0)
@@ -158,11 +162,22 @@ class _Flags:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv_lstm(taps, restart, gates, kernel, h0, c0):
+def _conv_lstm(
+    taps: Taps, restart: _Flags, gates: Array, kernel: Array, h0: Array, c0: Array
+) -> Array:
     return _forward(taps, restart, gates, kernel, h0, c0, save=False)[0]
 
 
-def _forward(taps, restart, gates, kernel, h0, c0, *, save: bool):
+def _forward(
+    taps: Taps,
+    restart: _Flags,
+    gates: Array,
+    kernel: Array,
+    h0: Array,
+    c0: Array,
+    *,
+    save: bool,
+) -> tuple[Array, dict[str, Array]]:
     """Returns h `[T, P, L, F]` and, with `save`, the factors of the backward pass of every step."""
     steps, positions, lanes, width = gates.shape
     features = width // 4
@@ -170,7 +185,7 @@ def _forward(taps, restart, gates, kernel, h0, c0, *, save: bool):
     flat_kernel = kernel.reshape(-1, width)
     h0, c0 = h0[None], c0[None]
 
-    def step(carry, inputs):
+    def step(carry: Any, inputs: Any) -> Any:
         h, c = carry
         gates_t, again = inputs
         reads = [_shift(h, tap * lanes) for tap in taps]
@@ -182,7 +197,7 @@ def _forward(taps, restart, gates, kernel, h0, c0, *, save: bool):
             c = jnp.where(again, c0, c)
         activated = _activate(gates_t + jnp.concatenate(reads, axis=-1) @ flat_kernel)
         h, c_new = _update(activated, c)
-        return (h, c_new), (h, _factors(activated, c, c_new) if save else None)
+        return (h, c_new), (h, _factors(activated, c, c_new) if save else {})
 
     start = jnp.broadcast_to(h0, line), jnp.broadcast_to(c0, line)
     xs = gates.reshape(steps, positions * lanes, width), _flags(restart, lanes)
@@ -214,26 +229,30 @@ def _flags(restart: _Flags, lanes: int) -> Array | None:
     return jnp.asarray(np.repeat(restart.value, lanes, axis=1)[..., None])
 
 
-def _conv_lstm_fwd(taps, restart, gates, kernel, h0, c0):
+def _conv_lstm_fwd(
+    taps: Taps, restart: _Flags, gates: Array, kernel: Array, h0: Array, c0: Array
+) -> tuple[Array, Residuals]:
     h, factors = _forward(taps, restart, gates, kernel, h0, c0, save=True)
     return h, (h, factors, kernel, h0)
 
 
-def _conv_lstm_bwd(taps, restart, residuals, dh_all):
+def _conv_lstm_bwd(
+    taps: Taps, restart: _Flags, residuals: Residuals, dh_all: Array
+) -> tuple[Array, Array, Array, Array]:
     h_all, factors, kernel, h0 = residuals
     steps, positions, lanes, features = h_all.shape
     line = (positions * lanes, features)
     flat_kernel_t = kernel.reshape(-1, 4 * features).T
     again_all = _flags(restart, lanes)
 
-    def step(carry, inputs):
+    def step(carry: Any, inputs: Any) -> Any:
         # dh, dc: what later steps have sent back to the state after this step.
         dh, dc = carry
         dout, factor, again = inputs
         dh = dh + dout
         dc = dc + dh * factor["c"]
-        dgates = [dh * factor["o"], dc * factor["f"], dc * factor["i"], dc * factor["g"]]
-        dgates = jnp.concatenate(dgates, axis=-1)
+        parts = [dh * factor["o"], dc * factor["f"], dc * factor["i"], dc * factor["g"]]
+        dgates = jnp.concatenate(parts, axis=-1)
         dreads = jnp.split(dgates @ flat_kernel_t, len(taps), axis=-1)
         dc_before = dc * factor["c_before"]
         if again is not None:
@@ -253,7 +272,7 @@ def _conv_lstm_bwd(taps, restart, residuals, dh_all):
     h_before = h_all.reshape(steps, *line)[:-1]
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
     reads = [_shift(h_before, tap * lanes, axis=1) for tap in taps]
-    if again_all is not None:
+    if restart.value is not None:
         where = np.nonzero(np.repeat(restart.value, lanes, axis=1))
         dc0 = dc0 + (dc_all[where] * factors["c_before"][where]).sum(0)
         if 0 in taps:

@@ -16,12 +16,13 @@ class ConvLSTM(nn.Module):
     """Masked input-to-state convolution, unmasked state-to-state convolution, learned start.
 
     Attributes:
-      features: h.
-      channels: C.
-      kernel_size: of the input-to-state convolution (mask B, each gate split in groups on its own).
-      taps: of the state-to-state convolution along the line.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+        features: h.
+        channels: C.
+        kernel_size: of the input-to-state convolution (mask B, each gate split in groups on its
+            own).
+        taps: of the state-to-state convolution along the line.
+        dtype: of the computation.
+        param_dtype: of the parameters.
     """
 
     features: int
@@ -38,12 +39,12 @@ class ConvLSTM(nn.Module):
         """Runs over a map in scan order.
 
         Args:
-          x: `[T, P, L, 2h]`, the input.
-          context: a bias of the gates, `[T, P, L, 4h]` or of axes of size 1, or None.
-          restart: see `kernels.conv_lstm`.
+            x: `[T, P, L, 2h]`, the input.
+            context: a bias of the gates, `[T, P, L, 4h]` or of axes of size 1, or None.
+            restart: see `kernels.conv_lstm`.
 
         Returns:
-          `[T, P, L, h]`.
+            `[T, P, L, h]`.
         """
         gates = MaskedConv(
             self.features,

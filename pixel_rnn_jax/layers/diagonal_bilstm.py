@@ -18,12 +18,12 @@ class DiagonalBiLSTM(nn.Module):
     evolve over the padding).
 
     Attributes:
-      features: h of each direction.
-      channels: C.
-      pack: images that a lane of the scan holds side by side (see `kernels.skew`); must divide the
-        batch. More of them is less work in more steps.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+        features: h of each direction.
+        channels: C.
+        pack: images that a lane of the scan holds side by side (see `kernels.skew`); must divide
+            the batch. More of them is less work in more steps.
+        dtype: of the computation.
+        param_dtype: of the parameters.
     """
 
     features: int

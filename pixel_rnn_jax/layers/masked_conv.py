@@ -19,7 +19,7 @@ def channel_groups(features: int, channels: int) -> np.ndarray:
     j * C // F.
 
     Raises:
-      ValueError: if there are fewer features than channels.
+        ValueError: if there are fewer features than channels.
     """
     if features < channels:
         raise ValueError(f"{features} features cannot be split in groups for {channels} channels")
@@ -34,12 +34,12 @@ def channel_mask(
     With mask A a group sees the groups of earlier channels, with mask B its own as well.
 
     Args:
-      inputs: features of the input.
-      outputs: features of the output, a multiple of `parts`.
-      channels: C.
-      mask: "A" or "B".
-      parts: the output is that many blocks, each split in groups on its own: the four gates of an
-        LSTM.
+        inputs: features of the input.
+        outputs: features of the output, a multiple of `parts`.
+        channels: C.
+        mask: "A" or "B".
+        parts: the output is that many blocks, each split in groups on its own: the four gates of an
+            LSTM.
     """
     group_in = channel_groups(inputs, channels)[:, None]
     group_out = np.tile(channel_groups(outputs // parts, channels), parts)[None, :]
@@ -47,7 +47,7 @@ def channel_mask(
 
 
 def visible_taps(kernel_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Returns the offsets (rows, columns) of a kernel that are earlier in raster order, then (0, 0).
+    """Returns the offsets (rows, columns) of the taps earlier in raster order, then (0, 0).
 
     An odd side is centred on the pixel. A kernel of one row sees only columns to the left.
     """
@@ -66,15 +66,15 @@ class MaskedConv(nn.Module):
     itself, the channel mask is applied at every use.
 
     Attributes:
-      features: F_out of one part.
-      channels: C, the number of channel groups.
-      mask: "A" or "B".
-      kernel_size: rows and columns, odd. The rows below and the columns to the right of the pixel
-        are not looked at.
-      parts: the output holds that many blocks of `features`, each split in groups on its own.
-      spatial_axes: the axes of the input that are rows and columns.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+        features: F_out of one part.
+        channels: C, the number of channel groups.
+        mask: "A" or "B".
+        kernel_size: rows and columns, odd. The rows below and the columns to the right of the pixel
+            are not looked at.
+        parts: the output holds that many blocks of `features`, each split in groups on its own.
+        spatial_axes: the axes of the input that are rows and columns.
+        dtype: of the computation.
+        param_dtype: of the parameters.
     """
 
     features: int

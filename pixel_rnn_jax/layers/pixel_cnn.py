@@ -14,11 +14,11 @@ class PixelCNNLayer(nn.Module):
     That one, back to 2h, is the same as behind an LSTM layer: see `Residual`.
 
     Attributes:
-      features: h.
-      channels: C.
-      kernel: k, odd.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+        features: h.
+        channels: C.
+        kernel: k, odd.
+        dtype: of the computation.
+        param_dtype: of the parameters.
     """
 
     features: int

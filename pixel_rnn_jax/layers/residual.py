@@ -15,12 +15,12 @@ class Residual(nn.Module):
     a second block of the same matmul, to the 2h of the skip connection.
 
     Attributes:
-      layer: maps `[B, H, W, 2h]` and a context to `[B, H, W, h]`.
-      channels: C.
-      residual: whether the input is added to the output.
-      skip: whether there is a skip connection to the head.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+        layer: maps `[B, H, W, 2h]` and a context to `[B, H, W, h]`.
+        channels: C.
+        residual: whether the input is added to the output.
+        skip: whether there is a skip connection to the head.
+        dtype: of the computation.
+        param_dtype: of the parameters.
     """
 
     layer: nn.Module

@@ -12,11 +12,11 @@ class RowLSTM(nn.Module):
     """One Row LSTM layer.
 
     Attributes:
-      features: h.
-      channels: C.
-      kernel: k, the width of both convolutions, odd and at least 3.
-      dtype: of the computation.
-      param_dtype: of the parameters.
+        features: h.
+        channels: C.
+        kernel: k, the width of both convolutions, odd and at least 3.
+        dtype: of the computation.
+        param_dtype: of the parameters.
     """
 
     features: int

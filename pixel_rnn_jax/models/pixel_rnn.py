@@ -1,4 +1,6 @@
-"""PixelCNN, Row LSTM and Diagonal BiLSTM: one model, whose body layer is chosen by name (table 1)."""
+"""PixelCNN, Row LSTM and Diagonal BiLSTM: one model, its body layer chosen by name (table 1)."""
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -22,9 +24,9 @@ class PixelRNN(nn.Module):
     layer has a ReLU before it, since two linear maps in a row would be one.
 
     Attributes:
-      config: the architecture.
-      image_shape: (H, W, C).
-      levels: K.
+        config: the architecture.
+        image_shape: (H, W, C).
+        levels: K.
     """
 
     config: ModelConfig
@@ -47,15 +49,18 @@ class PixelRNN(nn.Module):
         """Computes the logits of every value at once.
 
         Args:
-          inputs: `[B, H, W, C]` floats from `likelihoods.scale`.
-          context: for each body layer a bias of its gates (4h wide; h for PixelCNN), or None.
+            inputs: `[B, H, W, C]` floats from `likelihoods.scale`.
+            context: for each body layer a bias of its gates (4h wide; h for PixelCNN), or None.
 
         Returns:
-          `[B, H, W, C, K]` logits; for K = 2 one logit of the value 1, `[B, H, W, C, 1]`.
+            `[B, H, W, C, K]` logits; for K = 2 one logit of the value 1, `[B, H, W, C, 1]`.
         """
         config, channels = self.config, self.image_shape[-1]
         dtype = jnp.dtype(config.dtype)
-        dtypes = {"dtype": dtype, "param_dtype": jnp.promote_types(dtype, jnp.float32)}
+        dtypes: dict[str, Any] = {
+            "dtype": dtype,
+            "param_dtype": jnp.promote_types(dtype, jnp.float32),
+        }
         first = (config.first_kernel, config.first_kernel)
         x = MaskedConv(
             2 * config.features, channels, "A", kernel_size=first, name="first", **dtypes
@@ -69,7 +74,7 @@ class PixelRNN(nn.Module):
                 layer, channels, config.residual, config.skip, name=f"layer_{i}", **dtypes
             )(x, bias)
             skips.append(skip)
-        x = sum(skips, start=x) if config.skip else x
+        x = sum((skip for skip in skips if skip is not None), start=x)
         for i in range(2):
             x = MaskedConv(config.head_features, channels, name=f"head_{i}", **dtypes)(nn.relu(x))
         values = logits_per_value(self.levels)
@@ -77,7 +82,7 @@ class PixelRNN(nn.Module):
         x = x.reshape(*x.shape[:-1], channels, values)
         return x.astype(dtypes["param_dtype"])  # The loss is never in less than float32.
 
-    def _layer(self, batch: int, dtypes: dict) -> nn.Module:
+    def _layer(self, batch: int, dtypes: dict[str, Any]) -> nn.Module:
         config, channels = self.config, self.image_shape[-1]
         match config.architecture:
             case "pixel_cnn":
