@@ -26,36 +26,39 @@ def random_parameters(model, image_shape, seed):
     return jax.tree.map(draw, shapes)
 
 
-def measured_dependencies(config, image_shape, *, levels=3, images=1, draws=12):
-    """Returns where some draw's gradient is not exactly zero, bool [B, H, W, C, B, H, W, C].
+def measured_dependencies(config, image_shape, *, levels=3, draws=12):
+    """Returns where some draw's gradient is not exactly zero, bool [H, W, C, H, W, C].
 
-    The first four axes are the output, a random combination of the K logits of one image's (row,
-    column, channel); the last four are the input. Float64, so that no small gradient is lost.
+    The first three axes are the output: a random combination of the K logits of one (row, column,
+    channel). The last three are the input. In float64, so that no small gradient is lost.
     """
-    batch_shape = (images, *image_shape)
-    size = int(np.prod(batch_shape))
+    size = int(np.prod(image_shape))
     with jax.enable_x64(True):
         model = PixelRNN(config, image_shape, levels)
+        # The batch is one copy of the image for each output, so that one pass gives all gradients.
+        # (A vmap over cotangents would as well, but on CPUs with AVX-512 the XLA of JAX 0.10 gives
+        # wrong float64 gradients for that of some scans.)
+        output = jnp.eye(size).reshape(size, *image_shape, 1)
 
         @jax.jit
-        def depends(params, inputs, weights):
-            logits, pull = jax.vjp(lambda x: model.apply({"params": params}, x), inputs)
-            outputs = jnp.eye(size, dtype=logits.dtype).reshape(size, *batch_shape, 1)
-            cotangents = outputs * weights[: logits.shape[-1]].reshape(1, 1, 1, 1, 1, -1)
-            return jax.vmap(lambda cotangent: pull(cotangent)[0] != 0)(cotangents)
+        def depends(params, image, weights):
+            images = jnp.broadcast_to(image, (size, *image_shape))
+            logits, pull = jax.vjp(lambda x: model.apply({"params": params}, x), images)
+            weights = weights[: logits.shape[-1]].reshape(1, 1, 1, 1, -1)
+            return pull(output * weights)[0] != 0
 
-        seen = np.zeros((size, *batch_shape), bool)
+        seen = np.zeros((size, *image_shape), bool)
         for draw in range(draws):
             random = np.random.default_rng(draw)
             params = random_parameters(model, image_shape, seed=draw)
-            inputs = jnp.asarray(random.uniform(-1, 1, batch_shape))
-            seen |= np.asarray(depends(params, inputs, jnp.asarray(random.normal(size=levels))))
-    return seen.reshape(*batch_shape, *batch_shape)
+            image = jnp.asarray(random.uniform(-1, 1, (1, *image_shape)))
+            seen |= np.asarray(depends(params, image, jnp.asarray(random.normal(size=levels))))
+    return seen.reshape(*image_shape, *image_shape)
 
 
 def check_dependencies(config, image_shape, **options):
     """Asserts that every output depends on exactly the inputs that the architecture promises."""
-    expected = reach(
+    promised = reach(
         config.architecture,
         image_shape,
         layers=config.layers,
@@ -63,14 +66,9 @@ def check_dependencies(config, image_shape, **options):
         kernel=config.kernel,
     )
     seen = measured_dependencies(config, image_shape, **options)
-    for image, other in np.ndindex(seen.shape[0], seen.shape[4]):
-        promised = expected if image == other else np.zeros_like(expected)
-        found = seen[image, :, :, :, other]
-        leaks, losses = np.argwhere(found & ~promised), np.argwhere(promised & ~found)
-        assert not len(leaks), f"output {leaks[0, :3]} sees input {leaks[0, 3:]}, and {len(leaks)} such"
-        assert not len(losses), (
-            f"output {losses[0, :3]} misses input {losses[0, 3:]}, and {len(losses)} such"
-        )
+    for verb, wrong in [("sees", seen & ~promised), ("misses", promised & ~seen)]:
+        pairs = [(pair[:3].tolist(), pair[3:].tolist()) for pair in np.argwhere(wrong)]
+        assert not pairs, f"output {pairs[0][0]} {verb} input {pairs[0][1]}, and {len(pairs)} such"
 
 
 # The sets themselves, against what the paper says of them.
@@ -134,7 +132,6 @@ COVERING = [
     ((5, 4, 2), {"features": 5, "layers": 2, "skip": False, "kernel": 5, "first_kernel": 5}),
     ((3, 6, 4), {"features": 5, "layers": 3, "residual": False, "first_kernel": 3}),
     ((4, 7, 1), {"features": 3, "layers": 3, "residual": False, "skip": False, "first_kernel": 3}),
-    ((6, 3, 3), {"features": 6, "layers": 1, "residual": False, "kernel": 5}),
     ((7, 1, 3), {"features": 4, "layers": 1, "skip": False, "first_kernel": 3}),
     ((1, 8, 4), {"features": 8, "layers": 2, "residual": False, "skip": False}),
 ]
@@ -147,30 +144,48 @@ def test_outputs_depend_on_exactly_what_the_architecture_promises(
 ):
     options = dict(options)
     levels = options.pop("levels", 3)
-    check_dependencies(_config(architecture, **options), image_shape, levels=levels)
+    check_dependencies(model_config(architecture, **options), image_shape, levels=levels)
 
 
-@pytest.mark.parametrize(("residual", "skip"), list(itertools.product([True, False], repeat=2)))
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("features", [5, 12])
-@pytest.mark.parametrize("image_shape", [(9, 10), (6, 4)])
+@pytest.mark.parametrize(
+    ("height", "width", "first_kernel", "kernel"), [(9, 10, 7, 3), (6, 5, 3, 5)]
+)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.slow
 def test_outputs_depend_on_exactly_what_the_architecture_promises_in_every_combination(
-    architecture, channels, image_shape, features, layers, residual, skip
+    architecture, channels, height, width, first_kernel, kernel, layers, residual, skip
 ):
-    config = _config(
-        architecture, features=features, layers=layers, residual=residual, skip=skip
+    config = model_config(
+        architecture,
+        features=5,
+        layers=layers,
+        first_kernel=first_kernel,
+        kernel=kernel,
+        residual=residual,
+        skip=skip,
     )
-    check_dependencies(config, (*image_shape, channels))
+    check_dependencies(config, (height, width, channels))
 
 
-@pytest.mark.parametrize("pack", [1, 2, 4])
-def test_images_of_a_packed_lane_do_not_see_one_another(pack):
-    config = _config("diagonal_bilstm", features=4, layers=2, first_kernel=3, pack=pack)
-    check_dependencies(config, (3, 4, 2), images=4)
+def test_images_of_a_packed_lane_do_not_see_one_another(x64):
+    config = model_config("diagonal_bilstm", features=4, layers=2, first_kernel=3, pack=4)
+    image_shape = (3, 4, 2)
+    model = PixelRNN(config, image_shape, 3)
+    params = random_parameters(model, image_shape, seed=0)
+    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, *image_shape)))
+
+    @jax.jit
+    def seen_images(image):
+        gradient = jax.grad(lambda x: model.apply({"params": params}, x)[image].sum())(images)
+        return (gradient != 0).any((1, 2, 3))
+
+    seen = np.stack([seen_images(image) for image in range(4)])
+    np.testing.assert_array_equal(seen, np.eye(4, dtype=bool))
 
 
-def _config(architecture, **options):
+def model_config(architecture, **options):
     return ModelConfig(architecture=architecture, head_features=12, dtype="float64", **options)

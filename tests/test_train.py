@@ -10,14 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from flax import traverse_util
 
 from pixel_rnn_jax import data, evaluate, optimizers, parallel
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.evaluate import Evaluation
 from pixel_rnn_jax.metrics import read_records
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 from pixel_rnn_jax.train import TrainResult, train
 
 STEPS = 6
@@ -120,13 +124,20 @@ def test_run(config: Config, straight: tuple[Path, TrainResult]) -> None:
     assert result.baseline.nats == pytest.approx(12 * np.log(3), rel=0.1)
 
 
-def test_loss_that_is_recorded(config: Config, straight: tuple[Path, TrainResult]) -> None:
-    """The first records, before much is learnt: a mean over steps of the mean over images."""
+def test_losses_that_are_recorded(config: Config, straight: tuple[Path, TrainResult]) -> None:
     workdir, result = straight
-    assert _records(workdir)[0]["train/nats"] == pytest.approx(12 * np.log(3), rel=0.2)
-    evaluation = evaluate.evaluate(workdir)
-    assert evaluation.nats == pytest.approx(result.test.nats, rel=1e-6)
-    assert evaluation.standard_error == pytest.approx(result.test.standard_error, rel=1e-5)
+    records = {record["step"]: record for record in _records(workdir)}
+    # Before much is learnt: the mean over steps of the mean over images.
+    assert records[4]["train/nats"] == pytest.approx(12 * np.log(3), rel=0.2)
+    # The best checkpoint's average, in training as in the command.
+    assert evaluate.evaluate(workdir).nats == pytest.approx(result.test.nats, rel=1e-6)
+    stored = traverse_util.unflatten_dict(_state(workdir, result.step), sep="/")
+    loss_fn = evaluate.nats_per_image(PixelRNN(config.model, (3, 4, 1), 3))
+    source = data.open_source(config.data, "validation")
+    nats = loss_fn(stored["average"], jnp.asarray(source.__getitems__(range(11))))
+    recorded = records[result.step]["validation/nats"]
+    assert recorded == pytest.approx(float(nats.mean()), rel=1e-6)
+    assert evaluate.evaluate(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
 
 
 @pytest.mark.parametrize("step", [3, 5])
@@ -254,6 +265,16 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
         train(config, tmp_path)
     assert max(_steps(tmp_path)) == kept
     assert all(record["step"] < step for record in read_records(tmp_path))
+
+
+def test_validation_that_is_not_finite(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infinite = Evaluation(nats=np.inf, standard_error=np.nan, dims=12, images=11)
+    monkeypatch.setattr(evaluate, "measure", lambda *_: infinite)
+    with pytest.raises(UserError, match="at step 5: the validation loss is not finite; .* step 4"):
+        train(config, tmp_path)
+    assert max(_steps(tmp_path)) == 4
 
 
 def test_diverging_run(config: Config, tmp_path: Path) -> None:

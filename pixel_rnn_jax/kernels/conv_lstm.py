@@ -223,10 +223,10 @@ def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
     }
 
 
-def _flags(restart: _Flags, lanes: int) -> Array | None:
+def _flags(restart: _Flags, lanes: int) -> np.ndarray | None:
     if restart.value is None:
         return None
-    return jnp.asarray(np.repeat(restart.value, lanes, axis=1)[..., None])
+    return np.repeat(restart.value, lanes, axis=1)[..., None]
 
 
 def _conv_lstm_fwd(
@@ -272,8 +272,8 @@ def _conv_lstm_bwd(
     h_before = h_all.reshape(steps, *line)[:-1]
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
     reads = [_shift(h_before, tap * lanes, axis=1) for tap in taps]
-    if restart.value is not None:
-        where = np.nonzero(np.repeat(restart.value, lanes, axis=1))
+    if again_all is not None:
+        where = np.nonzero(again_all[..., 0])
         dc0 = dc0 + (dc_all[where] * factors["c_before"][where]).sum(0)
         if 0 in taps:
             own = taps.index(0)
