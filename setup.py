@@ -33,16 +33,15 @@ setup(
         "pillow>=11",
         "scikit-learn>=1.6",
         "tensorboardX>=2.6",
-        "tensorflow-datasets>=4.9.9",
+        "tensorflow-datasets>=4.9.10",
         "tqdm>=4.67",
     ],
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
-        "prepare": ["tensorflow>=2.20"],
+        "prepare": ["tensorflow>=2.20", "importlib_resources"],
         "dev": [
-            "hypothesis>=6.100",
             "mypy~=2.4",
             "pytest>=9",
             "ruff~=0.17.6",  # another minor version formats and finds otherwise

@@ -4,7 +4,8 @@ Command:   python -m pixel_rnn_jax.main --config=configs/cifar10.py
            python -m pixel_rnn_jax.main --config=configs/cifar10.py:row_lstm   (or :pixel_cnn)
 Data:      cifar10 of TFDS. Prepare it once with
                pip install '.[prepare]'
-               tfds build cifar10 --file_format=array_record
+               python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10',
+               file_format='array_record').download_and_prepare()"
            and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. It has
            no validation part, so that the last 5,000 training images are held out for it.
 Hardware:  one GPU or TPU. On a CPU, make the model smaller:

@@ -115,7 +115,7 @@ def make_train_step(
             # Early on the average covers the last tenth of the steps, not the random start.
             decay = jnp.minimum(average_decay, (1 + count) / (10 + count))
             new["average"] = optax.incremental_update(params, state["average"], 1 - decay)
-        return new, {"nats": nats, "grad_norm": optax.global_norm(gradient)}
+        return new, {"nats": nats, "grad_norm": optax.tree.norm(gradient)}
 
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
     return jax.jit(

@@ -26,7 +26,7 @@ def random_parameters(model, image_shape, seed):
     return jax.tree.map(draw, shapes)
 
 
-def measured_dependencies(config, image_shape, *, levels=3, draws=12):
+def measured_dependencies(config, image_shape, *, levels=3, draws=20):
     """Returns where some draw's gradient is not exactly zero, bool [H, W, C, H, W, C].
 
     The first three axes are the output: a random combination of the K logits of one (row, column,

@@ -1,0 +1,185 @@
+"""What public implementations of PixelRNN get wrong, planted here one by one: a test must notice.
+
+Each of these mistakes was seen in public code. None changes a shape, and training goes on with all
+of them. A check passes on the package as it is and fails on the package with the mistake.
+"""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_kernels
+from test_masks import ARCHITECTURES, check_dependencies, model_config, random_parameters
+
+from pixel_rnn_jax import kernels
+from pixel_rnn_jax.layers import DiagonalBiLSTM, Residual, diagonal_bilstm, masked_conv, row_lstm
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+
+# `kernels` exports a function of the same name.
+conv_lstm_module = importlib.import_module("pixel_rnn_jax.kernels.conv_lstm")
+
+
+# Checks.
+
+
+def check_masks(architecture):
+    """In colour, with features that the channels do not divide."""
+    config = model_config(architecture, features=5, layers=2, first_kernel=3, pack=1)
+    check_dependencies(config, (3, 4, 3), draws=8)
+
+
+def check_context(architecture):
+    """One layer on a taller image, where the context is all the state's and not the first layer's."""
+    config = model_config(architecture, features=2, layers=1, first_kernel=3, pack=1)
+    check_dependencies(config, (6, 7, 1), draws=8)
+
+
+def check_cell(_):
+    """Eq. 3."""
+    gates, c = np.random.default_rng(0).normal(size=(2, 12))
+    expected = reference_kernels.cell(gates, c[:3])
+    np.testing.assert_allclose(kernels.cell(gates, c[:3]), expected, rtol=1e-5)
+
+
+def check_residual(architecture):
+    """A residual connection adds the input of a layer, once."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 4, 10)), jnp.float32)
+    streams = {}
+    for residual in (True, False):
+        model = PixelRNN(model_config(architecture, features=5, pack=1), (3, 4, 3), 3)
+        layer = Residual(model._layer(1, {}), channels=3, residual=residual)
+        params = layer.init(jax.random.key(0), x)
+        streams[residual], _ = layer.apply(params, x)
+    np.testing.assert_allclose(streams[True] - streams[False], x, rtol=1e-4, atol=1e-5)
+
+
+# Mistakes.
+
+
+def right_direction_is_padded_after_its_rows(monkeypatch):
+    monkeypatch.setattr(diagonal_bilstm, "shift_down", lambda x: jnp.pad(x, PAD_BELOW)[:, :-1])
+
+
+PAD_BELOW = ((0, 0), (0, 1), (0, 0), (0, 0))
+
+
+def state_convolution_is_padded_below(monkeypatch):
+    _change_taps(monkeypatch, lambda taps: tuple(-tap for tap in taps))
+
+
+def state_convolution_of_rows_is_padded_left_only(monkeypatch):
+    _change_taps(monkeypatch, lambda taps: tuple(tap - max(taps) for tap in taps))
+
+
+def _change_taps(monkeypatch, change):
+    right = kernels.conv_lstm
+    monkeypatch.setattr(
+        kernels, "conv_lstm", lambda *args, taps, **kw: right(*args, taps=change(taps), **kw)
+    )
+
+
+def right_direction_is_reversed_after_skewing(monkeypatch):
+    direction, skew, unskew = DiagonalBiLSTM._direction, kernels.skew, kernels.unskew
+
+    def wrong_direction(self, name, x, context):
+        if name == "left":
+            return direction(self, name, x, context)
+        with monkeypatch.context() as patch:
+            # Takes back the flip before skewing, and reverses the skewed map in time instead.
+            patch.setattr(kernels, "skew", lambda x, **kw: skew(x[:, :, ::-1], **kw)[::-1])
+            patch.setattr(kernels, "unskew", lambda y, **kw: unskew(y[::-1], **kw)[:, :, ::-1])
+            patch.setattr(kernels, "restarts", lambda *args, **kw: None)
+            return direction(self, name, x, context)
+
+    monkeypatch.setattr(DiagonalBiLSTM, "_direction", wrong_direction)
+
+
+def state_is_reshaped_with_channels_and_columns_interchanged(monkeypatch):
+    right = kernels.conv_lstm
+
+    def scrambled(*args, **kw):
+        h = right(*args, **kw)
+        return h.swapaxes(1, 3).reshape(h.shape)
+
+    monkeypatch.setattr(kernels, "conv_lstm", scrambled)
+
+
+def groups_do_not_reach_the_lstm(monkeypatch):
+    for module in (row_lstm, diagonal_bilstm):
+        right = module.ConvLSTM
+        monkeypatch.setattr(
+            module, "ConvLSTM", lambda features, channels, right=right, **kw: right(features, 1, **kw)
+        )
+
+
+def four_gates_are_masked_as_one_block(monkeypatch):
+    right = masked_conv.channel_mask
+
+    def one_block(*args, parts=1):
+        return right(*args, parts=1 if parts == 4 else parts)
+
+    monkeypatch.setattr(masked_conv, "channel_mask", one_block)
+
+
+def content_gate_has_a_sigmoid(monkeypatch):
+    monkeypatch.setattr(conv_lstm_module, "_is_content", lambda gates: jnp.zeros_like(gates, bool))
+
+
+def residual_is_added_twice(monkeypatch):
+    right = Residual.__call__
+
+    def twice(self, x, context=None):
+        stream, skip = right(self, x, context)
+        return (x + stream if self.residual else stream), skip
+
+    monkeypatch.setattr(Residual, "__call__", twice)
+
+
+def mask_is_applied_at_creation_only(monkeypatch):
+    # The check draws all parameters anew, as updates would: then no mask is left.
+    right = masked_conv.channel_mask
+    monkeypatch.setattr(
+        masked_conv, "channel_mask", lambda *args, **kw: np.ones_like(right(*args, **kw))
+    )
+
+
+CASES = [
+    (right_direction_is_padded_after_its_rows, check_masks, "diagonal_bilstm", "sees"),
+    (state_convolution_is_padded_below, check_masks, "diagonal_bilstm", "sees"),
+    (right_direction_is_reversed_after_skewing, check_context, "diagonal_bilstm", "misses"),
+    (state_convolution_of_rows_is_padded_left_only, check_context, "row_lstm", "misses"),
+    (state_is_reshaped_with_channels_and_columns_interchanged, check_masks, "row_lstm", "sees"),
+    (
+        state_is_reshaped_with_channels_and_columns_interchanged,
+        check_masks,
+        "diagonal_bilstm",
+        "sees",
+    ),
+    (groups_do_not_reach_the_lstm, check_masks, "row_lstm", "sees"),
+    (groups_do_not_reach_the_lstm, check_masks, "diagonal_bilstm", "sees"),
+    (four_gates_are_masked_as_one_block, check_masks, "row_lstm", "sees"),
+    (four_gates_are_masked_as_one_block, check_masks, "diagonal_bilstm", "sees"),
+    (content_gate_has_a_sigmoid, check_cell, None, "Not equal to tolerance"),
+    *[
+        (residual_is_added_twice, check_residual, architecture, "Not equal to tolerance")
+        for architecture in ARCHITECTURES
+    ],
+    *[
+        (mask_is_applied_at_creation_only, check_masks, architecture, "sees")
+        for architecture in ARCHITECTURES
+    ],
+]
+
+
+@pytest.mark.parametrize(("mistake", "check", "architecture", "complaint"), CASES)
+def test_mistake_is_noticed(monkeypatch, mistake, check, architecture, complaint):
+    mistake(monkeypatch)
+    with pytest.raises(AssertionError, match=complaint):
+        check(architecture)
+
+
+@pytest.mark.parametrize(("check", "architecture"), sorted({c[1:3] for c in CASES}, key=str))
+def test_package_passes_the_check(check, architecture):
+    check(architecture)
