@@ -18,19 +18,19 @@ AXIS = "data"
 
 
 def set_up_host_devices() -> None:
-    """Makes every core of a CPU a device of its own, unless the user has said otherwise.
+    """Makes every core of a CPU a device of its own, unless the environment gives a number.
 
     To be called before JAX starts a backend. Work on one core needs no threads beneath it, and must
     not have them: XLA's CPU client deadlocks when one device waits in an all-reduce on a thread
     that another device's matmul is waiting for.
     """
     _keep_freed_memory()
-    flag = "--xla_cpu_multi_thread_eigen"
-    if "JAX_NUM_CPU_DEVICES" in os.environ or flag in os.environ.get("XLA_FLAGS", ""):
-        return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}=false".strip()
-    jax.config.update("jax_num_cpu_devices", cores or 1)
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "--xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", cores or 1)
 
 
 def _keep_freed_memory() -> None:

@@ -101,9 +101,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                 interval.add(step, measured)  # Waits for the step before, while this one runs.
                 progress.advance()
                 intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
-                log, validate, save = (
-                    step % every == 0 or step == settings.steps for every in intervals
-                )
+                log, validate, save = (step % n == 0 or step == settings.steps for n in intervals)
                 stop = bool(received)  # Asked once, so that no signal comes between saving and it.
                 if not (log or validate or save or stop):
                     continue

@@ -45,9 +45,7 @@ def _square(side: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(-half, half + 1) for j in range(-half, half + 1)]
 
 
-def _masked_conv(
-    sets: np.ndarray, window: list[tuple[int, int]], *, own_group: bool
-) -> np.ndarray:
+def _masked_conv(sets: np.ndarray, window: list[tuple[int, int]], *, own_group: bool) -> np.ndarray:
     """Mask A (own_group False) or B (True): earlier pixels, and earlier groups of the same pixel."""
     height, width, groups = sets.shape[:3]
     out = np.zeros_like(sets)

@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds  # type: ignore[import-untyped]
+import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter  # type: ignore[import-untyped]
 from PIL import Image
 

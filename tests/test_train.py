@@ -33,9 +33,11 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "images.npz"
     sizes = {"train": 40, "validation": 11, "test": 13}
-    np.savez(
-        path, **{k: rng.integers(3, size=(n, 3, 4, 1), dtype=np.uint8) for k, n in sizes.items()}
-    )
+    splits: dict[str, Any] = {
+        split: rng.integers(3, size=(size, 3, 4, 1), dtype=np.uint8)
+        for split, size in sizes.items()
+    }
+    np.savez(path, **splits)
     return Config(
         model=ModelConfig(layers=1, features=2, first_kernel=3, head_features=4),
         data=DataConfig(name=str(path), levels=3),

@@ -1,0 +1,158 @@
+"""Times whole training steps and evaluation, beside the machine's matmul peak and a plain version.
+
+    python benchmarks/train_step.py              # every size below
+    python benchmarks/train_step.py pixel_cnn    # those whose name holds this word
+
+"Plain" is the same model with `conv_lstm_reference` (a `lax.scan` with JAX's own gradient) and no
+packing, on one device with as many threads as JAX likes. Each measurement is a process of its own;
+times are medians. GFLOP/s count every weight of every matmul, masked or not, as two operations a
+pixel, the backward pass as twice the forward, and no padding of the scan. Run nothing else beside
+it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pixel_rnn_jax import evaluate, kernels, optimizers, parallel
+from pixel_rnn_jax.config import ModelConfig, OptimizerConfig
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+
+BATCH = 16
+MNIST = {"image_shape": (28, 28, 1), "levels": 2}
+CIFAR = {"image_shape": (32, 32, 3), "levels": 256}
+WIDE = {"features": 128, "layers": 2, "head_features": 1024}
+SIZES: dict[str, dict[str, Any]] = {
+    "diagonal_bilstm, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "diagonal_bilstm"},
+    "row_lstm, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "row_lstm"},
+    "pixel_cnn, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "pixel_cnn"},
+    "diagonal_bilstm, 1 layer, h=32, 28x28x1": MNIST
+    | {"architecture": "diagonal_bilstm", "layers": 1, "features": 32},
+    "diagonal_bilstm, 2 layers, h=128, 32x32x3": CIFAR | WIDE | {"architecture": "diagonal_bilstm"},
+    "row_lstm, 2 layers, h=128, 32x32x3": CIFAR | WIDE | {"architecture": "row_lstm"},
+}
+
+
+def median_seconds(function: Callable[[], Any], repeats: int = 15) -> float:
+    """Times `function`, which returns arrays, after two calls that warm it up."""
+    times = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        jax.block_until_ready(function())
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[2:]))
+
+
+def peak_gflops() -> float:
+    """Returns what all devices together reach on large float32 matmuls."""
+    mesh, size = parallel.make_mesh(), 2048
+    ones = parallel.shard_batch(mesh, np.ones((mesh.size, size, size), np.float32))
+    square = parallel.map_batch(lambda _, x: x @ x, mesh)
+    return 2 * mesh.size * size**3 / median_seconds(lambda: square((), ones), 7) / 1e9
+
+
+def measure(name: str, *, plain: bool) -> dict[str, float]:
+    """Measures one size in this process."""
+    size = dict(SIZES[name])
+    shape, levels = size.pop("image_shape"), size.pop("levels")
+    model = PixelRNN(ModelConfig(**size, pack=1 if plain else 0), shape, levels)
+    if plain:
+        kernels.conv_lstm = kernels.conv_lstm_reference
+    mesh = parallel.make_mesh(1) if plain else parallel.mesh_for(BATCH)
+    loss_fn = evaluate.nats_per_image(model)
+    optimizer = optimizers.build(OptimizerConfig(), steps=1000)
+    step_fn = parallel.make_train_step(loss_fn, optimizer, 0.999, mesh)
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def new_state() -> dict[str, Any]:
+        params = evaluate.init_parameters(model, jax.random.key(0))
+        average = jax.tree.map(jnp.copy, params)
+        opt_state = optimizer.init(params)
+        step = jnp.zeros((), jnp.int32)
+        return {"params": params, "average": average, "opt_state": opt_state, "step": step}
+
+    state = jax.jit(new_state, out_shardings=everywhere)()
+    weights = sum(leaf.size for leaf in jax.tree.leaves(state["params"]) if leaf.ndim > 1)
+    random = np.random.default_rng(0)
+    images = random.integers(levels, size=(BATCH, *shape)).astype(np.uint8)
+    batch = parallel.shard_batch(mesh, images)
+    memory = step_fn.lower(state, batch).compile().memory_analysis().temp_size_in_bytes  # type: ignore[attr-defined]
+
+    def step() -> Any:
+        nonlocal state
+        state, metrics = step_fn(state, batch)
+        return metrics
+
+    step_seconds = median_seconds(step)
+    forward = parallel.map_batch(loss_fn, mesh)
+    forward_seconds = median_seconds(lambda: forward(state["params"], batch))
+    gradient = parallel.map_batch(
+        lambda p, x: jax.tree.map(
+            lambda leaf: leaf[None], jax.grad(lambda p: loss_fn(p, x).mean())(p)
+        ),
+        mesh,
+    )
+    gradient_seconds = median_seconds(lambda: gradient(state["params"], batch))
+    return {
+        "step": step_seconds,
+        "forward": forward_seconds,
+        "gradient": gradient_seconds,
+        "gflops": 6 * weights * shape[0] * shape[1] * BATCH / step_seconds / 1e9,
+        "megabytes": memory / 1e6,
+    }
+
+
+def in_new_process(*arguments: str, plain: bool = False) -> Any:
+    """Runs this file with `arguments`, under the devices and threads of the version."""
+    environment = dict(os.environ)
+    if plain:
+        environment |= {"JAX_NUM_CPU_DEVICES": "1"}
+    command = [sys.executable, __file__, "--measure", *arguments]
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """Prints the table."""
+    if sys.argv[1:2] == ["--measure"]:
+        name, version = sys.argv[2:]
+        if version == "fast":
+            parallel.set_up_host_devices()
+        print(
+            json.dumps(peak_gflops() if name == "peak" else measure(name, plain=version != "fast"))
+        )
+        return
+    words = sys.argv[1:]
+    peak = in_new_process("peak", "fast")
+    print(f"large float32 matmul on all devices: {peak:.0f} GFLOP/s; batch {BATCH}")
+    for name in SIZES:
+        if words and not any(word in name for word in words):
+            continue
+        fast = in_new_process(name, "fast")
+        plain = in_new_process(name, "plain", plain=True)
+        print(
+            f"{name}\n"
+            f"    training   {BATCH / fast['step']:6.0f} images/s  {fast['gflops']:6.1f} GFLOP/s "
+            f"({fast['gflops'] / peak:.1%} of the peak)  {plain['step'] / fast['step']:.1f}x plain "
+            f"({BATCH / plain['step']:.0f} images/s)\n"
+            f"    evaluation {BATCH / fast['forward']:6.0f} images/s\n"
+            f"    a step of {fast['step'] * 1e3:.1f} ms: forward {fast['forward'] * 1e3:.1f}, "
+            f"backward {(fast['gradient'] - fast['forward']) * 1e3:.1f}, all-reduce, update and "
+            f"average {(fast['step'] - fast['gradient']) * 1e3:.1f}; "
+            f"{fast['megabytes']:.0f} MB of temporaries a device (plain {plain['megabytes']:.0f})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
