@@ -46,7 +46,7 @@ def _square(side: int) -> list[tuple[int, int]]:
 
 
 def _masked_conv(sets: np.ndarray, window: list[tuple[int, int]], *, own_group: bool) -> np.ndarray:
-    """Mask A (own_group False) or B (True): earlier pixels, and earlier groups of the same pixel."""
+    """Mask A (own_group False) or B (True): earlier pixels, and earlier groups of its own pixel."""
     height, width, groups = sets.shape[:3]
     out = np.zeros_like(sets)
     for r, c in np.ndindex(height, width):

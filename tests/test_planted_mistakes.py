@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_kernels
-from test_masks import ARCHITECTURES, check_dependencies, model_config, random_parameters
+from test_masks import check_dependencies, model_config, random_parameters
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers import (
@@ -38,7 +38,7 @@ def check_masks(architecture):
 
 
 def check_context(architecture):
-    """One layer on a taller image, where the context is all the state's and not the first layer's."""
+    """One layer on a taller image, whose context is the work of the state, not the first layer."""
     config = model_config(architecture, features=2, layers=1, first_kernel=3, pack=1)
     check_dependencies(config, (6, 7, 1), draws=8)
 
