@@ -217,6 +217,18 @@ def test_shapes_that_do_not_fit_are_refused():
         conv_lstm(gates, kernel, h0, c0, taps=(-1, 0, 1))
     with pytest.raises(ValueError, match="restart"):
         conv_lstm(gates, kernel, h0, c0, taps=(0, -1), restart=np.zeros((3, 4), bool))
+    with pytest.raises(ValueError, match="h0, c0"):
+        conv_lstm(gates, kernel, h0, c0[:1], taps=(0, -1))
+
+
+def test_restarts_of_one_shape_are_told_apart_when_compiled():
+    arguments = tuple(map(jnp.asarray, random_arguments(np.random.default_rng(7), 4, 3, 2, taps=1)))
+    early, late = np.zeros((2, 4, 3), bool)
+    early[1], late[2] = True, True
+    compiled = jax.jit(lambda *a: [conv_lstm(*a, taps=(0,), restart=r) for r in (early, late)])
+    for result, restart in zip(compiled(*arguments), (early, late), strict=True):
+        expected = conv_lstm_reference(*arguments, taps=(0,), restart=restart)
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_cell_is_equation_3():

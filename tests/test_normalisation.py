@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from test_masks import ARCHITECTURES, random_parameters
@@ -16,9 +17,10 @@ FORMATS = [((2, 3, 1), 2), ((2, 2, 3), 2), ((2, 2, 1), 4), ((1, 3, 2), 3)]
 @functools.cache  # So that no function is compiled twice.
 def random_model(architecture, image_shape, levels):
     """A model with every parameter drawn at random, far from the uniform distribution."""
-    config = prnn.ModelConfig(architecture=architecture, layers=2, features=4, head_features=6)
+    config = prnn.ModelConfig(architecture=architecture, layers=1, features=4, head_features=6)
     module = PixelRNN(config, image_shape, levels)
-    return prnn.ImageModel(module, random_parameters(module, image_shape, seed=0))
+    params = random_parameters(module, image_shape, seed=0)
+    return prnn.ImageModel(module, jax.tree.map(lambda p: 1.4 * p, params))
 
 
 def all_images(image_shape, levels):

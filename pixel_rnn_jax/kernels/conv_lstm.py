@@ -70,11 +70,15 @@ def _shift(x: Array, tap: int, axis: int = 0) -> Array:
     return jnp.pad(kept, padding)
 
 
-def _check(gates: Array, kernel: Array, taps: Sequence[int], restart: np.ndarray | None) -> None:
-    if gates.ndim != 4 or kernel.shape != (len(taps), gates.shape[-1] // 4, gates.shape[-1]):
+def _check(
+    gates: Array, kernel: Array, h0: Array, c0: Array, taps: Taps, restart: np.ndarray | None
+) -> None:
+    features = gates.shape[-1] // 4
+    state = h0.shape == c0.shape == (features,)
+    if gates.ndim != 4 or kernel.shape != (len(taps), features, 4 * features) or not state:
         raise ValueError(
-            f"conv_lstm takes gates [T, P, L, 4F] and a kernel [taps, F, 4F]; got {gates.shape}, "
-            f"{kernel.shape} and taps {tuple(taps)}"
+            "conv_lstm takes gates [T, P, L, 4F], a kernel [taps, F, 4F] and h0, c0 [F]; got "
+            f"{gates.shape}, {kernel.shape}, {h0.shape}, {c0.shape} and taps {taps}"
         )
     if restart is not None and restart.shape != gates.shape[:2]:
         raise ValueError(f"restart has shape {restart.shape}, gates start with {gates.shape[:2]}")
@@ -90,7 +94,7 @@ def conv_lstm_reference(
     restart: np.ndarray | None = None,
 ) -> Array:
     """`conv_lstm` as a plain `lax.scan` with JAX's own gradient: the reference for tests."""
-    _check(gates, kernel, taps, restart)
+    _check(gates, kernel, h0, c0, tuple(taps), restart)
     steps, positions, lanes, _ = gates.shape
     line = (positions, lanes, h0.shape[-1])
     flags = np.zeros((steps, positions), bool) if restart is None else restart
@@ -143,7 +147,7 @@ def conv_lstm(
     Raises:
         ValueError: if the shapes do not fit.
     """
-    _check(gates, kernel, taps, restart)
+    _check(gates, kernel, h0, c0, tuple(taps), restart)
     return _conv_lstm(tuple(taps), _Flags(restart), gates, kernel, h0, c0)
 
 
