@@ -15,13 +15,16 @@ ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
 
 
 def random_parameters(model, image_shape, seed):
-    """Draws every parameter at random: initial values such as zero biases would hide paths."""
+    """Draws every parameter at random: initial values such as zero biases would hide paths.
+
+    Biases are mostly positive, so that few ReLUs are dead.
+    """
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape)))["params"]
     random = np.random.default_rng(seed)
 
     def draw(leaf):
-        fan_in = np.prod(leaf.shape[:-1], dtype=int)
-        return jnp.asarray(random.normal(size=leaf.shape) / np.sqrt(fan_in), leaf.dtype)
+        mean, fan_in = (2, 1) if leaf.ndim == 1 else (0, np.prod(leaf.shape[:-1]))
+        return jnp.asarray(random.normal(mean, fan_in**-0.5, size=leaf.shape), leaf.dtype)
 
     return jax.tree.map(draw, shapes)
 

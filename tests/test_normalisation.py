@@ -3,7 +3,6 @@
 import functools
 import itertools
 
-import jax
 import numpy as np
 import pytest
 from test_masks import ARCHITECTURES, random_parameters
@@ -19,8 +18,7 @@ def random_model(architecture, image_shape, levels):
     """A model with every parameter drawn at random, far from the uniform distribution."""
     config = prnn.ModelConfig(architecture=architecture, layers=1, features=4, head_features=6)
     module = PixelRNN(config, image_shape, levels)
-    params = random_parameters(module, image_shape, seed=0)
-    return prnn.ImageModel(module, jax.tree.map(lambda p: 1.4 * p, params))
+    return prnn.ImageModel(module, random_parameters(module, image_shape, seed=0))
 
 
 def all_images(image_shape, levels):

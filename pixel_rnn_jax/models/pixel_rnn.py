@@ -68,10 +68,10 @@ class PixelRNN(nn.Module):
         skips = []
         body = nn.remat(Residual) if config.remat else Residual
         for i in range(config.layers):
-            layer = self._layer(len(inputs), dtypes)
+            layer = self._layer(len(inputs), {"name": f"body_{i}", **dtypes})
             bias = None if context is None else context[i]
             x, skip = body(
-                layer, channels, config.residual, config.skip, name=f"layer_{i}", **dtypes
+                layer, channels, config.residual, config.skip, name=f"residual_{i}", **dtypes
             )(x, bias)
             skips.append(skip)
         x = sum((skip for skip in skips if skip is not None), start=x)
@@ -82,15 +82,15 @@ class PixelRNN(nn.Module):
         x = x.reshape(*x.shape[:-1], channels, values)
         return x.astype(dtypes["param_dtype"])  # The loss is never in less than float32.
 
-    def _layer(self, batch: int, dtypes: dict[str, Any]) -> nn.Module:
+    def _layer(self, batch: int, options: dict[str, Any]) -> nn.Module:
         config, channels = self.config, self.image_shape[-1]
         match config.architecture:
             case "pixel_cnn":
-                return PixelCNNLayer(config.features, channels, config.kernel, **dtypes)
+                return PixelCNNLayer(config.features, channels, config.kernel, **options)
             case "row_lstm":
-                return RowLSTM(config.features, channels, config.kernel, **dtypes)
+                return RowLSTM(config.features, channels, config.kernel, **options)
             case "diagonal_bilstm":
-                return DiagonalBiLSTM(config.features, channels, self._pack(batch), **dtypes)
+                return DiagonalBiLSTM(config.features, channels, self._pack(batch), **options)
         raise AssertionError(config.architecture)
 
     def _pack(self, batch: int) -> int:
