@@ -22,8 +22,7 @@ Settings:  12 layers, h=384, head, batch size and RMSProp are the paper's. It re
            alone and gives no learning rate; the other two architectures have the same size here,
            and the rate, its schedule, the clipping, the average and the number of steps (20
            epochs) are this project's own.
-
-RESULTS: to be filled by the lead (hardware, time, bits/dim; what was not run).
+Results:   not yet run to its end.
 """
 
 import ml_collections

@@ -22,8 +22,7 @@ Settings:  4 layers, h=512, no residual connections, head, batch size and RMSPro
            It reports the Row LSTM alone and gives no learning rate; the other two architectures
            have the same size here, and the rate, its schedule, the clipping, the average and the
            number of steps (10 epochs) are this project's own.
-
-RESULTS: to be filled by the lead (hardware, time, bits/dim; what was not run).
+Results:   not yet run to its end.
 """
 
 import ml_collections

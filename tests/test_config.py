@@ -367,5 +367,5 @@ def test_config_files_take_any_architecture_and_name_their_command(path):
         from_file(path.stem, "transformer")
     text = runpy.run_path(str(path))["__doc__"]
     assert f"python -m pixel_rnn_jax.main --config=configs/{path.name}\n" in text
-    for part in ("Data:", "Hardware:", "RESULTS:"):
+    for part in ("Data:", "Hardware:", "Results:"):
         assert part in text

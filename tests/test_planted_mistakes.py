@@ -69,10 +69,8 @@ LAYERS = dict(pixel_cnn=PixelCNNLayer, row_lstm=RowLSTM, diagonal_bilstm=Diagona
 
 
 def right_direction_is_padded_after_its_rows(monkeypatch):
-    monkeypatch.setattr(diagonal_bilstm, "shift_down", lambda x: jnp.pad(x, PAD_BELOW)[:, :-1])
-
-
-PAD_BELOW = ((0, 0), (0, 1), (0, 0), (0, 0))
+    below = ((0, 0), (0, 1), (0, 0), (0, 0))
+    monkeypatch.setattr(diagonal_bilstm, "shift_down", lambda x: jnp.pad(x, below)[:, :-1])
 
 
 def state_convolution_is_padded_below(monkeypatch):
