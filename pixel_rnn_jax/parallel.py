@@ -16,6 +16,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 PyTree = Any
 AXIS = "data"
 
+# `check_vma=False` below: a scan's carry starts from replicated parameters and is then different on
+# each device, which the check takes for a mistake.
+
 
 def set_up_host_devices() -> None:
     """Makes every core of a CPU a device of its own, unless the environment gives a number.

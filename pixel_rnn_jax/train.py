@@ -65,6 +65,15 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     train_source, validation_source, test_source = (
         data.open_source(config.data, split) for split in ("train", "validation", "test")
     )
+    for name, source in (("validation", validation_source), ("test", test_source)):
+        found, expected = (
+            f"shape {some.image_shape} and {some.levels} levels" for some in (source, train_source)
+        )
+        if found != expected:
+            raise UserError(
+                f"the {name} images have {found}, the training images {expected}: "
+                f"choose another data.{name}_split"
+            )
     settings = config.train
     mesh = parallel.mesh_for(settings.batch_size)
     model = PixelRNN(config.model, train_source.image_shape, train_source.levels)

@@ -313,3 +313,16 @@ def test_more_steps_may_be_asked_for_later(
     assert [record["step"] for record in read_records(tmp_path)] == [2, 4, 5, 6]
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["train"]["steps"] == STEPS
+
+
+def test_splits_of_different_images_are_refused(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "images.npz"
+    sizes = {"train": 4, "validation": 4, "test": 5}
+    images: dict[str, Any] = {
+        split: np.zeros((6, size, 4, 1), np.uint8) for split, size in sizes.items()
+    }
+    np.savez(path, **images)
+    other = replace(config, data=replace(config.data, name=str(path)))
+    with pytest.raises(UserError, match=r"the test images have shape \(5, 4, 1\)"):
+        train(other, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
