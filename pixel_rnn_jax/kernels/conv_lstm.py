@@ -22,6 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from pixel_rnn_jax.kernels.shift import shift
+
 Taps = tuple[int, ...]
 Residuals = tuple[Array, dict[str, Array], Array, Array]
 
@@ -59,17 +61,6 @@ def _update(activated: Array, c: Array) -> tuple[Array, Array]:
     return o * jnp.tanh(c), c
 
 
-def _shift(x: Array, tap: int, axis: int = 0) -> Array:
-    """Lets position p hold x[p + tap]; zeros come in from outside the line."""
-    size = x.shape[axis]
-    if abs(tap) >= size:
-        return jnp.zeros_like(x)
-    kept = lax.slice_in_dim(x, max(tap, 0), size + min(tap, 0), axis=axis)
-    padding = [(0, 0)] * x.ndim
-    padding[axis] = (max(-tap, 0), max(tap, 0))
-    return jnp.pad(kept, padding)
-
-
 def _check(
     gates: Array, kernel: Array, h0: Array, c0: Array, taps: Taps, restart: np.ndarray | None
 ) -> None:
@@ -104,7 +95,7 @@ def conv_lstm_reference(
         gates_t, restart_t = inputs
         again = restart_t[:, None, None]
         c = jnp.where(again, c0[None, None], c)
-        reads = [_shift(h, tap) for tap in taps]
+        reads = [shift(h, tap, axis=0) for tap in taps]
         for tap, read, weight in zip(taps, reads, kernel, strict=True):
             own = jnp.where(again, h0[None, None], read) if tap == 0 else read
             gates_t = gates_t + own @ weight
@@ -192,7 +183,7 @@ def _forward(
     def step(carry: Any, inputs: Any) -> Any:
         h, c = carry
         gates_t, again = inputs
-        reads = [_shift(h, tap * lanes) for tap in taps]
+        reads = [shift(h, tap * lanes, axis=0) for tap in taps]
         if again is not None:
             reads = [
                 jnp.where(again, h0, read) if tap == 0 else read
@@ -265,7 +256,9 @@ def _conv_lstm_bwd(
                 jnp.where(again, 0, dread) if tap == 0 else dread
                 for tap, dread in zip(taps, dreads, strict=True)
             ]
-        dh = sum(_shift(dread, -tap * lanes) for tap, dread in zip(taps, dreads, strict=True))
+        dh = sum(
+            shift(dread, -tap * lanes, axis=0) for tap, dread in zip(taps, dreads, strict=True)
+        )
         return (dh, dc_before), (dgates, dc)
 
     zeros = jnp.zeros(line, h_all.dtype)
@@ -275,7 +268,7 @@ def _conv_lstm_bwd(
 
     h_before = h_all.reshape(steps, *line)[:-1]
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
-    reads = [_shift(h_before, tap * lanes, axis=1) for tap in taps]
+    reads = [shift(h_before, tap * lanes, axis=1) for tap in taps]
     if again_all is not None:
         where = np.nonzero(again_all[..., 0])
         dc0 = dc0 + (dc_all[where] * factors["c_before"][where]).sum(0)

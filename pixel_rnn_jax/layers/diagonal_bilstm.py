@@ -61,4 +61,4 @@ class DiagonalBiLSTM(nn.Module):
 
 def shift_down(x: Array) -> Array:
     """Moves `[B, H, W, F]` down by one row; the first row becomes zero."""
-    return jnp.pad(x, ((0, 0), (1, 0), (0, 0), (0, 0)))[:, :-1]
+    return kernels.shift(x, -1, axis=1)

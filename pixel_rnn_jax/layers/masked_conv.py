@@ -3,11 +3,12 @@
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
+
+from pixel_rnn_jax import kernels
 
 Mask = Literal["A", "B"]
 
@@ -115,17 +116,6 @@ def _shifted_copies(x: Array, taps: list[tuple[int, int]], axes: tuple[int, int]
     for offsets in taps:
         copy = x
         for axis, offset in zip(axes, offsets, strict=True):
-            copy = _shift(copy, offset, axis)
+            copy = kernels.shift(copy, offset, axis)
         copies.append(copy)
     return jnp.concatenate(copies, axis=-1)
-
-
-def _shift(x: Array, offset: int, axis: int) -> Array:
-    """Puts x[position + offset] at each position of `axis`."""
-    size = x.shape[axis]
-    low, high = max(-offset, 0), max(offset, 0)
-    if low + high >= size:
-        return jnp.zeros_like(x)
-    padding = [(0, 0)] * x.ndim
-    padding[axis] = (low, high)
-    return jnp.pad(jax.lax.slice_in_dim(x, high, size - low, axis=axis), padding)
