@@ -11,7 +11,6 @@ it.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -72,16 +70,12 @@ def measure(name: str, *, plain: bool) -> dict[str, float]:
     loss_fn = evaluate.nats_per_image(model)
     optimizer = optimizers.build(OptimizerConfig(), steps=1000)
     step_fn = parallel.make_train_step(loss_fn, optimizer, 0.999, mesh)
-    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def new_state() -> dict[str, Any]:
         params = evaluate.init_parameters(model, jax.random.key(0))
-        average = jax.tree.map(jnp.copy, params)
-        opt_state = optimizer.init(params)
-        step = jnp.zeros((), jnp.int32)
-        return {"params": params, "average": average, "opt_state": opt_state, "step": step}
+        return parallel.initial_state(params, optimizer, 0.999)
 
-    state = jax.jit(new_state, out_shardings=everywhere)()
+    state = jax.jit(new_state, out_shardings=parallel.everywhere(mesh))()
     weights = sum(leaf.size for leaf in jax.tree.leaves(state["params"]) if leaf.ndim > 1)
     random = np.random.default_rng(0)
     images = random.integers(levels, size=(BATCH, *shape)).astype(np.uint8)
@@ -112,13 +106,10 @@ def measure(name: str, *, plain: bool) -> dict[str, float]:
     }
 
 
-def in_new_process(*arguments: str, plain: bool = False) -> Any:
-    """Runs this file with `arguments`, under the devices and threads of the version."""
-    environment = dict(os.environ)
-    if plain:
-        environment |= {"JAX_NUM_CPU_DEVICES": "1"}
-    command = [sys.executable, __file__, "--measure", *arguments]
-    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+def in_new_process(name: str, version: str) -> Any:
+    """Measures "peak" or a size, of the version "fast" or "plain"."""
+    command = [sys.executable, __file__, "--measure", name, version]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -129,7 +120,7 @@ def main() -> None:
         if version == "fast":
             parallel.set_up_host_devices()
         print(
-            json.dumps(peak_gflops() if name == "peak" else measure(name, plain=version != "fast"))
+            json.dumps(peak_gflops() if name == "peak" else measure(name, plain=version == "plain"))
         )
         return
     words = sys.argv[1:]
@@ -139,7 +130,7 @@ def main() -> None:
         if words and not any(word in name for word in words):
             continue
         fast = in_new_process(name, "fast")
-        plain = in_new_process(name, "plain", plain=True)
+        plain = in_new_process(name, "plain")
         print(
             f"{name}\n"
             f"    training   {BATCH / fast['step']:6.0f} images/s  {fast['gflops']:6.1f} GFLOP/s "

@@ -384,6 +384,9 @@ class ImageFormat:
     image_shape: tuple[int, int, int]
     levels: int
 
+    def __str__(self) -> str:
+        return f"shape {self.image_shape} and {self.levels} levels"
+
 
 def write_image_format(images: ImageFormat, workdir: epath.PathLike) -> None:
     """Writes `workdir`/images.json in one piece.
@@ -396,9 +399,8 @@ def write_image_format(images: ImageFormat, workdir: epath.PathLike) -> None:
         before = read_image_format(workdir)
         if before != images:
             raise UserError(
-                f"{path.parent} was trained on images of shape {before.image_shape} with "
-                f"{before.levels} levels, the data set now has {images.image_shape} with "
-                f"{images.levels}: use another --workdir"
+                f"{path.parent} was trained on images of {before}, the data set now has {images}: "
+                "use another --workdir"
             )
     _write_whole(path, json.dumps(dataclasses.asdict(images)) + "\n")
 

@@ -1,7 +1,6 @@
 """Images as the model sees them: checked, binarised where asked, and in batches.
 
-Shapes: B batch, H rows, W columns, C channels; K is the number of levels of a value. Only images
-are read, whatever else a set holds.
+Only images are read, whatever else a set holds.
 """
 
 import math

@@ -5,7 +5,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, TypeVar
 
 import jax
@@ -97,10 +96,14 @@ def nats_per_image(model: PixelRNN) -> NatsFn:
     """Returns the loss: (parameters, images [B, H, W, C]) -> [B], minus log p(x) in nats."""
 
     def nats(params: PyTree, images: jax.Array) -> jax.Array:
-        logits: Any = model.apply({"params": params}, likelihoods.scale(images, model.levels))
-        return -likelihoods.log_prob(logits, images).sum(axis=(1, 2, 3))
+        return -likelihoods.log_prob(logits(model, params, images), images).sum(axis=(1, 2, 3))
 
     return nats
+
+
+def logits(model: PixelRNN, params: PyTree, images: jax.Array) -> jax.Array:
+    """Returns the logits, [B, H, W, C, K] (K = 2: [B, H, W, C, 1]), of unscaled integer images."""
+    return jnp.asarray(model.apply({"params": params}, likelihoods.scale(images, model.levels)))
 
 
 def init_parameters(model: PixelRNN, key: jax.Array) -> PyTree:
@@ -122,11 +125,7 @@ def best_parameters(
     if step is None:
         raise UserError("there is no checkpoint in the workdir yet: train for longer")
     name = "average" if config.optimizer.average else "params"
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
-        jax.eval_shape(partial(init_parameters, model), jax.random.key(0)),
-    )
+    template = parallel.shapes_everywhere(lambda: init_parameters(model, jax.random.key(0)), mesh)
     return step, checkpoints.restore({name: template}, step)[name]
 
 

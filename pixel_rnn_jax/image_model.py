@@ -73,9 +73,11 @@ class ImageModel:
     def __init__(self, module: PixelRNN, params: PyTree):
         self.module = module
         self.params = params
-        self._log_prob = jax.jit(lambda params, x: likelihoods.log_prob(self._logits(params, x), x))
+        self._log_prob = jax.jit(
+            lambda params, x: likelihoods.log_prob(evaluate.logits(module, params, x), x)
+        )
         self._conditionals = jax.jit(
-            lambda params, x: likelihoods.conditionals(self._logits(params, x))
+            lambda params, x: likelihoods.conditionals(evaluate.logits(module, params, x))
         )
 
     @property
@@ -128,10 +130,6 @@ class ImageModel:
         nats = -self.log_prob(images)
         return np.asarray(likelihoods.bits_per_dim(nats, math.prod(self.image_shape)))
 
-    def _logits(self, params: PyTree, images: jax.Array) -> jax.Array:
-        inputs = likelihoods.scale(images, self.levels)
-        return jnp.asarray(self.module.apply({"params": params}, inputs))
-
     def _in_batches(
         self, function: Callable[[PyTree, jax.Array], jax.Array], images: ArrayLike
     ) -> np.ndarray:
@@ -158,9 +156,7 @@ class ImageModel:
                 f"images must have shape [B, {height}, {width}, {channels}], got "
                 f"{list(images.shape)}"
             )
-        if images.dtype == bool:
-            images = images.astype(np.uint8)
-        if not np.issubdtype(images.dtype, np.integer):
+        if images.dtype.kind not in "biu":
             raise UserError(
                 f"images must be integers from 0 to {self.levels - 1} (unscaled), got "
                 f"{images.dtype} values"
@@ -170,10 +166,10 @@ class ImageModel:
                 f"images must have values from 0 to {self.levels - 1}, got "
                 f"{images.min()} to {images.max()}"
             )
-        return images.astype(np.int32)
+        return images
 
 
 def _padded(images: np.ndarray, size: int) -> np.ndarray:
-    """Fills a batch up to a power of two, at most `size`: few shapes are compiled."""
+    """Fills a batch up to a power of two, at most `size`, of one type: little is compiled."""
     full = min(size, 1 << max(len(images) - 1, 0).bit_length())
-    return np.pad(images, [(0, full - len(images)), (0, 0), (0, 0), (0, 0)])
+    return np.pad(images.astype(np.int32), [(0, full - len(images)), (0, 0), (0, 0), (0, 0)])

@@ -13,10 +13,9 @@ def logits_per_value(levels: int) -> int:
     return 1 if levels == 2 else levels
 
 
-def scale(images: Array, levels: int, dtype: jnp.dtype | None = None) -> Array:
+def scale(images: Array, levels: int) -> Array:
     """Maps integer values 0 .. K - 1 to floats from -1 to 1, the inputs of a model."""
-    images = images.astype(dtype or jnp.result_type(float))
-    return images * (2 / (levels - 1)) - 1
+    return images.astype(jnp.result_type(float)) * (2 / (levels - 1)) - 1
 
 
 def log_prob(logits: Array, images: Array) -> Array:

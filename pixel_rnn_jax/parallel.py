@@ -63,6 +63,20 @@ def mesh_for(batch_size: int) -> Mesh:
     return make_mesh(max(n for n in range(1, most + 1) if batch_size % n == 0))
 
 
+def everywhere(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of what every device has whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def shapes_everywhere(function: Callable[[], PyTree], mesh: Mesh) -> PyTree:
+    """Returns what `function` would return, whole on every device, as shapes and types alone."""
+    sharding = everywhere(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(function),
+    )
+
+
 def shard_batch(mesh: Mesh, images: np.ndarray) -> jax.Array:
     """Splits a batch `[B, H, W, C]` of the host over the devices."""
     return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(AXIS)), images)
@@ -72,12 +86,25 @@ def map_batch(
     function: Callable[[PyTree, jax.Array], PyTree], mesh: Mesh
 ) -> Callable[[PyTree, jax.Array], PyTree]:
     """Compiles a function of parameters and a batch whose results are one per image."""
-    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
     return jax.jit(
         jax.shard_map(
-            function, mesh=mesh, in_specs=(everywhere, split), out_specs=split, check_vma=False
+            function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
         )
     )
+
+
+def initial_state(
+    params: PyTree, optimizer: optax.GradientTransformation, average_decay: float
+) -> dict[str, PyTree]:
+    """Returns the state that the first update of `make_train_step` takes."""
+    return {
+        "params": params,
+        # A copy: the two are given up one by one when a step replaces them.
+        "average": jax.tree.map(jnp.copy, params) if average_decay else {},
+        "opt_state": optimizer.init(params),
+        "step": jnp.zeros((), jnp.int32),
+    }
 
 
 def make_train_step(
@@ -120,10 +147,8 @@ def make_train_step(
             new["average"] = optax.incremental_update(params, state["average"], 1 - decay)
         return new, {"nats": nats, "grad_norm": optax.tree.norm(gradient)}
 
-    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
     return jax.jit(
-        jax.shard_map(
-            step, mesh=mesh, in_specs=(everywhere, split), out_specs=everywhere, check_vma=False
-        ),
+        jax.shard_map(step, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False),
         donate_argnums=0,
     )

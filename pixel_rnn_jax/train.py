@@ -65,25 +65,23 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     train_source, validation_source, test_source = (
         data.open_source(config.data, split) for split in ("train", "validation", "test")
     )
+    images = ImageFormat(train_source.image_shape, train_source.levels)
     for name, source in (("validation", validation_source), ("test", test_source)):
-        found, expected = (
-            f"shape {some.image_shape} and {some.levels} levels" for some in (source, train_source)
-        )
-        if found != expected:
+        if (found := ImageFormat(source.image_shape, source.levels)) != images:
             raise UserError(
-                f"the {name} images have {found}, the training images {expected}: "
+                f"the {name} images have {found}, the training images {images}: "
                 f"choose another data.{name}_split"
             )
     settings = config.train
     mesh = parallel.mesh_for(settings.batch_size)
-    model = PixelRNN(config.model, train_source.image_shape, train_source.levels)
-    dims = math.prod(train_source.image_shape)
+    model = PixelRNN(config.model, images.image_shape, images.levels)
+    dims = math.prod(images.image_shape)
     loss_fn = evaluate.nats_per_image(model)
     optimizer = optimizers.build(config.optimizer, settings.steps)
     rate = optimizers.learning_rate(config.optimizer, settings.steps)
     step_fn = parallel.make_train_step(loss_fn, optimizer, config.optimizer.average, mesh)
     nats_fn = parallel.map_batch(loss_fn, mesh)
-    _write_config(workdir, config, ImageFormat(train_source.image_shape, train_source.levels))
+    _write_config(workdir, config, images)
 
     def measure(params: PyTree, source: data.Source) -> Evaluation:
         return evaluate.measure(nats_fn, params, source, settings.eval_batch_size, mesh)
@@ -201,25 +199,13 @@ def _start(
     def new() -> dict[str, PyTree]:
         key = jax.random.key(config.seed)
         params = evaluate.init_parameters(model, key)
-        return {
-            "params": params,
-            # A copy: the two are given up one by one when a step replaces them.
-            "average": jax.tree.map(jnp.copy, params) if config.optimizer.average else {},
-            "opt_state": optimizer.init(params),
-            "step": jnp.zeros((), jnp.int32),
-            "key": jax.random.key_data(key),
-            "interval": jnp.zeros(3),
-        }
+        state = parallel.initial_state(params, optimizer, config.optimizer.average)
+        return state | {"key": jax.random.key_data(key), "interval": jnp.zeros(3)}
 
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     step = checkpoints.latest_step()
     if step is None:
-        return 0, jax.jit(new, out_shardings=replicated)()
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated),
-        jax.eval_shape(new),
-    )
-    return step, checkpoints.restore(template, step)
+        return 0, jax.jit(new, out_shardings=parallel.everywhere(mesh))()
+    return step, checkpoints.restore(parallel.shapes_everywhere(new, mesh), step)
 
 
 @contextlib.contextmanager

@@ -369,3 +369,23 @@ def test_config_files_take_any_architecture_and_name_their_command(path):
     assert f"python -m pixel_rnn_jax.main --config=configs/{path.name}\n" in text
     for part in ("Data:", "Hardware:", "Results:"):
         assert part in text
+
+
+def test_image_format_is_read_as_it_was_written_and_does_not_change(tmp_path):
+    images = cfg.ImageFormat((28, 30, 3), 17)
+    cfg.write_image_format(images, tmp_path)
+    cfg.write_image_format(images, tmp_path)
+    assert cfg.read_image_format(tmp_path) == images
+    other = dataclasses.replace(images, levels=2)
+    with pytest.raises(UserError, match=r"\(28, 30, 3\) and 17 levels.* \(28, 30, 3\) and 2 lev"):
+        cfg.write_image_format(other, tmp_path)
+    assert cfg.read_image_format(tmp_path) == images
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"image_shape": [1, 2], "levels": 3}'])
+def test_damaged_image_format_is_refused_by_name(tmp_path, text):
+    with pytest.raises(UserError, match=r"no images\.json"):
+        cfg.read_image_format(tmp_path)
+    (tmp_path / "images.json").write_text(text)
+    with pytest.raises(UserError, match=r"images\.json is damaged"):
+        cfg.read_image_format(tmp_path)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -27,13 +26,8 @@ def train(model, optimizer, devices, steps):
     mesh = parallel.make_mesh(devices)
     step_fn = parallel.make_train_step(evaluate.nats_per_image(model), optimizer, 0.9, mesh)
     params = evaluate.init_parameters(model, jax.random.key(0))
-    state = {
-        "params": params,
-        "average": jax.tree.map(jnp.copy, params),
-        "opt_state": optimizer.init(params),
-        "step": jnp.zeros((), jnp.int32),
-    }
-    state = jax.device_put(state, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec()))
+    state = parallel.initial_state(params, optimizer, 0.9)
+    state = jax.device_put(state, parallel.everywhere(mesh))
     losses = []
     for step in range(steps):
         images = np.random.default_rng(step).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
