@@ -21,6 +21,7 @@ setup(
     install_requires=[
         "absl-py>=2.3",
         "array_record>=0.8.1",
+        "constriction>=0.5",
         "etils[epath]>=1.12",
         "flax>=0.12.8",
         "grain>=0.2.15",
@@ -41,7 +42,9 @@ setup(
         "tpu": ["jax[tpu]"],
         # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
         "prepare": ["tensorflow>=2.20", "importlib_resources"],
+        "notebook": ["matplotlib>=3.10", "notebook>=7"],
         "dev": [
+            "matplotlib>=3.10",  # for the notebook, which is tested
             "mypy~=2.4",
             "pytest>=9",
             "ruff~=0.17.6",  # another minor version formats and finds otherwise

@@ -15,11 +15,13 @@ Axes, in names and docstrings everywhere:
     F  features         h  features of a layer's output; the stream between layers has 2h
 """
 
+from pixel_rnn_jax.complete import Completion
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, create, load
 
 __all__ = [
+    "Completion",
     "Config",
     "DataConfig",
     "ImageModel",

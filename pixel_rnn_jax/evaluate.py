@@ -82,6 +82,13 @@ def evaluate(
     """
     config = config_lib.read_config(workdir)
     source = data.open_source(config.data, split)
+    trained = config_lib.read_image_format(workdir)
+    found = config_lib.ImageFormat(source.image_shape, source.levels)
+    if found != trained:
+        raise UserError(
+            f"{workdir} was trained on images of {trained}, the split {split} has {found}: "
+            "choose another split, or restore the data set"
+        )
     mesh = parallel.make_mesh()
     model = PixelRNN(config.model, source.image_shape, source.levels)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:

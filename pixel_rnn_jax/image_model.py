@@ -1,7 +1,8 @@
-"""A model with its parameters, for use from Python: log-probabilities of images."""
+"""A model with its parameters, for use from Python: likelihoods, samples, completions, codes."""
 
 import contextlib
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 from etils import epath
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import evaluate, likelihoods
+from pixel_rnn_jax import complete, compress, evaluate, likelihoods, sample
 from pixel_rnn_jax.checkpoints import Checkpoints
+from pixel_rnn_jax.complete import Completion
 from pixel_rnn_jax.config import ModelConfig, read_config, read_image_format
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.images import check_images
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 
 PyTree = Any
@@ -40,6 +43,8 @@ def create(
     shape = tuple(image_shape)
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(f"image_shape must be (H, W, C) with sizes of at least 1, got {shape}")
+    if not all(isinstance(size, numbers.Integral) for size in (*shape, levels)):
+        raise UserError(f"image_shape and levels must be integers, got {shape} and {levels}")
     if levels < 2:
         raise UserError(f"levels must be at least 2, got {levels}")
     module = PixelRNN(model_config, shape, levels)
@@ -130,6 +135,77 @@ class ImageModel:
         nats = -self.log_prob(images)
         return np.asarray(likelihoods.bits_per_dim(nats, math.prod(self.image_shape)))
 
+    def sample(
+        self, key: jax.Array, n: int, *, temperature: float = 1.0, return_log_prob: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """Draws images.
+
+        Image number i depends on the key and i alone, not on n or on the number of devices.
+
+        Args:
+            key: A key of `jax.random`, such as `jax.random.key(0)`.
+            n: Number of images.
+            temperature: What logits are divided by; 0 takes the most probable value of each pixel.
+            return_log_prob: Whether to return the log-probability of each image as well.
+
+        Returns:
+            `[n, H, W, C]` integers of the smallest of uint8, uint16 and int32 that K fits in; with
+            `return_log_prob`, also nats `[n]`.
+
+        Raises:
+            UserError: n or the temperature is negative.
+        """
+        images, log_probs = sample.sample(self.module, self.params, key, n, temperature=temperature)
+        return (images, log_probs) if return_log_prob else images
+
+    def complete(
+        self, key: jax.Array, images: ArrayLike, known: ArrayLike, *, particles: int = 1
+    ) -> Completion:
+        """Draws the unknown values of partly known images.
+
+        With one particle that is exact where every unknown value comes after the known ones in
+        raster order: a known upper half, say. For any other mask use more, say 64: they are
+        weighted by how well what they drew goes with the known values further on.
+
+        Args:
+            key: A key of `jax.random`.
+            images: `[B, H, W, C]` integers from 0 to K - 1; anything of that range where unknown.
+            known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
+            particles: N.
+
+        Returns:
+            The completed images, in which known values are unchanged, and how good they are.
+
+        Raises:
+            UserError: A shape, type or value does not fit the model, or there are no particles.
+        """
+        images = self._checked(images)
+        known = self._checked_known(known, len(images))
+        return complete.complete(self.module, self.params, key, images, known, particles=particles)
+
+    def compress(self, images: ArrayLike) -> bytes:
+        """Compresses images without loss, to about -log2 p(image) bits each.
+
+        Args:
+            images: `[N, H, W, C]` integers from 0 to K - 1, any number of them.
+
+        Raises:
+            UserError: The shape, the type or a value does not fit the model.
+        """
+        return compress.compress(self.module, self.params, self._checked(images))
+
+    def decompress(self, data: bytes, *, skip_damaged: bool = False) -> np.ndarray:
+        """Returns the images `[N, H, W, C]` that `compress` was given.
+
+        Args:
+            data: What `compress` returned, from the same parameters on the same kind of machine.
+            skip_damaged: Whether to leave out the images of damaged blocks instead of raising.
+
+        Raises:
+            UserError: The data are damaged, cut off, or of another model, machine or format.
+        """
+        return compress.decompress(self.module, self.params, data, skip_damaged=skip_damaged)
+
     def _in_batches(
         self, function: Callable[[PyTree, jax.Array], jax.Array], images: ArrayLike
     ) -> np.ndarray:
@@ -150,23 +226,20 @@ class ImageModel:
 
     def _checked(self, images: ArrayLike) -> np.ndarray:
         images = np.asarray(images)
-        height, width, channels = self.image_shape
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
-            raise UserError(
-                f"images must have shape [B, {height}, {width}, {channels}], got "
-                f"{list(images.shape)}"
-            )
-        if images.dtype.kind not in "biu":
-            raise UserError(
-                f"images must be integers from 0 to {self.levels - 1} (unscaled), got "
-                f"{images.dtype} values"
-            )
-        if images.size and (images.min() < 0 or images.max() >= self.levels):
-            raise UserError(
-                f"images must have values from 0 to {self.levels - 1}, got "
-                f"{images.min()} to {images.max()}"
-            )
+        check_images(images, self.image_shape, self.levels)
         return images
+
+    def _checked_known(self, known: ArrayLike, count: int) -> np.ndarray:
+        known = np.asarray(known)
+        if known.dtype != bool:
+            raise UserError(f"known must be booleans, got {known.dtype} values")
+        shape = (count, *self.image_shape)
+        if known.shape not in (shape[1:3], shape[1:], (*shape[:3], 1), shape):
+            raise UserError(
+                f"known must have shape {list(shape[1:3])}, {list(shape[1:])} or {list(shape)}, "
+                f"got {list(known.shape)}"
+            )
+        return np.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
 
 
 def _padded(images: np.ndarray, size: int) -> np.ndarray:

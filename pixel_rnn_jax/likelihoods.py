@@ -45,6 +45,29 @@ def conditionals(logits: Array) -> Array:
     return jax.nn.log_softmax(logits, axis=-1)
 
 
+def draw(logits: Array, uniform: Array) -> Array:
+    """Draws a value by inverting the cumulative distribution at a number from [0, 1).
+
+    Args:
+        logits: `[..., K]`, or `[..., 1]` for two levels.
+        uniform: `[...]`; values drawn from uniform numbers have the distribution of the logits.
+
+    Returns:
+        `[...]` integers.
+    """
+    if logits.shape[-1] == 1:
+        return (uniform >= jax.nn.sigmoid(-logits[..., 0])).astype(jnp.int32)
+    cumulative = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)
+    return (cumulative[..., :-1] <= uniform[..., None]).sum(-1, dtype=jnp.int32)
+
+
+def mode(logits: Array) -> Array:
+    """Returns the most probable value of `[..., K]` logits (`[..., 1]` for two levels)."""
+    if logits.shape[-1] == 1:
+        return (logits[..., 0] > 0).astype(jnp.int32)
+    return logits.argmax(-1).astype(jnp.int32)
+
+
 def bits_per_dim(nats: Array | np.ndarray | float, dims: int) -> Array | np.ndarray | float:
     """Converts nats per image to bits per value of an image of `dims` = H * W * C values."""
     return nats / (dims * math.log(2))

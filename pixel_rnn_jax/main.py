@@ -31,7 +31,9 @@ class Verb:
         example: The flags of a typical call.
         define: Defines its flags.
         run: Makes the call that the parsed flags ask for.
-        configurable: Whether it takes --config=FILE and overrides of its fields.
+        configurable: Whether it takes --config=FILE and overrides of its fields; the other verbs
+            need the --workdir of a run.
+        word: The flag that a word which is no flag stands for, if there is one.
     """
 
     summary: str
@@ -39,6 +41,7 @@ class Verb:
     define: Callable[[flags.FlagValues], None]
     run: Callable[[flags.FlagValues], None]
     configurable: bool = False
+    word: str = ""
 
 
 def _define_train(values: flags.FlagValues) -> None:
@@ -60,7 +63,6 @@ def _train(values: flags.FlagValues) -> None:
 
 
 def _define_evaluate(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "Directory of a training run.", flag_values=values)
     flags.DEFINE_string(
         "split",
         "test",
@@ -68,15 +70,164 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         "any split of the data set, such as 'test[:100]'. Default: test.",
         flag_values=values,
     )
+    flags.DEFINE_string(
+        "pixel_map",
+        None,
+        "A .png file for a picture of where the nats are: the first images of the split, each "
+        "beside the negative log-likelihood of its pixels. Default: none.",
+        flag_values=values,
+    )
 
 
 def _evaluate(values: flags.FlagValues) -> None:
-    if not values.workdir:
-        raise UserError("evaluate needs --workdir=DIR, the directory of a training run")
+    from pixel_rnn_jax import commands, evaluate
 
-    from pixel_rnn_jax import evaluate
-
+    if values.pixel_map:
+        commands.pixel_map(values.workdir, values.pixel_map, split=values.split)
     evaluate.evaluate(values.workdir, split=values.split)
+
+
+def _define_out(values: flags.FlagValues, default: str) -> None:
+    flags.DEFINE_string(
+        "out",
+        default,
+        "Where the images go: a .png file for a picture to look at, an .npz file for an array "
+        "`images`, or a new folder for a PNG file each, which hold the values unscaled. Default: "
+        f"{default}.",
+        flag_values=values,
+    )
+
+
+def _define_seed(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        "seed",
+        0,
+        "Of the random draws; the same seed gives the same images. Default: 0.",
+        lower_bound=0,
+        upper_bound=2**32 - 1,
+        flag_values=values,
+    )
+
+
+def _define_sample(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer(
+        "n", 64, "Number of images. Default: 64.", lower_bound=1, flag_values=values
+    )
+    _define_out(values, "samples.png")
+    flags.DEFINE_float(
+        "temperature",
+        1.0,
+        "What the logits are divided by: below 1 the likely becomes likelier, and 0 takes the most "
+        "probable value of each pixel. Default: 1, the model itself.",
+        lower_bound=0,
+        flag_values=values,
+    )
+    _define_seed(values)
+
+
+def _sample(values: flags.FlagValues) -> None:
+    from pixel_rnn_jax import commands
+
+    commands.sample(
+        values.workdir,
+        values.out,
+        n=values.n,
+        temperature=values.temperature,
+        seed=values.seed,
+    )
+
+
+def _define_complete(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "images",
+        None,
+        "Images to complete: a folder, or an .npy or .npz file. Default: the run's test split.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "n",
+        None,
+        "Number of images, from the first on. Default: all of --images, or 16 of the test split.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "known",
+        "top_half",
+        "What is known of each: top_half, bottom_half, left_half, right_half, or an image file of "
+        "the same size in which what is known is white. Default: top_half.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "particles",
+        1,
+        "With 1, values are drawn given what is above and to the left. More, such as 64, take "
+        "known values further on into account. Default: 1.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    _define_out(values, "completions.png")
+    _define_seed(values)
+
+
+def _complete(values: flags.FlagValues) -> None:
+    from pixel_rnn_jax import commands
+
+    commands.complete(
+        values.workdir,
+        values.out,
+        images=values.images,
+        n=values.n,
+        known=values.known,
+        particles=values.particles,
+        seed=values.seed,
+    )
+
+
+def _define_compress(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "images",
+        None,
+        "Images to compress: a folder, or an .npy or .npz file. A folder's are taken in the order "
+        "of their names, which are not kept.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "out", "images.prnn", "The compressed file. Default: images.prnn.", flag_values=values
+    )
+
+
+def _compress(values: flags.FlagValues) -> None:
+    if not values.images:
+        raise UserError("compress needs --images=PATH, a folder or an .npy or .npz file")
+
+    from pixel_rnn_jax import commands
+
+    commands.compress(values.workdir, values.out, images=values.images)
+
+
+def _define_decompress(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "file", None, "The compressed file; --file= may be left out.", flag_values=values
+    )
+    _define_out(values, "images.npz")
+    flags.DEFINE_bool(
+        "skip_damaged",
+        False,
+        "Leaves out the images of damaged blocks instead of stopping at the first.",
+        flag_values=values,
+    )
+
+
+def _decompress(values: flags.FlagValues) -> None:
+    if not values.file:
+        raise UserError("decompress needs a file, for example decompress images.prnn")
+
+    from pixel_rnn_jax import commands
+
+    commands.decompress(
+        values.workdir, values.out, file=values.file, skip_damaged=values.skip_damaged
+    )
 
 
 VERBS = {
@@ -92,6 +243,31 @@ VERBS = {
         example="--workdir=runs/a --split=test",
         define=_define_evaluate,
         run=_evaluate,
+    ),
+    "sample": Verb(
+        summary="Draws new images.",
+        example="--workdir=runs/a --n=64 --out=samples.png",
+        define=_define_sample,
+        run=_sample,
+    ),
+    "complete": Verb(
+        summary="Draws the unknown part of images given the known one.",
+        example="--workdir=runs/a --known=top_half --n=16 --out=completions.png",
+        define=_define_complete,
+        run=_complete,
+    ),
+    "compress": Verb(
+        summary="Compresses images without loss.",
+        example="--workdir=runs/a --images=images.npz --out=images.prnn",
+        define=_define_compress,
+        run=_compress,
+    ),
+    "decompress": Verb(
+        summary="Returns the images that `compress` was given.",
+        example="images.prnn --workdir=runs/a --out=images.npz",
+        define=_define_decompress,
+        run=_decompress,
+        word="file",
     ),
 }
 
@@ -133,6 +309,9 @@ def _new_flags(verb: Verb) -> flags.FlagValues:
     # Each verb has its own flags, and main() may be called more than once in a process: absl's one
     # global set of flags will not do.
     values = flags.FlagValues()
+    values.set_gnu_getopt(True)  # Flags may follow the word that is none.
+    if not verb.configurable:
+        flags.DEFINE_string("workdir", None, "Directory of a training run.", flag_values=values)
     verb.define(values)
     return values
 
@@ -170,8 +349,12 @@ def _parse(name: str, arguments: list[str]) -> flags.FlagValues:
         raise UserError(f"{wrong[1]} must be {field_kind(wrong[1])}, got {wrong[2]!r}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error
+    if unexpected and verb.word and not values[verb.word].present:
+        values[verb.word].value = unexpected.pop(0)
     if unexpected:
         raise UserError(f"{name} takes nothing but flags, got {unexpected[0]!r}")
+    if not verb.configurable and not values.workdir:
+        raise UserError(f"{name} needs --workdir=DIR, the directory of a training run")
     if source and not values.workdir:
         file, _, argument = source.partition(":")
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")

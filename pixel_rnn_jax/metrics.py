@@ -1,4 +1,4 @@
-"""What a training run tells while it runs: records in files, and a line of progress."""
+"""What a training run tells while it runs: records and pictures in files, a line of progress."""
 
 import contextlib
 import json
@@ -17,6 +17,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from pixel_rnn_jax import pictures
 from pixel_rnn_jax.errors import UserError
 
 
@@ -114,16 +115,33 @@ class MetricsWriter:
             CannotGoOn: A file cannot be written, because the disk is full, say.
         """
         values = {name: value for name, value in values.items() if math.isfinite(value)}
-        try:
+        with self._stopping_at_errors():
             self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._lines.flush()
             scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
             self._add_event(Event(step=step, summary=Summary(value=scalars)))
             self._events.flush()
-        except OSError as error:
-            raise CannotGoOn(
-                f"{self._path.parent} cannot be written to: {error.strerror}"
-            ) from error
+
+    def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Writes a picture of uint8 to its `picture_path` and to TensorBoard.
+
+        Raises:
+            CannotGoOn: A file cannot be written, because the disk is full, say.
+        """
+        content = pictures.png(picture)
+        path = picture_path(self._path.parent, name, step)
+        image = Summary.Image(
+            height=picture.shape[0],
+            width=picture.shape[1],
+            colorspace=1 if picture.ndim == 2 else picture.shape[2],
+            encoded_image_string=content,
+        )
+        with self._stopping_at_errors():
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            value = Summary.Value(tag=name, image=image)
+            self._add_event(Event(step=step, summary=Summary(value=[value])))
+            self._events.flush()
 
     def flush(self) -> None:
         """Returns when all records are on the disk."""
@@ -144,9 +162,23 @@ class MetricsWriter:
         with contextlib.suppress(OSError):
             self._lines.close()
 
+    @contextlib.contextmanager
+    def _stopping_at_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CannotGoOn(
+                f"{self._path.parent} cannot be written to: {error.strerror}"
+            ) from error
+
     def _add_event(self, event: Event) -> None:
         event.wall_time = time.time()
         self._events.write(event.SerializeToString())
+
+
+def picture_path(workdir: epath.PathLike, name: str, step: int) -> epath.Path:
+    """Returns where the picture `name` of a step is: `workdir`/pictures/NAME-STEP.png."""
+    return epath.Path(workdir) / "pictures" / f"{name}-{step}.png"
 
 
 def read_records(workdir: epath.PathLike) -> list[dict[str, float]]:

@@ -23,9 +23,10 @@ AXIS = "data"
 def set_up_host_devices() -> None:
     """Makes every core of a CPU a device of its own, unless the environment gives a number.
 
-    To be called before JAX starts a backend. Work on one core needs no threads beneath it, and must
-    not have them: XLA's CPU client deadlocks when one device waits in an all-reduce on a thread
-    that another device's matmul is waiting for.
+    To be called before JAX starts a backend. Work on one core needs no threads beneath it, and
+    Eigen must not have them: XLA's CPU client deadlocks when one device waits in an all-reduce on a
+    thread that another device's convolution is waiting for. (Large matmuls, which newer XLA leaves
+    to YNNPACK, may still use every core; it does not wait for that pool.)
     """
     _keep_freed_memory()
     flags = os.environ.get("XLA_FLAGS", "")

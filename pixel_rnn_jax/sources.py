@@ -74,7 +74,7 @@ def open_records(config: DataConfig, split: str) -> Records:
         config: `name` and `data_dir` are used.
         split: A TFDS split, a subfolder, or a key of an .npz file; "train", "validation" or "test"
             of a set that is not divided, which is then divided once and for all by a fixed
-            permutation (digits 1297/250/250, others 80/10/10 percent).
+            permutation (digits 1297/250/250, others 80/10/10 percent), or "all" of it.
 
     Raises:
         UserError: There is no such set or split, it is not prepared, or it does not hold images of
@@ -432,8 +432,10 @@ def _part(config: DataConfig, split: str, count: int, held_out: int | None = Non
 
     The permutation sorts the raw output of a bit generator, which NumPy promises never to change.
     """
+    if split == "all":
+        return np.arange(count)
     if split not in SPLITS:
-        raise _no_split(config, split, SPLITS)
+        raise _no_split(config, split, ("all", *SPLITS))
     held_out = held_out or max(1, count // 10)
     if count < 3:
         raise UserError(

@@ -11,19 +11,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from etils import epath
 
+from pixel_rnn_jax import (
+    complete,
+    data,
+    evaluate,
+    likelihoods,
+    optimizers,
+    parallel,
+    pictures,
+    sample,
+)
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax import data, evaluate, likelihoods, optimizers, parallel
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.config import Config, ImageFormat
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
-from pixel_rnn_jax.metrics import CannotGoOn, Interval, MetricsWriter, Progress
+from pixel_rnn_jax.metrics import CannotGoOn, Interval, MetricsWriter, Progress, picture_path
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 
 PyTree = Any
+
+PICTURE_IMAGES = 16
+"""Images of a picture that training draws: few, so that they cost little."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
 
     Args:
         config: The run.
-        workdir: Gets config.json, metrics.jsonl, tensorboard/ and checkpoints/.
+        workdir: Gets config.json, metrics.jsonl, tensorboard/, pictures/ and checkpoints/.
 
     Raises:
         UserError: The workdir holds something else or cannot be written to; the data cannot be
@@ -88,6 +101,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
 
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         start, state = _start(checkpoints, config, model, optimizer, mesh)
+        step = start
         if start >= settings.steps:
             print(f"all steps are done already ({start} of {settings.steps})")
         elif start:
@@ -102,7 +116,6 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             contextlib.closing(Progress(start, settings.steps, settings.batch_size)) as progress,
             _signals() as received,
         ):
-            step = start
             for step in range(start + 1, settings.steps + 1):
                 state, measured = step_fn(state, parallel.shard_batch(mesh, next(batches)))
                 interval.add(step, measured)  # Waits for the step before, while this one runs.
@@ -138,6 +151,10 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                             "validation/bits_per_dim": validation.bits_per_dim,
                         }
                         progress.say(f"step {step}: validation {validation}")
+                        params = state["average"] or state["params"]
+                        drawn = _pictures(model, params, config.seed, validation_source)
+                        for name, picture in drawn.items():
+                            metrics.write_picture(step, name, picture)
                     if record:
                         metrics.write(step, record)
                     if validate or save or stop:
@@ -162,7 +179,28 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     counted = min(len(train_source), evaluate.BASELINE_IMAGES)
     print(f"test, step {best}: {test}")
     print(f"independent pixels: {baseline}; histograms of {counted:,} training images")
+    for name in ("samples", "completions"):
+        if (path := picture_path(workdir, name, step)).exists():
+            print(f"{name}: {path}")
     return TrainResult(best, test, baseline)
+
+
+def _pictures(
+    model: PixelRNN, params: PyTree, seed: int, validation: data.Source
+) -> dict[str, np.ndarray]:
+    """Returns a picture of samples, and one of validation images whose lower half is drawn anew.
+
+    The random numbers are the same each time, so that what differs is what was learnt.
+    """
+    key = jax.random.key(seed)
+    samples, _ = sample.sample(model, params, key, PICTURE_IMAGES)
+    images = validation.__getitems__(np.arange(min(PICTURE_IMAGES, len(validation))))
+    known = np.broadcast_to(pictures.known_mask("top_half", model.image_shape), images.shape)
+    completed = complete.complete(model, params, key, images, known).images
+    return {
+        "samples": pictures.grid(samples, model.levels),
+        "completions": pictures.completions(images, known, completed, model.levels),
+    }
 
 
 def _check(workdir: epath.Path, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The command line: what reaches train and evaluate, and what a mistake says."""
+"""The command line: what reaches the calls behind it, and what a mistake says."""
 
 import re
 import shlex
@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from pixel_rnn_jax import evaluate, parallel, train
+from pixel_rnn_jax import commands, evaluate, parallel, train
 from pixel_rnn_jax.config import ARCHITECTURES, Config, changed_fields, leaves
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.main import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 DIGITS = "--config=configs/digits.py"
+COMMANDS = ("sample", "complete", "compress", "decompress", "pixel_map")
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,12 @@ def calls(monkeypatch):
     monkeypatch.setattr(parallel, "set_up_host_devices", lambda: record.append("devices"))
     monkeypatch.setattr(train, "train", lambda *given: record.append(given))
     monkeypatch.setattr(evaluate, "evaluate", lambda *given, **named: record.append((given, named)))
+    for name in COMMANDS:
+
+        def call(*given, name=name, **named):
+            record.append((name, given, named))
+
+        monkeypatch.setattr(commands, name, call)
     return record
 
 
@@ -136,6 +143,48 @@ def test_evaluate(words, split, calls):
     assert calls == ["devices", (("somewhere",), {"split": split})]
 
 
+def test_evaluate_with_a_pixel_map(calls):
+    assert run("evaluate --workdir=somewhere --split=train --pixel_map=map.png") == 0
+    # The picture first: a wrong name for it shows before the long work.
+    assert calls[1] == ("pixel_map", ("somewhere", "map.png"), {"split": "train"})
+    assert calls[2] == (("somewhere",), {"split": "train"})
+
+
+@pytest.mark.parametrize(
+    "words, out, named",
+    [
+        ("sample", "samples.png", {"n": 64, "temperature": 1.0, "seed": 0}),
+        (
+            "sample --n=3 --temperature=0 --seed 5 --out=folder",
+            "folder",
+            {"n": 3, "temperature": 0.0, "seed": 5},
+        ),
+        (
+            "complete",
+            "completions.png",
+            {"images": None, "n": None, "known": "top_half", "particles": 1, "seed": 0},
+        ),
+        (
+            "complete --images=a.npz --n=2 --known=mask.png --particles=64 --seed=1 --out=b.npz",
+            "b.npz",
+            {"images": "a.npz", "n": 2, "known": "mask.png", "particles": 64, "seed": 1},
+        ),
+        ("compress --images=folder", "images.prnn", {"images": "folder"}),
+        ("compress --images=folder --out=x.prnn", "x.prnn", {"images": "folder"}),
+        ("decompress x.prnn", "images.npz", {"file": "x.prnn", "skip_damaged": False}),
+        (
+            "decompress --file=x.prnn --skip_damaged --out=y",
+            "y",
+            {"file": "x.prnn", "skip_damaged": True},
+        ),
+        ("decompress --out=y x.prnn", "y", {"file": "x.prnn", "skip_damaged": False}),
+    ],
+)
+def test_what_reaches_the_commands(words, out, named, calls):
+    assert run(f"{words} --workdir=somewhere") == 0
+    assert calls == ["devices", (words.split()[0], ("somewhere", out), named)]
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
@@ -146,6 +195,22 @@ def test_evaluate(words, split, calls):
         ),
         ("trian", "there is no command trian; did you mean train?"),
         ("evaluate", "evaluate needs --workdir=DIR, the directory of a training run"),
+        ("decompress x", "decompress needs --workdir=DIR, the directory of a training run"),
+        (
+            "compress --workdir=x",
+            "compress needs --images=PATH, a folder or an .npy or .npz file",
+        ),
+        (
+            "decompress --workdir=x",
+            "decompress needs a file, for example decompress images.prnn",
+        ),
+        ("decompress --workdir=x a b", "decompress takes nothing but flags, got 'b'"),
+        ("decompress --file=a --workdir=x b", "decompress takes nothing but flags, got 'b'"),
+        ("sample --workdir=x --n=0", "flag --n=0: 0 is not a positive integer"),
+        (
+            "sample --workdir=x --temperature=-1",
+            "flag --temperature=-1: -1.0 is not a non-negative number",
+        ),
         (
             f"evaluate --workdir=x {DIGITS}",
             "evaluate has no flag --config; see python -m pixel_rnn_jax.main evaluate --help",
@@ -258,9 +323,17 @@ def test_ctrl_c_ends_quietly(monkeypatch, capsys):
 def test_help_shows_an_example_and_the_own_flags(verb, calls, capsys):
     assert run(f"{verb} --help") == 0
     text = capsys.readouterr().out
-    assert f"python -m pixel_rnn_jax.main {verb} --" in text
+    assert f"\n  python -m pixel_rnn_jax.main {verb} {VERBS[verb].example}\n" in text
     flags = set(re.findall(r"^  --(\w+) ", text, flags=re.MULTILINE))
-    assert flags == {"train": {"config", "workdir"}, "evaluate": {"workdir", "split"}}[verb]
+    own = {
+        "train": {"config"},
+        "evaluate": {"split", "pixel_map"},
+        "sample": {"n", "out", "temperature", "seed"},
+        "complete": {"images", "n", "known", "particles", "out", "seed"},
+        "compress": {"images", "out"},
+        "decompress": {"file", "out", "skip_damaged"},
+    }
+    assert flags == {"workdir"} | own[verb]
     assert ("--config.model.features=16" in text) == (verb == "train")
     assert calls == []
 

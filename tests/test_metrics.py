@@ -8,7 +8,9 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from pixel_rnn_jax import metrics
@@ -115,6 +117,32 @@ def test_full_disk(tmp_path: Path, full: str) -> None:
     # Whatever was cut off, the next run can go on.
     _write(tmp_path, 1, range(2, 4))
     assert [record["step"] for record in metrics.read_records(tmp_path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("channels", [(), (3,), (4,)])
+def test_picture(tmp_path: Path, channels: tuple[int, ...]) -> None:
+    picture = np.random.default_rng(0).integers(256, size=(3, 5, *channels), dtype=np.uint8)
+    with MetricsWriter(tmp_path, 0) as writer:
+        writer.write_picture(7, "samples", picture)
+    path = metrics.picture_path(tmp_path, "samples", 7)
+    assert path == tmp_path / "pictures" / "samples-7.png"
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+    (event,) = (event for event in _events(tmp_path) if event.summary.value)
+    (value,) = event.summary.value
+    assert (event.step, value.tag) == (7, "samples")
+    assert (value.image.height, value.image.width) == (3, 5)
+    assert value.image.colorspace == (channels or (1,))[0]
+    assert value.image.encoded_image_string == path.read_bytes()
+
+
+def test_picture_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "pictures").write_text("a file, not a folder")
+    with (
+        MetricsWriter(tmp_path, 0) as writer,
+        pytest.raises(CannotGoOn, match=f"{tmp_path} cannot be written to: "),
+    ):
+        writer.write_picture(1, "samples", np.zeros((2, 2), np.uint8))
 
 
 @pytest.fixture

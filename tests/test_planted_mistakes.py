@@ -91,15 +91,15 @@ def _change_taps(monkeypatch, change):
 def right_direction_is_reversed_after_skewing(monkeypatch):
     direction, skew, unskew = DiagonalBiLSTM._direction, kernels.skew, kernels.unskew
 
-    def wrong_direction(self, name, x, context):
-        if name == "left":
-            return direction(self, name, x, context)
+    def wrong_direction(self, lstm, x, context):
+        if lstm.name == "left":
+            return direction(self, lstm, x, context)
         with monkeypatch.context() as patch:
             # Takes back the flip before skewing, and reverses the skewed map in time instead.
             patch.setattr(kernels, "skew", lambda x, **kw: skew(x[:, :, ::-1], **kw)[::-1])
             patch.setattr(kernels, "unskew", lambda y, **kw: unskew(y[::-1], **kw)[:, :, ::-1])
             patch.setattr(kernels, "restarts", lambda *args, **kw: None)
-            return direction(self, name, x, context)
+            return direction(self, lstm, x, context)
 
     monkeypatch.setattr(DiagonalBiLSTM, "_direction", wrong_direction)
 

@@ -10,16 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
-from pixel_rnn_jax import data, evaluate, optimizers, parallel
+from pixel_rnn_jax import data, evaluate, optimizers, parallel, pictures
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
+from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.metrics import read_records
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 from pixel_rnn_jax.train import TrainResult, train
@@ -142,6 +144,30 @@ def test_losses_that_are_recorded(config: Config, straight: tuple[Path, TrainRes
     assert evaluate.evaluate(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
 
 
+def _pictures(workdir: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (workdir / "pictures").iterdir()}
+
+
+def test_pictures(config: Config, straight: tuple[Path, TrainResult]) -> None:
+    """At each validation; those of the last one are what its average draws, and can be found."""
+    workdir, _ = straight
+    drawn = _pictures(workdir)
+    names = "samples-5.png", "samples-6.png", "completions-5.png", "completions-6.png"
+    assert drawn.keys() == set(names)
+    average = traverse_util.unflatten_dict(_state(workdir, STEPS), sep="/")["average"]
+    model = ImageModel(PixelRNN(config.model, (3, 4, 1), 3), average)
+    samples = model.sample(jax.random.key(config.seed), 16)
+    assert isinstance(samples, np.ndarray)
+    assert drawn["samples-6.png"] == pictures.png(pictures.grid(samples, 3))
+    # There are only eleven validation images.
+    images = data.open_source(config.data, "validation").__getitems__(range(11))
+    known = np.zeros((11, 3, 4, 1), bool)
+    known[:, :1] = True
+    completed = model.complete(jax.random.key(config.seed), images, known).images
+    picture = pictures.completions(images, known, completed, 3)
+    assert drawn["completions-6.png"] == pictures.png(picture)
+
+
 @pytest.mark.parametrize("step", [3, 5])
 def test_sigterm_and_resume(
     config: Config,
@@ -165,6 +191,7 @@ def test_sigterm_and_resume(
     workdir, result = straight
     assert resumed == result
     assert _records(tmp_path) == _records(workdir)
+    assert _pictures(tmp_path) == _pictures(workdir)
     expected = _state(workdir, STEPS)
     actual = _state(tmp_path, STEPS)
     assert {name.split("/")[0] for name in expected} == {
@@ -189,6 +216,8 @@ def test_finished_run_is_evaluated_again(
     assert "all steps are done already (6 of 6)" in out
     assert f"test, step {result.step}: {result.test}\n" in out
     assert f"independent pixels: {result.baseline}; histograms of 40 training images" in out
+    folder = workdir / "pictures"
+    assert f"\nsamples: {folder}/samples-6.png\ncompletions: {folder}/completions-6.png\n" in out
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 

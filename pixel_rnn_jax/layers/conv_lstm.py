@@ -32,7 +32,26 @@ class ConvLSTM(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
+        h = self.features
+        self.input_to_state = MaskedConv(
+            2 * h,
+            h,
+            self.channels,
+            kernel_size=self.kernel_size,
+            parts=4,
+            spatial_axes=(0, 1),
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        scale = nn.initializers.normal((len(self.taps) * h) ** -0.5)
+        self.state_to_state = self.param(
+            "state_to_state", scale, (len(self.taps), h, 4 * h), self.param_dtype
+        )
+        self.h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
+        self.c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
+
     def __call__(
         self, x: Array, context: Array | None = None, *, restart: np.ndarray | None = None
     ) -> Array:
@@ -46,22 +65,13 @@ class ConvLSTM(nn.Module):
         Returns:
             `[T, P, L, h]`.
         """
-        gates = MaskedConv(
-            self.features,
-            self.channels,
-            kernel_size=self.kernel_size,
-            parts=4,
-            spatial_axes=(0, 1),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name="input_to_state",
-        )(x)
+        gates = self.input_to_state(x)
         if context is not None:
             gates = gates + context
-        h = self.features
-        scale = nn.initializers.normal((len(self.taps) * h) ** -0.5)
-        kernel = self.param("state_to_state", scale, (len(self.taps), h, 4 * h), self.param_dtype)
-        h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
-        c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
-        kernel, h0, c0 = (p.astype(self.dtype) for p in (kernel, h0, c0))
+        kernel, h0, c0 = self.recurrence()
         return kernels.conv_lstm(gates, kernel, h0, c0, taps=self.taps, restart=restart)
+
+    def recurrence(self) -> tuple[Array, Array, Array]:
+        """Returns the state-to-state kernel `[taps, h, 4h]`, h0 `[h]` and c0 `[h]`."""
+        kernel, h0, c0 = (p.astype(self.dtype) for p in (self.state_to_state, self.h0, self.c0))
+        return kernel, h0, c0

@@ -3,10 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
+from pixel_rnn_jax.layers.state import State, at_column, put_column
 
 
 class DiagonalBiLSTM(nn.Module):
@@ -20,8 +21,8 @@ class DiagonalBiLSTM(nn.Module):
     Attributes:
         features: h of each direction.
         channels: C.
-        pack: images that a lane of the scan holds side by side (see `kernels.skew`); must divide
-            the batch. More of them is less work in more steps.
+        pack: the most images that a lane of the scan holds side by side (see `kernels.skew`); the
+            largest divisor of the batch up to it is taken. More of them is less work in more steps.
         dtype: of the computation.
         param_dtype: of the parameters.
     """
@@ -32,31 +33,96 @@ class DiagonalBiLSTM(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
+
+        def direction() -> ConvLSTM:
+            return ConvLSTM(
+                self.features,
+                self.channels,
+                kernel_size=(1, 1),
+                taps=(0, -1),  # The pixel on the left; the pixel above.
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+            )
+
+        self.left = direction()
+        self.right = direction()
+
     def __call__(self, x: Array, context: Array | None = None) -> Array:
         """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context` is a bias of the gates, 4h wide."""
-        left = self._direction("left", x, context)
+        left = self._direction(self.left, x, context)
         flipped = None if context is None else context[:, :, ::-1]
-        right = self._direction("right", x[:, :, ::-1], flipped)[:, :, ::-1]
+        right = self._direction(self.right, x[:, :, ::-1], flipped)[:, :, ::-1]
         return left + shift_down(right)
 
-    def _direction(self, name: str, x: Array, context: Array | None) -> Array:
-        height, width = x.shape[1:3]
-        lstm = ConvLSTM(
-            self.features,
-            self.channels,
-            kernel_size=(1, 1),
-            taps=(0, -1),
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            name=name,
-        )
+    def _direction(self, lstm: ConvLSTM, x: Array, context: Array | None) -> Array:
+        batch, height, width = x.shape[:3]
+        pack = max(size for size in range(1, min(self.pack, batch) + 1) if batch % size == 0)
         h = lstm(
-            kernels.skew(x, pack=self.pack),
-            None if context is None else kernels.skew(context, pack=self.pack),
-            restart=kernels.restarts(height, width, pack=self.pack),
+            kernels.skew(x, pack=pack),
+            None if context is None else kernels.skew(context, pack=pack),
+            restart=kernels.restarts(height, width, pack=pack),
         )
-        return kernels.unskew(h, width=width, pack=self.pack)
+        return kernels.unskew(h, width=width, pack=pack)
+
+    def init_state(self, batch: int, width: int) -> State:
+        """Returns the state of `layers/state.py` before the first row.
+
+        Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W, h]`, every h
+        of this row so far; `above`, `[B, W, 4h]`, what the row above adds to the gates. The right
+        direction needs complete rows and runs at their ends: `x`, `[B, W, 2h]`, the inputs of this
+        row so far; `right`, `[B, W, h]`, its h in the row above.
+        """
+        h = self.features
+        shapes = {"row": h, "above": 4 * h, "x": 2 * h, "right": h}
+        rows = {name: jnp.zeros((batch, width, f), self.dtype) for name, f in shapes.items()}
+        return rows | self._row_start(batch)
+
+    def _row_start(self, batch: int) -> State:
+        _, h0, c0 = self.left.recurrence()
+        shape = (batch, self.features)
+        return {"h": jnp.broadcast_to(h0, shape), "c": jnp.broadcast_to(c0, shape)}
+
+    def step(
+        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+    ) -> tuple[Array, State]:
+        """Maps one pixel, `[B, 2h]` to `[B, h]`."""
+        (own, _), _, _ = self.left.recurrence()
+        # At the first column, which has no pixel on its left, that is the initial state.
+        gates, _ = self.left.input_to_state.step({}, x, column)
+        gates = gates + state["h"] @ own + at_column(state["above"], column)
+        if context is not None:
+            gates = gates + at_column(context, column)
+        h, c = kernels.cell(gates, state["c"])
+        return h + at_column(state["right"], column), state | {
+            "h": h,
+            "c": c,
+            "row": put_column(state["row"], h, column),
+            "x": put_column(state["x"], x.astype(self.dtype), column),
+        }
+
+    def end_row(self, state: State, context: Array | None = None) -> State:
+        """Moves on to the next row: runs the right direction over this one."""
+        (_, above), _, _ = self.left.recurrence()
+        return state | {
+            "above": state["row"] @ above,
+            "right": self._right_row(state["x"], state["right"], context),
+            **self._row_start(len(state["h"])),
+        }
+
+    def _right_row(self, x: Array, above: Array, context: Array | None) -> Array:
+        """Returns the right direction's h of a row, `[B, W, h]`, given that of the row above."""
+
+        def in_scan_order(row: Array) -> Array:  # [B, W, F] to [T = W, P = 1, L = B, F]
+            return row[:, ::-1].transpose(1, 0, 2)[:, None]
+
+        (own_kernel, above_kernel), h0, c0 = self.right.recurrence()
+        gates = self.right.input_to_state(in_scan_order(x)) + in_scan_order(above @ above_kernel)
+        if context is not None:
+            gates = gates + in_scan_order(context)
+        h = kernels.conv_lstm(gates, own_kernel[None], h0, c0, taps=(0,))
+        return h[:, 0].transpose(1, 0, 2)[:, ::-1]
 
 
 def shift_down(x: Array) -> Array:

@@ -1,14 +1,16 @@
 """Masked convolution over space and over channel groups (section 3.4)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
-from jax.typing import DTypeLike
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax import kernels
+from pixel_rnn_jax.layers.state import State, at_column, put_column
 
 Mask = Literal["A", "B"]
 
@@ -67,6 +69,7 @@ class MaskedConv(nn.Module):
     itself, the channel mask is applied at every use.
 
     Attributes:
+        inputs: F_in.
         features: F_out of one part.
         channels: C, the number of channel groups.
         mask: "A" or "B".
@@ -78,6 +81,7 @@ class MaskedConv(nn.Module):
         param_dtype: of the parameters.
     """
 
+    inputs: int
     features: int
     channels: int
     mask: Mask = "B"
@@ -87,30 +91,92 @@ class MaskedConv(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Maps `[..., F_in]` (four axes) to `[..., parts * features]`."""
-        inputs, outputs = x.shape[-1], self.parts * self.features
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
+        outputs = self.parts * self.features
+        mask = channel_mask(self.inputs, outputs, self.channels, self.mask, parts=self.parts)
         taps = visible_taps(self.kernel_size)
-        mask = channel_mask(inputs, outputs, self.channels, self.mask, parts=self.parts)
         if not mask.any():  # Mask A with one channel: the pixel itself is wholly hidden.
             taps, mask = taps[:-1], mask[:0]
-        fan_in = (len(taps) - 1) * inputs + mask.sum(0).mean() if mask.size else len(taps) * inputs
-        kernel = self.param(
-            "kernel",
-            nn.initializers.normal(max(fan_in, 1.0) ** -0.5),
-            (len(taps) * inputs, outputs),
-            self.param_dtype,
-        )
-        bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
-        hidden = len(kernel) - len(mask)
-        kernel = jnp.concatenate([kernel[:hidden], jnp.where(mask, kernel[hidden:], 0)])
-        patches = _shifted_copies(x.astype(self.dtype), taps, self.spatial_axes)
-        bias = bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-        return patches @ kernel.astype(self.dtype) + bias
+        self.taps, self.own_mask = taps, mask
+        rows = len(taps) * self.inputs
+        fan_in = rows - len(mask) + mask.sum() / outputs
+        scale = nn.initializers.normal(max(fan_in, 1.0) ** -0.5)
+        self.kernel = self.param("kernel", scale, (rows, outputs), self.param_dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
+
+    def __call__(self, x: Array) -> Array:
+        """Maps `[..., F_in]` (four axes) to `[..., parts * features]`."""
+        patches = _shifted_copies(x.astype(self.dtype), self.taps, self.spatial_axes)
+        return patches @ self._masked_kernel() + self._bias(x.ndim)
+
+    def init_state(self, batch: int, width: int) -> State:
+        """Returns what the pixels of the first row see of earlier ones: zeros.
+
+        Args:
+            batch: B.
+            width: W.
+
+        Returns:
+            `row`, `[B, k // 2 + W, F_in]`: the inputs of this row, from column 0 on, behind the
+            zeros that lie outside the image (if the kernel has columns on the left); `rows`, `[B,
+            k // 2, W, F_in]`: the inputs of the last rows, and `above`, `[B, W, F_out]`: what they
+            add to this row (if the kernel has rows above).
+        """
+        height, reach = (size // 2 for size in self.kernel_size)
+        outputs = self.parts * self.features
+        state = {}
+        if reach:
+            state["row"] = jnp.zeros((batch, reach + width, self.inputs), self.dtype)
+        if height:
+            state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.dtype)
+            state["above"] = jnp.zeros((batch, width, outputs), self.dtype)
+        return state
+
+    def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:
+        """Maps one pixel, `[B, F_in]`, to `[B, parts * features]`, and remembers it."""
+        height, reach = (size // 2 for size in self.kernel_size)
+        x = x.astype(self.dtype)
+        seen = []
+        if reach:
+            left = lax.dynamic_slice_in_dim(state["row"], column, reach, axis=1)
+            seen.append(left.reshape(len(x), -1))
+        if len(self.own_mask):
+            seen.append(x)
+        above = height * self.kernel_size[1] * self.inputs
+        out = jnp.concatenate(seen, axis=-1) @ self._masked_kernel()[above:] + self._bias(2)
+        if height:
+            out = out + at_column(state["above"], column)
+        return out, self.remember(state, x, column)
+
+    def remember(self, state: State, x: Array, column: ArrayLike) -> State:
+        """Returns the state in which the pixel at `column` has the input x, `[B, F_in]`."""
+        reach = self.kernel_size[1] // 2
+        if not reach:
+            return state
+        return state | {"row": put_column(state["row"], x.astype(self.dtype), column + reach)}
+
+    def end_row(self, state: State) -> State:
+        """Moves on to the next row: one matmul for all that it will see of the rows above."""
+        height, reach = (size // 2 for size in self.kernel_size)
+        if not height:
+            return state
+        rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, reach:]], axis=1)
+        taps = [tap for tap in self.taps if tap[0] < 0]
+        seen = [kernels.shift(rows[:, height + row], column, axis=1) for row, column in taps]
+        kernel = self.kernel[: len(taps) * self.inputs].astype(self.dtype)
+        return state | {"rows": rows, "above": jnp.concatenate(seen, axis=-1) @ kernel}
+
+    def _masked_kernel(self) -> Array:
+        hidden = len(self.kernel) - len(self.own_mask)
+        own = jnp.where(self.own_mask, self.kernel[hidden:], 0)
+        return jnp.concatenate([self.kernel[:hidden], own]).astype(self.dtype)
+
+    def _bias(self, axes: int) -> Array:
+        return self.bias.astype(self.dtype).reshape((1,) * (axes - 1) + (-1,))
 
 
-def _shifted_copies(x: Array, taps: list[tuple[int, int]], axes: tuple[int, int]) -> Array:
+def _shifted_copies(x: Array, taps: Sequence[tuple[int, int]], axes: tuple[int, int]) -> Array:
     """Concatenates along the features what each tap sees; outside the image there are zeros."""
     copies = []
     for offsets in taps:

@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
+from pixel_rnn_jax.layers.state import State, at_column
 
 
 class PixelCNNLayer(nn.Module):
@@ -27,20 +28,39 @@ class PixelCNNLayer(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context`, h wide, is added to the k x k map."""
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
 
-        def conv(side: int, name: str) -> MaskedConv:
+        def conv(inputs: int, side: int) -> MaskedConv:
             return MaskedConv(
+                inputs,
                 self.features,
                 self.channels,
                 kernel_size=(side, side),
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
-                name=name,
             )
 
-        x = conv(1, "reduce")(nn.relu(x))
-        x = conv(self.kernel, "convolve")(nn.relu(x))
+        self.reduce = conv(2 * self.features, 1)
+        self.convolve = conv(self.features, self.kernel)
+
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context`, h wide, is added to the k x k map."""
+        x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
         return nn.relu(x if context is None else x + context)
+
+    def init_state(self, batch: int, width: int) -> State:
+        """Returns the state of `layers/state.py` before the first row, that of the k x k map."""
+        return self.convolve.init_state(batch, width)
+
+    def step(
+        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+    ) -> tuple[Array, State]:
+        """Maps one pixel, `[B, 2h]` to `[B, h]`."""
+        x, _ = self.reduce.step({}, nn.relu(x), column)
+        x, state = self.convolve.step(state, nn.relu(x), column)
+        return nn.relu(x if context is None else x + at_column(context, column)), state
+
+    def end_row(self, state: State, context: Array | None = None) -> State:
+        """Moves on to the next row."""
+        return self.convolve.end_row(state)

@@ -3,9 +3,10 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
+from pixel_rnn_jax.layers.state import State
 
 
 class Residual(nn.Module):
@@ -30,16 +31,38 @@ class Residual(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Array, context: Array | None = None) -> tuple[Array, Array | None]:
-        """Returns the stream after the layer and what skips to the head, both `[B, H, W, 2h]`."""
-        out = MaskedConv(
-            x.shape[-1],
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
+        features = self.layer.features
+        self.expand = MaskedConv(
+            features,
+            2 * features,
             self.channels,
             parts=2 if self.skip else 1,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            name="expand",
-        )(self.layer(x, context))
+        )
+
+    def __call__(self, x: Array, context: Array | None = None) -> tuple[Array, Array | None]:
+        """Returns the stream after the layer and what skips to the head, both `[B, H, W, 2h]`."""
+        return self._connect(x, self.expand(self.layer(x, context)))
+
+    def init_state(self, batch: int, width: int) -> State:
+        """Returns the layer's state before the first row."""
+        return self.layer.init_state(batch, width)
+
+    def step(
+        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+    ) -> tuple[tuple[Array, Array | None], State]:
+        """Returns what `__call__` does of one pixel, both `[B, 2h]`."""
+        out, state = self.layer.step(state, x, column, context)
+        out, _ = self.expand.step({}, out, column)
+        return self._connect(x, out), state
+
+    def end_row(self, state: State, context: Array | None = None) -> State:
+        """Moves on to the next row."""
+        return self.layer.end_row(state, context)
+
+    def _connect(self, x: Array, out: Array) -> tuple[Array, Array | None]:
         stream, skip = jnp.split(out, 2, axis=-1) if self.skip else (out, None)
         return (x + stream if self.residual else stream), skip

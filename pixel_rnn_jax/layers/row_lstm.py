@@ -3,9 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
+from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
+from pixel_rnn_jax.layers.state import State, at_column, put_column
 
 
 class RowLSTM(nn.Module):
@@ -25,18 +27,54 @@ class RowLSTM(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context` is a bias of the gates, 4h wide."""
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
         reach = self.kernel // 2
-        lstm = ConvLSTM(
+        self.lstm = ConvLSTM(
             self.features,
             self.channels,
             kernel_size=(1, self.kernel),
             taps=tuple(range(-reach, reach + 1)),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
-            name="lstm",
         )
+
+    def __call__(self, x: Array, context: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context` is a bias of the gates, 4h wide."""
         rows_first = None if context is None else context.transpose(1, 2, 0, 3)
-        return lstm(x.transpose(1, 2, 0, 3), rows_first).transpose(2, 0, 1, 3)
+        return self.lstm(x.transpose(1, 2, 0, 3), rows_first).transpose(2, 0, 1, 3)
+
+    def init_state(self, batch: int, width: int) -> State:
+        """Returns the state of `layers/state.py` before the first row.
+
+        `h` and `c`, `[B, W, h]`, are those of this row in the columns that have been reached, of
+        the row above in the others; `above`, `[B, W, 4h]`, is the state-to-state map of the latter.
+        """
+        _, h0, c0 = self.lstm.recurrence()
+        h, c = (jnp.broadcast_to(start, (batch, width, self.features)) for start in (h0, c0))
+        state = {"input": self.lstm.input_to_state.init_state(batch, width), "h": h, "c": c}
+        return state | {"above": self._state_to_state(h)}
+
+    def step(
+        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+    ) -> tuple[Array, State]:
+        """Maps one pixel, `[B, 2h]` to `[B, h]`."""
+        gates, inputs = self.lstm.input_to_state.step(state["input"], x, column)
+        gates = gates + at_column(state["above"], column)
+        if context is not None:
+            gates = gates + at_column(context, column)
+        h, c = kernels.cell(gates, at_column(state["c"], column))
+        return h, state | {
+            "input": inputs,
+            "h": put_column(state["h"], h, column),
+            "c": put_column(state["c"], c, column),
+        }
+
+    def end_row(self, state: State, context: Array | None = None) -> State:
+        """Moves on to the next row."""
+        return state | {"above": self._state_to_state(state["h"])}
+
+    def _state_to_state(self, h: Array) -> Array:
+        kernel, _, _ = self.lstm.recurrence()
+        seen = [kernels.shift(h, tap, axis=1) for tap in self.lstm.taps]
+        return jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])

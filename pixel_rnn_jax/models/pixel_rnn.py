@@ -6,11 +6,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.layers import DiagonalBiLSTM, MaskedConv, PixelCNNLayer, Residual, RowLSTM
+from pixel_rnn_jax.layers.state import State
 from pixel_rnn_jax.likelihoods import logits_per_value
+
+Context = tuple[Array | None, ...] | None
 
 CPU_PACK = 4
 """Images per lane of a Diagonal BiLSTM on a CPU: see benchmarks/."""
@@ -35,6 +39,8 @@ class PixelRNN(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.config.dtype == "float64" and not jax.config.jax_enable_x64:
+            raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
         channels = self.image_shape[-1]
         for field in ("features", "head_features"):
             width = getattr(self.config, field)
@@ -44,45 +50,27 @@ class PixelRNN(nn.Module):
                     f"{channels}: one feature group for each channel"
                 )
 
-    @nn.compact
-    def __call__(self, inputs: Array, context: tuple[Array | None, ...] | None = None) -> Array:
-        """Computes the logits of every value at once.
-
-        Args:
-            inputs: `[B, H, W, C]` floats from `likelihoods.scale`.
-            context: for each body layer a bias of its gates (4h wide; h for PixelCNN), or None.
-
-        Returns:
-            `[B, H, W, C, K]` logits; for K = 2 one logit of the value 1, `[B, H, W, C, 1]`.
-        """
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
         config, channels = self.config, self.image_shape[-1]
         dtype = jnp.dtype(config.dtype)
-        dtypes: dict[str, Any] = {
+        options: dict[str, Any] = {
             "dtype": dtype,
             "param_dtype": jnp.promote_types(dtype, jnp.float32),
         }
-        first = (config.first_kernel, config.first_kernel)
-        x = MaskedConv(
-            2 * config.features, channels, "A", kernel_size=first, name="first", **dtypes
-        )(inputs)
-        skips = []
-        body = nn.remat(Residual) if config.remat else Residual
-        for i in range(config.layers):
-            layer = self._layer(len(inputs), {"name": f"body_{i}", **dtypes})
-            bias = None if context is None else context[i]
-            x, skip = body(
-                layer, channels, config.residual, config.skip, name=f"residual_{i}", **dtypes
-            )(x, bias)
-            skips.append(skip)
-        x = sum((skip for skip in skips if skip is not None), start=x)
-        for i in range(2):
-            x = MaskedConv(config.head_features, channels, name=f"head_{i}", **dtypes)(nn.relu(x))
-        values = logits_per_value(self.levels)
-        x = MaskedConv(channels * values, channels, name="logits", **dtypes)(nn.relu(x))
-        x = x.reshape(*x.shape[:-1], channels, values)
-        return x.astype(dtypes["param_dtype"])  # The loss is never in less than float32.
+        h, width, side = config.features, config.head_features, config.first_kernel
+        self.first = MaskedConv(channels, 2 * h, channels, "A", kernel_size=(side, side), **options)
+        self.body = [self._layer(options) for _ in range(config.layers)]
+        residual = nn.remat(Residual) if config.remat else Residual
+        self.residual = [
+            residual(layer, channels, config.residual, config.skip, **options)
+            for layer in self.body
+        ]
+        self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
+        values = channels * logits_per_value(self.levels)
+        self.logits = MaskedConv(width, values, channels, **options)
 
-    def _layer(self, batch: int, options: dict[str, Any]) -> nn.Module:
+    def _layer(self, options: dict[str, Any]) -> nn.Module:
         config, channels = self.config, self.image_shape[-1]
         match config.architecture:
             case "pixel_cnn":
@@ -90,10 +78,93 @@ class PixelRNN(nn.Module):
             case "row_lstm":
                 return RowLSTM(config.features, channels, config.kernel, **options)
             case "diagonal_bilstm":
-                return DiagonalBiLSTM(config.features, channels, self._pack(batch), **options)
+                pack = config.pack or (CPU_PACK if jax.default_backend() == "cpu" else 1)
+                return DiagonalBiLSTM(config.features, channels, pack, **options)
         raise AssertionError(config.architecture)
 
-    def _pack(self, batch: int) -> int:
-        """The largest divisor of the batch that is no more than what is asked for."""
-        most = self.config.pack or (CPU_PACK if jax.default_backend() == "cpu" else 1)
-        return max(size for size in range(1, min(most, batch) + 1) if batch % size == 0)
+    def __call__(self, inputs: Array, context: Context = None) -> Array:
+        """Computes the logits of every value at once.
+
+        Args:
+            inputs: `[B, H, W, C]` floats from `likelihoods.scale`.
+            context: for each body layer a bias of its gates (`[B, H, W, 4h]`, or h wide for
+                PixelCNN), or None.
+
+        Returns:
+            `[B, H, W, C, K]` logits; for K = 2 one logit of the value 1, `[B, H, W, C, 1]`.
+        """
+        x = self.first(inputs)
+        skips = []
+        for i, layer in enumerate(self.residual):
+            x, skip = layer(x, None if context is None else context[i])
+            skips.append(skip)
+        x = _add(x, skips)
+        for conv in (*self.head, self.logits):
+            x = conv(nn.relu(x))
+        return self._split_values(x)
+
+    def init_state(self, batch: int) -> State:
+        """Returns the state of the incremental form (see `layers/state.py`) before the first row.
+
+        The image goes through `step` for each column of a row, then `end_row`, row by row. Within a
+        pixel, `step` gives the logits of channel 0, with that value those of channel 1, and so on:
+        each is a step from the same state, and the last one's state goes on through `end_pixel`.
+        """
+        width = self.image_shape[1]
+        return {
+            "first": self.first.init_state(batch, width),
+            "body": [layer.init_state(batch, width) for layer in self.residual],
+        }
+
+    def step(
+        self, state: State, pixel: Array, column: ArrayLike, context: Context = None
+    ) -> tuple[Array, State]:
+        """Computes the logits of one pixel.
+
+        Args:
+            state: after all pixels before it.
+            pixel: `[B, C]` as `inputs` has it. Logits of a channel depend on earlier ones alone:
+                the others may hold anything finite.
+            column: of the pixel.
+            context: as `__call__` takes it, of the pixel's row: `[B, W, 4h]`.
+
+        Returns:
+            `[B, C, K]` logits (K = 2: `[B, C, 1]`) and the state for `end_pixel`.
+        """
+        x, first = self.first.step(state["first"], pixel, column)
+        skips, body = [], []
+        for i, layer in enumerate(self.residual):
+            bias = None if context is None else context[i]
+            (x, skip), after = layer.step(state["body"][i], x, column, bias)
+            skips.append(skip)
+            body.append(after)
+        x = _add(x, skips)
+        for conv in (*self.head, self.logits):
+            x, _ = conv.step({}, nn.relu(x), column)
+        return self._split_values(x), {"first": first, "body": body}
+
+    def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
+        """Takes the whole pixel, `[B, C]`, into the state that the step of its last channel gave.
+
+        Only the first convolution has to be told: the others never see that channel of this pixel.
+        """
+        return state | {"first": self.first.remember(state["first"], pixel, column)}
+
+    def end_row(self, state: State, context: Context = None) -> State:
+        """Moves on from the last column of a row to the next row; `context` as in `step`."""
+        contexts = [None] * len(self.residual) if context is None else context
+        body = [
+            layer.end_row(*arguments)
+            for layer, *arguments in zip(self.residual, state["body"], contexts, strict=True)
+        ]
+        return {"first": self.first.end_row(state["first"]), "body": body}
+
+    def _split_values(self, x: Array) -> Array:
+        values = logits_per_value(self.levels)
+        x = x.reshape(*x.shape[:-1], self.image_shape[-1], values)
+        # The loss is never in less than float32.
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _add(x: Array, skips: list[Array | None]) -> Array:
+    return sum((skip for skip in skips if skip is not None), start=x)

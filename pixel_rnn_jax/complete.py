@@ -1,0 +1,224 @@
+"""Completion of partly known images, by ancestral sampling or sequential Monte Carlo."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tqdm
+from jax import Array, lax
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+
+from pixel_rnn_jax import parallel
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.images import value_dtype
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.sample import in_lanes, pixel, value_uniforms
+
+PyTree = Any
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Completed images, and how they were found.
+
+    Attributes:
+        images: `[B, H, W, C]`; what was known is unchanged.
+        log_prob_known: `[B]`, an estimate of the log-probability of the known values in nats. Its
+            exponential is unbiased. Where every known value comes first it is exact.
+        effective_sample_size: `[B]`, the smallest that the weights of the particles had on the way,
+            from 1 to `particles`. A small one means that few particles fit the known values.
+    """
+
+    images: np.ndarray
+    log_prob_known: np.ndarray
+    effective_sample_size: np.ndarray
+
+
+def is_exact(known: ArrayLike) -> bool:
+    """Tells whether every unknown value comes after all known ones, in generation order.
+
+    Args:
+        known: `[H, W, C]` or `[B, H, W, C]` booleans.
+    """
+    values = np.asarray(known)
+    values = values.reshape(1 if values.ndim == 3 else len(values), -1)
+    return bool((values[:, :-1] >= values[:, 1:]).all())
+
+
+def complete(
+    module: PixelRNN,
+    params: PyTree,
+    key: Array,
+    images: np.ndarray,
+    known: np.ndarray,
+    *,
+    particles: int = 1,
+) -> Completion:
+    """Draws the unknown values of images given the known ones.
+
+    With one particle each unknown value is drawn given all values before it. That is exact if all
+    known values come before the unknown ones (`is_exact`). Otherwise it would ignore what is known
+    further on, and takes more particles: sequential Monte Carlo draws that many completions
+    side by side, weights each by the probability that it gives to the known values, and replaces
+    the unlikely by copies of the likely whenever the effective sample size falls below half. One of
+    them is returned; its distribution tends to the exact one with the number of particles.
+
+    Args:
+        module: The model.
+        params: Its parameters.
+        key: A key of `jax.random`. What image i gets depends on it, i and the arguments alone.
+        images: `[B, H, W, C]` integers from 0 to K - 1; anything where they are not known.
+        known: `[B, H, W, C]` booleans.
+        particles: N, at least 1.
+
+    Raises:
+        UserError: There are no particles.
+    """
+    if particles < 1:
+        raise UserError(f"particles must be at least 1, got {particles}")
+    images = np.where(known, images, 0).astype(np.int32)
+    if particles == 1:
+        completed, log_probs = in_lanes(module, params, key, images, known)
+        log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
+        return Completion(completed, log_prob_known, np.ones(len(images)))
+
+    devices = max(1, min(jax.device_count(), len(images)))
+    mesh = parallel.make_mesh(devices)
+    run = _compiled(module, mesh, particles)
+    common = jax.device_put((params, key), parallel.everywhere(mesh))
+    progress = tqdm.trange(
+        0, len(images), devices, desc="completing", unit="batch", delay=3, leave=False, disable=None
+    )
+    completed, log_prob_known, sizes = images.copy(), np.zeros(len(images)), np.zeros(len(images))
+    for start in progress:
+        indices = np.arange(start, start + devices) % len(images)  # The last ones may come again.
+        found = run(common, (indices, images[indices], known[indices]))
+        for array, values in zip((completed, log_prob_known, sizes), found, strict=True):
+            array[indices] = values
+    return Completion(completed.astype(value_dtype(module.levels)), log_prob_known, sizes)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(module: PixelRNN, mesh: Mesh, particles: int) -> Callable[..., Any]:
+    """Returns the compiled completion of one image on each device of a mesh."""
+
+    def run(common: Any, batch: Any) -> tuple[Array, Array, Array]:
+        params, key = common
+        index, image, known = (x[0] for x in batch)
+        filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
+        found = particle_filter(module, params, filter_key, image, known, particles)
+        choice = jax.random.categorical(choice_key, found.log_weights)
+        one = found.values[choice], found.log_evidence, found.effective_sample_size
+        return tuple(x[None] for x in one)  # type: ignore[return-value]
+
+    return parallel.map_batch(run, mesh)
+
+
+class Particles(NamedTuple):
+    """N weighted completions of one image.
+
+    Attributes:
+        values: `[N, H, W, C]`.
+        log_weights: `[N]`, normalised: their exponentials add up to 1.
+        log_evidence: the logarithm of an unbiased estimate of p(known), in nats.
+        effective_sample_size: the smallest on the way.
+    """
+
+    values: Array
+    log_weights: Array
+    log_evidence: Array
+    effective_sample_size: Array
+
+
+def particle_filter(
+    module: PixelRNN, params: PyTree, key: Array, image: Array, known: Array, particles: int
+) -> Particles:
+    """Runs sequential Monte Carlo over the pixels of one image, as one traceable function.
+
+    Unknown values are drawn from the model, known ones weight the particles. After a pixel that
+    leaves an effective sample size below N / 2, the particles are resampled (systematically).
+
+    Args:
+        module: The model.
+        params: Its parameters.
+        key: A key of `jax.random`.
+        image: `[H, W, C]` integers.
+        known: `[H, W, C]` booleans.
+        particles: N.
+    """
+    values_key, resampling_key = jax.random.split(key)
+    height, width, _ = module.image_shape
+    shape = (particles, *module.image_shape)
+    uniforms = value_uniforms(values_key, jnp.arange(particles), module.image_shape)
+    offsets = jax.random.uniform(resampling_key, (height, width), uniforms.dtype)
+
+    def resampled(carry: _Carry, offset: Array) -> _Carry:
+        log_sum = jax.nn.logsumexp(carry.log_weights)
+        cumulative = jnp.cumsum(jnp.exp(carry.log_weights - log_sum))
+        positions = (jnp.arange(particles) + offset) / particles * cumulative[-1]
+        ancestors = jnp.clip(
+            jnp.searchsorted(cumulative, positions, side="right"), max=particles - 1
+        )
+        return carry._replace(
+            state=jax.tree.map(lambda leaf: leaf[ancestors], carry.state),
+            values=carry.values[ancestors],
+            log_weights=jnp.zeros_like(carry.log_weights),
+            log_evidence=carry.log_evidence + log_sum - math.log(particles),
+        )
+
+    def one_pixel(carry: _Carry, inputs: Any) -> tuple[_Carry, None]:
+        row, column, image, known, uniforms, offset = inputs
+        image, known = (jnp.broadcast_to(x, (particles, len(x))) for x in (image, known))
+        temperature = jnp.ones((), uniforms.dtype)
+        state, (values, log_probs) = pixel(
+            module, params, carry.state, column, image, known, uniforms, temperature
+        )
+        log_weights = carry.log_weights + jnp.where(known, log_probs, 0).sum(-1)
+        size = jnp.exp(2 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2 * log_weights))
+        carry = carry._replace(
+            state=state,
+            values=carry.values.at[:, row, column].set(values),
+            log_weights=log_weights,
+            effective_sample_size=jnp.minimum(carry.effective_sample_size, size),
+        )
+        return lax.cond(
+            size < particles / 2, resampled, lambda carry, _: carry, carry, offset
+        ), None
+
+    def one_row(carry: _Carry, inputs: Any) -> tuple[_Carry, None]:
+        row, *by_column = inputs
+        columns = jnp.arange(width)
+        carry, _ = lax.scan(one_pixel, carry, (jnp.full(width, row), columns, *by_column))
+        state = module.apply({"params": params}, carry.state, method="end_row")
+        return carry._replace(state=state), None
+
+    start = _Carry(
+        state=module.apply({"params": params}, particles, method="init_state"),
+        values=jnp.zeros(shape, image.dtype),
+        log_weights=jnp.zeros(particles, uniforms.dtype),
+        log_evidence=jnp.zeros((), uniforms.dtype),
+        effective_sample_size=jnp.full((), particles, uniforms.dtype),
+    )
+    by_row = jnp.arange(height), image, known, uniforms.transpose(1, 2, 0, 3), offsets
+    end, _ = lax.scan(one_row, start, by_row)
+    log_sum = jax.nn.logsumexp(end.log_weights)
+    return Particles(
+        values=end.values,
+        log_weights=end.log_weights - log_sum,
+        log_evidence=end.log_evidence + log_sum - math.log(particles),
+        effective_sample_size=end.effective_sample_size,
+    )
+
+
+class _Carry(NamedTuple):
+    state: PyTree
+    values: Array
+    log_weights: Array
+    log_evidence: Array
+    effective_sample_size: Array

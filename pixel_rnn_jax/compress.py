@@ -1,0 +1,341 @@
+"""Lossless compression: files of images, each as large as its negative log-likelihood.
+
+A stream is a header and blocks of at most `block_coder.LANES` images, each coded on its own:
+
+    header  magic, version, H, W, C, K, number of images, digest of the model, machine, checksum
+    block   marker, its number, length, checksum of the code, digest of its pixels, checksum of
+            these fields; then the code
+
+A stream can be decoded by the same parameters on the same kind of machine; the header says both.
+Where that is not enough, the digest of the pixels does not fit, and nothing is returned.
+"""
+
+import hashlib
+import io
+import math
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import tqdm
+
+from pixel_rnn_jax import block_coder
+from pixel_rnn_jax.block_coder import Coder
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.images import check_images, value_dtype
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+
+PyTree = Any
+
+MAGIC, VERSION = b"\x89PRNN", 1
+MARKER = b"\xb1PRB"
+FORMAT = struct.Struct("<4IQ8sB")  # H, W, C, K, count, model, length of the machine's name.
+BLOCK = struct.Struct("<4sIII8s")  # Marker, number, length of the code, its checksum, pixels.
+CHECKSUM = struct.Struct("<I")
+CHUNK = 1 << 16
+
+
+def compress(module: PixelRNN, params: PyTree, images: np.ndarray) -> bytes:
+    """Compresses images without loss.
+
+    Args:
+        module: The model.
+        params: Its parameters.
+        images: `[N, H, W, C]` integers from 0 to K - 1.
+
+    Returns:
+        About -log2 p(image) bits an image, and some 300 bytes for a thousand images.
+
+    Raises:
+        UserError: The shape, the type or a value does not fit the model.
+    """
+    file = io.BytesIO()
+    write(module, params, [images], len(images), file)
+    return file.getvalue()
+
+
+def decompress(
+    module: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
+) -> np.ndarray:
+    """Returns the images that `compress` was given.
+
+    Args:
+        module: The model.
+        params: Its parameters.
+        data: What `compress` returned.
+        skip_damaged: Whether to leave out the images of damaged blocks, with a warning.
+
+    Returns:
+        `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1.
+
+    Raises:
+        UserError: The data are damaged, cut off, or of another model, machine or format.
+    """
+    none = np.empty((0, *module.image_shape), value_dtype(module.levels))
+    blocks = read(module, params, io.BytesIO(data), skip_damaged=skip_damaged)
+    return np.concatenate([none, *blocks])
+
+
+def write(
+    module: PixelRNN, params: PyTree, batches: Iterable[np.ndarray], count: int, file: BinaryIO
+) -> None:
+    """Compresses images that need not all be in memory at once.
+
+    Args:
+        module: The model.
+        params: Its parameters.
+        batches: Arrays `[B, H, W, C]` of integers from 0 to K - 1, each of any B.
+        count: Number of images in all of them.
+        file: Is written to from where it stands.
+
+    Raises:
+        UserError: A shape, type or value does not fit the model, or there are not `count` images.
+    """
+    coder = Coder(module, params)
+    file.write(_header(coder, count))
+    written = 0
+    for number, images in enumerate(_progress(_blocks(module, batches), count, "compressing")):
+        code = coder.encode(images)
+        fields = MARKER, number, len(code), zlib.crc32(code), _pixel_digest(images)
+        head = BLOCK.pack(*fields)
+        file.write(head + CHECKSUM.pack(zlib.crc32(head)) + code)
+        written += len(images)
+    if written != count:
+        raise UserError(f"there are {written} images to compress, but count is {count}")
+
+
+def read(
+    module: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
+) -> Iterator[np.ndarray]:
+    """Decompresses one block after another.
+
+    Args:
+        module: The model.
+        params: Its parameters.
+        file: Is read to its end from where it stands.
+        skip_damaged: Whether to leave out damaged blocks instead of raising; a warning says how
+            many images have been lost.
+
+    Yields:
+        Images `[B, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1.
+
+    Raises:
+        UserError: The stream is damaged, cut off, or of another model, machine or format.
+    """
+    source = _Source(file)
+    coder = Coder(module, params)
+    count = _read_header(source, coder)
+    blocks = _read_blocks(source, coder, count, skip_damaged)
+    returned = 0
+    for images in _progress(blocks, count, "decompressing"):
+        returned += len(images)
+        yield images
+    if returned != count:
+        warnings.warn(
+            f"{count - returned} of {count} images are lost: they were in damaged blocks",
+            stacklevel=2,
+        )
+
+
+def _blocks(module: PixelRNN, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yields the images of all batches again, `block_coder.LANES` at a time."""
+    dtype = value_dtype(module.levels)
+    waiting: list[np.ndarray] = []
+    for batch in batches:
+        check_images(batch, module.image_shape, module.levels)
+        images = batch.astype(dtype)
+        while len(images):
+            missing = block_coder.LANES - sum(map(len, waiting))
+            waiting.append(images[:missing])
+            if len(images) >= missing:
+                yield np.concatenate(waiting)
+                waiting = []
+            images = images[missing:]
+    if waiting:
+        yield np.concatenate(waiting)
+
+
+def _header(coder: Coder, count: int) -> bytes:
+    module, machine = coder.module, block_coder.machine(coder.device).encode()
+    model = block_coder.model_digest(module, coder.params)
+    fields = *module.image_shape, module.levels, count, model, len(machine)
+    head = MAGIC + bytes([VERSION]) + FORMAT.pack(*fields) + machine
+    return head + CHECKSUM.pack(zlib.crc32(head))
+
+
+def _read_header(source: "_Source", coder: Coder) -> int:
+    """Returns the number of images.
+
+    Raises:
+        UserError: The stream is not one that this model can decode here.
+    """
+    start = source.peek(len(MAGIC) + 1)
+    if start[: len(MAGIC)] != MAGIC:
+        raise UserError("this is not a compressed file of pixel_rnn_jax")
+    if start[-1] > VERSION and len(start) > len(MAGIC):
+        raise UserError(
+            f"the compressed file has version {start[-1]} of the format, but this pixel_rnn_jax "
+            f"reads versions up to {VERSION}: update it"
+        )
+    size = len(start) + FORMAT.size
+    head = source.peek(size)
+    if len(head) == size:
+        size += head[-1]
+    head = source.peek(size + CHECKSUM.size)
+    if len(head) < size + CHECKSUM.size:
+        raise UserError("the compressed file is cut off in its header: get the whole file")
+    if CHECKSUM.unpack(head[size:])[0] != zlib.crc32(head[:size]):
+        raise UserError("the header of the compressed file is damaged: get an intact copy")
+    *shape, levels, count, model, _ = FORMAT.unpack_from(head, len(start))
+    machine = head[len(start) + FORMAT.size : size].decode(errors="replace")
+    module = coder.module
+    if (*shape, levels) != (*module.image_shape, module.levels):
+        raise UserError(
+            f"the compressed file holds images of shape {tuple(shape)} and {levels} levels, but "
+            f"the model is of shape {module.image_shape} and {module.levels} levels: use the model "
+            "that compressed them"
+        )
+    if model != block_coder.model_digest(module, coder.params):
+        raise UserError(
+            "the compressed file was written with another model (other parameters or another "
+            "architecture): use the one that compressed it"
+        )
+    here = block_coder.machine(coder.device)
+    if machine != here:
+        raise UserError(
+            f'the compressed file was written on "{machine}", but this is "{here}": decompress it '
+            "on the same kind of machine with the same versions"
+        )
+    source.skip(len(head))
+    return int(count)
+
+
+def _read_blocks(
+    source: "_Source", coder: Coder, count: int, skip_damaged: bool
+) -> Iterator[np.ndarray]:
+    """Yields the images of each intact block.
+
+    Raises:
+        UserError: A block is damaged or missing, and `skip_damaged` is False.
+    """
+    blocks = math.ceil(count / block_coder.LANES)
+    expected = 0
+    while source.peek(1):
+        try:
+            number, images = _read_block(source, coder, count, expected)
+        except _DamageError:
+            if not skip_damaged:
+                raise
+            source.find(MARKER)
+            continue
+        if number != expected and not skip_damaged:
+            raise _damage(f"block {expected} of {blocks} is missing from the compressed file")
+        expected = number + 1
+        yield images
+    if expected < blocks and not skip_damaged:
+        raise _damage(f"the compressed file is cut off before block {expected} of {blocks}")
+
+
+class _DamageError(UserError):
+    """A block that cannot be read, while others perhaps can."""
+
+
+def _damage(what: str) -> _DamageError:
+    return _DamageError(f"{what}: get an intact copy, or skip damaged blocks")
+
+
+def _read_block(
+    source: "_Source", coder: Coder, count: int, expected: int
+) -> tuple[int, np.ndarray]:
+    """Returns the number and the images of the block that `source` stands at, and passes it.
+
+    Of a damaged block it passes no more than the first byte: its length may not be right.
+
+    Raises:
+        _DamageError: The block is damaged, or does not belong here.
+        UserError: This machine decodes it to other pixels.
+    """
+    blocks = math.ceil(count / block_coder.LANES)
+    head = source.peek(BLOCK.size + CHECKSUM.size)
+    source.skip(1)
+    rest = len(head) - 1
+    if expected == blocks:
+        raise _damage("the compressed file goes on behind its last block")
+    if len(head) < BLOCK.size + CHECKSUM.size:
+        raise _damage(f"the compressed file is cut off in block {expected} of {blocks}")
+    marker, number, length, checksum, pixels = BLOCK.unpack_from(head)
+    (head_checksum,) = CHECKSUM.unpack_from(head, BLOCK.size)
+    # No value takes more than the 24 bits that the coder has for its probability.
+    most = 3 * block_coder.LANES * math.prod(coder.module.image_shape) + 64
+    if marker != MARKER or head_checksum != zlib.crc32(head[: BLOCK.size]) or length > most:
+        raise _damage(f"block {expected} of {blocks} of the compressed file is damaged")
+    if not expected <= number < blocks:
+        raise _damage(f"the compressed file has block {number} where {expected} belongs")
+    code = source.peek(rest + length)[rest:]
+    if len(code) < length:
+        raise _damage(f"the compressed file is cut off in block {number} of {blocks}")
+    if zlib.crc32(code) != checksum or length % 4:
+        raise _damage(f"block {number} of {blocks} of the compressed file is damaged")
+    try:
+        images = coder.decode(code, min(block_coder.LANES, count - number * block_coder.LANES))
+    except ValueError:
+        images = None
+    if images is None or _pixel_digest(images) != pixels:
+        raise UserError(
+            f"block {number} of {blocks} is intact, but this machine does not compute the model to "
+            "the last bit as the one that wrote it: decompress it there, with the same XLA_FLAGS"
+        )
+    source.skip(rest + length)
+    return number, images
+
+
+class _Source:
+    """Reads a file ahead, as far as it is asked to."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self._ahead = bytearray()
+
+    def peek(self, size: int) -> bytes:
+        """Returns the next `size` bytes, or as many as there are."""
+        while len(self._ahead) < size:
+            # In chunks: what a damaged file claims to hold is not allocated before it is there.
+            chunk = self._file.read(CHUNK)
+            if not chunk:
+                break
+            self._ahead += chunk
+        return bytes(self._ahead[:size])
+
+    def skip(self, size: int) -> None:
+        """Passes bytes that `peek` has returned."""
+        del self._ahead[:size]
+
+    def find(self, word: bytes) -> None:
+        """Goes on to the next `word`, or to the end of the file."""
+        while self.peek(len(word)) != word and self.peek(1):
+            position = self._ahead.find(word)
+            # The last bytes may be the beginning of the word.
+            passed = len(self._ahead) - len(word) + 1 if position < 0 else position
+            self.skip(max(1, passed))
+
+
+def _progress(blocks: Iterable[np.ndarray], count: int, verb: str) -> Iterator[np.ndarray]:
+    return iter(
+        tqdm.tqdm(
+            blocks,
+            total=math.ceil(count / block_coder.LANES),
+            desc=verb,
+            unit="block",
+            delay=3,
+            leave=False,
+            disable=None,
+        )
+    )
+
+
+def _pixel_digest(images: np.ndarray) -> bytes:
+    little_endian = images.astype(images.dtype.newbyteorder("<"))
+    return hashlib.blake2b(little_endian.tobytes(), digest_size=8).digest()

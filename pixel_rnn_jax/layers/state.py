@@ -1,0 +1,33 @@
+"""The incremental form of the layers: an explicit state, carried from pixel to pixel.
+
+Every layer has two faces over one set of parameters. `__call__` maps a whole image at once. For
+generation, in raster order,
+
+    state = layer.init_state(batch, width)
+    out, state = layer.step(state, x, column, context)    for each column of a row
+    state = layer.end_row(state, context)                 behind its last column
+
+map one pixel `[B, F]` at a time to the same values. The state holds what a pixel sees of earlier
+ones, every array with the batch as its first axis. What complete rows add to the next one is
+computed at the end of a row, for all its columns in one matmul; a step adds what its own row gives.
+So an image costs no more than a few whole maps, however many pixels it has. A step may be repeated
+with other values of the same pixel: the state that goes on is that of the last time. `context` is
+that of the whole row, `[B, W, F]`.
+"""
+
+from typing import Any
+
+from jax import Array, lax
+from jax.typing import ArrayLike
+
+State = dict[str, Any]
+
+
+def at_column(row: Array, column: ArrayLike) -> Array:
+    """Returns `[B, F]`, one column of `[B, W, F]`."""
+    return lax.dynamic_index_in_dim(row, column, axis=1, keepdims=False)
+
+
+def put_column(row: Array, values: Array, column: ArrayLike) -> Array:
+    """Returns `[B, W, F]` with `[B, F]` in one column."""
+    return lax.dynamic_update_index_in_dim(row, values, column, axis=1)

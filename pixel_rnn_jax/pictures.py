@@ -1,0 +1,255 @@
+"""Pictures of images: grids that a person can look at, and files that keep every value."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pixel_rnn_jax.errors import UserError
+
+HEIGHT = 64
+"""Lower images are magnified to about this height in pixels,"""
+LARGEST = 2048
+"""unless that would make a picture wider or higher than this."""
+GREY = 128
+"""What gaps and unknown values are drawn in."""
+KNOWN = ("top_half", "bottom_half", "left_half", "right_half")
+
+
+def grid(images: np.ndarray, levels: int) -> np.ndarray:
+    """Lays images out in a picture that is about as wide as high.
+
+    One channel is drawn in grey, three as RGB and four as RGBA; other numbers of channels lie side
+    by side. Small images are magnified by a whole factor. Between two images there is a gap as wide
+    as one of their pixels.
+
+    Args:
+        images: `[N, H, W, C]` integers from 0 to K - 1.
+        levels: K.
+
+    Returns:
+        `[rows, columns]` (grey), or `[rows, columns, 3 or 4]`, of uint8.
+
+    Raises:
+        UserError: There are no images.
+    """
+    if not len(images):
+        raise UserError("there are no images to draw: ask for at least one")
+    tiles = _tiles(images, levels)
+    count, height, width, channels = tiles.shape
+    columns = int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
+    rows = -(-count // columns)
+    picture = _gap((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        picture[top : top + height, left : left + width] = tile
+    factor = max(1, min(HEIGHT // height, LARGEST // max(picture.shape)))
+    picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
+    return picture[..., 0] if channels == 1 else picture
+
+
+def completions(
+    images: np.ndarray, known: np.ndarray, completed: np.ndarray, levels: int
+) -> np.ndarray:
+    """Draws each original, what was known of it, and its completion side by side.
+
+    Args:
+        images: The originals, `[N, H, W, C]` integers from 0 to K - 1.
+        known: `[N, H, W, C]` booleans; what is not known is drawn in grey.
+        completed: `[N, H, W, C]` integers from 0 to K - 1.
+        levels: K.
+
+    Returns:
+        A picture as `grid` gives it.
+    """
+    shown = np.where(_tiles(known, 2) > 0, _tiles(images, levels), GREY).astype(np.uint8)
+    return _side_by_side([_tiles(images, levels), shown, _tiles(completed, levels)])
+
+
+def pixel_map(images: np.ndarray, nats: np.ndarray, levels: int) -> np.ndarray:
+    """Draws each image beside a map of where its nats are.
+
+    Args:
+        images: `[N, H, W, C]` integers from 0 to K - 1.
+        nats: `[N, H, W]`, the negative log-likelihood of each pixel. Zero is black; red, yellow and
+            white follow, white for the largest of all.
+        levels: K.
+
+    Returns:
+        A picture as `grid` gives it, in colour.
+    """
+    tiles = _tiles(images, levels)[..., :3]
+    # Adding 0, 1 and 2 thirds makes red rise first, then green, then blue.
+    heat = np.clip(3 * nats[..., None] / max(nats.max(), 1e-30) - np.arange(3.0), 0, 1)
+    tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
+    return _side_by_side([tiles, np.round(255 * heat).astype(np.uint8)])
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Returns a picture of uint8 as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_picture(picture: np.ndarray, out: str) -> None:
+    """Writes a picture of uint8 as a PNG file.
+
+    Raises:
+        UserError: `out` does not end in .png, or it cannot be written.
+    """
+    check_picture_out(out)
+    try:
+        _make_parent(out)
+        Path(out).write_bytes(png(picture))
+    except OSError as error:
+        raise _not_writable(out, error) from error
+
+
+def check_picture_out(out: str) -> None:
+    """Checks, before any work, that `out` names a PNG file."""
+    if Path(out).suffix != ".png":
+        raise UserError(f"a picture must be written to a file that ends in .png, got {out!r}")
+
+
+def write_images(images: np.ndarray, levels: int, out: str) -> None:
+    """Writes images in the form that the ending of `out` asks for.
+
+    - `.png`: one picture of all of them, to look at (see `grid`).
+    - `.npz`: an array `images`, `[N, H, W, C]`.
+    - no ending: a folder with one PNG an image. They hold the values themselves, 0 to K - 1, so
+      that images of a few levels look dark; only those of two levels are black and white.
+
+    Args:
+        images: `[N, H, W, C]` integers from 0 to K - 1.
+        levels: K.
+        out: The file or folder.
+
+    Raises:
+        UserError: As `check_out` does, or it cannot be written.
+    """
+    check_out(out, levels, images.shape[-1])
+    path = Path(out)
+    try:
+        _make_parent(out)
+        if path.suffix == ".png":
+            write_picture(grid(images, levels), out)
+        elif path.suffix == ".npz":
+            with path.open("wb") as file:
+                np.savez_compressed(file, images=images)
+        else:
+            path.mkdir(exist_ok=True)
+            digits = len(str(len(images)))
+            for index, image in enumerate(images):
+                values = image.squeeze(-1) if image.shape[-1] == 1 else image
+                # Pillow's mode "1", which is read back as 0 and 1.
+                values = values.astype(bool if levels == 2 and values.ndim == 2 else np.uint8)
+                Image.fromarray(values).save(path / f"{index:0{digits}}.png")
+    except OSError as error:
+        raise _not_writable(out, error) from error
+
+
+def check_out(out: str, levels: int, channels: int) -> None:
+    """Checks, before any work, that `write_images` can write such images there.
+
+    Args:
+        out: The file or folder.
+        levels: K of the images.
+        channels: C of the images.
+
+    Raises:
+        UserError: The ending is unknown, the folder has something in it, or PNG files cannot hold
+            the values.
+    """
+    path = Path(out)
+    if path.suffix in (".png", ".npz"):
+        return
+    if path.suffix:
+        raise UserError(
+            "images must be written to a .png or .npz file, or to a folder without an ending, got "
+            f"{out!r}"
+        )
+    if levels > 256 or channels not in (1, 3, 4):
+        raise UserError(
+            f"PNG files cannot hold images of {levels} levels and {channels} channels: write them "
+            f"to an .npz file, {path}.npz for example"
+        )
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise UserError(f"{out} is there already and is no empty folder: choose another name")
+
+
+def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns which values of an image are known, as booleans `[H, W, C]`.
+
+    Args:
+        known: One of `KNOWN`, or an image file of the same height and width: what is lighter than
+            middle grey is known, in all channels.
+        image_shape: (H, W, C).
+
+    Raises:
+        UserError: It is neither, or the file cannot be read or has another size.
+    """
+    height, width, _ = image_shape
+    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    halves = {
+        "top_half": rows < height // 2,
+        "bottom_half": rows >= height // 2,
+        "left_half": columns < width // 2,
+        "right_half": columns >= width // 2,
+    }
+    if known in halves:
+        mask = halves[known]
+    elif not Path(known).is_file():
+        raise UserError(
+            f"what is known must be {', '.join(halves)} or an image file (white is known), got "
+            f"{known!r}"
+        )
+    else:
+        try:
+            with Image.open(known) as image:
+                mask = np.asarray(image.convert("L")) > GREY - 1
+        except (OSError, SyntaxError) as error:  # Pillow calls a damaged PNG a syntax error.
+            raise UserError(f"{known} cannot be read as an image: {error}") from error
+        if mask.shape != (height, width):
+            raise UserError(
+                f"{known} must be as large as the images, {height}x{width}, got "
+                f"{mask.shape[0]}x{mask.shape[1]}"
+            )
+    return np.broadcast_to(mask[..., None], image_shape)
+
+
+def _tiles(images: np.ndarray, levels: int) -> np.ndarray:
+    """Returns images as they are shown: uint8 `[N, H, W', 1, 3 or 4]`."""
+    count, height, _, channels = images.shape
+    tiles = np.round(images * (255 / (levels - 1))).astype(np.uint8)
+    if channels in (1, 3, 4):
+        return tiles
+    gaps = _gap((count, height, 1, 1))
+    return _joined(np.split(tiles, channels, axis=-1), gaps)
+
+
+def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the grid of tiles that are made of several with gaps between them."""
+    count, height, _, channels = parts[0].shape
+    return grid(_joined(parts, _gap((count, height, 1, channels))), levels=256)
+
+
+def _joined(parts: Sequence[np.ndarray], gap: np.ndarray) -> np.ndarray:
+    return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)
+
+
+def _gap(shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a grey area; the fourth channel says that it is opaque."""
+    gap = np.full(shape, GREY, np.uint8)
+    gap[..., 3:] = 255
+    return gap
+
+
+def _make_parent(out: str) -> None:
+    Path(out).parent.mkdir(parents=True, exist_ok=True)
+
+
+def _not_writable(out: str, error: OSError) -> UserError:
+    return UserError(f"{out} cannot be written: {error.strerror or error}")
