@@ -1,5 +1,6 @@
 """What the commands do with a trained model: images from a run's folder to files and back."""
 
+import contextlib
 import math
 import warnings
 from pathlib import Path
@@ -127,7 +128,8 @@ def compress(workdir: str, out: str, *, images: str) -> None:
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
     values = count * math.prod(model.image_shape)
     raw = math.ceil(values * (model.levels - 1).bit_length() / 8)
     print(
@@ -156,6 +158,7 @@ def decompress(workdir: str, out: str, *, file: str, skip_damaged: bool) -> None
         with Path(file).open("rb") as stream:
             blocks = codec.read(model.module, model.params, stream, skip_damaged=skip_damaged)
             with warnings.catch_warnings(record=True) as lost:
+                warnings.simplefilter("always")
                 images = np.concatenate([none, *blocks])
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error

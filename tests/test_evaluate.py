@@ -131,6 +131,7 @@ def test_loss_is_the_log_probability(architecture: str) -> None:
 @pytest.fixture
 def workdir(tmp_path: Path) -> Path:
     config.write_config(Config(data=DataConfig(name="digits")), tmp_path)
+    config.write_image_format(config.ImageFormat((8, 8, 1), 17), tmp_path)
     return tmp_path
 
 
@@ -143,7 +144,14 @@ def test_workdir_without_a_run(tmp_path: Path) -> None:
 def test_workdir_without_a_checkpoint(workdir: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint"):
         evaluate.evaluate(workdir)
-    assert [path.name for path in workdir.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in workdir.iterdir()) == ["config.json", "images.json"]
+
+
+def test_images_of_another_format_are_refused(workdir: Path) -> None:
+    (workdir / "images.json").unlink()
+    config.write_image_format(config.ImageFormat((9, 8, 1), 17), workdir)
+    with pytest.raises(UserError, match=r"trained on images of shape \(9, 8, 1\) and 17 levels"):
+        evaluate.evaluate(workdir)
 
 
 def test_unknown_split(workdir: Path) -> None:

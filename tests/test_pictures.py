@@ -169,7 +169,7 @@ def test_png_is_the_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("levels", "channels", "out", "message"),
     [
-        (2, 1, "images.jpg", "to a .png or .npz file or to a folder .*, got '.*images.jpg'"),
+        (2, 1, "images.jpg", "to a .png or .npz file, or to a folder .*, got '.*images.jpg'"),
         (1000, 1, "images", r"of 1000 levels and 1 channels: .* .npz file, .*/images\.npz for"),
         (2, 2, "images/", r"of 2 levels and 2 channels: .* .npz file, .*/images\.npz for"),
         (2, 1, "full", "full is there already and is no empty folder: choose another name"),
