@@ -6,7 +6,7 @@ Data:      comes with scikit-learn; nothing to download or prepare.
 Hardware:  two CPU cores are enough.
 Source:    not in the paper; every setting here is this project's own.
 Results:   80.644 ± 0.777 nats, 1.8179 bits/dim on the 250 test images (independent pixels: 2.4148)
-           for the default; 37 seconds on two cores of an AMD EPYC (Zen 4) with JAX 0.12.0.1. The
+           for the default; 46 seconds on two cores of an AMD EPYC (Zen 4) with JAX 0.12.0.1. The
            other two architectures were not run.
 """
 
