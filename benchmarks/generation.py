@@ -12,13 +12,12 @@ beside it.
 
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from train_step import median_seconds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pixel_rnn_jax as prnn
@@ -26,6 +25,7 @@ from pixel_rnn_jax import evaluate, kernels, parallel
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 
 IMAGES = 16
+REPEATS = 7
 ARCHITECTURES = ("diagonal_bilstm", "row_lstm", "pixel_cnn")
 SIDES = (8, 16, 32, 64)
 MNIST: dict[str, Any] = {"image_shape": (28, 28, 1), "levels": 2}
@@ -54,16 +54,6 @@ SIDE_SIZES: dict[str, dict[str, Any]] = {
 }
 
 
-def median_seconds(function: Callable[[], Any], repeats: int = 7) -> float:
-    """Times `function` after a call that warms it up."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        jax.block_until_ready(function())
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:]))
-
-
 def model_of(name: str, *, plain: bool = False) -> prnn.ImageModel:
     """Returns the model of one size, with random parameters."""
     size = (SIZES | SIDE_SIZES)[name].copy()
@@ -82,7 +72,7 @@ def full_pass_seconds(name: str, *, plain: bool) -> float:
     zeros = np.zeros((IMAGES, *model.image_shape), np.int32)
     params = jax.device_put(model.params, parallel.everywhere(mesh))
     batch = parallel.shard_batch(mesh, zeros)
-    return median_seconds(lambda: logits(params, batch))
+    return median_seconds(lambda: logits(params, batch), REPEATS)
 
 
 def measure(name: str, what: str) -> float:
@@ -90,7 +80,7 @@ def measure(name: str, what: str) -> float:
     if what != "incremental":
         return full_pass_seconds(name, plain=what == "plain")
     model = model_of(name)
-    return median_seconds(lambda: model.sample(jax.random.key(0), IMAGES))
+    return median_seconds(lambda: model.sample(jax.random.key(0), IMAGES), REPEATS)
 
 
 def in_own_process(name: str, what: str) -> float:

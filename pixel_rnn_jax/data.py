@@ -12,6 +12,7 @@ import numpy as np
 
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.images import value_dtype
 from pixel_rnn_jax.sources import Records, open_records, require
 
 # First number of the random keys, so that draws by record and by position never coincide.
@@ -50,9 +51,7 @@ class Source:
         self._binarize = config.binarize
         self.image_shape = records.image_shape
         self.levels = stored_levels if config.binarize == "none" else 2
-        self.dtype = np.dtype(
-            "uint8" if self.levels <= 2**8 else "uint16" if self.levels <= 2**16 else "int32"
-        )
+        self.dtype = value_dtype(self.levels)
 
     def __len__(self) -> int:
         return len(self._records.keys)
