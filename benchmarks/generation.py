@@ -10,6 +10,7 @@ timed once and multiplied by the H * W * C passes that drawing with it takes. Ru
 beside it.
 """
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,8 @@ from train_step import median_seconds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import evaluate, kernels, parallel
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax import joint, kernels, parallel
+from pixel_rnn_jax.joint import Batch
 
 IMAGES = 16
 REPEATS = 7
@@ -67,11 +68,11 @@ def full_pass_seconds(name: str, *, plain: bool) -> float:
         kernels.conv_lstm = kernels.conv_lstm_reference
     model = model_of(name, plain=plain)
     mesh = parallel.make_mesh(1) if plain else parallel.mesh_for(IMAGES)
-    module: PixelRNN = model.module
-    logits = parallel.map_batch(lambda params, x: evaluate.logits(module, params, x), mesh)
+    outputs = functools.partial(joint.outputs, model.module)
+    logits = parallel.map_batch(lambda params, batch: outputs(params, batch)[0], mesh)
     zeros = np.zeros((IMAGES, *model.image_shape), np.int32)
     params = jax.device_put(model.params, parallel.everywhere(mesh))
-    batch = parallel.shard_batch(mesh, zeros)
+    batch = parallel.shard_batch(mesh, Batch(zeros))
     return median_seconds(lambda: logits(params, batch), REPEATS)
 
 

@@ -22,9 +22,10 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pixel_rnn_jax import evaluate, kernels, optimizers, parallel
+from pixel_rnn_jax import joint, kernels, optimizers, parallel
 from pixel_rnn_jax.config import ModelConfig, OptimizerConfig
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.models import PixelRNN
 
 BATCH = 16
 MNIST = {"image_shape": (28, 28, 1), "levels": 2}
@@ -67,19 +68,19 @@ def measure(name: str, *, plain: bool) -> dict[str, float]:
     if plain:
         kernels.conv_lstm = kernels.conv_lstm_reference
     mesh = parallel.make_mesh(1) if plain else parallel.mesh_for(BATCH)
-    loss_fn = evaluate.nats_per_image(model)
+    loss_fn = joint.nats_by_scale(model)
     optimizer = optimizers.build(OptimizerConfig(), steps=1000)
     step_fn = parallel.make_train_step(loss_fn, optimizer, 0.999, mesh)
 
     def new_state() -> dict[str, Any]:
-        params = evaluate.init_parameters(model, jax.random.key(0))
+        params = joint.init_parameters(model, jax.random.key(0))
         return parallel.initial_state(params, optimizer, 0.999)
 
     state = jax.jit(new_state, out_shardings=parallel.everywhere(mesh))()
     weights = sum(leaf.size for leaf in jax.tree.leaves(state["params"]) if leaf.ndim > 1)
     random = np.random.default_rng(0)
     images = random.integers(levels, size=(BATCH, *shape)).astype(np.uint8)
-    batch = parallel.shard_batch(mesh, images)
+    batch = parallel.shard_batch(mesh, Batch(images))
     memory = step_fn.lower(state, batch).compile().memory_analysis().temp_size_in_bytes  # type: ignore[attr-defined]
 
     def step() -> Any:

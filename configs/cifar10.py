@@ -24,19 +24,19 @@ from pixel_rnn_jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
-    choose_architecture,
+    choose_variant,
     to_config_dict,
 )
 
 
-def get_config(architecture: str = "") -> ml_collections.ConfigDict:
-    """Returns the settings for one of the three architectures."""
-    architecture = choose_architecture(architecture, default="diagonal_bilstm")
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """Returns the settings for an architecture, for several scales, or for both."""
+    chosen = choose_variant(variant, "diagonal_bilstm", scales=(16, 32))
     return to_config_dict(
         Config(
             model=ModelConfig(
-                architecture=architecture,
-                layers=15 if architecture == "pixel_cnn" else 12,
+                **chosen,
+                layers=15 if chosen["architecture"] == "pixel_cnn" else 12,
                 features=128,
                 head_features=1024,
             ),

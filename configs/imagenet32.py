@@ -33,17 +33,17 @@ from pixel_rnn_jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
-    choose_architecture,
+    choose_variant,
     to_config_dict,
 )
 
 
-def get_config(architecture: str = "") -> ml_collections.ConfigDict:
-    """Returns the settings for one of the three architectures."""
+def get_config(variant: str = "") -> ml_collections.ConfigDict:
+    """Returns the settings for an architecture, for several scales, or for both."""
     return to_config_dict(
         Config(
             model=ModelConfig(
-                architecture=choose_architecture(architecture, default="row_lstm"),
+                **choose_variant(variant, "row_lstm", scales=(8, 16, 32)),
                 layers=12,
                 features=384,
                 head_features=1024,

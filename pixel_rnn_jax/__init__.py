@@ -19,6 +19,7 @@ from pixel_rnn_jax.complete import Completion
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, create, load
+from pixel_rnn_jax.likelihoods import dequantize
 
 __all__ = [
     "Completion",
@@ -30,5 +31,6 @@ __all__ = [
     "TrainConfig",
     "UserError",
     "create",
+    "dequantize",
     "load",
 ]

@@ -15,11 +15,15 @@ from pixel_rnn_jax.config import DataConfig, read_config
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import load
 from pixel_rnn_jax.images import value_dtype
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.sample import every_class
 
 PIXEL_MAP_IMAGES = 16
 
 
-def sample(workdir: str, out: str, *, n: int, temperature: float, seed: int) -> None:
+def sample(
+    workdir: str, out: str, *, n: int, temperature: float, seed: int, label: int | None = None
+) -> None:
     """Draws images from the trained model of a workdir.
 
     Args:
@@ -28,16 +32,23 @@ def sample(workdir: str, out: str, *, n: int, temperature: float, seed: int) -> 
         n: Number of images.
         temperature: What logits are divided by; 0 takes the most probable value of each pixel.
         seed: Of the random draws.
+        label: The class of all images, for a model with classes; None draws as many of each class,
+            a row of the picture a class.
 
     Raises:
         UserError: There is no trained model, an argument is impossible, or `out` cannot be written.
     """
     model = load(workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
+    classes = model.config.classes
+    labels = every_class(n, classes) if label is None else np.full(n, label)
     images, log_probs = model.sample(
-        jax.random.key(seed), n, temperature=temperature, return_log_prob=True
+        jax.random.key(seed), n, labels, temperature=temperature, return_log_prob=True
     )
-    pictures.write_images(images, model.levels, out)
+    if not model.module.likelihood.discrete and Path(out).suffix != ".npz":
+        images = np.clip(np.floor(images), 0, model.levels - 1).astype(value_dtype(model.levels))
+    columns = n // classes if classes and label is None and n % classes == 0 else None
+    pictures.write_images(images, model.levels, out, columns)
     nats = -float(np.mean(log_probs))
     bits = likelihoods.bits_per_dim(nats, math.prod(model.image_shape))
     print(f"{out}: {n:,} samples, on average {nats:.2f} nats, {bits:.4f} bits/dim")
@@ -71,15 +82,17 @@ def complete(
         UserError: There is no trained model, the images do not fit it, an argument is impossible,
             or `out` cannot be written.
     """
-    model = load(workdir)
+    config, model = read_config(workdir), load(workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(known, model.image_shape)
     if images is None:
-        originals = _first(data.open_source(read_config(workdir).data, "test"), n or 16)
+        originals, labels = _first(data.open_source(config.data, "test", config.model), n or 16)
     else:
         records = _open_images(images)
-        originals = records.read(np.arange(len(records.keys))[:n])
-    completion = model.complete(jax.random.key(seed), originals, mask, particles=particles)
+        indices = np.arange(len(records.keys))[:n]
+        originals, labels = records.read(indices), _labels(records, indices, config.model.classes)
+    key = jax.random.key(seed)
+    completion = model.complete(key, originals, mask, labels, particles=particles)
     completed = completion.images
     if Path(out).suffix == ".png":
         masks = np.broadcast_to(mask, completed.shape)
@@ -94,7 +107,7 @@ def complete(
     if particles > 1:
         smallest = completion.effective_sample_size.min()
         print(f"effective sample size: at least {smallest:.1f} of {particles} particles")
-    elif not is_exact(mask):
+    elif not is_exact(model.module, mask):
         print("known values that come after unknown ones were not looked at: --particles=64 does")
 
 
@@ -112,10 +125,12 @@ def compress(workdir: str, out: str, *, images: str) -> None:
     model = load(workdir)
     records = _open_images(images)
     count = len(records.keys)
-    batches = (
-        records.read(np.arange(start, min(start + block_coder.LANES, count)))
+    parts = (
+        np.arange(start, min(start + block_coder.LANES, count))
         for start in range(0, count, block_coder.LANES)
     )
+    classes = model.config.classes
+    batches = (Batch(records.read(part), _labels(records, part, classes)) for part in parts)
     if Path(out).is_dir():
         raise UserError(f"{out} is a folder: give --out the name of a file")
     unfinished = Path(f"{out}.unfinished")  # What has the name `out` is always whole.
@@ -181,15 +196,34 @@ def pixel_map(workdir: str, out: str, *, split: str) -> None:
     """
     pictures.check_picture_out(out)
     model = load(workdir)
-    images = _first(data.open_source(read_config(workdir).data, split), PIXEL_MAP_IMAGES)
-    nats = -model.log_prob(images, per_pixel=True).sum(-1)
+    config = read_config(workdir)
+    images, labels = _first(data.open_source(config.data, split, config.model), PIXEL_MAP_IMAGES)
+    nats = -model.log_prob(images, labels, per_pixel=True).sum(-1)
+    images = np.floor(images).astype(value_dtype(model.levels))  # Of a density, without the noise.
     pictures.write_picture(pictures.pixel_map(images, nats, model.levels), out)
     print(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")
 
 
-def _first(source: data.Source, n: int) -> np.ndarray:
+def _first(source: data.Source, n: int) -> Batch:
     """Returns the first n images of a split, or all if there are fewer."""
-    return source.__getitems__(np.arange(min(n, len(source))))
+    indices = np.arange(min(n, len(source)))
+    return Batch(source.__getitems__(indices), source.labels(indices))
+
+
+def _labels(records: sources.Records, indices: np.ndarray, classes: int) -> np.ndarray | None:
+    """Returns the classes of images that the user has given, for a model with classes.
+
+    Raises:
+        UserError: They have none.
+    """
+    if not classes:
+        return None
+    if records.labels is None:
+        raise UserError(
+            f"the model has {classes} classes, but {records.name} has no labels: give --images an "
+            ".npz file with an array `labels`"
+        )
+    return records.labels(indices)
 
 
 def _open_images(path: str) -> sources.Records:

@@ -17,8 +17,8 @@ from jax.typing import ArrayLike
 from pixel_rnn_jax import parallel
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import value_dtype
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
-from pixel_rnn_jax.sample import in_lanes, pixel, value_uniforms
+from pixel_rnn_jax.models import Model, Scale, generation_order, scales
+from pixel_rnn_jax.sample import condition_on, in_lanes, pixel, value_uniforms
 
 PyTree = Any
 
@@ -40,24 +40,28 @@ class Completion:
     effective_sample_size: np.ndarray
 
 
-def is_exact(known: ArrayLike) -> bool:
+def is_exact(module: Model, known: ArrayLike) -> bool:
     """Tells whether every unknown value comes after all known ones, in generation order.
 
     Args:
+        module: The model, which decides the order: one of several scales begins with the pixels
+            of the coarsest, all over the image.
         known: `[H, W, C]` or `[B, H, W, C]` booleans.
     """
     values = np.asarray(known)
     values = values.reshape(1 if values.ndim == 3 else len(values), -1)
+    values = values[:, generation_order(module).ravel().argsort()]
     return bool((values[:, :-1] >= values[:, 1:]).all())
 
 
 def complete(
-    module: PixelRNN,
+    module: Model,
     params: PyTree,
     key: Array,
     images: np.ndarray,
     known: np.ndarray,
     *,
+    labels: np.ndarray | None = None,
     particles: int = 1,
 ) -> Completion:
     """Draws the unknown values of images given the known ones.
@@ -75,16 +79,19 @@ def complete(
         key: A key of `jax.random`. What image i gets depends on it, i and the arguments alone.
         images: `[B, H, W, C]` integers from 0 to K - 1; anything where they are not known.
         known: `[B, H, W, C]` booleans.
+        labels: `[B]` classes, for a model with classes.
         particles: N, at least 1.
 
     Raises:
-        UserError: There are no particles.
+        UserError: There are no particles, or the model is a density.
     """
+    if not module.likelihood.discrete:
+        raise UserError("a continuous model completes no images: use one with discrete outputs")
     if particles < 1:
         raise UserError(f"particles must be at least 1, got {particles}")
     images = np.where(known, images, 0).astype(np.int32)
     if particles == 1:
-        completed, log_probs = in_lanes(module, params, key, images, known)
+        completed, log_probs = in_lanes(module, params, key, images, known, labels=labels)
         log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
         return Completion(completed, log_prob_known, np.ones(len(images)))
 
@@ -98,21 +105,22 @@ def complete(
     completed, log_prob_known, sizes = images.copy(), np.zeros(len(images)), np.zeros(len(images))
     for start in progress:
         indices = np.arange(start, start + devices) % len(images)  # The last ones may come again.
-        found = run(common, (indices, images[indices], known[indices]))
+        own_labels = None if labels is None else labels[indices]
+        found = run(common, (indices, images[indices], known[indices], own_labels))
         for array, values in zip((completed, log_prob_known, sizes), found, strict=True):
             array[indices] = values
     return Completion(completed.astype(value_dtype(module.levels)), log_prob_known, sizes)
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(module: PixelRNN, mesh: Mesh, particles: int) -> Callable[..., Any]:
+def _compiled(module: Model, mesh: Mesh, particles: int) -> Callable[..., Any]:
     """Returns the compiled completion of one image on each device of a mesh."""
 
     def run(common: Any, batch: Any) -> tuple[Array, Array, Array]:
         params, key = common
-        index, image, known = (x[0] for x in batch)
+        index, image, known, label = jax.tree.map(lambda x: x[0], batch)
         filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
-        found = particle_filter(module, params, filter_key, image, known, particles)
+        found = particle_filter(module, params, filter_key, image, known, particles, label)
         choice = jax.random.categorical(choice_key, found.log_weights)
         one = found.values[choice], found.log_evidence, found.effective_sample_size
         return tuple(x[None] for x in one)  # type: ignore[return-value]
@@ -137,12 +145,19 @@ class Particles(NamedTuple):
 
 
 def particle_filter(
-    module: PixelRNN, params: PyTree, key: Array, image: Array, known: Array, particles: int
+    module: Model,
+    params: PyTree,
+    key: Array,
+    image: Array,
+    known: Array,
+    particles: int,
+    label: Array | None = None,
 ) -> Particles:
     """Runs sequential Monte Carlo over the pixels of one image, as one traceable function.
 
     Unknown values are drawn from the model, known ones weight the particles. After a pixel that
-    leaves an effective sample size below N / 2, the particles are resampled (systematically).
+    leaves an effective sample size below N / 2, the particles are resampled (systematically). The
+    scales of a model follow one another with the same particles.
 
     Args:
         module: The model.
@@ -151,42 +166,97 @@ def particle_filter(
         image: `[H, W, C]` integers.
         known: `[H, W, C]` booleans.
         particles: N.
+        label: Its class, for a model with classes.
     """
     values_key, resampling_key = jax.random.split(key)
-    height, width, _ = module.image_shape
-    shape = (particles, *module.image_shape)
-    uniforms = value_uniforms(values_key, jnp.arange(particles), module.image_shape)
-    offsets = jax.random.uniform(resampling_key, (height, width), uniforms.dtype)
+    labels = None if label is None else jnp.broadcast_to(label, particles)
+    dtype = jnp.result_type(float)
+    found = Particles(
+        values=jnp.zeros((particles, 0, 0, 0), image.dtype),
+        log_weights=jnp.zeros(particles, dtype),
+        log_evidence=jnp.zeros((), dtype),
+        effective_sample_size=jnp.full((), particles, dtype),
+    )
+    for number, scale in enumerate(scales(module)):
+        shape = scale.network.image_shape
+        uniforms = value_uniforms(values_key, jnp.arange(particles), number, shape)
+        offsets_key = jax.random.fold_in(resampling_key, number)
+        offsets = jax.random.uniform(offsets_key, shape[:2], dtype)
+        own = scale.subsample(image[None])[0], scale.subsample(known[None])[0]
+        found = _filter_scale(scale, params, found, *own, labels, uniforms, offsets)
+    log_sum = jax.nn.logsumexp(found.log_weights)
+    return found._replace(
+        log_weights=found.log_weights - log_sum,
+        log_evidence=found.log_evidence + log_sum - math.log(particles),
+    )
+
+
+def _filter_scale(
+    scale: Scale,
+    params: PyTree,
+    before: Particles,
+    image: Array,
+    known: Array,
+    labels: Array | None,
+    uniforms: Array,
+    offsets: Array,
+) -> Particles:
+    """Carries the particles, with the images of the scale before, over one scale.
+
+    The weights go on from one scale to the next: they are normalised at the end alone.
+    """
+    network, params = scale.network, scale.select(params)
+    particles, (_, width, _) = len(before.log_weights), network.image_shape
+    coarse = before.values if network.ratio else None
+    given = jnp.asarray(scale.given)
+
+    def contexts_of(condition: Array | None, row: ArrayLike) -> Any:
+        here = None if condition is None else condition[:, row]
+        return network.apply({"params": params}, here, method="contexts")
 
     def resampled(carry: _Carry, offset: Array) -> _Carry:
-        log_sum = jax.nn.logsumexp(carry.log_weights)
-        cumulative = jnp.cumsum(jnp.exp(carry.log_weights - log_sum))
+        found = carry.found
+        log_sum = jax.nn.logsumexp(found.log_weights)
+        cumulative = jnp.cumsum(jnp.exp(found.log_weights - log_sum))
         positions = (jnp.arange(particles) + offset) / particles * cumulative[-1]
         ancestors = jnp.clip(
             jnp.searchsorted(cumulative, positions, side="right"), max=particles - 1
         )
-        return carry._replace(
-            state=jax.tree.map(lambda leaf: leaf[ancestors], carry.state),
-            values=carry.values[ancestors],
-            log_weights=jnp.zeros_like(carry.log_weights),
-            log_evidence=carry.log_evidence + log_sum - math.log(particles),
+        own = carry._replace(found=found.values)
+        own = jax.tree.map(lambda leaf: leaf[ancestors], own)
+        found = found._replace(
+            values=own.found,
+            log_weights=jnp.zeros_like(found.log_weights),
+            log_evidence=found.log_evidence + log_sum - math.log(particles),
         )
+        return own._replace(found=found)
 
     def one_pixel(carry: _Carry, inputs: Any) -> tuple[_Carry, None]:
-        row, column, image, known, uniforms, offset = inputs
-        image, known = (jnp.broadcast_to(x, (particles, len(x))) for x in (image, known))
+        row, column, given, image, known, uniforms, offset = inputs
+        # What the scale before gives is each particle's own.
+        image = jnp.where(given, carry.found.values[:, row, column], image[None])
+        taken = jnp.broadcast_to(given | known, image.shape)
         temperature = jnp.ones((), uniforms.dtype)
         state, (values, log_probs) = pixel(
-            module, params, carry.state, column, image, known, uniforms, temperature
+            network,
+            params,
+            carry.state,
+            column,
+            carry.contexts,
+            image,
+            taken,
+            uniforms,
+            temperature,
         )
-        log_weights = carry.log_weights + jnp.where(known, log_probs, 0).sum(-1)
+        counted = jnp.where((known & ~given)[None], log_probs, 0).sum(-1)
+        log_weights = carry.found.log_weights + counted
         size = jnp.exp(2 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2 * log_weights))
-        carry = carry._replace(
-            state=state,
-            values=carry.values.at[:, row, column].set(values),
+        found = carry.found._replace(
+            values=carry.found.values.at[:, row, column].set(values),
             log_weights=log_weights,
-            effective_sample_size=jnp.minimum(carry.effective_sample_size, size),
+            effective_sample_size=jnp.minimum(carry.found.effective_sample_size, size),
         )
+        carry = carry._replace(state=state, found=found)
         return lax.cond(
             size < particles / 2, resampled, lambda carry, _: carry, carry, offset
         ), None
@@ -194,31 +264,29 @@ def particle_filter(
     def one_row(carry: _Carry, inputs: Any) -> tuple[_Carry, None]:
         row, *by_column = inputs
         columns = jnp.arange(width)
+        carry = carry._replace(contexts=contexts_of(carry.condition, row))
         carry, _ = lax.scan(one_pixel, carry, (jnp.full(width, row), columns, *by_column))
-        state = module.apply({"params": params}, carry.state, method="end_row")
+        state = network.apply({"params": params}, carry.state, carry.contexts, method="end_row")
         return carry._replace(state=state), None
 
+    if coarse is None:
+        values = jnp.zeros((particles, *network.image_shape), image.dtype)
+    else:
+        values = scale.put(coarse)
+    condition = condition_on(network, params, particles, labels, coarse)
     start = _Carry(
-        state=module.apply({"params": params}, particles, method="init_state"),
-        values=jnp.zeros(shape, image.dtype),
-        log_weights=jnp.zeros(particles, uniforms.dtype),
-        log_evidence=jnp.zeros((), uniforms.dtype),
-        effective_sample_size=jnp.full((), particles, uniforms.dtype),
+        state=network.apply({"params": params}, particles, method="init_state"),
+        condition=condition,
+        contexts=contexts_of(condition, 0),
+        found=before._replace(values=values),
     )
-    by_row = jnp.arange(height), image, known, uniforms.transpose(1, 2, 0, 3), offsets
-    end, _ = lax.scan(one_row, start, by_row)
-    log_sum = jax.nn.logsumexp(end.log_weights)
-    return Particles(
-        values=end.values,
-        log_weights=end.log_weights - log_sum,
-        log_evidence=end.log_evidence + log_sum - math.log(particles),
-        effective_sample_size=end.effective_sample_size,
-    )
+    rows = jnp.arange(len(image))
+    by_row = rows, given, image, known, uniforms.transpose(1, 2, 0, 3), offsets
+    return lax.scan(one_row, start, by_row)[0].found
 
 
 class _Carry(NamedTuple):
     state: PyTree
-    values: Array
-    log_weights: Array
-    log_evidence: Array
-    effective_sample_size: Array
+    condition: Array | None
+    contexts: PyTree
+    found: Any

@@ -17,18 +17,21 @@ import struct
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+import jax
 import numpy as np
 import tqdm
 
 from pixel_rnn_jax import block_coder
 from pixel_rnn_jax.block_coder import Coder
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import check_images, value_dtype
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.images import check_images, check_labels, value_dtype
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.models import Model
 
 PyTree = Any
+T = TypeVar("T")
 
 MAGIC, VERSION = b"\x89PRNN", 1
 MARKER = b"\xb1PRB"
@@ -38,13 +41,16 @@ CHECKSUM = struct.Struct("<I")
 CHUNK = 1 << 16
 
 
-def compress(module: PixelRNN, params: PyTree, images: np.ndarray) -> bytes:
+def compress(
+    module: Model, params: PyTree, images: np.ndarray, labels: np.ndarray | None = None
+) -> bytes:
     """Compresses images without loss.
 
     Args:
         module: The model.
         params: Its parameters.
         images: `[N, H, W, C]` integers from 0 to K - 1.
+        labels: `[N]` classes, for a model with classes; they go into the stream.
 
     Returns:
         About -log2 p(image) bits an image, and some 300 bytes for a thousand images.
@@ -53,12 +59,12 @@ def compress(module: PixelRNN, params: PyTree, images: np.ndarray) -> bytes:
         UserError: The shape, the type or a value does not fit the model.
     """
     file = io.BytesIO()
-    write(module, params, [images], len(images), file)
+    write(module, params, [Batch(images, labels)], len(images), file)
     return file.getvalue()
 
 
 def decompress(
-    module: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
+    module: Model, params: PyTree, data: bytes, *, skip_damaged: bool = False
 ) -> np.ndarray:
     """Returns the images that `compress` was given.
 
@@ -80,14 +86,15 @@ def decompress(
 
 
 def write(
-    module: PixelRNN, params: PyTree, batches: Iterable[np.ndarray], count: int, file: BinaryIO
+    module: Model, params: PyTree, batches: Iterable[Batch], count: int, file: BinaryIO
 ) -> None:
     """Compresses images that need not all be in memory at once.
 
     Args:
         module: The model.
         params: Its parameters.
-        batches: Arrays `[B, H, W, C]` of integers from 0 to K - 1, each of any B.
+        batches: Images `[B, H, W, C]` of integers from 0 to K - 1, each of any B, with the classes
+            of a model with classes.
         count: Number of images in all of them.
         file: Is written to from where it stands.
 
@@ -97,8 +104,9 @@ def write(
     coder = Coder(module, params)
     file.write(_header(coder, count))
     written = 0
-    for number, images in enumerate(_progress(_blocks(module, batches), count, "compressing")):
-        code = coder.encode(images)
+    for number, block in enumerate(_progress(_blocks(module, batches), count, "compressing")):
+        images = np.asarray(block.images)
+        code = coder.encode(*block)
         fields = MARKER, number, len(code), zlib.crc32(code), _pixel_digest(images)
         head = BLOCK.pack(*fields)
         file.write(head + CHECKSUM.pack(zlib.crc32(head)) + code)
@@ -108,7 +116,7 @@ def write(
 
 
 def read(
-    module: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
+    module: Model, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
 ) -> Iterator[np.ndarray]:
     """Decompresses one block after another.
 
@@ -140,22 +148,28 @@ def read(
         )
 
 
-def _blocks(module: PixelRNN, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _blocks(module: Model, batches: Iterable[Batch]) -> Iterator[Batch]:
     """Yields the images of all batches again, `block_coder.LANES` at a time."""
     dtype = value_dtype(module.levels)
-    waiting: list[np.ndarray] = []
+    waiting: list[Batch] = []
     for batch in batches:
-        check_images(batch, module.image_shape, module.levels)
-        images = batch.astype(dtype)
+        images, labels = np.asarray(batch.images), batch.labels
+        check_images(images, module.image_shape, module.levels)
+        labels = check_labels(labels, len(images), module.config.classes)
+        images = images.astype(dtype)
         while len(images):
-            missing = block_coder.LANES - sum(map(len, waiting))
-            waiting.append(images[:missing])
+            missing = block_coder.LANES - sum(len(part.images) for part in waiting)
+            waiting.append(Batch(images[:missing], labels if labels is None else labels[:missing]))
             if len(images) >= missing:
-                yield np.concatenate(waiting)
+                yield _joined(waiting)
                 waiting = []
-            images = images[missing:]
+            images, labels = images[missing:], labels if labels is None else labels[missing:]
     if waiting:
-        yield np.concatenate(waiting)
+        yield _joined(waiting)
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def _header(coder: Coder, count: int) -> bytes:
@@ -268,8 +282,8 @@ def _read_block(
         raise _damage(f"the compressed file is cut off in block {expected} of {blocks}")
     marker, number, length, checksum, pixels = BLOCK.unpack_from(head)
     (head_checksum,) = CHECKSUM.unpack_from(head, BLOCK.size)
-    # No value takes more than the 24 bits that the coder has for its probability.
-    most = 3 * block_coder.LANES * math.prod(coder.module.image_shape) + 64
+    # No value and no class takes more than the 24 bits that the coder has for its probability.
+    most = 3 * block_coder.LANES * (math.prod(coder.module.image_shape) + 1) + 64
     if marker != MARKER or head_checksum != zlib.crc32(head[: BLOCK.size]) or length > most:
         raise _damage(f"block {expected} of {blocks} of the compressed file is damaged")
     if not expected <= number < blocks:
@@ -322,7 +336,7 @@ class _Source:
             self.skip(max(1, passed))
 
 
-def _progress(blocks: Iterable[np.ndarray], count: int, verb: str) -> Iterator[np.ndarray]:
+def _progress(blocks: Iterable[T], count: int, verb: str) -> Iterator[T]:
     return iter(
         tqdm.tqdm(
             blocks,

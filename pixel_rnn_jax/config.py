@@ -8,6 +8,7 @@ field's dotted name, whether it comes from a file, the command line, a notebook 
 
 import dataclasses
 import difflib
+import itertools
 import json
 import math
 import numbers
@@ -35,6 +36,17 @@ class ModelConfig:
         kernel: Row LSTM: taps of both of its convolutions; PixelCNN: side of the middle convolution
             of a block; odd. The Diagonal BiLSTM has no use for it.
         head_features: Width of the two ReLU and 1x1 layers before the output.
+        output: What the head predicts of a value: "softmax" over its levels (a sigmoid for two; the
+            paper's), "logistic" (a discretised mixture of logistics), or "continuous" (the density
+            of a mixture of logistics, which is trained on dequantised values).
+        mixtures: Components of the mixture of the outputs "logistic" and "continuous".
+        scales: Heights of the images of a Multi-Scale PixelRNN, the smallest first and the whole
+            image last, each a multiple of the one before; empty for a single scale.
+        scale_architectures: The body layer of each scale; empty takes `architecture` for all.
+        exact: Several scales: copy the pixels that the smaller image gives, so that the model is a
+            distribution of images. False is the paper's plain form, which draws them anew.
+        classes: Number of classes that the model is conditioned on; 0 for none. Training takes them
+            from the labels of the data set.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
         dtype: What the network computes in: "float32", "bfloat16", or "float64" (which needs
@@ -50,6 +62,12 @@ class ModelConfig:
     first_kernel: int = 7
     kernel: int = 3
     head_features: int = 32
+    output: str = "softmax"
+    mixtures: int = 10
+    scales: tuple[int, ...] = ()
+    scale_architectures: tuple[str, ...] = ()
+    exact: bool = True
+    classes: int = 0
     residual: bool = True
     skip: bool = True
     dtype: str = "float32"
@@ -66,6 +84,34 @@ class ModelConfig:
         _check_least("model.head_features", self.head_features, 1)
         _check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
         _check_least("model.pack", self.pack, 0)
+        _check_choice("model.output", self.output, ("softmax", "logistic", "continuous"))
+        _check_least("model.mixtures", self.mixtures, 1)
+        _check_least("model.classes", self.classes, 0)
+        self._check_scales()
+
+    def _check_scales(self) -> None:
+        pairs = list(itertools.pairwise(self.scales))
+        if len(self.scales) == 1 or any(a < 1 or b <= a or b % a for a, b in pairs):
+            raise UserError(
+                "model.scales must be empty, or at least two heights of which each is a larger "
+                f"multiple of the one before, got {self.scales}"
+            )
+        if len(self.scale_architectures) not in (0, len(self.scales)):
+            raise UserError(
+                "model.scale_architectures must be empty or name one architecture for each of "
+                f"model.scales ({len(self.scales)}), got {self.scale_architectures}"
+            )
+        for architecture in self.scale_architectures:
+            _check_choice("model.scale_architectures", architecture, ARCHITECTURES)
+        if self.output == "continuous" and self.scales:
+            raise UserError('model.output "continuous" is for a single scale: empty model.scales')
+
+    def of_scale(self, number: int) -> "ModelConfig":
+        """Returns the config of one scale's own network, which knows of no other."""
+        architectures = self.scale_architectures or (self.architecture,) * len(self.scales)
+        return dataclasses.replace(
+            self, architecture=architectures[number], scales=(), scale_architectures=()
+        )
 
 
 @dataclass(frozen=True)
@@ -175,6 +221,8 @@ class TrainConfig:
         log_every: Steps between two records of the training loss.
         eval_every: Steps between two validations.
         checkpoint_every: Steps between two checkpoints.
+        in_turn: Several scales: train one after another, the smallest first, each for an equal part
+            of the steps with a schedule and an optimiser state of its own, instead of all at once.
     """
 
     steps: int = 2500
@@ -183,11 +231,13 @@ class TrainConfig:
     log_every: int = 50
     eval_every: int = 500
     checkpoint_every: int = 500
+    in_turn: bool = False
 
     def __post_init__(self) -> None:
         _check_types(self, "train")
         for field in dataclasses.fields(self):
-            _check_least(f"train.{field.name}", getattr(self, field.name), 1)
+            if field.type is int:
+                _check_least(f"train.{field.name}", getattr(self, field.name), 1)
 
 
 @dataclass(frozen=True)
@@ -212,12 +262,25 @@ class Config:
         _check_types(self, "")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be at least 0 and below 2**32, got {self.seed}")
-        if self.optimizer.schedule == "cosine" and self.optimizer.warmup_steps >= self.train.steps:
+        if self.optimizer.schedule == "cosine" and self.optimizer.warmup_steps >= self.turn:
             raise UserError(
                 "optimizer.warmup_steps must be below train.steps "
-                f"({self.train.steps}) for the schedule "
+                f"({self.turn}{' for each scale' * self.train.in_turn}) for the schedule "
                 f'"cosine", got {self.optimizer.warmup_steps}'
             )
+        if self.train.in_turn and self.train.steps % max(len(self.model.scales), 1):
+            raise UserError(
+                "train.steps must be a multiple of the number of model.scales "
+                f"({len(self.model.scales)}) with train.in_turn, got {self.train.steps}"
+            )
+        if self.train.in_turn and not self.model.scales:
+            raise UserError("train.in_turn is for several model.scales, and there are none")
+
+    @property
+    def turn(self) -> int:
+        """Steps over which the schedule runs: all, or with `train.in_turn` those of one scale."""
+        turns = len(self.model.scales) if self.train.in_turn else 1
+        return self.train.steps // max(turns, 1)
 
 
 RESUMABLE = frozenset(
@@ -237,9 +300,9 @@ RESUMABLE = frozenset(
 
 They are those that leave the remaining course of training as it was: where things lie, how often
 to look, how the same function is computed, and how long to go on. There is one exception,
-`train.steps` under the "cosine" schedule, which spreads the learning rate over exactly that many
-steps. Every other field is fixed by the first run, `data.validation_split` included, since
-validations on other images would not compare.
+`train.steps` under the "cosine" schedule or with `train.in_turn`, which spread the learning rate or
+the scales over exactly that many steps. Every other field is fixed by the first run,
+`data.validation_split` included, since validations on other images would not compare.
 """
 
 
@@ -269,14 +332,14 @@ def check_resumable(old: Config, new: Config) -> None:
     """
     changed = changed_fields(old, new)
     refused = changed.keys() - RESUMABLE
-    if "cosine" in (old.optimizer.schedule, new.optimizer.schedule):
+    if "cosine" in (old.optimizer.schedule, new.optimizer.schedule) or old.train.in_turn:
         refused |= changed.keys() & {"train.steps"}
     if refused:
         changes = ", ".join(
             f"{name} from {changed[name][0]!r} to {changed[name][1]!r}" for name in sorted(refused)
         )
         note = (
-            ' (the "cosine" schedule is spread over train.steps)'
+            ' (the "cosine" schedule, or the turns of the scales, are spread over train.steps)'
             if "train.steps" in refused
             else ""
         )
@@ -318,15 +381,28 @@ def field_kind(name: str) -> str:
     raise _unknown_field(name)
 
 
-def choose_architecture(argument: str, default: str) -> str:
-    """Returns the architecture that a config file's argument names; an empty one is `default`.
+def choose_variant(
+    argument: str, architecture: str, scales: tuple[int, ...] = ()
+) -> dict[str, Any]:
+    """Returns the fields of `ModelConfig` that a config file's argument chooses.
+
+    Args:
+        argument: An architecture, `multi_scale`, or both with a comma between them; or nothing.
+        architecture: What is taken if none is named.
+        scales: What `multi_scale` stands for; empty if the config has none.
 
     Raises:
-        UserError: There is no such architecture.
+        UserError: There is no such variant.
     """
-    architecture = argument or default
-    _check_choice("the architecture after the colon of --config", architecture, ARCHITECTURES)
-    return architecture
+    chosen: dict[str, Any] = {"architecture": architecture, "scales": ()}
+    for word in filter(None, argument.split(",")):
+        if word == "multi_scale" and scales:
+            chosen["scales"] = scales
+        else:
+            choices = ARCHITECTURES + ("multi_scale",) * bool(scales)
+            _check_choice("what stands after the colon of --config", word, choices)
+            chosen["architecture"] = word
+    return chosen
 
 
 def to_json(config: Config) -> str:
@@ -469,6 +545,7 @@ _KINDS: dict[Any, str] = {
     str: "text",
     tuple[int, ...]: "a tuple of integers",
     tuple[float, ...]: "a tuple of finite numbers",
+    tuple[str, ...]: "a tuple of words",
 }
 
 
@@ -487,7 +564,7 @@ def _check_types(config: Any, section: str) -> None:
 
 def _converted(value: Any, kind: Any) -> Any:
     """Returns `value` as a Python object of `kind`; raises TypeError where that would change it."""
-    if kind in (tuple[int, ...], tuple[float, ...]):
+    if kind in (tuple[int, ...], tuple[float, ...], tuple[str, ...]):
         if isinstance(value, (tuple, list)):
             return tuple(_converted(item, kind.__args__[0]) for item in value)
     elif kind is int:

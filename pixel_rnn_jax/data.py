@@ -1,6 +1,6 @@
-"""Images as the model sees them: checked, binarised where asked, and in batches.
+"""Images as the model sees them: checked, binarised or dequantised where asked, and in batches.
 
-Only images are read, whatever else a set holds.
+Only images are read, and labels for a model with classes, whatever else a set holds.
 """
 
 import math
@@ -10,13 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from pixel_rnn_jax.config import DataConfig
+from pixel_rnn_jax.config import DataConfig, ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import value_dtype
+from pixel_rnn_jax.joint import Batch
 from pixel_rnn_jax.sources import Records, open_records, require
 
-# First number of the random keys, so that draws by record and by position never coincide.
+# First number of the random keys, so that draws by record and by position, of binarisation and of
+# noise, never coincide.
 _BY_RECORD, _BY_POSITION = 0, 1
+_NOISE = 2
+
+
+Key = tuple[int, ...]
 
 
 class Source:
@@ -29,17 +35,22 @@ class Source:
     one and the same draw: it depends on where the record is stored alone, neither on a seed nor on
     which part of the set is read. "threshold" takes 1 where p > 1/2.
 
+    For a density (`model.output="continuous"`) uniform noise from [0, 1) is added to each value: at
+    each visit of training anew, and read by record number always the same, of number `draw`.
+
     Attributes:
         image_shape: (H, W, C).
         levels: K of the images that it gives.
-        dtype: The smallest of uint8, uint16 and int32 that holds K levels.
+        dtype: The smallest of uint8, uint16 and int32 that holds K levels; float32 with noise.
     """
 
     image_shape: tuple[int, int, int]
     levels: int
     dtype: np.dtype
 
-    def __init__(self, records: Records, config: DataConfig):
+    def __init__(
+        self, records: Records, config: DataConfig, model: ModelConfig | None = None, draw: int = 0
+    ):
         stored_levels = config.levels or records.levels
         if stored_levels is None:
             raise UserError(
@@ -51,7 +62,15 @@ class Source:
         self._binarize = config.binarize
         self.image_shape = records.image_shape
         self.levels = stored_levels if config.binarize == "none" else 2
-        self.dtype = value_dtype(self.levels)
+        self._draw = draw
+        self._noisy = model is not None and model.output == "continuous"
+        self.dtype = np.dtype(np.float32) if self._noisy else value_dtype(self.levels)
+        self._classes = model.classes if model is not None else 0
+        if self._classes and records.labels is None:
+            raise UserError(
+                f"{records.name} has no labels: model.classes must be 0, or choose a labelled set "
+                "(an .npz file may hold an array `labels`)"
+            )
 
     def __len__(self) -> int:
         return len(self._records.keys)
@@ -66,7 +85,7 @@ class Source:
         """Returns the images of the records `indices`, [B, H, W, C]."""
         indices = np.asarray(indices)
         keys = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
-        return self._finish(self._stored(indices), keys)
+        return self._finish(self._stored(indices), keys, keys)
 
     def visit(self, indices: np.ndarray, positions: np.ndarray, seed: int) -> np.ndarray:
         """Returns what training sees: with `data.binarize="dynamic"` a new draw at each visit.
@@ -80,10 +99,24 @@ class Source:
         Returns:
             Images [B, H, W, C].
         """
-        if self._binarize != "dynamic":
+        if self._binarize != "dynamic" and not self._noisy:
             return self.__getitems__(indices)
-        keys = [(_BY_POSITION, seed, position) for position in positions.tolist()]
-        return self._finish(self._stored(indices), keys)
+        visits = [(_BY_POSITION, seed, position) for position in positions.tolist()]
+        fixed = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
+        drawn = visits if self._binarize == "dynamic" else fixed
+        return self._finish(self._stored(indices), drawn, visits)
+
+    def labels(self, indices: Sequence[int] | np.ndarray) -> np.ndarray | None:
+        """Returns the classes of the records `indices`, [B]; None for a model without classes."""
+        if not self._classes or self._records.labels is None:
+            return None
+        labels = self._records.labels(np.asarray(indices))
+        if labels.min() < 0 or labels.max() >= self._classes:
+            raise UserError(
+                f"{self._records.name} has labels from {labels.min()} to {labels.max()}, but "
+                f"model.classes is {self._classes}: set it to the number of classes"
+            )
+        return labels.astype(np.int32)
 
     def _stored(self, indices: np.ndarray) -> np.ndarray:
         images = self._records.read(indices)
@@ -97,33 +130,47 @@ class Source:
             )
         return images
 
-    def _finish(self, images: np.ndarray, keys: Sequence[tuple[int, ...]]) -> np.ndarray:
-        if self._binarize == "none":
+    def _finish(self, images: np.ndarray, keys: Sequence[Key], noise: Sequence[Key]) -> np.ndarray:
+        images = self._binarized(images, keys)
+        if not self._noisy:
             return images.astype(self.dtype, copy=False)
+        low = images.astype(self.dtype)
+        noisy = low + _uniform([(_NOISE + self._draw, *key) for key in noise], self.image_shape)
+        # Rounding may reach the next level.
+        return np.minimum(noisy.astype(self.dtype), np.nextafter(low + 1, low))
+
+    def _binarized(self, images: np.ndarray, keys: Sequence[Key]) -> np.ndarray:
+        if self._binarize == "none":
+            return images
         chances = images / (self._stored_levels - 1)
         if self._binarize == "threshold":
-            return (chances > 0.5).astype(self.dtype)
-        return (_uniform(keys, self.image_shape) < chances).astype(self.dtype)
+            return chances > 0.5
+        return _uniform(keys, self.image_shape) < chances
 
 
-def open_source(config: DataConfig, split: str) -> Source:
+def open_source(
+    config: DataConfig, split: str, model: ModelConfig | None = None, *, draw: int = 0
+) -> Source:
     """Opens one split of the set that the config describes.
 
     Args:
         config: The set.
+        model: What the images are for: one with classes needs labels, a density needs noise. None
+            reads images alone.
+        draw: Which of many independent draws of the noise is added.
         split: "train", "validation" or "test" stand for `config.train_split` and so on; any other
             name is one of the set's own, in TFDS split syntax for a TFDS set.
 
     Raises:
         UserError: There is no such set or split, it is not prepared, or it does not hold images of
-            one size with integer values.
+            one size with integer values, or has no labels where they are needed.
     """
     named = {
         "train": config.train_split,
         "validation": config.validation_split,
         "test": config.test_split,
     }
-    return Source(open_records(config, named.get(split, split)), config)
+    return Source(open_records(config, named.get(split, split)), config, model, draw)
 
 
 def train_batches(
@@ -134,7 +181,7 @@ def train_batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[np.ndarray]:
+) -> Iterator[Batch]:
     """Yields batches for ever; every epoch has each image once, in an order of its own.
 
     Batch number s is a function of (seed, s) alone, so the state of the data is the step number,
@@ -150,16 +197,16 @@ def train_batches(
         process_count: P.
 
     Returns:
-        An iterator over images [B / P, H, W, C] that is read ahead of its use.
+        An iterator over batches of B / P images that is read ahead of its use.
 
     Raises:
         UserError: P does not divide B.
     """
     rows = _rows(batch_size, process_count, "train.batch_size")
 
-    def read(step: int, indices: np.ndarray) -> np.ndarray:
+    def read(step: int, indices: np.ndarray) -> Batch:
         positions = (step * rows + np.arange(rows)) * process_count + process_index
-        return source.visit(indices, positions, seed)
+        return Batch(source.visit(indices, positions, seed), source.labels(indices))
 
     grain = require("grain", "grain")
     stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
@@ -169,7 +216,7 @@ def train_batches(
 
 def eval_batches(
     source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yields every image exactly once, in the order of the set.
 
     Args:
@@ -180,7 +227,7 @@ def eval_batches(
         process_count: P.
 
     Returns:
-        An iterator over (images [B / P, H, W, C], valid [B / P]). `valid` is False where the last
+        An iterator over (batch of B / P images, valid [B / P]). `valid` is False where the last
         batch is filled up with images that do not count; every process has as many batches.
 
     Raises:
@@ -188,9 +235,11 @@ def eval_batches(
     """
     rows = _rows(batch_size, process_count, "train.eval_batch_size")
 
-    def read(batch: int) -> tuple[np.ndarray, np.ndarray]:
+    def read(batch: int) -> tuple[Batch, np.ndarray]:
         indices = batch * batch_size + process_index * rows + np.arange(rows)
-        return source.__getitems__(np.minimum(indices, len(source) - 1)), indices < len(source)
+        valid = indices < len(source)
+        indices = np.minimum(indices, len(source) - 1)
+        return Batch(source.__getitems__(indices), source.labels(indices)), valid
 
     grain = require("grain", "grain")
     batches = grain.MapDataset.range(math.ceil(len(source) / batch_size)).map(read)
@@ -211,7 +260,7 @@ def _reading(grain: Any) -> Any:
     return grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
 
 
-def _uniform(keys: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> np.ndarray:
+def _uniform(keys: Sequence[Key], shape: tuple[int, ...]) -> np.ndarray:
     """Returns numbers in [0, 1), [B, *shape], each image's from its own key.
 
     They come from the raw output of a bit generator, which NumPy promises never to change, as it

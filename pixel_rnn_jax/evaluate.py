@@ -3,26 +3,26 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tqdm
 from etils import epath
 
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax import data, likelihoods, parallel
+from pixel_rnn_jax import data, joint, likelihoods, models, parallel
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.models import Model
 
 T = TypeVar("T")
 PyTree = Any
-NatsFn = Callable[[PyTree, jax.Array], jax.Array]
+NatsFn = Callable[[PyTree, Batch], jax.Array]
 
 BASELINE_IMAGES = 50_000
 """So many training images are enough for histograms of single pixels."""
@@ -30,7 +30,7 @@ BASELINE_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean negative log-likelihood of the images of a split.
+    """The mean negative log-likelihood of the images of a split; of a density, its logarithm.
 
     Attributes:
         nats: Mean over the images, in nats per image.
@@ -38,12 +38,14 @@ class Evaluation:
             NaN for a single image.
         dims: H * W * C, the values of one image.
         images: Number of images.
+        shares: Means in nats of the scales, coarsest first, which add up to `nats`.
     """
 
     nats: float
     standard_error: float
     dims: int
     images: int
+    shares: tuple[float, ...] = ()
 
     @property
     def bits_per_dim(self) -> float:
@@ -80,8 +82,59 @@ def evaluate(
     Raises:
         UserError: There is no trained model, its checkpoint is damaged, or there is no such split.
     """
+    run = open_run(workdir, split)
+    size = batch_size or run.config.train.eval_batch_size
+    nats_fn = parallel.map_batch(joint.nats_by_scale(run.model), run.mesh)
+    result = measure(nats_fn, run.params, run.source, size, run.mesh)
+    kind = "" if run.model.likelihood.discrete else DENSITY
+    print(f"{split}, step {run.step}: {result}{kind}")
+    print(shares(result, run.model), end="")
+    return result
+
+
+DENSITY = ", of a density at values with noise added: an upper bound, with one draw for each image"
+
+
+def shares(result: Evaluation, model: Model) -> str:
+    """Returns a line on what each scale of a multi-scale model adds; nothing for others."""
+    if len(result.shares) < 2:
+        return ""
+    parts = ", ".join(
+        f"{height} {nats:.3f}"
+        for height, nats in zip(model.config.scales, result.shares, strict=True)
+    )
+    return f"nats of the scales by height: {parts}\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model and images to evaluate it on.
+
+    Attributes:
+        config: Of the run.
+        model: The network.
+        source: The images.
+        step: That the parameters are from.
+        params: The parameters, on every device of the mesh.
+        mesh: All devices.
+    """
+
+    config: Config
+    model: Model
+    source: data.Source
+    step: int
+    params: PyTree
+    mesh: jax.sharding.Mesh
+
+
+def open_run(workdir: epath.PathLike, split: str) -> Run:
+    """Opens the trained model of a workdir, with a split of the set that it was trained on.
+
+    Raises:
+        UserError: As `evaluate` says.
+    """
     config = config_lib.read_config(workdir)
-    source = data.open_source(config.data, split)
+    source = data.open_source(config.data, split, config.model)
     trained = config_lib.read_image_format(workdir)
     found = config_lib.ImageFormat(source.image_shape, source.levels)
     if found != trained:
@@ -90,36 +143,14 @@ def evaluate(
             "choose another split, or restore the data set"
         )
     mesh = parallel.make_mesh()
-    model = PixelRNN(config.model, source.image_shape, source.levels)
+    model = models.create(config.model, source.image_shape, source.levels)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         step, params = best_parameters(checkpoints, config, model, mesh)
-    nats_fn = parallel.map_batch(nats_per_image(model), mesh)
-    result = measure(nats_fn, params, source, batch_size or config.train.eval_batch_size, mesh)
-    print(f"{split}, step {step}: {result}")
-    return result
-
-
-def nats_per_image(model: PixelRNN) -> NatsFn:
-    """Returns the loss: (parameters, images [B, H, W, C]) -> [B], minus log p(x) in nats."""
-
-    def nats(params: PyTree, images: jax.Array) -> jax.Array:
-        return -likelihoods.log_prob(logits(model, params, images), images).sum(axis=(1, 2, 3))
-
-    return nats
-
-
-def logits(model: PixelRNN, params: PyTree, images: jax.Array) -> jax.Array:
-    """Returns the logits, [B, H, W, C, K] (K = 2: [B, H, W, C, 1]), of unscaled integer images."""
-    return jnp.asarray(model.apply({"params": params}, likelihoods.scale(images, model.levels)))
-
-
-def init_parameters(model: PixelRNN, key: jax.Array) -> PyTree:
-    """Returns random parameters of `model`."""
-    return model.init(key, jnp.zeros((1, *model.image_shape)))["params"]
+    return Run(config, model, source, step, params, mesh)
 
 
 def best_parameters(
-    checkpoints: Checkpoints, config: Config, model: PixelRNN, mesh: jax.sharding.Mesh
+    checkpoints: Checkpoints, config: Config, model: Model, mesh: jax.sharding.Mesh
 ) -> tuple[int, PyTree]:
     """Returns the step and the parameters that `evaluate` describes, on every device of `mesh`.
 
@@ -132,17 +163,26 @@ def best_parameters(
     if step is None:
         raise UserError("there is no checkpoint in the workdir yet: train for longer")
     name = "average" if config.optimizer.average else "params"
-    template = parallel.shapes_everywhere(lambda: init_parameters(model, jax.random.key(0)), mesh)
+    template = parallel.shapes_everywhere(
+        lambda: joint.init_parameters(model, jax.random.key(0)), mesh
+    )
     return step, checkpoints.restore({name: template}, step)[name]
 
 
 def measure(
     nats_fn: NatsFn, params: PyTree, source: data.Source, batch_size: int, mesh: jax.sharding.Mesh
 ) -> Evaluation:
-    """Evaluates every image of `source` exactly once.
+    """Evaluates every image of `source` exactly once; see `nats_of_images`."""
+    return summary(nats_of_images(nats_fn, params, source, batch_size, mesh), source)
+
+
+def nats_of_images(
+    nats_fn: NatsFn, params: PyTree, source: data.Source, batch_size: int, mesh: jax.sharding.Mesh
+) -> np.ndarray:
+    """Returns the nats of every image of `source` in order, `[N, scales]`.
 
     Args:
-        nats_fn: A `nats_per_image` that is spread over the devices of `mesh`.
+        nats_fn: (parameters, batch) to nats `[B, scales]`, spread over the devices of `mesh`.
         params: Its parameters.
         source: The images.
         batch_size: Images at a time; rounded up to a multiple of the number of devices.
@@ -151,8 +191,8 @@ def measure(
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
 
     def batches() -> Iterator[tuple[jax.Array, np.ndarray]]:
-        for images, valid in data.eval_batches(source, batch_size=batch_size):
-            yield nats_fn(params, parallel.shard_batch(mesh, images)), valid
+        for batch, valid in data.eval_batches(source, batch_size=batch_size):
+            yield nats_fn(params, parallel.shard_batch(mesh, batch)), valid
 
     progress = tqdm.tqdm(
         _one_late(batches()),
@@ -163,7 +203,7 @@ def measure(
         leave=False,
         disable=None,
     )
-    return _summary([np.asarray(nats, np.float64)[valid] for nats, valid in progress], source)
+    return np.concatenate([np.asarray(nats, np.float64)[valid] for nats, valid in progress])
 
 
 def independent_pixels(train: data.Source, test: data.Source, batch_size: int) -> Evaluation:
@@ -184,21 +224,19 @@ def independent_pixels(train: data.Source, test: data.Source, batch_size: int) -
         counts[position, image] += 1
         images += 1
     total = math.log(images + train.levels)
-    return _summary(
-        [(total - np.log(counts[position, image])).sum() for image in _images(test, batch_size)],
-        test,
-    )
+    nats = [(total - np.log(counts[position, image])).sum() for image in _images(test, batch_size)]
+    return summary(np.array(nats)[:, None], test)
 
 
 def _images(source: data.Source, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields every image once, as [H * W * C]."""
-    for images, valid in data.eval_batches(source, batch_size=batch_size):
-        yield from images[valid].reshape(valid.sum(), -1)
+    """Yields every image once, as integers [H * W * C]: noise is taken away again."""
+    for batch, valid in data.eval_batches(source, batch_size=batch_size):
+        yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(np.int32)
 
 
-def _summary(nats: Sequence[np.ndarray], source: data.Source) -> Evaluation:
-    """Returns the mean of the nats per image, which come in pieces."""
-    values = np.hstack(nats)
+def summary(by_scale: np.ndarray, source: data.Source) -> Evaluation:
+    """Returns the mean of the nats of every image of a source, `[N, scales]`."""
+    values = by_scale.sum(-1)
     return Evaluation(
         nats=float(values.mean()),
         standard_error=float(values.std(ddof=1) / len(values) ** 0.5)
@@ -206,6 +244,7 @@ def _summary(nats: Sequence[np.ndarray], source: data.Source) -> Evaluation:
         else math.nan,
         dims=math.prod(source.image_shape),
         images=len(values),
+        shares=tuple(by_scale.mean(0).tolist()),
     )
 
 

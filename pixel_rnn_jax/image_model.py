@@ -1,24 +1,25 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codes."""
 
 import contextlib
+import functools
 import math
 import numbers
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import complete, compress, evaluate, likelihoods, sample
+from pixel_rnn_jax import complete, compress, evaluate, joint, likelihoods, models, sample
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.complete import Completion
 from pixel_rnn_jax.config import ModelConfig, read_config, read_image_format
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import check_images
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.images import check_images, check_labels
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.models import Model
 
 PyTree = Any
 
@@ -38,7 +39,8 @@ def create(
         seed: Of the random parameters.
 
     Raises:
-        UserError: The shape or the number of levels is impossible, or features are too few for C.
+        UserError: The shape or the number of levels is impossible, features are too few for C, or
+            the scales do not fit the shape.
     """
     shape = tuple(image_shape)
     if len(shape) != 3 or min(shape) < 1:
@@ -47,8 +49,8 @@ def create(
         raise UserError(f"image_shape and levels must be integers, got {shape} and {levels}")
     if levels < 2:
         raise UserError(f"levels must be at least 2, got {levels}")
-    module = PixelRNN(model_config, shape, levels)
-    params = jax.jit(lambda key: evaluate.init_parameters(module, key))(jax.random.key(seed))
+    module = models.create(model_config, shape, levels)
+    params = jax.jit(lambda key: joint.init_parameters(module, key))(jax.random.key(seed))
     return ImageModel(module, params)
 
 
@@ -60,7 +62,7 @@ def load(workdir: epath.PathLike) -> "ImageModel":
     """
     config = read_config(workdir)
     image_format = read_image_format(workdir)
-    module = PixelRNN(config.model, image_format.image_shape, image_format.levels)
+    module = models.create(config.model, image_format.image_shape, image_format.levels)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
         _, params = evaluate.best_parameters(checkpoints, config, module, mesh)
@@ -70,20 +72,19 @@ def load(workdir: epath.PathLike) -> "ImageModel":
 class ImageModel:
     """An exact-likelihood model of images of one shape and number of levels.
 
+    A model with classes takes `labels` everywhere, `[B]` integers; no other model does. One with
+    `output="continuous"` is a density: its images are floats, dequantised values from 0 to K.
+
     Attributes:
         module: The Flax module; `module.apply({"params": params}, inputs)` gives logits.
         params: Its parameters.
     """
 
-    def __init__(self, module: PixelRNN, params: PyTree):
+    def __init__(self, module: Model, params: PyTree):
         self.module = module
         self.params = params
-        self._log_prob = jax.jit(
-            lambda params, x: likelihoods.log_prob(evaluate.logits(module, params, x), x)
-        )
-        self._conditionals = jax.jit(
-            lambda params, x: likelihoods.conditionals(evaluate.logits(module, params, x))
-        )
+        self._log_prob = jax.jit(functools.partial(joint.log_prob, module))
+        self._conditionals = jax.jit(functools.partial(joint.conditionals, module))
 
     @property
     def config(self) -> ModelConfig:
@@ -100,99 +101,149 @@ class ImageModel:
         """K, the number of values that a channel of a pixel can have."""
         return self.module.levels
 
-    def log_prob(self, images: ArrayLike, *, per_pixel: bool = False) -> np.ndarray:
-        """Returns the exact log-probability of each image.
+    def log_prob(
+        self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
+    ) -> np.ndarray:
+        """Returns the exact log-probability of each image, or of a density its logarithm.
 
         Args:
-            images: `[B, H, W, C]` integers from 0 to K - 1, of any batch size.
+            images: `[B, H, W, C]` integers from 0 to K - 1, of any batch size. A density takes
+                floats from 0 to K, and is one per unit of a level (see `dequantize`).
+            labels: `[B]` classes.
             per_pixel: Whether to return the term of each value instead of their sum.
 
         Returns:
-            Nats, `[B]`; with `per_pixel`, `[B, H, W, C]`, each term given all earlier values.
+            Nats, `[B]`; with `per_pixel`, `[B, H, W, C]`, each term given all earlier values. The
+            plain multi-scale form (`exact=False`) gives the probability that the image is drawn
+            *and* that no scale contradicts the one before.
 
         Raises:
             UserError: The shape, the type or a value does not fit the model.
         """
-        terms = self._in_batches(self._log_prob, images)
+        terms = self._in_batches(self._log_prob, images, labels)
         return terms if per_pixel else terms.sum(axis=(1, 2, 3))
 
-    def conditionals(self, images: ArrayLike) -> np.ndarray:
-        """Returns the distribution of each value given all earlier ones.
+    def conditionals(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
+        """Returns the distribution of each value given all earlier ones, in generation order.
 
         Args:
             images: `[B, H, W, C]` integers from 0 to K - 1, of any batch size.
+            labels: `[B]` classes.
 
         Returns:
             Normalised log-probabilities in nats, `[B, H, W, C, K]`.
 
         Raises:
-            UserError: The shape, the type or a value does not fit the model.
+            UserError: The shape, the type or a value does not fit the model; or the model has no
+                such distributions: it is a density, or multi-scale in the plain form.
         """
-        return self._in_batches(self._conditionals, images)
+        if not self.module.likelihood.discrete:
+            raise UserError("a continuous model has no conditionals: use one with discrete outputs")
+        if not self.config.exact and self.config.scales:
+            raise UserError(
+                "a multi-scale model in the plain form (exact=False) has no conditionals, since it "
+                "draws some pixels twice: use one in the exact form"
+            )
+        return self._in_batches(self._conditionals, images, labels)
 
-    def bits_per_dim(self, images: ArrayLike) -> np.ndarray:
+    def bits_per_dim(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Returns -log2 p(image) / (H * W * C) of each image, `[B]`; raises as `log_prob` does."""
-        nats = -self.log_prob(images)
+        nats = -self.log_prob(images, labels)
         return np.asarray(likelihoods.bits_per_dim(nats, math.prod(self.image_shape)))
 
     def sample(
-        self, key: jax.Array, n: int, *, temperature: float = 1.0, return_log_prob: bool = False
+        self,
+        key: jax.Array,
+        n: int,
+        labels: ArrayLike | None = None,
+        *,
+        temperature: float = 1.0,
+        return_log_prob: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Draws images.
 
-        Image number i depends on the key and i alone, not on n or on the number of devices.
+        Image number i depends on the key, i and its label alone, not on n or on the number of
+        devices.
 
         Args:
             key: A key of `jax.random`, such as `jax.random.key(0)`.
             n: Number of images.
+            labels: `[n]` classes.
             temperature: What logits are divided by; 0 takes the most probable value of each pixel.
             return_log_prob: Whether to return the log-probability of each image as well.
 
         Returns:
-            `[n, H, W, C]` integers of the smallest of uint8, uint16 and int32 that K fits in; with
-            `return_log_prob`, also nats `[n]`.
+            `[n, H, W, C]` integers of the smallest of uint8, uint16 and int32 that K fits in
+            (floats from a density); with `return_log_prob`, also nats `[n]`.
 
         Raises:
-            UserError: n or the temperature is negative.
+            UserError: n or the temperature is negative, or the labels do not fit.
         """
-        images, log_probs = sample.sample(self.module, self.params, key, n, temperature=temperature)
+        images, log_probs = sample.sample(
+            self.module,
+            self.params,
+            key,
+            n,
+            labels=check_labels(labels, n, self.config.classes),
+            temperature=temperature,
+        )
         return (images, log_probs) if return_log_prob else images
 
     def complete(
-        self, key: jax.Array, images: ArrayLike, known: ArrayLike, *, particles: int = 1
+        self,
+        key: jax.Array,
+        images: ArrayLike,
+        known: ArrayLike,
+        labels: ArrayLike | None = None,
+        *,
+        particles: int = 1,
     ) -> Completion:
         """Draws the unknown values of partly known images.
 
         With one particle that is exact where every unknown value comes after the known ones in
-        raster order: a known upper half, say. For any other mask use more, say 64: they are
-        weighted by how well what they drew goes with the known values further on.
+        generation order: a known upper half, say, for a model of one scale. For any other mask use
+        more, say 64: they are weighted by how well what they drew goes with the known values
+        further on.
 
         Args:
             key: A key of `jax.random`.
             images: `[B, H, W, C]` integers from 0 to K - 1; anything of that range where unknown.
             known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
+            labels: `[B]` classes.
             particles: N.
 
         Returns:
             The completed images, in which known values are unchanged, and how good they are.
 
         Raises:
-            UserError: A shape, type or value does not fit the model, or there are no particles.
+            UserError: A shape, type or value does not fit the model, there are no particles, or the
+                model is a density.
         """
-        images = self._checked(images)
-        known = self._checked_known(known, len(images))
-        return complete.complete(self.module, self.params, key, images, known, particles=particles)
+        batch = self._checked(images, labels)
+        known = self._checked_known(known, len(batch.images))
+        return complete.complete(
+            self.module,
+            self.params,
+            key,
+            np.asarray(batch.images),
+            known,
+            labels=batch.labels,
+            particles=particles,
+        )
 
-    def compress(self, images: ArrayLike) -> bytes:
+    def compress(self, images: ArrayLike, labels: ArrayLike | None = None) -> bytes:
         """Compresses images without loss, to about -log2 p(image) bits each.
 
         Args:
             images: `[N, H, W, C]` integers from 0 to K - 1, any number of them.
+            labels: `[N]` classes. They are stored as well, so that `decompress` needs none.
 
         Raises:
-            UserError: The shape, the type or a value does not fit the model.
+            UserError: The shape, the type or a value does not fit the model; or the model gives
+                images no probability: it is a density, or multi-scale in the plain form.
         """
-        return compress.compress(self.module, self.params, self._checked(images))
+        batch = self._checked(images, labels)
+        return compress.compress(self.module, self.params, *batch)
 
     def decompress(self, data: bytes, *, skip_damaged: bool = False) -> np.ndarray:
         """Returns the images `[N, H, W, C]` that `compress` was given.
@@ -207,15 +258,18 @@ class ImageModel:
         return compress.decompress(self.module, self.params, data, skip_damaged=skip_damaged)
 
     def _in_batches(
-        self, function: Callable[[PyTree, jax.Array], jax.Array], images: ArrayLike
+        self,
+        function: Callable[[PyTree, Batch], jax.Array],
+        images: ArrayLike,
+        labels: ArrayLike | None,
     ) -> np.ndarray:
-        images = self._checked(images)
-        size = self._batch_size()
-        results = [
-            np.asarray(function(self.params, jnp.asarray(_padded(images[i : i + size], size))))
-            for i in range(0, max(len(images), 1), size)
-        ]
-        return np.concatenate(results)[: len(images)]
+        batch = self._checked(images, labels)
+        count, size = len(batch.images), self._batch_size()
+        results = []
+        for i in range(0, max(count, 1), size):
+            part = jax.tree.map(lambda array, i=i: _padded(array[i : i + size], size), batch)
+            results.append(np.asarray(function(self.params, part)))
+        return np.concatenate(results)[:count]
 
     def _batch_size(self) -> int:
         config = self.config
@@ -224,10 +278,12 @@ class ImageModel:
         image_bytes = 4 * self.image_shape[0] * self.image_shape[1] * widest
         return max(1, min(64, BATCH_BYTES // image_bytes))
 
-    def _checked(self, images: ArrayLike) -> np.ndarray:
+    def _checked(self, images: ArrayLike, labels: ArrayLike | None) -> Batch:
         images = np.asarray(images)
-        check_images(images, self.image_shape, self.levels)
-        return images
+        check_images(
+            images, self.image_shape, self.levels, discrete=self.module.likelihood.discrete
+        )
+        return Batch(images, check_labels(labels, len(images), self.config.classes))
 
     def _checked_known(self, known: ArrayLike, count: int) -> np.ndarray:
         known = np.asarray(known)
@@ -242,7 +298,8 @@ class ImageModel:
         return np.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
 
 
-def _padded(images: np.ndarray, size: int) -> np.ndarray:
+def _padded(array: np.ndarray, size: int) -> np.ndarray:
     """Fills a batch up to a power of two, at most `size`, of one type: little is compiled."""
-    full = min(size, 1 << max(len(images) - 1, 0).bit_length())
-    return np.pad(images.astype(np.int32), [(0, full - len(images)), (0, 0), (0, 0), (0, 0)])
+    full = min(size, 1 << max(len(array) - 1, 0).bit_length())
+    dtype = np.float32 if array.dtype.kind == "f" else np.int32
+    return np.pad(array.astype(dtype), [(0, full - len(array))] + [(0, 0)] * (array.ndim - 1))

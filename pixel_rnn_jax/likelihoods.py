@@ -1,71 +1,265 @@
-"""What the outputs of a head mean: log-probabilities of discrete values, and their units."""
+"""What the outputs of a head mean: probabilities of values or densities, and their units.
+
+A head has some numbers for each value, its `outputs` `[..., N]`. Three classes say what they are:
+
+    Softmax              logits of the K levels; one logit of a sigmoid for K = 2
+    LogisticMixture      a mixture of logistic distributions, of which each level has a unit cell
+    ContinuousMixture    its density, for values with noise added: comparable, but no probability
+
+Level x has the cell [x, x + 1): a density is one per unit of a level, so that the density which is
+constant over each cell and equals the probability there has the log-density log P(x).
+"""
 
 import math
+from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-
-def logits_per_value(levels: int) -> int:
-    """Returns the number of logits for a value of K levels: one (a sigmoid) for K = 2, else K."""
-    return 1 if levels == 2 else levels
+from pixel_rnn_jax.config import ModelConfig
 
 
-def scale(images: Array, levels: int) -> Array:
-    """Maps integer values 0 .. K - 1 to floats from -1 to 1, the inputs of a model."""
-    return images.astype(jnp.result_type(float)) * (2 / (levels - 1)) - 1
+class _Discrete:
+    """What all distributions of K levels can do that have logits."""
+
+    discrete: ClassVar[bool] = True
+    levels: int
+
+    def logits(self, outputs: Array) -> Array:
+        """Returns logits `[..., K]` (K = 2: `[..., 1]`, the logit of the value 1)."""
+        raise NotImplementedError
+
+    def inputs(self, images: Array) -> Array:
+        """Maps values 0 .. K - 1 to floats from -1 to 1, the inputs of a model."""
+        return _centred(images, self.levels - 1)
+
+    def conditionals(self, outputs: Array) -> Array:
+        """Returns the normalised log-probabilities of all levels, `[..., K]`, in nats."""
+        logits = self.logits(outputs)
+        if self.levels == 2:
+            return jax.nn.log_sigmoid(jnp.concatenate([-logits, logits], axis=-1))
+        return jax.nn.log_softmax(logits, axis=-1)
+
+    def draw(self, outputs: Array, uniform: Array, temperature: Array | None) -> Array:
+        """Draws values by inverting the cumulative distribution at numbers from [0, 1).
+
+        Args:
+            outputs: `[..., N]`.
+            uniform: `[...]`; values drawn from uniform numbers have the distribution itself.
+            temperature: What logits are divided by; None takes the most probable value.
+
+        Returns:
+            `[...]` integers.
+        """
+        logits = self.logits(outputs)
+        if self.levels == 2:
+            if temperature is None:
+                return (logits[..., 0] > 0).astype(jnp.int32)
+            return (uniform >= jax.nn.sigmoid(-logits[..., 0] / temperature)).astype(jnp.int32)
+        if temperature is None:
+            return logits.argmax(-1).astype(jnp.int32)
+        # From the largest down, so that no temperature makes them infinite.
+        logits = (logits - logits.max(-1, keepdims=True)) / temperature
+        cumulative = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)
+        return (cumulative[..., :-1] <= uniform[..., None]).sum(-1, dtype=jnp.int32)
 
 
-def log_prob(logits: Array, images: Array) -> Array:
-    """Returns the log-probability of each value.
+@dataclass(frozen=True)
+class Softmax(_Discrete):
+    """A softmax over K levels, or a sigmoid for two: the paper's (section 3.5).
+
+    Attributes:
+        levels: K.
+    """
+
+    levels: int
+
+    @property
+    def outputs(self) -> int:
+        """N, the numbers that the head has for a value."""
+        return 1 if self.levels == 2 else self.levels
+
+    def logits(self, outputs: Array) -> Array:
+        """Returns logits `[..., K]` (K = 2: `[..., 1]`, the logit of the value 1)."""
+        return outputs
+
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        """Returns the log-probability of each value in nats.
+
+        Args:
+            outputs: `[..., N]`.
+            images: `[...]` integers.
+        """
+        images = images.astype(jnp.int32)
+        if self.levels == 2:
+            logit = outputs[..., 0]
+            return jax.nn.log_sigmoid(jnp.where(images == 1, logit, -logit))
+        axis = images.ndim
+        level = jax.lax.broadcasted_iota(jnp.int32, (1,) * axis + outputs.shape[-1:], axis)
+        chosen = jnp.where(level == images[..., None], outputs, 0).sum(-1)
+        return chosen - jax.nn.logsumexp(outputs, axis=-1)
+
+
+@dataclass(frozen=True)
+class _Logistics:
+    """Mixtures of M logistic distributions: N = 3 M weights, means and widths.
+
+    The head's coordinate y runs from -1 to 1 over the K cells. Its means are offsets from M places
+    spread over that range, so that components differ from the beginning. A width is at least a
+    twentieth of a cell, which is sharp enough for a certain value, and at most five times the range.
+
+    Attributes:
+        levels: K.
+        mixtures: M.
+    """
+
+    levels: int
+    mixtures: int
+
+    @property
+    def outputs(self) -> int:
+        """N, the numbers that the head has for a value."""
+        return 3 * self.mixtures
+
+    def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
+        """Returns the log-weights, the means and the logarithms of the widths, `[..., M]` each."""
+        weights, means, widths = jnp.split(outputs, 3, axis=-1)
+        places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], outputs.dtype)
+        places = places.reshape((1,) * (outputs.ndim - 1) + (-1,))
+        narrowest = math.log(0.05 * 2 / self.levels)
+        first = max(math.log(1 / self.mixtures), narrowest)
+        widths = jnp.clip(widths + first, narrowest, math.log(10))
+        return jax.nn.log_softmax(weights, axis=-1), means + places, widths
+
+
+@dataclass(frozen=True)
+class LogisticMixture(_Logistics, _Discrete):
+    """A discretised mixture of logistics: each level has the probability of its cell.
+
+    The cells of the lowest and the highest level go on to infinity, so that all add up to one.
+    """
+
+    def logits(self, outputs: Array) -> Array:
+        """Returns logits `[..., K]` (K = 2: `[..., 1]`, the logit of the value 1)."""
+        levels = jnp.arange(self.levels).reshape((1,) * (outputs.ndim - 1) + (-1,))
+        log_probs = self.log_prob(outputs[..., None, :], levels)
+        return log_probs[..., 1:] - log_probs[..., :1] if self.levels == 2 else log_probs
+
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        """Returns the log-probability of each value in nats.
+
+        Args:
+            outputs: `[..., N]`.
+            images: `[...]` integers; axes of size 1 in either are repeated.
+        """
+        log_weights, means, widths = self._parts(outputs)
+        value = images.astype(outputs.dtype)[..., None]
+        cell = jnp.exp(math.log(2 / self.levels) - widths)
+        low = (value * (2 / self.levels) - 1 - means) * jnp.exp(-widths)
+        # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)), which loses no digits; the
+        # first factor is 1 for the highest level, the second for the lowest.
+        below = jax.nn.log_sigmoid(low + cell)
+        above = jax.nn.log_sigmoid(-low)
+        inner = jnp.log(-jnp.expm1(-cell))
+        lowest, highest = value == 0, value == self.levels - 1
+        log_cell = (
+            jnp.where(highest, 0, below)
+            + jnp.where(lowest, 0, above)
+            + jnp.where(lowest | highest, 0, inner)
+        )
+        return jax.nn.logsumexp(log_weights + log_cell, axis=-1)
+
+
+@dataclass(frozen=True)
+class ContinuousMixture(_Logistics):
+    """The density of a mixture of logistics, for dequantised values: level x is in [x, x + 1)."""
+
+    discrete: ClassVar[bool] = False
+
+    def inputs(self, images: Array) -> Array:
+        """Maps dequantised values, 0 to K, to floats from -1 to 1, the inputs of a model."""
+        return _centred(images, self.levels)
+
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        """Returns the log-density of each value, in nats and per unit of a level.
+
+        Args:
+            outputs: `[..., N]`.
+            images: `[...]` floats.
+        """
+        log_weights, means, widths = self._parts(outputs)
+        value = self.inputs(images).astype(outputs.dtype)[..., None]
+        z = (value - means) * jnp.exp(-widths)
+        log_density = jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - widths
+        unit = math.log(2 / self.levels)
+        return jax.nn.logsumexp(log_weights + log_density, axis=-1) + unit
+
+    def draw(self, outputs: Array, uniform: Array, temperature: Array | None) -> Array:
+        """Draws values: a component, and a value from it, by one number from [0, 1).
+
+        Args:
+            outputs: `[..., N]`.
+            uniform: `[...]`.
+            temperature: Has to be 1: a density has no logits.
+
+        Returns:
+            `[...]` floats, not all from [0, K): a logistic distribution has no ends.
+        """
+        log_weights, means, widths = self._parts(outputs)
+        weights = jnp.exp(log_weights)
+        cumulative = jnp.cumsum(weights, axis=-1)
+        index = (cumulative[..., :-1] <= uniform[..., None]).sum(-1, keepdims=True)
+
+        def chosen(x: Array) -> Array:
+            return jnp.take_along_axis(x, index, axis=-1)[..., 0]
+
+        # Where in the part of [0, 1) that belongs to the component.
+        tiny = jnp.finfo(uniform.dtype).eps
+        rest = (uniform - chosen(cumulative - weights)) / chosen(weights)
+        rest = jnp.clip(rest, tiny, 1 - tiny)
+        y = chosen(means) + jnp.exp(chosen(widths)) * (jnp.log(rest) - jnp.log1p(-rest))
+        return (y + 1) * (self.levels / 2)
+
+
+Likelihood = Softmax | LogisticMixture | ContinuousMixture
+
+
+def of(config: ModelConfig, levels: int) -> Likelihood:
+    """Returns what `config.output` says that the outputs mean."""
+    match config.output:
+        case "softmax":
+            return Softmax(levels)
+        case "logistic":
+            return LogisticMixture(levels, config.mixtures)
+        case "continuous":
+            return ContinuousMixture(levels, config.mixtures)
+    raise AssertionError(config.output)
+
+
+def _centred(values: Array, largest: int) -> Array:
+    return values.astype(jnp.result_type(float)) * (2 / largest) - 1
+
+
+def dequantize(images: Array | np.ndarray, key: Array) -> Array:
+    """Adds uniform noise from [0, 1) to each value, so that level x lies in [x, x + 1).
+
+    A discrete model implies the density of the result which is constant over each cell: its
+    log-density is the log-probability of `floor` of the values. The average of another density's
+    logarithm over the noise is a lower bound of the log-probability that it implies.
 
     Args:
-        logits: `[B, H, W, C, K]`, or `[B, H, W, C, 1]` for two levels.
         images: `[B, H, W, C]` integers.
+        key: A key of `jax.random`.
 
     Returns:
-        `[B, H, W, C]` in nats.
+        `[B, H, W, C]` floats; `floor` gives the images again.
     """
-    images = images.astype(jnp.int32)
-    if logits.shape[-1] == 1:
-        logit = logits[..., 0]
-        return jax.nn.log_sigmoid(jnp.where(images == 1, logit, -logit))
-    level = jax.lax.broadcasted_iota(jnp.int32, (1,) * images.ndim + logits.shape[-1:], images.ndim)
-    chosen = jnp.where(level == images[..., None], logits, 0).sum(-1)
-    return chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
-def conditionals(logits: Array) -> Array:
-    """Returns the normalised log-probabilities of all levels, `[B, H, W, C, K]`, in nats."""
-    if logits.shape[-1] == 1:
-        logits = jnp.concatenate([-logits, logits], axis=-1)
-        return jax.nn.log_sigmoid(logits)
-    return jax.nn.log_softmax(logits, axis=-1)
-
-
-def draw(logits: Array, uniform: Array) -> Array:
-    """Draws a value by inverting the cumulative distribution at a number from [0, 1).
-
-    Args:
-        logits: `[..., K]`, or `[..., 1]` for two levels.
-        uniform: `[...]`; values drawn from uniform numbers have the distribution of the logits.
-
-    Returns:
-        `[...]` integers.
-    """
-    if logits.shape[-1] == 1:
-        return (uniform >= jax.nn.sigmoid(-logits[..., 0])).astype(jnp.int32)
-    cumulative = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)
-    return (cumulative[..., :-1] <= uniform[..., None]).sum(-1, dtype=jnp.int32)
-
-
-def mode(logits: Array) -> Array:
-    """Returns the most probable value of `[..., K]` logits (`[..., 1]` for two levels)."""
-    if logits.shape[-1] == 1:
-        return (logits[..., 0] > 0).astype(jnp.int32)
-    return logits.argmax(-1).astype(jnp.int32)
+    low = jnp.asarray(images, jnp.result_type(float))
+    noisy = low + jax.random.uniform(key, low.shape, low.dtype)
+    return jnp.minimum(noisy, jnp.nextafter(low + 1, low))  # Where rounding has reached x + 1.
 
 
 def bits_per_dim(nats: Array | np.ndarray | float, dims: int) -> Array | np.ndarray | float:

@@ -78,12 +78,36 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         flag_values=values,
     )
 
+    flags.DEFINE_string(
+        "continuous",
+        None,
+        "With --dequantize: the workdir of a model that was trained with model.output=continuous.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "dequantize",
+        None,
+        "Compares the discrete model of --workdir with the density of --continuous, on so many "
+        "draws of uniform noise for each image. Default: none.",
+        lower_bound=1,
+        flag_values=values,
+    )
+
 
 def _evaluate(values: flags.FlagValues) -> None:
-    from pixel_rnn_jax import commands, evaluate
+    if bool(values.dequantize) != bool(values.continuous):
+        raise UserError(
+            "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
+            "other"
+        )
+
+    from pixel_rnn_jax import commands, compare, evaluate
 
     if values.pixel_map:
         commands.pixel_map(values.workdir, values.pixel_map, split=values.split)
+    if values.dequantize:
+        compare.compare(values.workdir, values.continuous, values.split, draws=values.dequantize)
+        return
     evaluate.evaluate(values.workdir, split=values.split)
 
 
@@ -122,6 +146,14 @@ def _define_sample(values: flags.FlagValues) -> None:
         lower_bound=0,
         flag_values=values,
     )
+    flags.DEFINE_integer(
+        "label",
+        None,
+        "Of a model with classes: the class of all images. Default: as many of each class, and in "
+        "a picture a row for each.",
+        lower_bound=0,
+        flag_values=values,
+    )
     _define_seed(values)
 
 
@@ -134,6 +166,7 @@ def _sample(values: flags.FlagValues) -> None:
         n=values.n,
         temperature=values.temperature,
         seed=values.seed,
+        label=values.label,
     )
 
 

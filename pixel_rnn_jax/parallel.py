@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -78,14 +77,15 @@ def shapes_everywhere(function: Callable[[], PyTree], mesh: Mesh) -> PyTree:
     )
 
 
-def shard_batch(mesh: Mesh, images: np.ndarray) -> jax.Array:
-    """Splits a batch `[B, H, W, C]` of the host over the devices."""
-    return jax.make_array_from_process_local_data(NamedSharding(mesh, PartitionSpec(AXIS)), images)
+def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
+    """Splits a batch of the host, arrays `[B, ...]`, over the devices."""
+    split = NamedSharding(mesh, PartitionSpec(AXIS))
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
 
 
 def map_batch(
-    function: Callable[[PyTree, jax.Array], PyTree], mesh: Mesh
-) -> Callable[[PyTree, jax.Array], PyTree]:
+    function: Callable[[PyTree, PyTree], PyTree], mesh: Mesh
+) -> Callable[[PyTree, PyTree], PyTree]:
     """Compiles a function of parameters and a batch whose results are one per image."""
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     return jax.jit(
@@ -109,32 +109,32 @@ def initial_state(
 
 
 def make_train_step(
-    loss_fn: Callable[[PyTree, jax.Array], jax.Array],
+    loss_fn: Callable[[PyTree, PyTree], jax.Array],
     optimizer: optax.GradientTransformation,
     average_decay: float,
     mesh: Mesh,
-) -> Callable[[dict[str, PyTree], jax.Array], tuple[dict[str, PyTree], dict[str, jax.Array]]]:
+) -> Callable[[dict[str, PyTree], PyTree], tuple[dict[str, PyTree], dict[str, jax.Array]]]:
     """Compiles one update of a training state.
 
     Args:
-        loss_fn: (parameters, images `[B, H, W, C]`) to nats per image `[B]`.
+        loss_fn: (parameters, batch) to nats, `[B, parts]`, which are added up.
         optimizer: the update rule.
         average_decay: of the moving average of the parameters; 0 for none.
         mesh: the devices; each has the whole state and an equal share of the batch.
 
     Returns:
         A function of the state (params, average, opt_state, step; other entries pass unchanged) and
-        the images that returns the next state and the means of `nats` per image and of the
+        a batch that returns the next state and the means of `nats` per image and of the
         `grad_norm` before clipping. The state that it is given is used up.
     """
 
-    def mean_loss(params: PyTree, images: jax.Array) -> jax.Array:
-        return loss_fn(params, images).mean()
+    def mean_loss(params: PyTree, batch: PyTree) -> jax.Array:
+        return loss_fn(params, batch).sum(-1).mean()
 
     def step(
-        state: dict[str, PyTree], images: jax.Array
+        state: dict[str, PyTree], batch: PyTree
     ) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
-        nats, gradient = jax.value_and_grad(mean_loss)(state["params"], images)
+        nats, gradient = jax.value_and_grad(mean_loss)(state["params"], batch)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         vector, unravel = ravel_pytree((nats, gradient))
         nats, gradient = unravel(jax.lax.pmean(vector, AXIS))

@@ -18,8 +18,8 @@ GREY = 128
 KNOWN = ("top_half", "bottom_half", "left_half", "right_half")
 
 
-def grid(images: np.ndarray, levels: int) -> np.ndarray:
-    """Lays images out in a picture that is about as wide as high.
+def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndarray:
+    """Lays images out in a picture that is about as wide as high, or has so many columns.
 
     One channel is drawn in grey, three as RGB and four as RGBA; other numbers of channels lie side
     by side. Small images are magnified by a whole factor. Between two images there is a gap as wide
@@ -28,6 +28,7 @@ def grid(images: np.ndarray, levels: int) -> np.ndarray:
     Args:
         images: `[N, H, W, C]` integers from 0 to K - 1.
         levels: K.
+        columns: Images in a row.
 
     Returns:
         `[rows, columns]` (grey), or `[rows, columns, 3 or 4]`, of uint8.
@@ -39,7 +40,7 @@ def grid(images: np.ndarray, levels: int) -> np.ndarray:
         raise UserError("there are no images to draw: ask for at least one")
     tiles = _tiles(images, levels)
     count, height, width, channels = tiles.shape
-    columns = int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
+    columns = columns or int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
     rows = -(-count // columns)
     picture = _gap((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
     for index, tile in enumerate(tiles):
@@ -114,7 +115,7 @@ def check_picture_out(out: str) -> None:
         raise UserError(f"a picture must be written to a file that ends in .png, got {out!r}")
 
 
-def write_images(images: np.ndarray, levels: int, out: str) -> None:
+def write_images(images: np.ndarray, levels: int, out: str, columns: int | None = None) -> None:
     """Writes images in the form that the ending of `out` asks for.
 
     - `.png`: one picture of all of them, to look at (see `grid`).
@@ -126,6 +127,7 @@ def write_images(images: np.ndarray, levels: int, out: str) -> None:
         images: `[N, H, W, C]` integers from 0 to K - 1.
         levels: K.
         out: The file or folder.
+        columns: Images in a row of the picture.
 
     Raises:
         UserError: As `check_out` does, or it cannot be written.
@@ -135,7 +137,7 @@ def write_images(images: np.ndarray, levels: int, out: str) -> None:
     try:
         _make_parent(out)
         if path.suffix == ".png":
-            write_picture(grid(images, levels), out)
+            write_picture(grid(images, levels, columns), out)
         elif path.suffix == ".npz":
             with path.open("wb") as file:
                 np.savez_compressed(file, images=images)

@@ -57,6 +57,7 @@ class Records:
         keys: Two integers for each record, [N, 2], by which it is known whatever part of the set is
             read: record 50,000 of "train" is record 0 of "train[50000:]" and has the same key.
         read: Record numbers [B] to images [B, H, W, C]; safe to call from several threads.
+        labels: The same to classes [B]; None where the set has no labels.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Records:
     levels: int | None
     keys: np.ndarray
     read: Read
+    labels: Read | None = None
 
 
 def open_records(config: DataConfig, split: str) -> Records:
@@ -115,18 +117,20 @@ def require(module: str, package: str) -> Any:
 
 def _digits(config: DataConfig, split: str) -> Records:
     datasets = require("sklearn.datasets", "scikit-learn")
-    images = datasets.load_digits().images.astype(np.uint8)
+    digits = datasets.load_digits()
+    images = digits.images.astype(np.uint8)
     rows = _part(config, split, len(images), held_out=250)
-    return _array(images, rows, split, config, levels=17)
+    return _array(images, rows, split, config, levels=17, labels=digits.target)
 
 
 def _array_file(path: Path, config: DataConfig, split: str) -> Records:
-    key = ""
+    key, labels = "", None
     try:
         loaded = np.load(path, mmap_mode="r")
         if path.suffix == ".npz":
             with loaded:
                 key = _npz_key(loaded.files, config, split)
+                labels = _npz_labels(loaded, key)
                 loaded = loaded[key]
     except FileNotFoundError:
         raise UserError(f"data.name {config.name!r}: there is no such file") from None
@@ -141,12 +145,24 @@ def _array_file(path: Path, config: DataConfig, split: str) -> Records:
             f"data.name {config.name!r} must hold an array of shape [N, H, W] or [N, H, W, C], "
             f"got {list(loaded.shape)}"
         )
+    if labels is not None and (labels.shape != loaded.shape[:1] or labels.dtype.kind not in "iu"):
+        raise UserError(
+            f"data.name {config.name!r}: the labels must be {len(loaded)} integers, one for each "
+            f"image, got {list(labels.shape)} of {labels.dtype}"
+        )
     rows = np.arange(len(loaded)) if key == split else _part(config, split, len(loaded))
-    return _array(loaded, rows, key, config)
+    return _array(loaded, rows, key, config, labels=labels)
+
+
+def _npz_labels(arrays: Any, key: str) -> np.ndarray | None:
+    """Returns the classes of the images `key`: an array `labels`, or `train_labels` and so on."""
+    name = f"{key}_labels" if f"{key}_labels" in arrays.files else "labels"
+    return arrays[name] if name in arrays.files else None
 
 
 def _npz_key(keys: list[str], config: DataConfig, split: str) -> str:
     """Returns the array to read: the split's own, or the only one, which is then divided."""
+    keys = [key for key in keys if not key.endswith("labels")]
     if split in keys:
         return split
     if set(SPLITS) & set(keys):
@@ -160,7 +176,13 @@ def _npz_key(keys: list[str], config: DataConfig, split: str) -> str:
 
 
 def _array(
-    images: np.ndarray, rows: np.ndarray, key: str, config: DataConfig, levels: int | None = None
+    images: np.ndarray,
+    rows: np.ndarray,
+    key: str,
+    config: DataConfig,
+    *,
+    levels: int | None = None,
+    labels: np.ndarray | None = None,
 ) -> Records:
     """Returns the records `rows` of an array [N, H, W] or [N, H, W, C] that may lie on disk."""
     if images.dtype.kind not in "biu":
@@ -176,6 +198,7 @@ def _array(
         levels=levels or _dtype_levels(images.dtype),
         keys=_keys(key, rows),
         read=lambda indices: np.asarray(images[rows[indices]]).reshape(-1, *shape),
+        labels=None if labels is None else lambda indices: labels[rows[indices]],
     )
 
 
@@ -377,6 +400,13 @@ def _tfds(builder: Any, config: DataConfig, split: str) -> Records:
         channels = feature.shape[-1]
         return np.repeat(image, channels, -1) if image.shape[-1] == 1 and channels else image
 
+    def labels(indices: np.ndarray) -> np.ndarray:
+        label_only = tfds.features.FeaturesDict({"label": features["label"]})
+        records = source.__getitems__(indices.tolist())
+        return np.array([label_only.deserialize_example_np(each)["label"] for each in records])
+
+    labelled = "label" in features and isinstance(features["label"], tfds.features.ClassLabel)
+
     # downsampled_imagenet does not declare its size: the first image tells it.
     shape = decode(source[0], 0).shape
 
@@ -395,6 +425,7 @@ def _tfds(builder: Any, config: DataConfig, split: str) -> Records:
         levels=_TFDS_LEVELS.get(builder.name, _dtype_levels(dtype)),
         keys=np.concatenate(keys),
         read=_kept(read, len(source), shape, dtype),
+        labels=_kept(labels, len(source), (), np.dtype(int)) if labelled else None,
     )
 
 

@@ -19,7 +19,9 @@ from pixel_rnn_jax import (
     complete,
     data,
     evaluate,
+    joint,
     likelihoods,
+    models,
     optimizers,
     parallel,
     pictures,
@@ -31,7 +33,7 @@ from pixel_rnn_jax.config import Config, ImageFormat
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
 from pixel_rnn_jax.metrics import CannotGoOn, Interval, MetricsWriter, Progress, picture_path
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.models import Model
 
 PyTree = Any
 
@@ -76,7 +78,8 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     workdir = epath.Path(workdir)
     _check(workdir, config)
     train_source, validation_source, test_source = (
-        data.open_source(config.data, split) for split in ("train", "validation", "test")
+        data.open_source(config.data, split, config.model)
+        for split in ("train", "validation", "test")
     )
     images = ImageFormat(train_source.image_shape, train_source.levels)
     for name, source in (("validation", validation_source), ("test", test_source)):
@@ -87,14 +90,21 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             )
     settings = config.train
     mesh = parallel.mesh_for(settings.batch_size)
-    model = PixelRNN(config.model, images.image_shape, images.levels)
+    model = models.create(config.model, images.image_shape, images.levels)
     dims = math.prod(images.image_shape)
-    loss_fn = evaluate.nats_per_image(model)
-    optimizer = optimizers.build(config.optimizer, settings.steps)
-    rate = optimizers.learning_rate(config.optimizer, settings.steps)
-    step_fn = parallel.make_train_step(loss_fn, optimizer, config.optimizer.average, mesh)
-    nats_fn = parallel.map_batch(loss_fn, mesh)
+    optimizer = optimizers.build(config.optimizer, config.turn)
+    rate = optimizers.learning_rate(config.optimizer, config.turn)
+    whole = joint.nats_by_scale(model)
+    losses = [whole]
+    if settings.in_turn:
+        losses = [joint.nats_of_scale(model, n) for n in range(len(config.model.scales))]
+    step_fns = [
+        parallel.make_train_step(loss, optimizer, config.optimizer.average, mesh) for loss in losses
+    ]
+    nats_fn = parallel.map_batch(whole, mesh)
     _write_config(workdir, config, images)
+
+    begin_turn = jax.jit(optimizer.init, out_shardings=parallel.everywhere(mesh))
 
     def measure(params: PyTree, source: data.Source) -> Evaluation:
         return evaluate.measure(nats_fn, params, source, settings.eval_batch_size, mesh)
@@ -117,7 +127,11 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             _signals() as received,
         ):
             for step in range(start + 1, settings.steps + 1):
-                state, measured = step_fn(state, parallel.shard_batch(mesh, next(batches)))
+                turn, before = divmod(step - 1, config.turn)
+                if turn and not before:  # The next scale begins as if it were the only one.
+                    state["opt_state"] = begin_turn(state["params"])
+                batch = parallel.shard_batch(mesh, next(batches))
+                state, measured = step_fns[turn](state, batch)
                 interval.add(step, measured)  # Waits for the step before, while this one runs.
                 progress.advance()
                 intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
@@ -137,7 +151,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                         "train/nats": nats,
                         "train/bits_per_dim": bits,
                         "train/gradient_norm": gradient_norm,
-                        "train/learning_rate": float(rate(step - 1)),
+                        "train/learning_rate": float(rate(before)),
                         "train/images_per_second": progress.report(step, nats, bits),
                     }
                 with progress.paused():
@@ -152,6 +166,10 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                         }
                         progress.say(f"step {step}: validation {validation}")
                         params = state["average"] or state["params"]
+                        for share, height in zip(
+                            validation.shares, config.model.scales, strict=False
+                        ):
+                            record[f"validation/nats_of_height_{height}"] = share
                         drawn = _pictures(model, params, config.seed, validation_source)
                         for name, picture in drawn.items():
                             metrics.write_picture(step, name, picture)
@@ -177,7 +195,9 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     test = measure(params, test_source)
     baseline = evaluate.independent_pixels(train_source, test_source, settings.eval_batch_size)
     counted = min(len(train_source), evaluate.BASELINE_IMAGES)
-    print(f"test, step {best}: {test}")
+    kind = "" if model.likelihood.discrete else evaluate.DENSITY
+    print(f"test, step {best}: {test}{kind}")
+    print(evaluate.shares(test, model), end="")
     print(f"independent pixels: {baseline}; histograms of {counted:,} training images")
     for name in ("samples", "completions"):
         if (path := picture_path(workdir, name, step)).exists():
@@ -186,17 +206,24 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
 
 
 def _pictures(
-    model: PixelRNN, params: PyTree, seed: int, validation: data.Source
+    model: Model, params: PyTree, seed: int, validation: data.Source
 ) -> dict[str, np.ndarray]:
     """Returns a picture of samples, and one of validation images whose lower half is drawn anew.
 
-    The random numbers are the same each time, so that what differs is what was learnt.
+    The random numbers are the same each time, so that what differs is what was learnt. A density
+    completes no images.
     """
     key = jax.random.key(seed)
-    samples, _ = sample.sample(model, params, key, PICTURE_IMAGES)
-    images = validation.__getitems__(np.arange(min(PICTURE_IMAGES, len(validation))))
+    classes = model.config.classes
+    labels = sample.every_class(PICTURE_IMAGES, classes)
+    samples, _ = sample.sample(model, params, key, PICTURE_IMAGES, labels=labels)
+    if not model.likelihood.discrete:
+        samples = np.clip(np.floor(samples), 0, model.levels - 1)
+        return {"samples": pictures.grid(samples, model.levels)}
+    records = np.arange(min(PICTURE_IMAGES, len(validation)))
+    images, labels = validation.__getitems__(records), validation.labels(records)
     known = np.broadcast_to(pictures.known_mask("top_half", model.image_shape), images.shape)
-    completed = complete.complete(model, params, key, images, known).images
+    completed = complete.complete(model, params, key, images, known, labels=labels).images
     return {
         "samples": pictures.grid(samples, model.levels),
         "completions": pictures.completions(images, known, completed, model.levels),
@@ -228,7 +255,7 @@ def _write_config(workdir: epath.Path, config: Config, images: ImageFormat) -> N
 def _start(
     checkpoints: Checkpoints,
     config: Config,
-    model: PixelRNN,
+    model: Model,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
 ) -> tuple[int, dict[str, PyTree]]:
@@ -236,7 +263,7 @@ def _start(
 
     def new() -> dict[str, PyTree]:
         key = jax.random.key(config.seed)
-        params = evaluate.init_parameters(model, key)
+        params = joint.init_parameters(model, key)
         state = parallel.initial_state(params, optimizer, config.optimizer.average)
         return state | {"key": jax.random.key_data(key), "interval": jnp.zeros(3)}
 

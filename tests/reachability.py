@@ -23,14 +23,47 @@ def reach(
     size = int(np.prod(image_shape))
     sets = np.eye(size, dtype=bool).reshape(*image_shape, *image_shape)
     sets = _masked_conv(sets, _square(first_kernel), own_group=False)
+    none = np.zeros((*image_shape[:2], *image_shape), bool)
+    return _body(architecture, sets, none, layers, kernel)
+
+
+def reach_of_coarse(
+    architecture: str,
+    image_shape: tuple[int, int, int],
+    ratio: int,
+    *,
+    layers: int,
+    kernel: int = 3,
+) -> np.ndarray:
+    """Returns the pixels of the small image that every output sees, bool [H, W, C, h, w].
+
+    `ratio` is prime: a 5x5 convolution, then a transposed one, whose output sees the coarse pixel
+    that it lies in and the eight around it. Every body layer adds that map to its sums.
+    """
+    height, width, channels = image_shape
+    coarse = height // ratio, width // ratio
+    rows, columns = (
+        np.abs(np.arange(size)[:, None] // ratio - np.arange(small)[None]) <= 3
+        for size, small in zip((height, width), coarse, strict=True)
+    )
+    condition = rows[:, None, :, None] & columns[None, :, None, :]
+    sets = np.zeros((height, width, channels, *coarse), bool)
+    return _body(architecture, sets, condition, layers, kernel)
+
+
+def _body(
+    architecture: str, sets: np.ndarray, condition: np.ndarray, layers: int, kernel: int
+) -> np.ndarray:
+    """Carries the sets of the first convolution through body layers and head."""
     for _ in range(layers):
         if architecture == "pixel_cnn":
             # The block's 1x1 convolutions, mask B as well, add what the next one adds anyway.
             sets = _masked_conv(sets, _square(kernel), own_group=True)
+            sets |= condition[:, :, None]
         elif architecture == "row_lstm":
-            sets = _row_lstm(sets, kernel)
+            sets = _row_lstm(sets, condition, kernel)
         else:
-            sets = _diagonal_bilstm(sets)
+            sets = _diagonal_bilstm(sets, condition)
     return _masked_conv(sets, [(0, 0)], own_group=True)
 
 
@@ -58,25 +91,27 @@ def _masked_conv(sets: np.ndarray, window: list[tuple[int, int]], *, own_group: 
     return out
 
 
-def _row_lstm(sets: np.ndarray, kernel: int) -> np.ndarray:
+def _row_lstm(sets: np.ndarray, condition: np.ndarray, kernel: int) -> np.ndarray:
     half = kernel // 2
     states = _masked_conv(sets, [(0, j) for j in range(-half, half + 1)], own_group=True)
+    states |= condition[:, :, None]
     for r, c in np.ndindex(*states.shape[:2]):
         for tap in range(-half, half + 1):
             states[r, c] |= _read(states, r - 1, c + tap).any(0)
     return states
 
 
-def _diagonal_bilstm(sets: np.ndarray) -> np.ndarray:
-    left = _diagonal_states(sets)
-    right = _diagonal_states(sets[:, ::-1])[:, ::-1]
+def _diagonal_bilstm(sets: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    left = _diagonal_states(sets, condition)
+    right = _diagonal_states(sets[:, ::-1], condition[:, ::-1])[:, ::-1]
     out = left.copy()
     out[1:] |= right[:-1]
     return out
 
 
-def _diagonal_states(sets: np.ndarray) -> np.ndarray:
+def _diagonal_states(sets: np.ndarray, condition: np.ndarray) -> np.ndarray:
     states = _masked_conv(sets, [(0, 0)], own_group=True)
+    states |= condition[:, :, None]
     for r, c in np.ndindex(*states.shape[:2]):
         states[r, c] |= _read(states, r, c - 1).any(0) | _read(states, r - 1, c).any(0)
     return states

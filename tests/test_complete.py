@@ -145,10 +145,11 @@ def test_a_completion_depends_on_the_number_of_its_image_alone():
 
 
 def test_is_exact():
-    assert complete.is_exact(np.arange(6).reshape(SHAPE) < 3)
-    assert complete.is_exact(np.zeros((5, *SHAPE), bool))
-    assert not complete.is_exact(LATE)
-    assert not complete.is_exact(np.stack([np.ones(SHAPE, bool), LATE]))
+    module = model_of().module
+    assert complete.is_exact(module, np.arange(6).reshape(SHAPE) < 3)
+    assert complete.is_exact(module, np.zeros((5, *SHAPE), bool))
+    assert not complete.is_exact(module, LATE)
+    assert not complete.is_exact(module, np.stack([np.ones(SHAPE, bool), LATE]))
 
 
 @pytest.mark.parametrize(

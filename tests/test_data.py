@@ -477,17 +477,17 @@ def test_dynamic_binarisation_draws_anew_at_each_visit_in_training_only(tmp_path
     source = greys(tmp_path, "dynamic")
     np.testing.assert_array_equal(everything(source), everything(greys(tmp_path, "fixed")))
     batches = data.train_batches(source, batch_size=40, seed=3)
-    images = np.concatenate([next(batches) for _ in range(5)])
+    images = np.concatenate([next(batches).images for _ in range(5)])
     assert abs(images.mean() - 0.25) < 4 * (0.25 * 0.75 / images.size) ** 0.5
     assert len(np.unique(images.reshape(len(images), -1), axis=0)) == len(images)
-    other = next(data.train_batches(source, batch_size=40, seed=4))
+    other = next(data.train_batches(source, batch_size=40, seed=4)).images
     assert (other != images[:40]).any(axis=(1, 2, 3)).all()
 
 
 def test_fixed_binarisation_in_training_is_the_evaluated_one(tmp_path):
     source = greys(tmp_path, "fixed")
     batches = data.train_batches(source, batch_size=40, seed=3)
-    for images in itertools.islice(batches, 2):
+    for images, _ in itertools.islice(batches, 2):
         assert {i.tobytes() for i in images} == {i.tobytes() for i in everything(source)}
 
 
@@ -507,8 +507,12 @@ def numbered(tmp_path):
     return data.open_source(DataConfig(name=str(tmp_path / "set.npz")), "train")
 
 
+def first(batches, count):
+    return [batch.images for batch in itertools.islice(batches, count)]
+
+
 def numbers(batches, count):
-    return np.stack([batch[:, 0, 0, 0] for batch in itertools.islice(batches, count)])
+    return np.stack([images[:, 0, 0, 0] for images in first(batches, count)])
 
 
 def test_every_epoch_has_every_image_once_in_its_own_order(numbered):
@@ -524,12 +528,12 @@ def test_every_epoch_has_every_image_once_in_its_own_order(numbered):
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_a_batch_is_a_function_of_seed_and_step(tmp_path, binarize):
     source = open_array(tmp_path, pictures(50, 8, 8), binarize=binarize)
-    whole = list(itertools.islice(data.train_batches(source, batch_size=7, seed=5), 30))
-    again = list(itertools.islice(data.train_batches(source, batch_size=7, seed=5), 30))
+    whole = first(data.train_batches(source, batch_size=7, seed=5), 30)
+    again = first(data.train_batches(source, batch_size=7, seed=5), 30)
     np.testing.assert_array_equal(whole, again)
     for start in (1, 6, 22):
         late = data.train_batches(source, batch_size=7, seed=5, start_step=start)
-        np.testing.assert_array_equal(list(itertools.islice(late, 30 - start)), whole[start:])
+        np.testing.assert_array_equal(first(late, 30 - start), whole[start:])
 
 
 def test_a_late_start_reads_nothing_before_it(numbered, monkeypatch):
@@ -549,15 +553,13 @@ def test_a_late_start_reads_nothing_before_it(numbered, monkeypatch):
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_processes_together_have_the_batch_of_one(tmp_path, binarize):
     source = open_array(tmp_path, pictures(50, 8, 8), binarize=binarize)
-    whole = list(itertools.islice(data.train_batches(source, batch_size=12, seed=5), 9))
+    whole = first(data.train_batches(source, batch_size=12, seed=5), 9)
     for count in (2, 3, 4):
         for index in range(count):
             mine = data.train_batches(
                 source, batch_size=12, seed=5, process_index=index, process_count=count
             )
-            np.testing.assert_array_equal(
-                list(itertools.islice(mine, 9)), [batch[index::count] for batch in whole]
-            )
+            np.testing.assert_array_equal(first(mine, 9), [batch[index::count] for batch in whole])
 
 
 def test_a_training_split_smaller_than_the_batch(numbered):
@@ -568,8 +570,8 @@ def test_a_training_split_smaller_than_the_batch(numbered):
 @pytest.mark.parametrize("size", [1, 4, 23, 30])
 def test_evaluation_has_every_image_once_in_order(numbered, size):
     batches = list(data.eval_batches(numbered, batch_size=size))
-    assert all(len(images) == len(valid) == size for images, valid in batches)
-    found = np.concatenate([images[valid] for images, valid in batches])
+    assert all(len(batch.images) == len(valid) == size for batch, valid in batches)
+    found = np.concatenate([batch.images[valid] for batch, valid in batches])
     np.testing.assert_array_equal(found, everything(numbered))
     assert sum(len(valid) for _, valid in batches) - 23 < size
 
@@ -580,9 +582,10 @@ def test_evaluation_over_processes(numbered):
         list(data.eval_batches(numbered, batch_size=6, process_index=index, process_count=3))
         for index in range(3)
     ]
-    for batch, *parts in zip(whole, *shares, strict=True):
-        for expected, part in zip(batch, zip(*parts, strict=True), strict=True):
-            np.testing.assert_array_equal(np.concatenate(part), expected)
+    for (batch, valid), *parts in zip(whole, *shares, strict=True):
+        images, valids = zip(*((part.images, valid) for part, valid in parts), strict=True)
+        np.testing.assert_array_equal(np.concatenate(images), batch.images)
+        np.testing.assert_array_equal(np.concatenate(valids), valid)
 
 
 def test_batches_that_processes_cannot_share_are_refused(numbered):

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pixel_rnn_jax import config, evaluate, parallel
+from pixel_rnn_jax import config, evaluate, joint, parallel
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
 from pixel_rnn_jax.data import Source, open_source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
+from pixel_rnn_jax.joint import Batch
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 
 
@@ -32,9 +33,10 @@ def _images(source: Source) -> np.ndarray:
     return source.__getitems__(range(len(source)))
 
 
-def _weighted(params: jax.Array, images: jax.Array) -> jax.Array:
-    """Stands for a model: any function of each image alone."""
-    return (params * images).sum(axis=(1, 2, 3))
+def _weighted(params: jax.Array, batch: Batch) -> jax.Array:
+    """Stands for a model: any function of each image alone, for two scales."""
+    nats = (params * batch.images).sum(axis=(1, 2, 3))
+    return jnp.stack([nats / 4, nats * 3 / 4], axis=-1)
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
@@ -47,6 +49,7 @@ def test_every_image_counts_once(sources: dict[str, Source], batch_size: int, de
     result = evaluate.measure(nats_fn, jnp.asarray(params)[None], sources["test"], batch_size, mesh)
     assert result.images == 13
     assert result.dims == 12
+    assert result.shares == pytest.approx((result.nats / 4, result.nats * 3 / 4))
     assert result.nats == pytest.approx(values.mean(), rel=1e-5)
     assert result.standard_error == pytest.approx(
         math.sqrt(((values - values.mean()) ** 2).sum() / 12 / 13), rel=1e-5
@@ -64,7 +67,7 @@ def test_next_batch_is_dispatched_before_a_result_is_waited_for(
 
         def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
             events.append(("wait", self.number))
-            return np.zeros(5)
+            return np.zeros((5, 1))
 
     def nats_fn(params: object, images: object) -> Result:
         events.append(("dispatch", len(events)))
@@ -119,13 +122,13 @@ def test_loss_is_the_log_probability(architecture: str) -> None:
     """Against a product of conditionals taken from the logits, for any batch."""
     model_config = ModelConfig(architecture, layers=1, features=2, first_kernel=3, head_features=3)
     model = PixelRNN(model_config, (2, 3, 2), 3)
-    params = evaluate.init_parameters(model, jax.random.key(0))
+    params = joint.init_parameters(model, jax.random.key(0))
     images = np.random.default_rng(0).integers(3, size=(4, 2, 3, 2), dtype=np.uint8)
     logits = np.asarray(model.apply({"params": params}, jnp.asarray(images, float) - 1), np.float64)
     chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     chosen = np.take_along_axis(chances, images[..., None].astype(int), -1)
-    nats = evaluate.nats_per_image(model)(params, jnp.asarray(images))
-    np.testing.assert_allclose(nats, -np.log(chosen).sum(axis=(1, 2, 3, 4)), rtol=1e-5)
+    nats = joint.nats_by_scale(model)(params, Batch(images))
+    np.testing.assert_allclose(nats[:, 0], -np.log(chosen).sum(axis=(1, 2, 3, 4)), rtol=1e-5)
 
 
 @pytest.fixture

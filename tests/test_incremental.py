@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_masks import ARCHITECTURES, random_parameters
+from test_masks import ARCHITECTURES, random_like
 
-from pixel_rnn_jax import evaluate, likelihoods, sample
+from pixel_rnn_jax import joint, models, sample
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.joint import Batch
 
 
 def model_and_parameters(architecture, image_shape, levels, *, seed=0, **options):
@@ -18,26 +18,31 @@ def model_and_parameters(architecture, image_shape, levels, *, seed=0, **options
         architecture,
         **{"layers": 2, "features": 5, "head_features": 6, "first_kernel": 5} | options,
     )
-    model = PixelRNN(config, image_shape, levels)
-    return model, random_parameters(model, image_shape, seed)
+    model = models.create(config, image_shape, levels)
+    shapes = jax.eval_shape(lambda: joint.init_parameters(model, jax.random.key(0)))
+    return model, random_like(shapes, seed)
 
 
-def whole_map(model, params, images):
-    logits = jax.jit(lambda params, x: evaluate.logits(model, params, x))(params, images)
-    return np.asarray(likelihoods.log_prob(logits, jnp.asarray(images)))
+def whole_map(model, params, images, labels=None):
+    terms = jax.jit(lambda params, batch: joint.log_prob(model, params, batch))
+    return np.asarray(terms(params, Batch(images, labels)))
 
 
 def check_log_probs(model, params, tolerance):
     """Teacher-forced on any images, and on those that it draws."""
-    images = np.random.default_rng(1).integers(model.levels, size=(3, *model.image_shape))
+    random = np.random.default_rng(1)
+    images = random.integers(model.levels, size=(3, *model.image_shape))
+    labels = random.integers(model.config.classes, size=3) if model.config.classes else None
     nothing = np.zeros(images.shape, bool)
     key = jax.random.key(0)
-    same, forced = sample.in_lanes(model, params, key, images, ~nothing)
+    same, forced = sample.in_lanes(model, params, key, images, ~nothing, labels=labels)
     np.testing.assert_array_equal(same, images)
-    np.testing.assert_allclose(forced, whole_map(model, params, images), atol=tolerance, rtol=0)
-    drawn, log_probs = sample.in_lanes(model, params, key, images, nothing)
+    expected = whole_map(model, params, images, labels)
+    np.testing.assert_allclose(forced, expected, atol=tolerance, rtol=0)
+    drawn, log_probs = sample.in_lanes(model, params, key, images, nothing, labels=labels)
     assert (drawn != images).any()
-    np.testing.assert_allclose(log_probs, whole_map(model, params, drawn), atol=tolerance, rtol=0)
+    expected = whole_map(model, params, drawn, labels)
+    np.testing.assert_allclose(log_probs, expected, atol=tolerance, rtol=0)
 
 
 SHAPES = [(4, 7), (6, 3), (1, 4), (5, 1)]
@@ -65,41 +70,30 @@ def test_float32(architecture, channels, levels):
         check_log_probs(*model_and_parameters(architecture, (6, 5, channels), levels), 1e-4)
 
 
+CONDITIONS = [
+    dict(scales=(2, 4, 8)),
+    dict(scales=(4, 8), output="logistic", mixtures=3),
+    dict(classes=3),
+    dict(scales=(2, 8), classes=3, scale_architectures=("pixel_cnn", "row_lstm")),
+]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("options", CONDITIONS)
+@pytest.mark.parametrize(
+    ("channels", "levels"), [(3, 4), pytest.param(1, 2, marks=pytest.mark.slow)]
+)
+def test_scales_and_classes(x64, architecture, options, channels, levels):
+    """Heights of 8 and widths of 12, in float64."""
+    arguments = architecture, (8, 12, channels), levels
+    check_log_probs(*model_and_parameters(*arguments, dtype="float64", **options), 1e-9)
+
+
 @pytest.mark.parametrize("kernel", [5, pytest.param(7, marks=pytest.mark.slow)])
 def test_wider_kernels(x64, kernel):
     for architecture in ("pixel_cnn", "row_lstm"):
         options = dict(kernel=kernel, first_kernel=7, dtype="float64")
         check_log_probs(*model_and_parameters(architecture, (7, 6, 2), 3, **options), 1e-9)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_context(x64, architecture):
-    model, params = model_and_parameters(architecture, (4, 5, 2), 3, dtype="float64")
-    width = 5 if architecture == "pixel_cnn" else 20
-    random = np.random.default_rng(0)
-    inputs = jnp.asarray(random.uniform(-1, 1, (2, *model.image_shape)))
-    context = tuple(jnp.asarray(random.normal(size=(2, 4, 5, width))) for _ in range(2))
-    expected = model.apply({"params": params}, inputs, context)
-    assert not np.allclose(expected, model.apply({"params": params}, inputs))
-
-    @jax.jit
-    def incremental(params, inputs, context):
-        def call(method, *args):
-            return model.apply({"params": params}, *args, method=method)
-
-        state, rows = call("init_state", 2), []
-        for row in range(4):
-            here = tuple(bias[:, row] for bias in context)
-            for column in range(5):
-                # With all channels at once, which only the last one's logits may be asked for.
-                pixel = inputs[:, row, column]
-                logits, state = call("step", state, pixel, column, here)
-                state = call("end_pixel", state, pixel, column)
-                rows.append(logits)
-            state = call("end_row", state, here)
-        return jnp.stack(rows, axis=1).reshape(2, 4, 5, 2, 3)
-
-    np.testing.assert_allclose(incremental(params, inputs, context), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -110,11 +104,33 @@ def test_sampling_gives_the_images_of_one_full_pass_a_value(x64, architecture, c
     drawn, _ = sample.in_lanes(
         model, params, key, np.zeros((6, 4, 5, channels), int), np.zeros((6, 4, 5, channels), bool)
     )
-    logits = jax.jit(lambda params, x: evaluate.logits(model, params, x))
-    uniforms = sample.value_uniforms(key, jnp.arange(6), model.image_shape)
+    logits = jax.jit(lambda params, x: joint.outputs(model, params, Batch(x))[0])
+    uniforms = sample.value_uniforms(key, jnp.arange(6), 0, model.image_shape)
     images = np.zeros((6, *model.image_shape), int)
     for value in itertools.product(*map(range, model.image_shape)):
         here = (slice(None), *value)
-        images[here] = likelihoods.draw(logits(params, images)[here], uniforms[here])
+        images[here] = model.likelihood.draw(logits(params, images)[here], uniforms[here], 1.0)
     np.testing.assert_array_equal(drawn, images)
     assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sampling_of_scales_gives_the_images_of_one_full_pass_a_value(x64, architecture):
+    shape = (4, 6, 2)
+    model, params = model_and_parameters(
+        architecture, shape, 3, dtype="float64", scales=(2, 4), classes=2
+    )
+    key, labels = jax.random.key(3), np.array([0, 1, 1, 0, 1])
+    nothing = np.zeros((5, *shape), bool)
+    drawn, _ = sample.in_lanes(model, params, key, nothing.astype(int), nothing, labels=labels)
+    outputs = jax.jit(lambda params, batch: joint.outputs(model, params, batch))
+    images = np.zeros((5, *shape), int)
+    for number, scale in enumerate(models.scales(model)):
+        uniforms = sample.value_uniforms(key, jnp.arange(5), number, scale.network.image_shape)
+        own = scale.subsample(images)  # A view: what is drawn lands in the whole image.
+        for r, c, channel in np.ndindex(scale.network.image_shape):
+            if not scale.given[r, c]:
+                here = (slice(None), r, c, channel)
+                found = outputs(params, Batch(images, labels))[number][here]
+                own[here] = model.likelihood.draw(found, uniforms[here], 1.0)
+    np.testing.assert_array_equal(drawn, images)

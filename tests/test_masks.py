@@ -19,7 +19,12 @@ def random_parameters(model, image_shape, seed):
 
     Biases are mostly positive, so that few ReLUs are dead.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image_shape)))["params"]
+    inputs = jax.random.key(0), jnp.zeros((1, *image_shape))
+    return random_like(jax.eval_shape(model.init, *inputs)["params"], seed)
+
+
+def random_like(shapes, seed):
+    """Draws parameters of given shapes."""
     random = np.random.default_rng(seed)
 
     def draw(leaf):

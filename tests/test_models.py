@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pixel_rnn_jax import evaluate, likelihoods
+from pixel_rnn_jax import joint, likelihoods
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.models import PixelRNN
 
 ARCHITECTURES = ["pixel_cnn", "row_lstm", "diagonal_bilstm"]
 IMAGE_SHAPE, LEVELS = (5, 6, 3), 4
@@ -21,9 +22,9 @@ def model_of(architecture, **options):
 
 def loss_and_gradient(model, batch=4):
     images = np.random.default_rng(0).integers(LEVELS, size=(batch, *IMAGE_SHAPE))
-    params = evaluate.init_parameters(model_of(model.config.architecture), jax.random.key(1))
-    nats = evaluate.nats_per_image(model)
-    return jax.jit(jax.value_and_grad(lambda p: nats(p, jnp.asarray(images)).mean()))(params)
+    params = joint.init_parameters(model_of(model.config.architecture), jax.random.key(1))
+    nats = joint.nats_by_scale(model)
+    return jax.jit(jax.value_and_grad(lambda p: nats(p, Batch(images)).mean()))(params)
 
 
 def assert_close(one, other, tolerance):
@@ -39,10 +40,10 @@ def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass
 
     def kept(model):
         """The number of values that the forward pass leaves to the backward pass."""
-        nats = evaluate.nats_per_image(model)
+        nats = joint.nats_by_scale(model)
         images = jnp.zeros((4, *IMAGE_SHAPE), jnp.uint8)
-        params = evaluate.init_parameters(model, jax.random.key(0))
-        pull = jax.eval_shape(lambda p: jax.vjp(lambda p: nats(p, images), p)[1], params)
+        params = joint.init_parameters(model, jax.random.key(0))
+        pull = jax.eval_shape(lambda p: jax.vjp(lambda p: nats(p, Batch(images)), p)[1], params)
         return sum(leaf.size for leaf in jax.tree.leaves(pull))
 
     assert kept(remat) < 0.8 * kept(plain)
@@ -51,7 +52,7 @@ def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_is_close_with_parameters_and_loss_in_float32(architecture):
     model = model_of(architecture, dtype="bfloat16")
-    params = evaluate.init_parameters(model, jax.random.key(1))
+    params = joint.init_parameters(model, jax.random.key(1))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     nats, gradient = loss_and_gradient(model)
     expected, _ = loss_and_gradient(model_of(architecture))
@@ -72,41 +73,18 @@ def test_packing_changes_no_value(pack):
 @pytest.mark.parametrize("skip", [True, False])
 def test_every_parameter_has_a_gradient(architecture, residual, skip):
     model = model_of(architecture, residual=residual, skip=skip)
-    params = evaluate.init_parameters(model, jax.random.key(1))
+    params = joint.init_parameters(model, jax.random.key(1))
     images = np.random.default_rng(0).integers(LEVELS, size=(4, *IMAGE_SHAPE))
-    nats = evaluate.nats_per_image(model)
-    gradient = jax.jit(jax.grad(lambda p: nats(p, jnp.asarray(images)).mean()))(params)
+    nats = joint.nats_by_scale(model)
+    gradient = jax.jit(jax.grad(lambda p: nats(p, Batch(images)).mean()))(params)
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         assert jnp.any(leaf != 0), jax.tree_util.keystr(path)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_context_is_a_bias_of_the_body_layers(architecture):
-    model = model_of(architecture)
-    width = 5 if architecture == "pixel_cnn" else 20
-    inputs = jax.random.uniform(jax.random.key(0), (2, *IMAGE_SHAPE), minval=-1)
-    zero = (jnp.zeros((2, *IMAGE_SHAPE[:2], width)),) * 2
-    # Of the last pixel alone: it reaches that pixel and, in generation order, none before it.
-    last = tuple(bias.at[:, -1, -1].set(1.0) for bias in zero)
-    apply = jax.jit(lambda params, context: model.apply({"params": params}, inputs, context))
-    changed = np.zeros(IMAGE_SHAPE[:2], bool)
-    for seed in range(4):
-        params = evaluate.init_parameters(model, jax.random.key(seed))
-        unbiased = apply(params, zero)
-        np.testing.assert_allclose(unbiased, apply(params, None), rtol=1e-4, atol=1e-6)
-        changed |= np.abs(apply(params, last) - unbiased).max(axis=(0, 3, 4)) > 1e-5
-    assert changed[-1, -1] and changed.sum() == 1
 
 
 @pytest.mark.parametrize("field", ["features", "head_features"])
 def test_fewer_features_than_channels_are_refused(field):
     with pytest.raises(UserError, match=f"model.{field} is 2, but images of 3 channels"):
         model_of("row_lstm", **{field: 2})
-
-
-def test_scale_spans_minus_one_to_one():
-    images = jnp.arange(5, dtype=jnp.uint8)
-    np.testing.assert_allclose(likelihoods.scale(images, 5), [-1, -0.5, 0, 0.5, 1])
 
 
 def test_bits_per_dim_of_the_uniform_distribution():

@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from pixel_rnn_jax import evaluate, parallel
+from pixel_rnn_jax import joint, parallel
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.models import PixelRNN
 
 IMAGE_SHAPE, LEVELS, BATCH = (4, 5, 2), 3, 8
 
@@ -24,15 +25,15 @@ def model_of(architecture, **options):
 def train(model, optimizer, devices, steps):
     """Returns the losses and the last state of a few steps on random images."""
     mesh = parallel.make_mesh(devices)
-    step_fn = parallel.make_train_step(evaluate.nats_per_image(model), optimizer, 0.9, mesh)
-    params = evaluate.init_parameters(model, jax.random.key(0))
+    step_fn = parallel.make_train_step(joint.nats_by_scale(model), optimizer, 0.9, mesh)
+    params = joint.init_parameters(model, jax.random.key(0))
     state = parallel.initial_state(params, optimizer, 0.9)
     state = jax.device_put(state, parallel.everywhere(mesh))
     losses = []
     for step in range(steps):
         images = np.random.default_rng(step).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
         images = images.astype(np.uint8)
-        state, metrics = step_fn(state, parallel.shard_batch(mesh, images))
+        state, metrics = step_fn(state, parallel.shard_batch(mesh, Batch(images)))
         losses.append(float(metrics["nats"]))
     return np.array(losses), jax.device_get(state)
 
@@ -63,7 +64,7 @@ def test_losses_of_50_steps_are_the_same_on_any_number_of_devices(architecture):
 
 def test_average_is_of_the_parameters_after_each_step():
     model, optimizer = model_of("pixel_cnn"), optax.sgd(0.01)
-    start = evaluate.init_parameters(model, jax.random.key(0))
+    start = joint.init_parameters(model, jax.random.key(0))
     (_, one), (_, two) = (train(model, optimizer, 1, steps) for steps in (1, 2))
 
     def check(first, after_one, after_two, average):

@@ -10,16 +10,26 @@ from test_incremental import model_and_parameters
 from test_masks import ARCHITECTURES
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import evaluate, likelihoods, sample
+from pixel_rnn_jax import joint, models, sample
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.likelihoods import Softmax
 
 KEY = jax.random.key(7)
 
 
-def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0):
+def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0, **options):
     """A model with random parameters and no extreme probability: logits up to about `size`."""
-    module, params = model_and_parameters(architecture, image_shape, levels, seed=seed)
-    largest = np.abs(evaluate.logits(module, params, all_images(image_shape, levels))).max()
-    params["logits"] = jax.tree.map(lambda leaf: leaf * size / largest, params["logits"])
+    module, params = model_and_parameters(architecture, image_shape, levels, seed=seed, **options)
+    images = all_images(image_shape, levels)
+    labels = np.zeros(len(images), int) if module.config.classes else None
+    for scale, outputs in zip(
+        models.scales(module),
+        joint.outputs(module, params, Batch(images, labels)),
+        strict=True,
+    ):
+        last = scale.select(params)
+        factor = size / np.abs(outputs).max()
+        last["logits"] = jax.tree.map(lambda leaf, factor=factor: leaf * factor, last["logits"])
     return prnn.ImageModel(module, params)
 
 
@@ -132,8 +142,8 @@ def test_impossible_arguments_are_refused(arguments, message):
 def test_draw_inverts_the_cumulative_distribution():
     logits = jnp.log(jnp.array([[0.2, 0.5, 0.3]]))
     uniform = jnp.array([0.0, 0.19, 0.21, 0.69, 0.71, 0.999])
-    drawn = likelihoods.draw(jnp.broadcast_to(logits, (6, 3)), uniform)
+    drawn = Softmax(3).draw(jnp.broadcast_to(logits, (6, 3)), uniform, jnp.ones(()))
     np.testing.assert_array_equal(drawn, [0, 0, 1, 1, 2, 2])
     np.testing.assert_array_equal(
-        likelihoods.draw(jnp.full((2, 1), np.log(3)), jnp.array([0.24, 0.26])), [0, 1]
+        Softmax(2).draw(jnp.full((2, 1), np.log(3)), jnp.array([0.24, 0.26]), jnp.ones(())), [0, 1]
     )

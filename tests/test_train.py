@@ -11,17 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from flax import traverse_util
 
-from pixel_rnn_jax import data, evaluate, optimizers, parallel, pictures
+from pixel_rnn_jax import data, evaluate, joint, optimizers, parallel, pictures
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
 from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.joint import Batch
 from pixel_rnn_jax.metrics import read_records
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 from pixel_rnn_jax.train import TrainResult, train
@@ -62,7 +62,7 @@ def compile_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module, name in (
             (optimizers, "build"),
-            (evaluate, "nats_per_image"),
+            (joint, "nats_by_scale"),
             (parallel, "make_train_step"),
             (parallel, "map_batch"),
         ):
@@ -99,7 +99,7 @@ def _at_batch(monkeypatch: pytest.MonkeyPatch, step: int, do: Callable[[], None]
     """Lets `do` be called when training asks for the batch of `step`."""
     train_batches = data.train_batches
 
-    def batches(*args: Any, start_step: int, **kwargs: Any) -> Iterator[np.ndarray]:
+    def batches(*args: Any, start_step: int, **kwargs: Any) -> Iterator[Batch]:
         stream = train_batches(*args, start_step=start_step, **kwargs)
         for number, batch in enumerate(stream, start=start_step + 1):
             if number == step:
@@ -136,9 +136,9 @@ def test_losses_that_are_recorded(config: Config, straight: tuple[Path, TrainRes
     # The best checkpoint's average, in training as in the command.
     assert evaluate.evaluate(workdir).nats == pytest.approx(result.test.nats, rel=1e-6)
     stored = traverse_util.unflatten_dict(_state(workdir, result.step), sep="/")
-    loss_fn = evaluate.nats_per_image(PixelRNN(config.model, (3, 4, 1), 3))
+    loss_fn = joint.nats_by_scale(PixelRNN(config.model, (3, 4, 1), 3))
     source = data.open_source(config.data, "validation")
-    nats = loss_fn(stored["average"], jnp.asarray(source.__getitems__(range(11))))
+    nats = loss_fn(stored["average"], Batch(source.__getitems__(range(11))))
     recorded = records[result.step]["validation/nats"]
     assert recorded == pytest.approx(float(nats.mean()), rel=1e-6)
     assert evaluate.evaluate(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)

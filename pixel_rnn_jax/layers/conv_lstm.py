@@ -21,6 +21,7 @@ class ConvLSTM(nn.Module):
         kernel_size: of the input-to-state convolution (mask B, each gate split in groups on its
             own).
         taps: of the state-to-state convolution along the line.
+        condition: features of what the layer is conditioned on; 0 for nothing.
         dtype: of the computation.
         param_dtype: of the parameters.
     """
@@ -29,6 +30,7 @@ class ConvLSTM(nn.Module):
     channels: int
     kernel_size: tuple[int, int]
     taps: Sequence[int]
+    condition: int = 0
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -49,27 +51,35 @@ class ConvLSTM(nn.Module):
         self.state_to_state = self.param(
             "state_to_state", scale, (len(self.taps), h, 4 * h), self.param_dtype
         )
+        if self.condition:
+            self.condition_to_state = nn.Dense(
+                4 * h, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype
+            )
         self.h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
         self.c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
 
     def __call__(
-        self, x: Array, context: Array | None = None, *, restart: np.ndarray | None = None
+        self, x: Array, condition: Array | None = None, *, restart: np.ndarray | None = None
     ) -> Array:
         """Runs over a map in scan order.
 
         Args:
             x: `[T, P, L, 2h]`, the input.
-            context: a bias of the gates, `[T, P, L, 4h]` or of axes of size 1, or None.
+            condition: `[T, P, L, condition]`, or None.
             restart: see `kernels.conv_lstm`.
 
         Returns:
             `[T, P, L, h]`.
         """
         gates = self.input_to_state(x)
-        if context is not None:
-            gates = gates + context
+        if condition is not None:
+            gates = gates + self.context(condition)
         kernel, h0, c0 = self.recurrence()
         return kernels.conv_lstm(gates, kernel, h0, c0, taps=self.taps, restart=restart)
+
+    def context(self, condition: Array) -> Array:
+        """Maps what the layer is conditioned on to a bias of the gates, `[..., 4h]`; unmasked."""
+        return self.condition_to_state(condition)
 
     def recurrence(self) -> tuple[Array, Array, Array]:
         """Returns the state-to-state kernel `[taps, h, 4h]`, h0 `[h]` and c0 `[h]`."""

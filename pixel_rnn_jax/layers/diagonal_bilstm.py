@@ -7,7 +7,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
-from pixel_rnn_jax.layers.state import State, at_column, put_column
+from pixel_rnn_jax.layers.state import Context, State, at_column, put_column
 
 
 class DiagonalBiLSTM(nn.Module):
@@ -23,6 +23,7 @@ class DiagonalBiLSTM(nn.Module):
         channels: C.
         pack: the most images that a lane of the scan holds side by side (see `kernels.skew`); the
             largest divisor of the batch up to it is taken. More of them is less work in more steps.
+        condition: features of what the layer is conditioned on; 0 for nothing.
         dtype: of the computation.
         param_dtype: of the parameters.
     """
@@ -30,6 +31,7 @@ class DiagonalBiLSTM(nn.Module):
     features: int
     channels: int
     pack: int = 1
+    condition: int = 0
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -42,6 +44,7 @@ class DiagonalBiLSTM(nn.Module):
                 self.channels,
                 kernel_size=(1, 1),
                 taps=(0, -1),  # The pixel on the left; the pixel above.
+                condition=self.condition,
                 dtype=self.dtype,
                 param_dtype=self.param_dtype,
             )
@@ -49,22 +52,26 @@ class DiagonalBiLSTM(nn.Module):
         self.left = direction()
         self.right = direction()
 
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context` is a bias of the gates, 4h wide."""
-        left = self._direction(self.left, x, context)
-        flipped = None if context is None else context[:, :, ::-1]
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` and `[B, H, W, condition]` or None to `[B, H, W, h]`."""
+        left = self._direction(self.left, x, condition)
+        flipped = None if condition is None else condition[:, :, ::-1]
         right = self._direction(self.right, x[:, :, ::-1], flipped)[:, :, ::-1]
         return left + shift_down(right)
 
-    def _direction(self, lstm: ConvLSTM, x: Array, context: Array | None) -> Array:
+    def _direction(self, lstm: ConvLSTM, x: Array, condition: Array | None) -> Array:
         batch, height, width = x.shape[:3]
         pack = max(size for size in range(1, min(self.pack, batch) + 1) if batch % size == 0)
         h = lstm(
             kernels.skew(x, pack=pack),
-            None if context is None else kernels.skew(context, pack=pack),
+            None if condition is None else kernels.skew(condition, pack=pack),
             restart=kernels.restarts(height, width, pack=pack),
         )
         return kernels.unskew(h, width=width, pack=pack)
+
+    def context(self, condition: Array) -> Context:
+        """Maps the condition of a row, `[B, W, condition]`, to a bias of either direction."""
+        return {"left": self.left.context(condition), "right": self.right.context(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state of `layers/state.py` before the first row.
@@ -85,7 +92,7 @@ class DiagonalBiLSTM(nn.Module):
         return {"h": jnp.broadcast_to(h0, shape), "c": jnp.broadcast_to(c0, shape)}
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
         """Maps one pixel, `[B, 2h]` to `[B, h]`."""
         (own, _), _, _ = self.left.recurrence()
@@ -93,7 +100,7 @@ class DiagonalBiLSTM(nn.Module):
         gates, _ = self.left.input_to_state.step({}, x, column)
         gates = gates + state["h"] @ own + at_column(state["above"], column)
         if context is not None:
-            gates = gates + at_column(context, column)
+            gates = gates + at_column(context["left"], column)
         h, c = kernels.cell(gates, state["c"])
         return h + at_column(state["right"], column), state | {
             "h": h,
@@ -102,16 +109,17 @@ class DiagonalBiLSTM(nn.Module):
             "x": put_column(state["x"], x.astype(self.dtype), column),
         }
 
-    def end_row(self, state: State, context: Array | None = None) -> State:
+    def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row: runs the right direction over this one."""
         (_, above), _, _ = self.left.recurrence()
+        bias = None if context is None else context["right"]
         return state | {
             "above": state["row"] @ above,
-            "right": self._right_row(state["x"], state["right"], context),
+            "right": self._right_row(state["x"], state["right"], bias),
             **self._row_start(len(state["h"])),
         }
 
-    def _right_row(self, x: Array, above: Array, context: Array | None) -> Array:
+    def _right_row(self, x: Array, above: Array, bias: Array | None) -> Array:
         """Returns the right direction's h of a row, `[B, W, h]`, given that of the row above."""
 
         def in_scan_order(row: Array) -> Array:  # [B, W, F] to [T = W, P = 1, L = B, F]
@@ -119,8 +127,8 @@ class DiagonalBiLSTM(nn.Module):
 
         (own_kernel, above_kernel), h0, c0 = self.right.recurrence()
         gates = self.right.input_to_state(in_scan_order(x)) + in_scan_order(above @ above_kernel)
-        if context is not None:
-            gates = gates + in_scan_order(context)
+        if bias is not None:
+            gates = gates + in_scan_order(bias)
         h = kernels.conv_lstm(gates, own_kernel[None], h0, c0, taps=(0,))
         return h[:, 0].transpose(1, 0, 2)[:, ::-1]
 

@@ -6,7 +6,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.layers.state import State, at_column
+from pixel_rnn_jax.layers.state import Context, State, at_column
 
 
 class PixelCNNLayer(nn.Module):
@@ -18,6 +18,7 @@ class PixelCNNLayer(nn.Module):
         features: h.
         channels: C.
         kernel: k, odd.
+        condition: features of what the layer is conditioned on; 0 for nothing.
         dtype: of the computation.
         param_dtype: of the parameters.
     """
@@ -25,6 +26,7 @@ class PixelCNNLayer(nn.Module):
     features: int
     channels: int
     kernel: int = 3
+    condition: int = 0
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -43,24 +45,35 @@ class PixelCNNLayer(nn.Module):
 
         self.reduce = conv(2 * self.features, 1)
         self.convolve = conv(self.features, self.kernel)
+        if self.condition:
+            self.condition_to_map = nn.Dense(
+                self.features, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype
+            )
 
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context`, h wide, is added to the k x k map."""
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` and `[B, H, W, condition]` or None to `[B, H, W, h]`.
+
+        What is conditioned on is added to the k x k map.
+        """
         x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
-        return nn.relu(x if context is None else x + context)
+        return nn.relu(x if condition is None else x + self.condition_to_map(condition))
+
+    def context(self, condition: Array) -> Context:
+        """Maps the condition of a row, `[B, W, condition]`, to a bias of its k x k map."""
+        return {"map": self.condition_to_map(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state of `layers/state.py` before the first row, that of the k x k map."""
         return self.convolve.init_state(batch, width)
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
         """Maps one pixel, `[B, 2h]` to `[B, h]`."""
         x, _ = self.reduce.step({}, nn.relu(x), column)
         x, state = self.convolve.step(state, nn.relu(x), column)
-        return nn.relu(x if context is None else x + at_column(context, column)), state
+        return nn.relu(x if context is None else x + at_column(context["map"], column)), state
 
-    def end_row(self, state: State, context: Array | None = None) -> State:
+    def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row."""
         return self.convolve.end_row(state)

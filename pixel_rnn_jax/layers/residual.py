@@ -6,7 +6,7 @@ from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.layers.state import State
+from pixel_rnn_jax.layers.state import Context, State
 
 
 class Residual(nn.Module):
@@ -16,7 +16,7 @@ class Residual(nn.Module):
     a second block of the same matmul, to the 2h of the skip connection.
 
     Attributes:
-        layer: maps `[B, H, W, 2h]` and a context to `[B, H, W, h]`.
+        layer: maps `[B, H, W, 2h]` and a condition to `[B, H, W, h]`.
         channels: C.
         residual: whether the input is added to the output.
         skip: whether there is a skip connection to the head.
@@ -43,23 +43,27 @@ class Residual(nn.Module):
             param_dtype=self.param_dtype,
         )
 
-    def __call__(self, x: Array, context: Array | None = None) -> tuple[Array, Array | None]:
+    def __call__(self, x: Array, condition: Array | None = None) -> tuple[Array, Array | None]:
         """Returns the stream after the layer and what skips to the head, both `[B, H, W, 2h]`."""
-        return self._connect(x, self.expand(self.layer(x, context)))
+        return self._connect(x, self.expand(self.layer(x, condition)))
+
+    def context(self, condition: Array) -> Context:
+        """Maps the condition of a row, `[B, W, condition]`, to the layer's context."""
+        return self.layer.context(condition)
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the layer's state before the first row."""
         return self.layer.init_state(batch, width)
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[tuple[Array, Array | None], State]:
         """Returns what `__call__` does of one pixel, both `[B, 2h]`."""
         out, state = self.layer.step(state, x, column, context)
         out, _ = self.expand.step({}, out, column)
         return self._connect(x, out), state
 
-    def end_row(self, state: State, context: Array | None = None) -> State:
+    def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row."""
         return self.layer.end_row(state, context)
 

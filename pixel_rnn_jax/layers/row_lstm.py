@@ -7,7 +7,7 @@ from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
-from pixel_rnn_jax.layers.state import State, at_column, put_column
+from pixel_rnn_jax.layers.state import Context, State, at_column, put_column
 
 
 class RowLSTM(nn.Module):
@@ -17,6 +17,7 @@ class RowLSTM(nn.Module):
         features: h.
         channels: C.
         kernel: k, the width of both convolutions, odd and at least 3.
+        condition: features of what the layer is conditioned on; 0 for nothing.
         dtype: of the computation.
         param_dtype: of the parameters.
     """
@@ -24,6 +25,7 @@ class RowLSTM(nn.Module):
     features: int
     channels: int
     kernel: int = 3
+    condition: int = 0
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -35,14 +37,19 @@ class RowLSTM(nn.Module):
             self.channels,
             kernel_size=(1, self.kernel),
             taps=tuple(range(-reach, reach + 1)),
+            condition=self.condition,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
 
-    def __call__(self, x: Array, context: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; `context` is a bias of the gates, 4h wide."""
-        rows_first = None if context is None else context.transpose(1, 2, 0, 3)
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` and `[B, H, W, condition]` or None to `[B, H, W, h]`."""
+        rows_first = None if condition is None else condition.transpose(1, 2, 0, 3)
         return self.lstm(x.transpose(1, 2, 0, 3), rows_first).transpose(2, 0, 1, 3)
+
+    def context(self, condition: Array) -> Context:
+        """Maps the condition of a row, `[B, W, condition]`, to a bias of its gates."""
+        return {"gates": self.lstm.context(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state of `layers/state.py` before the first row.
@@ -56,13 +63,13 @@ class RowLSTM(nn.Module):
         return state | {"above": self._state_to_state(h)}
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Array | None = None
+        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
         """Maps one pixel, `[B, 2h]` to `[B, h]`."""
         gates, inputs = self.lstm.input_to_state.step(state["input"], x, column)
         gates = gates + at_column(state["above"], column)
         if context is not None:
-            gates = gates + at_column(context, column)
+            gates = gates + at_column(context["gates"], column)
         h, c = kernels.cell(gates, at_column(state["c"], column))
         return h, state | {
             "input": inputs,
@@ -70,7 +77,7 @@ class RowLSTM(nn.Module):
             "c": put_column(state["c"], c, column),
         }
 
-    def end_row(self, state: State, context: Array | None = None) -> State:
+    def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row."""
         return state | {"above": self._state_to_state(state["h"])}
 

@@ -4,7 +4,8 @@ Every layer has two faces over one set of parameters. `__call__` maps a whole im
 generation, in raster order,
 
     state = layer.init_state(batch, width)
-    out, state = layer.step(state, x, column, context)    for each column of a row
+    context = layer.context(condition)                    before each row
+    out, state = layer.step(state, x, column, context)    for each column of it
     state = layer.end_row(state, context)                 behind its last column
 
 map one pixel `[B, F]` at a time to the same values. The state holds what a pixel sees of earlier
@@ -12,7 +13,8 @@ ones, every array with the batch as its first axis. What complete rows add to th
 computed at the end of a row, for all its columns in one matmul; a step adds what its own row gives.
 So an image costs no more than a few whole maps, however many pixels it has. A step may be repeated
 with other values of the same pixel: the state that goes on is that of the last time. `context` is
-that of the whole row, `[B, W, F]`.
+what the row's part of the condition, `[B, W, F]`, adds to the layer's sums, computed for all
+columns at once; None without a condition.
 """
 
 from typing import Any
@@ -21,6 +23,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 State = dict[str, Any]
+Context = dict[str, Array]
 
 
 def at_column(row: Array, column: ArrayLike) -> Array:

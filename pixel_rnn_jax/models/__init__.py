@@ -1,5 +1,21 @@
-"""Whole models: masked convolution, body layers, head."""
+"""Whole models: masked convolution, body layers, head; and chains of them."""
 
+from pixel_rnn_jax.models.multi_scale import (
+    Model,
+    MultiScalePixelRNN,
+    Scale,
+    create,
+    generation_order,
+    scales,
+)
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 
-__all__ = ["PixelRNN"]
+__all__ = [
+    "Model",
+    "MultiScalePixelRNN",
+    "PixelRNN",
+    "Scale",
+    "create",
+    "generation_order",
+    "scales",
+]

@@ -1,5 +1,6 @@
 """PixelCNN, Row LSTM and Diagonal BiLSTM: one model, its body layer chosen by name (table 1)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -8,13 +9,19 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from pixel_rnn_jax import likelihoods
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.layers import DiagonalBiLSTM, MaskedConv, PixelCNNLayer, Residual, RowLSTM
-from pixel_rnn_jax.layers.state import State
-from pixel_rnn_jax.likelihoods import logits_per_value
-
-Context = tuple[Array | None, ...] | None
+from pixel_rnn_jax.layers import (
+    DiagonalBiLSTM,
+    MaskedConv,
+    PixelCNNLayer,
+    Residual,
+    RowLSTM,
+    Upsampler,
+)
+from pixel_rnn_jax.layers.state import Context, State
+from pixel_rnn_jax.likelihoods import Likelihood
 
 CPU_PACK = 4
 """Images per lane of a Diagonal BiLSTM on a CPU: see benchmarks/."""
@@ -24,18 +31,25 @@ class PixelRNN(nn.Module):
     """The distribution of each value of an image given all that come before it.
 
     A k x k convolution with mask A, body layers over a stream of 2h features, and a head: (ReLU,
-    1x1 with mask B) twice, ReLU, 1x1 with mask B to the logits. The linear map of the softmax
-    layer has a ReLU before it, since two linear maps in a row would be one.
+    1x1 with mask B) twice, ReLU, 1x1 with mask B to the outputs. The linear map of the last layer
+    has a ReLU before it, since two linear maps in a row would be one.
+
+    All of it may be conditioned on a smaller image (section 3.6), on a class, or on both: every
+    body layer adds an unmasked 1x1 map of the condition to its input-to-state map. The condition
+    is the upsampled small image and, in every pixel, the class as a one-hot vector.
 
     Attributes:
         config: the architecture.
         image_shape: (H, W, C).
         levels: K.
+        ratio: how many times as high and wide as the small image the images are; 0 if there is
+            none.
     """
 
     config: ModelConfig
     image_shape: tuple[int, int, int]
     levels: int
+    ratio: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,6 +64,11 @@ class PixelRNN(nn.Module):
                     f"{channels}: one feature group for each channel"
                 )
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """What the outputs mean."""
+        return likelihoods.of(self.config, self.levels)
+
     def setup(self) -> None:
         """Declares the parameters (Linen calls it)."""
         config, channels = self.config, self.image_shape[-1]
@@ -59,16 +78,19 @@ class PixelRNN(nn.Module):
             "param_dtype": jnp.promote_types(dtype, jnp.float32),
         }
         h, width, side = config.features, config.head_features, config.first_kernel
+        condition = config.classes
+        if self.ratio:
+            self.upsample = Upsampler(h, self.ratio, **options)
+            condition += h
         self.first = MaskedConv(channels, 2 * h, channels, "A", kernel_size=(side, side), **options)
-        self.body = [self._layer(options) for _ in range(config.layers)]
+        self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
         residual = nn.remat(Residual) if config.remat else Residual
         self.residual = [
             residual(layer, channels, config.residual, config.skip, **options)
             for layer in self.body
         ]
         self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
-        values = channels * logits_per_value(self.levels)
-        self.logits = MaskedConv(width, values, channels, **options)
+        self.logits = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
 
     def _layer(self, options: dict[str, Any]) -> nn.Module:
         config, channels = self.config, self.image_shape[-1]
@@ -82,32 +104,52 @@ class PixelRNN(nn.Module):
                 return DiagonalBiLSTM(config.features, channels, pack, **options)
         raise AssertionError(config.architecture)
 
-    def __call__(self, inputs: Array, context: Context = None) -> Array:
-        """Computes the logits of every value at once.
+    def __call__(
+        self, inputs: Array, labels: Array | None = None, coarse: Array | None = None
+    ) -> Array:
+        """Computes the outputs of every value at once.
 
         Args:
-            inputs: `[B, H, W, C]` floats from `likelihoods.scale`.
-            context: for each body layer a bias of its gates (`[B, H, W, 4h]`, or h wide for
-                PixelCNN), or None.
+            inputs: `[B, H, W, C]` floats from `likelihood.inputs`.
+            labels: `[B]` integers, with `config.classes`.
+            coarse: `[B, H / ratio, W / ratio, C]`, the small image as `inputs`, with a `ratio`.
 
         Returns:
-            `[B, H, W, C, K]` logits; for K = 2 one logit of the value 1, `[B, H, W, C, 1]`.
+            `[B, H, W, C, N]` outputs, of which `likelihood` says what they mean.
         """
+        condition = self.condition(len(inputs), labels, coarse)
         x = self.first(inputs)
         skips = []
-        for i, layer in enumerate(self.residual):
-            x, skip = layer(x, None if context is None else context[i])
+        for layer in self.residual:
+            x, skip = layer(x, condition)
             skips.append(skip)
         x = _add(x, skips)
         for conv in (*self.head, self.logits):
             x = conv(nn.relu(x))
         return self._split_values(x)
 
+    def condition(
+        self, batch: int, labels: Array | None = None, coarse: Array | None = None
+    ) -> Array | None:
+        """Returns what every body layer is conditioned on, `[B, H, W, F]`, or None for nothing."""
+        parts = []
+        if self.ratio and coarse is not None:
+            parts.append(self.upsample(coarse))
+        if self.config.classes:
+            one_hot = jax.nn.one_hot(labels, self.config.classes, dtype=self.config.dtype)
+            shape = (batch, *self.image_shape[:2], self.config.classes)
+            parts.append(jnp.broadcast_to(one_hot[:, None, None], shape))
+        return jnp.concatenate(parts, axis=-1) if parts else None
+
+    def contexts(self, condition: Array | None) -> Sequence[Context | None]:
+        """Maps the condition of a row, `[B, W, F]`, to what each body layer's `step` takes."""
+        return [None if condition is None else layer.context(condition) for layer in self.residual]
+
     def init_state(self, batch: int) -> State:
         """Returns the state of the incremental form (see `layers/state.py`) before the first row.
 
         The image goes through `step` for each column of a row, then `end_row`, row by row. Within a
-        pixel, `step` gives the logits of channel 0, with that value those of channel 1, and so on:
+        pixel, `step` gives the outputs of channel 0, with that value those of channel 1, and so on:
         each is a step from the same state, and the last one's state goes on through `end_pixel`.
         """
         width = self.image_shape[1]
@@ -117,25 +159,28 @@ class PixelRNN(nn.Module):
         }
 
     def step(
-        self, state: State, pixel: Array, column: ArrayLike, context: Context = None
+        self,
+        state: State,
+        pixel: Array,
+        column: ArrayLike,
+        contexts: Sequence[Context | None],
     ) -> tuple[Array, State]:
-        """Computes the logits of one pixel.
+        """Computes the outputs of one pixel.
 
         Args:
             state: after all pixels before it.
-            pixel: `[B, C]` as `inputs` has it. Logits of a channel depend on earlier ones alone:
+            pixel: `[B, C]` as `inputs` has it. Outputs of a channel depend on earlier ones alone:
                 the others may hold anything finite.
             column: of the pixel.
-            context: as `__call__` takes it, of the pixel's row: `[B, W, 4h]`.
+            contexts: of the pixel's row.
 
         Returns:
-            `[B, C, K]` logits (K = 2: `[B, C, 1]`) and the state for `end_pixel`.
+            `[B, C, N]` outputs and the state for `end_pixel`.
         """
         x, first = self.first.step(state["first"], pixel, column)
         skips, body = [], []
         for i, layer in enumerate(self.residual):
-            bias = None if context is None else context[i]
-            (x, skip), after = layer.step(state["body"][i], x, column, bias)
+            (x, skip), after = layer.step(state["body"][i], x, column, contexts[i])
             skips.append(skip)
             body.append(after)
         x = _add(x, skips)
@@ -150,9 +195,8 @@ class PixelRNN(nn.Module):
         """
         return state | {"first": self.first.remember(state["first"], pixel, column)}
 
-    def end_row(self, state: State, context: Context = None) -> State:
-        """Moves on from the last column of a row to the next row; `context` as in `step`."""
-        contexts = [None] * len(self.residual) if context is None else context
+    def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
+        """Moves on from the last column of a row to the next row; `contexts` are the old row's."""
         body = [
             layer.end_row(*arguments)
             for layer, *arguments in zip(self.residual, state["body"], contexts, strict=True)
@@ -160,8 +204,7 @@ class PixelRNN(nn.Module):
         return {"first": self.first.end_row(state["first"]), "body": body}
 
     def _split_values(self, x: Array) -> Array:
-        values = logits_per_value(self.levels)
-        x = x.reshape(*x.shape[:-1], self.image_shape[-1], values)
+        x = x.reshape(*x.shape[:-1], self.image_shape[-1], self.likelihood.outputs)
         # The loss is never in less than float32.
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
