@@ -109,7 +109,7 @@ class _Logistics:
 
     The head's coordinate y runs from -1 to 1 over the K cells. Its means are offsets from M places
     spread over that range, so that components differ from the beginning. A width is at least a
-    twentieth of a cell, which is sharp enough for a certain value, and at most five times the range.
+    twentieth of a cell, which is sharp enough for a certain value, and at most five ranges.
 
     Attributes:
         levels: K.

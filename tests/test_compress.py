@@ -16,6 +16,8 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import block_coder, compress
+from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.likelihoods import Softmax
 
 ROOT = Path(__file__).resolve().parents[1]
 LANES = 4
@@ -113,7 +115,7 @@ def test_batches_of_any_size_give_one_stream(stream, model):
     images, data = stream
     file = io.BytesIO()
     batches = [images[:1], images[1:1], images[1:10], images[10:]]
-    compress.write(model.module, model.params, iter(batches), len(images), file)
+    compress.write(model.module, model.params, map(Batch, batches), len(images), file)
     assert file.getvalue() == data
     file.seek(0)
     sizes = [len(block) for block in compress.read(model.module, model.params, file)]
@@ -190,7 +192,7 @@ def test_what_cannot_be_read_is_refused_in_its_own_words(stream, model, monkeypa
         patch.setattr(block_coder, "_cpu", lambda: ("Other CPU", ""))
         refused(data, 'was written on "cpu .*, jax .*", but this is "cpu Other CPU #')
     # A machine that passes for the same one, but computes otherwise.
-    monkeypatch.setattr(block_coder.likelihoods, "scale", lambda x, levels: x / levels)
+    monkeypatch.setattr(Softmax, "inputs", lambda self, x: x / self.levels)
     block_coder._compiled.cache_clear()
     refused(data, "block 0 of 3 is intact, but this machine does not compute the model")
     block_coder._compiled.cache_clear()
@@ -205,7 +207,7 @@ def test_images_that_do_not_fit_are_refused(model):
         with pytest.raises(prnn.UserError, match=message):
             _compressed(model, images)
     with pytest.raises(prnn.UserError, match="there are 2 images to compress, but count is 3"):
-        compress.write(model.module, model.params, [_images(model, 2)], 3, io.BytesIO())
+        compress.write(model.module, model.params, [Batch(_images(model, 2))], 3, io.BytesIO())
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])

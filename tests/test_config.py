@@ -23,6 +23,12 @@ OTHER = cfg.Config(
         first_kernel=5,
         kernel=5,
         head_features=9,
+        output="logistic",
+        mixtures=3,
+        scales=(4, 8),
+        scale_architectures=("pixel_cnn", "row_lstm"),
+        exact=False,
+        classes=4,
         residual=False,
         skip=False,
         dtype="bfloat16",
@@ -55,6 +61,7 @@ OTHER = cfg.Config(
         log_every=4,
         eval_every=5,
         checkpoint_every=6,
+        in_turn=True,
     ),
     seed=2**32 - 1,
 )
@@ -82,6 +89,14 @@ def replace(config: cfg.Config, name: str, value: Any) -> cfg.Config:
         ("model.head_features", 0, "must be at least 1, got 0"),
         ("model.dtype", "float16", 'must be one of "float32", "bfloat16", "float64"'),
         ("model.pack", -1, "must be at least 0, got -1"),
+        ("model.output", "gauss", 'must be one of "softmax", "logistic", "continuous"'),
+        ("model.mixtures", 0, "must be at least 1, got 0"),
+        ("model.classes", -1, "must be at least 0, got -1"),
+        ("model.scales", (8,), "at least two heights"),
+        ("model.scales", (8, 8), "each is a larger multiple of the one before, got (8, 8)"),
+        ("model.scales", (8, 4), "each is a larger multiple of the one before, got (8, 4)"),
+        ("model.scales", (3, 8), "each is a larger multiple of the one before, got (3, 8)"),
+        ("model.scale_architectures", ("row_lstm",), "name one architecture for each of"),
         ("model.features", 16.0, "must be an integer, got 16.0"),
         ("model.features", True, "must be an integer, got True"),
         ("model.features", "16", "must be an integer, got '16'"),
@@ -273,10 +288,15 @@ def test_a_run_goes_on_with_another_value_of_a_resumable_field_alone(name):
         old = cfg.Config()
         new = replace(old, name, "cosine")
     else:
-        # Those two have to keep their lengths.
-        pieces = {"optimizer.boundaries": (10, 30), "optimizer.factors": (0.5, 0.2)}
-        old = replace(OTHER, name, pieces.get(name, dict(cfg.leaves(cfg.Config()))[name]))
-        new = OTHER
+        # Those have to keep their lengths.
+        pieces = {
+            "optimizer.boundaries": (10, 30),
+            "optimizer.factors": (0.5, 0.2),
+            "model.scales": (2, 8),
+        }
+        # The scales' turns are parts of the steps.
+        new = replace(OTHER, "train.in_turn", False) if name == "train.steps" else OTHER
+        old = replace(new, name, pieces.get(name, dict(cfg.leaves(cfg.Config()))[name]))
     assert set(cfg.changed_fields(old, new)) == {name}
     if name in MAY_CHANGE:
         cfg.check_resumable(old, new)
@@ -287,7 +307,7 @@ def test_a_run_goes_on_with_another_value_of_a_resumable_field_alone(name):
 
 
 def test_resuming_names_every_refused_field_with_both_values():
-    new = replace(replace(replace(OTHER, "model.layers", 4), "seed", 0), "train.steps", 99)
+    new = replace(replace(replace(OTHER, "model.layers", 4), "seed", 0), "train.log_every", 99)
     with pytest.raises(UserError) as error:
         cfg.check_resumable(OTHER, new)
     assert str(error.value).endswith("model.layers from 3 to 4, seed from 4294967295 to 0")
@@ -300,6 +320,27 @@ def test_steps_are_fixed_under_the_cosine_schedule():
     cfg.check_resumable(old, replace(old, "train.log_every", 1))
 
 
+def test_steps_are_fixed_when_scales_take_turns():
+    with pytest.raises(UserError, match="spread over train.steps.*train.steps from 30 to 60"):
+        cfg.check_resumable(OTHER, replace(OTHER, "train.steps", 60))
+
+
+def test_turns():
+    assert (OTHER.turn, cfg.Config().turn) == (15, 2500)
+    with pytest.raises(UserError, match="train.steps must be a multiple of the number"):
+        replace(OTHER, "train.steps", 31)
+    with pytest.raises(UserError, match="train.in_turn is for several model.scales"):
+        replace(cfg.Config(), "train.in_turn", True)
+
+
+def test_config_of_a_scale():
+    one = OTHER.model.of_scale(0)
+    assert (one.architecture, one.scales, one.scale_architectures) == ("pixel_cnn", (), ())
+    assert replace(OTHER, "model.scale_architectures", ()).model.of_scale(0).architecture == (
+        "row_lstm"
+    )
+
+
 @pytest.mark.parametrize(
     "name, kind",
     [
@@ -309,6 +350,7 @@ def test_steps_are_fixed_under_the_cosine_schedule():
         ("optimizer.average", "a finite number"),
         ("optimizer.boundaries", "a tuple of integers"),
         ("optimizer.factors", "a tuple of finite numbers"),
+        ("model.scale_architectures", "a tuple of words"),
         ("seed", "an integer"),
     ],
 )
@@ -363,6 +405,10 @@ def test_config_files_have_the_settings_of_the_paper(source):
 def test_config_files_take_any_architecture_and_name_their_command(path):
     for architecture in cfg.ARCHITECTURES:
         assert from_file(path.stem, architecture).model.architecture == architecture
+    scales = from_file(path.stem, "multi_scale").model.scales
+    assert len(scales) >= 2
+    both = from_file(path.stem, "pixel_cnn,multi_scale").model
+    assert (both.architecture, both.scales) == ("pixel_cnn", scales)
     with pytest.raises(UserError, match='must be one of "pixel_cnn", .* got "transformer"'):
         from_file(path.stem, "transformer")
     text = runpy.run_path(str(path))["__doc__"]

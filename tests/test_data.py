@@ -13,9 +13,10 @@ import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter  # type: ignore[import-untyped]
 from PIL import Image
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from pixel_rnn_jax import data, sources
-from pixel_rnn_jax.config import DataConfig
+from pixel_rnn_jax.config import DataConfig, ModelConfig
 from pixel_rnn_jax.errors import UserError
 
 
@@ -593,3 +594,92 @@ def test_batches_that_processes_cannot_share_are_refused(numbered):
         data.train_batches(numbered, batch_size=16, seed=0, process_count=3)
     with refused("train.eval_batch_size", "got 16 for 3 processes"):
         data.eval_batches(numbered, batch_size=16, process_count=3)
+
+
+# ----------------------------------------------------------------------------------------- labels
+
+
+WITH_CLASSES = ModelConfig(classes=3)
+
+
+def test_labels_of_digits():
+    source = data.open_source(DataConfig(), "test", ModelConfig(classes=10))
+    assert set(source.labels(np.arange(250)).tolist()) == set(range(10))
+    digits = load_digits()
+    for index in (0, 7, 249):
+        same = (digits.images == source[index][..., 0]).all(axis=(1, 2))
+        assert source.labels([index])[0] in digits.target[same]
+    assert data.open_source(DataConfig(), "test").labels(np.arange(3)) is None
+
+
+@pytest.mark.parametrize("names", [("all", "labels"), ("train", "train_labels")])
+def test_labels_of_an_array_file(tmp_path, names):
+    images = pictures(30, 2, 2)
+    labels = np.arange(30) % 3
+    np.savez(tmp_path / "set.npz", **dict(zip(names, (images, labels), strict=True)))
+    config = DataConfig(name=str(tmp_path / "set.npz"))
+    source = data.open_source(config, "train", WITH_CLASSES)
+    for index in range(len(source)):
+        (number,) = np.flatnonzero((images == source[index][..., 0]).all(axis=(1, 2)))
+        assert source.labels([index]) == [number % 3]
+    batch = next(data.train_batches(source, batch_size=8, seed=0))
+    assert batch.labels.shape == (8,) and batch.labels.dtype == np.int32
+    for image, label in zip(batch.images, batch.labels, strict=True):
+        assert labels[(images == image[..., 0]).all(axis=(1, 2))] == [label]
+    for batch, valid in data.eval_batches(source, batch_size=7):
+        assert batch.labels.shape == valid.shape
+
+
+def test_labels_of_a_tfds_set(tmp_path):
+    shards = {"train": [np.zeros((3, 4, 4, 1), np.uint8)]}
+    write_tfds(tmp_path, "mnist", shards, tfds.features.Image(shape=(4, 4, 1)))
+    config = DataConfig(name="mnist", data_dir=str(tmp_path))
+    source = data.open_source(config, "train", WITH_CLASSES)
+    np.testing.assert_array_equal(source.labels([0, 2]), [1, 1])
+    with refused("labels from 1 to 1", "model.classes is 1"):
+        data.open_source(config, "train", ModelConfig(classes=1)).labels([0])
+
+
+def test_missing_or_wrong_labels_are_refused(tmp_path):
+    np.save(tmp_path / "set.npy", pictures(30, 2, 2))
+    with refused("has no labels", "model.classes must be 0"):
+        data.open_source(DataConfig(name=str(tmp_path / "set.npy")), "train", WITH_CLASSES)
+    np.savez(tmp_path / "set.npz", images=pictures(30, 2, 2), labels=np.arange(29))
+    with refused("the labels must be 30 integers", "got [29]"):
+        data.open_source(DataConfig(name=str(tmp_path / "set.npz")), "train", WITH_CLASSES)
+
+
+# ------------------------------------------------------------------------------------------ noise
+
+
+NOISY = ModelConfig(output="continuous")
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic", "fixed"])
+def test_noise_of_a_density(tmp_path, binarize):
+    np.save(tmp_path / "images.npy", pictures(50, 8, 8))
+    config = DataConfig(name=str(tmp_path / "images.npy"), binarize=binarize)
+    source, clean = data.open_source(config, "train", NOISY), data.open_source(config, "train")
+    images = everything(source)
+    assert (images.dtype, source.levels) == (np.float32, clean.levels)
+    np.testing.assert_array_equal(np.floor(images), everything(clean))
+    noise = images - np.floor(images)
+    assert abs(noise.mean() - 0.5) < 0.02 and noise.std() == pytest.approx(12**-0.5, rel=0.02)
+    # The same at every look, another in another draw, and in training at every visit.
+    np.testing.assert_array_equal(everything(source), images)
+    other = everything(data.open_source(config, "train", NOISY, draw=1))
+    assert (other != images).mean() > 0.9
+    np.testing.assert_array_equal(np.floor(other), np.floor(images))
+    batches = data.train_batches(source, batch_size=40, seed=0)
+    one, two = (np.sort(next(batches).images.ravel()) for _ in range(2))
+    assert (one != two).mean() > 0.9
+    again = next(data.train_batches(source, batch_size=40, seed=0)).images
+    np.testing.assert_array_equal(np.sort(again.ravel()), one)
+
+
+def test_noise_does_not_repeat_the_draws_of_binarisation():
+    """A value of 1 has noise of any size: the number that made it 1 is another."""
+    config = DataConfig(binarize="fixed")
+    images = everything(data.open_source(config, "train", NOISY))
+    noise = images - np.floor(images)
+    assert abs(noise[images >= 1].mean() - noise[images < 1].mean()) < 0.02

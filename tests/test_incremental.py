@@ -111,7 +111,7 @@ def test_sampling_gives_the_images_of_one_full_pass_a_value(x64, architecture, c
         here = (slice(None), *value)
         images[here] = model.likelihood.draw(logits(params, images)[here], uniforms[here], 1.0)
     np.testing.assert_array_equal(drawn, images)
-    assert len(np.unique(images.reshape(6, -1), axis=0)) == 6
+    assert len(np.unique(images.reshape(6, -1), axis=0)) > 2
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

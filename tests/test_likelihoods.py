@@ -78,7 +78,7 @@ def test_density_is_one_per_unit_of_a_level(x64, levels):
     weights, means, widths = (x[:, None] for x in mixture(likelihood, outputs))
     z = sigmoid((points[None, ::4000, None] - means) / widths)
     expected = (weights * z * (1 - z) / widths).sum(-1)
-    np.testing.assert_allclose(density[:, ::4000], expected, rtol=1e-8, atol=1e-300)
+    np.testing.assert_allclose(density[:, ::4000], expected, rtol=1e-8, atol=1e-12)
 
 
 def test_draws_have_the_density(x64):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pixel_rnn_jax import commands, evaluate, parallel, train
+from pixel_rnn_jax import commands, compare, evaluate, parallel, train
 from pixel_rnn_jax.config import ARCHITECTURES, Config, changed_fields, leaves
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.main import VERBS, main
@@ -90,6 +90,9 @@ def test_every_field_can_be_overridden(tmp_path, calls):
         "optimizer.average": 0.5,
         "optimizer.boundaries": (100, 200),
         "optimizer.factors": (0.5, 1.0),
+        "model.output": "logistic",
+        "model.scales": (4, 8),
+        "model.scale_architectures": ("row_lstm", "pixel_cnn"),
     }
     for name, value in leaves(Config()):
         if name not in new:
@@ -143,6 +146,12 @@ def test_evaluate(words, split, calls):
     assert calls == ["devices", (("somewhere",), {"split": split})]
 
 
+def test_evaluate_beside_a_continuous_model(monkeypatch, calls):
+    monkeypatch.setattr(compare, "compare", lambda *args, **named: calls.append((args, named)))
+    assert run("evaluate --workdir=a --continuous=b --dequantize=5 --split=train") == 0
+    assert calls == ["devices", (("a", "b", "train"), {"draws": 5})]
+
+
 def test_evaluate_with_a_pixel_map(calls):
     assert run("evaluate --workdir=somewhere --split=train --pixel_map=map.png") == 0
     # The picture first: a wrong name for it shows before the long work.
@@ -153,11 +162,11 @@ def test_evaluate_with_a_pixel_map(calls):
 @pytest.mark.parametrize(
     "words, out, named",
     [
-        ("sample", "samples.png", {"n": 64, "temperature": 1.0, "seed": 0}),
+        ("sample", "samples.png", {"n": 64, "temperature": 1.0, "seed": 0, "label": None}),
         (
-            "sample --n=3 --temperature=0 --seed 5 --out=folder",
+            "sample --n=3 --temperature=0 --seed 5 --label=2 --out=folder",
             "folder",
-            {"n": 3, "temperature": 0.0, "seed": 5},
+            {"n": 3, "temperature": 0.0, "seed": 5, "label": 2},
         ),
         (
             "complete",
@@ -225,8 +234,8 @@ def test_what_reaches_the_commands(words, out, named, calls):
         ("--config=configs", "--config=configs names no file: there is no configs"),
         (
             f"{DIGITS}:rnn",
-            'the architecture after the colon of --config must be one of "pixel_cnn", "row_lstm", '
-            '"diagonal_bilstm", got "rnn"',
+            'what stands after the colon of --config must be one of "pixel_cnn", "row_lstm", '
+            '"diagonal_bilstm", "multi_scale", got "rnn"',
         ),
         (
             f"{DIGITS} --config.model.featurs=3",
@@ -327,8 +336,8 @@ def test_help_shows_an_example_and_the_own_flags(verb, calls, capsys):
     flags = set(re.findall(r"^  --(\w+) ", text, flags=re.MULTILINE))
     own = {
         "train": {"config"},
-        "evaluate": {"split", "pixel_map"},
-        "sample": {"n", "out", "temperature", "seed"},
+        "evaluate": {"split", "pixel_map", "dequantize", "continuous"},
+        "sample": {"n", "out", "temperature", "seed", "label"},
         "complete": {"images", "n", "known", "particles", "out", "seed"},
         "compress": {"images", "out"},
         "decompress": {"file", "out", "skip_damaged"},

@@ -59,7 +59,7 @@ def dependencies(config, image_shape, levels, promised):
             return pull(output * weights)[0] != 0
 
         seen = np.zeros_like(promised)
-        for draw in range(20):
+        for draw in range(60):
             random = np.random.default_rng(draw)
             params = random_parameters(model, image_shape, seed=draw)
             image = jnp.asarray(random.uniform(-1, 1, (1, *image_shape)))

@@ -263,7 +263,7 @@ def posterior(model, image, known):
 
 def test_what_comes_first_in_generation_order_is_completed_exactly(monkeypatch):
     monkeypatch.setattr(sample, "CPU_LANES", 1000)
-    model = soft_model("row_lstm", (2, 4, 1), 2, size=2.0, scales=(1, 2))
+    model = soft_model("row_lstm", (2, 4, 1), 2, size=1.0, scales=(1, 2))
     known = np.zeros((2, 4, 1), bool)
     known[0, ::2] = known[0, 1] = True
     assert complete.is_exact(model.module, known)

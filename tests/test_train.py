@@ -20,7 +20,7 @@ from pixel_rnn_jax import data, evaluate, joint, optimizers, parallel, pictures
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
-from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.image_model import ImageModel, load
 from pixel_rnn_jax.joint import Batch
 from pixel_rnn_jax.metrics import read_records
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
@@ -63,6 +63,7 @@ def compile_once() -> Iterator[None]:
         for module, name in (
             (optimizers, "build"),
             (joint, "nats_by_scale"),
+            (joint, "nats_of_scale"),
             (parallel, "make_train_step"),
             (parallel, "map_batch"),
         ):
@@ -355,3 +356,94 @@ def test_splits_of_different_images_are_refused(config: Config, tmp_path: Path) 
     with pytest.raises(UserError, match=r"the test images have shape \(5, 4, 1\)"):
         train(other, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def scales_config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """Two scales and two classes, trained in turn."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    arrays: dict[str, Any] = {}
+    for split, size in {"train": 40, "validation": 11, "test": 13}.items():
+        arrays[split] = rng.integers(3, size=(size, 4, 4, 1), dtype=np.uint8)
+        arrays[f"{split}_labels"] = rng.integers(2, size=size)
+    np.savez(path, **arrays)
+    return Config(
+        model=ModelConfig(
+            "pixel_cnn",
+            layers=1,
+            features=2,
+            first_kernel=3,
+            head_features=4,
+            scales=(2, 4),
+            classes=2,
+        ),
+        data=DataConfig(name=str(path), levels=3),
+        optimizer=OptimizerConfig(learning_rate=0.01, schedule="cosine"),
+        train=TrainConfig(
+            steps=6, batch_size=8, log_every=1, eval_every=3, checkpoint_every=2, in_turn=True
+        ),
+    )
+
+
+def test_scales_in_turn(scales_config: Config, tmp_path: Path, capsys: Any) -> None:
+    result = train(scales_config, tmp_path)
+    records = _records(tmp_path)
+    assert len(result.test.shares) == 2
+    assert sum(result.test.shares) == pytest.approx(result.test.nats)
+    coarse, fine = result.test.shares
+    out = capsys.readouterr().out
+    assert f"nats of the scales by height: 2 {coarse:.3f}, 4 {fine:.3f}\n" in out
+    # Each turn has a schedule of its own.
+    rates = [record["train/learning_rate"] for record in records]
+    assert rates[:3] == rates[3:] and rates[0] == pytest.approx(0.01) and rates[1] < 0.01
+    for record in records:
+        if "validation/nats" in record:
+            shares = (record[f"validation/nats_of_height_{height}"] for height in (2, 4))
+            assert sum(shares) == pytest.approx(record["validation/nats"])
+    # Only the loss of the own scale, and only its parameters.
+    by_step = [record["train/nats"] for record in records]
+    assert max(by_step[:3]) < 4 * 2 * np.log(3) < min(by_step[3:])
+    first, last = _state(tmp_path, 4), _state(tmp_path, 6)
+    changed = {
+        name.split("/")[1]
+        for name in first
+        if name.startswith("params/") and (first[name] != last[name]).any()
+    }
+    assert changed == {"scale_1"}
+    evaluation = evaluate.evaluate(tmp_path)
+    assert evaluation.shares == pytest.approx(result.test.shares)
+
+
+@pytest.mark.parametrize("step", [3, pytest.param(4, marks=pytest.mark.slow)])
+def test_scales_in_turn_resume(
+    scales_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Also at the very step at which the next scale begins."""
+    result = train(scales_config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        _at_batch(patch, step, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train(scales_config, tmp_path / "stopped")
+    assert train(scales_config, tmp_path / "stopped") == result
+    assert _records(tmp_path / "stopped") == _records(tmp_path / "straight")
+    expected = _state(tmp_path / "straight", 6)
+    for name, values in _state(tmp_path / "stopped", 6).items():
+        np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+def test_scales_at_once(scales_config: Config, tmp_path: Path) -> None:
+    config = replace(scales_config, train=replace(scales_config.train, in_turn=False))
+    result = train(config, tmp_path)
+    assert sum(result.test.shares) == pytest.approx(result.test.nats)
+    model = load(tmp_path)
+    source = data.open_source(config.data, "test", config.model)
+    records = np.arange(13)
+    nats = -model.log_prob(source.__getitems__(records), source.labels(records))
+    assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)
+
+
+def test_set_without_labels_is_refused(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="has no labels: model.classes must be 0"):
+        train(replace(config, model=replace(config.model, classes=2)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
