@@ -102,7 +102,7 @@ def main() -> None:
 
     def decode() -> None:
         nonlocal decoded
-        decoded = compress.decompress(*coder, stream)
+        decoded = compress.decompress(*coder, stream).images
 
     speeds = [len(images) / seconds(function) for function in (encode, decode)]
     np.testing.assert_array_equal(decoded, images)

@@ -23,7 +23,7 @@ from train_step import median_seconds
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import joint, kernels, parallel
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 
 IMAGES = 16
 REPEATS = 7

@@ -24,7 +24,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixel_rnn_jax import joint, kernels, optimizers, parallel
 from pixel_rnn_jax.config import ModelConfig, OptimizerConfig
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.models import PixelRNN
 
 BATCH = 16

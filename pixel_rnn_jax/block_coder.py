@@ -28,7 +28,7 @@ from jax import Array
 from pixel_rnn_jax import joint
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import value_dtype
+from pixel_rnn_jax.images import Batch, value_dtype
 from pixel_rnn_jax.likelihoods import ContinuousMixture
 from pixel_rnn_jax.models import Model, Scale, create, scales
 from pixel_rnn_jax.sample import condition_on
@@ -74,7 +74,7 @@ class Coder:
                 "a continuous model gives images no probability that could be coded: use one with "
                 "discrete outputs"
             )
-        if not module.config.exact:
+        if module.config.plain:
             raise UserError(
                 "a multi-scale model in the plain form (model.exact=false) gives images no "
                 "probability that could be coded: use one in the exact form"
@@ -104,8 +104,8 @@ class Coder:
         self._each_value(len(images), labels, encode)
         return encoder.get_compressed().astype("<u4").tobytes()
 
-    def decode(self, code: bytes, count: int) -> np.ndarray:
-        """Returns the `[count, H, W, C]` images of a code.
+    def decode(self, code: bytes, count: int) -> Batch:
+        """Returns the `[count, H, W, C]` images of a code with their classes.
 
         Raises:
             ValueError: This is not the code of images under these probabilities.
@@ -127,7 +127,7 @@ class Coder:
             return symbols
 
         self._each_value(count, labels, decode)
-        return images
+        return Batch(images, labels)
 
     def _any_class(self) -> Any:
         return constriction.stream.model.Uniform(self.module.config.classes)
@@ -270,7 +270,7 @@ def _compiled(module: Model, number: int, device: jax.Device, lanes: int) -> _Fu
             return jitted.lower(*args).compile(compiler_options=options)
 
         def start(params: PyTree, labels: Any, coarse: Any) -> tuple[PyTree, Array | None]:
-            condition = condition_on(network, params, lanes, labels, coarse)
+            condition = condition_on(network, params, labels, coarse)
             return apply("init_state", params, lanes), condition
 
         def contexts_of(params: PyTree, condition: Array | None, row: Array) -> PyTree:

@@ -14,26 +14,34 @@ from pixel_rnn_jax.complete import is_exact
 from pixel_rnn_jax.config import DataConfig, read_config
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import load
-from pixel_rnn_jax.images import value_dtype
-from pixel_rnn_jax.joint import Batch
-from pixel_rnn_jax.sample import every_class
+from pixel_rnn_jax.images import Batch
+from pixel_rnn_jax.sample import as_levels, every_class
 
 PIXEL_MAP_IMAGES = 16
+ROW = 10
+"""Images of each class that `sample` draws unless it is told how many."""
 
 
 def sample(
-    workdir: str, out: str, *, n: int, temperature: float, seed: int, label: int | None = None
+    workdir: str,
+    out: str,
+    *,
+    n: int | None,
+    temperature: float,
+    seed: int,
+    label: int | None = None,
 ) -> None:
     """Draws images from the trained model of a workdir.
 
     Args:
         workdir: Where the model was trained.
-        out: See `pictures.write_images`.
-        n: Number of images.
+        out: See `pictures.write_images`. An .npz file has the values of a density as they were
+            drawn, the other forms have them as levels.
+        n: Number of images; None takes 64, or with classes some of each.
         temperature: What logits are divided by; 0 takes the most probable value of each pixel.
         seed: Of the random draws.
         label: The class of all images, for a model with classes; None draws as many of each class,
-            a row of the picture a class.
+            with a row of the picture for each if n is a multiple of the classes.
 
     Raises:
         UserError: There is no trained model, an argument is impossible, or `out` cannot be written.
@@ -41,12 +49,13 @@ def sample(
     model = load(workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     classes = model.config.classes
+    n = n or (ROW * classes if classes and label is None else 64)
     labels = every_class(n, classes) if label is None else np.full(n, label)
     images, log_probs = model.sample(
         jax.random.key(seed), n, labels, temperature=temperature, return_log_prob=True
     )
-    if not model.module.likelihood.discrete and Path(out).suffix != ".npz":
-        images = np.clip(np.floor(images), 0, model.levels - 1).astype(value_dtype(model.levels))
+    if Path(out).suffix != ".npz":
+        images = as_levels(model.module, images)
     columns = n // classes if classes and label is None and n % classes == 0 else None
     pictures.write_images(images, model.levels, out, columns)
     nats = -float(np.mean(log_probs))
@@ -86,7 +95,7 @@ def complete(
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(known, model.image_shape)
     if images is None:
-        originals, labels = _first(data.open_source(config.data, "test", config.model), n or 16)
+        originals, labels = _first(data.source_of(config, "test"), n or 16)
     else:
         records = _open_images(images)
         indices = np.arange(len(records.keys))[:n]
@@ -154,7 +163,7 @@ def compress(workdir: str, out: str, *, images: str) -> None:
 
 
 def decompress(workdir: str, out: str, *, file: str, skip_damaged: bool) -> None:
-    """Writes the images that `compress` was given.
+    """Writes the images that `compress` was given; an .npz file has their classes as well.
 
     Args:
         workdir: Where the model was trained.
@@ -168,16 +177,15 @@ def decompress(workdir: str, out: str, *, file: str, skip_damaged: bool) -> None
     """
     model = load(workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
-    none = np.empty((0, *model.image_shape), value_dtype(model.levels))
     try:
         with Path(file).open("rb") as stream:
             blocks = codec.read(model.module, model.params, stream, skip_damaged=skip_damaged)
             with warnings.catch_warnings(record=True) as lost:
                 warnings.simplefilter("always")
-                images = np.concatenate([none, *blocks])
+                images, labels = codec.joined(model.module, blocks)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    pictures.write_images(images, model.levels, out)
+    pictures.write_images(images, model.levels, out, labels=labels)
     print(f"{out}: {len(images):,} images")
     for warning in lost:
         print(warning.message)
@@ -197,17 +205,16 @@ def pixel_map(workdir: str, out: str, *, split: str) -> None:
     pictures.check_picture_out(out)
     model = load(workdir)
     config = read_config(workdir)
-    images, labels = _first(data.open_source(config.data, split, config.model), PIXEL_MAP_IMAGES)
+    images, labels = _first(data.source_of(config, split), PIXEL_MAP_IMAGES)
     nats = -model.log_prob(images, labels, per_pixel=True).sum(-1)
-    images = np.floor(images).astype(value_dtype(model.levels))  # Of a density, without the noise.
-    pictures.write_picture(pictures.pixel_map(images, nats, model.levels), out)
+    picture = pictures.pixel_map(as_levels(model.module, images), nats, model.levels)
+    pictures.write_picture(picture, out)
     print(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")
 
 
 def _first(source: data.Source, n: int) -> Batch:
     """Returns the first n images of a split, or all if there are fewer."""
-    indices = np.arange(min(n, len(source)))
-    return Batch(source.__getitems__(indices), source.labels(indices))
+    return source.batch(np.arange(min(n, len(source))))
 
 
 def _labels(records: sources.Records, indices: np.ndarray, classes: int) -> np.ndarray | None:

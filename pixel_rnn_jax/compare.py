@@ -1,17 +1,19 @@
 """The paper's comparison of discrete and continuous models, by dequantisation (section 5.1)."""
 
-import dataclasses
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from pixel_rnn_jax import data, evaluate, joint, parallel
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.evaluate import Evaluation, NatsFn, Run
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.evaluate import Evaluation, Run
+from pixel_rnn_jax.images import Batch
+from pixel_rnn_jax.joint import NatsFn
 
 PyTree = Any
 
@@ -38,7 +40,7 @@ class Comparison:
 def compare(
     workdir: epath.PathLike, continuous: epath.PathLike, split: str = "test", *, draws: int = 1
 ) -> Comparison:
-    """Evaluates a discrete and a continuous model on the same dequantised images; prints both.
+    """Evaluates a discrete and a continuous model on the same images, and prints the three figures.
 
     Args:
         workdir: Where the discrete model was trained.
@@ -52,62 +54,57 @@ def compare(
     """
     if draws < 1:
         raise UserError(f"dequantize must be at least 1, got {draws}")
-    discrete_run, continuous_run = (
-        evaluate.open_run(workdir, split),
-        evaluate.open_run(continuous, split),
-    )
-    _check(discrete_run, continuous_run, workdir, continuous)
-    model = discrete_run.model
+    runs = evaluate.open_run(workdir, split), evaluate.open_run(continuous, split)
+    _check(runs, (workdir, continuous))
+    discrete_fn, continuous_fn = (joint.nats_by_scale(run.model) for run in runs)
 
-    def of_cell(params: PyTree, batch: Batch) -> Any:
+    def of_cell(params: PyTree, batch: Batch) -> jax.Array:
         images = jnp.floor(batch.images).astype(jnp.int32)
-        return joint.nats_by_scale(model)(params, batch._replace(images=images))
+        return discrete_fn(params, batch._replace(images=images))
 
-    nats = _nats(discrete_run, joint.nats_by_scale(model), discrete_run.source)
     found = Comparison(
-        discrete=evaluate.summary(nats, discrete_run.source),
-        implied=_over_draws(discrete_run, of_cell, split, draws),
-        continuous=_over_draws(
-            continuous_run, joint.nats_by_scale(continuous_run.model), split, draws
-        ),
+        discrete=_mean(runs[0], discrete_fn, [runs[0].source]),
+        implied=_mean(runs[0], of_cell, _noisy(runs[0], split, draws)),
+        continuous=_mean(runs[1], continuous_fn, _noisy(runs[1], split, draws)),
     )
-    print(f"discrete, {split}, step {discrete_run.step}: {found.discrete}")
+    print(f"discrete, {split}, step {runs[0].step}: {found.discrete}")
     print(f"density that it implies, {draws} draws of noise: {found.implied}")
-    print(f"continuous, step {continuous_run.step}, {draws} draws of noise: {found.continuous}")
+    print(f"continuous, step {runs[1].step}, {draws} draws of noise: {found.continuous}")
     return found
 
 
-def _check(discrete: Run, continuous: Run, workdir: Any, other: Any) -> None:
+def _check(runs: tuple[Run, Run], workdirs: tuple[epath.PathLike, epath.PathLike]) -> None:
+    discrete, continuous = runs
     if not discrete.model.likelihood.discrete:
-        raise UserError(f"{workdir} holds a continuous model: give --workdir a discrete one")
+        raise UserError(f"{workdirs[0]} holds a continuous model: give --workdir a discrete one")
     if continuous.model.likelihood.discrete:
         raise UserError(
-            f"{other} holds a discrete model: give --continuous one that was trained with "
+            f"{workdirs[1]} holds a discrete model: give --continuous one that was trained with "
             "model.output=continuous"
         )
-    images = [
-        (run.config.data.name, run.config.data.binarize, run.source.image_shape, run.source.levels)
-        for run in (discrete, continuous)
-    ]
-    if images[0] != images[1] or len(discrete.source) != len(continuous.source):
+    sources = discrete.source, continuous.source
+    formats = [(source.image_shape, source.levels, len(source)) for source in sources]
+    batches = zip(*(data.eval_batches(source, batch_size=200) for source in sources), strict=False)
+    if formats[0] != formats[1] or any(
+        (np.floor(one.images) != np.floor(other.images)).any() for (one, _), (other, _) in batches
+    ):
         raise UserError(
-            f"{workdir} and {other} were trained on different images ({images[0]} and {images[1]}):"
-            " train both on the same"
+            f"{workdirs[0]} and {workdirs[1]} do not have the same images in this split: train "
+            "both on the same set, with the same data.binarize and splits"
         )
 
 
-def _over_draws(run: Run, nats_fn: NatsFn, split: str, draws: int) -> Evaluation:
-    """Returns the evaluation of the mean over draws of noise of each image."""
-    noisy = dataclasses.replace(run.config.model, output="continuous", scales=())
-    noisy = dataclasses.replace(noisy, scale_architectures=())
-    total = np.zeros(())
+def _noisy(run: Run, split: str, draws: int) -> Iterator[data.Source]:
+    """Yields the images with each draw of the noise."""
     for draw in range(draws):
-        source = data.open_source(run.config.data, split, noisy, draw=draw)
-        total = total + _nats(run, nats_fn, source)
-    return evaluate.summary(total / draws, run.source)
+        yield data.open_source(run.config.data, split, classes=run.model.config.classes, noise=draw)
 
 
-def _nats(run: Run, nats_fn: NatsFn, source: data.Source) -> np.ndarray:
+def _mean(run: Run, nats_fn: NatsFn, sources: Iterable[data.Source]) -> Evaluation:
+    """Returns the evaluation of the mean of each image over the sources."""
     mapped = parallel.map_batch(nats_fn, run.mesh)
     size = run.config.train.eval_batch_size
-    return evaluate.nats_of_images(mapped, run.params, source, size, run.mesh)
+    nats = [
+        evaluate.nats_of_images(mapped, run.params, source, size, run.mesh) for source in sources
+    ]
+    return evaluate.summary(np.mean(nats, axis=0), run.source)

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from pixel_rnn_jax import parallel
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import value_dtype
-from pixel_rnn_jax.models import Model, Scale, generation_order, scales
+from pixel_rnn_jax.models import Model, Scale, scales
 from pixel_rnn_jax.sample import condition_on, in_lanes, pixel, value_uniforms
 
 PyTree = Any
@@ -49,9 +49,11 @@ def is_exact(module: Model, known: ArrayLike) -> bool:
         known: `[H, W, C]` or `[B, H, W, C]` booleans.
     """
     values = np.asarray(known)
-    values = values.reshape(1 if values.ndim == 3 else len(values), -1)
-    values = values[:, generation_order(module).ravel().argsort()]
-    return bool((values[:, :-1] >= values[:, 1:]).all())
+    values = values[None] if values.ndim == 3 else values
+    # In the order in which they are drawn; the plain form draws some twice.
+    drawn = [scale.subsample(values)[:, ~scale.given] for scale in scales(module)]
+    order = np.concatenate([part.reshape(len(values), -1) for part in drawn], axis=1)
+    return bool((order[:, :-1] >= order[:, 1:]).all())
 
 
 def complete(
@@ -273,7 +275,7 @@ def _filter_scale(
         values = jnp.zeros((particles, *network.image_shape), image.dtype)
     else:
         values = scale.put(coarse)
-    condition = condition_on(network, params, particles, labels, coarse)
+    condition = condition_on(network, params, labels, coarse)
     start = _Carry(
         state=network.apply({"params": params}, particles, method="init_state"),
         condition=condition,

@@ -26,8 +26,7 @@ import tqdm
 from pixel_rnn_jax import block_coder
 from pixel_rnn_jax.block_coder import Coder
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import check_images, check_labels, value_dtype
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch, check_images, check_labels, value_dtype
 from pixel_rnn_jax.models import Model
 
 PyTree = Any
@@ -63,10 +62,8 @@ def compress(
     return file.getvalue()
 
 
-def decompress(
-    module: Model, params: PyTree, data: bytes, *, skip_damaged: bool = False
-) -> np.ndarray:
-    """Returns the images that `compress` was given.
+def decompress(module: Model, params: PyTree, data: bytes, *, skip_damaged: bool = False) -> Batch:
+    """Returns the images that `compress` was given, with their classes.
 
     Args:
         module: The model.
@@ -75,14 +72,19 @@ def decompress(
         skip_damaged: Whether to leave out the images of damaged blocks, with a warning.
 
     Returns:
-        `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1.
+        Images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1.
 
     Raises:
         UserError: The data are damaged, cut off, or of another model, machine or format.
     """
-    none = np.empty((0, *module.image_shape), value_dtype(module.levels))
-    blocks = read(module, params, io.BytesIO(data), skip_damaged=skip_damaged)
-    return np.concatenate([none, *blocks])
+    return joined(module, read(module, params, io.BytesIO(data), skip_damaged=skip_damaged))
+
+
+def joined(module: Model, blocks: Iterable[Batch]) -> Batch:
+    """Returns blocks of images, which may be none, as one batch."""
+    labels = np.empty(0, np.int32) if module.config.classes else None
+    none = Batch(np.empty((0, *module.image_shape), value_dtype(module.levels)), labels)
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), none, *blocks)
 
 
 def write(
@@ -117,7 +119,7 @@ def write(
 
 def read(
     module: Model, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
-) -> Iterator[np.ndarray]:
+) -> Iterator[Batch]:
     """Decompresses one block after another.
 
     Args:
@@ -128,7 +130,8 @@ def read(
             many images have been lost.
 
     Yields:
-        Images `[B, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1.
+        Images `[B, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
+        their classes.
 
     Raises:
         UserError: The stream is damaged, cut off, or of another model, machine or format.
@@ -138,9 +141,9 @@ def read(
     count = _read_header(source, coder)
     blocks = _read_blocks(source, coder, count, skip_damaged)
     returned = 0
-    for images in _progress(blocks, count, "decompressing"):
-        returned += len(images)
-        yield images
+    for block in _progress(blocks, count, "decompressing"):
+        returned += len(block.images)
+        yield block
     if returned != count:
         warnings.warn(
             f"{count - returned} of {count} images are lost: they were in damaged blocks",
@@ -161,15 +164,11 @@ def _blocks(module: Model, batches: Iterable[Batch]) -> Iterator[Batch]:
             missing = block_coder.LANES - sum(len(part.images) for part in waiting)
             waiting.append(Batch(images[:missing], labels if labels is None else labels[:missing]))
             if len(images) >= missing:
-                yield _joined(waiting)
+                yield joined(module, waiting)
                 waiting = []
             images, labels = images[missing:], labels if labels is None else labels[missing:]
     if waiting:
-        yield _joined(waiting)
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+        yield joined(module, waiting)
 
 
 def _header(coder: Coder, count: int) -> bytes:
@@ -229,7 +228,7 @@ def _read_header(source: "_Source", coder: Coder) -> int:
 
 def _read_blocks(
     source: "_Source", coder: Coder, count: int, skip_damaged: bool
-) -> Iterator[np.ndarray]:
+) -> Iterator[Batch]:
     """Yields the images of each intact block.
 
     Raises:
@@ -239,7 +238,7 @@ def _read_blocks(
     expected = 0
     while source.peek(1):
         try:
-            number, images = _read_block(source, coder, count, expected)
+            number, block = _read_block(source, coder, count, expected)
         except _DamageError:
             if not skip_damaged:
                 raise
@@ -248,7 +247,7 @@ def _read_blocks(
         if number != expected and not skip_damaged:
             raise _damage(f"block {expected} of {blocks} is missing from the compressed file")
         expected = number + 1
-        yield images
+        yield block
     if expected < blocks and not skip_damaged:
         raise _damage(f"the compressed file is cut off before block {expected} of {blocks}")
 
@@ -261,9 +260,7 @@ def _damage(what: str) -> _DamageError:
     return _DamageError(f"{what}: get an intact copy, or skip damaged blocks")
 
 
-def _read_block(
-    source: "_Source", coder: Coder, count: int, expected: int
-) -> tuple[int, np.ndarray]:
+def _read_block(source: "_Source", coder: Coder, count: int, expected: int) -> tuple[int, Batch]:
     """Returns the number and the images of the block that `source` stands at, and passes it.
 
     Of a damaged block it passes no more than the first byte: its length may not be right.
@@ -294,16 +291,16 @@ def _read_block(
     if zlib.crc32(code) != checksum or length % 4:
         raise _damage(f"block {number} of {blocks} of the compressed file is damaged")
     try:
-        images = coder.decode(code, min(block_coder.LANES, count - number * block_coder.LANES))
+        block = coder.decode(code, min(block_coder.LANES, count - number * block_coder.LANES))
     except ValueError:
-        images = None
-    if images is None or _pixel_digest(images) != pixels:
+        block = None
+    if block is None or _pixel_digest(block.images) != pixels:
         raise UserError(
             f"block {number} of {blocks} is intact, but this machine does not compute the model to "
             "the last bit as the one that wrote it: decompress it there, with the same XLA_FLAGS"
         )
     source.skip(rest + length)
-    return number, images
+    return number, block
 
 
 class _Source:

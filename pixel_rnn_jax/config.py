@@ -86,7 +86,8 @@ class ModelConfig:
         _check_least("model.pack", self.pack, 0)
         _check_choice("model.output", self.output, ("softmax", "logistic", "continuous"))
         _check_least("model.mixtures", self.mixtures, 1)
-        _check_least("model.classes", self.classes, 0)
+        if self.classes < 0 or self.classes == 1:
+            raise UserError(f"model.classes must be 0 or at least 2, got {self.classes}")
         self._check_scales()
 
     def _check_scales(self) -> None:
@@ -106,11 +107,19 @@ class ModelConfig:
         if self.output == "continuous" and self.scales:
             raise UserError('model.output "continuous" is for a single scale: empty model.scales')
 
+    @property
+    def plain(self) -> bool:
+        """Whether this is the plain multi-scale form, which is no distribution of images."""
+        return bool(self.scales) and not self.exact
+
     def of_scale(self, number: int) -> "ModelConfig":
         """Returns the config of one scale's own network, which knows of no other."""
         architectures = self.scale_architectures or (self.architecture,) * len(self.scales)
         return dataclasses.replace(
-            self, architecture=architectures[number], scales=(), scale_architectures=()
+            self,
+            architecture=architectures[number],
+            scales=(),
+            scale_architectures=(),
         )
 
 
@@ -155,7 +164,8 @@ class OptimizerConfig:
     Attributes:
         name: "rmsprop" (the paper's) or "adam".
         learning_rate: The rate that `schedule` starts from or warms up to.
-        schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise".
+        schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise". With
+            train.in_turn each scale has the whole schedule in its own part of the steps.
         warmup_steps: Steps of linear warm-up before the schedule, whichever it is.
         boundaries: "piecewise" only: the steps at which the rate changes.
         factors: "piecewise" only: from boundaries[i] on the rate is multiplied by factors[i] too.
@@ -394,15 +404,17 @@ def choose_variant(
     Raises:
         UserError: There is no such variant.
     """
-    chosen: dict[str, Any] = {"architecture": architecture, "scales": ()}
-    for word in filter(None, argument.split(",")):
-        if word == "multi_scale" and scales:
-            chosen["scales"] = scales
-        else:
-            choices = ARCHITECTURES + ("multi_scale",) * bool(scales)
-            _check_choice("what stands after the colon of --config", word, choices)
-            chosen["architecture"] = word
-    return chosen
+    words = [word for word in argument.split(",") if word]
+    for word in words:
+        choices = ARCHITECTURES + ("multi_scale",) * bool(scales)
+        _check_choice("what stands after the colon of --config", word, choices)
+    named = [word for word in words if word in ARCHITECTURES]
+    if len(named) > 1:
+        raise UserError(f"--config takes one architecture after the colon, got {argument!r}")
+    return {
+        "architecture": named[0] if named else architecture,
+        "scales": scales if "multi_scale" in words else (),
+    }
 
 
 def to_json(config: Config) -> str:

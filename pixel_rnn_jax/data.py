@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pixel_rnn_jax.config import DataConfig, ModelConfig
+from pixel_rnn_jax.config import Config, DataConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import value_dtype
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch, value_dtype
 from pixel_rnn_jax.sources import Records, open_records, require
 
 # First number of the random keys, so that draws by record and by position, of binarisation and of
@@ -35,8 +34,8 @@ class Source:
     one and the same draw: it depends on where the record is stored alone, neither on a seed nor on
     which part of the set is read. "threshold" takes 1 where p > 1/2.
 
-    For a density (`model.output="continuous"`) uniform noise from [0, 1) is added to each value: at
-    each visit of training anew, and read by record number always the same, of number `draw`.
+    With `noise`, for a density, uniform noise from [0, 1) is added to each value: at each visit of
+    training anew, and read by record number always the same, one of many independent draws.
 
     Attributes:
         image_shape: (H, W, C).
@@ -49,8 +48,19 @@ class Source:
     dtype: np.dtype
 
     def __init__(
-        self, records: Records, config: DataConfig, model: ModelConfig | None = None, draw: int = 0
+        self, records: Records, config: DataConfig, classes: int = 0, noise: int | None = None
     ):
+        """Takes a set apart from its records.
+
+        Args:
+            records: The images as they are stored.
+            config: What their values mean.
+            classes: Of the model that they are for; 0 reads no labels.
+            noise: The number of the draw of noise that is added; None adds none.
+
+        Raises:
+            UserError: The number of levels is not known, or the labels are missing or do not fit.
+        """
         stored_levels = config.levels or records.levels
         if stored_levels is None:
             raise UserError(
@@ -62,14 +72,18 @@ class Source:
         self._binarize = config.binarize
         self.image_shape = records.image_shape
         self.levels = stored_levels if config.binarize == "none" else 2
-        self._draw = draw
-        self._noisy = model is not None and model.output == "continuous"
-        self.dtype = np.dtype(np.float32) if self._noisy else value_dtype(self.levels)
-        self._classes = model.classes if model is not None else 0
-        if self._classes and records.labels is None:
+        self._noise = noise
+        self.dtype = value_dtype(self.levels) if noise is None else np.dtype(np.float32)
+        self._classes = classes
+        if classes and records.labels is None:
             raise UserError(
                 f"{records.name} has no labels: model.classes must be 0, or choose a labelled set "
-                "(an .npz file may hold an array `labels`)"
+                "(an .npz file may hold an array `labels`, an integer from 0 on for each image)"
+            )
+        if classes and records.classes > classes:
+            raise UserError(
+                f"{records.name} has {records.classes} classes, but model.classes is {classes}: "
+                "set it to their number"
             )
 
     def __len__(self) -> int:
@@ -99,7 +113,7 @@ class Source:
         Returns:
             Images [B, H, W, C].
         """
-        if self._binarize != "dynamic" and not self._noisy:
+        if self._binarize != "dynamic" and self._noise is None:
             return self.__getitems__(indices)
         visits = [(_BY_POSITION, seed, position) for position in positions.tolist()]
         fixed = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
@@ -110,13 +124,11 @@ class Source:
         """Returns the classes of the records `indices`, [B]; None for a model without classes."""
         if not self._classes or self._records.labels is None:
             return None
-        labels = self._records.labels(np.asarray(indices))
-        if labels.min() < 0 or labels.max() >= self._classes:
-            raise UserError(
-                f"{self._records.name} has labels from {labels.min()} to {labels.max()}, but "
-                f"model.classes is {self._classes}: set it to the number of classes"
-            )
-        return labels.astype(np.int32)
+        return self._records.labels(np.asarray(indices)).astype(np.int32)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """Returns the records `indices` with their classes."""
+        return Batch(self.__getitems__(indices), self.labels(indices))
 
     def _stored(self, indices: np.ndarray) -> np.ndarray:
         images = self._records.read(indices)
@@ -132,10 +144,10 @@ class Source:
 
     def _finish(self, images: np.ndarray, keys: Sequence[Key], noise: Sequence[Key]) -> np.ndarray:
         images = self._binarized(images, keys)
-        if not self._noisy:
+        if self._noise is None:
             return images.astype(self.dtype, copy=False)
         low = images.astype(self.dtype)
-        noisy = low + _uniform([(_NOISE + self._draw, *key) for key in noise], self.image_shape)
+        noisy = low + _uniform([(_NOISE + self._noise, *key) for key in noise], self.image_shape)
         # Rounding may reach the next level.
         return np.minimum(noisy.astype(self.dtype), np.nextafter(low + 1, low))
 
@@ -149,17 +161,16 @@ class Source:
 
 
 def open_source(
-    config: DataConfig, split: str, model: ModelConfig | None = None, *, draw: int = 0
+    config: DataConfig, split: str, *, classes: int = 0, noise: int | None = None
 ) -> Source:
     """Opens one split of the set that the config describes.
 
     Args:
         config: The set.
-        model: What the images are for: one with classes needs labels, a density needs noise. None
-            reads images alone.
-        draw: Which of many independent draws of the noise is added.
         split: "train", "validation" or "test" stand for `config.train_split` and so on; any other
             name is one of the set's own, in TFDS split syntax for a TFDS set.
+        classes: Of the model that they are for; 0 reads no labels.
+        noise: The number of the draw of noise that is added, for a density; None adds none.
 
     Raises:
         UserError: There is no such set or split, it is not prepared, or it does not hold images of
@@ -170,7 +181,17 @@ def open_source(
         "validation": config.validation_split,
         "test": config.test_split,
     }
-    return Source(open_records(config, named.get(split, split)), config, model, draw)
+    return Source(open_records(config, named.get(split, split)), config, classes, noise)
+
+
+def source_of(config: Config, split: str) -> Source:
+    """Opens one split as the model of a run takes it: with labels for classes, a density's noise.
+
+    Raises:
+        UserError: As `open_source` does.
+    """
+    noise = 0 if config.model.output == "continuous" else None
+    return open_source(config.data, split, classes=config.model.classes, noise=noise)
 
 
 def train_batches(
@@ -191,7 +212,7 @@ def train_batches(
     Args:
         source: The training images, perhaps fewer than a batch.
         batch_size: B, images a step over all processes.
-        seed: Decides the order and the draws of dynamic binarisation.
+        seed: Decides the order, the draws of dynamic binarisation and the noise.
         start_step: Number of batches to leave out.
         process_index: Which of the processes this one is.
         process_count: P.
@@ -239,7 +260,7 @@ def eval_batches(
         indices = batch * batch_size + process_index * rows + np.arange(rows)
         valid = indices < len(source)
         indices = np.minimum(indices, len(source) - 1)
-        return Batch(source.__getitems__(indices), source.labels(indices)), valid
+        return source.batch(indices), valid
 
     grain = require("grain", "grain")
     batches = grain.MapDataset.range(math.ceil(len(source) / batch_size)).map(read)

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,12 +17,11 @@ from pixel_rnn_jax import data, joint, likelihoods, models, parallel
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.joint import NatsFn
 from pixel_rnn_jax.models import Model
 
 T = TypeVar("T")
 PyTree = Any
-NatsFn = Callable[[PyTree, Batch], jax.Array]
 
 BASELINE_IMAGES = 50_000
 """So many training images are enough for histograms of single pixels."""
@@ -134,7 +133,7 @@ def open_run(workdir: epath.PathLike, split: str) -> Run:
         UserError: As `evaluate` says.
     """
     config = config_lib.read_config(workdir)
-    source = data.open_source(config.data, split, config.model)
+    source = data.source_of(config, split)
     trained = config_lib.read_image_format(workdir)
     found = config_lib.ImageFormat(source.image_shape, source.levels)
     if found != trained:

@@ -17,8 +17,7 @@ from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.complete import Completion
 from pixel_rnn_jax.config import ModelConfig, read_config, read_image_format
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import check_images, check_labels
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch, check_images, check_labels
 from pixel_rnn_jax.models import Model
 
 PyTree = Any
@@ -76,7 +75,8 @@ class ImageModel:
     `output="continuous"` is a density: its images are floats, dequantised values from 0 to K.
 
     Attributes:
-        module: The Flax module; `module.apply({"params": params}, inputs)` gives logits.
+        module: The Flax module; `module.apply({"params": params}, inputs)` gives what the head has
+            for each value, of which `module.likelihood` says what it means.
         params: Its parameters.
     """
 
@@ -104,7 +104,7 @@ class ImageModel:
     def log_prob(
         self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
     ) -> np.ndarray:
-        """Returns the exact log-probability of each image, or of a density its logarithm.
+        """Returns the exact log-probability of each image, or its log-density under a density.
 
         Args:
             images: `[B, H, W, C]` integers from 0 to K - 1, of any batch size. A density takes
@@ -139,7 +139,7 @@ class ImageModel:
         """
         if not self.module.likelihood.discrete:
             raise UserError("a continuous model has no conditionals: use one with discrete outputs")
-        if not self.config.exact and self.config.scales:
+        if self.config.plain:
             raise UserError(
                 "a multi-scale model in the plain form (exact=False) has no conditionals, since it "
                 "draws some pixels twice: use one in the exact form"
@@ -245,17 +245,21 @@ class ImageModel:
         batch = self._checked(images, labels)
         return compress.compress(self.module, self.params, *batch)
 
-    def decompress(self, data: bytes, *, skip_damaged: bool = False) -> np.ndarray:
+    def decompress(
+        self, data: bytes, *, skip_damaged: bool = False, return_labels: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray | None]:
         """Returns the images `[N, H, W, C]` that `compress` was given.
 
         Args:
             data: What `compress` returned, from the same parameters on the same kind of machine.
             skip_damaged: Whether to leave out the images of damaged blocks instead of raising.
+            return_labels: Whether to return their classes `[N]` as well.
 
         Raises:
             UserError: The data are damaged, cut off, or of another model, machine or format.
         """
-        return compress.decompress(self.module, self.params, data, skip_damaged=skip_damaged)
+        found = compress.decompress(self.module, self.params, data, skip_damaged=skip_damaged)
+        return (found.images, found.labels) if return_labels else found.images
 
     def _in_batches(
         self,

@@ -1,9 +1,24 @@
-"""Images as arrays of integers: the type that holds K levels, and what fits a model."""
+"""Batches of images and their classes: the type that holds K levels, and what fits a model."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from pixel_rnn_jax.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Images with their classes.
+
+    Attributes:
+        images: `[B, H, W, C]` integers from 0 to K - 1, or dequantised values (floats); of NumPy or
+            of JAX.
+        labels: `[B]` integers; None for a model without classes.
+    """
+
+    images: Any
+    labels: Any = None
 
 
 def value_dtype(levels: int) -> np.dtype:

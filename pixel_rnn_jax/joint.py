@@ -1,28 +1,18 @@
 """The distribution of whole images: the terms of all scales, each at the pixel that it gives."""
 
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.likelihoods import ContinuousMixture
-from pixel_rnn_jax.models import Model, Scale, scales
+from pixel_rnn_jax.models import Model, scales
 
 PyTree = Any
-
-
-class Batch(NamedTuple):
-    """Images with their classes.
-
-    Attributes:
-        images: `[B, H, W, C]` integers from 0 to K - 1, or dequantised values (floats); of NumPy or
-            of JAX.
-        labels: `[B]` integers; None for a model without classes.
-    """
-
-    images: Any
-    labels: Any = None
+NatsFn = Callable[[PyTree, Batch], jax.Array]
 
 
 def init_parameters(model: Model, key: jax.Array) -> PyTree:
@@ -33,14 +23,23 @@ def init_parameters(model: Model, key: jax.Array) -> PyTree:
 
 def outputs(model: Model, params: PyTree, batch: Batch) -> list[jax.Array]:
     """Returns the outputs of each scale, coarsest first, `[B, h, w, C, N]`."""
+    return [_outputs(model, number, params, batch) for number in range(len(scales(model)))]
+
+
+def _outputs(model: Model, number: int, params: PyTree, batch: Batch) -> jax.Array:
+    chain = scales(model)
+    scale = chain[number]
     inputs = model.likelihood.inputs(jnp.asarray(batch.images))
-    found = model.apply({"params": params}, inputs, batch.labels)
-    return list(found) if isinstance(found, tuple) else [jnp.asarray(found)]
+    coarse = chain[number - 1].subsample(inputs) if number else None
+    own = scale.subsample(inputs), batch.labels, coarse
+    return jnp.asarray(scale.network.apply({"params": scale.select(params)}, *own))
 
 
-def _terms(scale: Scale, outputs: jax.Array, images: jax.Array) -> jax.Array:
+def _terms(model: Model, number: int, params: PyTree, batch: Batch) -> jax.Array:
     """Returns the log-probability of each value of one scale, `[B, h, w, C]`; given ones have 0."""
-    terms = scale.network.likelihood.log_prob(outputs, scale.subsample(images))
+    scale = scales(model)[number]
+    images = scale.subsample(jnp.asarray(batch.images))
+    terms = model.likelihood.log_prob(_outputs(model, number, params, batch), images)
     return jnp.where(scale.given[None, ..., None], 0, terms)
 
 
@@ -50,42 +49,32 @@ def log_prob(model: Model, params: PyTree, batch: Batch) -> jax.Array:
     The terms of an image add up to log p(image). In the plain multi-scale form a pixel that belongs
     to several scales has the sum of its terms.
     """
-    found = outputs(model, params, batch)
-    images = jnp.asarray(batch.images)
-    total = jnp.zeros(images.shape, found[-1].dtype)
-    for scale, own in zip(scales(model), found, strict=True):
-        total = total.at[:, :: scale.stride, :: scale.stride].add(_terms(scale, own, images))
-    return total
+    parts = []
+    for number, scale in enumerate(scales(model)):
+        own = _terms(model, number, params, batch)
+        whole = jnp.zeros(batch.images.shape, own.dtype)
+        parts.append(whole.at[:, :: scale.stride, :: scale.stride].set(own))
+    return functools.reduce(jnp.add, parts)
 
 
-def nats_by_scale(model: Model) -> Callable[[PyTree, Batch], jax.Array]:
-    """Returns (parameters, batch) -> `[B, scales]`, minus the log-probability of each scale."""
+def nats_of_scale(model: Model, number: int) -> NatsFn:
+    """Returns (parameters, batch) -> `[B, 1]`, minus the log-probability of one scale in nats.
+
+    No other scale is computed.
+    """
 
     def nats(params: PyTree, batch: Batch) -> jax.Array:
-        found = outputs(model, params, batch)
-        images = jnp.asarray(batch.images)
-        shares = [
-            -_terms(scale, own, images).sum(axis=(1, 2, 3))
-            for scale, own in zip(scales(model), found, strict=True)
-        ]
-        return jnp.stack(shares, axis=-1)
+        return -_terms(model, number, params, batch).sum(axis=(1, 2, 3))[:, None]
 
     return nats
 
 
-def nats_of_scale(model: Model, number: int) -> Callable[[PyTree, Batch], jax.Array]:
-    """Returns (parameters, batch) -> `[B, 1]`, the share of one scale; no other is computed."""
-    chain = scales(model)
-    scale = chain[number]
+def nats_by_scale(model: Model) -> NatsFn:
+    """Returns (parameters, batch) -> `[B, scales]`, the share of each scale in nats."""
+    shares = [nats_of_scale(model, number) for number in range(len(scales(model)))]
 
     def nats(params: PyTree, batch: Batch) -> jax.Array:
-        images = jnp.asarray(batch.images)
-        inputs = model.likelihood.inputs(images)
-        coarse = chain[number - 1].subsample(inputs) if number else None
-        own = scale.network.apply(
-            {"params": scale.select(params)}, scale.subsample(inputs), batch.labels, coarse
-        )
-        return -_terms(scale, jnp.asarray(own), images).sum(axis=(1, 2, 3))[:, None]
+        return jnp.concatenate([share(params, batch) for share in shares], axis=-1)
 
     return nats
 
@@ -98,11 +87,7 @@ def conditionals(model: Model, params: PyTree, batch: Batch) -> jax.Array:
     """
     likelihood = model.likelihood
     assert not isinstance(likelihood, ContinuousMixture)
-    by_scale = [
-        (scale.stride, likelihood.conditionals(own))
-        for scale, own in zip(scales(model), outputs(model, params, batch), strict=True)
-    ]
-    (_, result), *coarser = reversed(by_scale)
-    for stride, terms in coarser:
-        result = result.at[:, ::stride, ::stride].set(terms)
+    *coarser, result = (likelihood.conditionals(own) for own in outputs(model, params, batch))
+    for scale, own in reversed([*zip(scales(model), coarser, strict=False)]):
+        result = result.at[:, :: scale.stride, :: scale.stride].set(own)
     return result

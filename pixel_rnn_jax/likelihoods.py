@@ -10,7 +10,9 @@ Level x has the cell [x, x + 1): a density is one per unit of a level, so that t
 constant over each cell and equals the probability there has the log-density log P(x).
 """
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,6 +22,7 @@ import numpy as np
 from jax import Array
 
 from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.errors import UserError
 
 
 class _Discrete:
@@ -63,8 +66,7 @@ class _Discrete:
             return logits.argmax(-1).astype(jnp.int32)
         # From the largest down, so that no temperature makes them infinite.
         logits = (logits - logits.max(-1, keepdims=True)) / temperature
-        cumulative = jnp.cumsum(jax.nn.softmax(logits, axis=-1), axis=-1)
-        return (cumulative[..., :-1] <= uniform[..., None]).sum(-1, dtype=jnp.int32)
+        return _index_at(jax.nn.softmax(logits, axis=-1), uniform)
 
 
 @dataclass(frozen=True)
@@ -107,9 +109,9 @@ class Softmax(_Discrete):
 class _Logistics:
     """Mixtures of M logistic distributions: N = 3 M weights, means and widths.
 
-    The head's coordinate y runs from -1 to 1 over the K cells. Its means are offsets from M places
-    spread over that range, so that components differ from the beginning. A width is at least a
-    twentieth of a cell, which is sharp enough for a certain value, and at most five ranges.
+    The means are offsets from M places spread over the K levels, in half ranges, so that components
+    differ from the beginning. A width is at least a twentieth of a cell, which is sharp enough for
+    a certain value, and at most five ranges.
 
     Attributes:
         levels: K.
@@ -125,14 +127,26 @@ class _Logistics:
         return 3 * self.mixtures
 
     def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
-        """Returns the log-weights, the means and the logarithms of the widths, `[..., M]` each."""
+        """Returns log-weights, and means and widths in levels, `[..., M]` each."""
         weights, means, widths = jnp.split(outputs, 3, axis=-1)
+        half = self.levels / 2
         places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], outputs.dtype)
         places = places.reshape((1,) * (outputs.ndim - 1) + (-1,))
-        narrowest = math.log(0.05 * 2 / self.levels)
-        first = max(math.log(1 / self.mixtures), narrowest)
-        widths = jnp.clip(widths + first, narrowest, math.log(10))
-        return jax.nn.log_softmax(weights, axis=-1), means + places, widths
+        first = max(half / self.mixtures, 0.05)
+        widths = jnp.exp(jnp.clip(widths + math.log(first), math.log(0.05), math.log(10 * half)))
+        return jax.nn.log_softmax(weights, axis=-1), (means + places + 1) * half, widths
+
+    def _mixture(self, outputs: Array, log_prob: Callable[[Array, Array], Array]) -> Array:
+        """Returns the logarithm of the mixture of exp(log_prob(mean, width)).
+
+        Component by component: an axis of components beside one of levels would be a large array.
+        """
+        log_weights, means, widths = self._parts(outputs)
+        components = [
+            log_weights[..., m] + log_prob(means[..., m], widths[..., m])
+            for m in range(self.mixtures)
+        ]
+        return functools.reduce(jnp.logaddexp, components)
 
 
 @dataclass(frozen=True)
@@ -155,22 +169,20 @@ class LogisticMixture(_Logistics, _Discrete):
             outputs: `[..., N]`.
             images: `[...]` integers; axes of size 1 in either are repeated.
         """
-        log_weights, means, widths = self._parts(outputs)
-        value = images.astype(outputs.dtype)[..., None]
-        cell = jnp.exp(math.log(2 / self.levels) - widths)
-        low = (value * (2 / self.levels) - 1 - means) * jnp.exp(-widths)
-        # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)), which loses no digits; the
-        # first factor is 1 for the highest level, the second for the lowest.
-        below = jax.nn.log_sigmoid(low + cell)
-        above = jax.nn.log_sigmoid(-low)
-        inner = jnp.log(-jnp.expm1(-cell))
+        value = images.astype(outputs.dtype)
         lowest, highest = value == 0, value == self.levels - 1
-        log_cell = (
-            jnp.where(highest, 0, below)
-            + jnp.where(lowest, 0, above)
-            + jnp.where(lowest | highest, 0, inner)
-        )
-        return jax.nn.logsumexp(log_weights + log_cell, axis=-1)
+
+        def cell(mean: Array, width: Array) -> Array:
+            low, cell = (value - mean) / width, 1 / width
+            # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)), which loses no digits; the
+            # first factor is 1 for the highest level, the second for the lowest.
+            return (
+                jnp.where(highest, 0, jax.nn.log_sigmoid(low + cell))
+                + jnp.where(lowest, 0, jax.nn.log_sigmoid(-low))
+                + jnp.where(lowest | highest, 0, jnp.log(-jnp.expm1(-cell)))
+            )
+
+        return self._mixture(outputs, cell)
 
 
 @dataclass(frozen=True)
@@ -190,12 +202,13 @@ class ContinuousMixture(_Logistics):
             outputs: `[..., N]`.
             images: `[...]` floats.
         """
-        log_weights, means, widths = self._parts(outputs)
-        value = self.inputs(images).astype(outputs.dtype)[..., None]
-        z = (value - means) * jnp.exp(-widths)
-        log_density = jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - widths
-        unit = math.log(2 / self.levels)
-        return jax.nn.logsumexp(log_weights + log_density, axis=-1) + unit
+        value = images.astype(outputs.dtype)
+
+        def density(mean: Array, width: Array) -> Array:
+            z = (value - mean) / width
+            return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - jnp.log(width)
+
+        return self._mixture(outputs, density)
 
     def draw(self, outputs: Array, uniform: Array, temperature: Array | None) -> Array:
         """Draws values: a component, and a value from it, by one number from [0, 1).
@@ -210,18 +223,17 @@ class ContinuousMixture(_Logistics):
         """
         log_weights, means, widths = self._parts(outputs)
         weights = jnp.exp(log_weights)
-        cumulative = jnp.cumsum(weights, axis=-1)
-        index = (cumulative[..., :-1] <= uniform[..., None]).sum(-1, keepdims=True)
+        index = _index_at(weights, uniform)[..., None]
 
         def chosen(x: Array) -> Array:
             return jnp.take_along_axis(x, index, axis=-1)[..., 0]
 
         # Where in the part of [0, 1) that belongs to the component.
-        tiny = jnp.finfo(uniform.dtype).eps
-        rest = (uniform - chosen(cumulative - weights)) / chosen(weights)
-        rest = jnp.clip(rest, tiny, 1 - tiny)
-        y = chosen(means) + jnp.exp(chosen(widths)) * (jnp.log(rest) - jnp.log1p(-rest))
-        return (y + 1) * (self.levels / 2)
+        limits = jnp.finfo(uniform.dtype)
+        before = chosen(jnp.cumsum(weights, axis=-1) - weights)
+        rest = (uniform - before) / jnp.maximum(chosen(weights), limits.tiny)
+        rest = jnp.clip(rest, limits.eps, 1 - limits.eps)
+        return chosen(means) + chosen(widths) * (jnp.log(rest) - jnp.log1p(-rest))
 
 
 Likelihood = Softmax | LogisticMixture | ContinuousMixture
@@ -237,6 +249,14 @@ def of(config: ModelConfig, levels: int) -> Likelihood:
         case "continuous":
             return ContinuousMixture(levels, config.mixtures)
     raise AssertionError(config.output)
+
+
+def _index_at(probabilities: Array, uniform: Array) -> Array:
+    """Returns where in `[..., N]` probabilities, laid side by side, a number from [0, 1) falls."""
+    cumulative = jnp.cumsum(probabilities, axis=-1)
+    # Of the sum itself, which may fall short of one in the last digits.
+    place = uniform[..., None] * cumulative[..., -1:]
+    return (cumulative[..., :-1] <= place).sum(-1, dtype=jnp.int32)
 
 
 def _centred(values: Array, largest: int) -> Array:
@@ -256,7 +276,12 @@ def dequantize(images: Array | np.ndarray, key: Array) -> Array:
 
     Returns:
         `[B, H, W, C]` floats; `floor` gives the images again.
+
+    Raises:
+        UserError: The images are no integers: they have noise already, perhaps.
     """
+    if jnp.asarray(images).dtype.kind not in "biu":
+        raise UserError(f"dequantize takes integers, got {jnp.asarray(images).dtype} values")
     low = jnp.asarray(images, jnp.result_type(float))
     noisy = low + jax.random.uniform(key, low.shape, low.dtype)
     return jnp.minimum(noisy, jnp.nextafter(low + 1, low))  # Where rounding has reached x + 1.

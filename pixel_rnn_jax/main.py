@@ -135,7 +135,11 @@ def _define_seed(values: flags.FlagValues) -> None:
 
 def _define_sample(values: flags.FlagValues) -> None:
     flags.DEFINE_integer(
-        "n", 64, "Number of images. Default: 64.", lower_bound=1, flag_values=values
+        "n",
+        None,
+        "Number of images. Default: 64, or 10 of each class.",
+        lower_bound=1,
+        flag_values=values,
     )
     _define_out(values, "samples.png")
     flags.DEFINE_float(
@@ -150,7 +154,7 @@ def _define_sample(values: flags.FlagValues) -> None:
         "label",
         None,
         "Of a model with classes: the class of all images. Default: as many of each class, and in "
-        "a picture a row for each.",
+        "a picture a row for each class if --n is a multiple of their number.",
         lower_bound=0,
         flag_values=values,
     )

@@ -96,14 +96,17 @@ def map_batch(
 
 
 def initial_state(
-    params: PyTree, optimizer: optax.GradientTransformation, average_decay: float
+    params: PyTree,
+    optimizer: optax.GradientTransformation,
+    average_decay: float,
+    part: str | None = None,
 ) -> dict[str, PyTree]:
     """Returns the state that the first update of `make_train_step` takes."""
     return {
         "params": params,
         # A copy: the two are given up one by one when a step replaces them.
         "average": jax.tree.map(jnp.copy, params) if average_decay else {},
-        "opt_state": optimizer.init(params),
+        "opt_state": optimizer.init(params[part] if part else params),
         "step": jnp.zeros((), jnp.int32),
     }
 
@@ -113,6 +116,8 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     average_decay: float,
     mesh: Mesh,
+    part: str | None = None,
+    first_step: int = 0,
 ) -> Callable[[dict[str, PyTree], PyTree], tuple[dict[str, PyTree], dict[str, jax.Array]]]:
     """Compiles one update of a training state.
 
@@ -121,6 +126,9 @@ def make_train_step(
         optimizer: the update rule.
         average_decay: of the moving average of the parameters; 0 for none.
         mesh: the devices; each has the whole state and an equal share of the batch.
+        part: the entry of the parameters that is trained, with an `opt_state` and an average of its
+            own; None trains all of them.
+        first_step: the updates that were made before the first one of this part.
 
     Returns:
         A function of the state (params, average, opt_state, step; other entries pass unchanged) and
@@ -128,24 +136,36 @@ def make_train_step(
         `grad_norm` before clipping. The state that it is given is used up.
     """
 
-    def mean_loss(params: PyTree, batch: PyTree) -> jax.Array:
-        return loss_fn(params, batch).sum(-1).mean()
+    def trained(tree: PyTree) -> PyTree:
+        return tree[part] if part else tree
+
+    def with_trained(tree: PyTree, new: PyTree) -> PyTree:
+        return tree | {part: new} if part else new
 
     def step(
         state: dict[str, PyTree], batch: PyTree
     ) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
-        nats, gradient = jax.value_and_grad(mean_loss)(state["params"], batch)
+        def mean_loss(params: PyTree) -> jax.Array:
+            return loss_fn(with_trained(state["params"], params), batch).sum(-1).mean()
+
+        before = trained(state["params"])
+        nats, gradient = jax.value_and_grad(mean_loss)(before)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         vector, unravel = ravel_pytree((nats, gradient))
         nats, gradient = unravel(jax.lax.pmean(vector, AXIS))
-        updates, opt_state = optimizer.update(gradient, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
-        count = state["step"] + 1
-        new = state | {"params": params, "opt_state": opt_state, "step": count}
+        updates, opt_state = optimizer.update(gradient, state["opt_state"], before)
+        params = optax.apply_updates(before, updates)
+        new = state | {
+            "params": with_trained(state["params"], params),
+            "opt_state": opt_state,
+            "step": state["step"] + 1,
+        }
         if average_decay:
             # Early on the average covers the last tenth of the steps, not the random start.
+            count = new["step"] - first_step
             decay = jnp.minimum(average_decay, (1 + count) / (10 + count))
-            new["average"] = optax.incremental_update(params, state["average"], 1 - decay)
+            average = optax.incremental_update(params, trained(state["average"]), 1 - decay)
+            new["average"] = with_trained(state["average"], average)
         return new, {"nats": nats, "grad_norm": optax.tree.norm(gradient)}
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)

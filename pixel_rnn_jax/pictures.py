@@ -115,11 +115,17 @@ def check_picture_out(out: str) -> None:
         raise UserError(f"a picture must be written to a file that ends in .png, got {out!r}")
 
 
-def write_images(images: np.ndarray, levels: int, out: str, columns: int | None = None) -> None:
+def write_images(
+    images: np.ndarray,
+    levels: int,
+    out: str,
+    columns: int | None = None,
+    labels: np.ndarray | None = None,
+) -> None:
     """Writes images in the form that the ending of `out` asks for.
 
     - `.png`: one picture of all of them, to look at (see `grid`).
-    - `.npz`: an array `images`, `[N, H, W, C]`.
+    - `.npz`: an array `images`, `[N, H, W, C]`, and `labels`, `[N]`, if there are any.
     - no ending: a folder with one PNG an image. They hold the values themselves, 0 to K - 1, so
       that images of a few levels look dark; only those of two levels are black and white.
 
@@ -128,6 +134,7 @@ def write_images(images: np.ndarray, levels: int, out: str, columns: int | None 
         levels: K.
         out: The file or folder.
         columns: Images in a row of the picture.
+        labels: `[N]` classes; other files than .npz leave them out.
 
     Raises:
         UserError: As `check_out` does, or it cannot be written.
@@ -140,7 +147,10 @@ def write_images(images: np.ndarray, levels: int, out: str, columns: int | None 
             write_picture(grid(images, levels, columns), out)
         elif path.suffix == ".npz":
             with path.open("wb") as file:
-                np.savez_compressed(file, images=images)
+                if labels is None:
+                    np.savez_compressed(file, images=images)
+                else:
+                    np.savez_compressed(file, images=images, labels=labels)
         else:
             path.mkdir(exist_ok=True)
             digits = len(str(len(images)))

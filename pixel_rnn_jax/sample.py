@@ -13,9 +13,9 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import parallel
+from pixel_rnn_jax import joint, parallel
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import value_dtype
+from pixel_rnn_jax.images import Batch, value_dtype
 from pixel_rnn_jax.layers.state import Context
 from pixel_rnn_jax.models import Model, PixelRNN, scales
 
@@ -73,7 +73,26 @@ def sample(
     images, log_probs = in_lanes(
         module, params, key, images, np.zeros(shape, bool), labels=labels, temperature=temperature
     )
+    if module.config.plain:  # Not of the small images that were drawn on the way.
+        log_probs = _scored(module, params, Batch(images, labels))
     return images, log_probs.sum(axis=(1, 2, 3))
+
+
+def _scored(module: Model, params: PyTree, batch: Batch) -> np.ndarray:
+    """Returns the log-probability of each value of images, some at a time."""
+    log_prob = jax.jit(functools.partial(joint.log_prob, module))
+    parts = [
+        jax.tree.map(lambda array, i=i: array[i : i + CPU_LANES], batch)
+        for i in range(0, max(len(batch.images), 1), CPU_LANES)
+    ]
+    return np.concatenate([np.asarray(log_prob(params, part)) for part in parts])
+
+
+def as_levels(module: Model, images: np.ndarray) -> np.ndarray:
+    """Returns images as integers from 0 to K - 1; values of a density lose what is behind them."""
+    if module.likelihood.discrete:
+        return images
+    return np.clip(np.floor(images), 0, module.levels - 1).astype(value_dtype(module.levels))
 
 
 def every_class(n: int, classes: int) -> np.ndarray | None:
@@ -179,7 +198,8 @@ def generate(
 
     Returns:
         The image of each scale, coarsest first, the last one `[B, H, W, C]`; and the term of each
-        value in nats, `[B, H, W, C]`, as `joint.log_prob` has it.
+        value in nats, `[B, H, W, C]`, as `joint.log_prob` has it. (In the plain form they are those
+        of all images that were drawn, whether the last one agrees with the others or not.)
     """
     by_scale: list[Array] = []
     total = jnp.zeros(images.shape, jnp.result_type(float))
@@ -191,7 +211,7 @@ def generate(
             given = jnp.asarray(scale.given)[None, ..., None]
             taken, values = taken | given, jnp.where(given, scale.put(by_scale[-1]), values)
         uniforms = value_uniforms(key, indices, number, network.image_shape)
-        condition = condition_on(network, own, len(images), labels, coarse)
+        condition = condition_on(network, own, labels, coarse)
         state = network.apply({"params": own}, len(images), method="init_state")
         by_pixel = [x.transpose(1, 2, 0, 3) for x in (values, taken, uniforms)]
         by_row = None if condition is None else condition.swapaxes(0, 1)
@@ -221,20 +241,21 @@ def generate(
 
 
 def condition_on(
-    network: PixelRNN, params: PyTree, batch: int, labels: Array | None, coarse: Array | None
+    network: PixelRNN, params: PyTree, labels: Array | None, coarse: Array | None
 ) -> Array | None:
-    """Returns the condition of a network, `[B, H, W, F]`, or None.
+    """Returns the condition of a network, `[B, H, W, h]`, or None.
 
     Args:
         network: The model of one scale.
         params: Its parameters.
-        batch: B.
         labels: `[B]` classes, or None.
         coarse: `[B, h, w, C]` values of the scale before, or None.
     """
     inputs = None if coarse is None else network.likelihood.inputs(coarse)
-    found: Any = network.apply({"params": params}, batch, labels, inputs, method="condition")
-    return found
+    found: Any = network.apply({"params": params}, labels, inputs, method="condition")
+    if found is None:
+        return None
+    return jnp.broadcast_to(found, (len(found), *network.image_shape[:2], found.shape[-1]))
 
 
 def value_uniforms(
@@ -288,7 +309,7 @@ def pixel(
         outputs, after = apply("step", state, likelihood.inputs(values), column, contexts)
         outputs = outputs[:, channel]
         drawn = likelihood.draw(outputs, uniforms[:, channel], temperature)
-        value = jnp.where(known[:, channel], images[:, channel], drawn)
+        value = jnp.where(known[:, channel], images[:, channel], drawn.astype(images.dtype))
         values = values.at[:, channel].set(value)
         log_probs.append(likelihood.log_prob(outputs, value))
     state = apply("end_pixel", after, likelihood.inputs(values), column)

@@ -58,6 +58,7 @@ class Records:
             read: record 50,000 of "train" is record 0 of "train[50000:]" and has the same key.
         read: Record numbers [B] to images [B, H, W, C]; safe to call from several threads.
         labels: The same to classes [B]; None where the set has no labels.
+        classes: The number of classes, at least; 0 without labels.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Records:
     keys: np.ndarray
     read: Read
     labels: Read | None = None
+    classes: int = 0
 
 
 def open_records(config: DataConfig, split: str) -> Records:
@@ -130,8 +132,9 @@ def _array_file(path: Path, config: DataConfig, split: str) -> Records:
         if path.suffix == ".npz":
             with loaded:
                 key = _npz_key(loaded.files, config, split)
-                labels = _npz_labels(loaded, key)
-                loaded = loaded[key]
+                images = loaded[key]
+                labels = _npz_labels(loaded, key, len(images))
+                loaded = images
     except FileNotFoundError:
         raise UserError(f"data.name {config.name!r}: there is no such file") from None
     except UserError:
@@ -145,19 +148,22 @@ def _array_file(path: Path, config: DataConfig, split: str) -> Records:
             f"data.name {config.name!r} must hold an array of shape [N, H, W] or [N, H, W, C], "
             f"got {list(loaded.shape)}"
         )
-    if labels is not None and (labels.shape != loaded.shape[:1] or labels.dtype.kind not in "iu"):
-        raise UserError(
-            f"data.name {config.name!r}: the labels must be {len(loaded)} integers, one for each "
-            f"image, got {list(labels.shape)} of {labels.dtype}"
-        )
     rows = np.arange(len(loaded)) if key == split else _part(config, split, len(loaded))
     return _array(loaded, rows, key, config, labels=labels)
 
 
-def _npz_labels(arrays: Any, key: str) -> np.ndarray | None:
-    """Returns the classes of the images `key`: an array `labels`, or `train_labels` and so on."""
+def _npz_labels(arrays: Any, key: str, count: int) -> np.ndarray | None:
+    """Returns the classes of the images `key`: an array `labels`, or `train_labels` and so on.
+
+    What does not hold one integer from 0 on for each image is something else.
+    """
     name = f"{key}_labels" if f"{key}_labels" in arrays.files else "labels"
-    return arrays[name] if name in arrays.files else None
+    try:
+        labels = np.asarray(arrays[name])
+    except (KeyError, ValueError):  # There are none, or they are Python objects.
+        return None
+    fits = labels.shape == (count,) and labels.dtype.kind in "iu" and not (labels < 0).any()
+    return labels if fits and count else None
 
 
 def _npz_key(keys: list[str], config: DataConfig, split: str) -> str:
@@ -199,6 +205,7 @@ def _array(
         keys=_keys(key, rows),
         read=lambda indices: np.asarray(images[rows[indices]]).reshape(-1, *shape),
         labels=None if labels is None else lambda indices: labels[rows[indices]],
+        classes=0 if labels is None else int(labels.max()) + 1,
     )
 
 
@@ -426,6 +433,7 @@ def _tfds(builder: Any, config: DataConfig, split: str) -> Records:
         keys=np.concatenate(keys),
         read=_kept(read, len(source), shape, dtype),
         labels=_kept(labels, len(source), (), np.dtype(int)) if labelled else None,
+        classes=features["label"].num_classes if labelled else 0,
     )
 
 

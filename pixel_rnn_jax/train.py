@@ -39,6 +39,25 @@ PyTree = Any
 
 PICTURE_IMAGES = 16
 """Images of a picture that training draws: few, so that they cost little."""
+PICTURE_PARTICLES = 16
+"""Of completions whose known half does not come first in generation order."""
+
+
+@dataclass(frozen=True)
+class _Turn:
+    """What is trained for some steps: everything, or with `train.in_turn` one scale.
+
+    Attributes:
+        part: Its name among the parameters; None for all of them.
+        suffix: Of the names under which its loss is recorded.
+        dims: Values of an image that it gives.
+        loss: (parameters, batch) to nats `[B, scales]`.
+    """
+
+    part: str | None
+    suffix: str
+    dims: int
+    loss: joint.NatsFn
 
 
 @dataclass(frozen=True)
@@ -78,8 +97,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     workdir = epath.Path(workdir)
     _check(workdir, config)
     train_source, validation_source, test_source = (
-        data.open_source(config.data, split, config.model)
-        for split in ("train", "validation", "test")
+        data.source_of(config, split) for split in ("train", "validation", "test")
     )
     images = ImageFormat(train_source.image_shape, train_source.levels)
     for name, source in (("validation", validation_source), ("test", test_source)):
@@ -95,22 +113,33 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     optimizer = optimizers.build(config.optimizer, config.turn)
     rate = optimizers.learning_rate(config.optimizer, config.turn)
     whole = joint.nats_by_scale(model)
-    losses = [whole]
+    turns = [_Turn(None, "", dims, whole)]
     if settings.in_turn:
-        losses = [joint.nats_of_scale(model, n) for n in range(len(config.model.scales))]
+        turns = [
+            _Turn(
+                scale.name,
+                f"_of_height_{scale.network.image_shape[0]}",
+                int((~scale.given).sum()) * images.image_shape[-1],
+                joint.nats_of_scale(model, number),
+            )
+            for number, scale in enumerate(models.scales(model))
+        ]
     step_fns = [
-        parallel.make_train_step(loss, optimizer, config.optimizer.average, mesh) for loss in losses
+        parallel.make_train_step(
+            turn.loss, optimizer, config.optimizer.average, mesh, turn.part, number * config.turn
+        )
+        for number, turn in enumerate(turns)
     ]
     nats_fn = parallel.map_batch(whole, mesh)
     _write_config(workdir, config, images)
 
-    begin_turn = jax.jit(optimizer.init, out_shardings=parallel.everywhere(mesh))
+    new_opt_state = jax.jit(optimizer.init, out_shardings=parallel.everywhere(mesh))
 
     def measure(params: PyTree, source: data.Source) -> Evaluation:
         return evaluate.measure(nats_fn, params, source, settings.eval_batch_size, mesh)
 
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        start, state = _start(checkpoints, config, model, optimizer, mesh)
+        start, state = _start(checkpoints, config, model, optimizer, mesh, turns)
         step = start
         if start >= settings.steps:
             print(f"all steps are done already ({start} of {settings.steps})")
@@ -127,15 +156,17 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             _signals() as received,
         ):
             for step in range(start + 1, settings.steps + 1):
-                turn, before = divmod(step - 1, config.turn)
-                if turn and not before:  # The next scale begins as if it were the only one.
-                    state["opt_state"] = begin_turn(state["params"])
+                number, made = divmod(step - 1, config.turn)  # Updates that were made in this turn.
+                turn = turns[number]
+                if number and not made:  # The next scale begins as if it were the only one.
+                    state["opt_state"] = new_opt_state(state["params"][turn.part])
                 batch = parallel.shard_batch(mesh, next(batches))
-                state, measured = step_fns[turn](state, batch)
+                state, measured = step_fns[number](state, batch)
                 interval.add(step, measured)  # Waits for the step before, while this one runs.
                 progress.advance()
                 intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
                 log, validate, save = (step % n == 0 or step == settings.steps for n in intervals)
+                log |= step % config.turn == 0  # No record is of two scales.
                 stop = bool(received)  # Asked once, so that no signal comes between saving and it.
                 if not (log or validate or save or stop):
                     continue
@@ -146,12 +177,12 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                 validation = None
                 if log:
                     nats, gradient_norm = interval.close()
-                    bits = float(likelihoods.bits_per_dim(nats, dims))
+                    bits = float(likelihoods.bits_per_dim(nats, turn.dims))
                     record |= {
-                        "train/nats": nats,
-                        "train/bits_per_dim": bits,
+                        f"train/nats{turn.suffix}": nats,
+                        f"train/bits_per_dim{turn.suffix}": bits,
                         "train/gradient_norm": gradient_norm,
-                        "train/learning_rate": float(rate(before)),
+                        "train/learning_rate": float(rate(made)),
                         "train/images_per_second": progress.report(step, nats, bits),
                     }
                 with progress.paused():
@@ -214,20 +245,18 @@ def _pictures(
     completes no images.
     """
     key = jax.random.key(seed)
-    classes = model.config.classes
-    labels = sample.every_class(PICTURE_IMAGES, classes)
+    labels = sample.every_class(PICTURE_IMAGES, model.config.classes)
     samples, _ = sample.sample(model, params, key, PICTURE_IMAGES, labels=labels)
-    if not model.likelihood.discrete:
-        samples = np.clip(np.floor(samples), 0, model.levels - 1)
-        return {"samples": pictures.grid(samples, model.levels)}
-    records = np.arange(min(PICTURE_IMAGES, len(validation)))
-    images, labels = validation.__getitems__(records), validation.labels(records)
-    known = np.broadcast_to(pictures.known_mask("top_half", model.image_shape), images.shape)
-    completed = complete.complete(model, params, key, images, known, labels=labels).images
-    return {
-        "samples": pictures.grid(samples, model.levels),
-        "completions": pictures.completions(images, known, completed, model.levels),
-    }
+    drawn = {"samples": pictures.grid(sample.as_levels(model, samples), model.levels)}
+    if model.likelihood.discrete:
+        images, labels = validation.batch(range(min(PICTURE_IMAGES, len(validation))))
+        known = np.broadcast_to(pictures.known_mask("top_half", model.image_shape), images.shape)
+        particles = 1 if complete.is_exact(model, known) else PICTURE_PARTICLES
+        completed = complete.complete(
+            model, params, key, images, known, labels=labels, particles=particles
+        ).images
+        drawn["completions"] = pictures.completions(images, known, completed, model.levels)
+    return drawn
 
 
 def _check(workdir: epath.Path, config: Config) -> None:
@@ -258,16 +287,18 @@ def _start(
     model: Model,
     optimizer: optax.GradientTransformation,
     mesh: jax.sharding.Mesh,
+    turns: list["_Turn"],
 ) -> tuple[int, dict[str, PyTree]]:
     """Returns the number of updates made so far and the state after them, on every device."""
+    step = checkpoints.latest_step()
+    part = turns[max((step or 0) - 1, 0) // config.turn].part if len(turns) > 1 else None
 
     def new() -> dict[str, PyTree]:
         key = jax.random.key(config.seed)
         params = joint.init_parameters(model, key)
-        state = parallel.initial_state(params, optimizer, config.optimizer.average)
+        state = parallel.initial_state(params, optimizer, config.optimizer.average, part)
         return state | {"key": jax.random.key_data(key), "interval": jnp.zeros(3)}
 
-    step = checkpoints.latest_step()
     if step is None:
         return 0, jax.jit(new, out_shardings=parallel.everywhere(mesh))()
     return step, checkpoints.restore(parallel.shapes_everywhere(new, mesh), step)

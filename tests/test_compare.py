@@ -41,7 +41,7 @@ def test_comparison(workdirs: tuple[Path, Path], capsys: Any) -> None:
     config = DataConfig(name=str(workdirs[0].parent / "images.npz"), levels=5)
     images = data.open_source(config, "test").__getitems__(range(20))
     assert found.discrete.nats == pytest.approx(-model.log_prob(images).mean(), rel=1e-5)
-    sources = [data.open_source(config, "test", density.config, draw=draw) for draw in range(3)]
+    sources = [data.open_source(config, "test", noise=draw) for draw in range(3)]
     draws = np.mean([-density.log_prob(each.__getitems__(range(20))) for each in sources], axis=0)
     assert found.continuous.nats == pytest.approx(draws.mean(), rel=1e-5)
     error = draws.std(ddof=1) / 20**0.5
@@ -68,5 +68,5 @@ def test_what_does_not_compare_is_refused(workdirs: tuple[Path, Path], tmp_path:
         compare(discrete, continuous, draws=0)
     model = ModelConfig("pixel_cnn", layers=1, features=1, head_features=1, output="continuous")
     train(Config(model=model, train=TrainConfig(steps=1)), tmp_path)
-    with pytest.raises(prnn.UserError, match="were trained on different images"):
+    with pytest.raises(prnn.UserError, match="do not have the same images"):
         compare(discrete, tmp_path)

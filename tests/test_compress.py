@@ -16,7 +16,7 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import block_coder, compress
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.likelihoods import Softmax
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +44,7 @@ def _compressed(model, images):
 
 
 def _decompressed(model, data, **options):
-    return compress.decompress(model.module, model.params, data, **options)
+    return compress.decompress(model.module, model.params, data, **options).images
 
 
 def _header_length(data):
@@ -118,7 +118,7 @@ def test_batches_of_any_size_give_one_stream(stream, model):
     compress.write(model.module, model.params, map(Batch, batches), len(images), file)
     assert file.getvalue() == data
     file.seek(0)
-    sizes = [len(block) for block in compress.read(model.module, model.params, file)]
+    sizes = [len(block.images) for block in compress.read(model.module, model.params, file)]
     assert sizes == [4, 4, 3]
 
 
@@ -147,7 +147,7 @@ model = prnn.create(config, (6, 5, 3), 17)
 leaves = np.load("params.npz")
 leaves = [leaves[str(i)] for i in range(len(leaves))]
 params = jax.tree.unflatten(jax.tree.structure(model.params), leaves)
-images = compress.decompress(model.module, params, open("stream", "rb").read())
+images = compress.decompress(model.module, params, open("stream", "rb").read()).images
 np.testing.assert_array_equal(images, np.load("images.npz")["arr_0"])
 print(jax.device_count(), "devices")
 """

@@ -13,7 +13,7 @@ from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
 from pixel_rnn_jax.data import Source, open_source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 
 

@@ -10,7 +10,7 @@ from test_masks import ARCHITECTURES, random_like
 
 from pixel_rnn_jax import joint, models, sample
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 
 
 def model_and_parameters(architecture, image_shape, levels, *, seed=0, **options):

@@ -162,7 +162,7 @@ def test_evaluate_with_a_pixel_map(calls):
 @pytest.mark.parametrize(
     "words, out, named",
     [
-        ("sample", "samples.png", {"n": 64, "temperature": 1.0, "seed": 0, "label": None}),
+        ("sample", "samples.png", {"n": None, "temperature": 1.0, "seed": 0, "label": None}),
         (
             "sample --n=3 --temperature=0 --seed 5 --label=2 --out=folder",
             "folder",

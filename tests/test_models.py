@@ -8,7 +8,7 @@ import pytest
 from pixel_rnn_jax import joint, likelihoods
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.models import PixelRNN
 
 ARCHITECTURES = ["pixel_cnn", "row_lstm", "diagonal_bilstm"]

@@ -15,8 +15,8 @@ from test_sample import all_images, chi_square_is_plausible, frequencies, soft_m
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import complete, joint, sample
-from pixel_rnn_jax.joint import Batch
-from pixel_rnn_jax.models import MultiScalePixelRNN, PixelRNN, generation_order, scales
+from pixel_rnn_jax.images import Batch
+from pixel_rnn_jax.models import MultiScalePixelRNN, PixelRNN, scales
 
 KEY = jax.random.key(3)
 TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
@@ -137,9 +137,13 @@ def test_chain_of_networks_is_what_the_module_computes():
     images, labels = np.random.default_rng(0).integers(2, size=(3, 8, 8, 2)), np.array([0, 1, 1])
     batch = Batch(images, labels)
     nats = joint.nats_by_scale(model)(params, batch)
-    for number in range(3):
-        one = joint.nats_of_scale(model, number)(params, batch)
-        np.testing.assert_allclose(one[:, 0], nats[:, number], rtol=1e-5)
+    inputs = model.likelihood.inputs(jnp.asarray(images))
+    for scale, outputs, own in zip(
+        scales(model), model.apply({"params": params}, inputs, labels), nats.T, strict=True
+    ):
+        terms = model.likelihood.log_prob(outputs, scale.subsample(images))
+        terms = np.where(scale.given[None, ..., None], 0, terms)
+        np.testing.assert_allclose(-terms.sum(axis=(1, 2, 3)), own, rtol=1e-4)
 
 
 # ------------------------------------------------------------------------------------- dependencies
@@ -222,14 +226,24 @@ def test_every_parameter_has_a_gradient(architecture):
 # --------------------------------------------------------------------------------------- generation
 
 
-def test_generation_order():
+def test_what_is_exact():
     module, _ = model_of(shape=(4, 4, 2), scales=(2, 4))
-    order = generation_order(module)
-    np.testing.assert_array_equal(np.sort(order.ravel()), np.arange(32))
-    np.testing.assert_array_equal(order[::2, ::2].ravel(), np.arange(8))
-    np.testing.assert_array_equal(order[0, 1:4:2].ravel(), [8, 9, 10, 11])
-    single, _ = model_of(shape=(3, 4, 2))
-    np.testing.assert_array_equal(generation_order(single).ravel(), np.arange(24))
+    known = np.zeros((4, 4, 2), bool)
+    known[::2, ::2] = True  # The smaller image.
+    assert complete.is_exact(module, known)
+    known[0, 1] = True
+    assert complete.is_exact(module, known)
+    known[0, 3] = known[1, 0] = True
+    assert complete.is_exact(module, known)
+    known[0, 3, 0] = False
+    assert not complete.is_exact(module, known)
+    assert not complete.is_exact(module, np.arange(32).reshape(4, 4, 2) < 16)
+    # The plain form draws the pixels of the smaller image a second time, after others.
+    plain, _ = model_of(shape=(4, 4, 2), scales=(2, 4), exact=False)
+    known[:] = False
+    known[::2, ::2] = True
+    assert not complete.is_exact(plain, known)
+    assert complete.is_exact(plain, known & False) and complete.is_exact(plain, known | True)
 
 
 def test_frequencies_are_the_probabilities(monkeypatch):
@@ -320,7 +334,12 @@ def test_codec(options):
     labels = random.integers(3, size=40) if "classes" in options else None
     images = model.sample(KEY, 40, labels)
     data = model.compress(images, labels)
-    np.testing.assert_array_equal(model.decompress(data), images)
+    decoded, found = model.decompress(data, return_labels=True)
+    np.testing.assert_array_equal(decoded, images)
+    if labels is None:
+        assert found is None
+    else:
+        np.testing.assert_array_equal(found, labels)
     bits = model.bits_per_dim(images, labels).sum() * 4 * 8 * 2
     bits += 40 * np.log2(3) if labels is not None else 0
     assert 0 < len(data) - bits / 8 < 200 + 0.005 * bits / 8
@@ -331,8 +350,8 @@ def test_codec(options):
 
 def test_plain_form_refuses_what_needs_a_probability():
     model = prnn.ImageModel(*model_of(scales=(2, 4), exact=False))
-    images = model.sample(KEY, 2)
-    assert (model.log_prob(images) < 0).all()
+    images, log_probs = model.sample(KEY, 20, return_log_prob=True)
+    np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4)
     with pytest.raises(prnn.UserError, match="plain form .exact=False. has no conditionals"):
         model.conditionals(images)
     with pytest.raises(prnn.UserError, match="plain form .model.exact=false. gives images no"):

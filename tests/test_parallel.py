@@ -11,7 +11,7 @@ import pytest
 
 from pixel_rnn_jax import joint, parallel
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.models import PixelRNN
 
 IMAGE_SHAPE, LEVELS, BATCH = (4, 5, 2), 3, 8

@@ -11,7 +11,7 @@ from test_masks import ARCHITECTURES
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import joint, models, sample
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.likelihoods import Softmax
 
 KEY = jax.random.key(7)
@@ -29,7 +29,7 @@ def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0, **options
     ):
         last = scale.select(params)
         factor = size / np.abs(outputs).max()
-        last["logits"] = jax.tree.map(lambda leaf, factor=factor: leaf * factor, last["logits"])
+        last["outputs"] = jax.tree.map(lambda leaf, factor=factor: leaf * factor, last["outputs"])
     return prnn.ImageModel(module, params)
 
 

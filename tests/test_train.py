@@ -21,7 +21,7 @@ from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfi
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation
 from pixel_rnn_jax.image_model import ImageModel, load
-from pixel_rnn_jax.joint import Batch
+from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.metrics import read_records
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
 from pixel_rnn_jax.train import TrainResult, train
@@ -437,7 +437,7 @@ def test_scales_at_once(scales_config: Config, tmp_path: Path) -> None:
     result = train(config, tmp_path)
     assert sum(result.test.shares) == pytest.approx(result.test.nats)
     model = load(tmp_path)
-    source = data.open_source(config.data, "test", config.model)
+    source = data.source_of(config, "test")
     records = np.arange(13)
     nats = -model.log_prob(source.__getitems__(records), source.labels(records))
     assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)

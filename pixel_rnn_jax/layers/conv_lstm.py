@@ -65,7 +65,7 @@ class ConvLSTM(nn.Module):
 
         Args:
             x: `[T, P, L, 2h]`, the input.
-            condition: `[T, P, L, condition]`, or None.
+            condition: `[T, P, L, condition]`, or with axes of size 1, or None.
             restart: see `kernels.conv_lstm`.
 
         Returns:

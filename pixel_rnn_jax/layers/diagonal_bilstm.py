@@ -53,7 +53,12 @@ class DiagonalBiLSTM(nn.Module):
         self.right = direction()
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` and `[B, H, W, condition]` or None to `[B, H, W, h]`."""
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
+
+        `condition` is `[B, H, W, condition]`, `[B, 1, 1, condition]` or None.
+        """
+        if condition is not None:
+            condition = jnp.broadcast_to(condition, (*x.shape[:3], self.condition))
         left = self._direction(self.left, x, condition)
         flipped = None if condition is None else condition[:, :, ::-1]
         right = self._direction(self.right, x[:, :, ::-1], flipped)[:, :, ::-1]

@@ -51,9 +51,10 @@ class PixelCNNLayer(nn.Module):
             )
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` and `[B, H, W, condition]` or None to `[B, H, W, h]`.
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
 
-        What is conditioned on is added to the k x k map.
+        `condition`, of which a map is added to the k x k map, is `[B, H, W, condition]`, `[B, 1, 1,
+        condition]` or None.
         """
         x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
         return nn.relu(x if condition is None else x + self.condition_to_map(condition))

@@ -43,7 +43,10 @@ class RowLSTM(nn.Module):
         )
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` and `[B, H, W, condition]` or None to `[B, H, W, h]`."""
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
+
+        `condition` is `[B, H, W, condition]`, `[B, 1, 1, condition]` or None.
+        """
         rows_first = None if condition is None else condition.transpose(1, 2, 0, 3)
         return self.lstm(x.transpose(1, 2, 0, 3), rows_first).transpose(2, 0, 1, 3)
 

@@ -5,7 +5,6 @@ from pixel_rnn_jax.models.multi_scale import (
     MultiScalePixelRNN,
     Scale,
     create,
-    generation_order,
     scales,
 )
 from pixel_rnn_jax.models.pixel_rnn import PixelRNN
@@ -16,6 +15,5 @@ __all__ = [
     "PixelRNN",
     "Scale",
     "create",
-    "generation_order",
     "scales",
 ]

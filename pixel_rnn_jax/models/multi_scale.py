@@ -9,7 +9,6 @@ paper's plain form the larger image is drawn whole, so that it may contradict th
 the product adds up to less than one over all images.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -137,23 +136,7 @@ def scales(model: Model) -> list[Scale]:
             ratio,
         )
         given = np.zeros(network.image_shape[:2], bool)
-        if ratio and model.config.exact:
+        if ratio and not model.config.plain:
             given[::ratio, ::ratio] = True
         chain.append(Scale(network, f"scale_{number}", stride, given))
     return chain
-
-
-def generation_order(model: Model) -> np.ndarray:
-    """Returns when each value is generated, `[H, W, C]` numbers from 0 on.
-
-    Coarse to fine, then raster order, then channels. A pixel of several scales counts where it
-    comes first.
-    """
-    height, width, channels = model.image_shape
-    order = np.full((height, width), math.inf)
-    for number, scale in enumerate(scales(model)):
-        own = order[:: scale.stride, :: scale.stride]
-        raster = number * height * width + np.arange(own.size).reshape(own.shape)
-        np.minimum(own, raster, out=own)
-    ranks = order.ravel().argsort().argsort().reshape(height, width)
-    return ranks[..., None] * channels + np.arange(channels)

@@ -35,8 +35,8 @@ class PixelRNN(nn.Module):
     has a ReLU before it, since two linear maps in a row would be one.
 
     All of it may be conditioned on a smaller image (section 3.6), on a class, or on both: every
-    body layer adds an unmasked 1x1 map of the condition to its input-to-state map. The condition
-    is the upsampled small image and, in every pixel, the class as a one-hot vector.
+    body layer adds an unmasked 1x1 map of the condition, h features, to its input-to-state map. The
+    condition is the upsampled small image, an embedding of the class, or their sum.
 
     Attributes:
         config: the architecture.
@@ -78,10 +78,11 @@ class PixelRNN(nn.Module):
             "param_dtype": jnp.promote_types(dtype, jnp.float32),
         }
         h, width, side = config.features, config.head_features, config.first_kernel
-        condition = config.classes
+        condition = 0
         if self.ratio:
-            self.upsample = Upsampler(h, self.ratio, **options)
-            condition += h
+            condition, self.upsample = h, Upsampler(h, self.ratio, **options)
+        if config.classes:
+            condition, self.embed = h, nn.Embed(config.classes, h, **options)
         self.first = MaskedConv(channels, 2 * h, channels, "A", kernel_size=(side, side), **options)
         self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
         residual = nn.remat(Residual) if config.remat else Residual
@@ -90,7 +91,9 @@ class PixelRNN(nn.Module):
             for layer in self.body
         ]
         self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
-        self.logits = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
+        if config.output != "softmax":  # Means and widths need all digits.
+            options["dtype"] = options["param_dtype"]
+        self.outputs = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
 
     def _layer(self, options: dict[str, Any]) -> nn.Module:
         config, channels = self.config, self.image_shape[-1]
@@ -117,32 +120,36 @@ class PixelRNN(nn.Module):
         Returns:
             `[B, H, W, C, N]` outputs, of which `likelihood` says what they mean.
         """
-        condition = self.condition(len(inputs), labels, coarse)
+        condition = self.condition(labels, coarse)
         x = self.first(inputs)
         skips = []
         for layer in self.residual:
             x, skip = layer(x, condition)
             skips.append(skip)
         x = _add(x, skips)
-        for conv in (*self.head, self.logits):
+        for conv in (*self.head, self.outputs):
             x = conv(nn.relu(x))
         return self._split_values(x)
 
-    def condition(
-        self, batch: int, labels: Array | None = None, coarse: Array | None = None
-    ) -> Array | None:
-        """Returns what every body layer is conditioned on, `[B, H, W, F]`, or None for nothing."""
+    def condition(self, labels: Array | None, coarse: Array | None) -> Array | None:
+        """Returns what every body layer is conditioned on, or None for nothing.
+
+        Args:
+            labels: as `__call__` takes them.
+            coarse: likewise.
+
+        Returns:
+            `[B, H, W, h]`, or `[B, 1, 1, h]` if it is the same everywhere.
+        """
         parts = []
-        if self.ratio and coarse is not None:
-            parts.append(self.upsample(coarse))
+        if self.ratio:
+            parts.append(self.upsample(jnp.asarray(coarse)))
         if self.config.classes:
-            one_hot = jax.nn.one_hot(labels, self.config.classes, dtype=self.config.dtype)
-            shape = (batch, *self.image_shape[:2], self.config.classes)
-            parts.append(jnp.broadcast_to(one_hot[:, None, None], shape))
-        return jnp.concatenate(parts, axis=-1) if parts else None
+            parts.append(self.embed(jnp.asarray(labels))[:, None, None])
+        return sum(parts[1:], start=parts[0]) if parts else None
 
     def contexts(self, condition: Array | None) -> Sequence[Context | None]:
-        """Maps the condition of a row, `[B, W, F]`, to what each body layer's `step` takes."""
+        """Maps the condition of a row, `[B, W, h]`, to what each body layer's `step` takes."""
         return [None if condition is None else layer.context(condition) for layer in self.residual]
 
     def init_state(self, batch: int) -> State:
@@ -184,7 +191,7 @@ class PixelRNN(nn.Module):
             skips.append(skip)
             body.append(after)
         x = _add(x, skips)
-        for conv in (*self.head, self.logits):
+        for conv in (*self.head, self.outputs):
             x, _ = conv.step({}, nn.relu(x), column)
         return self._split_values(x), {"first": first, "body": body}
 
