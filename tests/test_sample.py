@@ -29,7 +29,7 @@ def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0, **options
     ):
         last = scale.select(params)
         factor = size / np.abs(outputs).max()
-        last["outputs"] = jax.tree.map(lambda leaf, factor=factor: leaf * factor, last["outputs"])
+        last["logits"] = jax.tree.map(lambda leaf, factor=factor: leaf * factor, last["logits"])
     return prnn.ImageModel(module, params)
 
 

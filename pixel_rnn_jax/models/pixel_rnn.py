@@ -93,7 +93,7 @@ class PixelRNN(nn.Module):
         self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
         if config.output != "softmax":  # Means and widths need all digits.
             options["dtype"] = options["param_dtype"]
-        self.outputs = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
+        self.logits = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
 
     def _layer(self, options: dict[str, Any]) -> nn.Module:
         config, channels = self.config, self.image_shape[-1]
@@ -127,7 +127,7 @@ class PixelRNN(nn.Module):
             x, skip = layer(x, condition)
             skips.append(skip)
         x = _add(x, skips)
-        for conv in (*self.head, self.outputs):
+        for conv in (*self.head, self.logits):
             x = conv(nn.relu(x))
         return self._split_values(x)
 
@@ -191,7 +191,7 @@ class PixelRNN(nn.Module):
             skips.append(skip)
             body.append(after)
         x = _add(x, skips)
-        for conv in (*self.head, self.outputs):
+        for conv in (*self.head, self.logits):
             x, _ = conv.step({}, nn.relu(x), column)
         return self._split_values(x), {"first": first, "body": body}
 
