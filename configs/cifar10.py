@@ -2,6 +2,8 @@
 
 Command:   python -m pixel_rnn_jax.main --config=configs/cifar10.py
            python -m pixel_rnn_jax.main --config=configs/cifar10.py:row_lstm   (or :pixel_cnn)
+           python -m pixel_rnn_jax.main --config=configs/cifar10.py:multi_scale
+           makes it a Multi-Scale PixelRNN with images of height 16 and 32.
 Data:      cifar10 of TFDS. Prepare it once with
                pip install '.[prepare]'
                python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10',

@@ -2,6 +2,8 @@
 
 Command:   python -m pixel_rnn_jax.main --config=configs/digits.py
            python -m pixel_rnn_jax.main --config=configs/digits.py:row_lstm   (or :pixel_cnn)
+           python -m pixel_rnn_jax.main --config=configs/digits.py:multi_scale
+           makes it a Multi-Scale PixelRNN with images of height 4 and 8.
 Data:      comes with scikit-learn; nothing to download or prepare.
 Hardware:  two CPU cores are enough.
 Source:    not in the paper; every setting here is this project's own.

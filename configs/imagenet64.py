@@ -3,6 +3,8 @@
 Command:   python -m pixel_rnn_jax.main --config=configs/imagenet64.py
            python -m pixel_rnn_jax.main --config=configs/imagenet64.py:diagonal_bilstm
            (or :pixel_cnn)
+           python -m pixel_rnn_jax.main --config=configs/imagenet64.py:multi_scale
+           makes it a Multi-Scale PixelRNN with images of height 32 and 64.
 Data:      downsampled_imagenet/64x64 of TFDS, 1,281,149 training and 49,999 validation images.
            Prepare it once with
                pip install '.[prepare]'

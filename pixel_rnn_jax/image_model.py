@@ -177,8 +177,11 @@ class ImageModel:
             (floats from a density); with `return_log_prob`, also nats `[n]`.
 
         Raises:
-            UserError: n or the temperature is negative, or the labels do not fit.
+            UserError: n or the temperature is negative, the key is none, or the labels do not fit.
         """
+        _check_key(key)
+        if not isinstance(n, numbers.Integral):
+            raise UserError(f"n must be an integer, got {n!r}")
         images, log_probs = sample.sample(
             self.module,
             self.params,
@@ -216,9 +219,10 @@ class ImageModel:
             The completed images, in which known values are unchanged, and how good they are.
 
         Raises:
-            UserError: A shape, type or value does not fit the model, there are no particles, or the
-                model is a density.
+            UserError: A shape, type or value does not fit the model, the key is none, there are no
+                particles, or the model is a density.
         """
+        _check_key(key)
         batch = self._checked(images, labels)
         known = self._checked_known(known, len(batch.images))
         return complete.complete(
@@ -300,6 +304,11 @@ class ImageModel:
                 f"got {list(known.shape)}"
             )
         return np.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
+
+
+def _check_key(key: jax.Array) -> None:
+    if not isinstance(key, jax.Array):
+        raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
 
 
 def _padded(array: np.ndarray, size: int) -> np.ndarray:

@@ -129,6 +129,7 @@ def test_no_images():
     ("arguments", "message"),
     [
         (dict(n=-1), "n must be at least 0, got -1"),
+        (dict(n=2.0), "n must be an integer, got 2.0"),
         (dict(n=1, temperature=-0.5), "temperature must be at least 0, got -0.5"),
         (dict(n=1, temperature=float("nan")), "temperature must be at least 0, got nan"),
     ],
@@ -137,6 +138,12 @@ def test_impossible_arguments_are_refused(arguments, message):
     model = prnn.ImageModel(*model_and_parameters("pixel_cnn", (2, 2, 1), 3))
     with pytest.raises(prnn.UserError, match=message):
         model.sample(KEY, **arguments)
+
+
+def test_a_number_is_no_key():
+    model = prnn.ImageModel(*model_and_parameters("pixel_cnn", (2, 2, 1), 3))
+    with pytest.raises(prnn.UserError, match="key must be one of jax.random, .* got 0"):
+        model.sample(0, 1)
 
 
 def test_draw_inverts_the_cumulative_distribution():
