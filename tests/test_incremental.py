@@ -71,17 +71,26 @@ def test_float32(architecture, channels, levels):
 
 
 CONDITIONS = [
-    dict(scales=(2, 4, 8)),
-    dict(scales=(4, 8), output="logistic", mixtures=3),
-    dict(classes=3),
-    dict(scales=(2, 8), classes=3, scale_architectures=("pixel_cnn", "row_lstm")),
+    ("row_lstm", dict(scales=(2, 4, 8))),
+    ("diagonal_bilstm", dict(scales=(4, 8), classes=3)),
+    ("pixel_cnn", dict(scales=(4, 8), output="logistic", mixtures=3)),
+    ("row_lstm", dict(scales=(2, 8), scale_architectures=("pixel_cnn", "diagonal_bilstm"))),
+    ("diagonal_bilstm", dict(classes=3)),
+    ("diagonal_bilstm", dict(scales=(2, 4, 8))),
+    ("pixel_cnn", dict(scales=(2, 4, 8), classes=3)),
+    ("row_lstm", dict(scales=(2, 8), output="logistic", mixtures=2)),
+    ("row_lstm", dict(classes=3)),
+    ("pixel_cnn", dict(classes=3)),
 ]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("options", CONDITIONS)
 @pytest.mark.parametrize(
-    ("channels", "levels"), [(3, 4), pytest.param(1, 2, marks=pytest.mark.slow)]
+    ("architecture", "options", "channels", "levels"),
+    [
+        pytest.param(*case, 3, 4, marks=() if number < 3 else pytest.mark.slow)
+        for number, case in enumerate(CONDITIONS)
+    ]
+    + [pytest.param(*case, 1, 2, marks=pytest.mark.slow) for case in CONDITIONS],
 )
 def test_scales_and_classes(x64, architecture, options, channels, levels):
     """Heights of 8 and widths of 12, in float64."""
@@ -114,7 +123,10 @@ def test_sampling_gives_the_images_of_one_full_pass_a_value(x64, architecture, c
     assert len(np.unique(images.reshape(6, -1), axis=0)) > 2
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    ["row_lstm", *(pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES[::2])],
+)
 def test_sampling_of_scales_gives_the_images_of_one_full_pass_a_value(x64, architecture):
     shape = (4, 6, 2)
     model, params = model_and_parameters(

@@ -78,10 +78,10 @@ def test_probabilities_add_up_to_one_for_each_class(architecture, options):
     for chances in by_class:
         assert chances.sum() == pytest.approx(1, abs=1e-5)
     for one, other in itertools.combinations(by_class, 2):
-        assert total_variation(one, other) > 0.003
+        assert np.abs(np.log(one) - np.log(other)).max() > 0.05
 
 
-@pytest.mark.parametrize("heights", [(2, 4), (1, 2, 4)])
+@pytest.mark.parametrize("heights", [pytest.param((2, 4), marks=pytest.mark.slow), (1, 2, 4)])
 def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights):
     model, params = model_of("pixel_cnn", scales=heights, exact=False)
     total = probabilities(model, params).sum()
@@ -326,7 +326,11 @@ def test_known_values_are_unchanged():
 
 @pytest.mark.parametrize(
     "options",
-    [dict(scales=(1, 2, 4)), dict(classes=3), dict(scales=(2, 4), classes=3, output="logistic")],
+    [
+        dict(scales=(2, 4), classes=3, output="logistic"),
+        pytest.param(dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
+        pytest.param(dict(classes=3), marks=pytest.mark.slow),
+    ],
 )
 def test_codec(options):
     model = prnn.ImageModel(*model_of("row_lstm", (4, 8, 2), 5, **options))

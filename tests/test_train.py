@@ -402,8 +402,14 @@ def test_scales_in_turn(scales_config: Config, tmp_path: Path, capsys: Any) -> N
             shares = (record[f"validation/nats_of_height_{height}"] for height in (2, 4))
             assert sum(shares) == pytest.approx(record["validation/nats"])
     # Only the loss of the own scale, and only its parameters.
-    by_step = [record["train/nats"] for record in records]
-    assert max(by_step[:3]) < 4 * 2 * np.log(3) < min(by_step[3:])
+    by_scale = [
+        [record.get(f"train/nats_of_height_{height}", 0) for record in records] for height in (2, 4)
+    ]
+    assert all(by_scale[0][:3]) and not any(by_scale[0][3:])
+    assert all(by_scale[1][3:]) and not any(by_scale[1][:3])
+    for record in records[:3]:  # Of its own four values.
+        nats = record["train/bits_per_dim_of_height_2"] * 4 * np.log(2)
+        assert record["train/nats_of_height_2"] == pytest.approx(nats)
     first, last = _state(tmp_path, 4), _state(tmp_path, 6)
     changed = {
         name.split("/")[1]
@@ -430,6 +436,24 @@ def test_scales_in_turn_resume(
     expected = _state(tmp_path / "straight", 6)
     for name, values in _state(tmp_path / "stopped", 6).items():
         np.testing.assert_array_equal(values, expected[name], err_msg=name)
+
+
+def test_average_of_a_scale_in_turn(
+    scales_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It begins with its turn, and does not go on when that is over."""
+    _at_batch(monkeypatch, 4, lambda: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        train(scales_config, tmp_path)
+    before, after = _state(tmp_path, 3), _state(tmp_path, 4)
+    for name, value in after.items():
+        kind, _, leaf = name.partition("/")
+        if kind == "average" and leaf.startswith("scale_1/"):
+            start, first = before[f"params/{leaf}"], after[f"params/{leaf}"]
+            np.testing.assert_array_equal(before[name], start)
+            np.testing.assert_allclose(value, start * 2 / 11 + first * 9 / 11, rtol=1e-5, atol=1e-7)
+        elif kind == "average":
+            np.testing.assert_array_equal(value, before[name])
 
 
 def test_scales_at_once(scales_config: Config, tmp_path: Path) -> None:
