@@ -178,7 +178,8 @@ def _define_complete(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "images",
         None,
-        "Images to complete: a folder, or an .npy or .npz file. Default: the run's test split.",
+        "Images to complete: a folder, or an .npy or .npz file (for a model with classes an .npz "
+        "file with an array `labels`). Default: the run's test split.",
         flag_values=values,
     )
     flags.DEFINE_integer(
@@ -225,8 +226,9 @@ def _define_compress(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "images",
         None,
-        "Images to compress: a folder, or an .npy or .npz file. A folder's are taken in the order "
-        "of their names, which are not kept.",
+        "Images to compress: a folder, or an .npy or .npz file (for a model with classes an .npz "
+        "file with an array `labels`). A folder's are taken in the order of their names, which are "
+        "not kept.",
         flag_values=values,
     )
     flags.DEFINE_string(
