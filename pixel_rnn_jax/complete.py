@@ -18,7 +18,7 @@ from pixel_rnn_jax import parallel
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import value_dtype
 from pixel_rnn_jax.models import Model, Scale, scales
-from pixel_rnn_jax.sample import condition_on, in_lanes, pixel, value_uniforms
+from pixel_rnn_jax.sample import condition_on, in_lanes, pixel, show_time, value_uniforms
 
 PyTree = Any
 
@@ -109,6 +109,7 @@ def complete(
         indices = np.arange(start, start + devices) % len(images)  # The last ones may come again.
         own_labels = None if labels is None else labels[indices]
         found = run(common, (indices, images[indices], known[indices], own_labels))
+        show_time(progress, found)
         for array, values in zip((completed, log_prob_known, sizes), found, strict=True):
             array[indices] = values
     return Completion(completed.astype(value_dtype(module.levels)), log_prob_known, sizes)

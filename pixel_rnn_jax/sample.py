@@ -2,6 +2,7 @@
 
 import functools
 import math
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -150,6 +151,7 @@ def in_lanes(
             for array in (images, known, labels)
         ]
         by_scale, terms = draw(common, (indices, *batch))
+        show_time(progress, (by_scale, terms))
         drawn.append(np.asarray(by_scale[-1]))
         log_probs.append(np.asarray(terms))
     count = len(images)
@@ -157,6 +159,18 @@ def in_lanes(
     if module.likelihood.discrete:
         result = result.astype(value_dtype(module.levels))
     return result, np.concatenate(log_probs)[:count]
+
+
+def show_time(progress: tqdm.tqdm, results: PyTree) -> None:
+    """Waits for results; on a terminal the progress bar shows that time passes."""
+    if progress.disable:
+        return
+    start, pause = time.monotonic(), 0.001
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(results)):
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+        if time.monotonic() - start > (progress.delay or 0):
+            progress.refresh()
 
 
 def _filled(batch: np.ndarray, size: int) -> np.ndarray:

@@ -63,7 +63,11 @@ def test_float64(x64, architecture, channels, levels, residual, skip):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("channels", "levels"), [(1, 2), pytest.param(3, 256, marks=pytest.mark.slow)]
+    ("channels", "levels"),
+    [
+        pytest.param(*case, marks=() if case == (1, 2) else pytest.mark.slow)
+        for case in itertools.product((1, 3, 4), (2, 17, 256))
+    ],
 )
 def test_float32(architecture, channels, levels):
     with jax.default_matmul_precision("highest"):

@@ -1,11 +1,13 @@
 """Sampling: what an image depends on, and that frequencies are the model's probabilities."""
 
+import io
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tqdm
 from test_incremental import model_and_parameters
 from test_masks import ARCHITECTURES
 
@@ -144,6 +146,29 @@ def test_a_number_is_no_key():
     model = prnn.ImageModel(*model_and_parameters("pixel_cnn", (2, 2, 1), 3))
     with pytest.raises(prnn.UserError, match="key must be one of jax.random, .* got 0"):
         model.sample(0, 1)
+
+
+def test_a_terminal_shows_that_time_passes():
+    class Result:
+        asked = 0
+
+        def is_ready(self):
+            self.asked += 1
+            return self.asked > 12
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    result, terminal = Result(), Terminal()
+    with tqdm.tqdm(total=1, disable=None, file=terminal) as progress:
+        before = terminal.getvalue().count("0/1")
+        sample.show_time(progress, [result])
+        assert terminal.getvalue().count("0/1") > before + 3
+    assert result.asked == 13
+    elsewhere = Result()
+    sample.show_time(tqdm.tqdm(disable=True), [elsewhere])
+    assert elsewhere.asked == 0
 
 
 def test_draw_inverts_the_cumulative_distribution():
