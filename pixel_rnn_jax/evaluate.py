@@ -29,7 +29,7 @@ BASELINE_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean negative log-likelihood of the images of a split; of a density, its logarithm.
+    """The mean negative log-likelihood of the images of a split, or log-density under a density.
 
     Attributes:
         nats: Mean over the images, in nats per image.
