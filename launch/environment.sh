@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by local.sh and test.sh: makes the project's own Python environment.
+# Sourced by the other scripts: makes the project's own Python environment.
 #
 # PYTHON=python3.11 in the environment chooses an interpreter, which then has an environment of its
 # own beside the default one.
@@ -34,8 +34,8 @@ find_python() {
   return 1
 }
 
-# install [EXTRA]: installs the package, with one of setup.py's extras, unless that was done before
-# from the same setup.py in the same folder.
+# install [EXTRAS]: installs the package, with extras of setup.py (one, or several as in tpu,gcs),
+# unless that was done before from the same setup.py in the same folder.
 install() {
   local extra=${1:-} installed now found
   installed=$environment/installed${extra:+-$extra}

@@ -25,7 +25,7 @@ import numpy as np
 import tqdm
 from jax import Array
 
-from pixel_rnn_jax import joint
+from pixel_rnn_jax import joint, terminal
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import Batch, value_dtype
@@ -146,14 +146,8 @@ class Coder:
         if labels is not None:
             labels = np.pad(labels.astype(np.int32), (0, LANES - count))
         chain = scales(self.module)
-        progress = tqdm.tqdm(
-            total=sum(scale.network.image_shape[0] for scale in chain),
-            desc="coding",
-            unit="row",
-            delay=3,
-            leave=False,
-            disable=None,
-        )
+        rows = sum(scale.network.image_shape[0] for scale in chain)
+        progress = terminal.bar(range(rows), rows, "coding", "row")
         coarse = None
         with progress:
             for number in range(len(chain)):
@@ -166,7 +160,7 @@ class Coder:
         labels: np.ndarray | None,
         coarse: np.ndarray | None,
         code: Callable[..., np.ndarray],
-        progress: tqdm.tqdm,
+        progress: "tqdm.tqdm[Any]",
     ) -> np.ndarray:
         """Does the work of `_each_value` for one scale, and returns its images `[LANES, ...]`."""
         scale = scales(self.module)[number]

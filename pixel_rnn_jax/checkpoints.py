@@ -28,6 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from pixel_rnn_jax import distributed
 from pixel_rnn_jax.errors import UserError
 
 PyTree = Any
@@ -56,7 +57,9 @@ class Checkpoints:
           UserError: the folder cannot be created or read.
         """
         _silence_orbax()
-        self._directory = epath.Path(workdir).resolve() / "checkpoints"
+        # Orbax takes absolute paths; that of a bucket is one, which `resolve` would not know.
+        path = epath.Path(workdir)
+        self._directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
         self._nats: dict[int, float | None] = {}
         try:
             self._manager = ocp.CheckpointManager(
@@ -173,6 +176,8 @@ class Checkpoints:
             )["state"]
             intact = all(_fingerprint(arrays[name]) == stored[name] for name in wanted)
         except Exception as error:
+            if distributed.is_loss(error):
+                raise
             raise self._unusable(step, error) from error
         if not intact:
             raise self._unusable(step)
@@ -209,6 +214,8 @@ class Checkpoints:
             )["digest"]
             intact = digest.pop("sha256") == _sha256_of_json(digest)
         except Exception as error:
+            if distributed.is_loss(error):
+                raise
             raise self._unusable(step, error) from error
         if not intact:
             raise self._unusable(step)
@@ -230,6 +237,8 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
+            if distributed.is_loss(error):
+                raise
             self._manager.reload()
             last = max(self._manager.all_steps(), default=None)
             if _says(error, errno.ENOSPC, errno.EDQUOT):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from pixel_rnn_jax import data, evaluate, joint, parallel
+from pixel_rnn_jax import data, evaluate, joint, parallel, terminal
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.evaluate import Evaluation, Run
 from pixel_rnn_jax.images import Batch
@@ -67,9 +67,9 @@ def compare(
         implied=_mean(runs[0], of_cell, _noisy(runs[0], split, draws)),
         continuous=_mean(runs[1], continuous_fn, _noisy(runs[1], split, draws)),
     )
-    print(f"discrete, {split}, step {runs[0].step}: {found.discrete}")
-    print(f"density that it implies, {draws} draws of noise: {found.implied}")
-    print(f"continuous, step {runs[1].step}, {draws} draws of noise: {found.continuous}")
+    terminal.say(f"discrete, {split}, step {runs[0].step}: {found.discrete}")
+    terminal.say(f"density that it implies, {draws} draws of noise: {found.implied}")
+    terminal.say(f"continuous, step {runs[1].step}, {draws} draws of noise: {found.continuous}")
     return found
 
 

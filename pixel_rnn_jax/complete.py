@@ -9,16 +9,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import parallel
+from pixel_rnn_jax import parallel, terminal
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import value_dtype
 from pixel_rnn_jax.models import Model, Scale, scales
-from pixel_rnn_jax.sample import condition_on, in_lanes, pixel, show_time, value_uniforms
+from pixel_rnn_jax.sample import condition_on, in_lanes, pixel, value_uniforms
 
 PyTree = Any
 
@@ -97,19 +96,18 @@ def complete(
         log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
         return Completion(completed, log_prob_known, np.ones(len(images)))
 
-    devices = max(1, min(jax.device_count(), len(images)))
-    mesh = parallel.make_mesh(devices)
+    devices = max(1, min(jax.local_device_count(), len(images)))
+    mesh = parallel.own_mesh(devices)
     run = _compiled(module, mesh, particles)
     common = jax.device_put((params, key), parallel.everywhere(mesh))
-    progress = tqdm.trange(
-        0, len(images), devices, desc="completing", unit="batch", delay=3, leave=False, disable=None
-    )
+    starts = range(0, len(images), devices)
+    progress = terminal.bar(starts, len(starts), "completing", "batch")
     completed, log_prob_known, sizes = images.copy(), np.zeros(len(images)), np.zeros(len(images))
     for start in progress:
         indices = np.arange(start, start + devices) % len(images)  # The last ones may come again.
         own_labels = None if labels is None else labels[indices]
         found = run(common, (indices, images[indices], known[indices], own_labels))
-        show_time(progress, found)
+        terminal.show_time(progress, found)
         for array, values in zip((completed, log_prob_known, sizes), found, strict=True):
             array[indices] = values
     return Completion(completed.astype(value_dtype(module.levels)), log_prob_known, sizes)

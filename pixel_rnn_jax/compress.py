@@ -21,9 +21,8 @@ from typing import Any, BinaryIO, TypeVar
 
 import jax
 import numpy as np
-import tqdm
 
-from pixel_rnn_jax import block_coder
+from pixel_rnn_jax import block_coder, terminal
 from pixel_rnn_jax.block_coder import Coder
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import Batch, check_images, check_labels, value_dtype
@@ -334,17 +333,7 @@ class _Source:
 
 
 def _progress(blocks: Iterable[T], count: int, verb: str) -> Iterator[T]:
-    return iter(
-        tqdm.tqdm(
-            blocks,
-            total=math.ceil(count / block_coder.LANES),
-            desc=verb,
-            unit="block",
-            delay=3,
-            leave=False,
-            disable=None,
-        )
-    )
+    return iter(terminal.bar(blocks, math.ceil(count / block_coder.LANES), verb, "block"))
 
 
 def _pixel_digest(images: np.ndarray) -> bytes:

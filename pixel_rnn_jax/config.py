@@ -227,6 +227,8 @@ class TrainConfig:
     Attributes:
         steps: Number of updates.
         batch_size: Images of an update, over all devices.
+        micro_batches: Parts in which a device computes its share of the batch, one after the other,
+            adding up their gradients, to save memory; the update is the same.
         eval_batch_size: Images evaluated at a time, over all devices; it changes no result.
         log_every: Steps between two records of the training loss.
         eval_every: Steps between two validations.
@@ -237,6 +239,7 @@ class TrainConfig:
 
     steps: int = 2500
     batch_size: int = 16
+    micro_batches: int = 1
     eval_batch_size: int = 200
     log_every: int = 50
     eval_every: int = 500
@@ -248,6 +251,11 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             if field.type is int:
                 _check_least(f"train.{field.name}", getattr(self, field.name), 1)
+        if self.batch_size % self.micro_batches:
+            raise UserError(
+                "train.batch_size must be a multiple of train.micro_batches, got "
+                f"{self.batch_size} and {self.micro_batches}"
+            )
 
 
 @dataclass(frozen=True)
@@ -300,6 +308,7 @@ RESUMABLE = frozenset(
         "data.data_dir",
         "data.test_split",
         "train.steps",
+        "train.micro_batches",
         "train.eval_batch_size",
         "train.log_every",
         "train.eval_every",

@@ -9,11 +9,10 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import tqdm
 from etils import epath
 
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax import data, joint, likelihoods, models, parallel
+from pixel_rnn_jax import data, joint, likelihoods, models, parallel, terminal
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.errors import UserError
@@ -86,8 +85,7 @@ def evaluate(
     nats_fn = parallel.map_batch(joint.nats_by_scale(run.model), run.mesh)
     result = measure(nats_fn, run.params, run.source, size, run.mesh)
     kind = "" if run.model.likelihood.discrete else DENSITY
-    print(f"{split}, step {run.step}: {result}{kind}")
-    print(shares(result, run.model), end="")
+    terminal.say(f"{split}, step {run.step}: {result}{kind}{shares(result, run.model)}")
     return result
 
 
@@ -95,14 +93,14 @@ DENSITY = ", of a density at values with noise added: an upper bound, with one d
 
 
 def shares(result: Evaluation, model: Model) -> str:
-    """Returns a line on what each scale of a multi-scale model adds; nothing for others."""
+    """Returns a further line on what each scale of a multi-scale model adds; nothing for others."""
     if len(result.shares) < 2:
         return ""
     parts = ", ".join(
         f"{height} {nats:.3f}"
         for height, nats in zip(model.config.scales, result.shares, strict=True)
     )
-    return f"nats of the scales by height: {parts}\n"
+    return f"\nnats of the scales by height: {parts}"
 
 
 @dataclass(frozen=True)
@@ -183,26 +181,27 @@ def nats_of_images(
     Args:
         nats_fn: (parameters, batch) to nats `[B, scales]`, spread over the devices of `mesh`.
         params: Its parameters.
-        source: The images.
+        source: The images, of which each of several processes computes a share.
         batch_size: Images at a time; rounded up to a multiple of the number of devices.
         mesh: The devices.
     """
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
 
-    def batches() -> Iterator[tuple[jax.Array, np.ndarray]]:
-        for batch, valid in data.eval_batches(source, batch_size=batch_size):
-            yield nats_fn(params, parallel.shard_batch(mesh, batch)), valid
+    def batches() -> Iterator[jax.Array]:
+        for batch, _ in data.eval_batches(
+            source,
+            batch_size=batch_size,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        ):
+            yield nats_fn(params, parallel.shard_batch(mesh, batch))
 
-    progress = tqdm.tqdm(
-        _one_late(batches()),
-        total=math.ceil(len(source) / batch_size),
-        desc="evaluating",
-        unit="batch",
-        delay=3,
-        leave=False,
-        disable=None,
-    )
-    return np.concatenate([np.asarray(nats, np.float64)[valid] for nats, valid in progress])
+    count = math.ceil(len(source) / batch_size)
+    progress = terminal.bar(_one_late(batches()), count, "evaluating", "batch")
+    own = np.stack([parallel.own_rows(nats) for nats in progress])  # [batches, rows, scales]
+    every = parallel.from_all(own)  # [processes, batches, rows, scales]
+    in_order = every.swapaxes(0, 1).reshape(-1, own.shape[-1])
+    return in_order[: len(source)].astype(np.float64)  # What fills the last batch up is at the end.
 
 
 def independent_pixels(train: data.Source, test: data.Source, batch_size: int) -> Evaluation:

@@ -12,7 +12,16 @@ import numpy as np
 from etils import epath
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import complete, compress, evaluate, joint, likelihoods, models, sample
+from pixel_rnn_jax import (
+    complete,
+    compress,
+    evaluate,
+    joint,
+    likelihoods,
+    models,
+    parallel,
+    sample,
+)
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.complete import Completion
 from pixel_rnn_jax.config import ModelConfig, read_config, read_image_format
@@ -63,7 +72,7 @@ def load(workdir: epath.PathLike) -> "ImageModel":
     image_format = read_image_format(workdir)
     module = models.create(config.model, image_format.image_shape, image_format.levels)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("data",))
+        mesh = parallel.own_mesh(1)
         _, params = evaluate.best_parameters(checkpoints, config, module, mesh)
     return ImageModel(module, params)
 

@@ -11,11 +11,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
+from pixel_rnn_jax import distributed
 from pixel_rnn_jax.config import Config, field_kind, from_config_dict, leaves, to_config_dict
 from pixel_rnn_jax.errors import UserError
 
@@ -48,16 +50,20 @@ def _define_train(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "workdir",
         None,
-        "Directory of the run; one that was begun there goes on. Default: runs/NAME_OF_THE_CONFIG.",
+        "Directory of the run, or gs://BUCKET/a; one that was begun there goes on. Default: "
+        "runs/NAME_OF_THE_CONFIG.",
         flag_values=values,
     )
+    _define_processes(values)
 
 
 def _train(values: flags.FlagValues) -> None:
     config = from_config_dict(values.config)
-    print(f"workdir: {values.workdir}")
+    _join(values)
 
-    from pixel_rnn_jax import train
+    from pixel_rnn_jax import terminal, train
+
+    terminal.say(f"workdir: {values.workdir}")
 
     train.train(config, values.workdir)
 
@@ -92,6 +98,7 @@ def _define_evaluate(values: flags.FlagValues) -> None:
         lower_bound=1,
         flag_values=values,
     )
+    _define_processes(values)
 
 
 def _evaluate(values: flags.FlagValues) -> None:
@@ -100,6 +107,7 @@ def _evaluate(values: flags.FlagValues) -> None:
             "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
             "other"
         )
+    _join(values)
 
     from pixel_rnn_jax import commands, compare, evaluate
 
@@ -109,6 +117,35 @@ def _evaluate(values: flags.FlagValues) -> None:
         compare.compare(values.workdir, values.continuous, values.split, draws=values.dequantize)
         return
     evaluate.evaluate(values.workdir, split=values.split)
+
+
+def _define_processes(values: flags.FlagValues) -> None:
+    flags.DEFINE_bool(
+        "distributed",
+        None,
+        "Joins the processes that the cluster has started: Cloud TPU, SLURM, Open MPI, Kubernetes. "
+        "Default: where SLURM, Open MPI or a TPU's environment names several; --nodistributed "
+        "never.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "Joins the processes that were given the same HOST:PORT, where the first one waits.",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "num_processes", None, "With --coordinator: how many there are.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "process_id", None, "With --coordinator: which one this is, from 0 on.", flag_values=values
+    )
+
+
+def _join(values: flags.FlagValues) -> None:
+    distributed.join(
+        values.coordinator, values.num_processes, values.process_id, cluster=values.distributed
+    )
 
 
 def _define_out(values: flags.FlagValues, default: str) -> None:
@@ -344,6 +381,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run() -> NoReturn:
+    """Runs `main` as the whole of a process, perhaps one of several that wait for each other."""
+    error = None
+    try:
+        status = main()
+    except Exception as unexpected:
+        if not distributed.joined():
+            raise
+        status, error = 1, unexpected
+    if status and distributed.joined():
+        distributed.end(status, error)
+    sys.exit(status)
+
+
 def _new_flags(verb: Verb) -> flags.FlagValues:
     # Each verb has its own flags, and main() may be called more than once in a process: absl's one
     # global set of flags will not do.
@@ -454,4 +505,4 @@ def _help(name: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -17,7 +18,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from pixel_rnn_jax import pictures
+from pixel_rnn_jax import distributed, pictures, terminal
 from pixel_rnn_jax.errors import UserError
 
 
@@ -30,10 +31,12 @@ class Interval:
 
     `sums` is part of the checkpoint, so that a record is the same whether or not the run was
     stopped within its interval: the sums of the losses and of the gradient norms, and their number.
+    `asked_to_stop` tells whether one of the processes asked for it at the last step waited for.
     """
 
     def __init__(self, sums: jax.Array):
         self.sums = np.asarray(sums)
+        self.asked_to_stop = False
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
 
     def add(self, step: int, measured: dict[str, jax.Array]) -> None:
@@ -63,6 +66,7 @@ class Interval:
                 )
         values = [measured["nats"], measured["grad_norm"], 1]
         self.sums = self.sums + np.array(values, self.sums.dtype)
+        self.asked_to_stop = bool(measured["stop"] > 0)
 
     def close(self) -> tuple[float, float]:
         """Returns the mean loss and the mean gradient norm, and begins the next interval."""
@@ -78,6 +82,9 @@ class MetricsWriter:
     again. For that to leave nothing out, every record up to a step must be in the files before the
     checkpoint of that step: call `flush` in between.
 
+    Nothing can be appended to an object of a bucket (gs://): there, the files grow in a local
+    folder, and `flush` copies them.
+
     TensorBoard's files are written with tensorboardX's `RecordWriter`, at once. Its `SummaryWriter`
     has a thread that dies of a full disk unheard, and then blocks the run for ever.
     """
@@ -92,14 +99,22 @@ class MetricsWriter:
         Raises:
             UserError: A file cannot be written, or `metrics.jsonl` holds something else.
         """
-        self._path = epath.Path(workdir) / "metrics.jsonl"
-        events = epath.Path(workdir) / "tensorboard"
+        self._workdir = epath.Path(workdir)
+        self._closing = contextlib.ExitStack()
+        local = self._workdir
         try:
-            _drop_records_after(self._path, step)
-            events.mkdir(parents=True, exist_ok=True)
-            self._lines = self._path.open("ab")
+            _drop_records_after(self._workdir / "metrics.jsonl", step)
+            if "://" in str(workdir):
+                local = epath.Path(self._closing.enter_context(tempfile.TemporaryDirectory()))
+                if (self._workdir / "metrics.jsonl").exists():
+                    (self._workdir / "metrics.jsonl").copy(local / "metrics.jsonl")
             # TensorBoard reads the files of a folder in the order of their names.
-            self._events = RecordWriter(str(events / f"events.out.tfevents.{time.time_ns()}"))
+            names = "metrics.jsonl", f"tensorboard/events.out.tfevents.{time.time_ns()}"
+            self._copied = {local / name: self._workdir / name for name in names}
+            lines, events = self._copied
+            events.parent.mkdir(parents=True, exist_ok=True)
+            self._lines = lines.open("ab")
+            self._events = RecordWriter(str(events))
         except OSError as error:
             raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
         self._add_event(Event(file_version="brain.Event:2"))
@@ -129,7 +144,7 @@ class MetricsWriter:
             CannotGoOn: A file cannot be written, because the disk is full, say.
         """
         content = pictures.png(picture)
-        path = picture_path(self._path.parent, name, step)
+        path = picture_path(self._workdir, name, step)
         image = Summary.Image(
             height=picture.shape[0],
             width=picture.shape[1],
@@ -144,8 +159,16 @@ class MetricsWriter:
             self._events.flush()
 
     def flush(self) -> None:
-        """Returns when all records are on the disk."""
-        os.fsync(self._lines.fileno())
+        """Returns when all records are in the workdir.
+
+        Raises:
+            CannotGoOn: They cannot be written there.
+        """
+        with self._stopping_at_errors():
+            os.fsync(self._lines.fileno())
+            for file, copy in self._copied.items():
+                if file != copy:
+                    copy.write_bytes(file.read_bytes())
 
     def __enter__(self) -> Self:
         return self
@@ -161,15 +184,14 @@ class MetricsWriter:
             self._events.close()
         with contextlib.suppress(OSError):
             self._lines.close()
+        self._closing.close()
 
     @contextlib.contextmanager
     def _stopping_at_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise CannotGoOn(
-                f"{self._path.parent} cannot be written to: {error.strerror}"
-            ) from error
+            raise CannotGoOn(f"{self._workdir} cannot be written to: {error.strerror}") from error
 
     def _add_event(self, event: Event) -> None:
         event.wall_time = time.time()
@@ -226,7 +248,7 @@ class Progress:
             initial=step,
             total=steps,
             unit="step",
-            disable=None,
+            disable=None if distributed.first() else True,
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, "
             "{remaining} left",
@@ -264,7 +286,7 @@ class Progress:
     def say(self, text: str) -> None:
         """Prints a line that stays."""
         with self._bar.external_write_mode():
-            print(text, flush=True)
+            terminal.say(text)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -2,15 +2,20 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.experimental import multihost_utils
 from jax.flatten_util import ravel_pytree
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pixel_rnn_jax.errors import UserError
 
 PyTree = Any
 AXIS = "data"
@@ -52,15 +57,40 @@ def _keep_freed_memory() -> None:
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """Returns a mesh of all devices, or of the first so many."""
-    used = jax.devices()[:devices]
-    return jax.make_mesh((len(used),), (AXIS,), axis_types=(AxisType.Auto,), devices=used)
+    """Returns a mesh of all devices, or of the first so many of each process.
+
+    Those of a process are neighbours, as its rows of a batch are (`jax.make_mesh` may order them by
+    their places on the board instead, which an all-reduce over all of them has no use for).
+    """
+    used: dict[int, list[jax.Device]] = {}
+    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
+        used.setdefault(device.process_index, []).append(device)
+    return _mesh([device for own in used.values() for device in own[:devices]])
+
+
+def own_mesh(devices: int) -> Mesh:
+    """Returns a mesh of the first so many devices of this process, whatever others do."""
+    return _mesh(jax.local_devices()[:devices])
+
+
+def _mesh(devices: list[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def mesh_for(batch_size: int) -> Mesh:
-    """Returns a mesh of as many devices as can share a batch equally."""
-    most = min(batch_size, jax.device_count())
-    return make_mesh(max(n for n in range(1, most + 1) if batch_size % n == 0))
+    """Returns a mesh of as many devices, equally many of each process, as can share a batch.
+
+    Raises:
+        UserError: The number of processes does not divide the batch.
+    """
+    rows, rest = divmod(batch_size, jax.process_count())
+    if rest:
+        raise UserError(
+            "train.batch_size / train.micro_batches must be a multiple of the number of "
+            f"processes, got {batch_size} for {jax.process_count()} processes"
+        )
+    most = min(rows, jax.local_device_count())
+    return make_mesh(max(n for n in range(1, most + 1) if rows % n == 0))
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:
@@ -78,9 +108,22 @@ def shapes_everywhere(function: Callable[[], PyTree], mesh: Mesh) -> PyTree:
 
 
 def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
-    """Splits a batch of the host, arrays `[B, ...]`, over the devices."""
+    """Splits a batch, of which each process has its own rows `[B / P, ...]`, over the devices."""
     split = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """Returns the rows of a split array that are with this process: all, if it is alone."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def from_all(own: np.ndarray) -> np.ndarray:
+    """Returns the arrays `[...]` of all processes, one shape, as `[P, ...]` in each of them."""
+    return np.asarray(multihost_utils.process_allgather(own)).reshape(-1, *own.shape)
 
 
 def map_batch(
@@ -93,6 +136,23 @@ def map_batch(
             function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
         )
     )
+
+
+def mean_over(
+    micro_batches: int, function: Callable[[PyTree, PyTree], PyTree], params: PyTree, batch: PyTree
+) -> PyTree:
+    """Returns the mean of what `function` makes of the equal parts of a batch, one at a time."""
+    if micro_batches == 1:
+        return function(params, batch)
+    parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), batch)
+
+    def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, function(params, part)), None
+
+    shapes = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    total, _ = jax.lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda x: x / micro_batches, total)
 
 
 def initial_state(
@@ -118,7 +178,8 @@ def make_train_step(
     mesh: Mesh,
     part: str | None = None,
     first_step: int = 0,
-) -> Callable[[dict[str, PyTree], PyTree], tuple[dict[str, PyTree], dict[str, jax.Array]]]:
+    micro_batches: int = 1,
+) -> Callable[..., tuple[dict[str, PyTree], dict[str, jax.Array]]]:
     """Compiles one update of a training state.
 
     Args:
@@ -129,11 +190,16 @@ def make_train_step(
         part: the entry of the parameters that is trained, with an `opt_state` and an average of its
             own; None trains all of them.
         first_step: the updates that were made before the first one of this part.
+        micro_batches: into how many equal parts each device cuts its share of the batch. Their
+            gradients are added up one after the other, so that the memory of the backward pass is
+            that of one part.
 
     Returns:
-        A function of the state (params, average, opt_state, step; other entries pass unchanged) and
-        a batch that returns the next state and the means of `nats` per image and of the
-        `grad_norm` before clipping. The state that it is given is used up.
+        A function of the state (params, average, opt_state, step; other entries pass unchanged), a
+        batch, and if wanted booleans `[devices]`: whether a process asks that training stop. It
+        returns the next state and the means of `nats` per image and of the `grad_norm` before
+        clipping, with a `stop` above 0 in every process if one has asked. The state that it is
+        given is used up.
     """
 
     def trained(tree: PyTree) -> PyTree:
@@ -143,16 +209,17 @@ def make_train_step(
         return tree | {part: new} if part else new
 
     def step(
-        state: dict[str, PyTree], batch: PyTree
+        state: dict[str, PyTree], batch: PyTree, asked: jax.Array | None
     ) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
-        def mean_loss(params: PyTree) -> jax.Array:
+        def mean_loss(params: PyTree, batch: PyTree) -> jax.Array:
             return loss_fn(with_trained(state["params"], params), batch).sum(-1).mean()
 
         before = trained(state["params"])
-        nats, gradient = jax.value_and_grad(mean_loss)(before)
+        nats, gradient = mean_over(micro_batches, jax.value_and_grad(mean_loss), before, batch)
         # One vector, so that there is one all-reduce rather than one for each parameter.
-        vector, unravel = ravel_pytree((nats, gradient))
-        nats, gradient = unravel(jax.lax.pmean(vector, AXIS))
+        stop = jnp.zeros((), nats.dtype) if asked is None else asked.any().astype(nats.dtype)
+        vector, unravel = ravel_pytree((nats, gradient, stop))
+        nats, gradient, stop = unravel(jax.lax.pmean(vector, AXIS))
         updates, opt_state = optimizer.update(gradient, state["opt_state"], before)
         params = optax.apply_updates(before, updates)
         new = state | {
@@ -166,10 +233,17 @@ def make_train_step(
             decay = jnp.minimum(average_decay, (1 + count) / (10 + count))
             average = optax.incremental_update(params, trained(state["average"]), 1 - decay)
             new["average"] = with_trained(state["average"], average)
-        return new, {"nats": nats, "grad_norm": optax.tree.norm(gradient)}
+        return new, {"nats": nats, "grad_norm": optax.tree.norm(gradient), "stop": stop}
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
-    return jax.jit(
-        jax.shard_map(step, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False),
-        donate_argnums=0,
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False
     )
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(
+        state: dict[str, PyTree], batch: PyTree, asked: jax.Array | None = None
+    ) -> tuple[dict[str, PyTree], dict[str, jax.Array]]:
+        return mapped(state, batch, asked)
+
+    return train_step

@@ -2,19 +2,17 @@
 
 import functools
 import math
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tqdm
 from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import joint, parallel
+from pixel_rnn_jax import joint, parallel, terminal
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.images import Batch, value_dtype
 from pixel_rnn_jax.layers.state import Context
@@ -126,24 +124,16 @@ def in_lanes(
         The images, and the log-probability of each of their values in nats, both `[B, H, W, C]`.
     """
     lanes = CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
-    devices = max(1, min(jax.device_count(), math.ceil(len(images) / lanes)))
+    devices = max(1, min(jax.local_device_count(), math.ceil(len(images) / lanes)))
     size = devices * lanes
-    mesh = parallel.make_mesh(devices)
+    mesh = parallel.own_mesh(devices)
     greedy = np.float32(temperature) < np.finfo(np.float32).tiny
     draw = _compiled(module, mesh, bool(greedy))
     common = params, key, jnp.asarray(1.0 if greedy else temperature)
     common = jax.device_put(common, parallel.everywhere(mesh))
     drawn, log_probs = [], []
-    progress = tqdm.trange(
-        0,
-        max(len(images), 1),
-        size,
-        desc="generating",
-        unit="batch",
-        delay=3,
-        leave=False,
-        disable=None,
-    )
+    starts = range(0, max(len(images), 1), size)
+    progress = terminal.bar(starts, len(starts), "generating", "batch")
     for start in progress:
         indices = np.arange(start, start + size)
         batch = [
@@ -151,7 +141,7 @@ def in_lanes(
             for array in (images, known, labels)
         ]
         by_scale, terms = draw(common, (indices, *batch))
-        show_time(progress, (by_scale, terms))
+        terminal.show_time(progress, (by_scale, terms))
         drawn.append(np.asarray(by_scale[-1]))
         log_probs.append(np.asarray(terms))
     count = len(images)
@@ -159,18 +149,6 @@ def in_lanes(
     if module.likelihood.discrete:
         result = result.astype(value_dtype(module.levels))
     return result, np.concatenate(log_probs)[:count]
-
-
-def show_time(progress: tqdm.tqdm, results: PyTree) -> None:
-    """Waits for results; on a terminal the progress bar shows that time passes."""
-    if progress.disable:
-        return
-    start, pause = time.monotonic(), 0.001
-    while not all(leaf.is_ready() for leaf in jax.tree.leaves(results)):
-        time.sleep(pause)
-        pause = min(2 * pause, 0.5)
-        if time.monotonic() - start > (progress.delay or 0):
-            progress.refresh()
 
 
 def _filled(batch: np.ndarray, size: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from etils import epath
 from pixel_rnn_jax import (
     complete,
     data,
+    distributed,
     evaluate,
     joint,
     likelihoods,
@@ -26,6 +27,7 @@ from pixel_rnn_jax import (
     parallel,
     pictures,
     sample,
+    terminal,
 )
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.checkpoints import Checkpoints
@@ -94,6 +96,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
         SystemExit: After a signal, with status 128 + its number (143 for SIGTERM), as a shell
             reports a program that it ended: what is not complete must not look complete.
     """
+    distributed.check()
     workdir = epath.Path(workdir)
     _check(workdir, config)
     train_source, validation_source, test_source = (
@@ -107,7 +110,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                 f"choose another data.{name}_split"
             )
     settings = config.train
-    mesh = parallel.mesh_for(settings.batch_size)
+    mesh = parallel.mesh_for(settings.batch_size // settings.micro_batches)
     model = models.create(config.model, images.image_shape, images.levels)
     dims = math.prod(images.image_shape)
     optimizer = optimizers.build(config.optimizer, config.turn)
@@ -126,7 +129,13 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
         ]
     step_fns = [
         parallel.make_train_step(
-            turn.loss, optimizer, config.optimizer.average, mesh, turn.part, number * config.turn
+            turn.loss,
+            optimizer,
+            config.optimizer.average,
+            mesh,
+            turn.part,
+            number * config.turn,
+            settings.micro_batches,
         )
         for number, turn in enumerate(turns)
     ]
@@ -142,16 +151,21 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
         start, state = _start(checkpoints, config, model, optimizer, mesh, turns)
         step = start
         if start >= settings.steps:
-            print(f"all steps are done already ({start} of {settings.steps})")
+            terminal.say(f"all steps are done already ({start} of {settings.steps})")
         elif start:
-            print(f"going on from step {start}")
+            terminal.say(f"going on from step {start}")
         interval = Interval(state.pop("interval"))
         batches = data.train_batches(
-            train_source, batch_size=settings.batch_size, seed=config.seed, start_step=start
+            train_source,
+            batch_size=settings.batch_size,
+            seed=config.seed,
+            start_step=start,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
         )
         with (
             _saying_what_is_left(checkpoints),
-            MetricsWriter(workdir, start) as metrics,
+            _writer(workdir, start) as metrics,
             contextlib.closing(Progress(start, settings.steps, settings.batch_size)) as progress,
             _signals() as received,
         ):
@@ -161,13 +175,14 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                 if number and not made:  # The next scale begins as if it were the only one.
                     state["opt_state"] = new_opt_state(state["params"][turn.part])
                 batch = parallel.shard_batch(mesh, next(batches))
-                state, measured = step_fns[number](state, batch)
+                state, measured = step_fns[number](state, batch, _asking(received, mesh))
                 interval.add(step, measured)  # Waits for the step before, while this one runs.
                 progress.advance()
                 intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
                 log, validate, save = (step % n == 0 or step == settings.steps for n in intervals)
                 log |= step % config.turn == 0  # No record is of two scales.
-                stop = bool(received)  # Asked once, so that no signal comes between saving and it.
+                # Asked once, so that no signal comes between saving and stopping.
+                stop = _asked(received, interval)
                 if not (log or validate or save or stop):
                     continue
 
@@ -196,18 +211,21 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                             "validation/bits_per_dim": validation.bits_per_dim,
                         }
                         progress.say(f"step {step}: validation {validation}")
-                        params = state["average"] or state["params"]
                         for share, height in zip(
                             validation.shares, config.model.scales, strict=False
                         ):
                             record[f"validation/nats_of_height_{height}"] = share
+                        # In every process, as the others would only have to wait for one.
+                        params = jax.device_get(state["average"] or state["params"])
                         drawn = _pictures(model, params, config.seed, validation_source)
-                        for name, picture in drawn.items():
-                            metrics.write_picture(step, name, picture)
-                    if record:
+                        if metrics:
+                            for name, picture in drawn.items():
+                                metrics.write_picture(step, name, picture)
+                    if metrics and record:
                         metrics.write(step, record)
                     if validate or save or stop:
-                        metrics.flush()
+                        if metrics:
+                            metrics.flush()
                         checkpoints.save(
                             step,
                             state | {"interval": interval.sums},
@@ -216,23 +234,25 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                 if stop:
                     break
 
-        if received:
+        if _asked(received, interval):
             checkpoints.wait()
-            name = signal.Signals(received[0]).name
-            print(f"{name}: stopped after step {step}, which is saved; the same command goes on")
-            raise SystemExit(128 + received[0])
+            number = received[0] if received else signal.SIGTERM
+            terminal.say(
+                f"{signal.Signals(number).name}: stopped after step {step}, which is saved; the "
+                "same command goes on"
+            )
+            raise SystemExit(128 + number)
         best, params = evaluate.best_parameters(checkpoints, config, model, mesh)
 
     test = measure(params, test_source)
     baseline = evaluate.independent_pixels(train_source, test_source, settings.eval_batch_size)
     counted = min(len(train_source), evaluate.BASELINE_IMAGES)
     kind = "" if model.likelihood.discrete else evaluate.DENSITY
-    print(f"test, step {best}: {test}{kind}")
-    print(evaluate.shares(test, model), end="")
-    print(f"independent pixels: {baseline}; histograms of {counted:,} training images")
+    terminal.say(f"test, step {best}: {test}{kind}{evaluate.shares(test, model)}")
+    terminal.say(f"independent pixels: {baseline}; histograms of {counted:,} training images")
     for name in ("samples", "completions"):
         if (path := picture_path(workdir, name, step)).exists():
-            print(f"{name}: {path}")
+            terminal.say(f"{name}: {path}")
     return TrainResult(best, test, baseline)
 
 
@@ -274,11 +294,25 @@ def _check(workdir: epath.Path, config: Config) -> None:
 
 def _write_config(workdir: epath.Path, config: Config, images: ImageFormat) -> None:
     """Writes config.json and images.json, when nothing else can be wrong with either."""
-    try:
-        config_lib.write_image_format(images, workdir)
-        config_lib.write_config(config, workdir)
-    except OSError as error:
-        raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
+    if distributed.first():
+        try:
+            config_lib.write_image_format(images, workdir)
+            config_lib.write_config(config, workdir)
+        except OSError as error:
+            raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
+    distributed.barrier("config")
+    if not (workdir / "config.json").exists() or config_lib.read_config(workdir) != config:
+        raise UserError(
+            f"the first process has begun a run in {workdir}, which this process does not see: "
+            "--workdir must be on storage that all processes share"
+        )
+
+
+def _writer(
+    workdir: epath.Path, step: int
+) -> contextlib.AbstractContextManager[MetricsWriter | None]:
+    """Opens the records of the run in the first process, and none in the others."""
+    return MetricsWriter(workdir, step) if distributed.first() else contextlib.nullcontext()
 
 
 def _start(
@@ -291,6 +325,11 @@ def _start(
 ) -> tuple[int, dict[str, PyTree]]:
     """Returns the number of updates made so far and the state after them, on every device."""
     step = checkpoints.latest_step()
+    if len(set(parallel.from_all(np.asarray(step or 0)).tolist())) > 1:
+        raise UserError(
+            "the processes see different checkpoints: --workdir must be on storage that all of "
+            "them share"
+        )
     part = turns[max((step or 0) - 1, 0) // config.turn].part if len(turns) > 1 else None
 
     def new() -> dict[str, PyTree]:
@@ -313,6 +352,18 @@ def _saying_what_is_left(checkpoints: Checkpoints) -> Iterator[None]:
         step = checkpoints.latest_step()
         left = "nothing was saved" if step is None else f"the checkpoint of step {step} is kept"
         raise UserError(f"training stopped at {error}; {left}") from error
+
+
+def _asking(received: list[int], mesh: jax.sharding.Mesh) -> jax.Array | None:
+    """Returns what tells the other processes, with the next step, whether this one shall stop."""
+    if jax.process_count() == 1:
+        return None
+    return parallel.shard_batch(mesh, np.full(mesh.local_mesh.size, bool(received)))
+
+
+def _asked(received: list[int], interval: Interval) -> bool:
+    """Whether to stop: of several processes all after the same step, whichever had the signal."""
+    return bool(received) if jax.process_count() == 1 else interval.asked_to_stop
 
 
 @contextlib.contextmanager

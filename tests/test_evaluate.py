@@ -62,6 +62,8 @@ def test_next_batch_is_dispatched_before_a_result_is_waited_for(
     events = []
 
     class Result:
+        is_fully_addressable = True
+
         def __init__(self, number: int):
             self.number = number
 

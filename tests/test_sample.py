@@ -15,6 +15,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import joint, models, sample
 from pixel_rnn_jax.images import Batch
 from pixel_rnn_jax.likelihoods import Softmax
+from pixel_rnn_jax.terminal import show_time
 
 KEY = jax.random.key(7)
 
@@ -163,11 +164,11 @@ def test_a_terminal_shows_that_time_passes():
     result, terminal = Result(), Terminal()
     with tqdm.tqdm(total=1, disable=None, file=terminal) as progress:
         before = terminal.getvalue().count("0/1")
-        sample.show_time(progress, [result])
+        show_time(progress, [result])
         assert terminal.getvalue().count("0/1") > before + 3
     assert result.asked == 13
     elsewhere = Result()
-    sample.show_time(tqdm.tqdm(disable=True), [elsewhere])
+    show_time(tqdm.tqdm(disable=True), [elsewhere])
     assert elsewhere.asked == 0
 
 

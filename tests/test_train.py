@@ -264,9 +264,9 @@ def _spoil(monkeypatch: pytest.MonkeyPatch, step: int, name: str, value: float) 
     def make_spoiled(*args: Any) -> Callable[..., Any]:
         step_fn = make(*args)
 
-        def spoiled(state: dict, images: Any) -> tuple[dict, dict]:
+        def spoiled(state: dict, *arguments: Any) -> tuple[dict, dict]:
             number = int(state["step"]) + 1
-            state, measured = step_fn(state, images)
+            state, measured = step_fn(state, *arguments)
             return state, measured | {name: value} if number == step else measured
 
         return spoiled

@@ -1,0 +1,188 @@
+"""Several processes that work on one run: how they find each other, and how one of them ends.
+
+Every process runs the same program on its own devices and its own share of the data. They meet in
+the collectives of compiled functions, in the saving of checkpoints, and in `barrier`. What is
+written or printed once is the first process's to do.
+"""
+
+import os
+import re
+import sys
+import threading
+import traceback
+from typing import NoReturn
+
+import jax
+from jax.experimental import multihost_utils
+
+from pixel_rnn_jax.errors import UserError
+
+HEARTBEAT_S = 30
+"""A process that has not been heard of for so long has died, and the others end too."""
+START_S = 300
+"""How long the processes wait for each other at the start."""
+LOST = 3
+"""The exit status of a process that another one has left alone."""
+
+
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    cluster: bool | None = None,
+    timeout_s: float = START_S,
+) -> None:
+    """Joins the processes of a run, if there are several; to be called before JAX uses a device.
+
+    Args:
+        coordinator: HOST:PORT at which the first process waits for the others.
+        num_processes: How many there are.
+        process_id: Which one this is, from 0 on.
+        cluster: Whether to ask the cluster instead, as `jax.distributed.initialize` does (Cloud
+            TPU, SLURM, Open MPI, Kubernetes). None does so where `started_by` finds one.
+        timeout_s: How long to wait for the others.
+
+    Raises:
+        UserError: Only some of the first three are given, or they are impossible; the cluster does
+            not say what it was asked for; or the coordinator's port cannot be opened.
+    """
+    given = coordinator, num_processes, process_id
+    alone = given == (None, None, None)
+    if not alone:
+        if cluster is not None:
+            raise UserError("--distributed asks the cluster: leave out it or --coordinator")
+        _check(*given)
+    elif cluster is False or (cluster is None and started_by() is None):
+        return
+    # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
+    jax.config.update("jax_enable_preemption_service", False)
+    waiting = threading.Timer(timeout_s, _give_up, (coordinator, timeout_s))
+    waiting.daemon = True
+    waiting.start()
+    try:
+        jax.distributed.initialize(
+            *given,
+            cluster_detection_method="deactivate" if coordinator else None,
+            # Later than the timer: JAX would end the process with a stack trace.
+            initialization_timeout=int(timeout_s) + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+        )
+    except Exception as error:
+        raise UserError(_cause(coordinator, str(error).partition("\n")[0])) from error
+    finally:
+        waiting.cancel()
+
+
+def started_by() -> str | None:
+    """Returns the name of the cluster that has started this process as one of several, or None."""
+    several = {
+        "SLURM": "SLURM_STEP_NODELIST" in os.environ and _number("SLURM_NTASKS") > 1,
+        "Open MPI": _number("OMPI_COMM_WORLD_SIZE") > 1,
+        "Cloud TPU": "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""),
+    }
+    return next((name for name, found in several.items() if found), None)
+
+
+def joined() -> bool:
+    """Whether `join` has found other processes."""
+    return bool(jax.distributed.is_initialized())
+
+
+def check() -> None:
+    """Makes sure that processes which share devices have joined.
+
+    Raises:
+        UserError: This is a worker of a TPU slice that runs on its own.
+    """
+    if jax.process_count() > 1 and not joined():
+        raise UserError(
+            f"this TPU slice has {jax.process_count()} workers: run the same command on all of "
+            "them, with --distributed"
+        )
+
+
+def first() -> bool:
+    """Whether this process is the one that writes and prints what is needed once."""
+    return bool(jax.process_index() == 0)
+
+
+def barrier(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error says that another process of the run has gone."""
+    # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
+    signs = "gloo|nccl|closed by peer|connection reset|heartbeat|coordination service|barrier"
+    return joined() and bool(re.search(signs, str(error), re.IGNORECASE))
+
+
+def end(status: int, error: BaseException | None = None) -> NoReturn:
+    """Ends this process at once, of several that may be waiting for it.
+
+    The ordinary end waits for the others, which would wait for this one. They notice that it has
+    gone.
+
+    Args:
+        status: The exit status, unless the error is that another process has gone first.
+        error: What has happened, if that has not been printed.
+    """
+    if error is not None and is_loss(error):
+        status = LOST
+        print(
+            "error: another process of this run has ended, and this one cannot go on without it; "
+            "its own output says why; the same command goes on from the last checkpoint",
+            file=sys.stderr,
+        )
+    elif error is not None:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+    if coordinator is None or num_processes is None or process_id is None:
+        raise UserError(
+            "--coordinator=HOST:PORT, --num_processes=N and --process_id=I need each other"
+        )
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator must be HOST:PORT, got {coordinator}")
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id must be from 0 to --num_processes - 1, got {process_id} of "
+            f"{num_processes}"
+        )
+
+
+def _cause(coordinator: str | None, text: str) -> str:
+    if coordinator:
+        return f"the processes cannot meet at --coordinator={coordinator}: {text}"
+    if cluster := started_by():
+        return (
+            f"{cluster} has started several processes, but they cannot meet ({text}): name the "
+            "meeting point with --coordinator, --num_processes and --process_id, or give "
+            "--nodistributed to run alone"
+        )
+    return (
+        "--distributed finds no Cloud TPU, SLURM, Open MPI or Kubernetes that has started several "
+        f"processes ({text}): give --coordinator, --num_processes and --process_id"
+    )
+
+
+def _give_up(coordinator: str | None, timeout_s: float) -> None:
+    where = f" at {coordinator}" if coordinator else ""
+    print(
+        f"error: not all processes have met{where} within {timeout_s:.0f} s: look whether each was "
+        "started, with the same --coordinator and --num_processes and its own --process_id",
+        file=sys.stderr,
+    )
+    end(2)
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() else 0

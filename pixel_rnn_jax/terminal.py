@@ -1,0 +1,46 @@
+"""What a command tells on the terminal: lines, and a bar for what takes longer than a moment."""
+
+import time
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import jax
+import tqdm
+
+from pixel_rnn_jax import distributed
+
+T = TypeVar("T")
+PyTree = Any
+
+
+def say(text: str) -> None:
+    """Prints a line, in the first of several processes."""
+    if distributed.first():
+        print(text, flush=True)
+
+
+def bar(items: Iterable[T], total: int, desc: str, unit: str) -> "tqdm.tqdm[T]":
+    """Returns a bar that appears after three seconds, on a terminal alone, and then vanishes.
+
+    Args:
+        items: What it counts as it passes them on; nothing if it shall be told with `update`.
+        total: Their number.
+        desc: What is done with them.
+        unit: What they are.
+    """
+    disable = None if distributed.first() else True
+    return tqdm.tqdm(
+        items, total=total, desc=desc, unit=unit, delay=3, leave=False, disable=disable
+    )
+
+
+def show_time(progress: "tqdm.tqdm[Any]", results: PyTree) -> None:
+    """Waits for results; on a terminal the bar shows that time passes."""
+    if progress.disable:
+        return
+    start, pause = time.monotonic(), 0.001
+    while not all(leaf.is_ready() for leaf in jax.tree.leaves(results)):
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+        if time.monotonic() - start > (progress.delay or 0):
+            progress.refresh()

@@ -1,0 +1,259 @@
+"""Several processes: they do what one does, share its checkpoints, and notice when one is gone."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import arrangement
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from pixel_rnn_jax import distributed, train
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.metrics import read_records
+
+ROOT = Path(__file__).resolve().parents[1]
+LAUNCHER = [sys.executable, str(ROOT / "launch" / "processes.py")]
+ALONE = [sys.executable, "-m", "pixel_rnn_jax.main", "train", f"--config={ROOT}/configs/digits.py"]
+
+
+def _environment(devices: int | None = None) -> dict[str, str]:
+    """The one in which a test's programs run, with so many CPU devices each."""
+    without = ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES")
+    clean = {name: value for name, value in os.environ.items() if name not in without}
+    given = {"JAX_NUM_CPU_DEVICES": str(devices)} if devices else {}
+    return clean | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | given
+
+
+def _port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def image_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("set") / "set.npz"
+    arrangement.write_set(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def one_device(image_set: Path) -> dict[str, np.ndarray]:
+    return arrangement.measure(image_set, 1)
+
+
+def _arranged(
+    image_set: Path, processes: int, devices: int, folder: Path
+) -> list[dict[str, np.ndarray]]:
+    """What each of some processes with some devices each has found."""
+    if processes == 1:
+        return [arrangement.measure(image_set, devices)]
+    program = [sys.executable, arrangement.__file__, str(image_set), str(folder)]
+    program.append(f"127.0.0.1:{_port()}")
+    running = [
+        subprocess.Popen([*program, str(processes), str(i)], env=_environment(devices), cwd=ROOT)
+        for i in range(processes)
+    ]
+    assert [process.wait(timeout=300) for process in running] == [0] * processes
+    return [dict(np.load(folder / f"{i}.npz")) for i in range(processes)]
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 2), (4, 1)])
+def test_any_arrangement_trains_and_evaluates_as_one_device_does(
+    image_set: Path,
+    one_device: dict[str, np.ndarray],
+    processes: int,
+    devices: int,
+    tmp_path: Path,
+) -> None:
+    found = _arranged(image_set, processes, devices, tmp_path)
+
+    # Row r of process p is row r * P + p of the batch: the batches are the same.
+    epoch = np.stack([own["epoch"] for own in found], axis=2)
+    epoch = epoch.reshape(one_device["epoch"].shape)
+    np.testing.assert_array_equal(epoch, one_device["epoch"])
+    # Every image exactly once in an epoch.
+    images = np.load(image_set)["train"]
+    flat = epoch.reshape(-1, *images.shape[1:])[: len(images)]
+    assert _sorted(flat) == _sorted(images)
+
+    for own in found:
+        gradients = [name for name in own if name.startswith("gradient")]
+        assert len(gradients) > 10
+        for name in gradients:
+            assert own[name].dtype == np.float32
+            scale = np.abs(one_device[name]).max()
+            np.testing.assert_allclose(own[name], one_device[name], rtol=0, atol=1e-5 * scale)
+        assert own["losses"].dtype == np.float64
+        np.testing.assert_allclose(own["losses"], one_device["losses"], rtol=0, atol=1e-9)
+        assert own["images"] == 101
+        for name in ("nats", "standard_error"):
+            np.testing.assert_allclose(own[name], one_device[name], rtol=1e-6)
+
+
+def _sorted(images: np.ndarray) -> list[bytes]:
+    return sorted(image.tobytes() for image in images)
+
+
+SETTINGS = {
+    "model.layers": 1,
+    "model.features": 4,
+    "model.head_features": 8,
+    "train.eval_every": 1000,
+    "train.log_every": 5,
+    "train.eval_batch_size": 24,
+    "optimizer.schedule": "constant",
+}
+
+
+def _flags(workdir: Path, **settings: object) -> list[str]:
+    values = SETTINGS | {name.replace("__", "."): value for name, value in settings.items()}
+    return [
+        f"--workdir={workdir}",
+        *(f"--config.{name}={value}" for name, value in values.items()),
+    ]
+
+
+def _state(workdir: Path, step: int) -> dict[str, np.ndarray]:
+    manager = ocp.CheckpointManager(workdir / "checkpoints")
+    return dict(
+        manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore())).state
+    )
+
+
+def _records(workdir: Path) -> list[dict[str, float]]:
+    records = read_records(workdir)
+    for record in records:
+        record.pop("train/images_per_second", None)
+    return records
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [(1, 2, 1), pytest.param((2, 4, 2, 1, 4), marks=pytest.mark.slow)],
+    ids=lambda counts: "-".join(map(str, counts)),
+)
+@pytest.mark.filterwarnings("ignore:Sharding info not provided")
+def test_each_number_of_processes_goes_on_from_the_checkpoint_of_another(
+    counts: tuple[int, ...], tmp_path: Path
+) -> None:
+    def run(workdir: Path, count: int, steps: int) -> str:
+        flags = _flags(
+            workdir, model__dtype="float64", train__steps=steps, optimizer__learning_rate=3e-3
+        )
+        command = [*ALONE, *flags] if count == 1 else [*LAUNCHER, str(count), *flags]
+        environment = _environment(1) | {"JAX_ENABLE_X64": "1"}
+        return subprocess.run(
+            command, env=environment, cwd=ROOT, check=True, capture_output=True, text=True
+        ).stdout
+
+    for number, count in enumerate(counts):
+        output = run(tmp_path / "shared", count, 5 * (number + 1))
+        assert (f"going on from step {5 * number}\n" in output) == (number > 0)
+        # One process wrote and printed.
+        assert output.count("workdir: ") == output.count("independent pixels: ") == 1
+    last = 5 * len(counts)
+    run(tmp_path / "straight", 1, last)
+    shared, straight = (_state(tmp_path / name, last) for name in ("shared", "straight"))
+    assert shared.keys() == straight.keys()
+    for name, values in straight.items():
+        np.testing.assert_allclose(shared[name], values, rtol=1e-9, atol=1e-9)
+    assert [record["step"] for record in read_records(tmp_path / "shared")] == [
+        5 * (number + 1) for number in range(len(counts))
+    ]
+    for one, other in zip(
+        *(_records(tmp_path / name) for name in ("shared", "straight")), strict=True
+    ):
+        for name in other:  # Validations of the shared run are more, one at the end of each part.
+            assert one[name] == pytest.approx(other[name], rel=1e-9)
+
+
+@contextlib.contextmanager
+def _two_processes(workdir: Path, *options: str) -> "Iterator[subprocess.Popen[str]]":
+    """Starts two processes and waits until the run has a checkpoint."""
+    flags = _flags(workdir, train__steps=40_000, train__checkpoint_every=20)
+    with subprocess.Popen(
+        [*LAUNCHER, "2", *options, *flags],
+        env=_environment(1),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as launcher:
+        try:
+            deadline = time.monotonic() + 120
+            while not any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
+                assert time.monotonic() < deadline and launcher.poll() is None
+                time.sleep(0.05)
+            yield launcher
+        finally:
+            launcher.terminate()
+
+
+def _process(workdir: Path, index: int) -> int:
+    """The process id of one process of a run."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_text().split("\0")
+        except OSError:
+            continue
+        if f"--process_id={index}" in words and f"--workdir={workdir}" in words:
+            return int(folder.name)
+    raise AssertionError("it does not run")
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_process_is_killed(victim: int, tmp_path: Path) -> None:
+    with _two_processes(tmp_path, "--restarts=1") as launcher:
+        killed = time.monotonic()
+        os.kill(_process(tmp_path, victim), signal.SIGKILL)
+        output = ""
+        assert launcher.stdout
+        for line in launcher.stdout:
+            output += line
+            if line.startswith("starting all processes again"):
+                assert time.monotonic() - killed < 60
+            if line.startswith("going on from step"):
+                launcher.terminate()  # The second try has begun as it should.
+        assert launcher.wait(timeout=60) == 128 + signal.SIGTERM
+    assert f"process {victim} was killed (SIGKILL" in output
+    assert re.search(f"process {1 - victim} has ended because another one had", output)
+    assert "starting all processes again; 0 more times" in output
+    assert int(re.findall(r"going on from step (\d+)", output)[0]) >= 20
+    assert "SIGTERM: stopped after step" in output
+
+
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_signal_to_one_process_stops_all_after_the_same_step(victim: int, tmp_path: Path) -> None:
+    with _two_processes(tmp_path) as launcher:
+        os.kill(_process(tmp_path, victim), signal.SIGTERM)
+        output, _ = launcher.communicate(timeout=60)
+    assert launcher.returncode == 128 + signal.SIGTERM
+    [stopped] = re.findall(r"SIGTERM: stopped after step (\d+), which is saved", output)
+    assert (tmp_path / "checkpoints" / stopped / "_CHECKPOINT_METADATA").exists()
+
+
+def test_launcher_passes_an_error_on_and_does_not_try_again(tmp_path: Path) -> None:
+    flags = _flags(tmp_path, train__steps=5, train__batch_size=3)
+    result = subprocess.run(
+        [*LAUNCHER, "2", "--restarts=3", *flags],
+        env=_environment(1),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2
+    message = "error: train.batch_size / train.micro_batches must be a multiple of the number of"
+    assert message in result.stderr and "starting" not in result.stderr
+    assert "process 1 has ended with status 2: error: train.batch_size" in result.stderr
