@@ -11,7 +11,7 @@ part of this machine's cores (or of its NVIDIA GPUs) and of every batch. VERB is
 training without --config takes configs/digits.py.
 
   bash launch/processes.sh 2                               two processes train on digits
-  bash launch/processes.sh 2 --restarts=3 --workdir=runs/a start again after a crash, 3 times at most
+  bash launch/processes.sh 2 --restarts=3 --workdir=runs/a start again after a crash, thrice at most
   bash launch/processes.sh 2 --dry_run                     only show the commands
 
 The first process writes here, the others to files that are named at the start. If one ends before

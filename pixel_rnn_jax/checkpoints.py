@@ -28,7 +28,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from pixel_rnn_jax import distributed
+from pixel_rnn_jax import distributed, storage
 from pixel_rnn_jax.errors import UserError
 
 PyTree = Any
@@ -71,10 +71,10 @@ class Checkpoints:
                     preservation_policy=_NewestTwoAndBest(self._nats),
                 ),
             )
-        except OSError as error:
+        except storage.errors() as error:
             raise UserError(
-                f"Checkpoints cannot be kept in {self._directory} ({error.strerror}): choose "
-                "another --workdir."
+                f"Checkpoints cannot be kept in {self._directory} ({storage.reason(error)}): "
+                "choose another --workdir."
             ) from error
         for step in self._manager.all_steps():
             try:
@@ -244,7 +244,7 @@ class Checkpoints:
             if _says(error, errno.ENOSPC, errno.EDQUOT):
                 cause = "the disk is full"
             else:
-                cause = str(_chain(error)[-1]).partition("\n")[0]
+                cause = str(storage.chain(error)[-1]).partition("\n")[0]
             where = "from step 0" if last is None else f"from step {last}, the last good checkpoint"
             raise UserError(
                 f"A checkpoint could not be written to {self._directory} ({cause}): put that right "
@@ -303,16 +303,9 @@ def _sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    chain = [error]
-    while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(earlier)
-    return chain
-
-
 def _says(error: BaseException, *codes: int) -> bool:
     """Whether `error` is due to one of these system errors, which TensorStore gives as text."""
-    return any(os.strerror(code) in str(link) for link in _chain(error) for code in codes)
+    return any(os.strerror(code) in str(link) for link in storage.chain(error) for code in codes)
 
 
 @functools.cache

@@ -19,6 +19,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
+from pixel_rnn_jax import storage
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
@@ -253,8 +254,8 @@ class TrainConfig:
                 _check_least(f"train.{field.name}", getattr(self, field.name), 1)
         if self.batch_size % self.micro_batches:
             raise UserError(
-                "train.batch_size must be a multiple of train.micro_batches, got "
-                f"{self.batch_size} and {self.micro_batches}"
+                f"train.micro_batches must divide train.batch_size ({self.batch_size}), got "
+                f"{self.micro_batches}"
             )
 
 
@@ -458,8 +459,10 @@ def read_config(workdir: epath.PathLike) -> Config:
     """Reads `workdir`/config.json.
 
     Raises:
-        UserError: There is no such file, or it is damaged or not a config; names the file.
+        UserError: There is no such file, or it is damaged or not a config; names the file. The
+            bucket that it is in cannot be used.
     """
+    storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{path.parent} holds no training run: there is no config.json in it")

@@ -7,6 +7,7 @@ written or printed once is the first process's to do.
 
 import os
 import re
+import socket
 import sys
 import threading
 import traceback
@@ -23,6 +24,8 @@ START_S = 300
 """How long the processes wait for each other at the start."""
 LOST = 3
 """The exit status of a process that another one has left alone."""
+
+_begun = False  # whether `join` has begun to use JAX's runtime, successfully or not
 
 
 def join(
@@ -51,12 +54,14 @@ def join(
     alone = given == (None, None, None)
     if not alone:
         if cluster is not None:
-            raise UserError("--distributed asks the cluster: leave out it or --coordinator")
+            raise UserError("leave out one of --distributed and --coordinator")
         _check(*given)
     elif cluster is False or (cluster is None and started_by() is None):
         return
     # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
     jax.config.update("jax_enable_preemption_service", False)
+    global _begun
+    _begun = True
     waiting = threading.Timer(timeout_s, _give_up, (coordinator, timeout_s))
     waiting.daemon = True
     waiting.start()
@@ -85,8 +90,8 @@ def started_by() -> str | None:
 
 
 def joined() -> bool:
-    """Whether `join` has found other processes."""
-    return bool(jax.distributed.is_initialized())
+    """Whether this process is one of several, or has tried to become one."""
+    return _begun or bool(jax.distributed.is_initialized())
 
 
 def check() -> None:
@@ -156,6 +161,21 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
             f"--process_id must be from 0 to --num_processes - 1, got {process_id} of "
             f"{num_processes}"
         )
+    if process_id == 0:
+        _check_port(int(coordinator.rpartition(":")[2]))
+
+
+def _check_port(port: int) -> None:
+    # JAX 0.12 crashes where its service cannot listen.
+    try:
+        with socket.socket() as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            own.bind(("", port))
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"the first process cannot listen at port {port} of --coordinator ({error}): choose "
+            "another one"
+        ) from error
 
 
 def _cause(coordinator: str | None, text: str) -> str:

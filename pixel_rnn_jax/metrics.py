@@ -18,7 +18,7 @@ from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from pixel_rnn_jax import distributed, pictures, terminal
+from pixel_rnn_jax import distributed, pictures, storage, terminal
 from pixel_rnn_jax.errors import UserError
 
 
@@ -115,8 +115,8 @@ class MetricsWriter:
             events.parent.mkdir(parents=True, exist_ok=True)
             self._lines = lines.open("ab")
             self._events = RecordWriter(str(events))
-        except OSError as error:
-            raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
+        except storage.errors() as error:
+            raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
         self._add_event(Event(file_version="brain.Event:2"))
         if step:
             # Hides what earlier files hold at this step and after it.
@@ -190,8 +190,10 @@ class MetricsWriter:
     def _stopping_at_errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            raise CannotGoOn(f"{self._workdir} cannot be written to: {error.strerror}") from error
+        except storage.errors() as error:
+            raise CannotGoOn(
+                f"{self._workdir} cannot be written to: {storage.reason(error)}"
+            ) from error
 
     def _add_event(self, event: Event) -> None:
         event.wall_time = time.time()

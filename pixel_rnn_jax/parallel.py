@@ -138,7 +138,7 @@ def map_batch(
     )
 
 
-def mean_over(
+def _mean_over(
     micro_batches: int, function: Callable[[PyTree, PyTree], PyTree], params: PyTree, batch: PyTree
 ) -> PyTree:
     """Returns the mean of what `function` makes of the equal parts of a batch, one at a time."""
@@ -215,7 +215,7 @@ def make_train_step(
             return loss_fn(with_trained(state["params"], params), batch).sum(-1).mean()
 
         before = trained(state["params"])
-        nats, gradient = mean_over(micro_batches, jax.value_and_grad(mean_loss), before, batch)
+        nats, gradient = _mean_over(micro_batches, jax.value_and_grad(mean_loss), before, batch)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stop = jnp.zeros((), nats.dtype) if asked is None else asked.any().astype(nats.dtype)
         vector, unravel = ravel_pytree((nats, gradient, stop))

@@ -27,6 +27,7 @@ from pixel_rnn_jax import (
     parallel,
     pictures,
     sample,
+    storage,
     terminal,
 )
 from pixel_rnn_jax import config as config_lib
@@ -97,6 +98,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             reports a program that it ended: what is not complete must not look complete.
     """
     distributed.check()
+    storage.check(workdir)
     workdir = epath.Path(workdir)
     _check(workdir, config)
     train_source, validation_source, test_source = (
@@ -298,8 +300,8 @@ def _write_config(workdir: epath.Path, config: Config, images: ImageFormat) -> N
         try:
             config_lib.write_image_format(images, workdir)
             config_lib.write_config(config, workdir)
-        except OSError as error:
-            raise UserError(f"{workdir} cannot be written to: {error.strerror}") from error
+        except storage.errors() as error:
+            raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
     distributed.barrier("config")
     if not (workdir / "config.json").exists() or config_lib.read_config(workdir) != config:
         raise UserError(

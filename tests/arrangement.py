@@ -25,7 +25,7 @@ def write_set(path: Path) -> None:
     """Writes random images of four levels, 4x5x1."""
     random = np.random.default_rng(0)
     splits = {name: random.integers(4, size=(n, 4, 5, 1)) for name, n in SIZES.items()}
-    np.savez(path, **{name: images.astype(np.uint8) for name, images in splits.items()})
+    np.savez(path, allow_pickle=False, **splits)
 
 
 def measure(path: Path, devices: int | None = None) -> dict[str, np.ndarray]:
@@ -57,8 +57,8 @@ def measure(path: Path, devices: int | None = None) -> dict[str, np.ndarray]:
         lambda params: params, lambda gradient, _, params: (optax.tree.zeros_like(params), gradient)
     )
     state, _ = _train(_model("float32", train), keeping, mesh, itertools.islice(batches(), 1))
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state["opt_state"]):
-        found[f"gradient_of_{jax.tree_util.keystr(path)}"] = np.asarray(leaf)
+    for name, leaf in jax.tree_util.tree_leaves_with_path(state["opt_state"]):
+        found[f"gradient_of_{jax.tree_util.keystr(name)}"] = np.asarray(leaf)
 
     with jax.enable_x64(True):
         model = _model("float64", train)
@@ -98,4 +98,4 @@ if __name__ == "__main__":
     path, folder, coordinator, processes, process = sys.argv[1:]
     parallel.set_up_host_devices()
     distributed.join(coordinator, int(processes), int(process))
-    np.savez(Path(folder) / f"{process}.npz", **measure(Path(path)))
+    np.savez(Path(folder) / f"{process}.npz", allow_pickle=False, **measure(Path(path)))

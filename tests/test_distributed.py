@@ -3,13 +3,15 @@
 import contextlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import arrangement
 import jax
@@ -17,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from pixel_rnn_jax import distributed, train
+from pixel_rnn_jax import distributed
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.metrics import read_records
 
@@ -257,3 +259,204 @@ def test_launcher_passes_an_error_on_and_does_not_try_again(tmp_path: Path) -> N
     message = "error: train.batch_size / train.micro_batches must be a multiple of the number of"
     assert message in result.stderr and "starting" not in result.stderr
     assert "process 1 has ended with status 2: error: train.batch_size" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"),
+    [
+        ({}, None),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-4]"}, "SLURM"),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, None),
+        ({"SLURM_NTASKS": "4"}, None),  # The batch script itself, which is no task.
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI"),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "Cloud TPU"),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+    ],
+)
+def test_clusters_that_start_several_processes_are_joined_unasked(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], name: str | None
+) -> None:
+    calls = _initialize_calls(monkeypatch)
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    assert distributed.started_by() == name
+    distributed.join(cluster=False)
+    assert not calls
+    distributed.join()
+    assert len(calls) == (name is not None)
+
+
+def _initialize_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What JAX is asked for, instead of doing it."""
+    calls: list[tuple[Any, ...]] = []
+
+    def initialize(*arguments: object, **options: object) -> None:
+        calls.append((arguments, options))
+
+    for variable in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    monkeypatch.setattr(distributed, "_begun", False)
+    return calls
+
+
+def test_jax_gets_the_flags_and_a_short_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _initialize_calls(monkeypatch)
+    distributed.join("host:123", 3, 1)
+    [(arguments, options)] = calls
+    assert arguments == ("host:123", 3, 1)
+    assert options["heartbeat_timeout_seconds"] <= 30
+    assert options["cluster_detection_method"] == "deactivate"
+    assert not jax.config.jax_enable_preemption_service
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("h:1", None, 0), "need each other"),
+        ((None, 2, None), "need each other"),
+        (("h", 2, 0), "--coordinator must be HOST:PORT, got h"),
+        (("h:1", 2, 2), "--process_id must be from 0 to --num_processes - 1, got 2 of 2"),
+        (("h:1", 2, -1), "got -1 of 2"),
+    ],
+)
+def test_impossible_flags(
+    monkeypatch: pytest.MonkeyPatch, arguments: tuple[Any, ...], message: str
+) -> None:
+    calls = _initialize_calls(monkeypatch)
+    with pytest.raises(UserError, match=message):
+        distributed.join(*arguments)
+    assert not calls
+
+
+def test_flags_and_cluster_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="leave out one of --distributed and --coordinator"):
+        distributed.join("h:1", 2, 0, cluster=True)
+
+
+def test_worker_of_a_slice_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "process_count", lambda: 4)
+    with pytest.raises(UserError, match="slice has 4 workers.*with --distributed"):
+        distributed.check()
+
+
+def _main(*flags: str, wait_s: float = 60) -> "subprocess.CompletedProcess[str]":
+    """Runs main, with another time to wait for the others."""
+    program = f"""if True:
+        import functools
+        from pixel_rnn_jax import distributed, main
+        distributed.join = functools.partial(distributed.join, timeout_s={wait_s})
+        main.run()
+    """
+    return subprocess.run(
+        [sys.executable, "-c", program, *ALONE[3:], *flags],
+        env=_environment(1),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_cluster_that_is_not_there(tmp_path: Path) -> None:
+    result = _main("--distributed", f"--workdir={tmp_path}/run")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: --distributed finds no Cloud TPU, SLURM, Open MPI or")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_the_others_do_not_come(process: int, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{_port()}"
+    flags = f"--coordinator={address}", "--num_processes=2", f"--process_id={process}"
+    result = _main(*flags, f"--workdir={tmp_path}/run", wait_s=2)
+    assert result.returncode == 2
+    [error] = [line for line in result.stderr.splitlines() if line.startswith("error")]
+    assert f"error: not all processes have met at {address} within 2 s" in error
+    assert "Traceback" not in result.stderr and "stack trace" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("0.0.0.0", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = _main(f"--coordinator={address}", "--num_processes=2", "--process_id=0")
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: the first process cannot listen at port")
+    assert "Address already in use" in result.stderr
+
+
+class TestLauncher:
+    """`launch/processes.py`."""
+
+    @pytest.fixture
+    def gpus(self, tmp_path: Path) -> Callable[[int], dict[str, str]]:
+        """Returns an environment in which nvidia-smi lists so many GPUs."""
+
+        def environment(count: int) -> dict[str, str]:
+            stub = tmp_path / "nvidia-smi"
+            lines = "".join(f"GPU {i}: Name (UUID: GPU-{i})\n" for i in range(count))
+            stub.write_text(f"#!/bin/sh\ncat <<'EOF'\n{lines}EOF\n")
+            stub.chmod(0o755)
+            return _environment() | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+        return environment
+
+    def _dry(self, *words: str, env: dict[str, str]) -> list[list[str]]:
+        result = subprocess.run(
+            [*LAUNCHER, *words], env=env, capture_output=True, text=True, check=True
+        )
+        return [shlex.split(line) for line in result.stdout.splitlines()]
+
+    def test_commands(self) -> None:
+        words = "2", "--dry_run", "evaluate", "--workdir=a b", "--split=train"
+        cores = len(os.sched_getaffinity(0))
+        assert self._dry(*words, env=_environment()) == [
+            [
+                *("env", f"JAX_NUM_CPU_DEVICES={max(1, cores // 2)}"),
+                *(sys.executable, "-m", "pixel_rnn_jax.main"),
+                *("evaluate", "--workdir=a b", "--split=train", "--coordinator=127.0.0.1:PORT"),
+                *("--num_processes=2", f"--process_id={index}"),
+            ]
+            for index in range(2)
+        ]
+
+    def test_default_config(self) -> None:
+        [command] = self._dry("1", "--dry_run", env=_environment())
+        assert f"--config={ROOT}/configs/digits.py" in command and "train" in command
+        [command] = self._dry("1", "--dry_run", "--config", "a.py", env=_environment())
+        assert not any("digits" in word for word in command)
+
+    def test_gpus_are_shared_out(self, gpus: Callable[[int], dict[str, str]]) -> None:
+        for count, shares in ((8, ["0,1,2,3", "4,5,6,7"]), (3, ["0", "1,2"]), (1, [None, None])):
+            for share, command in zip(
+                shares, self._dry("2", "--dry_run", env=gpus(count)), strict=True
+            ):
+                found = [word for word in command if word.startswith("JAX_LOCAL_DEVICE_IDS")]
+                assert found == ([f"JAX_LOCAL_DEVICE_IDS={share}"] if share else [])
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (["two"], "the first word must be the number of processes, such as 2, got two"),
+            (["0"], "got 0"),
+            (["2", "--restarts=many"], "--restarts must be a number"),
+            (["2", "sample"], "sample needs one process: launch/local.sh runs it"),
+        ],
+    )
+    def test_wrong_words(self, words: list[str], message: str) -> None:
+        result = subprocess.run([*LAUNCHER, *words], capture_output=True, text=True)
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: ") and message in result.stderr
+
+    def test_help(self) -> None:
+        script = ROOT / "launch" / "processes.sh"
+        for words in (["--help"], []):
+            text = subprocess.run(
+                ["bash", script, *words], capture_output=True, text=True, check=True
+            ).stdout
+            assert text.startswith("Usage: bash launch/processes.sh N ")
+            assert max(map(len, text.splitlines())) <= 100

@@ -22,10 +22,10 @@ def model_of(architecture, **options):
     return PixelRNN(config, IMAGE_SHAPE, LEVELS)
 
 
-def train(model, optimizer, devices, steps):
+def train(model, optimizer, devices, steps, **options):
     """Returns the losses and the last state of a few steps on random images."""
     mesh = parallel.make_mesh(devices)
-    step_fn = parallel.make_train_step(joint.nats_by_scale(model), optimizer, 0.9, mesh)
+    step_fn = parallel.make_train_step(joint.nats_by_scale(model), optimizer, 0.9, mesh, **options)
     params = joint.init_parameters(model, jax.random.key(0))
     state = parallel.initial_state(params, optimizer, 0.9)
     state = jax.device_put(state, parallel.everywhere(mesh))
@@ -60,6 +60,52 @@ def test_losses_of_50_steps_are_the_same_on_any_number_of_devices(architecture):
     assert losses.dtype == np.float64 and losses[-5:].mean() < losses[:5].mean()
     for other, _ in runs[1:]:
         np.testing.assert_allclose(other, losses, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("devices", "micro_batches"), [pytest.param(1, 8, marks=pytest.mark.slow), (2, 4)]
+)
+def test_micro_batches_change_nothing_but_the_memory(devices, micro_batches):
+    model, optimizer = model_of("diagonal_bilstm", dtype="float64"), optax.rmsprop(1e-3)
+    whole, before = train(model, optimizer, devices, 5)
+    parts, after = train(model, optimizer, devices, 5, micro_batches=micro_batches)
+    np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-9)
+    jax.tree.map(
+        lambda one, other: np.testing.assert_allclose(one, other, rtol=0, atol=1e-9),
+        before["params"],
+        after["params"],
+    )
+
+
+def test_micro_batches_need_less_memory():
+    model, optimizer = model_of("row_lstm"), optax.rmsprop(1e-3)
+    mesh = parallel.make_mesh(1)
+    params = joint.init_parameters(model, jax.random.key(0))
+    state = parallel.initial_state(params, optimizer, 0.9)
+    batch = Batch(np.zeros((64, *IMAGE_SHAPE), np.uint8))
+    sizes = []
+    for micro_batches in (1, 8):
+        loss_fn = joint.nats_by_scale(model)
+        step_fn = parallel.make_train_step(
+            loss_fn, optimizer, 0.9, mesh, micro_batches=micro_batches
+        )
+        compiled = step_fn.lower(state, batch).compile()
+        sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert sizes[1] < sizes[0] / 3
+
+
+def test_one_device_asks_all_to_stop():
+    model, optimizer = model_of("pixel_cnn"), optax.sgd(1.0)
+    mesh = parallel.make_mesh(4)
+    step_fn = parallel.make_train_step(joint.nats_by_scale(model), optimizer, 0.0, mesh)
+    batch = parallel.shard_batch(mesh, Batch(np.zeros((4, *IMAGE_SHAPE), np.uint8)))
+    for asked in ([False] * 4, [False, False, True, False]):
+        params = joint.init_parameters(model, jax.random.key(0))
+        state = parallel.initial_state(params, optimizer, 0.0)
+        state = jax.device_put(state, parallel.everywhere(mesh))
+        _, measured = step_fn(state, batch, parallel.shard_batch(mesh, np.array(asked)))
+        assert bool(measured["stop"] > 0) == any(asked)
 
 
 def test_average_is_of_the_parameters_after_each_step():
