@@ -8,7 +8,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pixel_rnn_jax import block_coder, data, likelihoods, pictures, sources
+from pixel_rnn_jax import (
+    block_coder,
+    data,
+    distributed,
+    likelihoods,
+    pictures,
+    sources,
+    terminal,
+)
 from pixel_rnn_jax import compress as codec
 from pixel_rnn_jax.complete import is_exact
 from pixel_rnn_jax.config import DataConfig, read_config
@@ -208,8 +216,9 @@ def pixel_map(workdir: str, out: str, *, split: str) -> None:
     images, labels = _first(data.source_of(config, split), PIXEL_MAP_IMAGES)
     nats = -model.log_prob(images, labels, per_pixel=True).sum(-1)
     picture = pictures.pixel_map(as_levels(model.module, images), nats, model.levels)
-    pictures.write_picture(picture, out)
-    print(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")
+    if distributed.first():
+        pictures.write_picture(picture, out)
+    terminal.say(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")
 
 
 def _first(source: data.Source, n: int) -> Batch:

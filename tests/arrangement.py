@@ -24,7 +24,9 @@ SIZES = {"train": 317, "validation": 1, "test": 101}
 def write_set(path: Path) -> None:
     """Writes random images of four levels, 4x5x1."""
     random = np.random.default_rng(0)
-    splits = {name: random.integers(4, size=(n, 4, 5, 1)) for name, n in SIZES.items()}
+    splits = {
+        name: random.integers(4, size=(n, 4, 5, 1), dtype=np.uint8) for name, n in SIZES.items()
+    }
     np.savez(path, allow_pickle=False, **splits)
 
 
