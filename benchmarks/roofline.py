@@ -81,10 +81,12 @@ V5E = Machine(
     # VMEM. The v5e program that was compiled here holds the recurrence's kernel and carry in it.
     cache=128 * 2**20,
     cache_bandwidth=18e12,  # Assumed: 22 times that of the memory, as Google's text on scaling has.
-    tile=(8, 128, 128),  # The registers and the systolic array.
+    tile=(8, 128, 128),  # The registers and one of its four systolic arrays.
+    units=4,
     launch=0.5e-6,  # Assumed: filling and draining the pipeline of one fused operation.
     launches=7,  # What the compiled loop bodies of a Row LSTM have: 8 forward, 6 backward.
-    links={64: 200e9},  # Data sheet: 1,600 Gbit/s a chip, each way, up to 256 chips.
+    # Data sheet: four links of 400 Gbit/s. Assumed: a ring goes over two of them, both ways round.
+    links={64: 100e9},
     hop=1e-6,  # Assumed.
 )
 

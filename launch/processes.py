@@ -3,6 +3,7 @@
 Needs nothing but Python: the processes import JAX, this one only looks after them.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 GRACE_S = 60
 """How long the others have when one has ended before its time; a heartbeat takes half of it."""
 USER_ERROR, LOST = 2, 3
-"""Exit statuses of main: what to put right was said; another process has gone first."""
+"""Exit statuses of main: what to put right was said; another process is missing."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,9 @@ class Job:
         share = {"JAX_NUM_CPU_DEVICES": str(max(1, (cores or 1) // self.count))} | {
             name: value for name, value in os.environ.items() if name == "JAX_NUM_CPU_DEVICES"
         }
-        gpus = _gpus()
-        if gpus >= self.count:
-            own = range(index * gpus // self.count, (index + 1) * gpus // self.count)
-            share["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, own))
+        if own := _gpus() // self.count:
+            ids = range(index * own, (index + 1) * own)
+            share["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, ids))
         return share
 
 
@@ -99,10 +99,20 @@ def _parse(arguments: list[str]) -> tuple[Job, bool]:
         raise ValueError(f"{verb} needs one process: launch/local.sh runs it")
     if verb == "train" and not any(re.match("--?config(=|$)", word) for word in words):
         words = [f"--config={ROOT / 'configs' / 'digits.py'}", *words]
+    if 0 < (gpus := _gpus()) < int(count):
+        raise ValueError(
+            f"there are {count} processes for {gpus} GPUs: start fewer, or give JAX_PLATFORMS=cpu "
+            "in the environment"
+        )
     return Job(int(count), restarts, [verb, *words]), dry
 
 
 def _gpus() -> int:
+    """Returns how many NVIDIA GPUs JAX would use."""
+    if "cuda" not in os.environ.get("JAX_PLATFORMS", "cuda"):
+        return 0
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len(visible.split(",")) if visible else 0
     try:
         found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
     except OSError:
@@ -113,7 +123,7 @@ def _gpus() -> int:
 def _run(job: Job, signalled: list[int]) -> int:
     """Starts all processes, waits for them, and says what went wrong; returns one exit status.
 
-    After a signal all of them are told to stop, once.
+    Each signal is passed on: after the first they save and stop, after another they end.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -121,23 +131,25 @@ def _run(job: Job, signalled: list[int]) -> int:
     logs = Path(tempfile.mkdtemp(prefix="processes-"))
     processes = []
     for index in range(job.count):
-        log = None if index == 0 else (logs / f"{index}.log").open("wb")
-        if log:
-            print(f"process {index} writes to {log.name}", flush=True)
-        processes.append(
-            subprocess.Popen(
-                job.command(index, port),
-                env=os.environ | job.environment(index),
-                stdout=log,
-                stderr=log and subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes to this script alone, which passes it on.
+        with contextlib.ExitStack() as stack:
+            log = None
+            if index:
+                log = stack.enter_context((logs / f"{index}.log").open("wb"))
+                print(f"process {index} writes to {log.name}", flush=True)
+            processes.append(
+                subprocess.Popen(
+                    job.command(index, port),
+                    env=os.environ | job.environment(index),
+                    stdout=log,
+                    stderr=log and subprocess.STDOUT,
+                    start_new_session=True,  # Ctrl-C comes to this script, which passes it on.
+                )
             )
-        )
-    told, deadline, order, killed = False, None, list[int](), set[int]()
+    told, deadline, order, killed = 0, None, list[int](), set[int]()
     while len(order) < job.count:
         time.sleep(0.2)
-        if signalled and not told:
-            told = True
+        while told < len(signalled):
+            told += 1
             for process in processes:
                 process.terminate()
         for index, process in enumerate(processes):
@@ -170,7 +182,7 @@ def _status(process: subprocess.Popen) -> int:
 
 def _how(status: int) -> str:
     if status in (LOST, 128 + signal.SIGABRT):
-        return f"has ended because another one had (status {status})"
+        return f"has ended because it lacked another one (status {status})"
     if status == 128 + signal.SIGKILL:
         return "was killed (SIGKILL; perhaps the machine was out of memory)"
     if status > 128:

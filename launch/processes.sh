@@ -26,5 +26,6 @@ fi
 
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install
+# The command lists GPUs only where a driver has any.
+install "$(nvidia-smi --list-gpus >/dev/null 2>&1 && echo cuda)"
 exec "$python" "$root/launch/processes.py" "$@"

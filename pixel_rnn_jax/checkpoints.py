@@ -33,6 +33,9 @@ from pixel_rnn_jax.errors import UserError
 
 PyTree = Any
 
+OTHERS_S = 300
+"""How long a process that has written its part of a checkpoint waits for the others."""
+
 
 class Checkpoints:
     """The checkpoints of one workdir: the newest two, and the best by validation.
@@ -61,6 +64,7 @@ class Checkpoints:
         path = epath.Path(workdir)
         self._directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
         self._nats: dict[int, float | None] = {}
+        self._failed = False
         try:
             self._manager = ocp.CheckpointManager(
                 self._directory,
@@ -69,6 +73,12 @@ class Checkpoints:
                     cleanup_tmp_directories=True,
                     lightweight_initialize=True,
                     preservation_policy=_NewestTwoAndBest(self._nats),
+                    async_options=ocp.AsyncOptions(
+                        timeout_secs=OTHERS_S,
+                        # In the background, one that cannot be created would leave threads which
+                        # wait for it, and keep the process, until then.
+                        create_directories_asynchronously=False,
+                    ),
                 ),
             )
         except storage.errors() as error:
@@ -79,6 +89,8 @@ class Checkpoints:
         for step in self._manager.all_steps():
             try:
                 self._nats[step] = self._read_digest(step)["validation_nats"]
+            except _OutOfReach:
+                raise
             except UserError:
                 # Reported to whoever restores this step; until then it is only not the best one.
                 self._nats[step] = None
@@ -200,6 +212,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits as `wait` does, then frees what Orbax holds."""
+        if self._failed and distributed.joined():
+            return  # The process ends at once, and the others with it.
         with self._errors_of_saves():
             try:
                 self._manager.wait_until_finished()
@@ -225,6 +239,11 @@ class Checkpoints:
         path = self._directory / str(step)
         if error is not None and _says(error, errno.EACCES):
             return UserError(f"Checkpoint {path} may not be read: give yourself the right to.")
+        if error is not None and storage.out_of_reach(error):
+            return _OutOfReach(
+                f"Checkpoint {path} cannot be read ({storage.reason(error)}): look at the network "
+                "and at your rights in the bucket, and start again."
+            )
         others = set(self._manager.all_steps()) - {step}
         fallback = f"fall back on step {max(others)}" if others else "start again from step 0"
         return UserError(
@@ -237,19 +256,32 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            if distributed.is_loss(error):
+            self._failed = True
+            # One that waits for the others after its own save has failed has that as the first.
+            if distributed.is_loss(storage.chain(error)[-1]):
                 raise
-            self._manager.reload()
-            last = max(self._manager.all_steps(), default=None)
             if _says(error, errno.ENOSPC, errno.EDQUOT):
                 cause = "the disk is full"
             else:
-                cause = str(storage.chain(error)[-1]).partition("\n")[0]
-            where = "from step 0" if last is None else f"from step {last}, the last good checkpoint"
+                first = storage.chain(error)[-1]
+                cause = str(first).partition("\n")[0]
+                if isinstance(first, storage.errors()):
+                    cause = storage.reason(first)
+            where = "from the last good checkpoint"
+            with contextlib.suppress(*storage.errors()):  # The bucket may have gone.
+                self._manager.reload()
+                last = max(self._manager.all_steps(), default=None)
+                where = (
+                    "from step 0" if last is None else f"from step {last}, the last good checkpoint"
+                )
             raise UserError(
                 f"A checkpoint could not be written to {self._directory} ({cause}): put that right "
                 f"and start again, which goes on {where}."
             ) from error
+
+
+class _OutOfReach(UserError):
+    """A checkpoint is not known to be damaged: the bucket that it is in does not give it."""
 
 
 class _NewestTwoAndBest(ocp.checkpoint_managers.PreservationPolicy):

@@ -464,10 +464,9 @@ def read_config(workdir: epath.PathLike) -> Config:
     """
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
-    if not path.exists():
-        raise UserError(f"{path.parent} holds no training run: there is no config.json in it")
+    content = _content(path, "training run")
     try:
-        return from_json(path.read_text())
+        return from_json(content.decode())
     except (UserError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a config that this version can read: {error}") from error
 
@@ -512,14 +511,23 @@ def read_image_format(workdir: epath.PathLike) -> ImageFormat:
         UserError: There is no such file, or it is damaged; names the file.
     """
     path = epath.Path(workdir) / "images.json"
-    if not path.exists():
-        raise UserError(f"{path.parent} holds no trained model: there is no images.json in it")
+    content = _content(path, "trained model")
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(content)
         height, width, channels = map(int, values["image_shape"])
         return ImageFormat((height, width, channels), int(values["levels"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): restore it, or train again") from error
+
+
+def _content(path: epath.Path, missing: str) -> bytes:
+    """Reads a file of a workdir, without which there is no such thing as `missing` says in it."""
+    try:
+        if path.exists():
+            return path.read_bytes()
+    except storage.errors() as error:
+        raise UserError(f"{path} cannot be read: {storage.reason(error)}") from error
+    raise UserError(f"{path.parent} holds no {missing}: there is no {path.name} in it")
 
 
 def _write_whole(path: epath.Path, text: str) -> None:

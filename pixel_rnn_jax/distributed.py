@@ -10,6 +10,7 @@ import re
 import socket
 import sys
 import threading
+import time
 import traceback
 from typing import NoReturn
 
@@ -22,8 +23,10 @@ HEARTBEAT_S = 30
 """A process that has not been heard of for so long has died, and the others end too."""
 START_S = 300
 """How long the processes wait for each other at the start."""
+USER_ERROR = 2
+"""The exit status after a `UserError`, which starting again would only repeat."""
 LOST = 3
-"""The exit status of a process that another one has left alone."""
+"""The exit status of a process that lacks another one: it may help to start all again."""
 
 _begun = False  # whether `join` has begun to use JAX's runtime, successfully or not
 
@@ -77,6 +80,9 @@ def join(
         raise UserError(_cause(coordinator, str(error).partition("\n")[0])) from error
     finally:
         waiting.cancel()
+    # Now, as connections between CPU processes are given up after 30 seconds, and opening the data
+    # may take one of them longer than another.
+    barrier("joined")
 
 
 def started_by() -> str | None:
@@ -121,12 +127,12 @@ def barrier(name: str) -> None:
 def is_loss(error: BaseException) -> bool:
     """Whether an error says that another process of the run has gone."""
     # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
-    signs = "gloo|nccl|closed by peer|connection reset|heartbeat|coordination service|barrier"
+    signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"
     return joined() and bool(re.search(signs, str(error), re.IGNORECASE))
 
 
 def end(status: int, error: BaseException | None = None) -> NoReturn:
-    """Ends this process at once, of several that may be waiting for it.
+    """Ends this process, of several that may be waiting for it.
 
     The ordinary end waits for the others, which would wait for this one. They notice that it has
     gone.
@@ -135,18 +141,24 @@ def end(status: int, error: BaseException | None = None) -> NoReturn:
         status: The exit status, unless the error is that another process has gone first.
         error: What has happened, if that has not been printed.
     """
-    if error is not None and is_loss(error):
-        status = LOST
-        print(
-            "error: another process of this run has ended, and this one cannot go on without it; "
-            "its own output says why; the same command goes on from the last checkpoint",
-            file=sys.stderr,
-        )
-    elif error is not None:
-        traceback.print_exception(error)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    try:
+        if error is not None and is_loss(error):
+            status = LOST
+            first_line = str(error).partition("\n")[0]
+            print(
+                "error: another process of this run has ended or cannot be reached, and this one "
+                "cannot go on without it; the output of the other may say why; the same command "
+                f"goes on from the last checkpoint ({first_line})",
+                file=sys.stderr,
+            )
+        elif error is not None:
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if status == USER_ERROR:
+            time.sleep(1)  # The others may be about to say the same.
+    finally:  # Even where nothing can be printed.
+        os._exit(status)
 
 
 def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
@@ -194,13 +206,17 @@ def _cause(coordinator: str | None, text: str) -> str:
 
 
 def _give_up(coordinator: str | None, timeout_s: float) -> None:
-    where = f" at {coordinator}" if coordinator else ""
+    if coordinator:
+        where = f" at {coordinator}"
+        advice = "with the same --coordinator and --num_processes and its own --process_id"
+    else:
+        where, advice = "", f"by {started_by() or 'the cluster'}, or give --nodistributed"
     print(
         f"error: not all processes have met{where} within {timeout_s:.0f} s: look whether each was "
-        "started, with the same --coordinator and --num_processes and its own --process_id",
+        f"started, {advice}",
         file=sys.stderr,
     )
-    end(2)
+    end(LOST)
 
 
 def _number(variable: str) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax import data, joint, likelihoods, models, parallel, terminal
+from pixel_rnn_jax import data, distributed, joint, likelihoods, models, parallel, terminal
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.errors import UserError
@@ -130,6 +130,7 @@ def open_run(workdir: epath.PathLike, split: str) -> Run:
     Raises:
         UserError: As `evaluate` says.
     """
+    distributed.check()
     config = config_lib.read_config(workdir)
     source = data.source_of(config, split)
     trained = config_lib.read_image_format(workdir)

@@ -5,8 +5,10 @@ A verb is an entry of `VERBS`, with flags of its own; without one it is `train`.
 
 import difflib
 import inspect
+import os
 import re
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -375,7 +377,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         VERBS[name].run(values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return distributed.USER_ERROR
     except KeyboardInterrupt:
         return 130
     return 0
@@ -383,10 +385,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Runs `main` as the whole of a process, perhaps one of several that wait for each other."""
+    if os.getpid() == 1:  # In a container: the first process ignores what it does not handle.
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
     error = None
     try:
         status = main()
-    except Exception as unexpected:
+    except Exception as unexpected:  # An OSError, where the error itself cannot be printed.
         if not distributed.joined():
             raise
         status, error = 1, unexpected

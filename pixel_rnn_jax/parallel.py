@@ -61,10 +61,18 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
     Those of a process are neighbours, as its rows of a batch are (`jax.make_mesh` may order them by
     their places on the board instead, which an all-reduce over all of them has no use for).
+
+    Raises:
+        UserError: The processes have different numbers of devices.
     """
     used: dict[int, list[jax.Device]] = {}
     for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
         used.setdefault(device.process_index, []).append(device)
+    counts = sorted({len(own) for own in used.values()})
+    if len(counts) > 1:
+        raise UserError(
+            f"every process must have as many devices as the others, they have {counts}"
+        )
     return _mesh([device for own in used.values() for device in own[:devices]])
 
 

@@ -4,6 +4,8 @@ import contextlib
 import math
 import signal
 import threading
+import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -40,6 +42,8 @@ from pixel_rnn_jax.models import Model
 
 PyTree = Any
 
+STORAGE_S = 60
+"""After so long a file that one process has written is there for all, on network storage too."""
 PICTURE_IMAGES = 16
 """Images of a picture that training draws: few, so that they cost little."""
 PICTURE_PARTICLES = 16
@@ -236,7 +240,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                 if stop:
                     break
 
-        if _asked(received, interval):
+        if parallel.from_all(np.asarray(bool(received))).any():  # Or after the last step.
             checkpoints.wait()
             number = received[0] if received else signal.SIGTERM
             terminal.say(
@@ -302,12 +306,17 @@ def _write_config(workdir: epath.Path, config: Config, images: ImageFormat) -> N
             config_lib.write_config(config, workdir)
         except storage.errors() as error:
             raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
-    distributed.barrier("config")
-    if not (workdir / "config.json").exists() or config_lib.read_config(workdir) != config:
-        raise UserError(
-            f"the first process has begun a run in {workdir}, which this process does not see: "
-            "--workdir must be on storage that all processes share"
-        )
+    checksum = zlib.crc32(config_lib.to_json(config).encode())
+    if len(set(parallel.from_all(np.asarray(checksum, np.uint32)).tolist())) > 1:
+        raise UserError("the processes were given different configs or flags: give all the same")
+    seen_by = time.monotonic() + STORAGE_S
+    while not (workdir / "config.json").exists() or config_lib.read_config(workdir) != config:
+        if time.monotonic() > seen_by:
+            raise UserError(
+                f"the first process has begun a run in {workdir}, which this process does not see: "
+                "--workdir must be on storage that all processes share"
+            )
+        time.sleep(1)
 
 
 def _writer(

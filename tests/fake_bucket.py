@@ -35,7 +35,10 @@ class FakeBucket(ThreadingHTTPServer):
         name: Of the bucket.
         objects: What it holds, by name.
         refusal: A status with which everything is answered, such as 403; None for none.
-        before_write: Called with the name of each object before it is written.
+        objects_only: Whether its metadata may not be read, as for the role of an object's user.
+        before: Called with "POST" and the name of an object before it is written, with "GET"
+            before it is read, with "DELETE" before it is deleted; a ConnectionError that it raises
+            takes the place of all this and of an answer.
         unknown: Requests that it does not understand.
     """
 
@@ -48,7 +51,7 @@ class FakeBucket(ThreadingHTTPServer):
         self.objects: dict[str, Stored] = {}
         self.refusal: int | None = None
         self.objects_only = False
-        self.before_write: Callable[[str], None] = lambda name: None
+        self.before: Callable[[str, str], object] = lambda method, name: None
         self.unknown: list[str] = []
         self.lock = threading.RLock()
         self.uploads: dict[str, tuple[str, bytearray]] = {}
@@ -82,7 +85,7 @@ class FakeBucket(ThreadingHTTPServer):
 
     def write(self, name: str, content: bytes) -> Stored:
         """Stores an object."""
-        self.before_write(name)
+        self.before("POST", name)
         with self.lock:
             self.objects[name] = Stored(content, next(self._generations))
             return self.objects[name]
@@ -126,7 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
         except _Answer as answer:
             self._send(answer)
 
-    do_GET = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = _handle
 
     def _route(self, kind: str, parts: list[str]) -> NoReturn:
         match self.command, kind, parts[1:]:
@@ -143,6 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "DELETE", "", ["o", name]:
                 self._check(name)
                 self._existing(name)
+                self.server.before("DELETE", name)
                 del self.server.objects[name]
                 raise _Answer(204)
             case "POST", "", ["o", name, "moveTo", "o", target]:
@@ -185,16 +189,17 @@ class _Handler(BaseHTTPRequestHandler):
                 url = f"http://{self.headers['Host']}{urlsplit(self.path).path}"
                 raise _Answer(200, Location=f"{url}?uploadType=resumable&upload_id={number}")
             case "resumable", str(number):
-                name, content = self.server.uploads[number]
-                content += self.body
+                name, received = self.server.uploads[number]
+                received += self.body
                 if self.headers["Content-Range"].endswith("/*"):
-                    raise _Answer(308, Range=f"bytes=0-{len(content) - 1}")
-                raise self._written(name, bytes(content))
+                    raise _Answer(308, Range=f"bytes=0-{len(received) - 1}")
+                raise self._written(name, bytes(received))
         self._unknown()
 
     def _read(self, name: str) -> NoReturn:
         self._check(name)
         stored = self._existing(name)
+        self.server.before("GET", name)
         if self.command == "GET" and self.query.get("alt") != "media":
             raise _Answer(200, self._metadata(name))
         headers = {"x-goog-generation": stored.generation, "x-goog-metageneration": 1}

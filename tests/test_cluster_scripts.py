@@ -663,6 +663,13 @@ def test_slurm_job(status: int, state: str, calls: list[list[str]], slurm: Slurm
     run = slurm.job("--config=c.py", *AWKWARD)
     assert run.returncode == status, run.stderr
     assert slurm.cluster.calls == [srun(slurm, "train", "--config=c.py", *AWKWARD), *calls]
+
+
+def test_slurm_does_not_begin_an_evaluation_again(slurm: Slurm) -> None:
+    slurm.cluster.answer(srun=[143], squeue=["RUNNING"])
+    run = slurm.job("evaluate", "--workdir=a")
+    assert run.returncode == 143, run.stderr
+    assert slurm.cluster.calls == [srun(slurm, "evaluate", "--workdir=a")]
     assert slurm.installations == [f"{slurm.root}[cuda]"]
 
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,10 +31,34 @@ ALONE = [sys.executable, "-m", "pixel_rnn_jax.main", "train", f"--config={ROOT}/
 
 def _environment(devices: int | None = None) -> dict[str, str]:
     """The one in which a test's programs run, with so many CPU devices each."""
-    without = ("XLA_FLAGS", "NPROC", "JAX_NUM_CPU_DEVICES")
-    clean = {name: value for name, value in os.environ.items() if name not in without}
+    without = "XLA_FLAGS|NPROC|JAX_NUM_CPU_DEVICES|(SLURM|OMPI|KUBERNETES|TPU)_.*"
+    clean = {name: value for name, value in os.environ.items() if not re.fullmatch(without, name)}
     given = {"JAX_NUM_CPU_DEVICES": str(devices)} if devices else {}
     return clean | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | given
+
+
+def _together(commands: list[list[str]], devices: int = 1, timeout_s: float = 120) -> list[Any]:
+    """Runs the processes of one run; returns (exit status, output) of each."""
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command,
+                    env=_environment(devices),
+                    cwd=ROOT,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                )
+            )
+            for command in commands
+        ]
+        for process in running:
+            stack.callback(process.kill)
+        outputs = [process.communicate(timeout=timeout_s)[0] for process in running]
+        return [
+            (process.returncode, output) for process, output in zip(running, outputs, strict=True)
+        ]
 
 
 def _port() -> int:
@@ -61,12 +86,9 @@ def _arranged(
     if processes == 1:
         return [arrangement.measure(image_set, devices)]
     program = [sys.executable, arrangement.__file__, str(image_set), str(folder)]
-    program.append(f"127.0.0.1:{_port()}")
-    running = [
-        subprocess.Popen([*program, str(processes), str(i)], env=_environment(devices), cwd=ROOT)
-        for i in range(processes)
-    ]
-    assert [process.wait(timeout=300) for process in running] == [0] * processes
+    program += [f"127.0.0.1:{_port()}", str(processes)]
+    results = _together([[*program, str(i)] for i in range(processes)], devices, timeout_s=300)
+    assert [status for status, _ in results] == [0] * processes, results
     return [dict(np.load(folder / f"{i}.npz")) for i in range(processes)]
 
 
@@ -211,9 +233,19 @@ def _two_processes(workdir: Path, *options: str) -> "Iterator[subprocess.Popen[s
             while not any(path.name.isdigit() for path in workdir.glob("checkpoints/*")):
                 assert time.monotonic() < deadline and launcher.poll() is None
                 time.sleep(0.05)
+            hang = threading.Timer(120, _kill_all, (launcher, workdir))
+            hang.start()
             yield launcher
+            hang.cancel()
         finally:
-            launcher.terminate()
+            _kill_all(launcher, workdir)
+
+
+def _kill_all(launcher: "subprocess.Popen[str]", workdir: Path) -> None:
+    launcher.kill()
+    for index in range(2):
+        with contextlib.suppress(AssertionError, ProcessLookupError):
+            os.kill(_process(workdir, index), signal.SIGKILL)
 
 
 def _process(workdir: Path, index: int) -> int:
@@ -233,20 +265,36 @@ def test_one_process_is_killed(victim: int, tmp_path: Path) -> None:
     with _two_processes(tmp_path, "--restarts=1") as launcher:
         killed = time.monotonic()
         os.kill(_process(tmp_path, victim), signal.SIGKILL)
-        output = ""
+        output, stopped = "", False
         assert launcher.stdout
         for line in launcher.stdout:
             output += line
             if line.startswith("starting all processes again"):
                 assert time.monotonic() - killed < 60
-            if "going on from step" in output and line.startswith("step "):
+            if "going on from step" in output and line.startswith("step ") and not stopped:
                 launcher.terminate()  # The second try has begun as it should.
+                stopped = True
         assert launcher.wait(timeout=60) == 128 + signal.SIGTERM
     assert f"process {victim} was killed (SIGKILL" in output
-    assert re.search(f"process {1 - victim} has ended because another one had", output)
+    assert f"process {1 - victim} has ended because it lacked another one" in output
     assert "starting all processes again; 0 more times" in output
     assert int(re.findall(r"going on from step (\d+)", output)[0]) >= 20
     assert "SIGTERM: stopped after step" in output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_one_process_falls_silent(victim: int, tmp_path: Path) -> None:
+    with _two_processes(tmp_path):
+        other = _process(tmp_path, 1 - victim)
+        os.kill(_process(tmp_path, victim), signal.SIGSTOP)  # Its connections stay open.
+        stopped = time.monotonic()
+        while "Z" not in re.findall(r"State:\s+(\w)", Path(f"/proc/{other}/status").read_text()):
+            assert time.monotonic() - stopped < 60
+            time.sleep(0.1)
+            if not Path(f"/proc/{other}").exists():
+                break
+        assert time.monotonic() - stopped > 5  # It was no error of a connection.
 
 
 @pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -257,6 +305,57 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(victim: int, tmp_
     assert launcher.returncode == 128 + signal.SIGTERM
     [stopped] = re.findall(r"SIGTERM: stopped after step (\d+), which is saved", output)
     assert (tmp_path / "checkpoints" / stopped / "_CHECKPOINT_METADATA").exists()
+
+
+def test_signal_after_the_last_step(tmp_path: Path) -> None:
+    # The second process gets it while it evaluates on the validation split for the last time.
+    program = """if True:
+        import os, signal, sys
+        from pixel_rnn_jax import evaluate, main
+        measure = evaluate.measure
+        def measure_and_signal(*arguments):
+            if "--process_id=1" in sys.argv:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return measure(*arguments)
+        evaluate.measure = measure_and_signal
+        main.run()
+    """
+    flags = [
+        *ALONE[3:],
+        *_flags(tmp_path, train__steps=3),
+        *(f"--coordinator=127.0.0.1:{_port()}", "--num_processes=2"),
+    ]
+    command = [sys.executable, "-c", program, *flags]
+    (status, output), (other, _) = _together([[*command, f"--process_id={i}"] for i in range(2)])
+    assert status == other == 128 + signal.SIGTERM
+    assert "SIGTERM: stopped after step 3, which is saved" in output
+
+
+def test_full_disk_is_named(tmp_path: Path) -> None:
+    # The first process may write no file as large as an array of this model.
+    program = """if True:
+        import resource, signal, sys
+        from pixel_rnn_jax import checkpoints, main
+        save = checkpoints.Checkpoints.save
+        def save_little(*arguments, **options):
+            if "--process_id=0" in sys.argv:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+            save(*arguments, **options)
+        checkpoints.Checkpoints.save = save_little
+        checkpoints.OTHERS_S = 3
+        main.run()
+    """
+    flags = [
+        *ALONE[3:],
+        *_flags(tmp_path, train__steps=400, train__checkpoint_every=10),
+        *(f"--coordinator=127.0.0.1:{_port()}", "--num_processes=2"),
+    ]
+    command = [sys.executable, "-c", program, *flags]
+    (status, output), (other, _) = _together([[*command, f"--process_id={i}"] for i in range(2)])
+    assert status == 2
+    assert re.search("error: A checkpoint could not be written.*File too large", output)
+    assert other in (distributed.LOST, -signal.SIGABRT)
 
 
 def test_launcher_passes_an_error_on_and_does_not_try_again(tmp_path: Path) -> None:
@@ -385,7 +484,7 @@ def test_the_others_do_not_come(process: int, tmp_path: Path) -> None:
     address = f"127.0.0.1:{_port()}"
     flags = f"--coordinator={address}", "--num_processes=2", f"--process_id={process}"
     result = _main(*flags, f"--workdir={tmp_path}/run", wait_s=2)
-    assert result.returncode == 2
+    assert result.returncode == distributed.LOST  # Launchers may try again.
     [error] = [line for line in result.stderr.splitlines() if line.startswith("error")]
     assert f"error: not all processes have met at {address} within 2 s" in error
     assert "Traceback" not in result.stderr and "stack trace" not in result.stderr
@@ -445,12 +544,25 @@ class TestLauncher:
         assert not any("digits" in word for word in command)
 
     def test_gpus_are_shared_out(self, gpus: Callable[[int], dict[str, str]]) -> None:
-        for count, shares in ((8, ["0,1,2,3", "4,5,6,7"]), (3, ["0", "1,2"]), (1, [None, None])):
-            for share, command in zip(
-                shares, self._dry("2", "--dry_run", env=gpus(count)), strict=True
-            ):
-                found = [word for word in command if word.startswith("JAX_LOCAL_DEVICE_IDS")]
-                assert found == ([f"JAX_LOCAL_DEVICE_IDS={share}"] if share else [])
+        def shares(environment: dict[str, str]) -> list[list[str]]:
+            commands = self._dry("2", "--dry_run", env=environment)
+            name = "JAX_LOCAL_DEVICE_IDS="
+            return [
+                [word.removeprefix(name) for word in command if word.startswith(name)]
+                for command in commands
+            ]
+
+        free = {"JAX_PLATFORMS": "cuda,cpu"}
+        assert shares(gpus(8) | free) == [["0,1,2,3"], ["4,5,6,7"]]
+        assert shares(gpus(3) | free) == [["0"], ["1"]]  # As many for each.
+        assert shares(gpus(8) | free | {"CUDA_VISIBLE_DEVICES": "6,7"}) == [["0"], ["1"]]
+        assert shares(gpus(8)) == [[], []]  # JAX_PLATFORMS=cpu.
+        assert shares(gpus(0) | free) == [[], []]
+        result = subprocess.run(
+            [*LAUNCHER, "2"], env=gpus(1) | free, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 2
+        assert "there are 2 processes for 1 GPUs: start fewer" in result.stderr
 
     @pytest.mark.parametrize(
         ("words", "message"),
