@@ -307,6 +307,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(victim: int, tmp_
     assert (tmp_path / "checkpoints" / stopped / "_CHECKPOINT_METADATA").exists()
 
 
+@pytest.mark.slow
 def test_signal_after_the_last_step(tmp_path: Path) -> None:
     # The second process gets it while it evaluates on the validation split for the last time.
     program = """if True:
@@ -331,6 +332,7 @@ def test_signal_after_the_last_step(tmp_path: Path) -> None:
     assert "SIGTERM: stopped after step 3, which is saved" in output
 
 
+@pytest.mark.slow
 def test_full_disk_is_named(tmp_path: Path) -> None:
     # The first process may write no file as large as an array of this model.
     program = """if True:

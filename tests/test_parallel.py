@@ -51,6 +51,7 @@ def test_first_gradient_is_the_same_on_any_number_of_devices(architecture):
         )
 
 
+@pytest.mark.slow  # In the quick tests, tests/test_distributed.py has it for one of them.
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm", "diagonal_bilstm"])
 def test_losses_of_50_steps_are_the_same_on_any_number_of_devices(architecture):
