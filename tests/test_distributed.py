@@ -333,6 +333,37 @@ def test_signal_after_the_last_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (["--config.seed=1"], "the processes were given different configs or flags"),
+        (["--workdir={other}"], "--workdir must be on storage that all processes share"),
+    ],
+)
+def test_processes_that_do_not_belong_together(
+    second: list[str], message: str, tmp_path: Path
+) -> None:
+    program = """if True:
+        from pixel_rnn_jax import main, train
+        train.STORAGE_S = 2
+        main.run()
+    """
+    flags = [
+        *ALONE[3:],
+        *_flags(tmp_path / "run", train__steps=3),
+        *(f"--coordinator=127.0.0.1:{_port()}", "--num_processes=2"),
+    ]
+    command = [sys.executable, "-c", program, *flags]
+    others = [word.format(other=tmp_path / "other") for word in second]
+    results = _together(
+        [[*command, "--process_id=0"], [*command, *others, "--process_id=1"]], timeout_s=60
+    )
+    assert results[1][0] == 2
+    assert re.search(f"^error: .*{message}", results[1][1], re.MULTILINE)
+    assert results[0][0] != 0
+
+
+@pytest.mark.slow
 def test_full_disk_is_named(tmp_path: Path) -> None:
     # The first process may write no file as large as an array of this model.
     program = """if True:

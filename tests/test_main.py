@@ -334,9 +334,10 @@ def test_help_shows_an_example_and_the_own_flags(verb, calls, capsys):
     text = capsys.readouterr().out
     assert f"\n  python -m pixel_rnn_jax.main {verb} {VERBS[verb].example}\n" in text
     flags = set(re.findall(r"^  --(\w+) ", text, flags=re.MULTILINE))
+    processes = {"distributed", "coordinator", "num_processes", "process_id"}
     own = {
-        "train": {"config"},
-        "evaluate": {"split", "pixel_map", "dequantize", "continuous"},
+        "train": {"config"} | processes,
+        "evaluate": {"split", "pixel_map", "dequantize", "continuous"} | processes,
         "sample": {"n", "out", "temperature", "seed", "label"},
         "complete": {"images", "n", "known", "particles", "out", "seed"},
         "compress": {"images", "out"},
