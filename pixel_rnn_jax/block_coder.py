@@ -38,7 +38,7 @@ PyTree = Any
 LANES = 256
 """Images of a block, which are coded side by side; a block with fewer is filled up with zeros."""
 
-COMPILER_OPTIONS: dict[str, dict[str, bool | int | str]] = {
+COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
     # A matmul is Eigen's, on one thread; its sums are then split by its sizes alone.
     "cpu": {
         "xla_cpu_multi_thread_eigen": False,

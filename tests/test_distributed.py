@@ -454,7 +454,7 @@ def test_jax_gets_the_flags_and_a_short_heartbeat(monkeypatch: pytest.MonkeyPatc
     assert arguments == ("host:123", 3, 1)
     assert options["heartbeat_timeout_seconds"] <= 30
     assert options["cluster_detection_method"] == "deactivate"
-    assert not jax.config.jax_enable_preemption_service
+    assert not jax.config.values["jax_enable_preemption_service"]
 
 
 @pytest.mark.parametrize(

@@ -87,5 +87,12 @@ def test_fewer_features_than_channels_are_refused(field):
         model_of("row_lstm", **{field: 2})
 
 
+def test_float64_is_refused_where_jax_would_make_it_float32():
+    with pytest.raises(UserError, match="float64.*needs jax_enable_x64: set JAX_ENABLE_X64=1"):
+        model_of("pixel_cnn", dtype="float64")
+    with jax.enable_x64(True):
+        model_of("pixel_cnn", dtype="float64")
+
+
 def test_bits_per_dim_of_the_uniform_distribution():
     assert likelihoods.bits_per_dim(3072 * np.log(256), 3072) == pytest.approx(8)

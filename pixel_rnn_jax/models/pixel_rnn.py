@@ -53,7 +53,7 @@ class PixelRNN(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.config.dtype == "float64" and not jax.config.jax_enable_x64:
+        if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
             raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
         channels = self.image_shape[-1]
         for field in ("features", "head_features"):
