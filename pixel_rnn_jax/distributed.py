@@ -5,6 +5,7 @@ the collectives of compiled functions, in the saving of checkpoints, and in `bar
 written or printed once is the first process's to do.
 """
 
+import importlib.util
 import os
 import re
 import socket
@@ -51,7 +52,8 @@ def join(
 
     Raises:
         UserError: Only some of the first three are given, or they are impossible; the cluster does
-            not say what it was asked for; or the coordinator's port cannot be opened.
+            not say what it was asked for; the coordinator's port cannot be opened; or mpi4py is
+            not installed, which Open MPI needs from version 5 on.
     """
     given = coordinator, num_processes, process_id
     alone = given == (None, None, None)
@@ -61,6 +63,7 @@ def join(
         _check(*given)
     elif cluster is False or (cluster is None and started_by() is None):
         return
+    detection = _detection(coordinator)
     # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
     jax.config.update("jax_enable_preemption_service", False)
     global _begun
@@ -71,7 +74,7 @@ def join(
     try:
         jax.distributed.initialize(
             *given,
-            cluster_detection_method="deactivate" if coordinator else None,
+            cluster_detection_method=detection,
             # Later than the timer: JAX would end the process with a stack trace.
             initialization_timeout=int(timeout_s) + 60,
             heartbeat_timeout_seconds=HEARTBEAT_S,
@@ -175,6 +178,21 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         )
     if process_id == 0:
         _check_port(int(coordinator.rpartition(":")[2]))
+
+
+def _detection(coordinator: str | None) -> str | None:
+    """Returns which of its ways to find a cluster JAX shall take; None leaves it to JAX."""
+    if coordinator:
+        return "deactivate"
+    if started_by() == "Open MPI" and "OMPI_MCA_orte_hnp_uri" not in os.environ:
+        # From version 5 on its processes can only ask each other where the first one is.
+        if importlib.util.find_spec("mpi4py") is None:
+            raise UserError(
+                "the processes of Open MPI 5 meet through mpi4py: pip install mpi4py, or name the "
+                "meeting point with --coordinator, --num_processes and --process_id"
+            )
+        return "mpi4py"
+    return None
 
 
 def _check_port(port: int) -> None:

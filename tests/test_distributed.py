@@ -1,6 +1,7 @@
 """Several processes: they do what one does, share its checkpoints, and notice when one is gone."""
 
 import contextlib
+import importlib.util
 import os
 import re
 import shlex
@@ -414,7 +415,7 @@ def test_launcher_passes_an_error_on_and_does_not_try_again(tmp_path: Path) -> N
         ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-4]"}, "SLURM"),
         ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, None),
         ({"SLURM_NTASKS": "4"}, None),  # The batch script itself, which is no task.
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI"),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://a:1"}, "Open MPI"),
         ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, "Cloud TPU"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
@@ -433,6 +434,20 @@ def test_clusters_that_start_several_processes_are_joined_unasked(
     assert len(calls) == (name is not None)
 
 
+def test_processes_of_open_mpi_5_meet_through_mpi4py(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _initialize_calls(monkeypatch)
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="Open MPI 5 meet through mpi4py: pip install mpi4py"):
+        distributed.join()
+    assert not calls and not distributed.joined()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
+    distributed.join()
+    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1.0;tcp://a:1")  # Version 4.
+    distributed.join()
+    assert [options["cluster_detection_method"] for _, options in calls] == ["mpi4py", None]
+
+
 def _initialize_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What JAX is asked for, instead of doing it."""
     calls: list[tuple[Any, ...]] = []
@@ -440,7 +455,8 @@ def _initialize_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     def initialize(*arguments: object, **options: object) -> None:
         calls.append((arguments, options))
 
-    for variable in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES"):
+    names = "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_HOSTNAMES"
+    for variable in names:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(jax.distributed, "initialize", initialize)
     monkeypatch.setattr(distributed, "_begun", False)
