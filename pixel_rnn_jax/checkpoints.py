@@ -19,6 +19,7 @@ import math
 import os
 import re
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from pixel_rnn_jax import distributed, storage
+from pixel_rnn_jax import distributed, parallel, storage
 from pixel_rnn_jax.errors import UserError
 
 PyTree = Any
@@ -57,7 +58,8 @@ class Checkpoints:
             while the workdir is being trained.
 
         Raises:
-          UserError: the folder cannot be created or read.
+          UserError: the folder cannot be created or read, or the processes do not see the same
+            checkpoints in it.
         """
         _silence_orbax()
         # Orbax takes absolute paths; that of a bucket is one, which `resolve` would not know.
@@ -86,14 +88,28 @@ class Checkpoints:
                 f"Checkpoints cannot be kept in {self._directory} ({storage.reason(error)}): "
                 "choose another --workdir."
             ) from error
-        for step in self._manager.all_steps():
-            try:
-                self._nats[step] = self._read_digest(step)["validation_nats"]
-            except _OutOfReach:
-                raise
-            except UserError:
-                # Reported to whoever restores this step; until then it is only not the best one.
-                self._nats[step] = None
+        # The manager would make the processes wait for each other in every reading, which one of
+        # them may not get to, where its storage fails, or a run that goes on deletes what it reads.
+        own = jax.process_index()
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(
+                primary_host=own,
+                active_processes={own},
+                barrier_sync_key_prefix=f"reader_{own}",
+            ),
+        )
+        for seconds in range(distributed.STORAGE_S + 1):
+            if seconds:
+                time.sleep(1)
+                self._manager.reload()
+            self._read_nats()
+            if parallel.same_everywhere(json.dumps(self._nats, sort_keys=True)):
+                return
+        raise UserError(
+            f"the processes see different checkpoints in {self._directory}: --workdir must be on "
+            "storage that all of them share"
+        )
 
     def save(self, step: int, state: PyTree, *, validation_nats: float | None = None) -> None:
         """Saves `state` as step `step`; returns when it is copied, and writes in the background.
@@ -174,8 +190,8 @@ class Checkpoints:
                 )
         try:
             # As numpy arrays, so that nothing can fail here but the reading.
-            arrays = self._manager.restore(
-                step,
+            arrays = self._reader.restore(
+                path,
                 args=ocp.args.Composite(
                     state=ocp.args.PyTreeRestore(
                         dict.fromkeys(wanted, 0),
@@ -188,8 +204,6 @@ class Checkpoints:
             )["state"]
             intact = all(_fingerprint(arrays[name]) == stored[name] for name in wanted)
         except Exception as error:
-            if distributed.is_loss(error):
-                raise
             raise self._unusable(step, error) from error
         if not intact:
             raise self._unusable(step)
@@ -220,16 +234,27 @@ class Checkpoints:
             finally:
                 # Orbax's own wait in here would leave everything open after a failed save.
                 self._manager.close()
+                self._reader.close()
+
+    def _read_nats(self) -> None:
+        self._nats.clear()
+        for step in self._manager.all_steps():
+            try:
+                self._nats[step] = self._read_digest(step)["validation_nats"]
+            except _OutOfReach:
+                raise
+            except UserError:
+                # Reported to whoever restores this step; until then it is only not the best one.
+                self._nats[step] = None
 
     def _read_digest(self, step: int) -> dict[str, Any]:
         try:
-            digest = self._manager.restore(
-                step, args=ocp.args.Composite(digest=ocp.args.JsonRestore())
+            digest = self._reader.restore(
+                self._directory / str(step),
+                args=ocp.args.Composite(digest=ocp.args.JsonRestore()),
             )["digest"]
             intact = digest.pop("sha256") == _sha256_of_json(digest)
         except Exception as error:
-            if distributed.is_loss(error):
-                raise
             raise self._unusable(step, error) from error
         if not intact:
             raise self._unusable(step)

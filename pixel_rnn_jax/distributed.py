@@ -24,6 +24,8 @@ HEARTBEAT_S = 30
 """A process that has not been heard of for so long has died, and the others end too."""
 START_S = 300
 """How long the processes wait for each other at the start."""
+STORAGE_S = 60
+"""After so long a file that one process has written is there for all, on network storage too."""
 USER_ERROR = 2
 """The exit status after a `UserError`, which starting again would only repeat."""
 LOST = 3

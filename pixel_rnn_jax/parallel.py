@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import functools
 import os
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -132,6 +133,12 @@ def own_rows(array: jax.Array) -> np.ndarray:
 def from_all(own: np.ndarray) -> np.ndarray:
     """Returns the arrays `[...]` of all processes, one shape, as `[P, ...]` in each of them."""
     return np.asarray(multihost_utils.process_allgather(own)).reshape(-1, *own.shape)
+
+
+def same_everywhere(text: str) -> bool:
+    """Whether all processes have the same text."""
+    checksum = zlib.crc32(text.encode())
+    return len(set(from_all(np.asarray(checksum, np.uint32)).tolist())) == 1
 
 
 def map_batch(

@@ -5,7 +5,6 @@ import math
 import signal
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
@@ -42,8 +41,6 @@ from pixel_rnn_jax.models import Model
 
 PyTree = Any
 
-STORAGE_S = 60
-"""After so long a file that one process has written is there for all, on network storage too."""
 PICTURE_IMAGES = 16
 """Images of a picture that training draws: few, so that they cost little."""
 PICTURE_PARTICLES = 16
@@ -306,10 +303,9 @@ def _write_config(workdir: epath.Path, config: Config, images: ImageFormat) -> N
             config_lib.write_config(config, workdir)
         except storage.errors() as error:
             raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
-    checksum = zlib.crc32(config_lib.to_json(config).encode())
-    if len(set(parallel.from_all(np.asarray(checksum, np.uint32)).tolist())) > 1:
+    if not parallel.same_everywhere(config_lib.to_json(config)):
         raise UserError("the processes were given different configs or flags: give all the same")
-    seen_by = time.monotonic() + STORAGE_S
+    seen_by = time.monotonic() + distributed.STORAGE_S
     while not (workdir / "config.json").exists() or config_lib.read_config(workdir) != config:
         if time.monotonic() > seen_by:
             raise UserError(
@@ -336,11 +332,6 @@ def _start(
 ) -> tuple[int, dict[str, PyTree]]:
     """Returns the number of updates made so far and the state after them, on every device."""
     step = checkpoints.latest_step()
-    if len(set(parallel.from_all(np.asarray(step or 0)).tolist())) > 1:
-        raise UserError(
-            "the processes see different checkpoints: --workdir must be on storage that all of "
-            "them share"
-        )
     part = turns[max((step or 0) - 1, 0) // config.turn].part if len(turns) > 1 else None
 
     def new() -> dict[str, PyTree]:

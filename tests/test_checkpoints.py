@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from pixel_rnn_jax import distributed, parallel
 from pixel_rnn_jax.checkpoints import Checkpoints
 from pixel_rnn_jax.errors import UserError
 
@@ -283,9 +284,35 @@ def test_a_checkpoint_without_access_is_not_called_damaged(two_saved, monkeypatc
     def denied(*args, **kwargs):
         raise ValueError(f"PERMISSION_DENIED: {os.strerror(errno.EACCES)}")
 
-    monkeypatch.setattr(ocp.CheckpointManager, "restore", denied)
+    monkeypatch.setattr(ocp.Checkpointer, "restore", denied)
     with pytest.raises(UserError, match=f"{path} may not be read"):
         checkpoints.restore(template_of(make_state(2)), 2)
+
+
+# ---- Several processes --------------------------------------------------------------------------
+
+
+def test_processes_wait_until_they_see_the_same_checkpoints(two_saved, monkeypatch):
+    path = two_saved[1].parent
+    shutil.move(path / "2", path.parent / "2")
+    texts = []
+
+    def same(text: str) -> bool:
+        texts.append(text)
+        return len(texts) > 1
+
+    monkeypatch.setattr(parallel, "same_everywhere", same)
+    monkeypatch.setattr(time, "sleep", lambda seconds: shutil.move(path.parent / "2", path))
+    checkpoints = Checkpoints(path.parent, read_only=True)
+    assert checkpoints.best_step() == checkpoints.latest_step() == 2
+    assert texts == ['{"1": null}', '{"1": null, "2": 80.0}']
+
+
+def test_processes_that_see_different_checkpoints_are_refused(two_saved, monkeypatch):
+    monkeypatch.setattr(parallel, "same_everywhere", lambda text: False)
+    monkeypatch.setattr(distributed, "STORAGE_S", 1)
+    with pytest.raises(UserError, match="the processes see different checkpoints.*--workdir must"):
+        Checkpoints(two_saved[1].parents[1], read_only=True)
 
 
 # ---- A full disk --------------------------------------------------------------------------------

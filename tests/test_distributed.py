@@ -1,10 +1,12 @@
 """Several processes: they do what one does, share its checkpoints, and notice when one is gone."""
 
+import concurrent.futures
 import contextlib
 import importlib.util
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,26 +42,21 @@ def _environment(devices: int | None = None) -> dict[str, str]:
 
 def _together(commands: list[list[str]], devices: int = 1, timeout_s: float = 120) -> list[Any]:
     """Runs the processes of one run; returns (exit status, output) of each."""
-    with contextlib.ExitStack() as stack:
-        running = [
-            stack.enter_context(
-                subprocess.Popen(
-                    command,
-                    env=_environment(devices),
-                    cwd=ROOT,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
-            for command in commands
-        ]
-        for process in running:
-            stack.callback(process.kill)
-        outputs = [process.communicate(timeout=timeout_s)[0] for process in running]
-        return [
-            (process.returncode, output) for process, output in zip(running, outputs, strict=True)
-        ]
+
+    def run(command: list[str]) -> tuple[int, str]:
+        result = subprocess.run(
+            command,
+            env=_environment(devices),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+        )
+        return result.returncode, result.stdout
+
+    with concurrent.futures.ThreadPoolExecutor(len(commands)) as threads:
+        return list(threads.map(run, commands))
 
 
 def _port() -> int:
@@ -345,8 +342,8 @@ def test_processes_that_do_not_belong_together(
     second: list[str], message: str, tmp_path: Path
 ) -> None:
     program = """if True:
-        from pixel_rnn_jax import main, train
-        train.STORAGE_S = 2
+        from pixel_rnn_jax import distributed, main
+        distributed.STORAGE_S = 2
         main.run()
     """
     flags = [
@@ -359,9 +356,32 @@ def test_processes_that_do_not_belong_together(
     results = _together(
         [[*command, "--process_id=0"], [*command, *others, "--process_id=1"]], timeout_s=60
     )
-    assert results[1][0] == 2
+    assert results[1][0] == distributed.USER_ERROR
     assert re.search(f"^error: .*{message}", results[1][1], re.MULTILINE)
-    assert results[0][0] != 0
+    # Which has the same to say, or says that it lacks the other one.
+    ends = distributed.USER_ERROR, distributed.LOST, -signal.SIGABRT
+    assert results[0][0] in ends and "Traceback" not in results[0][1]
+
+
+@pytest.mark.slow
+def test_evaluation_of_different_checkpoints_is_refused(tmp_path: Path) -> None:
+    flags = _flags(tmp_path / "0", train__steps=10, train__checkpoint_every=5)
+    subprocess.run([*ALONE, *flags], env=_environment(1), cwd=ROOT, check=True)
+    shutil.copytree(tmp_path / "0", tmp_path / "1")
+    shutil.rmtree(tmp_path / "1" / "checkpoints" / "5")
+    program = """if True:
+        from pixel_rnn_jax import distributed, main
+        distributed.STORAGE_S = 2
+        main.run()
+    """
+    flags = ["evaluate", f"--coordinator=127.0.0.1:{_port()}", "--num_processes=2"]
+    command = [sys.executable, "-c", program, *flags]
+    results = _together(
+        [[*command, f"--process_id={i}", f"--workdir={tmp_path / str(i)}"] for i in range(2)]
+    )
+    for status, output in results:
+        assert status == distributed.USER_ERROR
+        assert re.search("^error: the processes see different checkpoints", output, re.MULTILINE)
 
 
 @pytest.mark.slow
