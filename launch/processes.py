@@ -1,9 +1,11 @@
 """Runs main as several processes on this machine, for `processes.sh`, which installs it first.
 
-Needs nothing but Python: the processes import JAX, this one only looks after them.
+Needs nothing but Python: the processes import JAX, this one only looks after them. Before the words
+of `processes.sh` comes the Python that runs main.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shlex
@@ -28,11 +30,13 @@ class Job:
     """What is to run.
 
     Attributes:
+        python: The interpreter.
         count: Number of processes.
         restarts: How often to start again after a failure.
         words: Verb and flags of main.
     """
 
+    python: str
     count: int
     restarts: int
     words: list[str]
@@ -40,7 +44,7 @@ class Job:
     def command(self, index: int, port: int | str) -> list[str]:
         """Returns the command of one process, which finds the others at a port."""
         return [
-            *(sys.executable, "-m", "pixel_rnn_jax.main", *self.words),
+            *(self.python, "-m", "pixel_rnn_jax.main", *self.words),
             f"--coordinator=127.0.0.1:{port}",
             f"--num_processes={self.count}",
             f"--process_id={index}",
@@ -71,8 +75,9 @@ def main(arguments: list[str]) -> int:
             print(shlex.join(["env", *share, *job.command(index, "PORT")]))
         return 0
     signalled: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: signalled.append(number))
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # As nohup has it.
+            signal.signal(number, lambda number, frame: signalled.append(number))
     for left in range(job.restarts, -1, -1):
         status = _run(job, signalled)
         if status in (0, USER_ERROR, 128 + signal.SIGTERM) or signalled or not left:
@@ -82,7 +87,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parse(arguments: list[str]) -> tuple[Job, bool]:
-    count, *words = arguments
+    python, count, *words = arguments
     if not re.fullmatch("[1-9][0-9]*", count):
         raise ValueError(f"the first word must be the number of processes, such as 2, got {count}")
     restarts, dry = 0, False
@@ -104,15 +109,17 @@ def _parse(arguments: list[str]) -> tuple[Job, bool]:
             f"there are {count} processes for {gpus} GPUs: start fewer, or give JAX_PLATFORMS=cpu "
             "in the environment"
         )
-    return Job(int(count), restarts, [verb, *words]), dry
+    return Job(python, int(count), restarts, [verb, *words]), dry
 
 
 def _gpus() -> int:
     """Returns how many NVIDIA GPUs JAX would use."""
-    if "cuda" not in os.environ.get("JAX_PLATFORMS", "cuda"):
+    platforms = os.environ.get("JAX_PLATFORMS") or "cuda"
+    if not {"cuda", "gpu"} & set(platforms.split(",")):
         return 0
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return len(visible.split(",")) if visible else 0
+        names = visible.split(",")  # CUDA ignores what comes after one that is impossible.
+        return len(list(itertools.takewhile(lambda name: name not in ("", "-1"), names)))
     try:
         found = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
     except OSError:

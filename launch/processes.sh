@@ -26,6 +26,18 @@ fi
 
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+launcher=("$(find_python)" "$root/launch/processes.py" "$python")
+dry_run=$("${launcher[@]}" "$1" --dry_run "${@:2}") # refuses wrong words before it is installed
+for word in "${@:2}"; do
+  case $word in
+    --dry_run)
+      echo "$dry_run"
+      exit
+      ;;
+    --restarts=*) ;;
+    *) break ;;
+  esac
+done
 # The command lists GPUs only where a driver has any.
 install "$(nvidia-smi --list-gpus >/dev/null 2>&1 && echo cuda)"
-exec "$python" "$root/launch/processes.py" "$@"
+exec "${launcher[@]}" "$@"

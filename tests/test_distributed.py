@@ -28,7 +28,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.metrics import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
-LAUNCHER = [sys.executable, str(ROOT / "launch" / "processes.py")]
+LAUNCHER = [sys.executable, str(ROOT / "launch" / "processes.py"), sys.executable]
 ALONE = [sys.executable, "-m", "pixel_rnn_jax.main", "train", f"--config={ROOT}/configs/digits.py"]
 
 
@@ -303,6 +303,18 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(victim: int, tmp_
     assert launcher.returncode == 128 + signal.SIGTERM
     [stopped] = re.findall(r"SIGTERM: stopped after step (\d+), which is saved", output)
     assert (tmp_path / "checkpoints" / stopped / "_CHECKPOINT_METADATA").exists()
+
+
+@pytest.mark.slow
+def test_processes_do_not_outlive_the_terminal_of_the_launcher(tmp_path: Path) -> None:
+    with _two_processes(tmp_path) as launcher:
+        launcher.send_signal(signal.SIGHUP)
+        output, _ = launcher.communicate(timeout=60)
+        for index in range(2):
+            with pytest.raises(AssertionError, match="it does not run"):
+                _process(tmp_path, index)
+    assert "SIGTERM: stopped after step" in output
+    assert launcher.returncode == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow
@@ -625,7 +637,11 @@ class TestLauncher:
         assert shares(gpus(8) | free) == [["0,1,2,3"], ["4,5,6,7"]]
         assert shares(gpus(3) | free) == [["0"], ["1"]]  # As many for each.
         assert shares(gpus(8) | free | {"CUDA_VISIBLE_DEVICES": "6,7"}) == [["0"], ["1"]]
+        assert shares(gpus(8) | free | {"CUDA_VISIBLE_DEVICES": "6,7,-1,5"}) == [["0"], ["1"]]
+        for platforms in ("", "gpu"):
+            assert shares(gpus(2) | {"JAX_PLATFORMS": platforms}) == [["0"], ["1"]]
         assert shares(gpus(8)) == [[], []]  # JAX_PLATFORMS=cpu.
+        assert shares(gpus(8) | free | {"CUDA_VISIBLE_DEVICES": "-1"}) == [[], []]
         assert shares(gpus(0) | free) == [[], []]
         result = subprocess.run(
             [*LAUNCHER, "2"], env=gpus(1) | free, capture_output=True, text=True, check=False
@@ -646,6 +662,22 @@ class TestLauncher:
         result = subprocess.run([*LAUNCHER, *words], capture_output=True, text=True)
         assert result.returncode == 2
         assert result.stderr.startswith("error: ") and message in result.stderr
+
+    def test_nothing_is_installed_to_show_the_commands(self, tmp_path: Path) -> None:
+        shutil.copytree(ROOT / "launch", tmp_path / "launch")
+
+        def run(*words: str) -> "subprocess.CompletedProcess[str]":
+            command = ["bash", str(tmp_path / "launch" / "processes.sh"), *words]
+            return subprocess.run(command, env=_environment(), capture_output=True, text=True)
+
+        shown = run("2", "--restarts=1", "--dry_run", "--workdir=a b")
+        assert shown.returncode == 0 and not shown.stderr
+        first, second = map(shlex.split, shown.stdout.splitlines())
+        assert f"{tmp_path}/.venv/bin/python" in first and "--workdir=a b" in first
+        assert "--process_id=1" in second
+        wrong = run("2", "sample")
+        assert wrong.returncode == 2 and wrong.stderr.startswith("error: sample needs one process")
+        assert not (tmp_path / ".venv").exists()
 
     def test_help(self) -> None:
         script = ROOT / "launch" / "processes.sh"
