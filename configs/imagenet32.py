@@ -18,8 +18,8 @@ Data:      downsampled_imagenet/32x32 of TFDS, 1,281,149 training and 49,999 val
            validations during training short; to choose it on other images, give
            --config.data.train_split='train[:99%]' --config.data.validation_split='train[99%:]'.
 Hardware:  a large GPU or TPU, or several. --config.model.remat=true --config.model.dtype=bfloat16
-           make it fit one of 16 GB (docs/scaling.md, Memory); --config.train.micro_batches=4 saves
-           more. On a CPU also make the model smaller:
+           make it fit one of 16 GB (docs/scaling.md, Memory); --config.train.micro_batches=4 makes
+           the Row LSTM smaller still. On a CPU make the model itself smaller:
            --config.model.layers=2 --config.model.features=32 --config.train.steps=2000
 Settings:  12 layers, h=384, head, batch size and RMSProp are the paper's. It reports the Row LSTM
            alone and gives no learning rate; the other two architectures have the same size here,

@@ -42,10 +42,8 @@ and is the working directory, for example (with tpu in the place of cuda for TPU
 HELP
 }
 
-fail() {
-  echo "error: $*" >&2
-  exit 2
-}
+# shellcheck source=launch/words.sh
+source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
 
 command=${1:-}
 [[ $# -eq 0 ]] || shift
@@ -109,34 +107,13 @@ if [[ $command != run ]]; then
   exec "${kubectl_words[@]}"
 fi
 
-# value_of FLAG ARGUMENTS: prints the last value of --FLAG.
-value_of() {
-  local flag=$1 value=''
-  while shift && [[ $# -gt 0 ]]; do
-    if [[ $1 =~ ^--?$flag=(.*)$ ]]; then
-      value=${BASH_REMATCH[1]}
-    elif [[ $1 =~ ^--?$flag$ ]]; then
-      value=${2:-}
-    fi
-  done
-  printf '%s' "$value"
-}
-
-verb=train
-if [[ $# -gt 0 && $1 != -* ]]; then
-  verb=$1
-  shift
-fi
-[[ $verb == train || $verb == evaluate ]] ||
-  fail "only train and evaluate run on several processes, got '$verb'; use launch/local.sh"
-[[ $verb != train || $(value_of config "$@") ]] ||
-  fail "train needs --config=FILE, for example --config=configs/cifar10.py"
+read_words "$@"
 [[ $image ]] || fail "say what the pods run with --image=IMAGE; --help shows how to build one"
 [[ $hosts =~ ^[1-9][0-9]*$ ]] || fail "--hosts must be a number of pods, got '$hosts'"
 [[ $accelerator =~ ^[^:]+:[1-9][0-9]*$ ]] ||
   fail "--accelerator must be RESOURCE:COUNT, such as nvidia.com/gpu:8, got '$accelerator'"
 [[ ! $claim || $claim =~ ^[^:]+:/. ]] || fail "--claim must be CLAIM:/DIR, got '$claim'"
-workdir=$(value_of workdir "$@")
+workdir=$(value_of workdir "${flags[@]}")
 [[ $workdir == gs://?* || ($claim && $workdir == "${claim#*:}"/*) ]] ||
   fail "--workdir must be in a bucket (gs://BUCKET/NAME) or under the DIR of --claim=CLAIM:DIR:" \
     "the pods share no other disk, and theirs go with them"
@@ -172,7 +149,7 @@ if [[ $hosts -gt 1 ]]; then
   arguments+=("\"--coordinator=$name-worker-0-0.$name:55527\"" "\"--num_processes=$hosts\""
     '"--process_id=$(JOB_COMPLETION_INDEX)"')
 fi
-for argument in "$@"; do
+for argument in "${flags[@]}"; do
   arguments+=("$(json "${argument//$/\$\$}")") # $$ is a $ to the kubelet
 done
 labels=()

@@ -35,16 +35,13 @@ reach and which outlives the slice. A slice that was created otherwise is used a
 HELP
 }
 
-fail() {
-  echo "error: $*" >&2
-  exit 2
-}
-
 say() {
   [[ $dry_run ]] || echo "$*" >&2
 }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/words.sh
+source "$root/launch/words.sh"
 
 # What `run` calls on a worker, where the working directory is the home directory.
 on_worker() {
@@ -198,32 +195,11 @@ if [[ $command != run ]]; then
   exit
 fi
 
-# value_of FLAG ARGUMENTS: prints the last value of --FLAG.
-value_of() {
-  local flag=$1 value=''
-  while shift && [[ $# -gt 0 ]]; do
-    if [[ $1 =~ ^--?$flag=(.*)$ ]]; then
-      value=${BASH_REMATCH[1]}
-    elif [[ $1 =~ ^--?$flag$ ]]; then
-      value=${2:-}
-    fi
-  done
-  printf '%s' "$value"
-}
-
-verb=train
-if [[ $# -gt 0 && $1 != -* ]]; then
-  verb=$1
-  shift
-fi
-[[ $verb == train || $verb == evaluate ]] ||
-  fail "only train and evaluate run on a slice, got '$verb'; use launch/local.sh on one machine"
-config=$(value_of config "$@")
-if [[ $verb == train && ! -f $root/${config%%:*} ]]; then
-  fail "train needs --config=FILE with a file of this repository, such as configs/cifar10.py," \
-    "got '$config'"
-fi
-[[ $(value_of workdir "$@") == gs://?* ]] ||
+read_words "$@"
+config=$(value_of config "${flags[@]}")
+[[ $verb != train || -f $root/${config%%:*} ]] ||
+  fail "--config must name a file of this repository, such as configs/cifar10.py, got '$config'"
+[[ $(value_of workdir "${flags[@]}") == gs://?* ]] ||
   fail "--workdir must be in a bucket, for example --workdir=gs://BUCKET/NAME: the workers share" \
     "no disk, and theirs go with the slice"
 if [[ -z $version ]]; then
@@ -255,7 +231,7 @@ start() {
 && find pixel-rnn-jax -mindepth 1 -maxdepth 1 ! -name '.venv*' -exec rm -rf {} + \
 && tar --extract --gzip --file=pixel-rnn-jax.tar.gz --directory=pixel-rnn-jax \
 && bash pixel-rnn-jax/launch/tpu_pod.sh worker install" || return
-  arguments=$(printf ' %q' "$(date +%s)" "$verb" "$@")
+  arguments=$(printf ' %q' "$(date +%s)" "$verb" "${flags[@]}")
   tpu ssh "$name" --worker=all \
     --command="bash pixel-rnn-jax/launch/tpu_pod.sh worker start$arguments"
 }
@@ -324,7 +300,7 @@ while true; do
     confirmed=yes
     sleep 60
   else
-    if ! start "$@"; then
+    if ! start; then
       wait_or_exit 30
       continue
     fi

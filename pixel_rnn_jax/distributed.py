@@ -54,8 +54,8 @@ def join(
 
     Raises:
         UserError: Only some of the first three are given, or they are impossible; the cluster does
-            not say what it was asked for; the coordinator's port cannot be opened; or mpi4py is
-            not installed, which Open MPI needs from version 5 on.
+            not say what it was asked for; the coordinator's port cannot be opened; or a package
+            is missing: mpi4py for Open MPI from version 5 on, kubernetes for Kubernetes.
     """
     given = coordinator, num_processes, process_id
     alone = given == (None, None, None)
@@ -171,15 +171,17 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
         raise UserError(
             "--coordinator=HOST:PORT, --num_processes=N and --process_id=I need each other"
         )
-    if not re.fullmatch(r".+:\d+", coordinator):
-        raise UserError(f"--coordinator must be HOST:PORT, got {coordinator}")
+    if not (parts := re.fullmatch(r".+:(\d+)", coordinator)) or not 0 < int(parts[1]) < 2**16:
+        raise UserError(
+            f"--coordinator must be HOST:PORT with a port from 1 to 65535, got {coordinator}"
+        )
     if not 0 <= process_id < num_processes:
         raise UserError(
             f"--process_id must be from 0 to --num_processes - 1, got {process_id} of "
             f"{num_processes}"
         )
     if process_id == 0:
-        _check_port(int(coordinator.rpartition(":")[2]))
+        _check_port(int(parts[1]))
 
 
 def _detection(coordinator: str | None) -> str | None:
@@ -194,6 +196,12 @@ def _detection(coordinator: str | None) -> str | None:
                 "meeting point with --coordinator, --num_processes and --process_id"
             )
         return "mpi4py"
+    kubernetes = "KUBERNETES_SERVICE_HOST" in os.environ and started_by() is None
+    if kubernetes and importlib.util.find_spec("kubernetes") is None:
+        raise UserError(
+            "--distributed asks Kubernetes through its package: pip install kubernetes, or name "
+            "the meeting point with --coordinator, --num_processes and --process_id"
+        )
     return None
 
 
@@ -203,7 +211,7 @@ def _check_port(port: int) -> None:
         with socket.socket() as own:
             own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             own.bind(("", port))
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(
             f"the first process cannot listen at port {port} of --coordinator ({error}): choose "
             "another one"

@@ -436,6 +436,7 @@ def test_tpu_delete_and_stop(cluster: Cluster) -> None:
         ("run --name a --zone=z", "no option --name "),
         ("run --name=a --zone=z --workdir=gs://b/a", "train needs --config=FILE"),
         ("run --name=a --zone=z --config=no.py --workdir=gs://b/a", "got 'no.py'"),
+        ("run --name=a --zone=z --config=configs/digits.py --dry_run", "--dry_run comes before"),
         ("run --name=a --zone=z sample --workdir=gs://b/a", "only train and evaluate"),
         ("run --name=a --zone=z --config=configs/digits.py", "the workers share no disk"),
         ("run --name=a --zone=z evaluate --workdir=runs/a", "the workers share no disk"),
@@ -593,7 +594,8 @@ class Slurm:
         self.cluster = cluster
         self.root = cluster.directory / "repository"
         (self.root / "launch").mkdir(parents=True)
-        shutil.copy(LAUNCH / "environment.sh", self.root / "launch")
+        for name in ("environment.sh", "words.sh"):
+            shutil.copy(LAUNCH / name, self.root / "launch")
         shutil.copy(LAUNCH / "slurm.sbatch", self.root / "launch")
         shutil.copy(ROOT / "setup.py", self.root)
         cluster.write(cluster.bin / "python3.13", PYTHON)
@@ -726,6 +728,8 @@ def test_slurm_mistakes(slurm: Slurm, tmp_path: Path) -> None:
     outside = slurm.cluster.run(LAUNCH / "slurm.sbatch", "--config=c.py")
     for run, message in [
         (slurm.job("--workdir=a"), "train needs --config=FILE"),
+        (slurm.job("--config="), "train needs --config=FILE"),
+        (slurm.job("--config=c.py", "--dry_run"), "--dry_run comes before the verb"),
         (slurm.job("sample", "--workdir=a"), "only train and evaluate"),
         (slurm.job("--config=c.py", SLURM_SUBMIT_DIR=str(tmp_path)), "is not the root of the"),
         (slurm.job("--config=c.py", SLURM_NTASKS_PER_NODE="1"), "got 1 for 4 GPUs"),
@@ -1002,6 +1006,7 @@ def test_kubernetes_failure_of_kubectl(cluster: Cluster) -> None:
         ("run --name=a --config=c.py --workdir=gs://b/a", "--image=IMAGE"),
         ("run --name=a --image=i --workdir=gs://b/a", "train needs --config=FILE"),
         ("run --name=a --image=i sample --workdir=gs://b/a", "only train and evaluate"),
+        ("run --name=a --image=i --config=c.py --dry_run", "--dry_run comes before the verb"),
         ("run --name=a --image=i --config=c.py", "the pods share no other disk"),
         ("run --name=a --image=i --claim=c:/d --config=c.py --workdir=/e/a", "no other disk"),
         ("run --name=a --image=i --claim=c --config=c.py", "--claim must be CLAIM:/DIR, got 'c'"),
