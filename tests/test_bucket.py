@@ -235,9 +235,9 @@ def test_killed_in_the_middle_of_a_deletion(
 def test_two_processes(
     bucket: FakeBucket, program: Program, straight: Path, tmp_path: Path
 ) -> None:
-    launcher = f"{ROOT}/launch/processes.py"
+    launcher = f"{ROOT}/launch/processes.py", sys.executable, "2"
     for steps in (10, STEPS):
-        output = program(launcher, "2", *TRAIN, f"--config.train.steps={steps}", f"--workdir={RUN}")
+        output = program(*launcher, *TRAIN, f"--config.train.steps={steps}", f"--workdir={RUN}")
     assert "going on from step 10\n" in output
     workdir = fetched(bucket, tmp_path)
     for record, expected in zip(records(workdir), records(straight), strict=True):
