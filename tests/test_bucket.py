@@ -243,7 +243,7 @@ def test_two_processes(
     for record, expected in zip(records(workdir), records(straight), strict=True):
         assert record == pytest.approx(expected, rel=1e-4)
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"15", "20"}
-    for words in (["evaluate"], [launcher, "2", "evaluate"]):
+    for words in (["evaluate"], [*launcher, "evaluate"]):
         assert "\ntest, step 20: " in "\n" + program(*words, f"--workdir={RUN}")
 
 
