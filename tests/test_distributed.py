@@ -309,7 +309,10 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(victim: int, tmp_
 
 @pytest.mark.slow
 def test_processes_do_not_outlive_the_terminal_of_the_launcher(tmp_path: Path) -> None:
-    with _two_processes(tmp_path) as launcher:
+    with contextlib.ExitStack() as stack:
+        before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # Tests may be run with nohup.
+        stack.callback(signal.signal, signal.SIGHUP, before)
+        launcher = stack.enter_context(_two_processes(tmp_path))
         launcher.send_signal(signal.SIGHUP)
         output, _ = launcher.communicate(timeout=60)
         for index in range(2):
