@@ -90,7 +90,9 @@ def _arranged(
     return [dict(np.load(folder / f"{i}.npz")) for i in range(processes)]
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 4), (2, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("processes", "devices"), [(1, 4), (2, 2), pytest.param(4, 1, marks=pytest.mark.slow)]
+)
 def test_any_arrangement_trains_and_evaluates_as_one_device_does(
     image_set: Path,
     one_device: dict[str, np.ndarray],

@@ -38,7 +38,10 @@ def train(model, optimizer, devices, steps, **options):
     return np.array(losses), jax.device_get(state)
 
 
-@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm", "diagonal_bilstm"])
+@pytest.mark.parametrize(
+    "architecture",
+    ["pixel_cnn", pytest.param("row_lstm", marks=pytest.mark.slow), "diagonal_bilstm"],
+)
 def test_first_gradient_is_the_same_on_any_number_of_devices(architecture):
     # Plain descent by 1: the parameters change by the gradient itself.
     model, optimizer = model_of(architecture), optax.sgd(1.0)
@@ -65,10 +68,15 @@ def test_losses_of_50_steps_are_the_same_on_any_number_of_devices(architecture):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    ("devices", "micro_batches"), [pytest.param(1, 8, marks=pytest.mark.slow), (2, 4)]
+    ("architecture", "devices", "micro_batches"),
+    [
+        ("pixel_cnn", 2, 4),
+        pytest.param("diagonal_bilstm", 2, 4, marks=pytest.mark.slow),
+        pytest.param("diagonal_bilstm", 1, 8, marks=pytest.mark.slow),
+    ],
 )
-def test_micro_batches_change_nothing_but_the_memory(devices, micro_batches):
-    model, optimizer = model_of("diagonal_bilstm", dtype="float64"), optax.rmsprop(1e-3)
+def test_micro_batches_change_nothing_but_the_memory(architecture, devices, micro_batches):
+    model, optimizer = model_of(architecture, dtype="float64"), optax.rmsprop(1e-3)
     whole, before = train(model, optimizer, devices, 5)
     parts, after = train(model, optimizer, devices, 5, micro_batches=micro_batches)
     np.testing.assert_allclose(parts, whole, rtol=0, atol=1e-9)
