@@ -5,6 +5,7 @@ of `processes.sh` comes the Python that runs main.
 """
 
 import contextlib
+import functools
 import itertools
 import os
 import re
@@ -112,6 +113,7 @@ def _parse(arguments: list[str]) -> tuple[Job, bool]:
     return Job(python, int(count), restarts, [verb, *words]), dry
 
 
+@functools.cache
 def _gpus() -> int:
     """Returns how many NVIDIA GPUs JAX would use."""
     platforms = os.environ.get("JAX_PLATFORMS") or "cuda"

@@ -99,6 +99,7 @@ class Checkpoints:
                 barrier_sync_key_prefix=f"reader_{own}",
             ),
         )
+        # Seconds are counted, not measured, so that all processes go on to the same comparison.
         for seconds in range(distributed.STORAGE_S + 1):
             if seconds:
                 time.sleep(1)

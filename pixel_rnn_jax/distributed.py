@@ -28,9 +28,12 @@ STORAGE_S = 60
 """After so long a file that one process has written is there for all, on network storage too."""
 USER_ERROR = 2
 """The exit status after a `UserError`, which starting again would only repeat."""
+SAME_S = 5
+"""After a `UserError` the first process gives the others so long to say the same."""
 LOST = 3
 """The exit status of a process that lacks another one: it may help to start all again."""
 
+_BY_HAND = "name the meeting point with --coordinator, --num_processes and --process_id"
 _begun = False  # whether `join` has begun to use JAX's runtime, successfully or not
 
 
@@ -160,8 +163,8 @@ def end(status: int, error: BaseException | None = None) -> NoReturn:
             traceback.print_exception(error)
         sys.stdout.flush()
         sys.stderr.flush()
-        if status == USER_ERROR:
-            time.sleep(1)  # The others may be about to say the same.
+        if status == USER_ERROR and jax.distributed.is_initialized() and first():
+            time.sleep(SAME_S)  # The others are ended as soon as this process is.
     finally:  # Even where nothing can be printed.
         os._exit(status)
 
@@ -192,15 +195,15 @@ def _detection(coordinator: str | None) -> str | None:
         # From version 5 on its processes can only ask each other where the first one is.
         if importlib.util.find_spec("mpi4py") is None:
             raise UserError(
-                "the processes of Open MPI 5 meet through mpi4py: pip install mpi4py, or name the "
-                "meeting point with --coordinator, --num_processes and --process_id"
+                "the processes of Open MPI 5 meet through mpi4py: pip install mpi4py, or "
+                f"{_BY_HAND}"
             )
         return "mpi4py"
     kubernetes = "KUBERNETES_SERVICE_HOST" in os.environ and started_by() is None
     if kubernetes and importlib.util.find_spec("kubernetes") is None:
         raise UserError(
-            "--distributed asks Kubernetes through its package: pip install kubernetes, or name "
-            "the meeting point with --coordinator, --num_processes and --process_id"
+            "--distributed asks Kubernetes through its package: pip install kubernetes, or "
+            f"{_BY_HAND}"
         )
     return None
 
@@ -223,9 +226,8 @@ def _cause(coordinator: str | None, text: str) -> str:
         return f"the processes cannot meet at --coordinator={coordinator}: {text}"
     if cluster := started_by():
         return (
-            f"{cluster} has started several processes, but they cannot meet ({text}): name the "
-            "meeting point with --coordinator, --num_processes and --process_id, or give "
-            "--nodistributed to run alone"
+            f"{cluster} has started several processes, but they cannot meet ({text}): {_BY_HAND}, "
+            "or give --nodistributed to run alone"
         )
     return (
         "--distributed finds no Cloud TPU, SLURM, Open MPI or Kubernetes that has started several "
