@@ -432,6 +432,22 @@ def test_launcher_passes_an_error_on_and_does_not_try_again(tmp_path: Path) -> N
     assert "process 1 has ended with status 2: error: train.batch_size" in result.stderr
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_only_the_first_process_waits_after_an_error(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The end of the first is that of the others too, even of one that has said why and waits.
+    waits: list[float] = []
+    statuses: list[int] = []
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "first", lambda: first)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(os, "_exit", statuses.append)
+    distributed.end(distributed.USER_ERROR)
+    assert waits == [distributed.SAME_S] * first
+    assert statuses == [distributed.USER_ERROR]
+
+
 @pytest.mark.parametrize(
     ("environment", "name"),
     [
