@@ -20,39 +20,17 @@ Results:   not yet run to its end; README.md has short runs of small models.
 
 import ml_collections
 
-from pixel_rnn_jax.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    choose_variant,
-    to_config_dict,
-)
+from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the settings for an architecture, for several scales, or for both."""
-    chosen = choose_variant(variant, "diagonal_bilstm", scales=(16, 32))
-    return to_config_dict(
-        Config(
-            model=ModelConfig(
-                **chosen,
-                layers=15 if chosen["architecture"] == "pixel_cnn" else 12,
-                features=128,
-                head_features=1024,
-            ),
-            data=DataConfig(
-                name="cifar10", train_split="train[:45000]", validation_split="train[45000:]"
-            ),
-            optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine"),
-            train=TrainConfig(
-                steps=300_000,
-                batch_size=16,
-                eval_batch_size=50,
-                log_every=100,
-                eval_every=5000,
-                checkpoint_every=1000,
-            ),
-        )
-    )
+    config = base_config(variant, architecture="diagonal_bilstm", scales=(16, 32))
+    layers = 15 if config.model.architecture == "pixel_cnn" else 12
+    config.model.update(layers=layers, features=128, head_features=1024)
+    config.data.name = "cifar10"
+    config.data.update(train_split="train[:45000]", validation_split="train[45000:]")
+    config.optimizer.update(learning_rate=1e-3, schedule="cosine")
+    config.train.update(steps=300_000, batch_size=16, eval_batch_size=50)
+    config.train.update(log_every=100, eval_every=5000, checkpoint_every=1000)
+    return config

@@ -14,29 +14,14 @@ Results:   80.644 ± 0.777 nats, 1.8179 bits/dim on the 250 test images (indepen
 
 import ml_collections
 
-from pixel_rnn_jax.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    choose_variant,
-    to_config_dict,
-)
+from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the settings for an architecture, for several scales, or for both."""
-    return to_config_dict(
-        Config(
-            model=ModelConfig(
-                **choose_variant(variant, "diagonal_bilstm", scales=(4, 8)),
-                layers=2,
-                features=16,
-                head_features=32,
-            ),
-            data=DataConfig(name="digits"),
-            optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine"),
-            train=TrainConfig(steps=2500, batch_size=32),
-        )
-    )
+    config = base_config(variant, architecture="diagonal_bilstm", scales=(4, 8))
+    config.model.update(layers=2, features=16, head_features=32)
+    config.data.name = "digits"
+    config.optimizer.update(learning_rate=2e-3, schedule="cosine")
+    config.train.update(steps=2500, batch_size=32)
+    return config

@@ -30,40 +30,16 @@ Results:   not yet run to its end; README.md has short runs of small models.
 
 import ml_collections
 
-from pixel_rnn_jax.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    choose_variant,
-    to_config_dict,
-)
+from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the settings for an architecture, for several scales, or for both."""
-    return to_config_dict(
-        Config(
-            model=ModelConfig(
-                **choose_variant(variant, "row_lstm", scales=(8, 16, 32)),
-                layers=12,
-                features=384,
-                head_features=1024,
-            ),
-            data=DataConfig(
-                name="downsampled_imagenet/32x32",
-                validation_split="validation[:10%]",
-                test_split="validation",
-            ),
-            optimizer=OptimizerConfig(learning_rate=5e-4, schedule="cosine"),
-            train=TrainConfig(
-                steps=400_000,
-                batch_size=64,
-                eval_batch_size=64,
-                log_every=100,
-                eval_every=10_000,
-                checkpoint_every=2000,
-            ),
-        )
-    )
+    config = base_config(variant, architecture="row_lstm", scales=(8, 16, 32))
+    config.model.update(layers=12, features=384, head_features=1024)
+    config.data.name = "downsampled_imagenet/32x32"
+    config.data.update(validation_split="validation[:10%]", test_split="validation")
+    config.optimizer.update(learning_rate=5e-4, schedule="cosine")
+    config.train.update(steps=400_000, batch_size=64, eval_batch_size=64)
+    config.train.update(log_every=100, eval_every=10_000, checkpoint_every=2000)
+    return config

@@ -29,41 +29,16 @@ Results:   not yet run to its end; README.md has short runs of small models.
 
 import ml_collections
 
-from pixel_rnn_jax.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    choose_variant,
-    to_config_dict,
-)
+from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the settings for an architecture, for several scales, or for both."""
-    return to_config_dict(
-        Config(
-            model=ModelConfig(
-                **choose_variant(variant, "row_lstm", scales=(32, 64)),
-                layers=4,
-                features=512,
-                head_features=1024,
-                residual=False,
-            ),
-            data=DataConfig(
-                name="downsampled_imagenet/64x64",
-                validation_split="validation[:10%]",
-                test_split="validation",
-            ),
-            optimizer=OptimizerConfig(learning_rate=5e-4, schedule="cosine"),
-            train=TrainConfig(
-                steps=400_000,
-                batch_size=32,
-                eval_batch_size=32,
-                log_every=100,
-                eval_every=10_000,
-                checkpoint_every=2000,
-            ),
-        )
-    )
+    config = base_config(variant, architecture="row_lstm", scales=(32, 64))
+    config.model.update(layers=4, features=512, head_features=1024, residual=False)
+    config.data.name = "downsampled_imagenet/64x64"
+    config.data.update(validation_split="validation[:10%]", test_split="validation")
+    config.optimizer.update(learning_rate=5e-4, schedule="cosine")
+    config.train.update(steps=400_000, batch_size=32, eval_batch_size=32)
+    config.train.update(log_every=100, eval_every=10_000, checkpoint_every=2000)
+    return config

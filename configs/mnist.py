@@ -27,35 +27,15 @@ Results:   not yet run to its end; README.md has shorter runs of all three archi
 
 import ml_collections
 
-from pixel_rnn_jax.config import (
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    choose_variant,
-    to_config_dict,
-)
+from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
     """Returns the settings for an architecture, for several scales, or for both."""
-    return to_config_dict(
-        Config(
-            model=ModelConfig(
-                **choose_variant(variant, "diagonal_bilstm", scales=(14, 28)),
-                layers=7,
-                features=16,
-                head_features=32,
-            ),
-            data=DataConfig(name="binarized_mnist"),
-            optimizer=OptimizerConfig(learning_rate=2e-3, schedule="cosine"),
-            train=TrainConfig(
-                steps=100_000,
-                batch_size=16,
-                log_every=100,
-                eval_every=5000,
-                checkpoint_every=1000,
-            ),
-        )
-    )
+    config = base_config(variant, architecture="diagonal_bilstm", scales=(14, 28))
+    config.model.update(layers=7, features=16, head_features=32)
+    config.data.name = "binarized_mnist"
+    config.optimizer.update(learning_rate=2e-3, schedule="cosine")
+    config.train.update(steps=100_000, batch_size=16)
+    config.train.update(log_every=100, eval_every=5000, checkpoint_every=1000)
+    return config

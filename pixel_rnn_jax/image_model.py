@@ -1,6 +1,5 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codes."""
 
-import contextlib
 import functools
 import math
 import numbers
@@ -10,24 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import (
-    complete,
-    compress,
-    evaluate,
-    joint,
-    likelihoods,
-    models,
-    parallel,
-    sample,
-)
-from pixel_rnn_jax.checkpoints import Checkpoints
-from pixel_rnn_jax.complete import Completion
-from pixel_rnn_jax.config import ModelConfig, read_config, read_image_format
+from pixel_rnn_jax.codec import container
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.data import Batch, check_images, check_labels
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import Batch, check_images, check_labels
-from pixel_rnn_jax.models import Model
+from pixel_rnn_jax.generation import complete, sample
+from pixel_rnn_jax.generation.complete import Completion
+from pixel_rnn_jax.models import PixelRNN, bits_per_dim
+from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runtime import devices
 
 PyTree = Any
 
@@ -50,31 +43,18 @@ def create(
         UserError: The shape or the number of levels is impossible, features are too few for C, or
             the scales do not fit the shape.
     """
-    shape = tuple(image_shape)
-    if len(shape) != 3 or min(shape) < 1:
-        raise UserError(f"image_shape must be (H, W, C) with sizes of at least 1, got {shape}")
-    if not all(isinstance(size, numbers.Integral) for size in (*shape, levels)):
-        raise UserError(f"image_shape and levels must be integers, got {shape} and {levels}")
-    if levels < 2:
-        raise UserError(f"levels must be at least 2, got {levels}")
-    module = models.create(model_config, shape, levels)
-    params = jax.jit(lambda key: joint.init_parameters(module, key))(jax.random.key(seed))
-    return ImageModel(module, params)
+    model = PixelRNN(model_config, image_shape, levels)
+    return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
 
 
 def load(workdir: epath.PathLike) -> "ImageModel":
-    """Loads the trained model of a workdir: the average with the best validation.
+    """Loads the trained model of a workdir: the moving average with the best validation.
 
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
-    config = read_config(workdir)
-    image_format = read_image_format(workdir)
-    module = models.create(config.model, image_format.image_shape, image_format.levels)
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        mesh = parallel.own_mesh(1)
-        _, params = evaluate.best_parameters(checkpoints, config, module, mesh)
-    return ImageModel(module, params)
+    run = open_run(workdir, devices.own_mesh(1))
+    return ImageModel(run.model, run.params)
 
 
 class ImageModel:
@@ -84,31 +64,44 @@ class ImageModel:
     `output="continuous"` is a density: its images are floats, dequantised values from 0 to K.
 
     Attributes:
-        module: The Flax module; `module.apply({"params": params}, inputs)` gives what the head has
-            for each value, of which `module.likelihood` says what it means.
+        model: The `PixelRNN`, whose methods are pure functions of parameters and images.
         params: Its parameters.
     """
 
-    def __init__(self, module: Model, params: PyTree):
-        self.module = module
+    def __init__(self, model: PixelRNN, params: PyTree):
+        self.model = model
         self.params = params
-        self._log_prob = jax.jit(functools.partial(joint.log_prob, module))
-        self._conditionals = jax.jit(functools.partial(joint.conditionals, module))
+        self._log_prob = jax.jit(functools.partial(model.log_prob, per_pixel=True))
+        self._conditionals = jax.jit(model.conditionals)
+
+    def __repr__(self) -> str:
+        config, shape = self.config, "x".join(map(str, self.image_shape))
+        names = config.scale_architectures or (config.architecture,)
+        parts = [
+            " and ".join(dict.fromkeys(names)),
+            f"{config.layers} layers",
+            f"h={config.features}",
+            f"images {shape} of {self.levels} levels",
+            *([f"scales {config.scales}"] if config.scales else []),
+            *([f"{config.classes} classes"] if config.classes else []),
+            f"{sum(leaf.size for leaf in jax.tree.leaves(self.params)):,} parameters",
+        ]
+        return f"ImageModel({', '.join(parts)})"
 
     @property
     def config(self) -> ModelConfig:
         """The architecture."""
-        return self.module.config
+        return self.model.config
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return self.module.image_shape
+        return self.model.image_shape
 
     @property
     def levels(self) -> int:
         """K, the number of values that a channel of a pixel can have."""
-        return self.module.levels
+        return self.model.levels
 
     def log_prob(
         self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
@@ -146,23 +139,17 @@ class ImageModel:
             UserError: The shape, the type or a value does not fit the model; or the model has no
                 such distributions: it is a density, or multi-scale in the plain form.
         """
-        if not self.module.likelihood.discrete:
-            raise UserError("a continuous model has no conditionals: use one with discrete outputs")
-        if self.config.plain:
-            raise UserError(
-                "a multi-scale model in the plain form (exact=False) has no conditionals, since it "
-                "draws some pixels twice: use one in the exact form"
-            )
+        self.model.check_conditionals()
         return self._in_batches(self._conditionals, images, labels)
 
     def bits_per_dim(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Returns -log2 p(image) / (H * W * C) of each image, `[B]`; raises as `log_prob` does."""
         nats = -self.log_prob(images, labels)
-        return np.asarray(likelihoods.bits_per_dim(nats, math.prod(self.image_shape)))
+        return np.asarray(bits_per_dim(nats, math.prod(self.image_shape)))
 
     def sample(
         self,
-        key: jax.Array,
+        key: Array,
         n: int,
         labels: ArrayLike | None = None,
         *,
@@ -178,7 +165,7 @@ class ImageModel:
             key: A key of `jax.random`, such as `jax.random.key(0)`.
             n: Number of images.
             labels: `[n]` classes.
-            temperature: What logits are divided by; 0 takes the most probable value of each pixel.
+            temperature: Logits are divided by it; 0 takes the most probable value of each pixel.
             return_log_prob: Whether to return the log-probability of each image as well.
 
         Returns:
@@ -192,7 +179,7 @@ class ImageModel:
         if not isinstance(n, numbers.Integral):
             raise UserError(f"n must be an integer, got {n!r}")
         images, log_probs = sample.sample(
-            self.module,
+            self.model,
             self.params,
             key,
             n,
@@ -203,7 +190,7 @@ class ImageModel:
 
     def complete(
         self,
-        key: jax.Array,
+        key: Array,
         images: ArrayLike,
         known: ArrayLike,
         labels: ArrayLike | None = None,
@@ -218,11 +205,11 @@ class ImageModel:
         further on.
 
         Args:
-            key: A key of `jax.random`.
+            key: A key of `jax.random`. What image i gets depends on it, i and the arguments alone.
             images: `[B, H, W, C]` integers from 0 to K - 1; anything of that range where unknown.
             known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
             labels: `[B]` classes.
-            particles: N.
+            particles: How many completions of an image are drawn side by side.
 
         Returns:
             The completed images, in which known values are unchanged, and how good they are.
@@ -234,15 +221,7 @@ class ImageModel:
         _check_key(key)
         batch = self._checked(images, labels)
         known = self._checked_known(known, len(batch.images))
-        return complete.complete(
-            self.module,
-            self.params,
-            key,
-            np.asarray(batch.images),
-            known,
-            labels=batch.labels,
-            particles=particles,
-        )
+        return complete.complete(self.model, self.params, key, batch, known, particles=particles)
 
     def compress(self, images: ArrayLike, labels: ArrayLike | None = None) -> bytes:
         """Compresses images without loss, to about -log2 p(image) bits each.
@@ -255,8 +234,7 @@ class ImageModel:
             UserError: The shape, the type or a value does not fit the model; or the model gives
                 images no probability: it is a density, or multi-scale in the plain form.
         """
-        batch = self._checked(images, labels)
-        return compress.compress(self.module, self.params, *batch)
+        return container.compress(self.model, self.params, self._checked(images, labels))
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_labels: bool = False
@@ -271,12 +249,12 @@ class ImageModel:
         Raises:
             UserError: The data are damaged, cut off, or of another model, machine or format.
         """
-        found = compress.decompress(self.module, self.params, data, skip_damaged=skip_damaged)
+        found = container.decompress(self.model, self.params, data, skip_damaged=skip_damaged)
         return (found.images, found.labels) if return_labels else found.images
 
     def _in_batches(
         self,
-        function: Callable[[PyTree, Batch], jax.Array],
+        function: Callable[..., Array],
         images: ArrayLike,
         labels: ArrayLike | None,
     ) -> np.ndarray:
@@ -285,7 +263,7 @@ class ImageModel:
         results = []
         for i in range(0, max(count, 1), size):
             part = jax.tree.map(lambda array, i=i: _padded(array[i : i + size], size), batch)
-            results.append(np.asarray(function(self.params, part)))
+            results.append(np.asarray(function(self.params, *part)))
         return np.concatenate(results)[:count]
 
     def _batch_size(self) -> int:
@@ -297,9 +275,7 @@ class ImageModel:
 
     def _checked(self, images: ArrayLike, labels: ArrayLike | None) -> Batch:
         images = np.asarray(images)
-        check_images(
-            images, self.image_shape, self.levels, discrete=self.module.likelihood.discrete
-        )
+        check_images(images, self.image_shape, self.levels, discrete=self.model.likelihood.discrete)
         return Batch(images, check_labels(labels, len(images), self.config.classes))
 
     def _checked_known(self, known: ArrayLike, count: int) -> np.ndarray:
@@ -315,8 +291,8 @@ class ImageModel:
         return np.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
 
 
-def _check_key(key: jax.Array) -> None:
-    if not isinstance(key, jax.Array):
+def _check_key(key: Array) -> None:
+    if not isinstance(key, Array):
         raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import jax
 import tqdm
 
-from pixel_rnn_jax import distributed
+from pixel_rnn_jax.runtime import processes
 
 T = TypeVar("T")
 PyTree = Any
@@ -15,7 +15,7 @@ PyTree = Any
 
 def say(text: str) -> None:
     """Prints a line, in the first of several processes."""
-    if distributed.first():
+    if processes.first():
         print(text, flush=True)
 
 
@@ -28,7 +28,7 @@ def bar(items: Iterable[T], total: int, desc: str, unit: str) -> "tqdm.tqdm[T]":
         desc: What is done with them.
         unit: What they are.
     """
-    disable = None if distributed.first() else True
+    disable = None if processes.first() else True
     return tqdm.tqdm(
         items, total=total, desc=desc, unit=unit, delay=3, leave=False, disable=disable
     )

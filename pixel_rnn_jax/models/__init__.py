@@ -1,19 +1,10 @@
-"""Whole models: masked convolution, body layers, head; and chains of them."""
+"""The distribution of images: networks from masked convolution to head, and what outputs mean.
 
-from pixel_rnn_jax.models.multi_scale import (
-    Model,
-    MultiScalePixelRNN,
-    Scale,
-    create,
-    scales,
-)
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN
+`PixelRNN` is the lowest layer with a public interface: pure functions of parameters and images.
+Models may import layers, config and errors.
+"""
 
-__all__ = [
-    "Model",
-    "MultiScalePixelRNN",
-    "PixelRNN",
-    "Scale",
-    "create",
-    "scales",
-]
+from pixel_rnn_jax.models.likelihoods import bits_per_dim, dequantize
+from pixel_rnn_jax.models.pixel_rnn import PixelRNN, Scale
+
+__all__ = ["PixelRNN", "Scale", "bits_per_dim", "dequantize"]

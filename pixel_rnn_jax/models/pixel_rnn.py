@@ -1,220 +1,266 @@
-"""PixelCNN, Row LSTM and Diagonal BiLSTM: one model, its body layer chosen by name (table 1)."""
+"""PixelRNN: the distribution of whole images, as pure functions of parameters and images.
 
+A model is a chain of scales, the coarsest first; a model of one scale is a chain of one. In a
+Multi-Scale PixelRNN (section 3.6) the image of a scale takes the top-left pixel of each block of
+the next one, and every scale but the first is conditioned on the image before it.
+
+In the exact form the pixels that the smaller image gives are copied: they cost nothing and are
+never drawn, and p(x) = p(x_s) * prod p(x_i | x_<i, x_s) over the others is a probability. In the
+paper's plain form the larger image is drawn whole. It may contradict the smaller one, and the
+product adds up to less than one over all images.
+"""
+
+import functools
+import numbers
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
-from pixel_rnn_jax import likelihoods
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.layers import (
-    DiagonalBiLSTM,
-    MaskedConv,
-    PixelCNNLayer,
-    Residual,
-    RowLSTM,
-    Upsampler,
-)
-from pixel_rnn_jax.layers.state import Context, State
-from pixel_rnn_jax.likelihoods import Likelihood
+from pixel_rnn_jax.models import likelihoods
+from pixel_rnn_jax.models.likelihoods import Likelihood
+from pixel_rnn_jax.models.network import Network
 
-CPU_PACK = 4
-"""Images per lane of a Diagonal BiLSTM on a CPU: see benchmarks/."""
+PyTree = Any
 
 
-class PixelRNN(nn.Module):
-    """The distribution of each value of an image given all that come before it.
-
-    A k x k convolution with mask A, body layers over a stream of 2h features, and a head: (ReLU,
-    1x1 with mask B) twice, ReLU, 1x1 with mask B to the outputs. The linear map of the last layer
-    has a ReLU before it, since two linear maps in a row would be one.
-
-    All of it may be conditioned on a smaller image (section 3.6), on a class, or on both: every
-    body layer adds an unmasked 1x1 map of the condition, h features, to its input-to-state map. The
-    condition is the upsampled small image, an embedding of the class, or their sum.
+class Scale(NamedTuple):
+    """One link of the chain, a model of `[B, h, w, C]` images.
 
     Attributes:
-        config: the architecture.
+        network: Its network.
+        name: The key of its parameters among those of the chain.
+        stride: Its pixel (r, c) is the pixel (stride * r, stride * c) of the whole image.
+        given: `[h, w]` booleans: the pixels that the scale before gives.
+    """
+
+    network: Network
+    name: str
+    stride: int
+    given: np.ndarray
+
+    def apply(self, params: PyTree, *args: Any, method: str | None = None) -> Any:
+        """Calls the network, or a method of it, with this scale's own of all parameters."""
+        return self.network.apply({"params": params[self.name]}, *args, method=method)
+
+    def subsample(self, images: Any) -> Any:
+        """Takes this scale's image out of whole ones: `[B, H, W, ...]` to `[B, h, w, ...]`."""
+        return images[:, :: self.stride, :: self.stride]
+
+    def place(self, coarse: Array) -> Array:
+        """Puts the image of the scale before where it gives pixels; zero elsewhere."""
+        ratio = self.network.ratio
+        image = jnp.zeros((len(coarse), *self.network.image_shape), coarse.dtype)
+        return image.at[:, ::ratio, ::ratio].set(coarse)
+
+    def condition(self, params: PyTree, labels: Array | None, coarse: Array | None) -> Any:
+        """Returns what the body layers are conditioned on, `[B, h, w, F]`, or None for nothing.
+
+        Args:
+            params: All parameters of the chain.
+            labels: `[B]` classes, or None.
+            coarse: Values of the scale before, `[B, h / ratio, w / ratio, C]`, or None.
+        """
+        inputs = None if coarse is None else self.network.likelihood.inputs(coarse)
+        found = self.apply(params, labels, inputs, method="condition")
+        if found is None:
+            return None
+        return jnp.broadcast_to(found, (len(found), *self.network.image_shape[:2], found.shape[-1]))
+
+
+@dataclass(frozen=True)
+class PixelRNN:
+    """An exact-likelihood model of images of one shape (sections 2 and 3).
+
+    It owns no arrays: `init` returns the parameters, a dict with one entry for each scale, and the
+    other methods are pure functions of them. Two equal models are interchangeable as static
+    arguments of `jax.jit`.
+
+    Images are `[B, H, W, C]` integers from 0 to K - 1; under `output="continuous"` they are floats,
+    and log-probabilities are log-densities per unit of a level. A model with classes needs
+    `labels`, `[B]` integers.
+
+    Attributes:
+        config: The architecture, of all scales.
         image_shape: (H, W, C).
-        levels: K.
-        ratio: how many times as high and wide as the small image the images are; 0 if there is
-            none.
+        levels: K, the number of values that a channel of a pixel can have, at least 2.
+
+    Raises:
+        UserError: The shape or the number of levels is impossible, features are too few for C, or
+            the scales do not fit the shape.
     """
 
     config: ModelConfig
     image_shape: tuple[int, int, int]
     levels: int
-    ratio: int = 0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
-            raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
-        channels = self.image_shape[-1]
-        for field in ("features", "head_features"):
-            width = getattr(self.config, field)
-            if width < channels:
-                raise UserError(
-                    f"model.{field} is {width}, but images of {channels} channels need at least "
-                    f"{channels}: one feature group for each channel"
-                )
+        shape = tuple(self.image_shape)
+        if len(shape) != 3 or min(shape) < 1:
+            raise UserError(f"image_shape must be (H, W, C) with sizes of at least 1, got {shape}")
+        if not all(isinstance(size, numbers.Integral) for size in (*shape, self.levels)):
+            raise UserError(
+                f"image_shape and levels must be integers, got {shape} and {self.levels}"
+            )
+        if self.levels < 2:
+            raise UserError(f"levels must be at least 2, got {self.levels}")
+        object.__setattr__(self, "image_shape", shape)
+        height, width, _ = shape
+        heights = self.config.scales or (height,)
+        if heights[-1] != height:
+            raise UserError(
+                f"model.scales must end with the height of the images, {height}, got {heights}"
+            )
+        if width % (height // heights[0]):
+            raise UserError(
+                f"model.scales: images {width} wide cannot be made {height // heights[0]} times "
+                f"smaller as {heights} says; choose a larger first height"
+            )
+        _ = self.scales  # The networks check the number of features.
+
+    @functools.cached_property
+    def scales(self) -> tuple[Scale, ...]:
+        """The chain, coarsest first; the last scale is the whole image."""
+        height, width, channels = self.image_shape
+        heights = self.config.scales or (height,)
+        chain = []
+        for number, own_height in enumerate(heights):
+            stride = height // own_height
+            ratio = own_height // heights[number - 1] if number else 0
+            shape = (own_height, width // stride, channels)
+            network = Network(self.config.of_scale(number), shape, self.levels, ratio)
+            given = np.zeros(shape[:2], bool)
+            if ratio and self.config.exact:
+                given[::ratio, ::ratio] = True
+            chain.append(Scale(network, f"scale_{number}", stride, given))
+        return tuple(chain)
 
     @property
     def likelihood(self) -> Likelihood:
-        """What the outputs mean."""
+        """What the outputs of the networks mean."""
         return likelihoods.of(self.config, self.levels)
 
-    def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
-        config, channels = self.config, self.image_shape[-1]
-        dtype = jnp.dtype(config.dtype)
-        options: dict[str, Any] = {
-            "dtype": dtype,
-            "param_dtype": jnp.promote_types(dtype, jnp.float32),
-        }
-        h, width, side = config.features, config.head_features, config.first_kernel
-        condition = 0
-        if self.ratio:
-            condition, self.upsample = h, Upsampler(h, self.ratio, **options)
-        if config.classes:
-            condition, self.embed = h, nn.Embed(config.classes, h, **options)
-        self.first = MaskedConv(channels, 2 * h, channels, "A", kernel_size=(side, side), **options)
-        self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
-        residual = nn.remat(Residual) if config.remat else Residual
-        self.residual = [
-            residual(layer, channels, config.residual, config.skip, **options)
-            for layer in self.body
-        ]
-        self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
-        if config.output != "softmax":  # Means and widths need all digits.
-            options["dtype"] = options["param_dtype"]
-        self.logits = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
+    def init(self, key: Array) -> PyTree:
+        """Returns random parameters, `{"scale_0": ..., ...}`."""
+        images = jnp.zeros((1, *self.image_shape))
+        labels = jnp.zeros(1, jnp.int32) if self.config.classes else None
+        if len(self.scales) == 1:
+            return {"scale_0": self.scales[0].network.init(key, images, labels)["params"]}
+        return _Networks(self).init(key, images, labels)["params"]
 
-    def _layer(self, options: dict[str, Any]) -> nn.Module:
-        config, channels = self.config, self.image_shape[-1]
-        match config.architecture:
-            case "pixel_cnn":
-                return PixelCNNLayer(config.features, channels, config.kernel, **options)
-            case "row_lstm":
-                return RowLSTM(config.features, channels, config.kernel, **options)
-            case "diagonal_bilstm":
-                pack = config.pack or (CPU_PACK if jax.default_backend() == "cpu" else 1)
-                return DiagonalBiLSTM(config.features, channels, pack, **options)
-        raise AssertionError(config.architecture)
-
-    def __call__(
-        self, inputs: Array, labels: Array | None = None, coarse: Array | None = None
-    ) -> Array:
-        """Computes the outputs of every value at once.
-
-        Args:
-            inputs: `[B, H, W, C]` floats from `likelihood.inputs`.
-            labels: `[B]` integers, with `config.classes`.
-            coarse: `[B, H / ratio, W / ratio, C]`, the small image as `inputs`, with a `ratio`.
-
-        Returns:
-            `[B, H, W, C, N]` outputs, of which `likelihood` says what they mean.
-        """
-        condition = self.condition(labels, coarse)
-        x = self.first(inputs)
-        skips = []
-        for layer in self.residual:
-            x, skip = layer(x, condition)
-            skips.append(skip)
-        x = _add(x, skips)
-        for conv in (*self.head, self.logits):
-            x = conv(nn.relu(x))
-        return self._split_values(x)
-
-    def condition(self, labels: Array | None, coarse: Array | None) -> Array | None:
-        """Returns what every body layer is conditioned on, or None for nothing.
-
-        Args:
-            labels: as `__call__` takes them.
-            coarse: likewise.
-
-        Returns:
-            `[B, H, W, h]`, or `[B, 1, 1, h]` if it is the same everywhere.
-        """
-        parts = []
-        if self.ratio:
-            parts.append(self.upsample(jnp.asarray(coarse)))
-        if self.config.classes:
-            parts.append(self.embed(jnp.asarray(labels))[:, None, None])
-        return sum(parts[1:], start=parts[0]) if parts else None
-
-    def contexts(self, condition: Array | None) -> Sequence[Context | None]:
-        """Maps the condition of a row, `[B, W, h]`, to what each body layer's `step` takes."""
-        return [None if condition is None else layer.context(condition) for layer in self.residual]
-
-    def init_state(self, batch: int) -> State:
-        """Returns the state of the incremental form (see `layers/state.py`) before the first row.
-
-        The image goes through `step` for each column of a row, then `end_row`, row by row. Within a
-        pixel, `step` gives the outputs of channel 0, with that value those of channel 1, and so on:
-        each is a step from the same state, and the last one's state goes on through `end_pixel`.
-        """
-        width = self.image_shape[1]
-        return {
-            "first": self.first.init_state(batch, width),
-            "body": [layer.init_state(batch, width) for layer in self.residual],
-        }
-
-    def step(
+    def log_prob(
         self,
-        state: State,
-        pixel: Array,
-        column: ArrayLike,
-        contexts: Sequence[Context | None],
-    ) -> tuple[Array, State]:
-        """Computes the outputs of one pixel.
+        params: PyTree,
+        images: Array,
+        labels: Array | None = None,
+        *,
+        per_pixel: bool = False,
+    ) -> Array:
+        """Returns log p(image) in nats, `[B]`; with `per_pixel` its terms, `[B, H, W, C]`.
+
+        The term of a value is its log-probability given all values before it in generation order:
+        scale by scale, then in raster order, then by channel. In the plain multi-scale form a pixel
+        that belongs to several scales has the sum of its terms.
+        """
+        terms = []
+        for number, scale in enumerate(self.scales):
+            own = self._terms(number, params, images, labels)
+            whole = jnp.zeros(images.shape, own.dtype)
+            terms.append(whole.at[:, :: scale.stride, :: scale.stride].set(own))
+        total = functools.reduce(jnp.add, terms)
+        return total if per_pixel else total.sum(axis=(1, 2, 3))
+
+    def nats_by_scale(
+        self,
+        params: PyTree,
+        images: Array,
+        labels: Array | None = None,
+        *,
+        scales: Sequence[int] | None = None,
+    ) -> Array:
+        """Returns the share of each scale in -log p(image), in nats, `[B, S]`.
 
         Args:
-            state: after all pixels before it.
-            pixel: `[B, C]` as `inputs` has it. Outputs of a channel depend on earlier ones alone:
-                the others may hold anything finite.
-            column: of the pixel.
-            contexts: of the pixel's row.
-
-        Returns:
-            `[B, C, N]` outputs and the state for `end_pixel`.
+            params: As `init` returns them.
+            images: `[B, H, W, C]`.
+            labels: `[B]` classes.
+            scales: The numbers of the scales to compute; None for all.
         """
-        x, first = self.first.step(state["first"], pixel, column)
-        skips, body = [], []
-        for i, layer in enumerate(self.residual):
-            (x, skip), after = layer.step(state["body"][i], x, column, contexts[i])
-            skips.append(skip)
-            body.append(after)
-        x = _add(x, skips)
-        for conv in (*self.head, self.logits):
-            x, _ = conv.step({}, nn.relu(x), column)
-        return self._split_values(x), {"first": first, "body": body}
+        wanted = range(len(self.scales)) if scales is None else scales
+        terms = [self._terms(number, params, images, labels) for number in wanted]
+        return jnp.stack([-own.sum(axis=(1, 2, 3)) for own in terms], axis=-1)
 
-    def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
-        """Takes the whole pixel, `[B, C]`, into the state that the step of its last channel gave.
+    def conditionals(self, params: PyTree, images: Array, labels: Array | None = None) -> Array:
+        """Returns the log-probabilities of all levels of each value, `[B, H, W, C, K]`, in nats.
 
-        Only the first convolution has to be told: the others never see that channel of this pixel.
+        Each value has the distribution of the scale that gives it, given all values before it.
+
+        Raises:
+            UserError: There are no such distributions: the model is a density, or multi-scale in
+                the plain form.
         """
-        return state | {"first": self.first.remember(state["first"], pixel, column)}
+        likelihood, given = self.check_conditionals(), (params, images, labels)
+        *coarser, result = (
+            likelihood.conditionals(jnp.asarray(scale.network.apply(*self._arguments(i, *given))))
+            for i, scale in enumerate(self.scales)
+        )
+        for scale, own in reversed([*zip(self.scales, coarser, strict=False)]):
+            result = result.at[:, :: scale.stride, :: scale.stride].set(own)
+        return result
 
-    def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
-        """Moves on from the last column of a row to the next row; `contexts` are the old row's."""
-        body = [
-            layer.end_row(*arguments)
-            for layer, *arguments in zip(self.residual, state["body"], contexts, strict=True)
-        ]
-        return {"first": self.first.end_row(state["first"]), "body": body}
+    def check_conditionals(self) -> likelihoods.Discrete:
+        """Returns the likelihood of a model that gives images probabilities, value by value.
 
-    def _split_values(self, x: Array) -> Array:
-        x = x.reshape(*x.shape[:-1], self.image_shape[-1], self.likelihood.outputs)
-        # The loss is never in less than float32.
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        Raises:
+            UserError: The model is a density, or multi-scale in the plain form.
+        """
+        if not isinstance(self.likelihood, likelihoods.Discrete):
+            raise UserError(
+                "a continuous model gives images no probability, so that it has no conditionals "
+                "and no codec: use one with discrete outputs"
+            )
+        if self.config.plain:
+            raise UserError(
+                "a multi-scale model in the plain form (model.exact=false) gives images no "
+                "probability, so that it has no conditionals and no codec: use one in the exact "
+                "form"
+            )
+        return self.likelihood
+
+    def _terms(self, number: int, params: PyTree, images: Array, labels: Array | None) -> Array:
+        """Returns the terms of one scale, `[B, h, w, C]`; those of given pixels are 0."""
+        scale = self.scales[number]
+        outputs: Any = scale.network.apply(*self._arguments(number, params, images, labels))
+        terms = self.likelihood.log_prob(outputs, scale.subsample(jnp.asarray(images)))
+        return jnp.where(scale.given[None, ..., None], 0, terms)
+
+    def _arguments(
+        self, number: int, params: PyTree, images: Array, labels: Array | None
+    ) -> tuple[Any, ...]:
+        """Returns what the network of one scale is applied to."""
+        scale = self.scales[number]
+        inputs = self.likelihood.inputs(jnp.asarray(images))
+        coarse = self.scales[number - 1].subsample(inputs) if number else None
+        return {"params": params[scale.name]}, scale.subsample(inputs), labels, coarse
 
 
-def _add(x: Array, skips: list[Array | None]) -> Array:
-    return sum((skip for skip in skips if skip is not None), start=x)
+class _Networks(nn.Module):
+    """The networks of several scales under one key: Flax gives each its own random numbers."""
+
+    model: PixelRNN
+
+    def setup(self) -> None:
+        self.scale = [scale.network for scale in self.model.scales]
+
+    def __call__(self, inputs: Array, labels: Array | None) -> None:
+        coarse = None
+        for scale, network in zip(self.model.scales, self.scale, strict=True):
+            own = scale.subsample(inputs)
+            network(own, labels, coarse)
+            coarse = own

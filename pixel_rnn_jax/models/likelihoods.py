@@ -25,7 +25,7 @@ from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 
 
-class _Discrete:
+class Discrete:
     """What all distributions of K levels can do that have logits."""
 
     discrete: ClassVar[bool] = True
@@ -70,7 +70,7 @@ class _Discrete:
 
 
 @dataclass(frozen=True)
-class Softmax(_Discrete):
+class Softmax(Discrete):
     """A softmax over K levels, or a sigmoid for two: the paper's (section 3.5).
 
     Attributes:
@@ -150,7 +150,7 @@ class _Logistics:
 
 
 @dataclass(frozen=True)
-class LogisticMixture(_Logistics, _Discrete):
+class LogisticMixture(_Logistics, Discrete):
     """A discretised mixture of logistics: each level has the probability of its cell.
 
     The cells of the lowest and the highest level go on to infinity, so that all add up to one.

@@ -29,8 +29,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from pixel_rnn_jax import distributed, parallel, storage
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runtime import devices, processes, storage
 
 PyTree = Any
 
@@ -100,12 +100,12 @@ class Checkpoints:
             ),
         )
         # Seconds are counted, not measured, so that all processes go on to the same comparison.
-        for seconds in range(distributed.STORAGE_S + 1):
+        for seconds in range(processes.STORAGE_S + 1):
             if seconds:
                 time.sleep(1)
                 self._manager.reload()
             self._read_nats()
-            if parallel.same_everywhere(json.dumps(self._nats, sort_keys=True)):
+            if devices.all_equal(json.dumps(self._nats, sort_keys=True)):
                 return
         raise UserError(
             f"the processes see different checkpoints in {self._directory}: --workdir must be on "
@@ -227,7 +227,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits as `wait` does, then frees what Orbax holds."""
-        if self._failed and distributed.joined():
+        if self._failed and processes.joined():
             return  # The process ends at once, and the others with it.
         with self._errors_of_saves():
             try:
@@ -284,7 +284,7 @@ class Checkpoints:
         except Exception as error:
             self._failed = True
             # One that waits for the others after its own save has failed has that as the first.
-            if distributed.is_loss(storage.chain(error)[-1]):
+            if processes.is_loss(storage.chain(error)[-1]):
                 raise
             if _says(error, errno.ENOSPC, errno.EDQUOT):
                 cause = "the disk is full"

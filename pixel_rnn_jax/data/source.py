@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from pixel_rnn_jax.config import Config, DataConfig
+from pixel_rnn_jax.data.images import Batch, value_dtype
+from pixel_rnn_jax.data.records import Records, open_records, require
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import Batch, value_dtype
-from pixel_rnn_jax.sources import Records, open_records, require
 
 # First number of the random keys, so that draws by record and by position, of binarisation and of
 # noise, never coincide.
@@ -160,7 +160,7 @@ class Source:
         return _uniform(keys, self.image_shape) < chances
 
 
-def open_source(
+def _open_source(
     config: DataConfig, split: str, *, classes: int = 0, noise: int | None = None
 ) -> Source:
     """Opens one split of the set that the config describes.
@@ -184,14 +184,14 @@ def open_source(
     return Source(open_records(config, named.get(split, split)), config, classes, noise)
 
 
-def source_of(config: Config, split: str) -> Source:
+def open_source(config: Config, split: str, *, noise: int = 0) -> Source:
     """Opens one split as the model of a run takes it: with labels for classes, a density's noise.
 
     Raises:
         UserError: As `open_source` does.
     """
-    noise = 0 if config.model.output == "continuous" else None
-    return open_source(config.data, split, classes=config.model.classes, noise=noise)
+    draw = noise if config.model.output == "continuous" else None
+    return _open_source(config.data, split, classes=config.model.classes, noise=draw)
 
 
 def train_batches(

@@ -1,6 +1,6 @@
 """Lossless compression: files of images, each as large as its negative log-likelihood.
 
-A stream is a header and blocks of at most `block_coder.LANES` images, each coded on its own:
+A stream is a header and blocks of at most `coder_lib.LANES` images, each coded on its own:
 
     header  magic, version, H, W, C, K, number of images, digest of the model, machine, checksum
     block   marker, its number, length, checksum of the code, digest of its pixels, checksum of
@@ -22,11 +22,12 @@ from typing import Any, BinaryIO, TypeVar
 import jax
 import numpy as np
 
-from pixel_rnn_jax import block_coder, terminal
-from pixel_rnn_jax.block_coder import Coder
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.codec import coder as coder_lib
+from pixel_rnn_jax.codec.coder import Coder
+from pixel_rnn_jax.data import Batch, check_images, check_labels, value_dtype
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.images import Batch, check_images, check_labels, value_dtype
-from pixel_rnn_jax.models import Model
+from pixel_rnn_jax.models import PixelRNN
 
 PyTree = Any
 T = TypeVar("T")
@@ -39,60 +40,34 @@ CHECKSUM = struct.Struct("<I")
 CHUNK = 1 << 16
 
 
-def compress(
-    module: Model, params: PyTree, images: np.ndarray, labels: np.ndarray | None = None
-) -> bytes:
-    """Compresses images without loss.
-
-    Args:
-        module: The model.
-        params: Its parameters.
-        images: `[N, H, W, C]` integers from 0 to K - 1.
-        labels: `[N]` classes, for a model with classes; they go into the stream.
-
-    Returns:
-        About -log2 p(image) bits an image, and some 300 bytes for a thousand images.
-
-    Raises:
-        UserError: The shape, the type or a value does not fit the model.
-    """
+def compress(model: PixelRNN, params: PyTree, batch: Batch) -> bytes:
+    """Compresses images as `ImageModel.compress` describes."""
     file = io.BytesIO()
-    write(module, params, [Batch(images, labels)], len(images), file)
+    write(model, params, [batch], len(batch.images), file)
     return file.getvalue()
 
 
-def decompress(module: Model, params: PyTree, data: bytes, *, skip_damaged: bool = False) -> Batch:
-    """Returns the images that `compress` was given, with their classes.
-
-    Args:
-        module: The model.
-        params: Its parameters.
-        data: What `compress` returned.
-        skip_damaged: Whether to leave out the images of damaged blocks, with a warning.
-
-    Returns:
-        Images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1.
-
-    Raises:
-        UserError: The data are damaged, cut off, or of another model, machine or format.
-    """
-    return joined(module, read(module, params, io.BytesIO(data), skip_damaged=skip_damaged))
+def decompress(
+    model: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
+) -> Batch:
+    """Returns the images that `compress` was given, with their classes."""
+    return joined(model, read(model, params, io.BytesIO(data), skip_damaged=skip_damaged))
 
 
-def joined(module: Model, blocks: Iterable[Batch]) -> Batch:
+def joined(model: PixelRNN, blocks: Iterable[Batch]) -> Batch:
     """Returns blocks of images, which may be none, as one batch."""
-    labels = np.empty(0, np.int32) if module.config.classes else None
-    none = Batch(np.empty((0, *module.image_shape), value_dtype(module.levels)), labels)
+    labels = np.empty(0, np.int32) if model.config.classes else None
+    none = Batch(np.empty((0, *model.image_shape), value_dtype(model.levels)), labels)
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), none, *blocks)
 
 
 def write(
-    module: Model, params: PyTree, batches: Iterable[Batch], count: int, file: BinaryIO
+    model: PixelRNN, params: PyTree, batches: Iterable[Batch], count: int, file: BinaryIO
 ) -> None:
     """Compresses images that need not all be in memory at once.
 
     Args:
-        module: The model.
+        model: The model.
         params: Its parameters.
         batches: Images `[B, H, W, C]` of integers from 0 to K - 1, each of any B, with the classes
             of a model with classes.
@@ -102,27 +77,26 @@ def write(
     Raises:
         UserError: A shape, type or value does not fit the model, or there are not `count` images.
     """
-    coder = Coder(module, params)
+    coder = Coder(model, params)
     file.write(_header(coder, count))
     written = 0
-    for number, block in enumerate(_progress(_blocks(module, batches), count, "compressing")):
-        images = np.asarray(block.images)
-        code = coder.encode(*block)
-        fields = MARKER, number, len(code), zlib.crc32(code), _pixel_digest(images)
+    for number, block in enumerate(_progress(_blocks(model, batches), count, "compressing")):
+        code = coder.encode(block)
+        fields = MARKER, number, len(code), zlib.crc32(code), _pixel_digest(block.images)
         head = BLOCK.pack(*fields)
         file.write(head + CHECKSUM.pack(zlib.crc32(head)) + code)
-        written += len(images)
+        written += len(block.images)
     if written != count:
         raise UserError(f"there are {written} images to compress, but count is {count}")
 
 
 def read(
-    module: Model, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
+    model: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
 ) -> Iterator[Batch]:
     """Decompresses one block after another.
 
     Args:
-        module: The model.
+        model: The model.
         params: Its parameters.
         file: Is read to its end from where it stands.
         skip_damaged: Whether to leave out damaged blocks instead of raising; a warning says how
@@ -136,7 +110,7 @@ def read(
         UserError: The stream is damaged, cut off, or of another model, machine or format.
     """
     source = _Source(file)
-    coder = Coder(module, params)
+    coder = Coder(model, params)
     count = _read_header(source, coder)
     blocks = _read_blocks(source, coder, count, skip_damaged)
     returned = 0
@@ -150,30 +124,30 @@ def read(
         )
 
 
-def _blocks(module: Model, batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Yields the images of all batches again, `block_coder.LANES` at a time."""
-    dtype = value_dtype(module.levels)
+def _blocks(model: PixelRNN, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Checks the images of all batches, and yields them again in blocks of `LANES`."""
+    dtype = value_dtype(model.levels)
     waiting: list[Batch] = []
     for batch in batches:
         images, labels = np.asarray(batch.images), batch.labels
-        check_images(images, module.image_shape, module.levels)
-        labels = check_labels(labels, len(images), module.config.classes)
+        check_images(images, model.image_shape, model.levels)
+        labels = check_labels(labels, len(images), model.config.classes)
         images = images.astype(dtype)
         while len(images):
-            missing = block_coder.LANES - sum(len(part.images) for part in waiting)
+            missing = coder_lib.LANES - sum(len(part.images) for part in waiting)
             waiting.append(Batch(images[:missing], labels if labels is None else labels[:missing]))
             if len(images) >= missing:
-                yield joined(module, waiting)
+                yield joined(model, waiting)
                 waiting = []
             images, labels = images[missing:], labels if labels is None else labels[missing:]
     if waiting:
-        yield joined(module, waiting)
+        yield joined(model, waiting)
 
 
 def _header(coder: Coder, count: int) -> bytes:
-    module, machine = coder.module, block_coder.machine(coder.device).encode()
-    model = block_coder.model_digest(module, coder.params)
-    fields = *module.image_shape, module.levels, count, model, len(machine)
+    model, machine = coder.model, coder_lib.machine(coder.device).encode()
+    digest = coder_lib.model_digest(model, coder.params)
+    fields = *model.image_shape, model.levels, count, digest, len(machine)
     head = MAGIC + bytes([VERSION]) + FORMAT.pack(*fields) + machine
     return head + CHECKSUM.pack(zlib.crc32(head))
 
@@ -201,21 +175,21 @@ def _read_header(source: "_Source", coder: Coder) -> int:
         raise UserError("the compressed file is cut off in its header: get the whole file")
     if CHECKSUM.unpack(head[size:])[0] != zlib.crc32(head[:size]):
         raise UserError("the header of the compressed file is damaged: get an intact copy")
-    *shape, levels, count, model, _ = FORMAT.unpack_from(head, len(start))
+    *shape, levels, count, digest, _ = FORMAT.unpack_from(head, len(start))
     machine = head[len(start) + FORMAT.size : size].decode(errors="replace")
-    module = coder.module
-    if (*shape, levels) != (*module.image_shape, module.levels):
+    model = coder.model
+    if (*shape, levels) != (*model.image_shape, model.levels):
         raise UserError(
             f"the compressed file holds images of shape {tuple(shape)} and {levels} levels, but "
-            f"the model is of shape {module.image_shape} and {module.levels} levels: use the model "
+            f"the model is of shape {model.image_shape} and {model.levels} levels: use the model "
             "that compressed them"
         )
-    if model != block_coder.model_digest(module, coder.params):
+    if digest != coder_lib.model_digest(model, coder.params):
         raise UserError(
             "the compressed file was written with another model (other parameters or another "
             "architecture): use the one that compressed it"
         )
-    here = block_coder.machine(coder.device)
+    here = coder_lib.machine(coder.device)
     if machine != here:
         raise UserError(
             f'the compressed file was written on "{machine}", but this is "{here}": decompress it '
@@ -233,7 +207,7 @@ def _read_blocks(
     Raises:
         UserError: A block is damaged or missing, and `skip_damaged` is False.
     """
-    blocks = math.ceil(count / block_coder.LANES)
+    blocks = math.ceil(count / coder_lib.LANES)
     expected = 0
     while source.peek(1):
         try:
@@ -268,7 +242,7 @@ def _read_block(source: "_Source", coder: Coder, count: int, expected: int) -> t
         _DamageError: The block is damaged, or does not belong here.
         UserError: This machine decodes it to other pixels.
     """
-    blocks = math.ceil(count / block_coder.LANES)
+    blocks = math.ceil(count / coder_lib.LANES)
     head = source.peek(BLOCK.size + CHECKSUM.size)
     source.skip(1)
     rest = len(head) - 1
@@ -279,7 +253,7 @@ def _read_block(source: "_Source", coder: Coder, count: int, expected: int) -> t
     marker, number, length, checksum, pixels = BLOCK.unpack_from(head)
     (head_checksum,) = CHECKSUM.unpack_from(head, BLOCK.size)
     # No value and no class takes more than the 24 bits that the coder has for its probability.
-    most = 3 * block_coder.LANES * (math.prod(coder.module.image_shape) + 1) + 64
+    most = 3 * coder_lib.LANES * (math.prod(coder.model.image_shape) + 1) + 64
     if marker != MARKER or head_checksum != zlib.crc32(head[: BLOCK.size]) or length > most:
         raise _damage(f"block {expected} of {blocks} of the compressed file is damaged")
     if not expected <= number < blocks:
@@ -290,7 +264,7 @@ def _read_block(source: "_Source", coder: Coder, count: int, expected: int) -> t
     if zlib.crc32(code) != checksum or length % 4:
         raise _damage(f"block {number} of {blocks} of the compressed file is damaged")
     try:
-        block = coder.decode(code, min(block_coder.LANES, count - number * block_coder.LANES))
+        block = coder.decode(code, min(coder_lib.LANES, count - number * coder_lib.LANES))
     except ValueError:
         block = None
     if block is None or _pixel_digest(block.images) != pixels:
@@ -333,7 +307,7 @@ class _Source:
 
 
 def _progress(blocks: Iterable[T], count: int, verb: str) -> Iterator[T]:
-    return iter(terminal.bar(blocks, math.ceil(count / block_coder.LANES), verb, "block"))
+    return iter(terminal.bar(blocks, math.ceil(count / coder_lib.LANES), verb, "block"))
 
 
 def _pixel_digest(images: np.ndarray) -> bytes:

@@ -10,69 +10,19 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
-import jax
 import numpy as np
-import tqdm
 from etils import epath
 from tensorboardX import RecordWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
-from pixel_rnn_jax import distributed, pictures, storage, terminal
+from pixel_rnn_jax import pictures
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runtime import storage
 
 
 class CannotGoOn(Exception):
     """Training has to stop here; `train` adds which checkpoint is left to go on from."""
-
-
-class Interval:
-    """Means over the steps since the last record.
-
-    `sums` is part of the checkpoint, so that a record is the same whether or not the run was
-    stopped within its interval: the sums of the losses and of the gradient norms, and their number.
-    `asked_to_stop` tells whether one of the processes asked for it at the last step waited for.
-    """
-
-    def __init__(self, sums: jax.Array):
-        self.sums = np.asarray(sums)
-        self.asked_to_stop = False
-        self._pending: tuple[int, dict[str, jax.Array]] | None = None
-
-    def add(self, step: int, measured: dict[str, jax.Array]) -> None:
-        """Takes the metrics of a step that may still be running; waits for the step before.
-
-        Raises:
-            CannotGoOn: The loss or the gradient of the step before is not finite.
-        """
-        self.wait()
-        self._pending = step, measured
-
-    def wait(self) -> None:
-        """Waits for the step that was added last.
-
-        Raises:
-            CannotGoOn: Its loss or gradient is not finite.
-        """
-        if self._pending is None:
-            return
-        step, measured = self._pending
-        self._pending = None
-        for name, cause in (("nats", "the loss"), ("grad_norm", "the norm of the gradient")):
-            if not np.isfinite(measured[name]):
-                raise CannotGoOn(
-                    f"step {step}: {cause} is {measured[name]}; a lower optimizer.learning_rate, "
-                    "in another workdir, may help"
-                )
-        values = [measured["nats"], measured["grad_norm"], 1]
-        self.sums = self.sums + np.array(values, self.sums.dtype)
-        self.asked_to_stop = bool(measured["stop"] > 0)
-
-    def close(self) -> tuple[float, float]:
-        """Returns the mean loss and the mean gradient norm, and begins the next interval."""
-        nats, gradient_norm, steps = self.sums.tolist()
-        self.sums = np.zeros_like(self.sums)
-        return nats / steps, gradient_norm / steps
 
 
 class MetricsWriter:
@@ -137,26 +87,27 @@ class MetricsWriter:
             self._add_event(Event(step=step, summary=Summary(value=scalars)))
             self._events.flush()
 
-    def write_picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Writes a picture of uint8 to its `picture_path` and to TensorBoard.
+    def write_pictures(self, step: int, drawn: Mapping[str, np.ndarray]) -> None:
+        """Writes pictures of uint8 to their `picture_path` and to TensorBoard.
 
         Raises:
             CannotGoOn: A file cannot be written, because the disk is full, say.
         """
-        content = pictures.png(picture)
-        path = picture_path(self._workdir, name, step)
-        image = Summary.Image(
-            height=picture.shape[0],
-            width=picture.shape[1],
-            colorspace=1 if picture.ndim == 2 else picture.shape[2],
-            encoded_image_string=content,
-        )
-        with self._stopping_at_errors():
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content)
-            value = Summary.Value(tag=name, image=image)
-            self._add_event(Event(step=step, summary=Summary(value=[value])))
-            self._events.flush()
+        for name, picture in drawn.items():
+            content = pictures.png(picture)
+            path = picture_path(self._workdir, name, step)
+            image = Summary.Image(
+                height=picture.shape[0],
+                width=picture.shape[1],
+                colorspace=1 if picture.ndim == 2 else picture.shape[2],
+                encoded_image_string=content,
+            )
+            with self._stopping_at_errors():
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(content)
+                value = Summary.Value(tag=name, image=image)
+                self._add_event(Event(step=step, summary=Summary(value=[value])))
+                self._events.flush()
 
     def flush(self) -> None:
         """Returns when all records are in the workdir.
@@ -237,68 +188,3 @@ def _drop_records_after(path: epath.Path, step: int) -> None:
         unfinished = path.parent / "metrics.jsonl.unfinished"
         unfinished.write_bytes(text)
         unfinished.replace(path)
-
-
-class Progress:
-    """A bar on a terminal; elsewhere, a log file say, a line for each record."""
-
-    def __init__(self, step: int, steps: int, batch_size: int):
-        """Starts at `step` of `steps`, each of `batch_size` images."""
-        self._steps = steps
-        self._batch_size = batch_size
-        self._bar = tqdm.tqdm(
-            initial=step,
-            total=steps,
-            unit="step",
-            disable=None if distributed.first() else True,
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, "
-            "{remaining} left",
-        )
-        # The clock starts after the first step, which contains the compilation.
-        self._since: float | None = None
-        self._counted = 0
-
-    def advance(self) -> None:
-        """Counts one more step as done."""
-        if self._since is None:
-            self._since = time.perf_counter()
-            self._bar.unpause()
-        else:
-            self._counted += 1
-        self._bar.update()
-
-    def report(self, step: int, nats: float, bits_per_dim: float) -> float:
-        """Shows the loss; returns the images per second since the last report (NaN: unknown)."""
-        now = time.perf_counter()
-        speed, left = math.nan, ""
-        text = f"{nats:.2f} nats, {bits_per_dim:.3f} bits/dim"
-        if self._since is not None and self._counted:
-            seconds = (now - self._since) / self._counted
-            speed = self._batch_size / seconds
-            text += f", {speed:.0f} images/s"
-            left = f", {tqdm.tqdm.format_interval((self._steps - step) * seconds)} left"
-        if self._bar.disable:
-            self.say(f"step {step}/{self._steps}: {text}{left}")
-        else:
-            self._bar.set_postfix_str(text)
-        self._since, self._counted = now, 0
-        return speed
-
-    def say(self, text: str) -> None:
-        """Prints a line that stays."""
-        with self._bar.external_write_mode():
-            terminal.say(text)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves the time of what runs inside out of the images per second."""
-        start = time.perf_counter()
-        yield
-        if self._since is not None:
-            self._since += time.perf_counter() - start
-            self._bar.unpause()
-
-    def close(self) -> None:
-        """Leaves the bar as it is."""
-        self._bar.close()

@@ -1,0 +1,101 @@
+"""The verbs `compress` and `decompress`."""
+
+import contextlib
+import functools
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from absl.flags import FlagValues
+
+from pixel_rnn_jax import image_model, pictures
+from pixel_rnn_jax.cli.flags import out_flag
+from pixel_rnn_jax.cli.images import open_images, read_batch
+from pixel_rnn_jax.codec import coder, container
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.terminal import say
+
+
+def compress_flags(values: FlagValues) -> None:
+    """Defines the flags of `compress`."""
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    text(
+        "images",
+        None,
+        "Images to compress: a folder, or an .npy or .npz file (for a model with classes an .npz "
+        "file with an array `labels`). A folder's are taken in the order of their names, which are "
+        "not kept.",
+    )
+    text("out", "images.prnn", "The compressed file.")
+
+
+def compress(values: FlagValues) -> None:
+    """Compresses images without loss."""
+    if not values.images:
+        raise UserError("compress needs --images=PATH, a folder or an .npy or .npz file")
+    out = values.out
+    model = image_model.load(values.workdir)
+    records = open_images(values.images)
+    count, classes = len(records.keys), model.config.classes
+    batches = (
+        read_batch(records, np.arange(start, min(start + coder.LANES, count)), classes)
+        for start in range(0, count, coder.LANES)
+    )
+    if Path(out).is_dir():
+        raise UserError(f"{out} is a folder: give --out the name of a file")
+    unfinished = Path(f"{out}.unfinished")  # What has the name `out` is always whole.
+    try:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as stream:
+            container.write(model.model, model.params, batches, count, stream)
+        size = unfinished.stat().st_size
+        unfinished.replace(out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+    dims = count * math.prod(model.image_shape)
+    raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
+    say(
+        f"{out}: {size:,} bytes for {count:,} images, {8 * size / dims:.4f} bits/dim "
+        f"({raw:,} bytes uncompressed)"
+    )
+
+
+def decompress_flags(values: FlagValues) -> None:
+    """Defines the flags of `decompress`."""
+    flags.DEFINE_string(
+        "file", None, "The compressed file; --file= may be left out.", flag_values=values
+    )
+    out_flag(values, "images.npz")
+    flags.DEFINE_bool(
+        "skip_damaged",
+        False,
+        "Leaves out the images of damaged blocks instead of stopping at the first.",
+        flag_values=values,
+    )
+
+
+def decompress(values: FlagValues) -> None:
+    """Returns the images that `compress` was given; an .npz file has their classes as well."""
+    file, out = values.file, values.out
+    if not file:
+        raise UserError("decompress needs a file, for example decompress images.prnn")
+    model = image_model.load(values.workdir)
+    pictures.check_out(out, model.levels, model.image_shape[-1])
+    try:
+        with Path(file).open("rb") as stream, warnings.catch_warnings(record=True) as lost:
+            warnings.simplefilter("always")
+            blocks = container.read(
+                model.model, model.params, stream, skip_damaged=values.skip_damaged
+            )
+            images, labels = container.joined(model.model, blocks)
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    pictures.write_images(images, model.levels, out, labels=labels)
+    say(f"{out}: {len(images):,} images")
+    for warning in lost:
+        say(str(warning.message))

@@ -1,0 +1,98 @@
+"""The verb `evaluate`."""
+
+import functools
+
+import numpy as np
+from absl import flags
+from absl.flags import FlagValues
+
+from pixel_rnn_jax import data, image_model, pictures
+from pixel_rnn_jax.cli.flags import join, process_flags
+from pixel_rnn_jax.config import Config
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.generation.sample import as_levels
+from pixel_rnn_jax.runs.workdir import read_config
+from pixel_rnn_jax.runtime import processes
+from pixel_rnn_jax.terminal import say
+from pixel_rnn_jax.training import compare as compare_lib
+from pixel_rnn_jax.training import evaluate as evaluate_lib
+from pixel_rnn_jax.training.evaluate import Evaluation
+
+PIXEL_MAP_IMAGES = 16
+
+
+def evaluate_flags(values: FlagValues) -> None:
+    """Defines the flags of `evaluate`."""
+    text = functools.partial(flags.DEFINE_string, flag_values=values)
+    text(
+        "split",
+        "test",
+        "Images to evaluate: train, validation or test, as the config of the run names them, or "
+        "any split of the data set, such as 'test[:100]'.",
+    )
+    text(
+        "pixel_map",
+        None,
+        "A .png file for a picture of where the nats are: the first images of the split, each "
+        "beside the negative log-likelihood of its pixels.",
+    )
+    text(
+        "continuous",
+        None,
+        "With --dequantize: the workdir of a model that was trained with model.output=continuous.",
+    )
+    flags.DEFINE_integer(
+        "dequantize",
+        None,
+        "Compares the discrete model of --workdir with the density of --continuous, on so many "
+        "draws of uniform noise for each image.",
+        lower_bound=1,
+        flag_values=values,
+    )
+    process_flags(values)
+
+
+def evaluate(values: FlagValues) -> None:
+    """Prints the likelihood of every image of a split, in nats and bits/dim."""
+    workdir, split = values.workdir, values.split
+    if bool(values.dequantize) != bool(values.continuous):
+        raise UserError(
+            "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
+            "other"
+        )
+    join(values)
+    if values.pixel_map:
+        _draw_pixel_map(workdir, split, values.pixel_map)
+    if values.dequantize:
+        draws = values.dequantize
+        found = compare_lib.compare(workdir, values.continuous, split, draws=draws)
+        say(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
+        say(f"density that it implies, {draws} draws of noise: {found.implied}")
+        say(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
+        return
+    result = evaluate_lib.evaluate(workdir, split)
+    say_evaluation(split, result, read_config(workdir))
+
+
+def say_evaluation(split: str, result: Evaluation, config: Config) -> None:
+    """Prints an evaluation of a run, with the share of each of several scales."""
+    kind = ""
+    if config.model.output == "continuous":
+        kind = ", of a density at values with noise added: an upper bound, with one draw an image"
+    say(f"{split}, step {result.step}: {result}{kind}")
+    if len(result.shares) > 1:
+        shares = ", ".join(f"{height} {nats:.3f}" for height, nats in result.shares.items())
+        say(f"nats of the scales by height: {shares}")
+
+
+def _draw_pixel_map(workdir: str, split: str, out: str) -> None:
+    """Draws the first images of a split, each beside its negative log-likelihood by pixel."""
+    pictures.check_picture_out(out)
+    model = image_model.load(workdir)
+    source = data.open_source(read_config(workdir), split)
+    images, labels = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
+    nats = -model.log_prob(images, labels, per_pixel=True).sum(-1)
+    picture = pictures.pixel_map(as_levels(model.model, images), nats, model.levels)
+    if processes.first():
+        pictures.write_picture(picture, out)
+    say(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")

@@ -1,0 +1,220 @@
+"""Completion of partly known images, by ancestral sampling or sequential Monte Carlo."""
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.sharding import Mesh
+from jax.typing import ArrayLike
+
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.data import Batch, value_dtype
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.generation.decode import Lanes, Place, decode
+from pixel_rnn_jax.generation.sample import draw_unknown, value_uniforms
+from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.runtime import devices
+
+PyTree = Any
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Completed images, and how they were found.
+
+    Attributes:
+        images: `[B, H, W, C]`; known values are unchanged.
+        log_prob_known: `[B]`, an estimate of the log-probability of the known values in nats. Its
+            exponential is unbiased. Where every known value comes first it is exact.
+        effective_sample_size: `[B]`, the smallest that the weights of the particles had on the way,
+            from 1 to `particles`. A small one means that few particles fit the known values.
+    """
+
+    images: np.ndarray
+    log_prob_known: np.ndarray
+    effective_sample_size: np.ndarray
+
+
+def is_exact(model: PixelRNN, known: ArrayLike) -> bool:
+    """Whether every unknown value comes after all known ones in generation order.
+
+    Args:
+        model: The model, which decides the order: one of several scales begins with the pixels
+            of the coarsest, all over the image.
+        known: `[H, W, C]` or `[B, H, W, C]` booleans.
+    """
+    values = np.asarray(known)
+    values = values[None] if values.ndim == 3 else values
+    # In the order in which they are drawn; the plain form draws some twice.
+    drawn = [scale.subsample(values)[:, ~scale.given] for scale in model.scales]
+    order = np.concatenate([part.reshape(len(values), -1) for part in drawn], axis=1)
+    return bool((order[:, :-1] >= order[:, 1:]).all())
+
+
+def complete(
+    model: PixelRNN,
+    params: PyTree,
+    key: Array,
+    batch: Batch,
+    known: np.ndarray,
+    *,
+    particles: int = 1,
+) -> Completion:
+    """Draws the unknown values of images given the known ones, as `ImageModel.complete` describes.
+
+    With one particle each unknown value is drawn given all values before it, which is exact if
+    `is_exact`. More particles are sequential Monte Carlo: that many completions are drawn side by
+    side and weighted by the probability that they give to the known values; the unlikely ones are
+    replaced by copies of the likely ones whenever the effective sample size falls below half. The
+    distribution of the one that is returned tends to the exact one with the number of particles.
+
+    Raises:
+        UserError: There are no particles, or the model is a density.
+    """
+    if not model.likelihood.discrete:
+        raise UserError("a continuous model completes no images: use one with discrete outputs")
+    if particles < 1:
+        raise UserError(f"particles must be at least 1, got {particles}")
+    batch = batch._replace(images=np.where(known, batch.images, 0).astype(np.int32))
+    count = len(batch.images)
+    if particles == 1:
+        completed, log_probs = draw_unknown(model, params, key, batch, known)
+        log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
+        return Completion(completed, log_prob_known, np.ones(count))
+
+    used = max(1, min(jax.local_device_count(), count))
+    mesh = devices.own_mesh(used)
+    run = _compiled(model, mesh, particles)
+    common = jax.device_put((params, key), devices.replicated(mesh))
+    completed, log_prob_known, sizes = batch.images.copy(), np.zeros(count), np.zeros(count)
+    starts = range(0, count, used)
+    progress = terminal.bar(starts, len(starts), "completing", "batch")
+    for start in progress:
+        indices = np.arange(start, start + used) % count  # The last batch is filled up.
+        part = jax.tree.map(lambda x, indices=indices: x[indices], (batch, known))
+        found = run(common, (indices, *part))
+        terminal.show_time(progress, found)
+        for array, values in zip((completed, log_prob_known, sizes), found, strict=True):
+            array[indices] = values
+    return Completion(completed.astype(value_dtype(model.levels)), log_prob_known, sizes)
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(model: PixelRNN, mesh: Mesh, particles: int) -> Callable[..., Any]:
+    """Compiles the completion of one image on each device of a mesh."""
+
+    def run(common: Any, batch: Any) -> tuple[Array, ...]:
+        params, key = common
+        index, one, known = jax.tree.map(lambda x: x[0], batch)
+        filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
+        values, found = particle_filter(model, params, filter_key, one, known, particles)
+        choice = jax.random.categorical(choice_key, found.log_weights)
+        result = values[choice], found.log_evidence, found.effective_sample_size
+        return tuple(x[None] for x in result)
+
+    return devices.map_batch(run, mesh)
+
+
+class Particles(NamedTuple):
+    """The weights of several completions of one image.
+
+    Attributes:
+        log_weights: `[particles]`; at the end their exponentials add up to 1.
+        log_evidence: The logarithm of an unbiased estimate of p(known), in nats.
+        effective_sample_size: The smallest on the way.
+    """
+
+    log_weights: Array
+    log_evidence: Array
+    effective_sample_size: Array
+
+
+def particle_filter(
+    model: PixelRNN, params: PyTree, key: Array, one: Batch, known: Array, particles: int
+) -> tuple[Array, Particles]:
+    """Runs sequential Monte Carlo over the pixels of one image; traceable.
+
+    Unknown values are drawn from the model, known ones weight the particles. After a pixel that
+    leaves an effective sample size below half, the particles are resampled (systematically). The
+    scales of a model follow one another with the same particles.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        key: A key of `jax.random`.
+        one: `[H, W, C]` integers, with its class for a model with classes.
+        known: `[H, W, C]` booleans.
+        particles: How many.
+
+    Returns:
+        The completions `[particles, H, W, C]` and their weights.
+    """
+    values_key, resampling_key = jax.random.split(key)
+    dtype = jnp.result_type(float)
+    image = jnp.asarray(one.images)
+    uniforms = value_uniforms(model, values_key, jnp.arange(particles))
+    offsets = [
+        jax.random.uniform(jax.random.fold_in(resampling_key, number), scale.given.shape, dtype)
+        for number, scale in enumerate(model.scales)
+    ]
+
+    def choose(found: Particles, outputs: Array, place: Place) -> tuple[Particles, Array]:
+        stride = model.scales[place.scale].stride
+        at = (stride * place.row, stride * place.column, place.channel)
+        uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
+        drawn = model.likelihood.draw(outputs, uniform, jnp.ones((), dtype))
+        values = jnp.where(known[at], image[at], drawn.astype(image.dtype))
+        counted = known[at] & jnp.logical_not(place.given)
+        weights = jnp.where(counted, model.likelihood.log_prob(outputs, values), 0)
+        return found._replace(log_weights=found.log_weights + weights), values
+
+    def end_pixel(found: Particles, lanes: Lanes, place: Place) -> tuple[Particles, Lanes]:
+        weights = found.log_weights
+        size = jnp.exp(2 * jax.nn.logsumexp(weights) - jax.nn.logsumexp(2 * weights))
+        smallest = jnp.minimum(found.effective_sample_size, size)
+        found = found._replace(effective_sample_size=smallest)
+        offset = offsets[place.scale][place.row, place.column]
+        return lax.cond(
+            size < particles / 2, _resampled, lambda *same: same[:2], found, lanes, offset
+        )
+
+    values, found = decode(
+        model,
+        params,
+        choose,
+        Particles(
+            log_weights=jnp.zeros(particles, dtype),
+            log_evidence=jnp.zeros((), dtype),
+            effective_sample_size=jnp.full((), particles, dtype),
+        ),
+        lanes=particles,
+        labels=None if one.labels is None else jnp.broadcast_to(one.labels, particles),
+        dtype=image.dtype,
+        end_pixel=end_pixel,
+    )
+    log_sum = jax.nn.logsumexp(found.log_weights)
+    return values, found._replace(
+        log_weights=found.log_weights - log_sum,
+        log_evidence=found.log_evidence + log_sum - math.log(particles),
+    )
+
+
+def _resampled(found: Particles, lanes: Lanes, offset: Array) -> tuple[Particles, Lanes]:
+    """Replaces the lanes by as many that are drawn by their weights, with equal weights."""
+    particles = len(found.log_weights)
+    log_sum = jax.nn.logsumexp(found.log_weights)
+    cumulative = jnp.cumsum(jnp.exp(found.log_weights - log_sum))
+    positions = (jnp.arange(particles) + offset) / particles * cumulative[-1]
+    ancestors = jnp.searchsorted(cumulative, positions, side="right")
+    ancestors = jnp.clip(ancestors, max=particles - 1)
+    lanes = jax.tree.map(lambda leaf: leaf[ancestors], lanes)
+    return found._replace(
+        log_weights=jnp.zeros_like(found.log_weights),
+        log_evidence=found.log_evidence + log_sum - math.log(particles),
+    ), lanes

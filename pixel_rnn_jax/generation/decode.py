@@ -1,0 +1,151 @@
+"""The one loop over the values of images, in generation order: scale, row, column, channel.
+
+Sampling, completion and the codec are this loop with another `choose`: it gets the outputs of the
+network for one value of every lane, and returns the values. A lane is an image that is generated
+side by side with others: a sample, a particle, an image of a compressed block. Every pixel is
+computed once, through the incremental form of the network (`layers/state.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+
+from pixel_rnn_jax.models import PixelRNN, Scale
+
+PyTree = Any
+
+
+class Place(NamedTuple):
+    """Where a value lies.
+
+    Attributes:
+        scale: The number of its scale, known at compile time.
+        row: Of the scale's image.
+        column: Of the scale's image.
+        channel: Known at compile time.
+        given: Whether the scale before gives the value. Then what `choose` returns is not used.
+    """
+
+    scale: int
+    row: Array
+    column: Array
+    channel: int
+    given: ArrayLike
+
+
+class Lanes(NamedTuple):
+    """What the loop carries from pixel to pixel; every array has the lanes as its first axis.
+
+    Attributes:
+        image: `[L, h, w, C]`, the image of this scale so far.
+        state: The incremental form after the last pixel.
+        condition: `[L, h, w, F]`, what the scale is conditioned on, or None.
+        contexts: What the condition adds in this row.
+    """
+
+    image: Array
+    state: PyTree
+    condition: Array | None
+    contexts: PyTree
+
+
+Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
+EndPixel = Callable[[Any, Lanes, Place], tuple[Any, Lanes]]
+
+
+def decode(
+    model: PixelRNN,
+    params: PyTree,
+    choose: Choose,
+    carry: Any,
+    *,
+    lanes: int,
+    labels: Array | None = None,
+    dtype: DTypeLike = jnp.int32,
+    end_pixel: EndPixel | None = None,
+) -> tuple[Array, Any]:
+    """Decides every value of some images, each given all values before it; traceable.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        choose: (carry, outputs `[L, Q]`, place) to (carry, values `[L]`).
+        carry: Passed from one call of `choose` to the next.
+        lanes: L, the number of images.
+        labels: `[L]` classes, for a model with classes.
+        dtype: Of the values.
+        end_pixel: (carry, lanes, place of the last channel) to (carry, lanes), called after each
+            pixel; it may replace whole lanes.
+
+    Returns:
+        The images `[L, H, W, C]` and the last carry.
+    """
+    image = None
+    for number, scale in enumerate(model.scales):
+        condition = scale.condition(params, labels, image)
+        start = Lanes(
+            image=jnp.zeros((lanes, *scale.network.image_shape), dtype)
+            if image is None
+            else scale.place(image),
+            state=scale.apply(params, lanes, method="init_state"),
+            condition=condition,
+            contexts=_contexts(scale, params, condition, 0),
+        )
+        image, carry = _decode_scale(number, scale, params, choose, carry, start, end_pixel)
+    assert image is not None
+    return image, carry
+
+
+def _contexts(scale: Scale, params: PyTree, condition: Array | None, row: ArrayLike) -> PyTree:
+    here = None if condition is None else condition[:, row]
+    return scale.apply(params, here, method="contexts")
+
+
+def _decode_scale(
+    number: int,
+    scale: Scale,
+    params: PyTree,
+    choose: Choose,
+    carry: Any,
+    start: Lanes,
+    end_pixel: EndPixel | None,
+) -> tuple[Array, Any]:
+    height, width, channels = scale.network.image_shape
+    inputs = scale.network.likelihood.inputs
+    all_given = jnp.asarray(scale.given)
+
+    def one_pixel(loop: tuple[Lanes, Any], position: tuple[Array, Array]) -> tuple[Any, None]:
+        (lanes, carry), (row, column) = loop, position
+        given: ArrayLike = all_given[row, column] if scale.given.any() else False
+        pixel = lanes.image[:, row, column]
+        state = lanes.state
+        for channel in range(channels):
+            # Each channel is a step from the same state; the last one's state goes on.
+            outputs, state = scale.apply(
+                params, lanes.state, inputs(pixel), column, lanes.contexts, method="step"
+            )
+            place = Place(number, row, column, channel, given)
+            carry, values = choose(carry, outputs[:, channel], place)
+            values = jnp.where(given, pixel[:, channel], values.astype(pixel.dtype))
+            pixel = pixel.at[:, channel].set(values)
+        state = scale.apply(params, state, inputs(pixel), column, method="end_pixel")
+        lanes = lanes._replace(state=state, image=lanes.image.at[:, row, column].set(pixel))
+        if end_pixel is not None:
+            carry, lanes = end_pixel(carry, lanes, place)
+        return (lanes, carry), None
+
+    def one_row(loop: tuple[Lanes, Any], row: Array) -> tuple[Any, None]:
+        lanes, carry = loop
+        lanes = lanes._replace(contexts=_contexts(scale, params, lanes.condition, row))
+        columns = jnp.arange(width)
+        (lanes, carry), _ = lax.scan(
+            one_pixel, (lanes, carry), (jnp.broadcast_to(row, width), columns)
+        )
+        state = scale.apply(params, lanes.state, lanes.contexts, method="end_row")
+        return (lanes._replace(state=state), carry), None
+
+    (lanes, carry), _ = lax.scan(one_row, (start, carry), jnp.arange(height))
+    return lanes.image, carry

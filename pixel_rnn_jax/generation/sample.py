@@ -1,0 +1,211 @@
+"""Ancestral sampling: every value is drawn given all values before it."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.data import Batch, value_dtype
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.generation.decode import Place, decode
+from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.runtime import devices
+
+PyTree = Any
+
+CPU_LANES = 8
+ACCELERATOR_LANES = 128
+"""Images that a device generates at a time, always: a smaller batch is padded.
+
+Another number of lanes is another program, whose results may differ in the last bits, and once in a
+long while they decide a value. With a fixed number an image does not depend on the others.
+"""
+
+
+def sample(
+    model: PixelRNN,
+    params: PyTree,
+    key: Array,
+    n: int,
+    *,
+    labels: np.ndarray | None = None,
+    temperature: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws images as `ImageModel.sample` describes.
+
+    Returns:
+        The images `[n, H, W, C]` and their log-probabilities `[n]` in nats, under the model itself
+        whatever the temperature. The images of a density are floats.
+
+    Raises:
+        UserError: n or the temperature is negative; or the model is a density, and the temperature
+            is not 1.
+    """
+    if n < 0:
+        raise UserError(f"n must be at least 0, got {n}")
+    if not temperature >= 0:
+        raise UserError(f"temperature must be at least 0, got {temperature}")
+    discrete = model.likelihood.discrete
+    if temperature != 1 and not discrete:
+        raise UserError(
+            f"temperature must be 1 for a continuous model, which has no logits, got {temperature}"
+        )
+    shape = (n, *model.image_shape)
+    images = np.zeros(shape, np.int32 if discrete else np.float32)
+    known = np.zeros(shape, bool)
+    images, log_probs = draw_unknown(
+        model, params, key, Batch(images, labels), known, temperature=temperature
+    )
+    if model.config.plain:  # The terms are of all scales as they were drawn, not of the last one.
+        log_probs = _scored(model, params, Batch(images, labels))
+    return images, log_probs.sum(axis=(1, 2, 3))
+
+
+def _scored(model: PixelRNN, params: PyTree, batch: Batch) -> np.ndarray:
+    """Returns the log-probability of each value, some images at a time."""
+    log_prob = jax.jit(functools.partial(model.log_prob, per_pixel=True))
+    starts = range(0, max(len(batch.images), 1), CPU_LANES)
+    parts = [jax.tree.map(lambda x, i=i: x[i : i + CPU_LANES], batch) for i in starts]
+    return np.concatenate([np.asarray(log_prob(params, *part)) for part in parts])
+
+
+def as_levels(model: PixelRNN, images: np.ndarray) -> np.ndarray:
+    """Returns images as integers from 0 to K - 1: continuous values are floored."""
+    if model.likelihood.discrete:
+        return images
+    return np.clip(np.floor(images), 0, model.levels - 1).astype(value_dtype(model.levels))
+
+
+def every_class(n: int, classes: int) -> np.ndarray | None:
+    """Returns `[n]` labels in increasing order, equally many of each class; None without any."""
+    return np.arange(n) * classes // n if classes else None
+
+
+def draw_unknown(
+    model: PixelRNN,
+    params: PyTree,
+    key: Array,
+    batch: Batch,
+    known: np.ndarray,
+    *,
+    temperature: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the values that are not known, each given all that come before it.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        key: A key of `jax.random`; image i uses `fold_in(key, i)`.
+        batch: `[B, H, W, C]` values, and `[B]` classes for a model with classes.
+        known: `[B, H, W, C]` booleans; where True the value of `batch` is taken.
+        temperature: Logits are divided by it; 0 takes the most probable value.
+
+    Returns:
+        The images, and the log-probability of each of their values in nats, both `[B, H, W, C]`.
+    """
+    lanes = CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
+    count = len(batch.images)
+    used = max(1, min(jax.local_device_count(), math.ceil(count / lanes)))
+    size, mesh = used * lanes, devices.own_mesh(used)
+    greedy = bool(np.float32(temperature) < np.finfo(np.float32).tiny)
+    run = _compiled(model, mesh, greedy)
+    common = params, key, jnp.asarray(1.0 if greedy else temperature)
+    common = jax.device_put(common, devices.replicated(mesh))
+    results = []
+    starts = range(0, max(count, 1), size)
+    progress = terminal.bar(starts, len(starts), "generating", "batch")
+    for start in progress:
+        part = jax.tree.map(
+            lambda x, start=start: _padded(x[start : start + size], size), (batch, known)
+        )
+        found = run(common, (np.arange(start, start + size), *part))
+        terminal.show_time(progress, found)
+        results.append(jax.tree.map(np.asarray, found))
+    images, log_probs = (np.concatenate(parts)[:count] for parts in zip(*results, strict=True))
+    if model.likelihood.discrete:
+        images = images.astype(value_dtype(model.levels))
+    return images, log_probs
+
+
+def _padded(array: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled(model: PixelRNN, mesh: Mesh, greedy: bool) -> Callable[..., Any]:
+    """Compiles `generate`, with the lanes spread over a mesh."""
+
+    def run(common: Any, batch: Any) -> tuple[Array, Array]:
+        params, key, temperature = common
+        return generate(model, params, key, None if greedy else temperature, *batch)
+
+    return devices.map_batch(run, mesh)
+
+
+def generate(
+    model: PixelRNN,
+    params: PyTree,
+    key: Array,
+    temperature: Array | None,
+    indices: Array,
+    batch: Batch,
+    known: Array,
+) -> tuple[Array, Array]:
+    """Draws the values that are not known; traceable.
+
+    Args:
+        model: The model.
+        params: Its parameters.
+        key: A key of `jax.random`.
+        temperature: Logits are divided by it; None takes the most probable value.
+        indices: `[B]`, the numbers of the images, which with the key decide what is drawn.
+        batch: `[B, H, W, C]` values, and `[B]` classes for a model with classes.
+        known: `[B, H, W, C]` booleans: which of the values are taken.
+
+    Returns:
+        The images and the term of each value in nats, both `[B, H, W, C]`. (In the plain form they
+        are the terms of all scales as they were drawn, whether the last one agrees or not.)
+    """
+    images = jnp.asarray(batch.images)
+    uniforms = value_uniforms(model, key, indices)
+
+    def choose(terms: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
+        stride = model.scales[place.scale].stride
+        at = (slice(None), stride * place.row, stride * place.column, place.channel)
+        uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
+        drawn = model.likelihood.draw(outputs, uniform, temperature).astype(images.dtype)
+        values = jnp.where(known[at], images[at], drawn)
+        own = jnp.where(place.given, 0, model.likelihood.log_prob(outputs, values))
+        return terms.at[at].add(own.astype(terms.dtype)), values
+
+    terms = jnp.zeros(images.shape, jnp.result_type(float))
+    return decode(
+        model,
+        params,
+        choose,
+        terms,
+        lanes=len(images),
+        labels=batch.labels,
+        dtype=images.dtype,
+    )
+
+
+def value_uniforms(model: PixelRNN, key: Array, indices: Array) -> list[Array]:
+    """Returns numbers from [0, 1) for every value of images `indices`, `[B, h, w, C]` a scale.
+
+    Those of an image depend on the key, its index and the number of the scale alone.
+    """
+    fold_in, dtype = jax.random.fold_in, jnp.result_type(float)
+
+    def of_scale(number: int, shape: tuple[int, int, int]) -> Array:
+        keys = jax.vmap(lambda index: fold_in(fold_in(key, index), number))(indices)
+        return jax.vmap(lambda key: jax.random.uniform(key, shape, dtype))(keys)
+
+    return [of_scale(i, scale.network.image_shape) for i, scale in enumerate(model.scales)]

@@ -1,0 +1,220 @@
+"""PixelCNN, Row LSTM and Diagonal BiLSTM: one model, its body layer chosen by name (table 1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.layers import (
+    DiagonalBiLSTM,
+    MaskedConv,
+    PixelCNNLayer,
+    Residual,
+    RowLSTM,
+    Upsampler,
+)
+from pixel_rnn_jax.layers.state import Context, State
+from pixel_rnn_jax.models import likelihoods
+from pixel_rnn_jax.models.likelihoods import Likelihood
+
+CPU_PACK = 4
+"""Images per lane of a Diagonal BiLSTM on a CPU: see benchmarks/."""
+
+
+class Network(nn.Module):
+    """The distribution of each value of an image given all that come before it.
+
+    A k x k convolution with mask A, body layers over a stream of 2h features, and a head: (ReLU,
+    1x1 with mask B) twice, ReLU, 1x1 with mask B to the outputs. The linear map of the last layer
+    has a ReLU before it, since two linear maps in a row would be one.
+
+    All of it may be conditioned on a smaller image (section 3.6), on a class, or on both: every
+    body layer adds an unmasked 1x1 map of the condition, h features, to its input-to-state map. The
+    condition is the upsampled small image, an embedding of the class, or their sum.
+
+    Attributes:
+        config: the architecture.
+        image_shape: (H, W, C).
+        levels: K.
+        ratio: how many times as high and wide as the small image the images are; 0 if there is
+            none.
+    """
+
+    config: ModelConfig
+    image_shape: tuple[int, int, int]
+    levels: int
+    ratio: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
+            raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
+        channels = self.image_shape[-1]
+        for field in ("features", "head_features"):
+            width = getattr(self.config, field)
+            if width < channels:
+                raise UserError(
+                    f"model.{field} is {width}, but images of {channels} channels need at least "
+                    f"{channels}: one feature group for each channel"
+                )
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """What the outputs mean."""
+        return likelihoods.of(self.config, self.levels)
+
+    def setup(self) -> None:
+        """Declares the parameters (Linen calls it)."""
+        config, channels = self.config, self.image_shape[-1]
+        dtype = jnp.dtype(config.dtype)
+        options: dict[str, Any] = {
+            "dtype": dtype,
+            "param_dtype": jnp.promote_types(dtype, jnp.float32),
+        }
+        h, width, side = config.features, config.head_features, config.first_kernel
+        condition = 0
+        if self.ratio:
+            condition, self.upsample = h, Upsampler(h, self.ratio, **options)
+        if config.classes:
+            condition, self.embed = h, nn.Embed(config.classes, h, **options)
+        self.first = MaskedConv(channels, 2 * h, channels, "A", kernel_size=(side, side), **options)
+        self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
+        residual = nn.remat(Residual) if config.remat else Residual
+        self.residual = [
+            residual(layer, channels, config.residual, config.skip, **options)
+            for layer in self.body
+        ]
+        self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
+        if config.output != "softmax":  # Means and widths need all digits.
+            options["dtype"] = options["param_dtype"]
+        self.logits = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
+
+    def _layer(self, options: dict[str, Any]) -> nn.Module:
+        config, channels = self.config, self.image_shape[-1]
+        match config.architecture:
+            case "pixel_cnn":
+                return PixelCNNLayer(config.features, channels, config.kernel, **options)
+            case "row_lstm":
+                return RowLSTM(config.features, channels, config.kernel, **options)
+            case "diagonal_bilstm":
+                pack = config.pack or (CPU_PACK if jax.default_backend() == "cpu" else 1)
+                return DiagonalBiLSTM(config.features, channels, pack, **options)
+        raise AssertionError(config.architecture)
+
+    def __call__(
+        self, inputs: Array, labels: Array | None = None, coarse: Array | None = None
+    ) -> Array:
+        """Computes the outputs of every value at once.
+
+        Args:
+            inputs: `[B, H, W, C]` floats from `likelihood.inputs`.
+            labels: `[B]` integers, with `config.classes`.
+            coarse: `[B, H / ratio, W / ratio, C]`, the small image as `inputs`, with a `ratio`.
+
+        Returns:
+            `[B, H, W, C, N]` outputs, of which `likelihood` says what they mean.
+        """
+        condition = self.condition(labels, coarse)
+        x = self.first(inputs)
+        skips = []
+        for layer in self.residual:
+            x, skip = layer(x, condition)
+            skips.append(skip)
+        x = _add(x, skips)
+        for conv in (*self.head, self.logits):
+            x = conv(nn.relu(x))
+        return self._split_values(x)
+
+    def condition(self, labels: Array | None, coarse: Array | None) -> Array | None:
+        """Returns what every body layer is conditioned on, or None for nothing.
+
+        Args:
+            labels: as `__call__` takes them.
+            coarse: likewise.
+
+        Returns:
+            `[B, H, W, h]`, or `[B, 1, 1, h]` if it is the same everywhere.
+        """
+        parts = []
+        if self.ratio:
+            parts.append(self.upsample(jnp.asarray(coarse)))
+        if self.config.classes:
+            parts.append(self.embed(jnp.asarray(labels))[:, None, None])
+        return sum(parts[1:], start=parts[0]) if parts else None
+
+    def contexts(self, condition: Array | None) -> Sequence[Context | None]:
+        """Maps the condition of a row, `[B, W, h]`, to what each body layer's `step` takes."""
+        return [None if condition is None else layer.context(condition) for layer in self.residual]
+
+    def init_state(self, batch: int) -> State:
+        """Returns the state of the incremental form (see `layers/state.py`) before the first row.
+
+        The image goes through `step` for each column of a row, then `end_row`, row by row. Within a
+        pixel, `step` gives the outputs of channel 0, with that value those of channel 1, and so on:
+        each is a step from the same state, and the last one's state goes on through `end_pixel`.
+        """
+        width = self.image_shape[1]
+        return {
+            "first": self.first.init_state(batch, width),
+            "body": [layer.init_state(batch, width) for layer in self.residual],
+        }
+
+    def step(
+        self,
+        state: State,
+        pixel: Array,
+        column: ArrayLike,
+        contexts: Sequence[Context | None],
+    ) -> tuple[Array, State]:
+        """Computes the outputs of one pixel.
+
+        Args:
+            state: after all pixels before it.
+            pixel: `[B, C]` as `inputs` has it. Outputs of a channel depend on earlier ones alone:
+                the others may hold anything finite.
+            column: of the pixel.
+            contexts: of the pixel's row.
+
+        Returns:
+            `[B, C, N]` outputs and the state for `end_pixel`.
+        """
+        x, first = self.first.step(state["first"], pixel, column)
+        skips, body = [], []
+        for i, layer in enumerate(self.residual):
+            (x, skip), after = layer.step(state["body"][i], x, column, contexts[i])
+            skips.append(skip)
+            body.append(after)
+        x = _add(x, skips)
+        for conv in (*self.head, self.logits):
+            x, _ = conv.step({}, nn.relu(x), column)
+        return self._split_values(x), {"first": first, "body": body}
+
+    def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
+        """Takes the whole pixel, `[B, C]`, into the state that the step of its last channel gave.
+
+        Only the first convolution has to be told: the others never see that channel of this pixel.
+        """
+        return state | {"first": self.first.remember(state["first"], pixel, column)}
+
+    def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
+        """Moves on from the last column of a row to the next row; `contexts` are the old row's."""
+        body = [
+            layer.end_row(*arguments)
+            for layer, *arguments in zip(self.residual, state["body"], contexts, strict=True)
+        ]
+        return {"first": self.first.end_row(state["first"]), "body": body}
+
+    def _split_values(self, x: Array) -> Array:
+        x = x.reshape(*x.shape[:-1], self.image_shape[-1], self.likelihood.outputs)
+        # The loss is never in less than float32.
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _add(x: Array, skips: list[Array | None]) -> Array:
+    return sum((skip for skip in skips if skip is not None), start=x)

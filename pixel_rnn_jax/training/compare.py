@@ -1,0 +1,86 @@
+"""The paper's comparison of discrete and continuous models, by dequantisation (section 5.1)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from etils import epath
+
+from pixel_rnn_jax import data
+from pixel_rnn_jax.data import Source
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runs.workdir import Run, open_run
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.evaluate import Evaluation, nats_of_images, open_split, summary
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Three figures in one unit: nats an image, a density per unit of a level.
+
+    Attributes:
+        discrete: The negative log-probability of the images.
+        implied: The negative log-density at dequantised images that the discrete model implies, a
+            density that is constant over the unit cell of each level. It is `discrete` again, by
+            construction: a check and no result.
+        continuous: The negative log-density that the continuous model has there: an upper bound of
+            the negative log-probability that it implies. The standard error is over the images,
+            after the mean over the draws of each.
+    """
+
+    discrete: Evaluation
+    implied: Evaluation
+    continuous: Evaluation
+
+
+def compare(
+    workdir: epath.PathLike, continuous: epath.PathLike, split: str = "test", *, draws: int = 1
+) -> Comparison:
+    """Evaluates a discrete and a continuous model on the same images.
+
+    Args:
+        workdir: Where the discrete model was trained.
+        continuous: Where the continuous one was trained, on the same data set.
+        split: As `evaluate.evaluate` takes it.
+        draws: Independent draws of the noise for each image.
+
+    Raises:
+        UserError: There is no trained model in one of the workdirs, or not of that kind; or they
+            were trained on different images.
+    """
+    if draws < 1:
+        raise UserError(f"dequantize must be at least 1, got {draws}")
+    mesh = devices.make_mesh()
+    discrete_run, continuous_run = open_run(workdir, mesh), open_run(continuous, mesh)
+    if not discrete_run.model.likelihood.discrete:
+        raise UserError(f"{workdir} holds a continuous model: give --workdir a discrete one")
+    if continuous_run.model.likelihood.discrete:
+        raise UserError(
+            f"{continuous} holds a discrete model: give --continuous one that was trained with "
+            "model.output=continuous"
+        )
+    source = open_split(discrete_run, split)
+    noisy = [open_split(continuous_run, split, noise=draw) for draw in range(draws)]
+    if not _same_images(source, noisy[0]):
+        raise UserError(
+            f"{workdir} and {continuous} do not have the same images in this split: train both on "
+            "the same set, with the same data.binarize and splits"
+        )
+
+    def evaluated(run: Run, sources: list[Source]) -> Evaluation:
+        size = run.config.train.eval_batch_size
+        nats = [nats_of_images(run.model, run.params, each, size, mesh) for each in sources]
+        return summary(np.mean(nats, axis=0), run.model, step=run.step)
+
+    return Comparison(
+        discrete=evaluated(discrete_run, [source]),
+        implied=evaluated(discrete_run, noisy),
+        continuous=evaluated(continuous_run, noisy),
+    )
+
+
+def _same_images(one: Source, other: Source) -> bool:
+    """Whether two sources have the same images, but for the noise."""
+    if (len(one), one.image_shape, one.levels) != (len(other), other.image_shape, other.levels):
+        return False
+    batches = zip(*(data.eval_batches(each, batch_size=200) for each in (one, other)), strict=True)
+    return all((np.floor(a.images) == np.floor(b.images)).all() for (a, _), (b, _) in batches)

@@ -1,0 +1,76 @@
+"""What a person sees of a training run: a bar on a terminal, lines in a log file."""
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator
+
+import tqdm
+
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.runtime import processes
+
+
+class Progress:
+    """A bar on a terminal; elsewhere, a log file say, a line for each record."""
+
+    def __init__(self, step: int, steps: int, batch_size: int):
+        """Starts at `step` of `steps`, each of `batch_size` images."""
+        self._steps = steps
+        self._batch_size = batch_size
+        self._bar = tqdm.tqdm(
+            initial=step,
+            total=steps,
+            unit="step",
+            disable=None if processes.first() else True,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, "
+            "{remaining} left",
+        )
+        # The clock starts after the first step, which contains the compilation.
+        self._since: float | None = None
+        self._counted = 0
+
+    def advance(self) -> None:
+        """Counts one more step as done."""
+        if self._since is None:
+            self._since = time.perf_counter()
+            self._bar.unpause()
+        else:
+            self._counted += 1
+        self._bar.update()
+
+    def report(self, step: int, nats: float, bits_per_dim: float) -> float:
+        """Shows the loss; returns the images per second since the last report (NaN: unknown)."""
+        now = time.perf_counter()
+        speed, left = math.nan, ""
+        text = f"{nats:.2f} nats, {bits_per_dim:.3f} bits/dim"
+        if self._since is not None and self._counted:
+            seconds = (now - self._since) / self._counted
+            speed = self._batch_size / seconds
+            text += f", {speed:.0f} images/s"
+            left = f", {tqdm.tqdm.format_interval((self._steps - step) * seconds)} left"
+        if self._bar.disable:
+            self.say(f"step {step}/{self._steps}: {text}{left}")
+        else:
+            self._bar.set_postfix_str(text)
+        self._since, self._counted = now, 0
+        return speed
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        with self._bar.external_write_mode():
+            terminal.say(text)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time of what runs inside out of the images per second."""
+        start = time.perf_counter()
+        yield
+        if self._since is not None:
+            self._since += time.perf_counter() - start
+            self._bar.unpause()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        self._bar.close()

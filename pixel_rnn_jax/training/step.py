@@ -1,0 +1,187 @@
+"""One step of training: loss, gradient, update, and the moving average of the parameters."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
+
+from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.runtime.devices import AXIS
+
+PyTree = Any
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step changes, and that a checkpoint holds.
+
+    Attributes:
+        params: The parameters, one entry a scale.
+        ema: Their exponential moving average, which evaluation uses; empty without one.
+        opt_state: The optimiser's state, of the parameters that are trained now.
+        step: The number of updates made.
+        interval: Sums since the last record: nats an image, gradient norm, number of steps.
+    """
+
+    params: PyTree
+    ema: PyTree
+    opt_state: PyTree
+    step: Array
+    interval: Array
+
+    @property
+    def eval_params(self) -> PyTree:
+        """The parameters to evaluate: the moving average, where there is one."""
+        return self.ema or self.params
+
+
+@flax.struct.dataclass
+class Metrics:
+    """What a step measures, before its update: means over the global batch.
+
+    Attributes:
+        nats: The loss, in nats an image.
+        gradient_norm: Before clipping.
+        stop: Above 0 if a process asks that training stop.
+    """
+
+    nats: Array
+    gradient_norm: Array
+    stop: Array
+
+
+TrainStep = Callable[[TrainState, Batch, Array | None], tuple[TrainState, Metrics]]
+
+
+def init_state(
+    model: PixelRNN,
+    optimizer: optax.GradientTransformation,
+    key: Array,
+    *,
+    ema: bool,
+    scale: str | None = None,
+) -> TrainState:
+    """Returns the state before the first step.
+
+    Args:
+        model: The model.
+        optimizer: The update rule.
+        key: Decides the initial parameters.
+        ema: Whether to keep a moving average.
+        scale: The name of the only scale that is trained; None trains all.
+    """
+    params = model.init(key)
+    return TrainState(
+        params=params,
+        # A copy: a step gives up the buffers of both.
+        ema=jax.tree.map(jnp.copy, params) if ema else {},
+        opt_state=optimizer.init(params[scale] if scale else params),
+        step=jnp.zeros((), jnp.int32),
+        interval=jnp.zeros(3),
+    )
+
+
+def make_train_step(
+    model: PixelRNN,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    ema_decay: float,
+    scale: int | None = None,
+    first_step: int = 0,
+    micro_batches: int = 1,
+) -> TrainStep:
+    """Compiles one step of training on a mesh.
+
+    Args:
+        model: The model; its loss is -log p(image) in nats.
+        optimizer: The update rule.
+        mesh: The devices; each has the whole state and an equal share of the batch.
+        ema_decay: Decay of the moving average of the parameters; 0 for none.
+        scale: The number of the only scale that is trained, with an `opt_state` of its own; None
+            trains all scales.
+        first_step: The number of steps before the first one of this scale.
+        micro_batches: Each device works through its share of the batch in so many equal parts, to
+            save memory.
+
+    Returns:
+        A function of the state, which is used up, a batch, and the stop flags of all devices
+        `[devices]` (None for one process). It returns the next state and the metrics.
+    """
+    name = None if scale is None else model.scales[scale].name
+    wanted = None if scale is None else (scale,)
+
+    def trained(tree: PyTree) -> PyTree:
+        return tree[name] if name else tree
+
+    def with_trained(tree: PyTree, new: PyTree) -> PyTree:
+        return tree | {name: new} if name else new
+
+    def step(state: TrainState, batch: Batch, stop: Array | None) -> tuple[TrainState, Metrics]:
+        def loss(params: PyTree, batch: Batch) -> Array:
+            params = with_trained(state.params, params)
+            return model.nats_by_scale(params, *batch, scales=wanted).sum(-1).mean()
+
+        params = trained(state.params)
+        gradient_fn = _mean_over_parts(jax.value_and_grad(loss), micro_batches)
+        nats, gradient = gradient_fn(params, batch)
+        # One vector, so that there is one all-reduce rather than one for each parameter.
+        stopping = jnp.zeros((), nats.dtype) if stop is None else stop.any().astype(nats.dtype)
+        vector, unravel = ravel_pytree((nats, gradient, stopping))
+        nats, gradient, stopping = unravel(jax.lax.pmean(vector, AXIS))
+        norm = optax.tree.norm(gradient)
+
+        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+        params = optax.apply_updates(params, updates)
+        count = state.step + 1
+        new = dataclasses.replace(
+            state,
+            params=with_trained(state.params, params),
+            opt_state=opt_state,
+            step=count,
+            interval=state.interval + jnp.stack([nats, norm, jnp.ones_like(nats)]),
+        )
+        if ema_decay:
+            # Early on the average covers the last tenth of the steps, not the random start.
+            made = count - first_step
+            decay = jnp.minimum(ema_decay, (1 + made) / (10 + made))
+            ema = optax.incremental_update(params, trained(state.ema), 1 - decay)
+            new = dataclasses.replace(new, ema=with_trained(state.ema, ema))
+        return new, Metrics(nats=nats, gradient_norm=norm, stop=stopping)
+
+    whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    # Without the check: a scan's carry starts from replicated parameters and then differs from
+    # device to device, which the check takes for a mistake.
+    mapped = jax.shard_map(
+        step, mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def _mean_over_parts(
+    function: Callable[[PyTree, Batch], PyTree], parts: int
+) -> Callable[[PyTree, Batch], PyTree]:
+    """Returns the mean of a function over equal parts of a batch, computed one after the other."""
+    if parts == 1:
+        return function
+
+    def mean(params: PyTree, batch: Batch) -> PyTree:
+        batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+
+        def add(total: PyTree, part: Batch) -> tuple[PyTree, None]:
+            return jax.tree.map(jnp.add, total, function(params, part)), None
+
+        shapes = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], batches))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        total, _ = jax.lax.scan(add, zeros, batches)
+        return jax.tree.map(lambda x: x / parts, total)
+
+    return mean

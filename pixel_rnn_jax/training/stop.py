@@ -1,0 +1,75 @@
+"""Stopping on a signal: after a whole step, and in all processes after the same one."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any, NoReturn
+
+import jax
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.step import Metrics
+
+
+class StopRequest:
+    """The first SIGTERM or Ctrl-C of this process.
+
+    Attributes:
+        signal: Its number; None before it has come.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def flags(self, mesh: Mesh) -> Array | None:
+        """Returns this process's stop flag, sharded over the mesh; None for a single process."""
+        if jax.process_count() == 1:
+            return None
+        return devices.shard_batch(mesh, np.full(mesh.local_mesh.size, self.signal is not None))
+
+    def agreed(self, metrics: Metrics | None) -> bool:
+        """Whether to stop now; all processes get the same answer from the step before."""
+        if jax.process_count() == 1:
+            return self.signal is not None
+        return metrics is not None and bool(metrics.stop > 0)
+
+    def anywhere(self) -> bool:
+        """Whether any process has had a signal; all have to ask."""
+        return bool(devices.all_gather(np.asarray(self.signal is not None)).any())
+
+    def exit(self, text: str) -> NoReturn:
+        """Ends the program as a shell reports one that a signal ended: 128 + its number."""
+        number = self.signal or signal.SIGTERM
+        terminal.say(f"{signal.Signals(number).name}: {text}")
+        raise SystemExit(128 + number)
+
+
+@contextlib.contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Catches the first SIGTERM or Ctrl-C; a second one acts as it always does."""
+    request = StopRequest()
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.signal = number
+        restore()
+
+    # Python lets no other thread have handlers. A program in the background ignores Ctrl-C.
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, note) or signal.SIG_DFL
+    try:
+        yield request
+    finally:
+        restore()
