@@ -1,4 +1,4 @@
-"""Batches of images and their classes: the type that holds K levels, and what fits a model."""
+"""Batches of images and labels, and the check that they fit a model."""
 
 from typing import Any, NamedTuple
 
@@ -9,11 +9,10 @@ from pixel_rnn_jax.errors import UserError
 
 
 class Batch(NamedTuple):
-    """Images with their classes.
+    """Images with their labels, as NumPy or JAX arrays.
 
     Attributes:
-        images: `[B, H, W, C]` integers from 0 to K - 1, or dequantised values (floats); of NumPy or
-            of JAX.
+        images: `[B, H, W, C]` integers from 0 to K - 1, or dequantised values (floats).
         labels: `[B]` integers; None for a model without classes.
     """
 
@@ -22,61 +21,48 @@ class Batch(NamedTuple):
 
 
 def value_dtype(levels: int) -> np.dtype:
-    """Returns the type that images of K levels are returned in: uint8, uint16 or int32."""
+    """Returns the smallest of uint8, uint16 and int32 that holds the values 0 to `levels` - 1."""
     return np.min_scalar_type(levels - 1) if levels <= 2**16 else np.dtype(np.int32)
 
 
 def check_images(
     images: np.ndarray, image_shape: tuple[int, int, int], levels: int, *, discrete: bool = True
 ) -> None:
-    """Checks images that a model is given.
+    """Checks that images fit a model of images `image_shape`, (H, W, C), with K `levels`.
 
-    Args:
-        images: Should be `[B, H, W, C]` integers from 0 to K - 1; of a density, finite floats, of
-            which level x has those from x to x + 1.
-        image_shape: (H, W, C) of the model.
-        levels: K of the model.
-        discrete: Whether the model is not a density.
+    They must be `[B, H, W, C]` integers from 0 to K - 1; for a continuous model (not `discrete`),
+    finite floats, where level x has the values in [x, x + 1).
 
     Raises:
         UserError: The shape, the type or a value does not fit.
     """
     if images.ndim != 4 or images.shape[1:] != image_shape:
-        height, width, channels = image_shape
-        raise UserError(
-            f"images must have shape [B, {height}, {width}, {channels}], got {list(images.shape)}"
-        )
-    if discrete and images.dtype.kind not in "biu":
+        shape = ", ".join(map(str, image_shape))
+        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
+    kind = images.dtype.kind
+    if discrete and kind not in "biu":
         raise UserError(
             f"images must be integers from 0 to {levels - 1} (unscaled), got {images.dtype} values"
         )
-    if not discrete and images.dtype.kind != "f":
+    if discrete and images.size and (images.min() < 0 or images.max() >= levels):
+        raise UserError(
+            f"images must have values from 0 to {levels - 1}, got {images.min()} to {images.max()}"
+        )
+    if not discrete and kind != "f":
         raise UserError(
             f"a continuous model takes floats from 0 to {levels}, got {images.dtype} values: "
             "add noise with `dequantize`"
         )
-    if not discrete:
-        if not np.isfinite(images).all():
-            raise UserError("images must have finite values, got NaN or infinity")
-    elif images.size and (images.min() < 0 or images.max() >= levels):
-        raise UserError(
-            f"images must have values from 0 to {levels - 1}, got {images.min()} to {images.max()}"
-        )
+    if not discrete and not np.isfinite(images).all():
+        raise UserError("images must have finite values, got NaN or infinity")
 
 
 def check_labels(labels: ArrayLike | None, count: int, classes: int) -> np.ndarray | None:
-    """Checks the classes of images that a model is given.
-
-    Args:
-        labels: Should be `[count]` integers from 0 to classes - 1; None without classes.
-        count: Number of images.
-        classes: Of the model; 0 for one that knows none.
-
-    Returns:
-        `[count]` of int32, or None.
+    """Returns the labels of `count` images as int32; None for a model without classes.
 
     Raises:
-        UserError: They are missing, superfluous, or do not fit.
+        UserError: They are not `[count]` integers from 0 to `classes` - 1; or they are missing, or
+            given to a model without classes.
     """
     if not classes:
         if labels is not None:

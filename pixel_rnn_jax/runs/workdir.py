@@ -1,4 +1,5 @@
 """What a workdir holds."""
+
 import contextlib, dataclasses, json, time
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runtime import devices, processes, storage
+
 PyTree = Any
 
 RESUMABLE = frozenset(
@@ -156,7 +158,6 @@ def _write_whole(path: epath.Path, text: str) -> None:
     unfinished.replace(path)
 
 
-
 @dataclass(frozen=True)
 class Run:
     config: Config
@@ -165,6 +166,7 @@ class Run:
     step: int
     params: PyTree
 
+
 def open_run(workdir, mesh):
     processes.check()
     config, images = read_config(workdir), read_image_format(workdir)
@@ -172,6 +174,7 @@ def open_run(workdir, mesh):
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         step, params = best_parameters(checkpoints, config, model, mesh)
     return Run(config, images, model, step, params)
+
 
 def best_parameters(checkpoints, config, model, mesh):
     step = checkpoints.best_step()
@@ -183,6 +186,7 @@ def best_parameters(checkpoints, config, model, mesh):
     template = devices.replicated_shapes(lambda: model.init(jax.random.key(0)), mesh)
     return step, checkpoints.restore({name: template}, step)[name]
 
+
 def check_usable(workdir, config):
     if (workdir / "config.json").exists():
         check_resumable(read_config(workdir), config)
@@ -193,6 +197,7 @@ def check_usable(workdir, config):
                 f"{workdir} has {name} but no config.json, so what it holds is not known: use "
                 "another --workdir"
             )
+
 
 def write(workdir, config, images):
     if processes.first():

@@ -105,13 +105,13 @@ def evaluate(
     return measure(run.model, run.params, source, size, mesh, step=run.step)
 
 
-def open_split(run: Run, split: str, *, noise: int = 0) -> Source:
+def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
     """Opens a split of the data set that a run was trained on.
 
     Args:
         run: The run.
         split: As `evaluate` takes it.
-        noise: For a density: the number of the draw of noise that dequantises the values.
+        noise: As `data.open_source` takes it.
 
     Raises:
         UserError: There is no such split, or its images are of another format.

@@ -1,0 +1,173 @@
+"""Sets that TFDS has prepared, read without TensorFlow."""
+
+import difflib
+import io
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
+
+from pixel_rnn_jax.config import DataConfig
+from pixel_rnn_jax.data import records
+from pixel_rnn_jax.data.folder import decode_image
+from pixel_rnn_jax.errors import UserError
+
+# K of sets whose values have fewer levels than their type.
+_LEVELS = {"binarized_mnist": 2}
+
+
+def open_tfds(config: DataConfig, split: str) -> records.Records | None:
+    """Opens a split of a prepared TFDS set; None if the name is that of a folder instead."""
+    builder = _builder(config)
+    if builder is None:
+        return None
+    features, name = builder.info.features, records.split_name(config, split)
+    feature, dtype = _image_feature(features, config)
+    encoded = isinstance(feature, tfds.features.Image)
+    keys = _record_keys(builder, config, split)
+    source = builder.as_data_source(
+        split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+
+    def reader(key: str, decoders: Any = None) -> Callable[[np.ndarray], list[Any]]:
+        """Returns a function that reads one feature of records, and decodes no other."""
+        only = tfds.features.FeaturesDict({key: features[key]})
+        return lambda indices: [
+            only.deserialize_example_np(record, decoders=decoders)[key]
+            for record in source.__getitems__(indices.tolist())
+        ]
+
+    # Images are decoded here: TFDS would warn that there is no OpenCV, and refuse 16-bit images.
+    stored = reader("image", {"image": tfds.decode.SkipDecoding()} if encoded else None)
+
+    def decode(value: Any, record: str) -> np.ndarray:
+        if not encoded:
+            return value[..., None] if value.ndim == 2 else value
+        image, channels = decode_image(io.BytesIO(value), record), feature.shape[-1]
+        return np.repeat(image, channels, -1) if image.shape[-1] == 1 and channels else image
+
+    # downsampled_imagenet does not declare its size: the first image tells it.
+    shape = decode(stored(np.arange(1))[0], f"record 0 of {name}").shape
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        images = np.empty((len(indices), *shape), dtype)
+        for row, value in enumerate(stored(indices)):
+            record = f"record {indices[row]} of {name}"
+            image = decode(value, record)
+            if image.shape != shape:
+                raise UserError(
+                    f"all images of a set must have one size: {record} is "
+                    f"{'x'.join(map(str, image.shape))}, not {'x'.join(map(str, shape))}"
+                )
+            images[row] = image
+        return images
+
+    labels, classes = None, 0
+    if "label" in features and isinstance(features["label"], tfds.features.ClassLabel):
+        label, classes = reader("label"), features["label"].num_classes
+        labels = records.cached(lambda i: np.array(label(i)), len(source), (), np.dtype(int))
+    return records.Records(
+        name=name,
+        image_shape=shape,
+        dtype=dtype,
+        keys=keys,
+        read=records.cached(read, len(source), shape, dtype),
+        declared_levels=_LEVELS.get(builder.name),
+        labels=labels,
+        classes=classes,
+    )
+
+
+def _builder(config: DataConfig) -> Any | None:
+    """Returns the builder of a prepared set, or None if there is only a folder of that name.
+
+    It is made from the prepared files alone: the code that prepares a set often needs TensorFlow.
+    """
+    data_dir = os.path.expanduser(config.data_dir) or None
+    try:
+        builder = read_only_builder.builder_from_files(config.name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        _check_folder(config)
+        return None
+    except ValueError as error:
+        reason = records.first_sentence(error)
+        raise UserError(f"data.name {config.name!r} cannot be opened: {reason}") from error
+    try:
+        return tfds.builder_from_directory(builder.data_dir, file_format="array_record")
+    except ValueError:
+        raise UserError(
+            f"data.name {config.name!r} is prepared as {builder.info.file_format.value} in "
+            f"{builder.data_dir}, which cannot be read in any order: prepare it in another "
+            f"directory with {_how_to_prepare(config.name, 'DIR')}, and set data.data_dir to DIR"
+        ) from None
+
+
+def _check_folder(config: DataConfig) -> None:
+    """Raises an error for a name that is not prepared, unless it is that of a folder."""
+    known = tfds.list_builders(with_community_datasets=False)
+    where = config.data_dir or "the default directory of TFDS"
+    name = re.split("[/:]", config.name)[0]
+    if name in known:
+        raise UserError(
+            f"data.name {config.name!r} is not prepared in {where}: prepare it once with "
+            f"{_how_to_prepare(config.name, config.data_dir)}, or set data.data_dir to where it is"
+        )
+    if Path(config.name).is_dir():
+        return
+    # A set that TFDS does not know is found without its configuration only if its metadata name a
+    # default one.
+    configs = Path(config.data_dir, name).expanduser().glob("[!.]*") if config.data_dir else ()
+    near = sorted(f"{name}/{folder.name}" for folder in configs)
+    near = near or difflib.get_close_matches(name, known, n=1)
+    raise UserError(
+        f"data.name {config.name!r} is not a TFDS set that is known or prepared in "
+        f"{where}, nor a folder or an .npy or .npz file"
+        + (f"; did you mean {near[0]!r}?" if near else "")
+    )
+
+
+def _how_to_prepare(name: str, data_dir: str) -> str:
+    # Not `tfds build`: that command does not start without apache-beam.
+    where = f"data_dir={data_dir!r}, " if data_dir else ""
+    return (
+        "`pip install 'pixel-rnn-jax[prepare]'` and "
+        '`python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder({name!r}, {where}file_format='array_record').download_and_prepare()\"`"
+    )
+
+
+def _image_feature(features: Any, config: DataConfig) -> tuple[Any, np.dtype]:
+    """Returns the feature `image`, which must be one image of integers, and their type."""
+    if "image" not in features:
+        raise UserError(
+            f"data.name {config.name!r} has no `image` feature, only {', '.join(features)}: choose "
+            "a set of images"
+        )
+    feature, where = features["image"], f"the `image` feature of data.name {config.name!r}"
+    if not isinstance(feature, tfds.features.Image) and not (
+        isinstance(feature, tfds.features.Tensor) and len(feature.shape) in (2, 3)
+    ):
+        kind = type(feature).__name__
+        raise UserError(f"{where} is a {kind}, not one image: choose a set of images")
+    dtype = np.dtype(feature.np_dtype)
+    if dtype.kind not in "biu":
+        raise UserError(f"{where} has values of type {dtype}: choose a set with integer values")
+    return feature, dtype
+
+
+def _record_keys(builder: Any, config: DataConfig, split: str) -> np.ndarray:
+    """Returns `Records.keys`: the file of each record and its row there."""
+    try:
+        shards = builder.info.splits[split].file_instructions
+    except ValueError:
+        raise records.no_split(config, split, builder.info.splits) from None
+    if not shards:
+        raise UserError(f"{records.split_name(config, split)} is empty: choose a larger part")
+    rows = [np.arange(shard.skip, shard.skip + shard.take) for shard in shards]
+    names = [os.path.basename(shard.filename) for shard in shards]
+    return np.concatenate(list(map(records.record_keys, names, rows)))

@@ -1,0 +1,99 @@
+"""Sets of every kind, written and opened in one line."""
+
+import contextlib
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from PIL import Image
+
+from pixel_rnn_jax import data
+from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
+from pixel_rnn_jax.errors import UserError
+
+
+@pytest.fixture
+def refused():
+    """Expects a UserError of one sentence that contains every part."""
+
+    @contextlib.contextmanager
+    def expect(*parts):
+        with pytest.raises(UserError) as caught:
+            yield
+        message = str(caught.value)
+        assert not re.search(r"\n|\. |\.$", message)
+        for part in parts:
+            assert part in message
+
+    return expect
+
+
+@pytest.fixture
+def pictures():
+    """Makes random images of any shape."""
+    rng = np.random.default_rng(0)
+    return lambda *shape, below=256: rng.integers(0, below, shape, np.uint8)
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens a split of a set by its name, or of new arrays {key: array}."""
+
+    def open_split(which, split="train", *, classes=0, noise=None, **fields):
+        if isinstance(which, dict):
+            np.savez(tmp_path / "opened.npz", **which)
+            which = tmp_path / "opened.npz"
+        fields = {"name": str(which), "data_dir": str(tmp_path), **fields}
+        config = Config(ModelConfig(classes=classes), DataConfig(**fields))
+        return data.open_source(config, split, noise=noise)
+
+    return open_split
+
+
+@pytest.fixture
+def read(opened):
+    """Returns the images of a source, or of a split that it opens as `opened` does."""
+
+    def read_all(which, *args, **fields):
+        source = which if isinstance(which, data.Source) else opened(which, *args, **fields)
+        return source.batch(range(len(source))).images
+
+    return read_all
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.fixture
+def write_tfds(tmp_path):
+    """Writes a prepared TFDS set without TensorFlow: {split: [images of each shard]}."""
+
+    def write(name, shards, feature, *, encode=png, form="array_record", key="image"):
+        folder = tmp_path / name / "1.0.0"
+        folder.mkdir(parents=True)
+        features = {key: feature, "label": tfds.features.ClassLabel(num_classes=2)}
+        features = tfds.features.FeaturesDict(features)
+        features.save_config(str(folder))
+        serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
+        name, _, config = name.partition("/")
+        info = {"name": name, "configName": config, "version": "1.0.0", "fileFormat": form}
+        info["splits"] = splits = []
+        for split, parts in shards.items():
+            for number, images in enumerate(parts):
+                file = f"{name}-{split}.{form}-{number:05}-of-{len(parts):05}"
+                writer = ArrayRecordWriter(str(folder / file), "group_size:1")
+                for image in images:
+                    writer.write(serializer.serialize_example({key: encode(image), "label": 1}))
+                writer.close()
+            splits.append({"name": split, "numBytes": "1", "shardLengths": [*map(len, parts)]})
+            splits[-1]["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+        (folder / "dataset_info.json").write_text(json.dumps(info))
+
+    return write

@@ -1,0 +1,120 @@
+"""Sets that TFDS has prepared."""
+
+import sys
+
+import numpy as np
+import pytest
+from tensorflow_datasets.core.features import Image, Tensor, Text
+
+GREY = Image(shape=(4, 4, 1))
+CODES = np.arange(48).reshape(3, 4, 4, 1)
+BYTES, WORDS = CODES.astype(np.uint8), (1000 * CODES).astype(np.uint16)
+
+
+def test_set_is_read_as_it_was_written_and_silently(
+    caplog, capfd, write_tfds, opened, read, pictures
+):
+    images = pictures(11, 5, 4, 3)
+    shards = {"train": [images[:6], images[6:9]], "test": [images[9:]]}
+    write_tfds("photos", shards, Image(shape=(5, 4, 3)))
+    source = opened("photos", classes=3)
+    assert (source.image_shape, source.levels, source.dtype) == ((5, 4, 3), 256, np.uint8)
+    np.testing.assert_array_equal(read(source), images[:9])
+    np.testing.assert_array_equal(source.batch([7, 2]).images, images[[7, 2]])
+    np.testing.assert_array_equal(source.batch([7, 2]).labels, [1, 1])
+    np.testing.assert_array_equal(read("photos", "train[5:7]"), images[5:7])
+    np.testing.assert_array_equal(read("photos", "test+train[8:]"), images[[9, 10, 8]])
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+    assert "tensorflow" not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["photos/small", "photos/small:1.0.0"])
+def test_configurations_versions_and_named_splits(write_tfds, read, name):
+    write_tfds("photos/small", {"left": [BYTES]}, GREY)
+    np.testing.assert_array_equal(read(name, train_split="left[1:]"), BYTES[1:])
+
+
+@pytest.mark.parametrize(
+    "name, feature, images, levels, channels",
+    [
+        ("binarized_mnist", GREY, BYTES % 2, 2, 1),
+        # As downsampled_imagenet declares it: without a size.
+        ("unsized", Image(), np.repeat(BYTES, 3, axis=-1), 256, 3),
+        ("grey_in_colour", Image(shape=(4, 4, 3)), BYTES, 256, 3),
+        ("scans", Image(shape=(4, 4, 1), dtype=np.uint16), WORDS, 48000, 1),
+        ("codes", Tensor(shape=(4, 4), dtype=np.int64), CODES, 48, 1),
+    ],
+)
+def test_kinds_of_images(
+    write_tfds, opened, read, refused, name, feature, images, levels, channels
+):
+    tensor = {"encode": np.squeeze} if name == "codes" else {}
+    write_tfds(name, {"train": [images]}, feature, **tensor)
+    fields = {} if images.dtype == np.uint8 else {"levels": levels}
+    if fields:
+        with refused("data.levels", images.dtype.name):
+            opened(name)
+    source = opened(name, **fields)
+    assert (source.levels, source.image_shape) == (levels, (4, 4, channels))
+    np.testing.assert_array_equal(read(source), np.broadcast_to(images, (3, 4, 4, channels)))
+
+
+def test_images_of_several_sizes_are_refused(write_tfds, read, refused, pictures):
+    write_tfds("photos", {"train": [[pictures(6, 5, 3), pictures(5, 5, 3)]]}, Image())
+    with refused("one size", "record 1 of split 'train'", "5x5x3", "6x5x3"):
+        read("photos")
+
+
+def test_damaged_image(write_tfds, opened, refused):
+    write_tfds("photos", {"train": [[b"not a picture"]]}, GREY, encode=bytes)
+    with refused("record 0 of split 'train' of data.name 'photos'", "cannot be read"):
+        opened("photos")
+
+
+def test_set_that_is_not_prepared(tmp_path, caplog, opened, refused):
+    name = "downsampled_imagenet/32x32"
+    command = (
+        f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
+        f"data_dir={str(tmp_path)!r}, file_format='array_record').download_and_prepare()\""
+    )
+    with refused("data.name", "not prepared", "pip install 'pixel-rnn-jax[prepare]'", command):
+        opened(name)
+    assert not caplog.records
+
+
+def test_format_without_random_access(tmp_path, write_tfds, opened, refused):
+    write_tfds("mnist", {"train": [BYTES]}, GREY, form="tfrecord")
+    with refused("tfrecord", str(tmp_path), "data.data_dir", "file_format='array_record'"):
+        opened("mnist")
+
+
+@pytest.mark.parametrize(
+    "name, split, parts",
+    [
+        ("minst", "train", ("'minst'", "did you mean 'mnist'")),
+        ("photos", "train", ("'photos'", "did you mean 'photos/small'")),
+        ("cifar/10/x", "train", ("'cifar/10/x'", "no such folder")),
+        ("photos/small", "validation", ("no split 'validation'", "train (", "validation_split")),
+        ("photos/small", "train[:x]", ("no split 'train[:x]'", "train (")),
+        ("photos/small", "train[:0]", ("split 'train[:0]'", "empty")),
+    ],
+)
+def test_names_and_splits_that_do_not_exist(write_tfds, opened, refused, name, split, parts):
+    write_tfds("photos/small", {"train": [BYTES]}, GREY)
+    with refused(*parts):
+        opened(name, split)
+
+
+@pytest.mark.parametrize(
+    "key, feature, value, message",
+    [
+        ("picture", GREY, b"", "no `image` feature, only"),
+        ("image", Tensor(shape=(2, 2), dtype=np.float32), np.ones((2, 2)), "float32"),
+        ("image", Text(), b"a cat", "Text, not one image"),
+    ],
+)
+def test_sets_of_something_else(write_tfds, opened, refused, key, feature, value, message):
+    write_tfds("things", {"train": [[value]]}, feature, encode=lambda each: each, key=key)
+    with refused("data.name 'things'", message):
+        opened("things")
