@@ -53,7 +53,7 @@ def load(workdir: epath.PathLike) -> "ImageModel":
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
-    run = open_run(workdir, devices.own_mesh(1))
+    run = open_run(workdir, devices.local_mesh(1))
     return ImageModel(run.model, run.params)
 
 

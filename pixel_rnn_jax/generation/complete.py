@@ -89,7 +89,7 @@ def complete(
         return Completion(completed, log_prob_known, np.ones(count))
 
     used = max(1, min(jax.local_device_count(), count))
-    mesh = devices.own_mesh(used)
+    mesh = devices.local_mesh(used)
     run = _compiled(model, mesh, particles)
     common = jax.device_put((params, key), devices.replicated(mesh))
     completed, log_prob_known, sizes = batch.images.copy(), np.zeros(count), np.zeros(count)

@@ -113,7 +113,7 @@ def draw_unknown(
     lanes = CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
     count = len(batch.images)
     used = max(1, min(jax.local_device_count(), math.ceil(count / lanes)))
-    size, mesh = used * lanes, devices.own_mesh(used)
+    size, mesh = used * lanes, devices.local_mesh(used)
     greedy = bool(np.float32(temperature) < np.finfo(np.float32).tiny)
     run = _compiled(model, mesh, greedy)
     common = params, key, jnp.asarray(1.0 if greedy else temperature)

@@ -1,4 +1,4 @@
-"""What a training run tells while it runs: records and pictures in files, a line of progress."""
+"""What a training run records in its workdir: `metrics.jsonl`, TensorBoard files and pictures."""
 
 import contextlib
 import json
@@ -7,7 +7,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Self
 
 import numpy as np
@@ -22,46 +21,39 @@ from pixel_rnn_jax.runtime import storage
 
 
 class CannotGoOn(Exception):
-    """Training has to stop here; `train` adds which checkpoint is left to go on from."""
+    """Training has to stop; `train` adds to the message which checkpoint is left."""
 
 
 class MetricsWriter:
-    """Writes records to `metrics.jsonl` (one JSON object a line) and to TensorBoard event files.
+    """Writes records to `metrics.jsonl` (one JSON object per line) and to TensorBoard files.
 
-    A resumed run takes back what an interrupted one recorded after the checkpoint, and records it
-    again. For that to leave nothing out, every record up to a step must be in the files before the
-    checkpoint of that step: call `flush` in between.
+    A resumed run drops the records after its checkpoint and writes them again. So that none is
+    missing then, call `flush` before a checkpoint is saved.
 
-    Nothing can be appended to an object of a bucket (gs://): there, the files grow in a local
-    folder, and `flush` copies them.
+    The objects of a bucket (gs://) cannot be appended to. There, the files grow in a local folder,
+    and `flush` copies them.
 
-    TensorBoard's files are written with tensorboardX's `RecordWriter`, at once. Its `SummaryWriter`
-    has a thread that dies of a full disk unheard, and then blocks the run for ever.
+    TensorBoard files are written with tensorboardX's `RecordWriter`. The thread of its
+    `SummaryWriter` dies silently when the disk is full, and then blocks the run for ever.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int):
-        """Opens the files of a run of which `step` updates have been made.
-
-        Args:
-            workdir: The run's folder.
-            step: Records after it are dropped.
+        """Opens the files and drops the records after `step`, the number of updates made so far.
 
         Raises:
             UserError: A file cannot be written, or `metrics.jsonl` holds something else.
         """
-        self._workdir = epath.Path(workdir)
-        self._closing = contextlib.ExitStack()
-        local = self._workdir
+        self._workdir = folder = epath.Path(workdir)
+        self._local = contextlib.ExitStack()
         try:
-            _drop_records_after(self._workdir / "metrics.jsonl", step)
+            records = _drop_records_after(self._workdir, step)
             if "://" in str(workdir):
-                local = epath.Path(self._closing.enter_context(tempfile.TemporaryDirectory()))
-                if (self._workdir / "metrics.jsonl").exists():
-                    (self._workdir / "metrics.jsonl").copy(local / "metrics.jsonl")
+                folder = epath.Path(self._local.enter_context(tempfile.TemporaryDirectory()))
+                (folder / "metrics.jsonl").write_bytes(records)
             # TensorBoard reads the files of a folder in the order of their names.
             names = "metrics.jsonl", f"tensorboard/events.out.tfevents.{time.time_ns()}"
-            self._copied = {local / name: self._workdir / name for name in names}
-            lines, events = self._copied
+            self._copies = {folder / name: self._workdir / name for name in names}
+            lines, events = self._copies
             events.parent.mkdir(parents=True, exist_ok=True)
             self._lines = lines.open("ab")
             self._events = RecordWriter(str(events))
@@ -69,12 +61,12 @@ class MetricsWriter:
             raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
         self._add_event(Event(file_version="brain.Event:2"))
         if step:
-            # Hides what earlier files hold at this step and after it.
+            # Makes TensorBoard hide what earlier files hold after this step.
             start = SessionLog(status=SessionLog.START)
             self._add_event(Event(step=step + 1, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Records `values`, less those that are not finite, for `step`; a step has one record.
+        """Writes the record of a step; leaves out values that are not finite.
 
         Raises:
             CannotGoOn: A file cannot be written, because the disk is full, say.
@@ -117,25 +109,19 @@ class MetricsWriter:
         """
         with self._stopping_at_errors():
             os.fsync(self._lines.fileno())
-            for file, copy in self._copied.items():
+            for file, copy in self._copies.items():
                 if file != copy:
                     copy.write_bytes(file.read_bytes())
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # What could not be written has been reported; closing tries again, in vain.
-        with contextlib.suppress(OSError):
-            self._events.close()
-        with contextlib.suppress(OSError):
-            self._lines.close()
-        self._closing.close()
+    def __exit__(self, *error: object) -> None:
+        # Closing writes again what could not be written, which has been reported.
+        for file in (self._events, self._lines):
+            with contextlib.suppress(OSError):
+                file.close()
+        self._local.close()
 
     @contextlib.contextmanager
     def _stopping_at_errors(self) -> Iterator[None]:
@@ -152,15 +138,15 @@ class MetricsWriter:
 
 
 def picture_path(workdir: epath.PathLike, name: str, step: int) -> epath.Path:
-    """Returns where the picture `name` of a step is: `workdir`/pictures/NAME-STEP.png."""
+    """Returns the path of the picture `name` of a step."""
     return epath.Path(workdir) / "pictures" / f"{name}-{step}.png"
 
 
 def read_records(workdir: epath.PathLike) -> list[dict[str, float]]:
-    """Returns the records of `workdir`/metrics.jsonl in order; a half-written last one is left out.
+    """Returns the records of `workdir`/metrics.jsonl in order, without a half-written last one.
 
     Raises:
-        UserError: A line is no record.
+        UserError: A line is not a record.
     """
     path = epath.Path(workdir) / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")
@@ -178,13 +164,13 @@ def read_records(workdir: epath.PathLike) -> list[dict[str, float]]:
     return records
 
 
-def _drop_records_after(path: epath.Path, step: int) -> None:
-    """Rewrites the file in one piece where it holds later records or half a record."""
+def _drop_records_after(workdir: epath.Path, step: int) -> bytes:
+    """Drops later records and half a record from `metrics.jsonl`; returns what it holds then."""
+    path = workdir / "metrics.jsonl"
     if not path.exists():
-        return
-    kept = [record for record in read_records(path.parent) if record["step"] <= step]
-    text = "".join(json.dumps(record) + "\n" for record in kept).encode()
-    if text != path.read_bytes():
-        unfinished = path.parent / "metrics.jsonl.unfinished"
-        unfinished.write_bytes(text)
-        unfinished.replace(path)
+        return b""
+    kept = [record for record in read_records(workdir) if record["step"] <= step]
+    content = "".join(json.dumps(record) + "\n" for record in kept).encode()
+    if content != path.read_bytes():
+        storage.write_atomically(path, content)
+    return content

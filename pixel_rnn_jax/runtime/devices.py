@@ -1,15 +1,13 @@
-"""Data parallelism: one mesh axis, `data`, over which batches are split and gradients averaged."""
+"""Device meshes with one axis, `data`, over which batches are split."""
 
 import contextlib
 import ctypes
 import os
-import zlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pixel_rnn_jax.errors import UserError
@@ -17,17 +15,14 @@ from pixel_rnn_jax.errors import UserError
 PyTree = Any
 AXIS = "data"
 
-# `check_vma=False` below: a scan's carry starts from replicated parameters and is then different on
-# each device, which the check takes for a mistake.
-
 
 def set_up_host_devices() -> None:
-    """Makes every core of a CPU a device of its own, unless the environment gives a number.
+    """Makes every CPU core a JAX device, unless the environment sets the number of devices.
 
-    To be called before JAX starts a backend. Work on one core needs no threads beneath it, and
-    Eigen must not have them: XLA's CPU client deadlocks when one device waits in an all-reduce on a
-    thread that another device's convolution is waiting for. (Large matmuls, which newer XLA leaves
-    to YNNPACK, may still use every core; it does not wait for that pool.)
+    Call it before JAX starts a backend. It also switches off Eigen's thread pool, with which XLA's
+    CPU client deadlocks: one device waits in an all-reduce, on a thread that the convolution of
+    another device needs. (Large matmuls, which newer XLA leaves to YNNPACK, may still use every
+    core; XLA does not wait for that pool.)
     """
     _keep_freed_memory()
     flags = os.environ.get("XLA_FLAGS", "")
@@ -39,10 +34,10 @@ def set_up_host_devices() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Lets glibc keep what a step has freed for the next one.
+    """Makes glibc reuse the memory that a step has freed for the next step.
 
-    Given back to the system, as it is by default, the memory of every step is mapped and zeroed
-    again page by page, which takes as long as a third of a small model's step.
+    By default it returns the memory to the system, and mapping and zeroing it again takes a third
+    of the time of a small model's step.
     """
     m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
     with contextlib.suppress(OSError, AttributeError):  # Another C library.
@@ -54,27 +49,26 @@ def _keep_freed_memory() -> None:
 
 
 def make_mesh(devices: int | None = None) -> Mesh:
-    """Returns a mesh of all devices, or of the first so many of each process.
+    """Returns a mesh of all devices, or of the first `devices` of each process.
 
-    Those of a process are neighbours, as its rows of a batch are (`jax.make_mesh` may order them by
-    their places on the board instead, which an all-reduce over all of them has no use for).
+    The devices of one process are neighbours in it, as the rows of one process are in a batch.
+    (`jax.make_mesh` may order the devices by where they are on the board.)
 
     Raises:
         UserError: The processes have different numbers of devices.
     """
-    used: dict[int, list[jax.Device]] = {}
-    for device in sorted(jax.devices(), key=lambda device: (device.process_index, device.id)):
-        used.setdefault(device.process_index, []).append(device)
-    counts = sorted({len(own) for own in used.values()})
+    by_process = [
+        sorted(jax.local_devices(process), key=lambda device: device.id)
+        for process in range(jax.process_count())
+    ]
+    counts = sorted({len(local) for local in by_process})
     if len(counts) > 1:
-        raise UserError(
-            f"every process must have as many devices as the others, they have {counts}"
-        )
-    return _mesh([device for own in used.values() for device in own[:devices]])
+        raise UserError(f"all processes must have the same number of devices, they have {counts}")
+    return _mesh([device for local in by_process for device in local[:devices]])
 
 
-def own_mesh(devices: int) -> Mesh:
-    """Returns a mesh of the first so many devices of this process, whatever others do."""
+def local_mesh(devices: int) -> Mesh:
+    """Returns a mesh of the first `devices` of this process."""
     return _mesh(jax.local_devices()[:devices])
 
 
@@ -83,10 +77,12 @@ def _mesh(devices: list[jax.Device]) -> Mesh:
 
 
 def mesh_for(batch_size: int) -> Mesh:
-    """Returns a mesh of as many devices, equally many of each process, as can share a batch.
+    """Returns the largest mesh over which a batch can be split evenly.
+
+    Every process contributes the same number of devices.
 
     Raises:
-        UserError: The number of processes does not divide the batch.
+        UserError: The batch size is not a multiple of the number of processes.
     """
     rows, rest = divmod(batch_size, jax.process_count())
     if rest:
@@ -99,12 +95,12 @@ def mesh_for(batch_size: int) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device has whole."""
+    """Returns the sharding of an array that every device of the mesh holds in full."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicated_shapes(function: Callable[[], PyTree], mesh: Mesh) -> PyTree:
-    """Returns what `function` would return, whole on every device, as shapes and types alone."""
+    """Returns the shapes and types of what `function` returns, with the sharding `replicated`."""
     sharding = replicated(mesh)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -113,35 +109,29 @@ def replicated_shapes(function: Callable[[], PyTree], mesh: Mesh) -> PyTree:
 
 
 def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
-    """Splits a batch, of which each process has its own rows `[B / P, ...]`, over the devices."""
+    """Splits a batch over the devices along its first axis; each process gives its own rows."""
     split = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
 
 
-def own_rows(array: jax.Array) -> np.ndarray:
-    """Returns the rows of a split array that are with this process: all, if it is alone."""
+def local_rows(array: jax.Array) -> np.ndarray:
+    """Returns the rows of a split array that are on the devices of this process."""
     if array.is_fully_addressable:
         return np.asarray(array)
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
-def all_gather(own: np.ndarray) -> np.ndarray:
-    """Returns the arrays `[...]` of all processes, one shape, as `[P, ...]` in each of them."""
-    return np.asarray(multihost_utils.process_allgather(own)).reshape(-1, *own.shape)
-
-
-def all_equal(text: str) -> bool:
-    """Whether all processes have the same text."""
-    checksum = zlib.crc32(text.encode())
-    return len(set(all_gather(np.asarray(checksum, np.uint32)).tolist())) == 1
-
-
 def map_batch(
     function: Callable[[PyTree, PyTree], PyTree], mesh: Mesh
 ) -> Callable[[PyTree, PyTree], PyTree]:
-    """Compiles a function of parameters and a batch whose results are one per image."""
+    """Compiles a function of (parameters, batch) that returns one result per image.
+
+    Each device holds all parameters and computes its rows of the batch.
+    """
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
+    # check_vma=False: a scan's carry starts from replicated parameters and then differs between
+    # devices, which the check takes for a mistake.
     return jax.jit(
         jax.shard_map(
             function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False

@@ -1,8 +1,8 @@
-"""Several processes that work on one run: how they find each other, and how one of them ends.
+"""The processes of one run: how they find each other, exchange values, and end.
 
 Every process runs the same program on its own devices and its own share of the data. They meet in
-the collectives of compiled functions, in the saving of checkpoints, and in `barrier`. What is
-written or printed once is the first process's to do.
+the collectives of compiled functions, while a checkpoint is saved, and in `all_gather`. Only the
+first process writes records and prints.
 """
 
 import importlib.util
@@ -13,28 +13,30 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 from typing import NoReturn
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from pixel_rnn_jax.errors import UserError
 
 HEARTBEAT_S = 30
-"""A process that has not been heard of for so long has died, and the others end too."""
+"""A process that has been silent for this long counts as dead, and the others end too."""
 START_S = 300
 """How long the processes wait for each other at the start."""
 STORAGE_S = 60
-"""After so long a file that one process has written is there for all, on network storage too."""
+"""After this long, a file that one process has written is visible to all on network storage too."""
 USER_ERROR = 2
-"""The exit status after a `UserError`, which starting again would only repeat."""
+"""Exit status after a `UserError`; starting again would only repeat it."""
 SAME_S = 5
-"""After a `UserError` the first process gives the others so long to say the same."""
+"""After a `UserError` the first process waits this long, so that the others can report it too."""
 LOST = 3
-"""The exit status of a process that lacks another one: it may help to start all again."""
+"""Exit status of a process that has lost another one; starting all of them again may help."""
 
 _BY_HAND = "name the meeting point with --coordinator, --num_processes and --process_id"
-_begun = False  # whether `join` has begun to use JAX's runtime, successfully or not
+_begun = False  # Whether `join` has called jax.distributed.initialize, successfully or not.
 
 
 def join(
@@ -45,30 +47,29 @@ def join(
     cluster: bool | None = None,
     timeout_s: float = START_S,
 ) -> None:
-    """Joins the processes of a run, if there are several; to be called before JAX uses a device.
+    """Connects the processes of a run, if there are several; call it before JAX uses a device.
 
     Args:
-        coordinator: HOST:PORT at which the first process waits for the others.
-        num_processes: How many there are.
-        process_id: Which one this is, from 0 on.
-        cluster: Whether to ask the cluster instead, as `jax.distributed.initialize` does (Cloud
-            TPU, SLURM, Open MPI, Kubernetes). None does so where `started_by` finds one.
-        timeout_s: How long to wait for the others.
+        coordinator: HOST:PORT at which the first process listens.
+        num_processes: Number of processes.
+        process_id: Index of this process, from 0.
+        cluster: Whether to ask the cluster for these three (Cloud TPU, SLURM, Open MPI or
+            Kubernetes), as `jax.distributed.initialize` does. None asks if `started_by` finds one.
+        timeout_s: How long to wait for the other processes.
 
     Raises:
         UserError: Only some of the first three are given, or they are impossible; the cluster does
-            not say what it was asked for; the coordinator's port cannot be opened; or a package
-            is missing: mpi4py for Open MPI from version 5 on, kubernetes for Kubernetes.
+            not know them; the port cannot be opened; or a package is missing (mpi4py for Open MPI
+            from version 5, kubernetes for Kubernetes).
     """
     given = coordinator, num_processes, process_id
-    alone = given == (None, None, None)
-    if not alone:
+    if given != (None, None, None):
         if cluster is not None:
             raise UserError("leave out one of --distributed and --coordinator")
-        _check(*given)
+        _check_flags(*given)
     elif cluster is False or (cluster is None and started_by() is None):
         return
-    detection = _detection(coordinator)
+    detection = _cluster_detection(coordinator)
     # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
     jax.config.update("jax_enable_preemption_service", False)
     global _begun
@@ -80,7 +81,7 @@ def join(
         jax.distributed.initialize(
             *given,
             cluster_detection_method=detection,
-            # Later than the timer: JAX would end the process with a stack trace.
+            # Later than the timer, since JAX would end the process with a stack trace.
             initialization_timeout=int(timeout_s) + 60,
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
@@ -88,19 +89,19 @@ def join(
         raise UserError(_cause(coordinator, str(error).partition("\n")[0])) from error
     finally:
         waiting.cancel()
-    # Now, as connections between CPU processes are given up after 30 seconds, and opening the data
-    # may take one of them longer than another.
-    barrier("joined")
+    # CPU processes give up connecting after 30 seconds, and one of them may take longer than that
+    # to open its data. So they connect here.
+    multihost_utils.sync_global_devices("joined")
 
 
 def started_by() -> str | None:
-    """Returns the name of the cluster that has started this process as one of several, or None."""
+    """Returns the name of the cluster that started this process as one of several, or None."""
     several = {
-        "SLURM": "SLURM_STEP_NODELIST" in os.environ and _number("SLURM_NTASKS") > 1,
-        "Open MPI": _number("OMPI_COMM_WORLD_SIZE") > 1,
+        "SLURM": "SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1",
+        "Open MPI": os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1",
         "Cloud TPU": "," in os.environ.get("TPU_WORKER_HOSTNAMES", ""),
     }
-    return next((name for name, found in several.items() if found), None)
+    return next((name for name, started in several.items() if started), None)
 
 
 def joined() -> bool:
@@ -109,10 +110,10 @@ def joined() -> bool:
 
 
 def check() -> None:
-    """Makes sure that processes which share devices have joined.
+    """Checks that a process which shares its devices with others has joined them.
 
     Raises:
-        UserError: This is a worker of a TPU slice that runs on its own.
+        UserError: It is a worker of a TPU slice and runs alone.
     """
     if jax.process_count() > 1 and not joined():
         raise UserError(
@@ -122,32 +123,37 @@ def check() -> None:
 
 
 def first() -> bool:
-    """Whether this process is the one that writes and prints what is needed once."""
+    """Whether this is the process that writes records and prints."""
     return bool(jax.process_index() == 0)
 
 
-def barrier(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+def all_gather(array: np.ndarray) -> np.ndarray:
+    """Returns the arrays of all processes, stacked along a new first axis, in every process."""
+    return np.asarray(multihost_utils.process_allgather(array)).reshape(-1, *array.shape)
+
+
+def all_equal(text: str) -> bool:
+    """Whether all processes have given the same text."""
+    checksum = zlib.crc32(text.encode())
+    return len(set(all_gather(np.asarray(checksum, np.uint32)).tolist())) == 1
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process of the run has gone."""
+    """Whether an error says that another process of the run has ended or cannot be reached."""
     # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
     signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"
     return joined() and bool(re.search(signs, str(error), re.IGNORECASE))
 
 
 def end(status: int, error: BaseException | None = None) -> NoReturn:
-    """Ends this process, of several that may be waiting for it.
+    """Ends this process at once, while others of its run may be waiting for it.
 
-    The ordinary end waits for the others, which would wait for this one. They notice that it has
+    A normal exit would wait for the others, and they for this process. They notice that it has
     gone.
 
     Args:
-        status: The exit status, unless the error is that another process has gone first.
-        error: What has happened, if that has not been printed.
+        status: The exit status; `LOST` is used instead if the error `is_loss`.
+        error: An error that has not been printed yet.
     """
     try:
         if error is not None and is_loss(error):
@@ -164,12 +170,14 @@ def end(status: int, error: BaseException | None = None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         if status == USER_ERROR and jax.distributed.is_initialized() and first():
-            time.sleep(SAME_S)  # The others are ended as soon as this process is.
-    finally:  # Even where nothing can be printed.
+            time.sleep(SAME_S)  # The others end as soon as this process does.
+    finally:  # Even if nothing can be printed.
         os._exit(status)
 
 
-def _check(coordinator: str | None, num_processes: int | None, process_id: int | None) -> None:
+def _check_flags(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
     if coordinator is None or num_processes is None or process_id is None:
         raise UserError(
             "--coordinator=HOST:PORT, --num_processes=N and --process_id=I need each other"
@@ -184,41 +192,35 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
             f"{num_processes}"
         )
     if process_id == 0:
-        _check_port(int(parts[1]))
+        # JAX 0.12 crashes if its service cannot listen.
+        try:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("", int(parts[1])))
+        except OSError as error:
+            raise UserError(
+                f"the first process cannot listen at port {parts[1]} of --coordinator ({error}): "
+                "choose another port"
+            ) from error
 
 
-def _detection(coordinator: str | None) -> str | None:
-    """Returns which of its ways to find a cluster JAX shall take; None leaves it to JAX."""
+def _cluster_detection(coordinator: str | None) -> str | None:
+    """Returns the `cluster_detection_method` of JAX; None lets JAX find the cluster itself."""
     if coordinator:
         return "deactivate"
-    if started_by() == "Open MPI" and "OMPI_MCA_orte_hnp_uri" not in os.environ:
-        # From version 5 on its processes can only ask each other where the first one is.
-        if importlib.util.find_spec("mpi4py") is None:
-            raise UserError(
-                "the processes of Open MPI 5 meet through mpi4py: pip install mpi4py, or "
-                f"{_BY_HAND}"
-            )
-        return "mpi4py"
-    kubernetes = "KUBERNETES_SERVICE_HOST" in os.environ and started_by() is None
-    if kubernetes and importlib.util.find_spec("kubernetes") is None:
-        raise UserError(
-            "--distributed asks Kubernetes through its package: pip install kubernetes, or "
-            f"{_BY_HAND}"
-        )
-    return None
-
-
-def _check_port(port: int) -> None:
-    # JAX 0.12 crashes where its service cannot listen.
-    try:
-        with socket.socket() as own:
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            own.bind(("", port))
-    except OSError as error:
-        raise UserError(
-            f"the first process cannot listen at port {port} of --coordinator ({error}): choose "
-            "another one"
-        ) from error
+    cluster = started_by()
+    if cluster == "Open MPI" and "OMPI_MCA_orte_hnp_uri" not in os.environ:
+        # From version 5 on only MPI itself can tell its processes where the first one is.
+        method, package = "mpi4py", "mpi4py"
+        problem = "the processes of Open MPI 5 meet through mpi4py"
+    elif cluster is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        method, package = None, "kubernetes"
+        problem = "--distributed asks Kubernetes through its package"
+    else:
+        return None
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{problem}: pip install {package}, or {_BY_HAND}")
+    return method
 
 
 def _cause(coordinator: str | None, text: str) -> str:
@@ -242,13 +244,8 @@ def _give_up(coordinator: str | None, timeout_s: float) -> None:
     else:
         where, advice = "", f"by {started_by() or 'the cluster'}, or give --nodistributed"
     print(
-        f"error: not all processes have met{where} within {timeout_s:.0f} s: look whether each was "
+        f"error: not all processes have met{where} within {timeout_s:.0f} s: check that each was "
         f"started, {advice}",
         file=sys.stderr,
     )
     end(LOST)
-
-
-def _number(variable: str) -> int:
-    text = os.environ.get(variable, "")
-    return int(text) if text.isdecimal() else 0

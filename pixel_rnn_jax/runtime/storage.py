@@ -1,16 +1,18 @@
-"""Workdirs in a bucket of Google Cloud Storage (gs://): whether one can be used, and what failed.
+"""Files of a workdir, which may be in a bucket of Google Cloud Storage (gs://), and their errors.
 
-Three libraries reach a bucket: gcsfs, which epath uses for all files, TensorStore for the arrays of
-checkpoints, and google-cloud-storage, with which Orbax asks for the kind of the bucket.
+Three libraries reach a bucket: gcsfs, which epath uses for all files; TensorStore, for the arrays
+of checkpoints; and google-cloud-storage, with which Orbax asks for the type of the bucket.
 """
 
 import contextlib
+import errno
 import functools
 import logging
 import os
 import re
 import sys
 import textwrap
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,13 +25,13 @@ START_S = 10
 
 
 def check(workdir: epath.PathLike) -> None:
-    """Makes sure of the bucket that a workdir is in, if it is in one, before any work is done.
+    """Checks that the bucket of a workdir, if it is in one, can be used; call it before any work.
 
-    The first call in a process switches off the messages of gcsfs there.
+    The first call for a bucket switches off the log messages of gcsfs.
 
     Raises:
-        UserError: There is no such bucket, or it cannot be reached or not be used; gcsfs is not
-            installed; or it is a bucket of somebody else's than Google.
+        UserError: The bucket does not exist, cannot be reached or may not be used; gcsfs is not
+            installed; or the scheme is not gs://.
     """
     if "://" not in os.fspath(workdir):
         return
@@ -46,11 +48,11 @@ def check(workdir: epath.PathLike) -> None:
             f"{workdir} needs packages that are not installed: pip install 'pixel-rnn-jax[gcs]'"
         ) from error
     _silence_gcsfs()
-    # Where TensorFlow is installed, to prepare data sets, epath would take its file system instead.
+    # Where TensorFlow is installed, to prepare data sets, epath would use its file system instead.
     os.environ.setdefault("EPATH_USE_TF", "false")
     retry = DEFAULT_RETRY.with_timeout(START_S)
     try:
-        # As Orbax does. And to create a folder in a bucket that is not there would create that.
+        # The calls that Orbax makes. Creating a folder would create a bucket that does not exist.
         with contextlib.closing(storage.Client()) as client:
             bucket = client.get_bucket(name, retry=retry)
             list(bucket.list_blobs(max_results=1, prefix=folder[1:], retry=retry))
@@ -71,8 +73,16 @@ def check(workdir: epath.PathLike) -> None:
         ) from error
 
 
+def write_atomically(path: epath.Path, content: bytes) -> None:
+    """Writes a file so that a reader finds either its old content or the whole new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f"{path.name}.unfinished"
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
 def errors() -> tuple[type[Exception], ...]:
-    """Returns what reading and writing files may raise; the libraries of buckets have their own."""
+    """Returns the exceptions that reading and writing files may raise, in a bucket or elsewhere."""
     if "gcsfs" not in sys.modules:
         return (OSError,)
     from aiohttp import ClientError
@@ -83,43 +93,61 @@ def errors() -> tuple[type[Exception], ...]:
     return OSError, ClientError, HttpError, GoogleAPIError, GoogleAuthError
 
 
-def reason(error: BaseException) -> str:
-    """Returns in a few words what has failed: the system's, or what a server says."""
-    for link in chain(error):
-        if isinstance(link, OSError) and link.strerror:
-            return link.strerror
-    last = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return textwrap.shorten(last, 200, placeholder=" ...")  # TensorStore adds where it was.
-
-
-def out_of_reach(error: BaseException) -> bool:
-    """Whether an error of reading is the network's or a lack of rights, and no missing object."""
-    own = tuple(kind for kind in errors() if kind is not OSError)
-    # gcsfs raises OSError without a number for a lack of rights; TensorStore has statuses in text.
-    signs = "^Forbidden: |PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED"
-    return any(isinstance(link, own) or re.search(signs, str(link)) for link in chain(error))
-
-
-def chain(error: BaseException) -> list[BaseException]:
-    """Returns an error and those that have led to it, the first one last."""
+def causes(error: BaseException) -> list[BaseException]:
+    """Returns an error and those that led to it, the root cause last."""
     links = [error]
     while (earlier := links[-1].__cause__ or links[-1].__context__) is not None:
         links.append(earlier)
     return links
 
 
+def system_error(error: BaseException) -> str | None:
+    """Returns the message of the system's error that an error goes back to, if there is one."""
+    for link in causes(error):
+        text = link.strerror if isinstance(link, OSError) else None
+        if code := re.search(r"os_error_code='(\d+)'", str(link)):  # TensorStore's.
+            text = os.strerror(int(code[1]))
+        if text:
+            full = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
+            return "the disk is full" if text in full else text
+    return None
+
+
+def reason(error: BaseException) -> str:
+    """Returns in a few words what has failed: the system's message, or the server's."""
+    last_line = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    # TensorStore's messages end with the whole specification of the array.
+    return system_error(error) or textwrap.shorten(last_line, 200, placeholder=" ...")
+
+
+def out_of_reach(error: BaseException) -> bool:
+    """Whether an error comes from the network or a lack of rights, not from a damaged file."""
+    remote = tuple(kind for kind in errors() if kind is not OSError)
+    # gcsfs raises OSError without a number for a lack of rights; TensorStore has statuses in text.
+    signs = "^Forbidden: |PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED"
+    return any(
+        isinstance(link, (PermissionError, *remote)) or re.search(signs, str(link))
+        for link in causes(error)
+    )
+
+
+def silence_unraisable(harmless: Callable[[BaseException | None], bool]) -> None:
+    """Keeps Python from printing those exceptions that nobody can catch and that are harmless."""
+    previous = sys.unraisablehook
+
+    def hook(unraisable: Any) -> None:
+        if not harmless(unraisable.exc_value):
+            previous(unraisable)
+
+    sys.unraisablehook = hook
+
+
 @functools.cache
 def _silence_gcsfs() -> None:
-    """Keeps its messages off the terminal; what fails is raised, and told in one sentence.
+    """Switches off its log messages; errors are raised, and reported in one sentence.
 
-    It logs each error with the stack; and the buffer of a file that could not be written is still
+    It logs every error with the stack. And the buffer of a file that could not be written is still
     in use when Python clears it away.
     """
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
-    others = sys.unraisablehook
-
-    def unraisable(args: Any) -> None:
-        if not isinstance(args.exc_value, BufferError):
-            others(args)
-
-    sys.unraisablehook = unraisable
+    silence_unraisable(lambda error: isinstance(error, BufferError))

@@ -20,7 +20,7 @@ from pixel_rnn_jax.data import Batch, Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import PixelRNN, bits_per_dim
 from pixel_rnn_jax.runs.workdir import ImageFormat, Run, open_run
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.runtime import devices, processes
 
 T = TypeVar("T")
 PyTree = Any
@@ -166,8 +166,8 @@ def nats_of_images(
 
     count = math.ceil(len(source) / batch_size)
     progress = terminal.bar(_one_late(batches()), count, "evaluating", "batch")
-    own = np.stack([devices.own_rows(nats) for nats in progress])  # [batches, rows, S]
-    every = devices.all_gather(own)  # [processes, batches, rows, S]
+    own = np.stack([devices.local_rows(nats) for nats in progress])  # [batches, rows, S]
+    every = processes.all_gather(own)  # [processes, batches, rows, S]
     in_order = every.swapaxes(0, 1).reshape(-1, own.shape[-1])
     return in_order[: len(source)].astype(np.float64)  # What fills the last batch up is at the end.
 

@@ -13,7 +13,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.training.step import Metrics
 
 
@@ -41,7 +41,7 @@ class StopRequest:
 
     def anywhere(self) -> bool:
         """Whether any process has had a signal; all have to ask."""
-        return bool(devices.all_gather(np.asarray(self.signal is not None)).any())
+        return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
 
     def exit(self, text: str) -> NoReturn:
         """Ends the program as a shell reports one that a signal ended: 128 + its number."""

@@ -23,7 +23,7 @@ from pixel_rnn_jax.models import PixelRNN, bits_per_dim
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
-from pixel_rnn_jax.runs.workdir import ImageFormat, best_parameters
+from pixel_rnn_jax.runs.workdir import ImageFormat
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import evaluate, optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation
@@ -97,7 +97,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     model = PixelRNN(config.model, images.image_shape, images.levels)
     settings = config.train
     mesh = devices.mesh_for(settings.batch_size // settings.micro_batches)
-    workdir_lib.write(workdir, config, images)
+    workdir_lib.begin_run(workdir, config, images)
     steps = _Steps(config, model, mesh)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         start, state = steps.start(checkpoints)
@@ -160,12 +160,12 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
         if request.anywhere():  # Or after the last step.
             checkpoints.wait()
             request.exit(f"stopped after step {step}, which is saved; the same command goes on")
-        best_step, params = best_parameters(checkpoints, config, model, mesh)
 
+    best = workdir_lib.open_run(workdir, mesh)
     size = settings.eval_batch_size
     paths = (picture_path(workdir, name, step) for name in ("samples", "completions"))
     return TrainResult(
-        test=evaluate.measure(model, params, test_source, size, mesh, step=best_step),
+        test=evaluate.measure(model, best.params, test_source, size, mesh, step=best.step),
         baseline=evaluate.independent_pixels(train_source, test_source, size),
         pictures=tuple(path for path in paths if path.exists()),
     )
