@@ -24,8 +24,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import block_coder, compress, data
-from pixel_rnn_jax.config import read_config
+from pixel_rnn_jax import data
+from pixel_rnn_jax.codec import coder
+from pixel_rnn_jax.runs.workdir import read_config
 
 PICTURES = {
     "PNG, optimised": {"format": "PNG", "optimize": True},
@@ -80,29 +81,28 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, help="of a training run")
     parser.add_argument("--split", default="test[:1000]", help="the images; default: %(default)s")
     arguments = parser.parse_args()
-    source = data.open_source(read_config(arguments.workdir).data, arguments.split)
-    images = source.__getitems__(range(len(source)))
+    source = data.open_source(read_config(arguments.workdir), arguments.split)
+    images, labels = source.batch(range(len(source)))
     model = prnn.load(arguments.workdir)
     dims = math.prod(model.image_shape)
-    nats = -model.log_prob(images).sum()
+    nats = -model.log_prob(images, labels).sum()
 
     def report(name: str, size: float, note: str = "") -> None:
         bits = 8 * size / len(images) / dims
         print(f"{name:24s} {size:12,.0f} bytes  {bits:7.4f} bits/dim  {note}", flush=True)
 
     print(f"{len(images)} images of shape {model.image_shape} and {model.levels} levels")
-    coder = model.module, model.params
-    compress.decompress(*coder, compress.compress(*coder, images[:1]))  # Compiles.
+    first = model.compress(images[:1], None if labels is None else labels[:1])
+    decoded = model.decompress(first)  # Compiles.
     stream = b""
-    decoded = images[:0]
 
     def encode() -> None:
         nonlocal stream
-        stream = compress.compress(*coder, images)
+        stream = model.compress(images, labels)
 
     def decode() -> None:
         nonlocal decoded
-        decoded = compress.decompress(*coder, stream).images
+        decoded = model.decompress(stream)
 
     speeds = [len(images) / seconds(function) for function in (encode, decode)]
     np.testing.assert_array_equal(decoded, images)
@@ -111,7 +111,7 @@ def main() -> None:
         "this model",
         len(stream),
         f"{8 * len(stream) / (nats / math.log(2)) - 1:+.2%} of the NLL; {speeds[0]:.0f} images/s "
-        f"compressed, {speeds[1]:.0f} images/s decompressed, {block_coder.LANES} lanes",
+        f"compressed, {speeds[1]:.0f} images/s decompressed, {coder.LANES} lanes",
     )
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_jxl")  # It registers itself with Pillow.

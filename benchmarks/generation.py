@@ -10,7 +10,6 @@ timed once and multiplied by the H * W * C passes that drawing with it takes. Ru
 beside it.
 """
 
-import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -22,8 +21,8 @@ from train_step import median_seconds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import joint, kernels, parallel
-from pixel_rnn_jax.images import Batch
+from pixel_rnn_jax import kernels
+from pixel_rnn_jax.runtime import devices
 
 IMAGES = 16
 REPEATS = 7
@@ -67,13 +66,16 @@ def full_pass_seconds(name: str, *, plain: bool) -> float:
     if plain:
         kernels.conv_lstm = kernels.conv_lstm_reference
     model = model_of(name, plain=plain)
-    mesh = parallel.make_mesh(1) if plain else parallel.mesh_for(IMAGES)
-    outputs = functools.partial(joint.outputs, model.module)
-    logits = parallel.map_batch(lambda params, batch: outputs(params, batch)[0], mesh)
-    zeros = np.zeros((IMAGES, *model.image_shape), np.int32)
-    params = jax.device_put(model.params, parallel.everywhere(mesh))
-    batch = parallel.shard_batch(mesh, Batch(zeros))
-    return median_seconds(lambda: logits(params, batch), REPEATS)
+    mesh = devices.make_mesh(1) if plain else devices.mesh_for(IMAGES)
+    (scale,) = model.model.scales
+
+    def logits(params: Any, images: jax.Array) -> Any:
+        return scale.apply(params, scale.network.likelihood.inputs(images))
+
+    mapped = devices.map_batch(logits, mesh)
+    params = jax.device_put(model.params, devices.replicated(mesh))
+    images = devices.shard_batch(mesh, np.zeros((IMAGES, *model.image_shape), np.int32))
+    return median_seconds(lambda: mapped(params, images), REPEATS)
 
 
 def measure(name: str, what: str) -> float:
@@ -95,7 +97,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         name, what = sys.argv[2:]
         if what != "plain":  # Plain JAX: one device, its own threads.
-            parallel.set_up_host_devices()
+            devices.set_up_host_devices()
         print(measure(name, what))
         return
     word = "".join(sys.argv[1:2])

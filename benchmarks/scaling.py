@@ -36,9 +36,14 @@ from count_operations import Program, at_batch, count
 from roofline import H100, V5E, Machine
 from train_step import median_seconds, peak_gflops
 
-from pixel_rnn_jax import joint, kernels, models, optimizers, parallel
+from pixel_rnn_jax import kernels
 from pixel_rnn_jax.config import ARCHITECTURES, Config, from_config_dict
-from pixel_rnn_jax.images import Batch
+from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.models.network import CPU_PACK
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training import optimizers
+from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "scaling.md"
@@ -87,9 +92,9 @@ def load(case: Case, *, pack: int = 1) -> Config:
     return replace(config, model=replace(config.model, pack=pack, **dict(case.changes)))
 
 
-def model_of(case: Case, *, pack: int = 1) -> models.Model:
+def model_of(case: Case, *, pack: int = 1) -> PixelRNN:
     """Returns the model of a config."""
-    return models.create(load(case, pack=pack).model, *IMAGES[case.config])
+    return PixelRNN(load(case, pack=pack).model, *IMAGES[case.config])
 
 
 def images_of(case: Case, batch: int) -> Batch:
@@ -97,27 +102,26 @@ def images_of(case: Case, batch: int) -> Batch:
     return Batch(jax.ShapeDtypeStruct((batch, *IMAGES[case.config][0]), jnp.uint8))
 
 
-def train_step_of(config: Config, model: models.Model, mesh: Mesh) -> Any:
+def train_step_of(config: Config, model: PixelRNN, mesh: Mesh) -> Any:
     """Returns the step that `train` runs, still to be compiled."""
-    return parallel.make_train_step(
-        joint.nats_by_scale(model),
+    return make_train_step(
+        model,
         optimizers.build(config.optimizer, config.turn),
-        config.optimizer.average,
         mesh,
+        ema_decay=config.optimizer.average,
         micro_batches=config.train.micro_batches,
     )
 
 
-def new_state(case: Case, model: models.Model) -> dict[str, Any]:
+def new_state(case: Case, model: PixelRNN) -> TrainState:
     """Returns the state that training starts from."""
     config = load(case)
     optimizer = optimizers.build(config.optimizer, config.turn)
-    params = joint.init_parameters(model, jax.random.key(0))
-    return parallel.initial_state(params, optimizer, config.optimizer.average)
+    return init_state(model, optimizer, jax.random.key(0), ema=config.optimizer.average > 0)
 
 
 @functools.cache
-def state_shapes(case: Case) -> dict[str, Any]:
+def state_shapes(case: Case) -> TrainState:
     """Returns the shapes and types of the state."""
     return jax.eval_shape(lambda: new_state(case, model_of(case)))
 
@@ -125,12 +129,12 @@ def state_shapes(case: Case) -> dict[str, Any]:
 @functools.cache
 def traced(case: Case, batch: int, pack: int) -> Program:
     """Counts the training step of a batch on one device."""
-    step_fn = train_step_of(load(case), model_of(case, pack=pack), parallel.make_mesh(1))
-    return count(step_fn, state_shapes(case), images_of(case, batch))
+    step_fn = train_step_of(load(case), model_of(case, pack=pack), devices.make_mesh(1))
+    return count(step_fn, state_shapes(case), images_of(case, batch), None)
 
 
 def program(case: Case, batch: int, *, pack: int = 1) -> Program:
-    """Returns the count at any batch; with packing, at multiples of `models.pixel_rnn.CPU_PACK`."""
+    """Returns the count at any batch; with packing, at multiples of `CPU_PACK`."""
     return at_batch(batch, traced(case, 4, pack), traced(case, 8, pack))
 
 
@@ -141,7 +145,7 @@ def batch_of(case: Case) -> int:
 
 def parameters(case: Case) -> int:
     """Returns the number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(state_shapes(case)["params"]))
+    return sum(leaf.size for leaf in jax.tree.leaves(state_shapes(case).params))
 
 
 def update_bytes(case: Case) -> int:
@@ -242,7 +246,7 @@ def scan_rows(
     machine: Machine, cases: Sequence[Case], *, pack: int = 1, split: int = 1
 ) -> Iterator[list[object]]:
     """Yields a row of the table of the scan for each case, its batch split over `split` chips."""
-    step = models.pixel_rnn.CPU_PACK if pack == 0 else 1
+    step = CPU_PACK if pack == 0 else 1
     for case in cases:
         batch = batch_of(case) // split
         work = program(case, batch, pack=pack)
@@ -300,10 +304,10 @@ def images() -> str:
 
 def this_cpu() -> Machine:
     """Measures one core of this machine while all of them do the same."""
-    mesh = parallel.make_mesh()
+    mesh = devices.make_mesh()
     cores, floats = mesh.size, 2**25
-    ones = parallel.shard_batch(mesh, np.ones((cores, floats), np.float32))
-    copy = parallel.map_batch(lambda _, x: x + 1, mesh)
+    ones = devices.shard_batch(mesh, np.ones((cores, floats), np.float32))
+    copy = devices.map_batch(lambda _, x: x + 1, mesh)
     copied = 2 * 4 * floats / median_seconds(lambda: copy((), ones), 7)
     return Machine(
         name=f"{cpu_name()}, a core of {cores}",
@@ -339,16 +343,16 @@ def iteration_seconds(steps: int = 4096) -> float:
 def measured_seconds(case: Case) -> float:
     """Measures a training step on all cores."""
     config, model, batch = load(case, pack=0), model_of(case, pack=0), batch_of(case)
-    mesh = parallel.mesh_for(batch)
-    state = jax.jit(lambda: new_state(case, model), out_shardings=parallel.everywhere(mesh))()
+    mesh = devices.mesh_for(batch)
+    state = jax.jit(lambda: new_state(case, model), out_shardings=devices.replicated(mesh))()
     step_fn = train_step_of(config, model, mesh)
     shape, levels = IMAGES[case.config]
     drawn = np.random.default_rng(0).integers(levels, size=(batch, *shape)).astype(np.uint8)
-    on_devices = parallel.shard_batch(mesh, Batch(drawn))
+    on_devices = devices.shard_batch(mesh, Batch(drawn))
 
     def step() -> Any:
         nonlocal state
-        state, metrics = step_fn(state, on_devices)
+        state, metrics = step_fn(state, on_devices, None)
         return metrics
 
     return median_seconds(step)
@@ -356,7 +360,7 @@ def measured_seconds(case: Case) -> float:
 
 def cpu() -> str:
     """Returns what this machine was measured to do, and what the rule makes of it."""
-    machine, cores = this_cpu(), parallel.make_mesh().size
+    machine, cores = this_cpu(), devices.make_mesh().size
     said = (
         f"{cpu_name()}, {cores} cores, JAX {jax.__version__}. Measured of a core while all were at "
         f"work: {figure(machine.peak['float32'] / 1e9)} GFLOP/s in a large matmul, "
@@ -366,7 +370,7 @@ def cpu() -> str:
     )
     rows = []
     for case in MEASURED:
-        used = parallel.mesh_for(batch_of(case)).size
+        used = devices.mesh_for(batch_of(case)).size
         predicted = step_seconds(machine, case, batch_of(case) // used, 1, pack=0)
         measured = measured_seconds(case)
         speed = batch_of(case) / measured
@@ -416,16 +420,16 @@ def compile_for_v5e(case: Case, micro_batches: int) -> Compiled:
     """Compiles the whole training step of a config for one v5e chip, its batch on that chip."""
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # There is no TPU here to ask for its name.
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    mesh = Mesh(np.array(topology.devices[:1]), (parallel.AXIS,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.array(topology.devices[:1]), (devices.AXIS,), axis_types=(AxisType.Auto,))
     config, model = load(case), model_of(case)
     config = replace(config, train=replace(config.train, micro_batches=micro_batches))
-    state = parallel.shapes_everywhere(lambda: new_state(case, model), mesh)
-    split = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    state = devices.replicated_shapes(lambda: new_state(case, model), mesh)
+    split = NamedSharding(mesh, PartitionSpec(devices.AXIS))
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split),
         images_of(case, batch_of(case)),
     )
-    lowered = train_step_of(config, model, mesh).lower(state, batch)
+    lowered = train_step_of(config, model, mesh).lower(state, batch, None)
     stated, error = None, ""
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -498,7 +502,7 @@ def write(name: str, new: str) -> None:
 
 def main() -> None:
     """Prints or writes the tables that are named."""
-    parallel.set_up_host_devices()
+    devices.set_up_host_devices()
     names = [word for word in sys.argv[1:] if word != "--write"]
     for name in names or [name for name in TABLES if name != "memory"]:
         text = TABLES[name]()

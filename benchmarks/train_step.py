@@ -22,10 +22,13 @@ import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pixel_rnn_jax import joint, kernels, optimizers, parallel
+from pixel_rnn_jax import kernels
 from pixel_rnn_jax.config import ModelConfig, OptimizerConfig
-from pixel_rnn_jax.images import Batch
+from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training import optimizers
+from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 
 BATCH = 16
 MNIST = {"image_shape": (28, 28, 1), "levels": 2}
@@ -54,9 +57,9 @@ def median_seconds(function: Callable[[], Any], repeats: int = 15) -> float:
 
 def peak_gflops() -> float:
     """Returns what all devices together reach on large float32 matmuls."""
-    mesh, size = parallel.make_mesh(), 2048
-    ones = parallel.shard_batch(mesh, np.ones((mesh.size, size, size), np.float32))
-    square = parallel.map_batch(lambda _, x: x @ x, mesh)
+    mesh, size = devices.make_mesh(), 2048
+    ones = devices.shard_batch(mesh, np.ones((mesh.size, size, size), np.float32))
+    square = devices.map_batch(lambda _, x: x @ x, mesh)
     return 2 * mesh.size * size**3 / median_seconds(lambda: square((), ones), 7) / 1e9
 
 
@@ -67,37 +70,37 @@ def measure(name: str, *, plain: bool) -> dict[str, float]:
     model = PixelRNN(ModelConfig(**size, pack=1 if plain else 0), shape, levels)
     if plain:
         kernels.conv_lstm = kernels.conv_lstm_reference
-    mesh = parallel.make_mesh(1) if plain else parallel.mesh_for(BATCH)
-    loss_fn = joint.nats_by_scale(model)
+    mesh = devices.make_mesh(1) if plain else devices.mesh_for(BATCH)
     optimizer = optimizers.build(OptimizerConfig(), steps=1000)
-    step_fn = parallel.make_train_step(loss_fn, optimizer, 0.999, mesh)
+    step_fn: Any = make_train_step(model, optimizer, mesh, ema_decay=0.999)
 
-    def new_state() -> dict[str, Any]:
-        params = joint.init_parameters(model, jax.random.key(0))
-        return parallel.initial_state(params, optimizer, 0.999)
+    def new_state() -> TrainState:
+        return init_state(model, optimizer, jax.random.key(0), ema=True)
 
-    state = jax.jit(new_state, out_shardings=parallel.everywhere(mesh))()
-    weights = sum(leaf.size for leaf in jax.tree.leaves(state["params"]) if leaf.ndim > 1)
+    state = jax.jit(new_state, out_shardings=devices.replicated(mesh))()
+    weights = sum(leaf.size for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
     random = np.random.default_rng(0)
     images = random.integers(levels, size=(BATCH, *shape)).astype(np.uint8)
-    batch = parallel.shard_batch(mesh, Batch(images))
-    memory = step_fn.lower(state, batch).compile().memory_analysis().temp_size_in_bytes  # type: ignore[attr-defined]
+    batch = devices.shard_batch(mesh, Batch(images))
+    memory = step_fn.lower(state, batch, None).compile().memory_analysis().temp_size_in_bytes
 
     def step() -> Any:
         nonlocal state
-        state, metrics = step_fn(state, batch)
+        state, metrics = step_fn(state, batch, None)
         return metrics
 
     step_seconds = median_seconds(step)
-    forward = parallel.map_batch(loss_fn, mesh)
-    forward_seconds = median_seconds(lambda: forward(state["params"], batch))
-    gradient = parallel.map_batch(
-        lambda p, x: jax.tree.map(
-            lambda leaf: leaf[None], jax.grad(lambda p: loss_fn(p, x).mean())(p)
-        ),
-        mesh,
-    )
-    gradient_seconds = median_seconds(lambda: gradient(state["params"], batch))
+
+    def nats(params: Any, batch: Batch) -> jax.Array:
+        return model.nats_by_scale(params, *batch)
+
+    def gradients(params: Any, batch: Batch) -> Any:
+        gradient = jax.grad(lambda params: nats(params, batch).mean())(params)
+        return jax.tree.map(lambda leaf: leaf[None], gradient)
+
+    forward, gradient = devices.map_batch(nats, mesh), devices.map_batch(gradients, mesh)
+    forward_seconds = median_seconds(lambda: forward(state.params, batch))
+    gradient_seconds = median_seconds(lambda: gradient(state.params, batch))
     return {
         "step": step_seconds,
         "forward": forward_seconds,
@@ -119,7 +122,7 @@ def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         name, version = sys.argv[2:]
         if version == "fast":
-            parallel.set_up_host_devices()
+            devices.set_up_host_devices()
         print(
             json.dumps(peak_gflops() if name == "peak" else measure(name, plain=version == "plain"))
         )

@@ -16,16 +16,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from pixel_rnn_jax import distributed, joint, optimizers, parallel
 from pixel_rnn_jax.config import ModelConfig, OptimizerConfig
-from pixel_rnn_jax.images import Batch
+from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.runtime import devices, processes
+from pixel_rnn_jax.training import optimizers
+from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 
 BATCH = 8
 """Images of a device."""
@@ -41,40 +42,39 @@ def measure(architecture: str) -> list[float]:
     """Returns the seconds of some steps of the whole run that this process belongs to."""
     model = PixelRNN(ModelConfig(architecture), SHAPE, LEVELS)
     optimizer = optimizers.build(OptimizerConfig(), steps=1000)
-    mesh = parallel.make_mesh()
-    step_fn = parallel.make_train_step(joint.nats_by_scale(model), optimizer, 0.999, mesh)
+    mesh = devices.make_mesh()
+    step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.999)
 
-    def new_state() -> dict[str, Any]:
-        params = joint.init_parameters(model, jax.random.key(0))
-        return parallel.initial_state(params, optimizer, 0.999)
+    def new_state() -> TrainState:
+        return init_state(model, optimizer, jax.random.key(0), ema=True)
 
-    state = jax.jit(new_state, out_shardings=parallel.everywhere(mesh))()
+    state = jax.jit(new_state, out_shardings=devices.replicated(mesh))()
     rows = BATCH * jax.local_device_count()
     images = np.random.default_rng(0).integers(LEVELS, size=(rows, *SHAPE)).astype(np.uint8)
-    batch = parallel.shard_batch(mesh, Batch(images))
+    batch = devices.shard_batch(mesh, Batch(images))
     seconds = []
     for _ in range(STEPS + 2):  # The first two warm it up.
         start = time.perf_counter()
-        state, measured = step_fn(state, batch)
-        jax.block_until_ready(measured)
+        state, metrics = step_fn(state, batch, None)
+        jax.block_until_ready(metrics)
         seconds.append(time.perf_counter() - start)
     return seconds[2:]
 
 
-def in_new_processes(architecture: str, processes: int, devices: int) -> list[float]:
-    """Returns what the first process of an arrangement has measured."""
+def in_new_processes(architecture: str, count: int, own: int) -> list[float]:
+    """Returns what the first of so many processes, each with its own devices, has measured."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     command = [sys.executable, __file__, "--measure", architecture, coordinator]
     running = [
         subprocess.Popen(
-            [*command, str(processes), str(index)],
+            [*command, str(count), str(index)],
             stdout=subprocess.PIPE if index == 0 else subprocess.DEVNULL,
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)},
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": str(own)},
             text=True,
         )
-        for index in range(processes)
+        for index in range(count)
     ]
     outputs = [process.communicate()[0] for process in running]
     if any(process.returncode for process in running):
@@ -89,9 +89,9 @@ def main() -> None:
         if count == "1" and os.environ["JAX_NUM_CPU_DEVICES"] == "1":
             # Alone, it would have the other cores for large matmuls (see `set_up_host_devices`).
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        parallel.set_up_host_devices()
+        devices.set_up_host_devices()
         if count != "1":
-            distributed.join(coordinator, int(count), int(index))
+            processes.join(coordinator, int(count), int(index))
         print(json.dumps(measure(name)))
         return
     words = sys.argv[1:]
@@ -105,13 +105,13 @@ def main() -> None:
                 seconds[each] += in_new_processes(architecture, *each)
         medians = {each: float(np.median(times)) for each, times in seconds.items()}
         print(f"{architecture}, 7 layers, h=16, 28x28x1")
-        for (processes, devices), median in medians.items():
-            everywhere = processes * devices
+        for (running, own), median in medians.items():
+            total = running * own
             print(
-                f"    {processes} x {devices}: {median * 1e3:6.1f} ms a step, "
-                f"{BATCH * everywhere / median:5.0f} images/s, "
+                f"    {running} x {own}: {median * 1e3:6.1f} ms a step, "
+                f"{BATCH * total / median:5.0f} images/s, "
                 f"{medians[1, 1] / median:4.0%} of perfect scaling, "
-                f"{medians[1, 2] * everywhere / (2 * median):5.2f}x one process of two devices",
+                f"{medians[1, 2] * total / (2 * median):5.2f}x one process of two devices",
                 flush=True,
             )
 

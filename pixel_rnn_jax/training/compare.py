@@ -15,16 +15,16 @@ from pixel_rnn_jax.training.evaluate import Evaluation, nats_of_images, open_spl
 
 @dataclass(frozen=True)
 class Comparison:
-    """Three figures in one unit: nats an image, a density per unit of a level.
+    """Three figures in one unit: nats per image, where densities are per unit of a level.
 
     Attributes:
         discrete: The negative log-probability of the images.
-        implied: The negative log-density at dequantised images that the discrete model implies, a
-            density that is constant over the unit cell of each level. It is `discrete` again, by
-            construction: a check and no result.
-        continuous: The negative log-density that the continuous model has there: an upper bound of
-            the negative log-probability that it implies. The standard error is over the images,
-            after the mean over the draws of each.
+        implied: The negative log-density that the discrete model implies at dequantised images. It
+            is constant over the unit cell of each level, so it equals `discrete`: a check, not a
+            result.
+        continuous: The negative log-density that the continuous model has at dequantised images: an
+            upper bound of the negative log-probability that it implies. The standard error is that
+            over the images, after the mean over the draws of each.
     """
 
     discrete: Evaluation
@@ -39,13 +39,13 @@ def compare(
 
     Args:
         workdir: Where the discrete model was trained.
-        continuous: Where the continuous one was trained, on the same data set.
+        continuous: Where the continuous model was trained, on the same data set.
         split: As `evaluate.evaluate` takes it.
-        draws: Independent draws of the noise for each image.
+        draws: The number of independent draws of noise for each image.
 
     Raises:
-        UserError: There is no trained model in one of the workdirs, or not of that kind; or they
-            were trained on different images.
+        UserError: A workdir holds no trained model, or one of the other kind; or the two were
+            trained on different images.
     """
     if draws < 1:
         raise UserError(f"dequantize must be at least 1, got {draws}")

@@ -1,12 +1,11 @@
 """How likely images are: the negative log-likelihood of a split, in nats and in bits/dim."""
 
-import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +21,10 @@ from pixel_rnn_jax.models import PixelRNN, bits_per_dim
 from pixel_rnn_jax.runs.workdir import ImageFormat, Run, open_run
 from pixel_rnn_jax.runtime import devices, processes
 
-T = TypeVar("T")
 PyTree = Any
 
 BASELINE_IMAGES = 50_000
-"""So many training images are enough for histograms of single pixels."""
+"""Training images that the baseline counts at most: enough for histograms of single values."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,13 @@ class Evaluation:
     """The mean negative log-likelihood of the images of a split, or log-density under a density.
 
     Attributes:
-        nats: Mean over the images, in nats an image.
-        standard_error: Of that mean, as an estimate of what the source of the images has; in nats.
-            NaN for a single image.
+        nats: The mean, in nats per image.
+        standard_error: The standard error of `nats`; NaN for a single image.
         dims: H * W * C, the values of one image.
-        images: Number of images.
-        shares: Height of each scale, coarsest first, to its share of `nats`.
-        step: That the parameters are from, if they come from a run.
-        counted: Images that were counted for the histograms of independent pixels.
+        images: The number of images.
+        shares: For each scale, coarsest first, the height of its images and its share of `nats`.
+        step: The training step that the parameters are from, if they are those of a run.
+        counted: Of the independent-pixel model: the training images in its histograms.
     """
 
     nats: float
@@ -54,7 +51,7 @@ class Evaluation:
 
     @property
     def bits_per_dim(self) -> float:
-        """The mean in bits per value of an image."""
+        """The mean, in bits per value of an image."""
         return float(bits_per_dim(self.nats, self.dims))
 
     @property
@@ -81,19 +78,15 @@ class Evaluation:
         )
 
 
-def evaluate(
-    workdir: epath.PathLike, split: str = "test", batch_size: int | None = None
-) -> Evaluation:
+def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
     """Evaluates the trained model of a workdir.
 
-    The parameters are the moving average (the parameters themselves where averaging is off) of
-    the checkpoint with the best validation, or of the newest one if none has been validated.
+    The parameters are those of the checkpoint with the best validation, or of the newest checkpoint
+    if none has been validated: their moving average, unless averaging is off.
 
     Args:
         workdir: Where the model was trained, or is being trained.
         split: "train", "validation" or "test" as the config names them, or any split of the set.
-        batch_size: Images at a time over all devices; None takes the config's. The result does not
-            depend on it.
 
     Raises:
         UserError: There is no trained model, its checkpoint is damaged, or there is no such split.
@@ -101,17 +94,14 @@ def evaluate(
     mesh = devices.make_mesh()
     run = open_run(workdir, mesh)
     source = open_split(run, split)
-    size = batch_size or run.config.train.eval_batch_size
+    size = run.config.train.eval_batch_size
     return measure(run.model, run.params, source, size, mesh, step=run.step)
 
 
-def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
-    """Opens a split of the data set that a run was trained on.
+def open_split(run: Run, split: str, *, noise: int = 0) -> Source:
+    """Opens a split of the data set that a run was trained on, named as `evaluate` takes it.
 
-    Args:
-        run: The run.
-        split: As `evaluate` takes it.
-        noise: As `data.open_source` takes it.
+    For a density, `noise` is the number of the draw of noise that dequantises the values.
 
     Raises:
         UserError: There is no such split, or its images are of another format.
@@ -136,8 +126,7 @@ def measure(
     step: int | None = None,
 ) -> Evaluation:
     """Evaluates every image of `source` exactly once; see `nats_of_images`."""
-    nats = nats_of_images(model, params, source, batch_size, mesh)
-    return summary(nats, model, step=step)
+    return summary(nats_of_images(model, params, source, batch_size, mesh), model, step=step)
 
 
 def nats_of_images(
@@ -145,31 +134,28 @@ def nats_of_images(
 ) -> np.ndarray:
     """Returns the nats of every image of `source` in order, `[N, S]`.
 
-    Args:
-        model: The model.
-        params: Its parameters.
-        source: The images, of which each of several processes computes a share.
-        batch_size: Images at a time; rounded up to a multiple of the number of devices.
-        mesh: The devices.
+    Each of several processes reads a part of the images, and all get the whole result. It does not
+    depend on `batch_size`, which is rounded up to a multiple of the number of devices.
     """
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
     nats_fn = _compiled(model, mesh)
-
-    def batches() -> Iterator[Array]:
+    results = (
+        nats_fn(params, devices.shard_batch(mesh, batch))
         for batch, _ in data.eval_batches(
             source,
             batch_size=batch_size,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-        ):
-            yield nats_fn(params, devices.shard_batch(mesh, batch))
-
+        )
+    )
+    # A result is waited for when the next batch is on its way, so that no device is idle.
+    one_late = (result for result, _ in itertools.pairwise(itertools.chain(results, [None])))
     count = math.ceil(len(source) / batch_size)
-    progress = terminal.bar(_one_late(batches()), count, "evaluating", "batch")
-    own = np.stack([devices.local_rows(nats) for nats in progress])  # [batches, rows, S]
-    every = processes.all_gather(own)  # [processes, batches, rows, S]
+    progress = terminal.bar(one_late, count, "evaluating", "batch")
+    own = np.stack([devices.own_rows(nats) for nats in progress])  # [batches, rows, S]
+    every = devices.all_gather(own)  # [processes, batches, rows, S]
     in_order = every.swapaxes(0, 1).reshape(-1, own.shape[-1])
-    return in_order[: len(source)].astype(np.float64)  # What fills the last batch up is at the end.
+    return in_order[: len(source)].astype(np.float64)  # The rest fills up the last batch.
 
 
 @functools.lru_cache(maxsize=4)
@@ -185,15 +171,10 @@ def _compiled(model: PixelRNN, mesh: Mesh) -> Any:
 
 
 def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluation:
-    """Evaluates the model that ignores all context: what a PixelRNN has to beat.
+    """Evaluates the model that ignores all context, which a PixelRNN has to beat.
 
-    Each position and channel has its own distribution, the histogram of its values in the training
-    images with one added to every count. Beyond `BASELINE_IMAGES` no further images are read.
-
-    Args:
-        train: The images that are counted.
-        test: The images that are evaluated.
-        batch_size: Images read at a time.
+    Each position and channel has a distribution of its own: the histogram of its values in the
+    training images (the first `BASELINE_IMAGES` of them), with one added to every count.
     """
     position = np.arange(math.prod(train.image_shape))
     counts = np.ones((len(position), train.levels), np.int32)
@@ -203,12 +184,11 @@ def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluati
         images += 1
     total = math.log(images + train.levels)
     nats = [(total - np.log(counts[position, image])).sum() for image in _images(test, batch_size)]
-    values = np.array(nats)
-    return dataclasses.replace(_mean(values, math.prod(test.image_shape)), counted=images)
+    return _mean(np.array(nats), len(position), counted=images)
 
 
 def _images(source: Source, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields every image once, as integers [H * W * C]: noise is taken away again."""
+    """Yields every image once, as integers `[H * W * C]`, without the noise of a density."""
     for batch, valid in data.eval_batches(source, batch_size=batch_size):
         yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(np.int32)
 
@@ -217,22 +197,11 @@ def summary(by_scale: np.ndarray, model: PixelRNN, *, step: int | None = None) -
     """Returns the mean of the nats of images, `[N, S]`, under a model."""
     heights = [scale.network.image_shape[0] for scale in model.scales]
     shares = dict(zip(heights, by_scale.mean(0).tolist(), strict=True))
-    mean = _mean(by_scale.sum(-1), math.prod(model.image_shape))
-    return dataclasses.replace(mean, shares=shares, step=step)
+    return _mean(by_scale.sum(-1), math.prod(model.image_shape), shares=shares, step=step)
 
 
-def _mean(values: np.ndarray, dims: int) -> Evaluation:
+def _mean(nats: np.ndarray, dims: int, **rest: Any) -> Evaluation:
     """Returns the mean of the nats of images, `[N]`."""
-    count = len(values)
-    error = float(values.std(ddof=1) / count**0.5) if count > 1 else math.nan
-    return Evaluation(float(values.mean()), error, dims, count)
-
-
-def _one_late(items: Iterable[T]) -> Iterator[T]:
-    """Yields each item once the next has been made: a device that makes them is never idle."""
-    items = iter(items)
-    previous = next(items)
-    for item in items:
-        yield previous
-        previous = item
-    yield previous
+    count = len(nats)
+    error = float(nats.std(ddof=1) / count**0.5) if count > 1 else math.nan
+    return Evaluation(float(nats.mean()), error, dims, count, **rest)

@@ -14,7 +14,7 @@ from pixel_rnn_jax.models import PixelRNN
 PyTree = Any
 
 IMAGES = 16
-"""Images of a picture: few, so that they cost little."""
+"""Images in a picture: few, so that they cost little."""
 PARTICLES = 16
 """For completions whose known half does not come first in generation order."""
 
@@ -22,10 +22,10 @@ PARTICLES = 16
 def draw_previews(
     model: PixelRNN, params: PyTree, seed: int, validation: Source
 ) -> dict[str, np.ndarray]:
-    """Returns a picture of samples, and one of validation images whose lower half is drawn anew.
+    """Returns a picture of samples, and one of validation images with a new lower half.
 
-    The random numbers are the same each time, so that what differs is what was learnt. A density
-    completes no images.
+    The random numbers are the same at every call, so that pictures differ by what was learnt. A
+    density has no completions.
     """
     key = jax.random.key(seed)
     labels = every_class(IMAGES, model.config.classes)

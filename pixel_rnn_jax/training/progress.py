@@ -12,7 +12,7 @@ from pixel_rnn_jax.runtime import processes
 
 
 class Progress:
-    """A bar on a terminal; elsewhere, a log file say, a line for each record."""
+    """A bar on a terminal; elsewhere, as in a log file, a line for each record."""
 
     def __init__(self, step: int, steps: int, batch_size: int):
         """Starts at `step` of `steps`, each of `batch_size` images."""
@@ -27,7 +27,7 @@ class Progress:
             bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, "
             "{remaining} left",
         )
-        # The clock starts after the first step, which contains the compilation.
+        # The clock starts after the first step, which includes compilation.
         self._since: float | None = None
         self._counted = 0
 
@@ -41,7 +41,7 @@ class Progress:
         self._bar.update()
 
     def report(self, step: int, nats: float, bits_per_dim: float) -> float:
-        """Shows the loss; returns the images per second since the last report (NaN: unknown)."""
+        """Shows the loss; returns the images per second since the last report, NaN if unknown."""
         now = time.perf_counter()
         speed, left = math.nan, ""
         text = f"{nats:.2f} nats, {bits_per_dim:.3f} bits/dim"
@@ -64,7 +64,7 @@ class Progress:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Leaves the time of what runs inside out of the images per second."""
+        """Stops the clock of the images per second."""
         start = time.perf_counter()
         yield
         if self._since is not None:
@@ -72,5 +72,5 @@ class Progress:
             self._bar.unpause()
 
     def close(self) -> None:
-        """Leaves the bar as it is."""
+        """Leaves the bar on the terminal as it is."""
         self._bar.close()

@@ -1,6 +1,5 @@
 """One step of training: loss, gradient, update, and the moving average of the parameters."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -21,14 +20,15 @@ PyTree = Any
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes, and that a checkpoint holds.
+    """What a step changes and a checkpoint holds.
 
     Attributes:
-        params: The parameters, one entry a scale.
+        params: The parameters, one entry for each scale.
         ema: Their exponential moving average, which evaluation uses; empty without one.
-        opt_state: The optimiser's state, of the parameters that are trained now.
-        step: The number of updates made.
-        interval: Sums since the last record: nats an image, gradient norm, number of steps.
+        opt_state: The optimiser's state, for the parameters that are being trained.
+        step: The number of steps made.
+        interval: Sums over the steps since the last record: `Metrics.nats`,
+            `Metrics.gradient_norm`, and the number of steps.
     """
 
     params: PyTree
@@ -45,11 +45,11 @@ class TrainState:
 
 @flax.struct.dataclass
 class Metrics:
-    """What a step measures, before its update: means over the global batch.
+    """What a step measures before its update.
 
     Attributes:
-        nats: The loss, in nats an image.
-        gradient_norm: Before clipping.
+        nats: The loss: the mean over the global batch, in nats per image.
+        gradient_norm: The global norm of the gradient, before clipping.
         stop: Above 0 if a process asks that training stop.
     """
 
@@ -69,20 +69,15 @@ def init_state(
     ema: bool,
     scale: str | None = None,
 ) -> TrainState:
-    """Returns the state before the first step.
+    """Returns the state before the first step, with random parameters.
 
-    Args:
-        model: The model.
-        optimizer: The update rule.
-        key: Decides the initial parameters.
-        ema: Whether to keep a moving average.
-        scale: The name of the only scale that is trained; None trains all.
+    Only a state with `ema` has a moving average. `scale` names the only scale to train; None trains
+    all scales.
     """
     params = model.init(key)
     return TrainState(
         params=params,
-        # A copy: a step gives up the buffers of both.
-        ema=jax.tree.map(jnp.copy, params) if ema else {},
+        ema=jax.tree.map(jnp.copy, params) if ema else {},  # A step donates the buffers of both.
         opt_state=optimizer.init(params[scale] if scale else params),
         step=jnp.zeros((), jnp.int32),
         interval=jnp.zeros(3),
@@ -106,15 +101,15 @@ def make_train_step(
         optimizer: The update rule.
         mesh: The devices; each has the whole state and an equal share of the batch.
         ema_decay: Decay of the moving average of the parameters; 0 for none.
-        scale: The number of the only scale that is trained, with an `opt_state` of its own; None
-            trains all scales.
+        scale: The number of the only scale to train, whose parameters alone `opt_state` is for;
+            None trains all scales.
         first_step: The number of steps before the first one of this scale.
-        micro_batches: Each device works through its share of the batch in so many equal parts, to
-            save memory.
+        micro_batches: The number of equal parts in which each device computes its share of the
+            batch, one after another, to save memory.
 
     Returns:
-        A function of the state, which is used up, a batch, and the stop flags of all devices
-        `[devices]` (None for one process). It returns the next state and the metrics.
+        A function of the state (which is donated), a batch, and the stop flags: a boolean for each
+        device, or None for a single process. It returns the next state and the metrics.
     """
     name = None if scale is None else model.scales[scale].name
     wanted = None if scale is None else (scale,)
@@ -125,7 +120,9 @@ def make_train_step(
     def with_trained(tree: PyTree, new: PyTree) -> PyTree:
         return tree | {name: new} if name else new
 
-    def step(state: TrainState, batch: Batch, stop: Array | None) -> tuple[TrainState, Metrics]:
+    def train_step(
+        state: TrainState, batch: Batch, stop: Array | None
+    ) -> tuple[TrainState, Metrics]:
         def loss(params: PyTree, batch: Batch) -> Array:
             params = with_trained(state.params, params)
             return model.nats_by_scale(params, *batch, scales=wanted).sum(-1).mean()
@@ -141,27 +138,26 @@ def make_train_step(
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, params)
         params = optax.apply_updates(params, updates)
-        count = state.step + 1
-        new = dataclasses.replace(
-            state,
-            params=with_trained(state.params, params),
-            opt_state=opt_state,
-            step=count,
-            interval=state.interval + jnp.stack([nats, norm, jnp.ones_like(nats)]),
-        )
+        ema, count = state.ema, state.step + 1
         if ema_decay:
             # Early on the average covers the last tenth of the steps, not the random start.
             made = count - first_step
             decay = jnp.minimum(ema_decay, (1 + made) / (10 + made))
-            ema = optax.incremental_update(params, trained(state.ema), 1 - decay)
-            new = dataclasses.replace(new, ema=with_trained(state.ema, ema))
+            ema = with_trained(ema, optax.incremental_update(params, trained(ema), 1 - decay))
+        new = TrainState(
+            params=with_trained(state.params, params),
+            ema=ema,
+            opt_state=opt_state,
+            step=count,
+            interval=state.interval + jnp.stack([nats, norm, jnp.ones_like(nats)]),
+        )
         return new, Metrics(nats=nats, gradient_norm=norm, stop=stopping)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     # Without the check: a scan's carry starts from replicated parameters and then differs from
     # device to device, which the check takes for a mistake.
     mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False
+        train_step, mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False
     )
     return jax.jit(mapped, donate_argnums=0)
 
@@ -169,7 +165,7 @@ def make_train_step(
 def _mean_over_parts(
     function: Callable[[PyTree, Batch], PyTree], parts: int
 ) -> Callable[[PyTree, Batch], PyTree]:
-    """Returns the mean of a function over equal parts of a batch, computed one after the other."""
+    """Returns the mean of a function over equal parts of a batch, computed one after another."""
     if parts == 1:
         return function
 
@@ -180,7 +176,7 @@ def _mean_over_parts(
             return jax.tree.map(jnp.add, total, function(params, part)), None
 
         shapes = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], batches))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        zeros = jax.tree.map(jnp.zeros_like, shapes)
         total, _ = jax.lax.scan(add, zeros, batches)
         return jax.tree.map(lambda x: x / parts, total)
 

@@ -18,10 +18,10 @@ from pixel_rnn_jax.training.step import Metrics
 
 
 class StopRequest:
-    """The first SIGTERM or Ctrl-C of this process.
+    """The first SIGTERM or Ctrl-C that this process receives.
 
     Attributes:
-        signal: Its number; None before it has come.
+        signal: Its number; None until it comes.
     """
 
     def __init__(self) -> None:
@@ -33,18 +33,18 @@ class StopRequest:
             return None
         return devices.shard_batch(mesh, np.full(mesh.local_mesh.size, self.signal is not None))
 
-    def agreed(self, metrics: Metrics | None) -> bool:
-        """Whether to stop now; all processes get the same answer from the step before."""
+    def agreed(self, previous: Metrics | None) -> bool:
+        """Whether to stop now: what the metrics of the step before say is the same for all."""
         if jax.process_count() == 1:
             return self.signal is not None
-        return metrics is not None and bool(metrics.stop > 0)
+        return previous is not None and float(previous.stop) > 0
 
     def anywhere(self) -> bool:
-        """Whether any process has had a signal; all have to ask."""
-        return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
+        """Whether any process has received a signal; to be called by all of them together."""
+        return bool(devices.all_gather(np.asarray(self.signal is not None)).any())
 
     def exit(self, text: str) -> NoReturn:
-        """Ends the program as a shell reports one that a signal ended: 128 + its number."""
+        """Ends the program with 128 + the signal's number, as a shell reports such an end."""
         number = self.signal or signal.SIGTERM
         terminal.say(f"{signal.Signals(number).name}: {text}")
         raise SystemExit(128 + number)
@@ -52,7 +52,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Catches the first SIGTERM or Ctrl-C; a second one acts as it always does."""
+    """Catches the first SIGTERM or Ctrl-C; a second one acts as it did before."""
     request = StopRequest()
     before: dict[int, Any] = {}
 
@@ -64,7 +64,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
         request.signal = number
         restore()
 
-    # Python lets no other thread have handlers. A program in the background ignores Ctrl-C.
+    # Only the main thread may set handlers. A program in the background ignores Ctrl-C already.
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:

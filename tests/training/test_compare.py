@@ -1,0 +1,111 @@
+"""Discrete and continuous likelihoods of one set, in one unit."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from workdirs import changed
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.cli.evaluate import evaluate as evaluate_verb
+from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+from pixel_rnn_jax.data import open_source
+from pixel_rnn_jax.runs.workdir import (
+    ImageFormat,
+    read_config,
+    write_config,
+    write_image_format,
+)
+from pixel_rnn_jax.training.compare import compare
+from pixel_rnn_jax.training.train import train
+
+Workdirs = tuple[Path, Path]
+
+
+@pytest.fixture(scope="module")
+def workdirs(tmp_path_factory: pytest.TempPathFactory) -> Workdirs:
+    """A discrete and a continuous run of two steps."""
+    folder = tmp_path_factory.mktemp("runs")
+    images = np.random.default_rng(0).integers(5, size=(60, 3, 4, 1), dtype=np.uint8)
+    np.savez(folder / "images.npz", train=images[:30], validation=images[30:40], test=images[40:])
+    config = Config(
+        model=ModelConfig("pixel_cnn", layers=1, features=3, head_features=4),
+        data=DataConfig(name=str(folder / "images.npz"), levels=5),
+        train=TrainConfig(steps=2, batch_size=8),
+    )
+    train(config, folder / "discrete")
+    train(changed(config, "model", output="continuous", mixtures=2), folder / "continuous")
+    return folder / "discrete", folder / "continuous"
+
+
+def test_comparison(workdirs: Workdirs) -> None:
+    found = compare(*workdirs, draws=3)
+    # By construction.
+    assert found.implied.nats == pytest.approx(found.discrete.nats, rel=1e-6)
+    assert found.implied.standard_error == pytest.approx(found.discrete.standard_error, rel=1e-6)
+    model, density = (prnn.load(workdir) for workdir in workdirs)
+    images = open_source(read_config(workdirs[0]), "test").batch(range(20)).images
+    assert found.discrete.nats == pytest.approx(-model.log_prob(images).mean(), rel=1e-5)
+    config = read_config(workdirs[1])
+    sources = [open_source(config, "test", noise=draw) for draw in range(3)]
+    nats = [-density.log_prob(source.batch(range(20)).images) for source in sources]
+    means = np.mean(nats, axis=0)
+    assert found.continuous.nats == pytest.approx(means.mean(), rel=1e-5)
+    error = means.std(ddof=1) / 20**0.5
+    assert found.continuous.standard_error == pytest.approx(error, rel=1e-4)
+
+
+def test_what_is_printed(workdirs: Workdirs, capsys: pytest.CaptureFixture[str]) -> None:
+    def lines(workdir: Path, **changes: Any) -> list[str]:
+        flags = dict.fromkeys(["coordinator", "num_processes", "process_id", "pixel_map"])
+        flags |= {"workdir": str(workdir), "split": "test", "dequantize": None, "continuous": None}
+        values: Any = SimpleNamespace(**flags | changes, distributed=False)
+        evaluate_verb(values)
+        return capsys.readouterr().out.splitlines()
+
+    discrete, continuous = workdirs
+    found = compare(discrete, continuous, draws=3)
+    assert lines(discrete, dequantize=3, continuous=str(continuous)) == [
+        f"discrete, test, step 2: {found.discrete}",
+        f"density that it implies, 3 draws of noise: {found.implied}",
+        f"continuous, step 2, 3 draws of noise: {found.continuous}",
+    ]
+    assert lines(discrete) == [f"test, step 2: {found.discrete}"]
+    (line,) = lines(continuous)
+    assert "of a density at values with noise added: an upper bound" in line
+    # A density completes no images.
+    assert [path.name for path in (continuous / "pictures").iterdir()] == ["samples-2.png"]
+
+
+def test_what_does_not_compare_is_refused(workdirs: Workdirs) -> None:
+    discrete, continuous = workdirs
+    with pytest.raises(prnn.UserError, match="holds a continuous model: give --workdir"):
+        compare(continuous, continuous)
+    with pytest.raises(prnn.UserError, match="holds a discrete model: give --continuous"):
+        compare(discrete, discrete)
+    with pytest.raises(prnn.UserError, match="dequantize must be at least 1, got 0"):
+        compare(discrete, continuous, draws=0)
+
+
+@pytest.mark.parametrize("difference", ["a value", "the number", "the shape"])
+def test_other_images_are_refused(workdirs: Workdirs, tmp_path: Path, difference: str) -> None:
+    """A continuous model of another set, which a changed config stands for."""
+    discrete, continuous = workdirs
+    config = read_config(continuous)
+    with np.load(config.data.name) as arrays:
+        splits = dict(arrays)
+    test = splits["test"]
+    if difference == "a value":
+        test[-1, -1, -1] = (test[-1, -1, -1] + 1) % 5
+    shape = (4, 3, 1) if difference == "the shape" else (3, 4, 1)
+    splits["test"] = test[:-1] if difference == "the number" else test.reshape(-1, *shape)
+    np.savez(tmp_path / "other.npz", allow_pickle=False, **splits)
+    shutil.copytree(continuous, tmp_path / "run")
+    (tmp_path / "run" / "images.json").unlink()
+    write_image_format(ImageFormat(shape, 5), tmp_path / "run")
+    write_config(changed(config, "data", name=str(tmp_path / "other.npz")), tmp_path / "run")
+    with pytest.raises(prnn.UserError, match="do not have the same images in this split"):
+        compare(discrete, tmp_path / "run")
