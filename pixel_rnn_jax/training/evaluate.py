@@ -152,8 +152,8 @@ def nats_of_images(
     one_late = (result for result, _ in itertools.pairwise(itertools.chain(results, [None])))
     count = math.ceil(len(source) / batch_size)
     progress = terminal.bar(one_late, count, "evaluating", "batch")
-    own = np.stack([devices.own_rows(nats) for nats in progress])  # [batches, rows, S]
-    every = devices.all_gather(own)  # [processes, batches, rows, S]
+    own = np.stack([devices.local_rows(nats) for nats in progress])  # [batches, rows, S]
+    every = processes.all_gather(own)  # [processes, batches, rows, S]
     in_order = every.swapaxes(0, 1).reshape(-1, own.shape[-1])
     return in_order[: len(source)].astype(np.float64)  # The rest fills up the last batch.
 

@@ -41,7 +41,7 @@ class StopRequest:
 
     def anywhere(self) -> bool:
         """Whether any process has received a signal; to be called by all of them together."""
-        return bool(devices.all_gather(np.asarray(self.signal is not None)).any())
+        return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
 
     def exit(self, text: str) -> NoReturn:
         """Ends the program with 128 + the signal's number, as a shell reports such an end."""

@@ -73,7 +73,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     model = PixelRNN(config.model, images.image_shape, images.levels)
     settings, size = config.train, config.train.eval_batch_size
     mesh = devices.mesh_for(settings.batch_size // settings.micro_batches)
-    workdir_lib.write(workdir, config, images)
+    workdir_lib.begin_run(workdir, config, images)
     turns = _Turns(config, model, mesh)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         start, state = turns.start(checkpoints)
@@ -139,7 +139,8 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
             checkpoints.wait()
             request.exit(f"stopped after step {step}, which is saved; the same command goes on")
 
-    test = evaluate.measure(model, params, test_source, size, mesh, step=best_step)
+    best = workdir_lib.open_run(workdir, mesh)
+    test = evaluate.measure(model, best.params, test_source, size, mesh, step=best.step)
     baseline = evaluate.independent_pixels(train_source, test_source, size)
     paths = (picture_path(workdir, name, step) for name in ("samples", "completions"))
     return TrainResult(test, baseline, tuple(path for path in paths if path.exists()))
