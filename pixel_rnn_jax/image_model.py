@@ -1,4 +1,4 @@
-"""A model with its parameters, for use from Python: likelihoods, samples, completions, codes."""
+"""A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
 import functools
 import math
@@ -40,15 +40,14 @@ def create(
         seed: Of the random parameters.
 
     Raises:
-        UserError: The shape or the number of levels is impossible, features are too few for C, or
-            the scales do not fit the shape.
+        UserError: As `PixelRNN`.
     """
     model = PixelRNN(model_config, image_shape, levels)
     return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
 
 
 def load(workdir: epath.PathLike) -> "ImageModel":
-    """Loads the trained model of a workdir: the moving average with the best validation.
+    """Loads the trained model of a workdir: the parameters with the best validation.
 
     Raises:
         UserError: There is no trained model, or it is damaged.
@@ -62,6 +61,7 @@ class ImageModel:
 
     A model with classes takes `labels` everywhere, `[B]` integers; no other model does. One with
     `output="continuous"` is a density: its images are floats, dequantised values from 0 to K.
+    Images may come in batches of any size B.
 
     Attributes:
         model: The `PixelRNN`, whose methods are pure functions of parameters and images.
@@ -76,17 +76,14 @@ class ImageModel:
 
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
-        names = config.scale_architectures or (config.architecture,)
-        parts = [
-            " and ".join(dict.fromkeys(names)),
-            f"{config.layers} layers",
-            f"h={config.features}",
-            f"images {shape} of {self.levels} levels",
-            *([f"scales {config.scales}"] if config.scales else []),
-            *([f"{config.classes} classes"] if config.classes else []),
-            f"{sum(leaf.size for leaf in jax.tree.leaves(self.params)):,} parameters",
-        ]
-        return f"ImageModel({', '.join(parts)})"
+        names = dict.fromkeys(config.scale_architectures or (config.architecture,))
+        scales = f", scales {config.scales}" if config.scales else ""
+        classes = f", {config.classes} classes" if config.classes else ""
+        size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return (
+            f"ImageModel({' and '.join(names)}, {config.layers} layers, h={config.features}, "
+            f"images {shape} of {self.levels} levels{scales}{classes}, {size:,} parameters)"
+        )
 
     @property
     def config(self) -> ModelConfig:
@@ -109,8 +106,8 @@ class ImageModel:
         """Returns the exact log-probability of each image, or its log-density under a density.
 
         Args:
-            images: `[B, H, W, C]` integers from 0 to K - 1, of any batch size. A density takes
-                floats from 0 to K, and is one per unit of a level (see `dequantize`).
+            images: `[B, H, W, C]` integers from 0 to K - 1. A density takes floats from 0 to K, and
+                is one per unit of a level (see `dequantize`).
             labels: `[B]` classes.
             per_pixel: Whether to return the term of each value instead of their sum.
 
@@ -129,21 +126,21 @@ class ImageModel:
         """Returns the distribution of each value given all earlier ones, in generation order.
 
         Args:
-            images: `[B, H, W, C]` integers from 0 to K - 1, of any batch size.
+            images: `[B, H, W, C]` integers from 0 to K - 1.
             labels: `[B]` classes.
 
         Returns:
             Normalised log-probabilities in nats, `[B, H, W, C, K]`.
 
         Raises:
-            UserError: The shape, the type or a value does not fit the model; or the model has no
-                such distributions: it is a density, or multi-scale in the plain form.
+            UserError: As `log_prob`; or the model has no such distributions: it is a density, or
+                multi-scale in the plain form.
         """
         self.model.check_conditionals()
         return self._in_batches(self._conditionals, images, labels)
 
     def bits_per_dim(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
-        """Returns -log2 p(image) / (H * W * C) of each image, `[B]`; raises as `log_prob` does."""
+        """Returns -log2 p(image) / (H * W * C) of each image, `[B]`; raises as `log_prob`."""
         nats = -self.log_prob(images, labels)
         return np.asarray(bits_per_dim(nats, math.prod(self.image_shape)))
 
@@ -158,8 +155,7 @@ class ImageModel:
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Draws images.
 
-        Image number i depends on the key, i and its label alone, not on n or on the number of
-        devices.
+        Image number i depends on the key, i and its label alone, not on n or the number of devices.
 
         Args:
             key: A key of `jax.random`, such as `jax.random.key(0)`.
@@ -178,15 +174,13 @@ class ImageModel:
         _check_key(key)
         if not isinstance(n, numbers.Integral):
             raise UserError(f"n must be an integer, got {n!r}")
+        labels = check_labels(labels, n, self.config.classes)
         images, log_probs = sample.sample(
-            self.model,
-            self.params,
-            key,
-            n,
-            labels=check_labels(labels, n, self.config.classes),
-            temperature=temperature,
+            self.model, self.params, key, n, labels=labels, temperature=temperature
         )
-        return (images, log_probs) if return_log_prob else images
+        if not return_log_prob:
+            return images
+        return images, self.log_prob(images, labels) if self.config.plain else log_probs
 
     def complete(
         self,
@@ -199,9 +193,9 @@ class ImageModel:
     ) -> Completion:
         """Draws the unknown values of partly known images.
 
-        With one particle that is exact where every unknown value comes after the known ones in
-        generation order: a known upper half, say, for a model of one scale. For any other mask use
-        more, say 64: they are weighted by how well what they drew goes with the known values
+        With one particle that is exact if every unknown value comes after the known ones in
+        generation order, for example if the upper half is known to a model of one scale. For any
+        other mask use more, say 64, which are weighted by how well they fit the known values
         further on.
 
         Args:
@@ -209,7 +203,7 @@ class ImageModel:
             images: `[B, H, W, C]` integers from 0 to K - 1; anything of that range where unknown.
             known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
             labels: `[B]` classes.
-            particles: How many completions of an image are drawn side by side.
+            particles: Number of completions of an image that are drawn side by side.
 
         Returns:
             The completed images, in which known values are unchanged, and how good they are.
@@ -227,12 +221,11 @@ class ImageModel:
         """Compresses images without loss, to about -log2 p(image) bits each.
 
         Args:
-            images: `[N, H, W, C]` integers from 0 to K - 1, any number of them.
-            labels: `[N]` classes. They are stored as well, so that `decompress` needs none.
+            images: `[N, H, W, C]` integers from 0 to K - 1.
+            labels: `[N]` classes, which are stored as well.
 
         Raises:
-            UserError: The shape, the type or a value does not fit the model; or the model gives
-                images no probability: it is a density, or multi-scale in the plain form.
+            UserError: As `conditionals`.
         """
         return container.compress(self.model, self.params, self._checked(images, labels))
 
@@ -253,10 +246,7 @@ class ImageModel:
         return (found.images, found.labels) if return_labels else found.images
 
     def _in_batches(
-        self,
-        function: Callable[..., Array],
-        images: ArrayLike,
-        labels: ArrayLike | None,
+        self, function: Callable[..., Array], images: ArrayLike, labels: ArrayLike | None
     ) -> np.ndarray:
         batch = self._checked(images, labels)
         count, size = len(batch.images), self._batch_size()
@@ -267,11 +257,9 @@ class ImageModel:
         return np.concatenate(results)[:count]
 
     def _batch_size(self) -> int:
-        config = self.config
-        channels = self.image_shape[-1]
+        config, (height, width, channels) = self.config, self.image_shape
         widest = max(8 * config.features, config.head_features, channels * self.levels)
-        image_bytes = 4 * self.image_shape[0] * self.image_shape[1] * widest
-        return max(1, min(64, BATCH_BYTES // image_bytes))
+        return max(1, min(64, BATCH_BYTES // (4 * height * width * widest)))
 
     def _checked(self, images: ArrayLike, labels: ArrayLike | None) -> Batch:
         images = np.asarray(images)
@@ -299,5 +287,4 @@ def _check_key(key: Array) -> None:
 def _padded(array: np.ndarray, size: int) -> np.ndarray:
     """Fills a batch up to a power of two, at most `size`, of one type: little is compiled."""
     full = min(size, 1 << max(len(array) - 1, 0).bit_length())
-    dtype = np.float32 if array.dtype.kind == "f" else np.int32
-    return np.pad(array.astype(dtype), [(0, full - len(array))] + [(0, 0)] * (array.ndim - 1))
+    return sample.padded(array.astype(np.float32 if array.dtype.kind == "f" else np.int32), full)

@@ -1,7 +1,8 @@
 """Pictures of images: grids that a person can look at, and files that keep every value."""
 
+import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +11,19 @@ from PIL import Image
 from pixel_rnn_jax.errors import UserError
 
 HEIGHT = 64
-"""Lower images are magnified to about this height in pixels,"""
+"""Smaller images are magnified to about this height in pixels,"""
 LARGEST = 2048
 """unless that would make a picture wider or higher than this."""
 GREY = 128
-"""What gaps and unknown values are drawn in."""
-KNOWN = ("top_half", "bottom_half", "left_half", "right_half")
+"""The level of gaps and unknown values."""
 
 
 def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndarray:
-    """Lays images out in a picture that is about as wide as high, or has so many columns.
+    """Lays images `[N, H, W, C]`, integers from 0 to K - 1, out in one picture of uint8.
 
-    One channel is drawn in grey, three as RGB and four as RGBA; other numbers of channels lie side
-    by side. Small images are magnified by a whole factor. Between two images there is a gap as wide
-    as one of their pixels.
-
-    Args:
-        images: `[N, H, W, C]` integers from 0 to K - 1.
-        levels: K.
-        columns: Images in a row.
-
-    Returns:
-        `[rows, columns]` (grey), or `[rows, columns, 3 or 4]`, of uint8.
+    One channel is drawn in grey (the picture has two axes), three as RGB and four as RGBA; other
+    numbers of channels lie side by side. Small images are magnified by a whole factor. Gaps are as
+    wide as a pixel of an image. Without `columns` the picture is about as wide as high.
 
     Raises:
         UserError: There are no images.
@@ -54,38 +46,25 @@ def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndar
 def completions(
     images: np.ndarray, known: np.ndarray, completed: np.ndarray, levels: int
 ) -> np.ndarray:
-    """Draws each original, what was known of it, and its completion side by side.
+    """Draws each original, what was known of it, and its completion side by side, as a `grid`.
 
-    Args:
-        images: The originals, `[N, H, W, C]` integers from 0 to K - 1.
-        known: `[N, H, W, C]` booleans; what is not known is drawn in grey.
-        completed: `[N, H, W, C]` integers from 0 to K - 1.
-        levels: K.
-
-    Returns:
-        A picture as `grid` gives it.
+    All are `[N, H, W, C]`: integers from 0 to K - 1, and booleans `known`.
     """
-    shown = np.where(_tiles(known, 2) > 0, _tiles(images, levels), GREY).astype(np.uint8)
-    return _side_by_side([_tiles(images, levels), shown, _tiles(completed, levels)])
+    original = _tiles(images, levels)
+    shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
+    return grid(_joined(original, shown, _tiles(completed, levels)), levels=256)
 
 
 def pixel_map(images: np.ndarray, nats: np.ndarray, levels: int) -> np.ndarray:
-    """Draws each image beside a map of where its nats are.
+    """Draws each image beside a map of its `nats`, `[N, H, W]`, as a `grid` in colour.
 
-    Args:
-        images: `[N, H, W, C]` integers from 0 to K - 1.
-        nats: `[N, H, W]`, the negative log-likelihood of each pixel. Zero is black; red, yellow and
-            white follow, white for the largest of all.
-        levels: K.
-
-    Returns:
-        A picture as `grid` gives it, in colour.
+    Zero is black; red, yellow and white follow, white for the largest of all.
     """
     tiles = _tiles(images, levels)[..., :3]
     # Adding 0, 1 and 2 thirds makes red rise first, then green, then blue.
     heat = np.clip(3 * nats[..., None] / max(nats.max(), 1e-30) - np.arange(3.0), 0, 1)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
-    return _side_by_side([tiles, np.round(255 * heat).astype(np.uint8)])
+    return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), levels=256)
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -102,11 +81,8 @@ def write_picture(picture: np.ndarray, out: str) -> None:
         UserError: `out` does not end in .png, or it cannot be written.
     """
     check_picture_out(out)
-    try:
-        _make_parent(out)
+    with _writing(out):
         Path(out).write_bytes(png(picture))
-    except OSError as error:
-        raise _not_writable(out, error) from error
 
 
 def check_picture_out(out: str) -> None:
@@ -126,50 +102,34 @@ def write_images(
 
     - `.png`: one picture of all of them, to look at (see `grid`).
     - `.npz`: an array `images`, `[N, H, W, C]`, and `labels`, `[N]`, if there are any.
-    - no ending: a folder with one PNG an image. They hold the values themselves, 0 to K - 1, so
+    - no ending: a folder with one PNG for each. They hold the values themselves, 0 to K - 1, so
       that images of a few levels look dark; only those of two levels are black and white.
-
-    Args:
-        images: `[N, H, W, C]` integers from 0 to K - 1.
-        levels: K.
-        out: The file or folder.
-        columns: Images in a row of the picture.
-        labels: `[N]` classes; other files than .npz leave them out.
 
     Raises:
         UserError: As `check_out` does, or it cannot be written.
     """
     check_out(out, levels, images.shape[-1])
     path = Path(out)
-    try:
-        _make_parent(out)
-        if path.suffix == ".png":
-            write_picture(grid(images, levels, columns), out)
-        elif path.suffix == ".npz":
+    if path.suffix == ".png":
+        write_picture(grid(images, levels, columns), out)
+        return
+    with _writing(out):
+        if path.suffix == ".npz":
+            arrays = {"images": images} if labels is None else {"images": images, "labels": labels}
             with path.open("wb") as file:
-                if labels is None:
-                    np.savez_compressed(file, images=images)
-                else:
-                    np.savez_compressed(file, images=images, labels=labels)
-        else:
-            path.mkdir(exist_ok=True)
-            digits = len(str(len(images)))
-            for index, image in enumerate(images):
-                values = image.squeeze(-1) if image.shape[-1] == 1 else image
-                # Pillow's mode "1", which is read back as 0 and 1.
-                values = values.astype(bool if levels == 2 and values.ndim == 2 else np.uint8)
-                Image.fromarray(values).save(path / f"{index:0{digits}}.png")
-    except OSError as error:
-        raise _not_writable(out, error) from error
+                np.savez_compressed(file, **arrays)
+            return
+        path.mkdir(exist_ok=True)
+        digits = len(str(len(images)))
+        for index, image in enumerate(images):
+            values = image.squeeze(-1) if image.shape[-1] == 1 else image
+            # Pillow's mode "1", which is read back as 0 and 1.
+            values = values.astype(bool if levels == 2 and values.ndim == 2 else np.uint8)
+            Image.fromarray(values).save(path / f"{index:0{digits}}.png")
 
 
 def check_out(out: str, levels: int, channels: int) -> None:
-    """Checks, before any work, that `write_images` can write such images there.
-
-    Args:
-        out: The file or folder.
-        levels: K of the images.
-        channels: C of the images.
+    """Checks, before any work, that images of K levels and C channels can be written to `out`.
 
     Raises:
         UserError: The ending is unknown, the folder has something in it, or PNG files cannot hold
@@ -195,10 +155,8 @@ def check_out(out: str, levels: int, channels: int) -> None:
 def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Returns which values of an image are known, as booleans `[H, W, C]`.
 
-    Args:
-        known: One of `KNOWN`, or an image file of the same height and width: what is lighter than
-            middle grey is known, in all channels.
-        image_shape: (H, W, C).
+    `known` is "top_half", "bottom_half", "left_half" or "right_half", or an image file of the same
+    height and width: what is lighter than middle grey is known, in all channels.
 
     Raises:
         UserError: It is neither, or the file cannot be read or has another size.
@@ -233,35 +191,31 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _tiles(images: np.ndarray, levels: int) -> np.ndarray:
-    """Returns images as they are shown: uint8 `[N, H, W', 1, 3 or 4]`."""
-    count, height, _, channels = images.shape
+    """Returns images as they are shown: uint8 `[N, H, W, 1, 3 or 4]`, perhaps wider."""
     tiles = np.round(images * (255 / (levels - 1))).astype(np.uint8)
-    if channels in (1, 3, 4):
-        return tiles
-    gaps = _gap((count, height, 1, 1))
-    return _joined(np.split(tiles, channels, axis=-1), gaps)
+    channels = images.shape[-1]
+    return tiles if channels in (1, 3, 4) else _joined(*np.split(tiles, channels, axis=-1))
 
 
-def _side_by_side(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Returns the grid of tiles that are made of several with gaps between them."""
+def _joined(*parts: np.ndarray) -> np.ndarray:
+    """Returns tiles made of several side by side, with gaps between them."""
     count, height, _, channels = parts[0].shape
-    return grid(_joined(parts, _gap((count, height, 1, channels))), levels=256)
-
-
-def _joined(parts: Sequence[np.ndarray], gap: np.ndarray) -> np.ndarray:
+    gap = _gap((count, height, 1, channels))
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)
 
 
 def _gap(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns a grey area; the fourth channel says that it is opaque."""
+    """Returns a grey area; a fourth channel is opaque."""
     gap = np.full(shape, GREY, np.uint8)
     gap[..., 3:] = 255
     return gap
 
 
-def _make_parent(out: str) -> None:
-    Path(out).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _not_writable(out: str, error: OSError) -> UserError:
-    return UserError(f"{out} cannot be written: {error.strerror or error}")
+@contextlib.contextmanager
+def _writing(out: str) -> Iterator[None]:
+    """Makes the folder of a file, and tells the user where it cannot be written."""
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error

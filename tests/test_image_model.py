@@ -1,11 +1,14 @@
 """The Python entry: batches of any size, and clear errors for what does not fit."""
 
+import importlib
+
 import jax
 import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model
+from pixel_rnn_jax.models import PixelRNN
 
 CONFIG = prnn.ModelConfig("row_lstm", layers=1, features=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(5, size=(11, 3, 4, 1), dtype=np.uint8)
@@ -37,12 +40,25 @@ def test_bits_per_dim(model):
     )
 
 
-def test_seeds_and_levels():
-    one, same, other = (prnn.create(CONFIG, (3, 4, 1), 5, seed=seed) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.log_prob(IMAGES), same.log_prob(IMAGES))
-    assert (one.log_prob(IMAGES) != other.log_prob(IMAGES)).all()
-    many = prnn.create(CONFIG, (3, 4, 1), 1000)
-    assert many.conditionals(IMAGES[:1] * np.uint16(200)).shape == (1, 3, 4, 1, 1000)
+def test_seeds(model):
+    same, other = (prnn.create(CONFIG, (3, 4, 1), 5, seed=seed) for seed in (0, 1))
+    for one, two, three in zip(
+        *(jax.tree.leaves(each.params) for each in (model, same, other)), strict=True
+    ):
+        np.testing.assert_array_equal(one, two)
+        assert one.ndim == 1 or (one != three).any()  # Biases are zero.
+
+
+def test_repr_says_what_the_model_is(model):
+    size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    assert repr(model) == (
+        f"ImageModel(row_lstm, 1 layers, h=3, images 3x4x1 of 5 levels, {size:,} parameters)"
+    )
+    architectures = ("pixel_cnn", "row_lstm", "pixel_cnn")
+    config = prnn.ModelConfig(scales=(1, 2, 4), scale_architectures=architectures, classes=3)
+    several = repr(prnn.ImageModel(PixelRNN(config, (4, 8, 3), 256), {}))
+    assert several.startswith("ImageModel(pixel_cnn and row_lstm, 7 layers, h=16, images 4x8x3 of")
+    assert "256 levels, scales (1, 2, 4), 3 classes, 0 parameters" in several
 
 
 @pytest.mark.parametrize(
@@ -69,7 +85,7 @@ def test_impossible_formats_are_refused():
 
 def test_importing_changes_no_setting():
     before = dict(jax.config.values)
-    __import__("importlib").reload(prnn)
+    importlib.reload(prnn)
     assert dict(jax.config.values) == before
 
 

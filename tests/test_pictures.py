@@ -1,8 +1,6 @@
 """Grids show every image in its place; files keep every value."""
 
 import io
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,88 +8,81 @@ from PIL import Image
 
 from pixel_rnn_jax import pictures
 from pixel_rnn_jax.config import DataConfig
+from pixel_rnn_jax.data import open_records
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.sources import open_records
 
 GREY = pictures.GREY
 
 
-def _images(levels: int, *shape: int) -> np.ndarray:
+def random_images(levels, *shape):
     dtype = np.uint8 if levels <= 256 else np.uint16
     return np.random.default_rng(0).integers(levels, size=shape, dtype=dtype)
 
 
 @pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+def plain(monkeypatch):
     """Leaves images as large as they are."""
     monkeypatch.setattr(pictures, "HEIGHT", 1)
 
 
-@pytest.mark.usefixtures("plain")
-def test_grid_has_every_image_once_with_gaps() -> None:
-    images = _images(256, 5, 3, 4, 1)
-    picture = pictures.grid(images, 256)
-    assert picture.shape == (3 * 3 + 2, 2 * 4 + 1)
-    assert picture.dtype == np.uint8
-    for index, image in enumerate(images):
-        top, left = index // 2 * 4, index % 2 * 5
-        np.testing.assert_array_equal(picture[top : top + 3, left : left + 4], image[..., 0])
-    assert (picture[[3, 7]] == GREY).all() and (picture[:, 4] == GREY).all()
-    assert (picture[8:, 5:] == GREY).all()  # There is no sixth image.
+def test_grid_has_every_image_once_with_gaps(plain):
+    images = random_images(256, 5, 3, 4, 1)
+    for columns in (None, 2):
+        picture = pictures.grid(images, 256, columns)
+        assert picture.shape == (3 * 3 + 2, 2 * 4 + 1)
+        assert picture.dtype == np.uint8
+        for index, image in enumerate(images):
+            top, left = index // 2 * 4, index % 2 * 5
+            np.testing.assert_array_equal(picture[top : top + 3, left : left + 4], image[..., 0])
+        assert (picture[[3, 7]] == GREY).all() and (picture[:, 4] == GREY).all()
+        assert (picture[8:, 5:] == GREY).all()  # There is no sixth image.
+    assert pictures.grid(images, 256, 5).shape == (3, 5 * 5 - 1)
 
 
-@pytest.mark.usefixtures("plain")
-def test_grid_is_about_as_wide_as_high() -> None:
-    for height, width in ((8, 8), (2, 20), (20, 2)):
-        rows, columns = pictures.grid(np.zeros((64, height, width, 1), int), 2).shape
-        assert 0.6 < rows / columns < 1.7, (height, width)
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (2, 20), (20, 2)])
+def test_grid_is_about_as_wide_as_high(plain, height, width):
+    rows, columns = pictures.grid(np.zeros((64, height, width, 1), int), 2).shape
+    assert 0.6 < rows / columns < 1.7
 
 
 @pytest.mark.parametrize(
     ("levels", "values", "shown"),
     [(2, [0, 1], [0, 255]), (17, [0, 8, 16], [0, 128, 255]), (1000, [0, 500, 999], [0, 128, 255])],
 )
-@pytest.mark.usefixtures("plain")
-def test_levels_reach_from_black_to_white(levels: int, values: list, shown: list) -> None:
+def test_levels_reach_from_black_to_white(plain, levels, values, shown):
     images = np.array(values).reshape(1, 1, -1, 1)
     np.testing.assert_array_equal(pictures.grid(images, levels), [shown])
 
 
-@pytest.mark.usefixtures("plain")
-def test_channels() -> None:
+def test_channels(plain):
     for channels in (3, 4):
-        images = _images(256, 1, 3, 4, channels)
+        images = random_images(256, 1, 3, 4, channels)
         np.testing.assert_array_equal(pictures.grid(images, 256), images[0])
-    images = _images(256, 1, 3, 4, 2)
+    images = random_images(256, 1, 3, 4, 2)
     picture = pictures.grid(images, 256)
     assert picture.shape == (3, 9)
     np.testing.assert_array_equal(picture[:, :4], images[0, ..., 0])
     np.testing.assert_array_equal(picture[:, 5:], images[0, ..., 1])
     assert (picture[:, 4] == GREY).all()
     # A gap between images with opacity is not a hole.
-    assert pictures.grid(_images(256, 2, 3, 4, 4), 256)[0, 4].tolist() == [GREY, GREY, GREY, 255]
+    picture = pictures.grid(random_images(256, 2, 3, 4, 4), 256)
+    assert picture[0, 4].tolist() == [GREY, GREY, GREY, 255]
 
 
-def test_small_images_are_magnified_by_a_whole_factor(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = _images(2, 4, 28, 28, 1)
+def test_small_images_are_magnified_by_a_whole_factor(monkeypatch):
+    images = random_images(2, 4, 28, 28, 1)
     picture = pictures.grid(images, 2)
     assert picture.shape == (2 * 57, 2 * 57)
     np.testing.assert_array_equal(picture[:56:2, :56:2], 255 * images[0, ..., 0])
     np.testing.assert_array_equal(picture[1:56:2, 1:56:2], 255 * images[0, ..., 0])
-    assert pictures.grid(_images(2, 1, 100, 100, 1), 2).shape == (100, 100)
+    assert pictures.grid(random_images(2, 1, 100, 100, 1), 2).shape == (100, 100)
     monkeypatch.setattr(pictures, "LARGEST", 100)
     assert pictures.grid(images, 2).shape == (57, 57)
 
 
-def test_no_images() -> None:
-    with pytest.raises(UserError, match="no images to draw"):
-        pictures.grid(np.zeros((0, 3, 4, 1), int), 2)
-
-
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.usefixtures("plain")
-def test_completions(channels: int) -> None:
-    images, completed = _images(5, 2, 3, 4, channels)
+def test_completions(plain, channels):
+    images, completed = random_images(5, 2, 3, 4, channels)
     known = np.zeros((1, 3, 4, channels), bool)
     known[:, :2] = True
     picture = pictures.completions(images[None], known, completed[None], 5)
@@ -107,9 +98,8 @@ def test_completions(channels: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.usefixtures("plain")
-def test_pixel_map(channels: int) -> None:
-    images = _images(5, 2, 1, 4, channels)
+def test_pixel_map(plain, channels):
+    images = random_images(5, 2, 1, 4, channels)
     nats = np.array([[[0.0, 1.0, 2.0, 3.0]], [[6.0, 4.0, 0.0, 5.0]]])
     picture = pictures.pixel_map(images, nats, 5)
     width = 9 if channels == 2 else 4
@@ -125,10 +115,13 @@ def test_pixel_map(channels: int) -> None:
     assert not pictures.pixel_map(images, 0 * nats, 5)[[0, 2], -4:].any()
 
 
-def test_png() -> None:
-    for channels in (1, 3, 4):
-        picture = pictures.grid(_images(256, 3, 5, 4, channels), 256)
-        with Image.open(io.BytesIO(pictures.png(picture))) as image:
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_png(tmp_path, channels):
+    images = random_images(17, 3, 5, 4, channels)
+    picture = pictures.grid(images, 17)
+    pictures.write_images(images, 17, str(tmp_path / "new" / "grid.png"))
+    for file in (io.BytesIO(pictures.png(picture)), tmp_path / "new" / "grid.png"):
+        with Image.open(file) as image:
             assert image.format == "PNG"
             np.testing.assert_array_equal(np.asarray(image), picture)
 
@@ -136,8 +129,8 @@ def test_png() -> None:
 @pytest.mark.parametrize(
     ("levels", "channels"), [(2, 1), (17, 1), (256, 1), (2, 3), (256, 3), (256, 4)]
 )
-def test_folder_keeps_the_values_and_the_order(tmp_path: Path, levels: int, channels: int) -> None:
-    images = _images(levels, 12, 3, 4, channels)
+def test_folder_keeps_the_values_and_the_order(tmp_path, levels, channels):
+    images = random_images(levels, 12, 3, 4, channels)
     out = tmp_path / "new" / "folder"
     pictures.write_images(images, levels, str(out))
     records = open_records(DataConfig(name=str(out)), "all")
@@ -147,23 +140,20 @@ def test_folder_keeps_the_values_and_the_order(tmp_path: Path, levels: int, chan
 
 
 @pytest.mark.parametrize(("levels", "channels"), [(2, 1), (1000, 1), (256, 2)])
-def test_npz_keeps_the_values(tmp_path: Path, levels: int, channels: int) -> None:
-    images = _images(levels, 12, 3, 4, channels)
+def test_npz_keeps_the_values(tmp_path, levels, channels):
+    images = random_images(levels, 12, 3, 4, channels)
     out = str(tmp_path / "images.npz")
-    pictures.write_images(images, levels, out)
-    with np.load(out) as file:
-        assert file.files == ["images"]
-        assert file["images"].dtype == images.dtype
-        np.testing.assert_array_equal(file["images"], images)
+    for labels in (np.arange(12), None):
+        pictures.write_images(images, levels, out, labels=labels)
+        with np.load(out) as file:
+            assert file.files == ["images"] + ["labels"] * (labels is not None)
+            assert file["images"].dtype == images.dtype
+            np.testing.assert_array_equal(file["images"], images)
+            np.testing.assert_array_equal(
+                file[file.files[-1]], images if labels is None else labels
+            )
     records = open_records(DataConfig(name=out), "all")
     np.testing.assert_array_equal(records.read(np.arange(12)), images)
-
-
-def test_png_is_the_grid(tmp_path: Path) -> None:
-    images = _images(17, 5, 3, 4, 1)
-    pictures.write_images(images, 17, str(tmp_path / "grid.png"))
-    with Image.open(tmp_path / "grid.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), pictures.grid(images, 17))
 
 
 @pytest.mark.parametrize(
@@ -179,20 +169,20 @@ def test_png_is_the_grid(tmp_path: Path) -> None:
         (2, 1, "full/0/images", "images cannot be written: "),
     ],
 )
-def test_where_images_cannot_go(
-    tmp_path: Path, levels: int, channels: int, out: str, message: str
-) -> None:
+def test_where_images_cannot_go(tmp_path, levels, channels, out, message):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "0").write_text("precious")
     with pytest.raises(UserError, match=message):
-        pictures.write_images(_images(levels, 3, 3, 4, channels), levels, f"{tmp_path}/{out}")
+        pictures.write_images(random_images(levels, 3, 3, 4, channels), levels, f"{tmp_path}/{out}")
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "0"]
     assert (tmp_path / "full" / "0").read_text() == "precious"
 
 
-def test_a_picture_is_a_png(tmp_path: Path) -> None:
+def test_what_cannot_be_drawn():
     with pytest.raises(UserError, match="that ends in .png, got 'map.jpg'"):
         pictures.write_picture(np.zeros((2, 2), np.uint8), "map.jpg")
+    with pytest.raises(UserError, match="no images to draw"):
+        pictures.grid(np.zeros((0, 3, 4, 1), int), 2)
 
 
 @pytest.mark.parametrize(
@@ -204,15 +194,14 @@ def test_a_picture_is_a_png(tmp_path: Path) -> None:
         ("right_half", [[0, 1, 1]] * 3),
     ],
 )
-def test_known_halves(known: str, expected: list) -> None:
+def test_known_halves(known, expected):
     mask = pictures.known_mask(known, (3, 3, 2))
-    assert mask.shape == (3, 3, 2) and mask.dtype == bool
-    for channel in range(2):
-        np.testing.assert_array_equal(mask[..., channel], np.array(expected, bool))
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, np.stack([expected, expected], -1))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P"])
-def test_known_by_an_image_file(tmp_path: Path, mode: str) -> None:
+def test_known_by_an_image_file(tmp_path, mode):
     expected = np.random.default_rng(0).integers(2, size=(3, 4)).astype(bool)
     file = tmp_path / "mask.png"
     Image.fromarray(expected).convert(mode).save(file)
@@ -220,8 +209,8 @@ def test_known_by_an_image_file(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(mask, np.stack([expected, expected], -1))
 
 
-def test_what_is_no_mask(tmp_path: Path) -> None:
-    def check(known: Any, message: str) -> None:
+def test_what_is_no_mask(tmp_path):
+    def check(known, message):
         with pytest.raises(UserError, match=message):
             pictures.known_mask(str(known), (3, 4, 1))
 

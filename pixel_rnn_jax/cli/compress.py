@@ -1,48 +1,38 @@
 """The verbs `compress` and `decompress`."""
 
 import contextlib
-import functools
 import math
 import warnings
 from pathlib import Path
 
 import numpy as np
-from absl import flags
-from absl.flags import FlagValues
 
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import out_flag
+from pixel_rnn_jax.cli.flags import Flags, images_flag, out_flag
 from pixel_rnn_jax.cli.images import open_images, read_batch
 from pixel_rnn_jax.codec import coder, container
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.terminal import say
 
 
-def compress_flags(values: FlagValues) -> None:
+def compress_flags(values: Flags) -> None:
     """Defines the flags of `compress`."""
-    text = functools.partial(flags.DEFINE_string, flag_values=values)
-    text(
-        "images",
-        None,
-        "Images to compress: a folder, or an .npy or .npz file (for a model with classes an .npz "
-        "file with an array `labels`). A folder's are taken in the order of their names, which are "
-        "not kept.",
-    )
-    text("out", "images.prnn", "The compressed file.")
+    order = "A folder's are taken in the order of their names, which are not kept."
+    images_flag(values, "compress", order)
+    values.text("out", "The compressed file.", "images.prnn")
 
 
-def compress(values: FlagValues) -> None:
+def compress(values: Flags) -> None:
     """Compresses images without loss."""
     if not values.images:
         raise UserError("compress needs --images=PATH, a folder or an .npy or .npz file")
     out = values.out
     model = image_model.load(values.workdir)
     records = open_images(values.images)
-    count, classes = len(records.keys), model.config.classes
-    batches = (
-        read_batch(records, np.arange(start, min(start + coder.LANES, count)), classes)
-        for start in range(0, count, coder.LANES)
-    )
+    count = len(records.keys)
+    starts = range(0, count, coder.LANES)
+    blocks = (np.arange(start, min(start + coder.LANES, count)) for start in starts)
+    batches = (read_batch(records, block, model.config.classes) for block in blocks)
     if Path(out).is_dir():
         raise UserError(f"{out} is a folder: give --out the name of a file")
     unfinished = Path(f"{out}.unfinished")  # What has the name `out` is always whole.
@@ -65,22 +55,17 @@ def compress(values: FlagValues) -> None:
     )
 
 
-def decompress_flags(values: FlagValues) -> None:
+def decompress_flags(values: Flags) -> None:
     """Defines the flags of `decompress`."""
-    flags.DEFINE_string(
-        "file", None, "The compressed file; --file= may be left out.", flag_values=values
-    )
+    values.text("file", "The compressed file; --file= may be left out.")
     out_flag(values, "images.npz")
-    flags.DEFINE_bool(
-        "skip_damaged",
-        False,
-        "Leaves out the images of damaged blocks instead of stopping at the first.",
-        flag_values=values,
+    values.switch(
+        "skip_damaged", "Leaves out the images of damaged blocks instead of stopping at the first."
     )
 
 
-def decompress(values: FlagValues) -> None:
-    """Returns the images that `compress` was given; an .npz file has their classes as well."""
+def decompress(values: Flags) -> None:
+    """Decompresses a file of `compress`; an .npz file gets the classes of the images as well."""
     file, out = values.file, values.out
     if not file:
         raise UserError("decompress needs a file, for example decompress images.prnn")

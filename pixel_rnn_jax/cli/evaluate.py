@@ -1,13 +1,9 @@
 """The verb `evaluate`."""
 
-import functools
-
 import numpy as np
-from absl import flags
-from absl.flags import FlagValues
 
 from pixel_rnn_jax import data, image_model, pictures
-from pixel_rnn_jax.cli.flags import join, process_flags
+from pixel_rnn_jax.cli.flags import Flags, join, process_flags
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.sample import as_levels
@@ -21,41 +17,36 @@ from pixel_rnn_jax.training.evaluate import Evaluation
 PIXEL_MAP_IMAGES = 16
 
 
-def evaluate_flags(values: FlagValues) -> None:
+def evaluate_flags(values: Flags) -> None:
     """Defines the flags of `evaluate`."""
-    text = functools.partial(flags.DEFINE_string, flag_values=values)
-    text(
+    values.text(
         "split",
-        "test",
         "Images to evaluate: train, validation or test, as the config of the run names them, or "
         "any split of the data set, such as 'test[:100]'.",
+        "test",
     )
-    text(
+    values.text(
         "pixel_map",
-        None,
-        "A .png file for a picture of where the nats are: the first images of the split, each "
-        "beside the negative log-likelihood of its pixels.",
+        f"A .png file for a picture of where the nats are: the first {PIXEL_MAP_IMAGES} images of "
+        "the split, each beside the negative log-likelihood of its pixels.",
     )
-    text(
+    values.text(
         "continuous",
-        None,
         "With --dequantize: the workdir of a model that was trained with model.output=continuous.",
     )
-    flags.DEFINE_integer(
+    values.integer(
         "dequantize",
-        None,
-        "Compares the discrete model of --workdir with the density of --continuous, on so many "
+        "Compares the discrete model of --workdir with the density of --continuous, on this many "
         "draws of uniform noise for each image.",
         lower_bound=1,
-        flag_values=values,
     )
     process_flags(values)
 
 
-def evaluate(values: FlagValues) -> None:
-    """Prints the likelihood of every image of a split, in nats and bits/dim."""
-    workdir, split = values.workdir, values.split
-    if bool(values.dequantize) != bool(values.continuous):
+def evaluate(values: Flags) -> None:
+    """Prints the likelihood of the images of a split, in nats and bits/dim."""
+    workdir, split, draws = values.workdir, values.split, values.dequantize
+    if bool(draws) != bool(values.continuous):
         raise UserError(
             "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
             "other"
@@ -63,19 +54,17 @@ def evaluate(values: FlagValues) -> None:
     join(values)
     if values.pixel_map:
         _draw_pixel_map(workdir, split, values.pixel_map)
-    if values.dequantize:
-        draws = values.dequantize
+    if draws:
         found = compare_lib.compare(workdir, values.continuous, split, draws=draws)
         say(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
         say(f"density that it implies, {draws} draws of noise: {found.implied}")
         say(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
         return
-    result = evaluate_lib.evaluate(workdir, split)
-    say_evaluation(split, result, read_config(workdir))
+    say_evaluation(split, evaluate_lib.evaluate(workdir, split), read_config(workdir))
 
 
 def say_evaluation(split: str, result: Evaluation, config: Config) -> None:
-    """Prints an evaluation of a run, with the share of each of several scales."""
+    """Prints an evaluation of a run, with the share of each scale if there are several."""
     kind = ""
     if config.model.output == "continuous":
         kind = ", of a density at values with noise added: an upper bound, with one draw an image"

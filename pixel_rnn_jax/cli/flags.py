@@ -1,56 +1,97 @@
-"""Flags that several verbs have."""
+"""The flags of a verb, and those that several verbs have."""
 
-import functools
+from typing import Any
 
 from absl import flags
 from absl.flags import FlagValues
 
+from pixel_rnn_jax.config import config_names
 from pixel_rnn_jax.runtime import processes
 
 
-def process_flags(values: FlagValues) -> None:
+class Flags(FlagValues):
+    """The flags of one verb: verbs share names, and a process may run several of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_gnu_getopt(True)  # Flags may follow a positional argument.
+
+    def text(self, name: str, help_: str, default: str | None = None) -> None:
+        """Defines a flag that takes text."""
+        flags.DEFINE_string(name, default, help_, flag_values=self)
+
+    def integer(self, name: str, help_: str, default: int | None = None, **bounds: Any) -> None:
+        """Defines a flag that takes an integer, of certain bounds."""
+        flags.DEFINE_integer(name, default, help_, flag_values=self, **bounds)
+
+    def number(self, name: str, help_: str, default: float, **bounds: Any) -> None:
+        """Defines a flag that takes a number, of certain bounds."""
+        flags.DEFINE_float(name, default, help_, flag_values=self, **bounds)
+
+    def switch(self, name: str, help_: str, default: bool | None = False) -> None:
+        """Defines a flag that takes no value: --NAME or --noNAME."""
+        flags.DEFINE_bool(name, default, help_, flag_values=self)
+
+
+def config_flag(values: Flags) -> None:
+    """Defines --config as the name of a config."""
+    values.text(
+        "config",
+        f"A config file, or the name of one that comes with the package ({config_names()}), with "
+        "its argument after a colon: mnist:row_lstm. --config.GROUP.FIELD=VALUE overrides a field.",
+    )
+
+
+def workdir_flag(values: Flags, *, new: bool) -> None:
+    """Defines --workdir, of a run that is there or that may be `new`."""
+    more = " A run that is there already goes on. Default: runs/NAME_OF_THE_CONFIG." if new else ""
+    values.text("workdir", f"Directory of a training run, or gs://BUCKET/FOLDER.{more}")
+
+
+def process_flags(values: Flags) -> None:
     """Defines the flags by which several processes join."""
-    flags.DEFINE_bool(
+    values.switch(
         "distributed",
-        None,
         "Joins the processes that the cluster has started: Cloud TPU, SLURM, Open MPI, Kubernetes. "
         "Default: where SLURM, Open MPI or a TPU's environment names several; --nodistributed "
         "never.",
-        flag_values=values,
+        default=None,
     )
-    text = functools.partial(flags.DEFINE_string, flag_values=values)
-    integer = functools.partial(flags.DEFINE_integer, flag_values=values)
-    text("coordinator", None, "Joins the processes that were given the same HOST:PORT, where the "
-         "first one waits.")  # fmt: skip
-    integer("num_processes", None, "With --coordinator: how many there are.")
-    integer("process_id", None, "With --coordinator: which one this is, from 0 on.")
+    values.text(
+        "coordinator",
+        "HOST:PORT of the first process, the same for all: joins the processes by hand.",
+    )
+    values.integer("num_processes", "With --coordinator: the number of processes.")
+    values.integer("process_id", "With --coordinator: which one this is, from 0 on.")
 
 
-def join(values: FlagValues) -> None:
-    """Joins the processes that `process_flags` name."""
+def join(values: Flags) -> None:
+    """Joins the processes that the flags of `process_flags` name."""
     processes.join(
         values.coordinator, values.num_processes, values.process_id, cluster=values.distributed
     )
 
 
-def out_flag(values: FlagValues, default: str) -> None:
+def images_flag(values: Flags, verb: str, more: str) -> None:
+    """Defines --images."""
+    values.text(
+        "images",
+        f"Images to {verb}: a folder, or an .npy or .npz file (for a model with classes an .npz "
+        f"file with an array `labels`). {more}",
+    )
+
+
+def out_flag(values: Flags, default: str) -> None:
     """Defines --out of images."""
-    flags.DEFINE_string(
+    values.text(
         "out",
-        default,
         "Where the images go: a .png file for a picture to look at, an .npz file for an array "
-        "`images`, or a new folder for a PNG file each, which hold the values unscaled.",
-        flag_values=values,
+        "`images`, or a new folder for one PNG file each, which hold the values unscaled.",
+        default,
     )
 
 
-def seed_flag(values: FlagValues) -> None:
+def seed_flag(values: Flags) -> None:
     """Defines --seed."""
-    flags.DEFINE_integer(
-        "seed",
-        0,
-        "Of the random draws; the same seed gives the same images.",
-        lower_bound=0,
-        upper_bound=2**32 - 1,
-        flag_values=values,
-    )
+    help_ = "Of the random draws; the same seed gives the same images."
+    values.integer("seed", help_, 0, lower_bound=0, upper_bound=2**32 - 1)

@@ -11,11 +11,7 @@ from pixel_rnn_jax.errors import UserError
 
 
 def open_images(path: str) -> Records:
-    """Opens all images of a folder or of an .npy or .npz file as they are stored.
-
-    Raises:
-        UserError: There are none, or they are not of one size with integer values.
-    """
+    """Opens all images of a folder or of an .npy or .npz file, as they are stored."""
     # An absolute path is never taken for the name of a TFDS set.
     config = DataConfig(name=str(Path(path).expanduser().absolute()))
     try:
@@ -25,11 +21,7 @@ def open_images(path: str) -> Records:
 
 
 def read_batch(records: Records, indices: np.ndarray, classes: int) -> Batch:
-    """Reads some of the images, with their labels for a model with classes.
-
-    Raises:
-        UserError: They have none.
-    """
+    """Reads some of the images, with their labels for a model with classes."""
     if not classes:
         return Batch(records.read(indices))
     if records.labels is None:

@@ -1,16 +1,14 @@
 """The verb `train`."""
 
-from absl.flags import FlagValues
-
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli.evaluate import say_evaluation
-from pixel_rnn_jax.cli.flags import join
+from pixel_rnn_jax.cli.flags import Flags, join
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import train as train_lib
 
 
-def train(values: FlagValues) -> None:
-    """Trains a model, or goes on with the run that its workdir holds."""
+def train(values: Flags) -> None:
+    """Trains a model, or goes on with the run that is in its workdir."""
     config = config_lib.from_config_dict(values.config)
     join(values)
     say(f"workdir: {values.workdir}")

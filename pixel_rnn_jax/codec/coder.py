@@ -2,21 +2,21 @@
 
 The decoder has to compute every probability to the last bit as the encoder did. So both run the
 same compiled loop over values, with a fixed number of lanes, on one device, in float32, under
-compiler options that leave nothing to the environment. In its middle the loop calls back to the
-host, which codes the values of all lanes. What else decides the last bits is said by `machine`.
+compiler options that leave nothing to the environment. For each value the loop calls back to the
+host, which codes it for all lanes. `machine` says what else decides the last bits.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import itertools
+import logging
 import platform
 import re
-import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,11 @@ from pixel_rnn_jax.generation.decode import Place, decode
 from pixel_rnn_jax.models import PixelRNN
 
 PyTree = Any
-Code = Callable[[np.ndarray, int, int, int], np.ndarray]
+Code = Callable[[np.ndarray, tuple[int, int, int]], np.ndarray]
+"""Codes the value at (row, column, channel) of N images: probabilities `[N, K]` to values `[N]`.
+
+For K = 2 the probabilities are those of the value 1, `[N]`.
+"""
 
 LANES = 256
 """Images of a block, which are coded side by side; a block with fewer is filled up with zeros."""
@@ -54,25 +58,18 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Coder:
-    """Codes blocks of images with one model.
+    """Codes blocks of images with one model, in float32 on one device.
 
     The classes of a model with classes come first, each with the same probability. Then come the
     values in generation order.
 
-    Attributes:
-        model: The model, in float32.
-        params: Its parameters, in float32.
-        device: Where it is computed.
+    Raises:
+        UserError: The model gives values no probability, or its parameters are not finite.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
-        """Prepares to code.
-
-        Raises:
-            UserError: The model gives values no probability, or its parameters are not finite.
-        """
         model.check_conditionals()
-        # What a model is computed in, and how, is no part of it.
+        # How a model is computed is no part of it.
         config = dataclasses.replace(model.config, dtype="float32", remat=False, pack=1)
         self.model = dataclasses.replace(model, config=config)
         self.device = jax.local_devices()[0]
@@ -80,18 +77,20 @@ class Coder:
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(floats)):
             raise UserError("the model has parameters that are not finite: train it again")
         self.params = jax.device_put(floats, self.device)
+        models, binary = constriction.stream.model, model.levels == 2
+        self._values = (models.Bernoulli if binary else models.Categorical)(perfect=False)
+        self._classes = models.Uniform(config.classes) if config.classes else None
 
     def encode(self, batch: Batch) -> bytes:
         """Returns the code of at most `LANES` images `[B, H, W, C]` with their classes `[B]`."""
         encoder = constriction.stream.queue.RangeEncoder()
-        entropy_model = _entropy_model(self.model.levels)
         if batch.labels is not None:
-            encoder.encode(batch.labels.astype(np.int32), self._any_class())
+            encoder.encode(batch.labels.astype(np.int32), self._classes)
         images = batch.images.astype(np.int32)
 
-        def encode(probabilities: np.ndarray, row: int, column: int, channel: int) -> np.ndarray:
-            symbols = np.ascontiguousarray(images[:, row, column, channel])
-            encoder.encode(symbols, entropy_model, probabilities)
+        def encode(probabilities: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
+            symbols = np.ascontiguousarray(images[:, *place])
+            encoder.encode(symbols, self._values, probabilities)
             return symbols
 
         self._each_value(len(images), batch.labels, encode)
@@ -105,135 +104,119 @@ class Coder:
         """
         words = np.frombuffer(code, "<u4").astype(np.uint32)
         decoder = constriction.stream.queue.RangeDecoder(words)
-        entropy_model = _entropy_model(self.model.levels)
-        labels = None
-        if self.model.config.classes:
-            labels = decoder.decode(self._any_class(), count)
+        labels = decoder.decode(self._classes, count) if self._classes else None
         images = np.empty((count, *self.model.image_shape), value_dtype(self.model.levels))
 
-        def decode(probabilities: np.ndarray, row: int, column: int, channel: int) -> np.ndarray:
+        def decode(probabilities: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
             try:
-                symbols = decoder.decode(entropy_model, probabilities)
+                symbols = decoder.decode(self._values, probabilities)
             except AssertionError as error:  # How constriction says that this cannot be.
                 raise ValueError(str(error)) from error
-            images[:, row, column, channel] = symbols
+            images[:, *place] = symbols
             return symbols
 
         self._each_value(count, labels, decode)
         return Batch(images, labels)
 
-    def _any_class(self) -> Any:
-        return constriction.stream.model.Uniform(self.model.config.classes)
-
     def _each_value(self, count: int, labels: np.ndarray | None, code: Code) -> None:
-        """Calls `code` for each value in turn, with its distribution given all before it.
-
-        Args:
-            count: Number of images.
-            labels: `[count]` classes, for a model with classes.
-            code: (probabilities `[count, K]` (K = 2: `[count]`, those of the value 1), row, column,
-                channel) to the values, `[count]`; row and column are those of the whole image.
-        """
+        """Calls `code` for each value of `count` images in generation order."""
         if labels is not None:
             labels = np.pad(labels.astype(np.int32), (0, LANES - count))
         run = _compiled(self.model, self.device, LANES)
-        rows = sum(len(scale.given) for scale in self.model.scales)
-        with (
-            terminal.bar(range(rows), rows, "coding", "row") as progress,
-            _session(_Session(self.model, count, code, progress)) as (number, session),
-        ):
-            arguments = jax.device_put((labels, np.int32(number)), self.device)
-            image: Any = run(self.params, *arguments)
-            while not image.is_ready():  # So that Ctrl-C is heard.
-                time.sleep(0.002)
-        if session.error is not None:
-            raise session.error
+        number, rows = next(_numbers) % 2**31, sum(len(scale.given) for scale in self.model.scales)
+        arguments = jax.device_put((labels, np.int32(number)), self.device)
+        progress = terminal.bar(range(rows), rows, "coding", "row")
+        session = _sessions[number] = _Session(self.model, count, code, progress)
+        try:
+            # On a CPU the call returns at the end alone, and Ctrl-C should be heard before.
+            with progress, ThreadPoolExecutor(1) as pool:
+                running = pool.submit(lambda: jax.block_until_ready(run(self.params, *arguments)))
+                try:
+                    running.result()
+                except BaseException as error:
+                    session.error = session.error or error  # Ends the loop at its next value.
+                    raise session.error from None
+        finally:
+            del _sessions[number]
 
 
+@dataclasses.dataclass
 class _Session:
-    """One block being coded: what the compiled loop calls back to."""
+    """A block that is being coded: what the compiled loop calls for each value."""
 
-    def __init__(self, model: PixelRNN, count: int, code: Code, progress: Any):
-        self.error: BaseException | None = None
-        self._model, self._count, self._code, self._progress = model, count, code, progress
+    model: PixelRNN
+    count: int
+    code: Code
+    progress: Any
+    error: BaseException | None = None
 
     def __call__(
-        self, probabilities: Any, scale: int, row: int, column: int, channel: int
+        self, probabilities: np.ndarray, scale: int, row: int, column: int, channel: int
     ) -> np.ndarray:
-        values = np.zeros(len(probabilities), np.int32)
-        own = self._model.scales[scale]
-        if self.error is not None or own.given[row, column]:
-            return values
+        own, values = self.model.scales[scale], np.zeros(len(probabilities), np.int32)
         try:
-            own_rows = np.asarray(probabilities)[: self._count]
-            at = own.stride * row, own.stride * column, channel
-            values[: self._count] = self._code(own_rows, *at)
-        except Exception as error:  # XLA would tell it with a stack of its own.
+            if self.error is None and not own.given[row, column]:
+                place = own.stride * row, own.stride * column, channel
+                values[: self.count] = self.code(probabilities[: self.count], place)
+        except Exception as error:
             self.error = error
-        if column == own.given.shape[1] - 1 and channel == self._model.image_shape[-1] - 1:
-            self._progress.update()
+        if self.error is not None:
+            raise _Stop
+        if column == own.given.shape[1] - 1 and channel == self.model.image_shape[-1] - 1:
+            self.progress.update()
         return values
 
 
-# A compiled loop is used for many blocks, so that it names its session by a number.
+class _Stop(Exception):
+    """Ends a compiled loop; the session has the reason."""
+
+
+# JAX logs every exception of a callback, but the caller gets the reason for this one.
+logging.getLogger("jax._src.callback").addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], _Stop))
+)
+
+# A compiled loop is used for many blocks, so that it knows its session by a number.
 _sessions: dict[int, _Session] = {}
 _numbers = itertools.count()
 
 
-@contextlib.contextmanager
-def _session(session: _Session) -> Iterator[tuple[int, _Session]]:
-    number = next(_numbers) % 2**31
-    _sessions[number] = session
-    try:
-        yield number, session
-    finally:
-        del _sessions[number]
-
-
 @functools.lru_cache(maxsize=16)
 def _compiled(model: PixelRNN, device: jax.Device, lanes: int) -> Callable[..., Array]:
-    """Compiles the loop over the values of images; see `COMPILER_OPTIONS`.
-
-    Returns:
-        A function of the parameters, the classes `[lanes]` (or None) and the number of a session.
-    """
+    """Compiles the loop over values: of parameters, classes `[L]` or None, number of a session."""
     likelihood = model.check_conditionals()
-    result = jax.ShapeDtypeStruct((lanes,), jnp.int32)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    per_lane = jax.ShapeDtypeStruct((lanes,), jnp.int32)
 
     def run(params: PyTree, labels: Array | None, session: Array) -> Array:
-        def choose(carry: None, outputs: Array, place: Place) -> tuple[None, Array]:
+        def choose(session: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
+            def on_host(session: Any, probabilities: Any, row: Any, column: Any) -> Any:
+                call = _sessions[int(session)]
+                at = place.scale, int(row), int(column), place.channel
+                return session, call(np.asarray(probabilities), *at)
+
             logits = likelihood.logits(outputs)
             if model.levels == 2:
                 probabilities = jax.nn.sigmoid(logits[:, 0])
             else:
                 probabilities = jax.nn.softmax(logits, axis=-1)
-
-            def on_host(session: Any, probabilities: Any, row: Any, column: Any) -> np.ndarray:
-                found = _sessions[int(session)]
-                return found(probabilities, place.scale, int(row), int(column), place.channel)
-
             arguments = session, probabilities, place.row, place.column
-            return None, io_callback(on_host, result, *arguments, ordered=True)
+            # Each call gets the session from the one before, and so they come in this order.
+            # (With ordered=True, one that fails would fail all that follow in the process.)
+            return io_callback(on_host, (number, per_lane), *arguments)
 
-        return decode(model, params, choose, None, lanes=lanes, labels=labels)[0]
+        return decode(model, params, choose, session, lanes=lanes, labels=labels)[0]
 
     # Whatever the caller has set.
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
         sharding = jax.sharding.SingleDeviceSharding(device)
-        labels = jax.ShapeDtypeStruct((lanes,), jnp.int32) if model.config.classes else None
-        session = jax.ShapeDtypeStruct((), jnp.int32)
+        labels = per_lane if model.config.classes else None
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            (jax.eval_shape(model.init, jax.random.key(0)), labels, session),
+            (jax.eval_shape(model.init, jax.random.key(0)), labels, number),
         )
         options = COMPILER_OPTIONS.get(device.platform)
         return jax.jit(run).lower(*shapes).compile(compiler_options=options)
-
-
-def _entropy_model(levels: int) -> Any:
-    if levels == 2:
-        return constriction.stream.model.Bernoulli(perfect=False)
-    return constriction.stream.model.Categorical(perfect=False)
 
 
 def model_digest(model: PixelRNN, params: PyTree) -> bytes:
@@ -242,8 +225,8 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
     # Without the defaults: a field that a later version adds leaves the digest as it was.
     default = dataclasses.asdict(ModelConfig())
     fields = dataclasses.asdict(model.config).items()
-    said = sorted(item for item in fields if item[1] != default[item[0]])
-    digest.update(repr((said, model.image_shape, model.levels)).encode())
+    changed = sorted(item for item in fields if item[1] != default[item[0]])
+    digest.update(repr((changed, model.image_shape, model.levels)).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
         digest.update(np.asarray(leaf, "<f4").tobytes())

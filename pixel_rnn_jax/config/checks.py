@@ -1,4 +1,4 @@
-"""Checks of the fields of a config, and what each kind of field takes."""
+"""Checks of the fields of a config, by which every message names the field."""
 
 import dataclasses
 import math
@@ -16,51 +16,52 @@ KINDS: dict[Any, str] = {
     tuple[float, ...]: "a tuple of finite numbers",
     tuple[str, ...]: "a tuple of words",
 }
+"""What a field of each type takes, in words."""
 
 
 def check_types(config: Any, section: str) -> None:
     """Checks every field against its annotation; NumPy numbers and lists become Python's own."""
     for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
         name = f"{section}.{field.name}" if section else field.name
-        try:
-            # The dataclass is frozen for its users; this is still part of its construction.
-            object.__setattr__(config, field.name, _converted(value, field.type))
-        except TypeError:
-            kind = KINDS.get(field.type) or f"a {field.type.__name__}"  # type: ignore[union-attr]
-            raise UserError(f"{name} must be {kind}, got {value!r}") from None
+        value = of_type(getattr(config, field.name), field.type, name)
+        # The dataclass is frozen for its users; this is still part of its construction.
+        object.__setattr__(config, field.name, value)
 
 
-def _converted(value: Any, kind: Any) -> Any:
-    """Returns `value` as a Python object of `kind`; raises TypeError where that would change it."""
-    if kind in (tuple[int, ...], tuple[float, ...], tuple[str, ...]):
+def of_type(value: Any, type_: Any, name: str) -> Any:
+    """Returns `value` as a Python object of a field's type, where that does not change it."""
+    try:
+        return _converted(value, type_)
+    except TypeError:
+        kind = KINDS.get(type_) or f"a {type_.__name__}"
+        raise UserError(f"{name} must be {kind}, got {value!r}") from None
+
+
+def _converted(value: Any, type_: Any) -> Any:
+    if type_ in (tuple[int, ...], tuple[float, ...], tuple[str, ...]):
         if isinstance(value, (tuple, list)):
-            return tuple(_converted(item, kind.__args__[0]) for item in value)
-    elif kind is int:
+            return tuple(_converted(item, type_.__args__[0]) for item in value)
+    elif type_ is int:
         if isinstance(value, numbers.Integral) and not isinstance(value, bool):
             return int(value)
-    elif kind is float:
+    elif type_ is float:
         if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
-    elif isinstance(value, kind):
+    elif isinstance(value, type_):
         return value
     raise TypeError
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Refuses a value that is none of the choices."""
+    """Checks that a value is one of the choices."""
     if value not in choices:
         options = ", ".join(f'"{choice}"' for choice in choices)
         raise UserError(f'{name} must be one of {options}, got "{value}"')
 
 
-def check_least(name: str, value: float, least: int) -> None:
-    """Refuses a value below the least one."""
-    if value < least:
-        raise UserError(f"{name} must be at least {least}, got {value}")
-
-
-def check_kernel(name: str, value: int) -> None:
-    """Refuses the side of a kernel that has no middle, or is 1."""
-    if value < 3 or value % 2 == 0:
-        raise UserError(f"{name} must be odd and at least 3, got {value}")
+def check_least(config: Any, least: int, *names: str) -> None:
+    """Checks that no field of a group, given by its dotted name, is below `least`."""
+    for name in names:
+        value = getattr(config, name.rpartition(".")[2])
+        if value < least:
+            raise UserError(f"{name} must be at least {least}, got {value}")

@@ -4,14 +4,17 @@ import dataclasses
 import difflib
 import inspect
 import json
+import operator
+import re
 import runpy
+import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
-from pixel_rnn_jax.config.checks import KINDS, check_choice
+from pixel_rnn_jax.config.checks import KINDS, check_choice, of_type
 from pixel_rnn_jax.config.schema import ARCHITECTURES, Config
 from pixel_rnn_jax.errors import UserError
 
@@ -24,59 +27,85 @@ CONFIGS = next(
 
 
 def load_config_dict(source: str) -> ml_collections.ConfigDict:
-    """Runs a config file and returns what it gives, with the default of every other field.
+    """Runs a config file, and returns a ConfigDict of every field that flags can override.
+
+    A file may return a ConfigDict or a mapping with some of the fields; the others keep their
+    defaults. Types are checked here; values when it becomes a `Config`.
 
     Args:
         source: NAME or FILE, with an argument for `get_config` after a colon: "digits",
             "mnist:row_lstm", "configs/mnist.py". A NAME is one of the configs in `CONFIGS`.
 
     Raises:
-        UserError: There is no such file, it is no config file, or a field is unknown or of another
-            type.
+        UserError: There is no such file, it is no config file, an error is raised in it, or a field
+            is unknown or of another type.
     """
     # `config_flags.DEFINE_config_file` loads by a call that Python has deprecated, and turns an
     # error of `get_config` into the text of a traceback.
     name, _, argument = source.partition(":")
     file = config_file(name)
-    get_config = runpy.run_path(str(file)).get("get_config")
-    if not callable(get_config):
-        raise UserError(f"{file} is no config file: it defines no function get_config")
-    if argument and not inspect.signature(get_config).parameters:
-        raise UserError(f"{file} takes no argument after a colon, got {argument!r}")
+    try:
+        get_config = runpy.run_path(str(file)).get("get_config")
+        if not callable(get_config):
+            raise UserError(f"{file} is no config file: it defines no function get_config")
+        if argument and not inspect.signature(get_config).parameters:
+            raise UserError(f"{file} takes no argument after a colon, got {argument!r}")
+        values = dict(_flat(get_config(argument) if argument else get_config()))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_mistake(file, error)) from error
     config = to_config_dict(Config())
-    for field, value in _flat(get_config(argument) if argument else get_config()):
-        kind = field_kind(field)
-        try:
-            config.update_from_flattened_dict({field: value})
-        except TypeError:
-            raise UserError(f"{field} must be {kind}, got {value!r}") from None
+    for field, value in values.items():
+        config.update_from_flattened_dict({field: of_type(value, _field_type(field), field)})
     return config
 
 
 def config_file(name: str) -> Path:
-    """Returns the path of a config file: one of `CONFIGS` for a name without a slash or ending.
+    """Returns the path of a config file: one of `CONFIGS` by its name, or any by its path.
 
     Raises:
         UserError: There is no such file.
     """
     path = Path(name)
-    shipped = path.suffix != ".py" and path.name == name
-    file = CONFIGS / f"{name}.py" if shipped else path
+    file = CONFIGS / f"{name}.py"
+    if path.name != name or not file.is_file():
+        file = path
     if not file.is_file():
-        names = ", ".join(sorted(path.stem for path in CONFIGS.glob("[!_]*.py")))
-        raise UserError(f"--config={name} names no config file: give a path, or one of {names}")
+        raise UserError(
+            f"--config={name} names no config file: give a path, or one of {config_names()}"
+        )
     return file
+
+
+def config_names() -> str:
+    """Returns the names of the configs in `CONFIGS`, separated by commas."""
+    return ", ".join(sorted(path.stem for path in CONFIGS.glob("[!_]*.py")))
+
+
+def _mistake(file: Path, error: Exception) -> str:
+    """Returns a sentence for an error that is raised in a config file."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == file
+    ]
+    line = f", line {lines[-1]}" if lines else ""
+    # An unknown field of a ConfigDict comes with all others, and with a line break (as its repr).
+    text = re.sub(r' Other fields present: .*}"(\\n)?', " ", str(error), flags=re.DOTALL)
+    return f"{file}{line}: {type(error).__name__}: {' '.join(text.split())}"
 
 
 def base_config(
     argument: str, architecture: str, scales: tuple[int, ...] = ()
 ) -> ml_collections.ConfigDict:
-    """Returns the config that a config file starts from, with every field.
+    """Returns the defaults of every field, for a config file to start from.
 
     Args:
-        argument: An architecture, `multi_scale`, or both with a comma between them; or nothing.
-        architecture: What is taken if none is named.
-        scales: What `multi_scale` stands for; empty if the config has none.
+        argument: What stands after the colon of --config: an architecture, `multi_scale`, both
+            with a comma between them, or nothing.
+        architecture: The architecture if the argument names none.
+        scales: The `model.scales` of `multi_scale`; empty if the config has no such variant.
 
     Raises:
         UserError: There is no such variant.
@@ -95,7 +124,7 @@ def base_config(
 
 
 def to_config_dict(config: Config) -> ml_collections.ConfigDict:
-    """Returns a ConfigDict with every field of `config`, so that flags can override each."""
+    """Returns a ConfigDict with every field of `config`."""
     return ml_collections.ConfigDict(dataclasses.asdict(config)).lock()
 
 
@@ -108,12 +137,12 @@ def from_config_dict(values: ml_collections.ConfigDict | Mapping[str, Any]) -> C
         UserError: A field is unknown (the message names the nearest one that exists), has a value
             of another type, or an impossible value.
     """
-    arguments: dict[str, Any] = {}
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, dict[str, Any]] = {"": {}}
     for name, value in _flat(values):
-        field_kind(name)
+        _field_type(name)
         group, _, field = name.rpartition(".")
-        (groups.setdefault(group, {}) if group else arguments)[field] = value
+        groups.setdefault(group, {})[field] = value
+    arguments = groups.pop("")
     types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Config)}
     return Config(**arguments, **{group: types[group](**own) for group, own in groups.items()})
 
@@ -139,14 +168,9 @@ def from_json(text: str) -> Config:
     return from_config_dict(values)
 
 
-def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(config: Config) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of every field of `config` that is not a group of fields."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from leaves(value, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name, value
+    return ((name, operator.attrgetter(name)(config)) for name in _types(Config))
 
 
 def field_kind(name: str) -> str:
@@ -155,24 +179,30 @@ def field_kind(name: str) -> str:
     Raises:
         UserError: There is no such field (the message names the nearest), or it is a whole group.
     """
-    kinds = dict(_kinds(Config))
-    if name in kinds:
-        return kinds[name]
-    inside = [field for field in kinds if field.startswith(f"{name}.")]
+    return KINDS[_field_type(name)]
+
+
+def _field_type(name: str) -> Any:
+    types = _types(Config)
+    if name in types:
+        return types[name]
+    inside = [field for field in types if field.startswith(f"{name}.")]
     if inside:
         raise UserError(f"{name} is a group of fields; set one of them, for example {inside[0]}")
     groups = [field.name for field in dataclasses.fields(Config)]
-    (nearest,) = difflib.get_close_matches(name, [*groups, *kinds], n=1, cutoff=0.0)
+    (nearest,) = difflib.get_close_matches(name, [*groups, *types], n=1, cutoff=0.0)
     raise UserError(f"there is no field {name} in the config; did you mean {nearest}?")
 
 
-def _kinds(cls: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Yields (dotted name, what it takes in words) of every field that is not a group."""
+def _types(cls: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted name: type} of every field that is not a group."""
+    types: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.type):
-            yield from _kinds(field.type, f"{prefix}{field.name}.")
+            types |= _types(field.type, f"{prefix}{field.name}.")
         else:
-            yield prefix + field.name, KINDS[field.type]
+            types[prefix + field.name] = field.type
+    return types
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 
-from pixel_rnn_jax.config.checks import check_choice, check_kernel, check_least, check_types
+from pixel_rnn_jax.config.checks import check_choice, check_least, check_types
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
@@ -23,18 +23,18 @@ class ModelConfig:
         layers: Number of body layers.
         features: h, the features of a body layer; the stream between layers has 2h.
         first_kernel: Side of the first convolution (mask A); odd.
-        kernel: Row LSTM: taps of both of its convolutions; PixelCNN: side of the middle convolution
-            of a block; odd. The Diagonal BiLSTM has no use for it.
+        kernel: Taps of the Row LSTM's two convolutions, or side of the middle convolution of a
+            PixelCNN block; odd. The Diagonal BiLSTM does not use it.
         head_features: Width of the two ReLU and 1x1 layers before the output.
-        output: What the head predicts of a value: "softmax" over its levels (a sigmoid for two; the
-            paper's), "logistic" (a discretised mixture of logistics), or "continuous" (the density
-            of a mixture of logistics, which is trained on dequantised values).
-        mixtures: Components of the mixture of the outputs "logistic" and "continuous".
+        output: Distribution of a value: "softmax" over its levels (a sigmoid for two; the paper's),
+            "logistic" (a discretised mixture of logistics), or "continuous" (the density of a
+            mixture of logistics, which is trained on dequantised values).
+        mixtures: M, the components of the outputs "logistic" and "continuous".
         scales: Heights of the images of a Multi-Scale PixelRNN, the smallest first and the whole
             image last, each a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
-        exact: Several scales: copy the pixels that the smaller image gives, so that the model is a
-            distribution of images. False is the paper's plain form, which draws them anew.
+        exact: With several scales: copy the pixels that the smaller image gives, so that the model
+            is a distribution of images. False is the paper's plain form, which draws them again.
         classes: Number of classes that the model is conditioned on; 0 for none. Training takes them
             from the labels of the data set.
         residual: Add a body layer's input to its output.
@@ -42,8 +42,7 @@ class ModelConfig:
         dtype: What the network computes in: "float32", "bfloat16", or "float64" (which needs
             jax_enable_x64).
         remat: Compute each body layer again in the backward pass, to save memory.
-        pack: Diagonal BiLSTM: images that share a lane of the recurrence; 0 lets the platform
-            decide.
+        pack: Images that share a lane of the Diagonal BiLSTM's recurrence; 0 chooses by platform.
     """
 
     architecture: str = "diagonal_bilstm"
@@ -67,15 +66,15 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_types(self, "model")
         check_choice("model.architecture", self.architecture, ARCHITECTURES)
-        check_least("model.layers", self.layers, 1)
-        check_least("model.features", self.features, 1)
-        check_kernel("model.first_kernel", self.first_kernel)
-        check_kernel("model.kernel", self.kernel)
-        check_least("model.head_features", self.head_features, 1)
-        check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
-        check_least("model.pack", self.pack, 0)
         check_choice("model.output", self.output, ("softmax", "logistic", "continuous"))
-        check_least("model.mixtures", self.mixtures, 1)
+        check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
+        check_least(
+            self, 1, "model.layers", "model.features", "model.head_features", "model.mixtures"
+        )
+        check_least(self, 0, "model.pack")
+        for name, side in ("first_kernel", self.first_kernel), ("kernel", self.kernel):
+            if side < 3 or side % 2 == 0:
+                raise UserError(f"model.{name} must be odd and at least 3, got {side}")
         if self.classes < 0 or self.classes == 1:
             raise UserError(f"model.classes must be 0 or at least 2, got {self.classes}")
         self._check_scales()
@@ -99,17 +98,14 @@ class ModelConfig:
 
     @property
     def plain(self) -> bool:
-        """Whether this is the plain multi-scale form, which is no distribution of images."""
+        """Whether this is the paper's plain multi-scale form, which is no distribution."""
         return bool(self.scales) and not self.exact
 
     def of_scale(self, number: int) -> "ModelConfig":
-        """Returns the config of one scale's own network, which knows of no other."""
+        """Returns the config of one scale's network, as that of a model of a single scale."""
         architectures = self.scale_architectures or (self.architecture,) * max(len(self.scales), 1)
         return dataclasses.replace(
-            self,
-            architecture=architectures[number],
-            scales=(),
-            scale_architectures=(),
+            self, architecture=architectures[number], scales=(), scale_architectures=()
         )
 
 
@@ -120,13 +116,13 @@ class DataConfig:
     Attributes:
         name: "digits", a TFDS name ("mnist", "downsampled_imagenet/32x32"), or the path of a folder
             of images or of an .npy or .npz file.
-        data_dir: TFDS data directory; "" is TFDS's own default.
-        levels: K, the number of values that a channel can take; 0 is what the set says.
-        binarize: How images become binary: "none", "dynamic" (a new Bernoulli draw each time),
-            "fixed" (one draw an image) or "threshold".
-        train_split: What training reads, in TFDS split syntax ("train[:45000]").
-        validation_split: What the best checkpoint is chosen by.
-        test_split: What the reported likelihood is measured on.
+        data_dir: TFDS data directory; "" is TFDS's default.
+        levels: K, the number of values that a channel can take; 0 takes it from the data set.
+        binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
+            Bernoulli draw each time), "fixed" (one draw for each image) or "threshold".
+        train_split: Images to train on, in TFDS split syntax ("train[:45000]").
+        validation_split: Images by whose likelihood the best checkpoint is chosen.
+        test_split: Images whose likelihood is reported.
     """
 
     name: str = "digits"
@@ -153,15 +149,14 @@ class OptimizerConfig:
 
     Attributes:
         name: "rmsprop" (the paper's) or "adam".
-        learning_rate: The rate that `schedule` starts from or warms up to.
+        learning_rate: Rate that the schedule starts from, after the warm-up.
         schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise". With
             train.in_turn each scale has the whole schedule in its own part of the steps.
-        warmup_steps: Steps of linear warm-up before the schedule, whichever it is.
-        boundaries: "piecewise" only: the steps at which the rate changes.
-        factors: "piecewise" only: from boundaries[i] on the rate is multiplied by factors[i] too.
-        clip_norm: Gradients are scaled down to this global norm; 0 switches that off.
-        average: Decay of the moving average of the parameters that evaluation uses; 0 switches it
-            off.
+        warmup_steps: Steps of linear warm-up, under any schedule.
+        boundaries: Steps at which the rate of a "piecewise" schedule changes.
+        factors: What the rate is multiplied by at each of the boundaries, on top of earlier ones.
+        clip_norm: Global norm that gradients are clipped to; 0 for no clipping.
+        average: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
     """
 
     name: str = "rmsprop"
@@ -181,9 +176,8 @@ class OptimizerConfig:
                 f"optimizer.learning_rate must be greater than 0, got {self.learning_rate}"
             )
         check_choice("optimizer.schedule", self.schedule, ("constant", "cosine", "piecewise"))
-        check_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        check_least(self, 0, "optimizer.warmup_steps", "optimizer.clip_norm")
         self._check_pieces()
-        check_least("optimizer.clip_norm", self.clip_norm, 0)
         if not 0 <= self.average < 1:
             raise UserError(f"optimizer.average must be at least 0 and below 1, got {self.average}")
 
@@ -212,19 +206,19 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long to train, and how often to look.
+    """Duration, batches and intervals of training.
 
     Attributes:
         steps: Number of updates.
         batch_size: Images of an update, over all devices.
-        micro_batches: Parts in which a device computes its share of the batch, one after the other,
+        micro_batches: Parts in which a device computes its share of the batch, one after another,
             adding up their gradients, to save memory; the update is the same.
         eval_batch_size: Images evaluated at a time, over all devices; it changes no result.
-        log_every: Steps between two records of the training loss.
-        eval_every: Steps between two validations.
-        checkpoint_every: Steps between two checkpoints.
-        in_turn: Several scales: train one after another, the smallest first, each for an equal part
-            of the steps with a schedule and an optimiser state of its own, instead of all at once.
+        log_every: Steps between records of the training loss.
+        eval_every: Steps between validations.
+        checkpoint_every: Steps between checkpoints.
+        in_turn: With several scales: train one after another, the smallest first, each for an equal
+            part of the steps with its own schedule and optimiser state, instead of all at once.
     """
 
     steps: int = 2500
@@ -238,9 +232,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "train")
-        for field in dataclasses.fields(self):
-            if field.type is int:
-                check_least(f"train.{field.name}", getattr(self, field.name), 1)
+        integers = [field.name for field in dataclasses.fields(self) if field.type is int]
+        check_least(self, 1, *(f"train.{name}" for name in integers))
         if self.batch_size % self.micro_batches:
             raise UserError(
                 f"train.micro_batches must divide train.batch_size ({self.batch_size}), got "
@@ -250,14 +243,14 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that determines a run, but for the code and the machine.
+    """Everything that determines a run, except the code and the machine.
 
     Attributes:
         model: The network.
         data: The images.
         optimizer: The update rule.
-        train: Duration and intervals.
-        seed: Gives the initial parameters, the order of the images and every random draw.
+        train: Duration, batches and intervals.
+        seed: Of the initial parameters, the order of the images and every random draw.
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -287,5 +280,4 @@ class Config:
     @property
     def turn(self) -> int:
         """Steps over which the schedule runs: all, or with `train.in_turn` those of one scale."""
-        turns = len(self.model.scales) if self.train.in_turn else 1
-        return self.train.steps // max(turns, 1)
+        return self.train.steps // (max(len(self.model.scales), 1) if self.train.in_turn else 1)

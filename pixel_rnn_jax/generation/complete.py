@@ -13,11 +13,10 @@ from jax import Array, lax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import terminal
 from pixel_rnn_jax.data import Batch, value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.decode import Lanes, Place, decode
-from pixel_rnn_jax.generation.sample import draw_unknown, value_uniforms
+from pixel_rnn_jax.generation.sample import draw_unknown, in_batches, value_uniforms
 from pixel_rnn_jax.models import PixelRNN
 from pixel_rnn_jax.runtime import devices
 
@@ -32,8 +31,8 @@ class Completion:
         images: `[B, H, W, C]`; known values are unchanged.
         log_prob_known: `[B]`, an estimate of the log-probability of the known values in nats. Its
             exponential is unbiased. Where every known value comes first it is exact.
-        effective_sample_size: `[B]`, the smallest that the weights of the particles had on the way,
-            from 1 to `particles`. A small one means that few particles fit the known values.
+        effective_sample_size: `[B]`, the smallest effective sample size during the run, from 1 to
+            `particles`. A small one means that few particles fit the known values.
     """
 
     images: np.ndarray
@@ -44,13 +43,11 @@ class Completion:
 def is_exact(model: PixelRNN, known: ArrayLike) -> bool:
     """Whether every unknown value comes after all known ones in generation order.
 
-    Args:
-        model: The model, which decides the order: one of several scales begins with the pixels
-            of the coarsest, all over the image.
-        known: `[H, W, C]` or `[B, H, W, C]` booleans.
+    `known` are booleans `[H, W, C]` or `[B, H, W, C]`. The order is that of the model: with several
+    scales the pixels of the coarsest come first, which lie all over the image.
     """
     values = np.asarray(known)
-    values = values[None] if values.ndim == 3 else values
+    values = values if values.ndim == 4 else values[None]
     # In the order in which they are drawn; the plain form draws some twice.
     drawn = [scale.subsample(values)[:, ~scale.given] for scale in model.scales]
     order = np.concatenate([part.reshape(len(values), -1) for part in drawn], axis=1)
@@ -69,10 +66,8 @@ def complete(
     """Draws the unknown values of images given the known ones, as `ImageModel.complete` describes.
 
     With one particle each unknown value is drawn given all values before it, which is exact if
-    `is_exact`. More particles are sequential Monte Carlo: that many completions are drawn side by
-    side and weighted by the probability that they give to the known values; the unlikely ones are
-    replaced by copies of the likely ones whenever the effective sample size falls below half. The
-    distribution of the one that is returned tends to the exact one with the number of particles.
+    `is_exact`. With more it is sequential Monte Carlo (see `particle_filter`): one of the particles
+    is returned, whose distribution tends to the exact one as their number grows.
 
     Raises:
         UserError: There are no particles, or the model is a density.
@@ -87,21 +82,15 @@ def complete(
         completed, log_probs = draw_unknown(model, params, key, batch, known)
         log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
         return Completion(completed, log_prob_known, np.ones(count))
-
-    used = max(1, min(jax.local_device_count(), count))
-    mesh = devices.local_mesh(used)
-    run = _compiled(model, mesh, particles)
-    common = jax.device_put((params, key), devices.replicated(mesh))
-    completed, log_prob_known, sizes = batch.images.copy(), np.zeros(count), np.zeros(count)
-    starts = range(0, count, used)
-    progress = terminal.bar(starts, len(starts), "completing", "batch")
-    for start in progress:
-        indices = np.arange(start, start + used) % count  # The last batch is filled up.
-        part = jax.tree.map(lambda x, indices=indices: x[indices], (batch, known))
-        found = run(common, (indices, *part))
-        terminal.show_time(progress, found)
-        for array, values in zip((completed, log_prob_known, sizes), found, strict=True):
-            array[indices] = values
+    mesh = devices.own_mesh(max(1, min(jax.local_device_count(), count)))
+    completed, log_prob_known, sizes = in_batches(
+        _compiled(model, mesh, particles),
+        mesh,
+        (params, key),
+        (np.arange(count), batch, known),
+        size=mesh.size,
+        progress="completing",
+    )
     return Completion(completed.astype(value_dtype(model.levels)), log_prob_known, sizes)
 
 
@@ -127,7 +116,7 @@ class Particles(NamedTuple):
     Attributes:
         log_weights: `[particles]`; at the end their exponentials add up to 1.
         log_evidence: The logarithm of an unbiased estimate of p(known), in nats.
-        effective_sample_size: The smallest on the way.
+        effective_sample_size: The smallest so far.
     """
 
     log_weights: Array
@@ -140,9 +129,10 @@ def particle_filter(
 ) -> tuple[Array, Particles]:
     """Runs sequential Monte Carlo over the pixels of one image; traceable.
 
-    Unknown values are drawn from the model, known ones weight the particles. After a pixel that
-    leaves an effective sample size below half, the particles are resampled (systematically). The
-    scales of a model follow one another with the same particles.
+    Each particle is a completion. Unknown values are drawn from the model, and the probabilities of
+    the known ones weight the particles. After a pixel that leaves an effective sample size below
+    half their number, the particles are resampled (systematically): unlikely ones are replaced by
+    copies of likely ones.
 
     Args:
         model: The model.
@@ -150,14 +140,14 @@ def particle_filter(
         key: A key of `jax.random`.
         one: `[H, W, C]` integers, with its class for a model with classes.
         known: `[H, W, C]` booleans.
-        particles: How many.
+        particles: Their number.
 
     Returns:
         The completions `[particles, H, W, C]` and their weights.
     """
     values_key, resampling_key = jax.random.split(key)
     dtype = jnp.result_type(float)
-    image = jnp.asarray(one.images)
+    image, known = jnp.asarray(one.images), jnp.asarray(known)
     uniforms = value_uniforms(model, values_key, jnp.arange(particles))
     offsets = [
         jax.random.uniform(jax.random.fold_in(resampling_key, number), scale.given.shape, dtype)
@@ -184,37 +174,34 @@ def particle_filter(
             size < particles / 2, _resampled, lambda *same: same[:2], found, lanes, offset
         )
 
+    zero = jnp.zeros((), dtype)
     values, found = decode(
         model,
         params,
         choose,
-        Particles(
-            log_weights=jnp.zeros(particles, dtype),
-            log_evidence=jnp.zeros((), dtype),
-            effective_sample_size=jnp.full((), particles, dtype),
-        ),
+        Particles(jnp.zeros(particles, dtype), zero, zero + particles),
         lanes=particles,
         labels=None if one.labels is None else jnp.broadcast_to(one.labels, particles),
         dtype=image.dtype,
         end_pixel=end_pixel,
     )
     log_sum = jax.nn.logsumexp(found.log_weights)
-    return values, found._replace(
-        log_weights=found.log_weights - log_sum,
-        log_evidence=found.log_evidence + log_sum - math.log(particles),
-    )
+    return values, _weighted(found, found.log_weights - log_sum)
 
 
 def _resampled(found: Particles, lanes: Lanes, offset: Array) -> tuple[Particles, Lanes]:
     """Replaces the lanes by as many that are drawn by their weights, with equal weights."""
     particles = len(found.log_weights)
-    log_sum = jax.nn.logsumexp(found.log_weights)
-    cumulative = jnp.cumsum(jnp.exp(found.log_weights - log_sum))
+    cumulative = jnp.cumsum(jnp.exp(found.log_weights - jax.nn.logsumexp(found.log_weights)))
     positions = (jnp.arange(particles) + offset) / particles * cumulative[-1]
     ancestors = jnp.searchsorted(cumulative, positions, side="right")
     ancestors = jnp.clip(ancestors, max=particles - 1)
     lanes = jax.tree.map(lambda leaf: leaf[ancestors], lanes)
-    return found._replace(
-        log_weights=jnp.zeros_like(found.log_weights),
-        log_evidence=found.log_evidence + log_sum - math.log(particles),
-    ), lanes
+    return _weighted(found, jnp.zeros_like(found.log_weights)), lanes
+
+
+def _weighted(found: Particles, log_weights: Array) -> Particles:
+    """Gives the particles new weights; the mean of the old ones goes into the evidence."""
+    log_sum = found.log_evidence + jax.nn.logsumexp(found.log_weights)
+    evidence = log_sum - math.log(len(log_weights))
+    return found._replace(log_weights=log_weights, log_evidence=evidence)

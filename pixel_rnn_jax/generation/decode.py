@@ -19,14 +19,10 @@ PyTree = Any
 
 
 class Place(NamedTuple):
-    """Where a value lies.
+    """Where a value lies: its scale, and row, column and channel in the image of the scale.
 
-    Attributes:
-        scale: The number of its scale, known at compile time.
-        row: Of the scale's image.
-        column: Of the scale's image.
-        channel: Known at compile time.
-        given: Whether the scale before gives the value. Then what `choose` returns is not used.
+    `given` says whether the scale before gives the value; then what `choose` returns is not used.
+    Scale and channel are known at compile time.
     """
 
     scale: int
@@ -86,10 +82,9 @@ def decode(
     image = None
     for number, scale in enumerate(model.scales):
         condition = scale.condition(params, labels, image)
+        empty = jnp.zeros((lanes, *scale.network.image_shape), dtype)
         start = Lanes(
-            image=jnp.zeros((lanes, *scale.network.image_shape), dtype)
-            if image is None
-            else scale.place(image),
+            image=empty if image is None else scale.place(image),
             state=scale.apply(params, lanes, method="init_state"),
             condition=condition,
             contexts=_contexts(scale, params, condition, 0),

@@ -41,8 +41,9 @@ def sample(
     """Draws images as `ImageModel.sample` describes.
 
     Returns:
-        The images `[n, H, W, C]` and their log-probabilities `[n]` in nats, under the model itself
-        whatever the temperature. The images of a density are floats.
+        The images `[n, H, W, C]`, and the log-probabilities `[n]` of what was drawn in nats, under
+        the model itself at any temperature. (In the plain multi-scale form that is the images of
+        all scales.)
 
     Raises:
         UserError: n or the temperature is negative; or the model is a density, and the temperature
@@ -58,22 +59,10 @@ def sample(
             f"temperature must be 1 for a continuous model, which has no logits, got {temperature}"
         )
     shape = (n, *model.image_shape)
-    images = np.zeros(shape, np.int32 if discrete else np.float32)
+    nothing = Batch(np.zeros(shape, np.int32 if discrete else np.float32), labels)
     known = np.zeros(shape, bool)
-    images, log_probs = draw_unknown(
-        model, params, key, Batch(images, labels), known, temperature=temperature
-    )
-    if model.config.plain:  # The terms are of all scales as they were drawn, not of the last one.
-        log_probs = _scored(model, params, Batch(images, labels))
-    return images, log_probs.sum(axis=(1, 2, 3))
-
-
-def _scored(model: PixelRNN, params: PyTree, batch: Batch) -> np.ndarray:
-    """Returns the log-probability of each value, some images at a time."""
-    log_prob = jax.jit(functools.partial(model.log_prob, per_pixel=True))
-    starts = range(0, max(len(batch.images), 1), CPU_LANES)
-    parts = [jax.tree.map(lambda x, i=i: x[i : i + CPU_LANES], batch) for i in starts]
-    return np.concatenate([np.asarray(log_prob(params, *part)) for part in parts])
+    images, terms = draw_unknown(model, params, key, nothing, known, temperature=temperature)
+    return images, terms.sum(axis=(1, 2, 3))
 
 
 def as_levels(model: PixelRNN, images: np.ndarray) -> np.ndarray:
@@ -97,44 +86,58 @@ def draw_unknown(
     *,
     temperature: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws the values that are not known, each given all that come before it.
+    """Draws the values of a batch that are not `known`, booleans `[B, H, W, C]`.
 
-    Args:
-        model: The model.
-        params: Its parameters.
-        key: A key of `jax.random`; image i uses `fold_in(key, i)`.
-        batch: `[B, H, W, C]` values, and `[B]` classes for a model with classes.
-        known: `[B, H, W, C]` booleans; where True the value of `batch` is taken.
-        temperature: Logits are divided by it; 0 takes the most probable value.
+    Image i uses `fold_in(key, i)`. Logits are divided by the temperature; 0 takes the most probable
+    value.
 
     Returns:
         The images, and the log-probability of each of their values in nats, both `[B, H, W, C]`.
     """
     lanes = CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
     count = len(batch.images)
-    used = max(1, min(jax.local_device_count(), math.ceil(count / lanes)))
-    size, mesh = used * lanes, devices.local_mesh(used)
+    mesh = devices.own_mesh(max(1, min(jax.local_device_count(), math.ceil(count / lanes))))
     greedy = bool(np.float32(temperature) < np.finfo(np.float32).tiny)
-    run = _compiled(model, mesh, greedy)
-    common = params, key, jnp.asarray(1.0 if greedy else temperature)
-    common = jax.device_put(common, devices.replicated(mesh))
-    results = []
-    starts = range(0, max(count, 1), size)
-    progress = terminal.bar(starts, len(starts), "generating", "batch")
-    for start in progress:
-        part = jax.tree.map(
-            lambda x, start=start: _padded(x[start : start + size], size), (batch, known)
-        )
-        found = run(common, (np.arange(start, start + size), *part))
-        terminal.show_time(progress, found)
-        results.append(jax.tree.map(np.asarray, found))
-    images, log_probs = (np.concatenate(parts)[:count] for parts in zip(*results, strict=True))
+    images, terms = in_batches(
+        _compiled(model, mesh, greedy),
+        mesh,
+        (params, key, jnp.asarray(1.0 if greedy else temperature)),
+        (np.arange(count), batch, known),
+        size=lanes * mesh.size,
+        progress="generating",
+    )
     if model.likelihood.discrete:
         images = images.astype(value_dtype(model.levels))
-    return images, log_probs
+    return images, terms
 
 
-def _padded(array: np.ndarray, size: int) -> np.ndarray:
+def in_batches(
+    run: Callable[[PyTree, PyTree], PyTree],
+    mesh: Mesh,
+    common: PyTree,
+    images: PyTree,
+    *,
+    size: int,
+    progress: str,
+) -> Any:
+    """Calls `run(common, images)`, of `devices.map_batch`, for `size` images at a time.
+
+    Images and results are arrays of one row for each image; the last batch is filled up with zeros.
+    """
+    common = jax.device_put(common, devices.replicated(mesh))
+    count = len(jax.tree.leaves(images)[0])
+    starts = range(0, max(count, 1), size)
+    bar = terminal.bar(starts, len(starts), progress, "batch")
+    results = []
+    for start in bar:
+        found = run(common, jax.tree.map(lambda x, i=start: padded(x[i : i + size], size), images))
+        terminal.show_time(bar, found)
+        results.append(jax.tree.map(np.asarray, found))
+    return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
+
+
+def padded(array: np.ndarray, size: int) -> np.ndarray:
+    """Returns `size` rows: those of the array, and zeros."""
     return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
@@ -158,22 +161,13 @@ def generate(
     batch: Batch,
     known: Array,
 ) -> tuple[Array, Array]:
-    """Draws the values that are not known; traceable.
+    """Draws the values of a batch that are not known, as `draw_unknown` does; traceable.
 
-    Args:
-        model: The model.
-        params: Its parameters.
-        key: A key of `jax.random`.
-        temperature: Logits are divided by it; None takes the most probable value.
-        indices: `[B]`, the numbers of the images, which with the key decide what is drawn.
-        batch: `[B, H, W, C]` values, and `[B]` classes for a model with classes.
-        known: `[B, H, W, C]` booleans: which of the values are taken.
-
-    Returns:
-        The images and the term of each value in nats, both `[B, H, W, C]`. (In the plain form they
-        are the terms of all scales as they were drawn, whether the last one agrees or not.)
+    The numbers of the images, `indices` `[B]`, and the key decide what is drawn. The temperature
+    None takes the most probable value. In the plain multi-scale form the term of a value is the sum
+    over all scales that drew it.
     """
-    images = jnp.asarray(batch.images)
+    images, known = jnp.asarray(batch.images), jnp.asarray(known)
     uniforms = value_uniforms(model, key, indices)
 
     def choose(terms: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
@@ -186,15 +180,8 @@ def generate(
         return terms.at[at].add(own.astype(terms.dtype)), values
 
     terms = jnp.zeros(images.shape, jnp.result_type(float))
-    return decode(
-        model,
-        params,
-        choose,
-        terms,
-        lanes=len(images),
-        labels=batch.labels,
-        dtype=images.dtype,
-    )
+    lanes, dtype = len(images), images.dtype
+    return decode(model, params, choose, terms, lanes=lanes, labels=batch.labels, dtype=dtype)
 
 
 def value_uniforms(model: PixelRNN, key: Array, indices: Array) -> list[Array]:

@@ -1,0 +1,342 @@
+"""The command line: what the words of a command mean, and what a mistake says."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.cli.parse import VERBS, parse
+from pixel_rnn_jax.config import CONFIGS, Config, from_config_dict, leaves
+from pixel_rnn_jax.main import main
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training import evaluate, train
+
+DIGITS = "--config=digits"
+
+
+def parsed(words):
+    """Returns the function and the flags of a command, without running it."""
+    call = parse(["main", *shlex.split(words)])
+    return call.func, call.args[0]
+
+
+def trained(words):
+    """Returns the config that training gets."""
+    return from_config_dict(parsed(words)[1].config)
+
+
+def fields(config):
+    return dict(leaves(config))
+
+
+def test_train_is_the_default():
+    function, values = parsed(f"{DIGITS} --workdir=somewhere")
+    assert function is VERBS["train"].run and values.workdir == "somewhere"
+    assert trained(DIGITS) == trained(f"train {DIGITS}") != Config()
+
+
+@pytest.mark.parametrize(
+    "words, workdir",
+    [
+        (DIGITS, "runs/digits"),
+        ("--config mnist:row_lstm", "runs/mnist-row_lstm"),
+        (f"{DIGITS} -config=mnist:pixel_cnn --config.train.steps=3", "runs/mnist-pixel_cnn"),
+        (f"{DIGITS} --config.train.steps 3 -config {CONFIGS}/cifar10.py", "runs/cifar10"),
+        (f"{DIGITS} --workdir=", "runs/digits"),
+    ],
+)
+def test_last_config_counts_and_names_the_workdir(words, workdir):
+    assert parsed(words)[1].workdir == workdir
+    name, _, architecture = workdir.removeprefix("runs/").partition("-")
+    config = trained(words)
+    assert config.train.steps == (
+        3 if "steps" in words else trained(f"--config={name}").train.steps
+    )
+    assert config.model.architecture == (architecture or "diagonal_bilstm")
+
+
+def test_a_path_is_a_config_with_and_without_its_ending(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_text("def get_config():\n    return {'seed': 3}\n")
+    (tmp_path / "digits.py").write_text("def get_config():\n    return {'seed': 4}\n")
+    for source, seed in [("mine", 3), ("digits.py", 4), ("./digits.py", 4), ("digits", 0)]:
+        assert trained(f"--config={source}").seed == seed
+    assert parsed("--config=mine")[1].workdir == "runs/mine"
+
+
+def test_every_field_can_be_overridden(tmp_path):
+    new = {
+        "model.architecture": "pixel_cnn",
+        "data.binarize": "fixed",
+        "optimizer.name": "adam",
+        "optimizer.schedule": "piecewise",
+        "model.dtype": "bfloat16",
+        "optimizer.average": 0.5,
+        "optimizer.boundaries": (100, 200),
+        "optimizer.factors": (0.5, 1.0),
+        "model.output": "logistic",
+        "model.scales": (4, 8),
+        "model.scale_architectures": ("row_lstm", "pixel_cnn"),
+    }
+    change = {bool: lambda value: not value, str: lambda value: f"{value}x"}
+    for name in fields(Config()).keys() - new.keys():
+        value = fields(Config())[name]
+        new[name] = change.get(type(value), lambda value: value + 2)(value)
+    (tmp_path / "empty.py").write_text("def get_config():\n    return {}\n")
+    words = [f"--config={tmp_path}/empty.py"]
+    words += [f"--config.{name}={value}" for name, value in new.items()]
+    assert fields(trained(shlex.join(words))) == new
+    assert all(new[name] != value for name, value in leaves(Config()))
+
+
+@pytest.mark.parametrize(
+    "override, name, value",
+    [
+        ("--config.train.steps 30", "train.steps", 30),
+        ("--config.train.steps=20 --config.train.steps=30", "train.steps", 30),
+        ("-config.train.steps=30", "train.steps", 30),
+        ("--noconfig.model.residual", "model.residual", False),
+        ("--config.model.residual=false", "model.residual", False),
+        ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
+        ("--config.optimizer.clip_norm=1e-3", "optimizer.clip_norm", 1e-3),
+        ("--config.data.train_split='train[:10]'", "data.train_split", "train[:10]"),
+        ("--config.model.scales=4,8", "model.scales", (4, 8)),
+        (
+            "--config.optimizer.schedule=piecewise --config.optimizer.boundaries=10 "
+            "--config.optimizer.factors=0.1",
+            "optimizer.factors",
+            (0.1,),
+        ),
+    ],
+)
+def test_ways_to_write_an_override(override, name, value):
+    assert fields(trained(f"{DIGITS} {override}"))[name] == value
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ("evaluate", dict(split="test", pixel_map=None, dequantize=None, continuous=None)),
+        (
+            "evaluate --split 'test[:10]' --pixel_map=a.png",
+            dict(split="test[:10]", pixel_map="a.png"),
+        ),
+        ("evaluate --continuous=b --dequantize=5", dict(continuous="b", dequantize=5)),
+        (
+            "evaluate --coordinator=a:1 --num_processes=3 --process_id=0 --distributed",
+            dict(coordinator="a:1", num_processes=3, process_id=0, distributed=True),
+        ),
+        ("evaluate --nodistributed", dict(distributed=False)),
+        ("sample", dict(n=None, temperature=1.0, seed=0, label=None, out="samples.png")),
+        (
+            "sample --n=3 --temperature=0 --seed 5 --label=2 --out=folder",
+            dict(n=3, temperature=0.0, seed=5, label=2, out="folder"),
+        ),
+        (
+            "complete",
+            dict(images=None, n=None, known="top_half", particles=1, out="completions.png", seed=0),
+        ),
+        (
+            "complete --images=a.npz --n=2 --known=mask.png --particles=64 --seed=1 --out=b.npz",
+            dict(images="a.npz", n=2, known="mask.png", particles=64, seed=1, out="b.npz"),
+        ),
+        ("compress --images=folder", dict(images="folder", out="images.prnn")),
+        ("decompress x.prnn", dict(file="x.prnn", skip_damaged=False, out="images.npz")),
+        (
+            "decompress --file=x.prnn --skip_damaged --out=y",
+            dict(file="x.prnn", skip_damaged=True, out="y"),
+        ),
+        ("decompress --out=y x.prnn", dict(file="x.prnn", out="y")),
+    ],
+)
+def test_flags_of_a_verb(words, expected):
+    function, values = parsed(f"{words} --workdir=somewhere")
+    assert function is VERBS[words.split()[0]].run and values.workdir == "somewhere"
+    assert {name: values[name].value for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ("", "train needs --config=FILE, for example --config=digits"),
+        ("--config=", "train needs --config=FILE, for example --config=digits"),
+        ("--workdir=x --config", "train: Missing value for flag --config"),
+        ("trian", "there is no command trian; did you mean train?"),
+        ("evaluate", "evaluate needs --workdir=DIR, the directory of a training run"),
+        ("decompress x", "decompress needs --workdir=DIR, the directory of a training run"),
+        ("compress --workdir=x", "compress needs --images=PATH, a folder or an .npy or .npz file"),
+        ("decompress --workdir=x", "decompress needs a file, for example decompress images.prnn"),
+        ("decompress --workdir=x a b", "decompress takes nothing but flags, got 'b'"),
+        ("decompress --file=a --workdir=x b", "decompress takes nothing but flags, got 'b'"),
+        (
+            "evaluate --workdir=x --dequantize=1",
+            "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
+            "other",
+        ),
+        ("sample --workdir=x --n=0", "sample: flag --n=0: 0 is not a positive integer"),
+        (
+            "sample --workdir=x --temperature=-1",
+            "sample: flag --temperature=-1: -1.0 is not a non-negative number",
+        ),
+        (
+            f"evaluate --workdir=x {DIGITS}",
+            "evaluate: Unknown command line flag 'config'. Did you mean: continuous ?",
+        ),
+        (
+            f"{DIGITS} --worddir=x",
+            "train: Unknown command line flag 'worddir'. Did you mean: workdir ?",
+        ),
+        (f"{DIGITS} --nodistributed=1", "train: --nodistributed=1 does not take an argument"),
+        (f"{DIGITS} --workdir", "train: Missing value for flag --workdir"),
+        (f"{DIGITS} more", "train takes nothing but flags, got 'more'"),
+        *(
+            (
+                f"--config={name}",
+                f"--config={name.partition(':')[0]} names no config file: give a path, or one of "
+                "cifar10, digits, imagenet32, imagenet64, mnist",
+            )
+            for name in ("no.py:row_lstm", "configs", "digit", "a/digits")
+        ),
+        (
+            f"{DIGITS}:rnn",
+            'what stands after the colon of --config must be one of "pixel_cnn", "row_lstm", '
+            '"diagonal_bilstm", "multi_scale", got "rnn"',
+        ),
+        (
+            f"{DIGITS} --config.model.featurs=3",
+            "there is no field model.featurs in the config; did you mean model.features?",
+        ),
+        (
+            f"{DIGITS} --noconfig.model.residul",
+            "there is no field model.residul in the config; did you mean model.residual?",
+        ),
+        (
+            f"{DIGITS} --config.steps 3",
+            "there is no field steps in the config; did you mean train.steps?",
+        ),
+        (
+            f"{DIGITS} --config.model={{}}",
+            "model is a group of fields; set one of them, for example model.architecture",
+        ),
+        (f"{DIGITS} --config.train.steps=1e3", "train.steps must be an integer, got '1e3'"),
+        (f"{DIGITS} --config.train.steps=", "train.steps must be an integer, got ''"),
+        (f"{DIGITS} --config.train.steps=0", "train.steps must be at least 1, got 0"),
+        (f"{DIGITS} --config.model.skip=maybe", "model.skip must be true or false, got 'maybe'"),
+        (
+            f"{DIGITS} --config.optimizer.average=x",
+            "optimizer.average must be a finite number, got 'x'",
+        ),
+        (
+            f"{DIGITS} --config.optimizer.boundaries=0.5",
+            "optimizer.boundaries must be a tuple of integers, got (0.5,)",
+        ),
+        (
+            f"{DIGITS} --config.optimizer.boundaries='(1,'",
+            "optimizer.boundaries must be a tuple of integers, got '(1,'",
+        ),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_and_status_2(words, message, run, capsys):
+    assert run(words) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
+    assert run(f"{verb} --help") == 0
+    text = capsys.readouterr().out
+    assert f"\n  python -m pixel_rnn_jax.main {verb} {VERBS[verb].example}\n" in text
+    shown = set(re.findall(r"^  --(?:\[no\])?(\w+): ", text, flags=re.MULTILINE))
+    processes = {"distributed", "coordinator", "num_processes", "process_id"}
+    own = {
+        "train": {"config"} | processes,
+        "evaluate": {"split", "pixel_map", "dequantize", "continuous"} | processes,
+        "sample": {"n", "out", "temperature", "seed", "label"},
+        "complete": {"images", "n", "known", "particles", "out", "seed"},
+        "compress": {"images", "out"},
+        "decompress": {"file", "out", "skip_damaged"},
+    }
+    assert shown == {"workdir"} | own[verb]
+    assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
+    assert max(map(len, text.splitlines())) <= 120
+    parsed(f"{verb} {VERBS[verb].example}")
+
+
+def test_help_without_a_verb_lists_the_verbs_and_version_the_version(run, capsys):
+    for words in ("--help", "-h", f"{DIGITS} --help"):
+        assert run(words) == 0
+        text = capsys.readouterr().out
+        for name, verb in VERBS.items():
+            assert re.search(rf"^  {name} +{re.escape(verb.run.__doc__)}$", text, re.MULTILINE)
+    for words in ("--version", "sample --version"):
+        assert run(words) == 0
+        assert capsys.readouterr().out == f"pixel-rnn-jax {prnn.__version__}\n"
+
+
+# How a command ends.
+
+
+def test_devices_are_set_up_before_a_command_runs(monkeypatch):
+    record = []
+
+    def evaluation(*given):
+        record.append(given)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(devices, "set_up_host_devices", lambda: record.append("devices"))
+    monkeypatch.setattr(evaluate, "evaluate", evaluation)
+    with pytest.raises(ZeroDivisionError):  # Other errors keep their traceback.
+        main(["evaluate", "--workdir=somewhere"])
+    assert record == ["devices", ("somewhere", "test")]
+
+
+@pytest.mark.parametrize(
+    "ending, status, error",
+    [
+        (prnn.UserError("no such thing: do that"), 2, "error: no such thing: do that\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (SystemExit(0), 0, ""),
+    ],
+)
+def test_exit_status(ending, status, error, run, capsys, monkeypatch):
+    def end(*given):
+        raise ending
+
+    monkeypatch.setattr(train, "train", end)
+    assert run(DIGITS) == status
+    assert capsys.readouterr().err == error
+
+
+def test_a_signal_in_training_ends_the_process(run, monkeypatch):
+    monkeypatch.setattr(train, "train", lambda *given: sys.exit(143))
+    with pytest.raises(SystemExit) as ended:
+        run(DIGITS)
+    assert ended.value.code == 143
+
+
+def command(*words, cwd=None):
+    """Runs a command as a user does, from any folder."""
+    words = [sys.executable, "-m", "pixel_rnn_jax.main", *words]
+    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+def test_exit_status_of_the_process():
+    done = command("--config=digits", "--config.model.layers=0")
+    assert done.returncode == 2
+    assert done.stderr == "error: model.layers must be at least 1, got 0\n"
+
+
+@pytest.mark.slow
+def test_train_and_evaluate_as_a_user_does(tmp_path):
+    small = ["--config.train.steps=4", "--config.model.layers=1", "--config.model.features=4"]
+    done = command(DIGITS, *small, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("workdir: runs/digits\n")
+    for line in (r"test, step 4: .* bits/dim", "independent pixels: ", "samples: runs/digits/"):
+        assert re.search(rf"^{line}", done.stdout, re.MULTILINE), done.stdout
+    done = command("evaluate", "--workdir=runs/digits", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"test, step 4: .* bits/dim", done.stdout)

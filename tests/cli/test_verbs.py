@@ -1,0 +1,216 @@
+"""The verbs on a tiny trained model: files and what is printed, against the model itself."""
+
+import math
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixel_rnn_jax import ImageModel, load, pictures
+from pixel_rnn_jax.codec import coder
+from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+from pixel_rnn_jax.data import open_records
+from pixel_rnn_jax.training import compare
+from pixel_rnn_jax.training.evaluate import evaluate
+from pixel_rnn_jax.training.train import train
+
+IMAGES = np.random.default_rng(0).integers(3, size=(40, 4, 5, 1), dtype=np.uint8)
+TOP = np.arange(4)[:, None] < np.full(5, 2)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A run of two steps on images of three levels."""
+    folder = tmp_path_factory.mktemp("run")
+    splits = np.split(IMAGES, [10, 20])
+    np.savez(folder / "images.npz", train=splits[0], validation=splits[1], test=splits[2])
+    config = Config(
+        model=ModelConfig("pixel_cnn", layers=1, features=2, first_kernel=3, head_features=3),
+        data=DataConfig(name=str(folder / "images.npz"), levels=3),
+        train=TrainConfig(steps=2, batch_size=8),
+    )
+    train(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return load(workdir)
+
+
+@pytest.fixture
+def printed(run, workdir, tmp_path, monkeypatch, capsys):
+    """Runs a command on the workdir in an empty folder, and returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(words, status=0):
+        assert run(f"{words} --workdir={workdir}") == status
+        out, err = capsys.readouterr()
+        return err if status else out
+
+    return command
+
+
+def array(file):
+    with np.load(file) as arrays:
+        return arrays["images"]
+
+
+def picture(file):
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+def test_sample(printed, model):
+    out = printed("sample --n=5 --seed=7 --out=new/samples.npz")
+    images = array("new/samples.npz")
+    np.testing.assert_array_equal(images, model.sample(jax.random.key(7), 5))
+    nats = -model.log_prob(images).mean()
+    assert out == (
+        f"new/samples.npz: 5 samples, on average {nats:.2f} nats, "
+        f"{nats / 20 / math.log(2):.4f} bits/dim\n"
+    )
+    printed("sample --n=5 --seed=7")
+    np.testing.assert_array_equal(picture("samples.png"), pictures.grid(images, 3))
+    printed("sample --n=5 --seed=7 --out=samples")
+    assert sorted(path.name for path in Path("samples").iterdir()) == [f"{i}.png" for i in range(5)]
+    printed("sample --n=5 --seed=8 --out=seed.npz")
+    assert (array("seed.npz") != images).any()
+    printed("sample --n=5 --temperature=0 --out=cold.npz")
+    cold = array("cold.npz")
+    assert (cold == cold[:1]).all()
+    assert printed("sample").startswith("samples.png: 64 samples")
+    assert printed("sample --label=1", status=2).startswith("error: labels are for a model with")
+
+
+def test_complete_the_test_split(printed, model):
+    expected = model.complete(jax.random.key(7), IMAGES[20:36], TOP)
+    out = printed("complete --seed=7 --out=done.npz")
+    completed = array("done.npz")
+    np.testing.assert_array_equal(completed, expected.images)
+    np.testing.assert_array_equal(completed[:, :2], IMAGES[20:36, :2])
+    nats = -model.log_prob(completed, per_pixel=True)[:, :2].sum(axis=(1, 2, 3)).mean()
+    assert out == f"done.npz: 16 completions; the known values have {nats:.2f} nats on average\n"
+    printed("complete --seed=7 --n=3")
+    masks = np.broadcast_to(TOP[..., None], (3, 4, 5, 1))
+    np.testing.assert_array_equal(
+        picture("completions.png"), pictures.completions(IMAGES[20:23], masks, completed[:3], 3)
+    )
+
+
+def test_complete_own_images(printed):
+    np.save("own.npy", IMAGES[:2])
+    Image.fromarray(np.eye(4, 5, dtype=bool)).save("mask.png")
+    own = "complete --images=own.npy --known=mask.png"
+    out = printed(f"{own} --out=done")
+    assert "known values that come after unknown ones were not looked at: --particles=64" in out
+    diagonal = np.arange(4)
+    for index, name in enumerate(("0.png", "1.png")):
+        completed = picture(Path("done", name))
+        np.testing.assert_array_equal(completed[diagonal, diagonal], IMAGES[index].diagonal()[0])
+    out = printed(f"{own} --n=1 --particles=4")
+    assert out.startswith("completions.png: 1 completions")
+    size = re.search(r"effective sample size: at least (\S+) of 4 particles\n$", out)
+    assert size and 1 <= float(size[1]) <= 4
+
+
+def test_evaluate_with_a_pixel_map(printed, model, workdir):
+    images = IMAGES[10:20]
+    out = printed("evaluate --split=validation --pixel_map=map.png")
+    nats = -model.log_prob(images, per_pixel=True).sum(-1)
+    np.testing.assert_array_equal(picture("map.png"), pictures.pixel_map(images, nats, 3))
+    assert out == (
+        f"map.png: 10 images; white is {nats.max():.2f} nats, black is none\n"
+        f"validation, step 2: {evaluate(workdir, 'validation')}\n"
+    )
+
+
+def test_evaluate_beside_a_continuous_model(printed, workdir, monkeypatch):
+    one = evaluate(workdir)
+    calls = []
+
+    def comparison(*given, **named):
+        calls.append((given, named))
+        return compare.Comparison(one, one, one)
+
+    monkeypatch.setattr(compare, "compare", comparison)
+    out = printed("evaluate --continuous=b --dequantize=5")
+    assert calls == [((str(workdir), "b", "test"), {"draws": 5})]
+    assert out == (
+        f"discrete, test, step 2: {one}\n"
+        f"density that it implies, 5 draws of noise: {one}\n"
+        f"continuous, step 2, 5 draws of noise: {one}\n"
+    )
+
+
+@pytest.mark.parametrize("images", ["own.npz", "own"])
+def test_compress_and_decompress(printed, monkeypatch, images):
+    monkeypatch.setattr(coder, "LANES", 16)
+    pictures.write_images(IMAGES, 3, images)
+    out = printed(f"compress --images={images}")
+    size = Path("images.prnn").stat().st_size
+    assert out == (
+        f"images.prnn: {size:,} bytes for 40 images, {8 * size / 800:.4f} bits/dim "
+        "(200 bytes uncompressed)\n"
+    )
+    assert printed("decompress images.prnn --out=back") == "back: 40 images\n"
+    back = open_records(DataConfig(name="./back"), "all")
+    np.testing.assert_array_equal(back.read(np.arange(40)), IMAGES)
+
+    stream = bytearray(Path("images.prnn").read_bytes())
+    stream[-1] ^= 1
+    Path("images.prnn").write_bytes(stream)
+    assert "damaged" in printed("decompress images.prnn --out=rest.npz", status=2)
+    assert not Path("rest.npz").exists()
+    out = printed("decompress images.prnn --out=rest.npz --skip_damaged")
+    assert out.startswith("rest.npz: 32 images\n8 of 40 images are lost")
+    np.testing.assert_array_equal(array("rest.npz"), IMAGES[:32])
+
+
+def test_compress_leaves_no_half_file(printed):
+    """Images that do not fit show late; what had the name before stays."""
+    Path("own.prnn").write_text("precious")
+    np.save("own.npy", IMAGES + 1)
+    compress = "compress --images=own.npy --out"
+    assert "images must have values from 0 to 2" in printed(f"{compress}=own.prnn", status=2)
+    assert sorted(path.name for path in Path().iterdir()) == ["own.npy", "own.prnn"]
+    assert Path("own.prnn").read_text() == "precious"
+    assert "own.npy/a.prnn cannot be written: " in printed(f"{compress}=own.npy/a.prnn", status=2)
+    Path("folder").mkdir()
+    assert "folder is a folder" in printed(f"{compress}=folder", status=2)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (
+            "sample --out=a.jpg",
+            "a .png or .npz file, or to a folder without an ending, got 'a.jpg'",
+        ),
+        ("complete --out=a.jpg", "to a folder without an ending, got 'a.jpg'"),
+        ("decompress x --out=a.jpg", "to a folder without an ending, got 'a.jpg'"),
+        ("decompress x", "x cannot be read: No such file"),
+        ("evaluate --pixel_map=a.jpg", "ends in .png, got 'a.jpg'"),
+        ("complete --known=half", r"what is known must be top_half, .* got 'half'"),
+        ("complete --images=missing.npy", "--images '.*missing.npy': there is no such file"),
+        # A word that could be the name of a TFDS set is a folder here.
+        ("complete --images=mnist", "--images '.*/mnist': there is no such folder"),
+        ("complete --images=larger.npy", r"images must have shape \[B, 4, 5, 1\]"),
+        ("complete --images=other.npy", "images must have values from 0 to 2, got 1 to 3"),
+    ],
+)
+def test_mistakes_are_found_before_any_work(printed, monkeypatch, words, message):
+    np.save("larger.npy", IMAGES[:, :3])
+    np.save("other.npy", IMAGES + 1)
+    for name in ("sample", "log_prob", "_in_batches"):
+        monkeypatch.setattr(ImageModel, name, lambda *_, **__: pytest.fail("worked"))
+    assert re.search(message, printed(words, status=2))
+
+
+def test_no_run(run, capsys):
+    for words in ("sample", "compress --images=a", "decompress a", "evaluate"):
+        assert run(f"{words} --workdir=nowhere") == 2
+        assert "nowhere holds no training run" in capsys.readouterr().err

@@ -1,0 +1,27 @@
+"""What the tests of the codec share: few lanes, a model, and images that it has compressed."""
+
+import pytest
+from codec_streams import LANES, block_starts, compressed, random_images, small_model
+
+from pixel_rnn_jax.codec import coder
+
+
+@pytest.fixture(autouse=True)
+def few_lanes(monkeypatch):
+    monkeypatch.setattr(coder, "LANES", LANES)
+
+
+@pytest.fixture(scope="package")
+def model():
+    return small_model()
+
+
+@pytest.fixture(scope="package")
+def stream(model):
+    """Eleven images in three blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder, "LANES", LANES)
+        images = random_images(model, 11)
+        data = compressed(model, images)
+        assert len(block_starts(data)) == 3
+        return images, data

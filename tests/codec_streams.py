@@ -1,0 +1,38 @@
+"""Small models, images and compressed files for the tests of the codec."""
+
+import re
+
+import numpy as np
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.codec import container, framing
+from pixel_rnn_jax.data import Batch
+
+LANES = 4
+SMALL = {"layers": 1, "features": 3, "head_features": 4, "first_kernel": 3}
+
+
+def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **options):
+    return prnn.create(prnn.ModelConfig(architecture, **SMALL | options), shape, levels, seed)
+
+
+def random_images(model, count):
+    random = np.random.default_rng(0)
+    return random.integers(model.levels, size=(count, *model.image_shape)).astype(np.int32)
+
+
+def compressed(model, images):
+    return container.compress(model.model, model.params, Batch(images))
+
+
+def decompressed(model, data, **options):
+    return container.decompress(model.model, model.params, data, **options).images
+
+
+def header_length(data):
+    fixed = len(framing.MAGIC) + 1 + framing.FORMAT.size
+    return fixed + data[fixed - 1] + framing.CHECKSUM.size
+
+
+def block_starts(data):
+    return [match.start() for match in re.finditer(re.escape(framing.MARKER), data)]
