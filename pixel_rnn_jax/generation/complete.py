@@ -82,7 +82,7 @@ def complete(
         completed, log_probs = draw_unknown(model, params, key, batch, known)
         log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
         return Completion(completed, log_prob_known, np.ones(count))
-    mesh = devices.own_mesh(max(1, min(jax.local_device_count(), count)))
+    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), count)))
     completed, log_prob_known, sizes = in_batches(
         _compiled(model, mesh, particles),
         mesh,

@@ -96,7 +96,7 @@ def draw_unknown(
     """
     lanes = CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
     count = len(batch.images)
-    mesh = devices.own_mesh(max(1, min(jax.local_device_count(), math.ceil(count / lanes))))
+    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / lanes))))
     greedy = bool(np.float32(temperature) < np.finfo(np.float32).tiny)
     images, terms = in_batches(
         _compiled(model, mesh, greedy),
