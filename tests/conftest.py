@@ -11,7 +11,7 @@ jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Devices that outnumber the cores must not wait for each other's threads (see parallel.py, which
+# Devices that outnumber the cores must not wait for each other's threads (`set_up_host_devices`
 # makes no more devices than there are cores). JAX reads both variables when its backend starts;
 # then they go again, so that programs which tests start do not inherit them.
 with pytest.MonkeyPatch.context() as patch:
@@ -25,3 +25,12 @@ def x64() -> Iterator[None]:
     """Computes in float64 within one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(scope="session")
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment variables with which the programs of all tests compile everything once."""
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("compiled")),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }

@@ -51,7 +51,7 @@ class FakeBucket(ThreadingHTTPServer):
         self.objects: dict[str, Stored] = {}
         self.refusal: int | None = None
         self.objects_only = False
-        self.before: Callable[[str, str], object] = lambda method, name: None
+        self.before: Callable[[str, str], object] | None = None
         self.unknown: list[str] = []
         self.lock = threading.RLock()
         self.uploads: dict[str, tuple[str, bytearray]] = {}
@@ -83,9 +83,14 @@ class FakeBucket(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
+    def announce(self, method: str, name: str) -> None:
+        """Calls `before`."""
+        if self.before:
+            self.before(method, name)
+
     def write(self, name: str, content: bytes) -> Stored:
         """Stores an object."""
-        self.before("POST", name)
+        self.announce("POST", name)
         with self.lock:
             self.objects[name] = Stored(content, next(self._generations))
             return self.objects[name]
@@ -146,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
             case "DELETE", "", ["o", name]:
                 self._check(name)
                 self._existing(name)
-                self.server.before("DELETE", name)
+                self.server.announce("DELETE", name)
                 del self.server.objects[name]
                 raise _Answer(204)
             case "POST", "", ["o", name, "moveTo", "o", target]:
@@ -199,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _read(self, name: str) -> NoReturn:
         self._check(name)
         stored = self._existing(name)
-        self.server.before("GET", name)
+        self.server.announce("GET", name)
         if self.command == "GET" and self.query.get("alt") != "media":
             raise _Answer(200, self._metadata(name))
         headers = {"x-goog-generation": stored.generation, "x-goog-metageneration": 1}

@@ -1,0 +1,72 @@
+"""The program as tests start it, and what its runs leave in a workdir."""
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from pixel_rnn_jax.runs.records import read_records
+
+ROOT = Path(__file__).resolve().parents[1]
+MAIN = [sys.executable, "-m", "pixel_rnn_jax.main"]
+LAUNCHER = [sys.executable, str(ROOT / "launch" / "processes.py"), sys.executable]
+SMALL = {
+    "model.architecture": "pixel_cnn",
+    "model.layers": 1,
+    "model.features": 4,
+    "model.head_features": 8,
+    "optimizer.schedule": "constant",
+    "train.log_every": 5,
+}
+
+
+def train_words(workdir: Path | str, **settings: object) -> list[str]:
+    """Returns the verb and flags of a small run; `train__steps=5` sets the field train.steps."""
+    values = SMALL | {name.replace("__", "."): value for name, value in settings.items()}
+    flags = [f"--config.{name}={value}" for name, value in values.items()]
+    return ["train", f"--config={ROOT}/configs/digits.py", f"--workdir={workdir}", *flags]
+
+
+def environment(variables: Mapping[str, str] = {}, *, devices: int = 1) -> dict[str, str]:
+    """Returns the environment of a program on CPU devices, free of what the tests were given.
+
+    The programs compile more than they compute, and do so in half the time this way.
+    """
+    without = "PYTHON|XLA_FLAGS|NPROC|(SLURM|OMPI|KUBERNETES|TPU)_.*"
+    clean = {name: value for name, value in os.environ.items() if not re.fullmatch(without, name)}
+    own = {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+    return {**clean, **own, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", **variables}
+
+
+def run(
+    *words: str | Path, status: int = 0, env: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Runs a command in the root of the repository, and checks its exit status."""
+    result = subprocess.run(
+        words, cwd=ROOT, env=env or environment(), capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == status, result.stdout + result.stderr
+    return result
+
+
+def records(workdir: Path) -> list[dict[str, float]]:
+    """Returns the records of a run without what depends on the clock."""
+    speed = "train/images_per_second"
+    return [
+        {name: value for name, value in record.items() if name != speed}
+        for record in read_records(workdir)
+    ]
+
+
+def state(workdir: Path, step: int) -> dict[str, bytes]:
+    """Returns the bytes of every array of a checkpoint."""
+    with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
+        arrays = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
+    return {name: np.asarray(array).tobytes() for name, array in arrays.items()}

@@ -1,0 +1,185 @@
+"""What a workdir holds: its files, the rule of resuming, and the trained model."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from example_configs import OTHER, replace
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig, leaves, to_json
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.runs.checkpoints import Checkpoints
+from pixel_rnn_jax.runs.workdir import (
+    ImageFormat,
+    changed_fields,
+    check_resumable,
+    open_run,
+    read_config,
+    read_image_format,
+    write_config,
+    write_image_format,
+)
+from pixel_rnn_jax.runtime import devices
+
+IMAGES = ImageFormat((3, 4, 1), 2)
+
+
+def test_config_round_trip(tmp_path):
+    workdir = tmp_path / "new" / "run"
+    write_config(Config(), workdir)
+    write_config(OTHER, workdir)
+    assert read_config(workdir) == OTHER
+    assert [path.name for path in workdir.iterdir()] == ["config.json"]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    def write_half(path: Path, content: bytes) -> None:
+        path.write_text("half")
+        raise OSError
+
+    write_config(OTHER, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(epath.Path(tmp_path)), "write_bytes", write_half)
+        with pytest.raises(OSError):  # noqa: PT011
+            write_config(Config(), tmp_path)
+    assert read_config(tmp_path) == OTHER
+
+
+@pytest.mark.parametrize(
+    "damaged, reason",
+    [
+        (to_json(OTHER)[:-5].encode(), "it is not JSON"),
+        (b"", "it is not JSON"),
+        (b"\xff\x00", "codec can't decode"),
+        (b"[1, 2]", "it does not hold the fields model, data, optimizer, train, seed"),
+        (b'{"model": {}}', "it does not hold the fields model, data, optimizer, train, seed"),
+        (to_json(OTHER).replace("features", "width").encode(), "no field model.width"),
+        (to_json(OTHER).replace("0.25", "NaN").encode(), "optimizer.learning_rate must be"),
+    ],
+)
+def test_damaged_or_foreign_config_is_refused(tmp_path, damaged, reason):
+    path = tmp_path / "config.json"
+    path.write_bytes(damaged)
+    with pytest.raises(UserError) as error:
+        read_config(tmp_path)
+    assert str(error.value).startswith(f"{path} is not a config that this version can read: ")
+    assert reason in str(error.value)
+
+
+def test_image_format_round_trip(tmp_path):
+    images = ImageFormat((28, 30, 3), 17)
+    write_image_format(images, tmp_path)
+    write_image_format(images, tmp_path)
+    assert read_image_format(tmp_path) == images
+    other = dataclasses.replace(images, levels=2)
+    with pytest.raises(UserError, match=r"\(28, 30, 3\) and 17 levels.* \(28, 30, 3\) and 2 lev"):
+        write_image_format(other, tmp_path)
+    assert read_image_format(tmp_path) == images
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"image_shape": [1, 2], "levels": 3}'])
+def test_damaged_image_format_is_refused_by_name(tmp_path, text):
+    (tmp_path / "images.json").write_text(text)
+    with pytest.raises(UserError, match=r"images\.json is damaged"):
+        read_image_format(tmp_path)
+
+
+MAY_CHANGE = {
+    "model.remat",
+    "model.pack",
+    "data.data_dir",
+    "data.test_split",
+    "train.steps",
+    "train.eval_batch_size",
+    "train.micro_batches",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+}
+
+
+@pytest.mark.parametrize("name", [name for name, _ in leaves(OTHER)])
+def test_a_run_goes_on_with_another_value_of_a_resumable_field_alone(name):
+    if name == "optimizer.schedule":
+        # By itself, since OTHER's pieces go with the schedule "piecewise" alone.
+        old = Config()
+        new = replace(old, name, "cosine")
+    else:
+        # Those have to keep their lengths.
+        pieces = {
+            "optimizer.boundaries": (10, 30),
+            "optimizer.factors": (0.5, 0.2),
+            "model.scales": (2, 8),
+        }
+        # The scales' turns are parts of the steps.
+        new = replace(OTHER, "train.in_turn", False) if name == "train.steps" else OTHER
+        old = replace(new, name, pieces.get(name, dict(leaves(Config()))[name]))
+    assert set(changed_fields(old, new)) == {name}  # OTHER differs from the defaults everywhere.
+    if name in MAY_CHANGE:
+        check_resumable(old, new)
+    else:
+        with pytest.raises(UserError) as error:
+            check_resumable(old, new)
+        assert f"do not change {name} from " in str(error.value)
+
+
+def test_resuming_names_every_refused_field_with_both_values():
+    new = replace(replace(replace(OTHER, "model.layers", 4), "seed", 0), "train.log_every", 99)
+    with pytest.raises(UserError) as error:
+        check_resumable(OTHER, new)
+    assert str(error.value).endswith("model.layers from 3 to 4, seed from 4294967295 to 0")
+
+
+@pytest.mark.parametrize(
+    "old", [Config(optimizer=OptimizerConfig(schedule="cosine")), OTHER], ids=["cosine", "in turn"]
+)
+def test_steps_are_fixed_where_something_is_spread_over_them(old):
+    steps = old.train.steps
+    change = f"spread over train.steps.*train.steps from {steps} to {2 * steps}"
+    with pytest.raises(UserError, match=change):
+        check_resumable(old, replace(old, "train.steps", 2 * steps))
+    check_resumable(old, replace(old, "train.log_every", 1))
+
+
+def test_what_a_workdir_lacks_is_named(tmp_path):
+    mesh = devices.local_mesh(1)
+    with pytest.raises(UserError, match="holds no training run: there is no config.json in it"):
+        open_run(tmp_path / "missing", mesh)
+    write_config(Config(), tmp_path)
+    with pytest.raises(UserError, match="holds no trained model: there is no images.json in it"):
+        open_run(tmp_path, mesh)
+    write_image_format(IMAGES, tmp_path)
+    with pytest.raises(UserError, match="there is no checkpoint in .* yet"):
+        open_run(tmp_path, mesh)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "images.json"]
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize(("validations", "step"), [((None, None), 2), ((3.0, 4.0), 1)])
+def test_a_run_is_opened_with_its_best_parameters(tmp_path, average, validations, step):
+    model_config = ModelConfig("pixel_cnn", layers=1, features=2, head_features=2)
+    config = Config(model=model_config, optimizer=OptimizerConfig(average=average))
+    write_config(config, tmp_path)
+    write_image_format(IMAGES, tmp_path)
+    model = PixelRNN(model_config, IMAGES.image_shape, IMAGES.levels)
+    params, averages = (
+        {saved: model.init(jax.random.key(seed + saved)) for saved in (1, 2)} for seed in (0, 10)
+    )
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        for saved, nats in enumerate(validations, start=1):
+            state = {"params": params[saved], "ema": averages[saved] if average else {}}
+            checkpoints.save(saved, state, validation_nats=nats)
+    expected = (averages if average else params)[step]
+
+    mesh = devices.make_mesh(2)
+    run = open_run(tmp_path, mesh)
+    assert (run.config, run.images, run.step) == (config, IMAGES, step)
+    for actual in (run.params, prnn.load(tmp_path).params):
+        jax.tree.map(np.testing.assert_array_equal, actual, expected)
+    assert {leaf.sharding for leaf in jax.tree.leaves(run.params)} == {devices.replicated(mesh)}

@@ -1,0 +1,121 @@
+"""One device and several, and a batch in one piece and in several, train alike."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.step import init_state, make_train_step
+
+IMAGE_SHAPE, LEVELS, BATCH = (4, 5, 2), 3, 8
+ARCHITECTURES = ["pixel_cnn", "row_lstm", "diagonal_bilstm"]
+
+
+def model_of(architecture, **options):
+    config = ModelConfig(architecture, layers=2, features=4, head_features=4, **options)
+    return PixelRNN(config, IMAGE_SHAPE, LEVELS)
+
+
+def new_state(model, optimizer, mesh):
+    state = init_state(model, optimizer, jax.random.key(0), ema=True)
+    return jax.device_put(state, devices.replicated(mesh))
+
+
+def train(model, optimizer, number, steps, **options):
+    """Returns the losses and the last state of a few steps on random images."""
+    mesh = devices.make_mesh(number)
+    step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.9, **options)
+    state = new_state(model, optimizer, mesh)
+    losses = []
+    for step in range(steps):
+        images = np.random.default_rng(step).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
+        batch = devices.shard_batch(mesh, Batch(images.astype(np.uint8)))
+        state, metrics = step_fn(state, batch, None)
+        losses.append(float(metrics.nats))
+    return np.array(losses), jax.device_get(state)
+
+
+def assert_close(one, other, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["pixel_cnn", pytest.param("row_lstm", marks=pytest.mark.slow), "diagonal_bilstm"],
+)
+def test_first_gradient_is_the_same_on_any_number_of_devices(architecture):
+    # Plain descent by 1: the parameters change by the gradient itself.
+    model, optimizer = model_of(architecture), optax.sgd(1.0)
+    one, eight = (train(model, optimizer, number, 1)[1].params for number in (1, 8))
+    assert_close(one, eight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow  # Of the quick tests, test_several_processes.py has it for one of them.
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_losses_of_50_steps_are_the_same_on_any_number_of_devices(architecture):
+    model, optimizer = model_of(architecture, dtype="float64"), optax.rmsprop(1e-3)
+    losses, *others = (train(model, optimizer, number, 50)[0] for number in (1, 2, 8))
+    assert losses.dtype == np.float64 and losses[-5:].mean() < losses[:5].mean()
+    for other in others:
+        np.testing.assert_allclose(other, losses, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    ("architecture", "number", "micro_batches"),
+    [
+        ("pixel_cnn", 2, 4),
+        pytest.param("diagonal_bilstm", 2, 4, marks=pytest.mark.slow),
+        pytest.param("diagonal_bilstm", 1, 8, marks=pytest.mark.slow),
+    ],
+)
+def test_micro_batches_change_nothing_but_the_memory(architecture, number, micro_batches):
+    model, optimizer = model_of(architecture, dtype="float64"), optax.rmsprop(1e-3)
+    whole = train(model, optimizer, number, 5)
+    parts = train(model, optimizer, number, 5, micro_batches=micro_batches)
+    assert_close(parts, whole, rtol=0, atol=1e-9)
+
+
+def test_micro_batches_need_less_memory():
+    model, optimizer = model_of("row_lstm"), optax.rmsprop(1e-3)
+    mesh = devices.make_mesh(1)
+    state = new_state(model, optimizer, mesh)
+    batch = Batch(np.zeros((64, *IMAGE_SHAPE), np.uint8))
+    sizes = []
+    for micro_batches in (1, 8):
+        step_fn = make_train_step(
+            model, optimizer, mesh, ema_decay=0.9, micro_batches=micro_batches
+        )
+        compiled = step_fn.lower(state, batch, None).compile()
+        sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert sizes[1] < sizes[0] / 3
+
+
+def test_one_device_asks_all_to_stop():
+    model, optimizer = model_of("pixel_cnn"), optax.sgd(1.0)
+    mesh = devices.make_mesh(4)
+    step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.9)
+    batch = devices.shard_batch(mesh, Batch(np.zeros((4, *IMAGE_SHAPE), np.uint8)))
+    for asked in ([False] * 4, [False, False, True, False]):
+        state = new_state(model, optimizer, mesh)
+        _, metrics = step_fn(state, batch, devices.shard_batch(mesh, np.array(asked)))
+        assert bool(metrics.stop > 0) == any(asked)
+
+
+def test_average_is_of_the_parameters_after_each_step():
+    model, optimizer = model_of("pixel_cnn"), optax.sgd(0.01)
+    expected = model.init(jax.random.key(0))
+    for count in (1, 2):
+        _, state = train(model, optimizer, 1, count)
+        decay = min(0.9, (1 + count) / (10 + count))
+        expected = jax.tree.map(
+            lambda average, params, decay=decay: decay * average + (1 - decay) * params,
+            expected,
+            state.params,
+        )
+    assert_close(state.ema, expected, rtol=1e-4, atol=1e-6)
