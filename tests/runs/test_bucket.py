@@ -197,7 +197,7 @@ def test_a_workdir_that_cannot_be_used(bucket, capfd, monkeypatch):
         assert f"{workdir} is neither a folder nor in a bucket (gs://" in error(workdir)
     assert "gs://bucket/runs/a holds no training run: there is no config.json" in error()
     with monkeypatch.context() as patch:
-        patch.setattr("pixel_rnn_jax.data.source_of", None)  # Nothing has been done before.
+        patch.setattr("pixel_rnn_jax.data.open_source", None)  # Nothing has been done before.
         assert error("gs://other/runs/a", "train") == no_bucket
     assert not bucket.objects
     bucket.objects_only = True
@@ -233,7 +233,7 @@ def test_records_grow_in_a_bucket(bucket, fetch):
             for step in range(start + 1, start + 4):  # Step 3 is written twice.
                 writer.write(step, {"train/nats": step / 4})
             if not start:
-                writer.write_picture(2, "samples", noise)
+                writer.write_pictures(2, {"samples": noise})
             writer.flush()
     for folder in (RUN, fetch()):
         assert [record["step"] for record in read_records(folder)] == [1, 2, 3, 4, 5]

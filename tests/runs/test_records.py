@@ -109,7 +109,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         MetricsWriter(tmp_path, 0) as writer,
         pytest.raises(CannotGoOn, match=f"{tmp_path} cannot be written to: "),
     ):
-        writer.write_picture(1, "samples", np.zeros((2, 2), np.uint8))
+        writer.write_pictures(1, {"samples": np.zeros((2, 2), np.uint8)})
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "tensorboard").write_text("a file, not a folder")
     with pytest.raises(UserError, match=f"{tmp_path}/other cannot be written to: File exists"):
