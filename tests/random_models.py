@@ -1,0 +1,107 @@
+"""Models with random parameters, and all images of tiny shapes to compare their samples with."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.models import PixelRNN
+
+ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
+
+
+def random_like(shapes, seed):
+    """Draws parameters of given shapes: initial values such as zero biases would hide paths.
+
+    Biases are mostly positive, so that few ReLUs are dead.
+    """
+    random = np.random.default_rng(seed)
+
+    def draw(leaf):
+        mean, fan_in = (2, 1) if leaf.ndim == 1 else (0, np.prod(leaf.shape[:-1]))
+        return jnp.asarray(random.normal(mean, fan_in**-0.5, size=leaf.shape), leaf.dtype)
+
+    return jax.tree.map(draw, shapes)
+
+
+def model_and_parameters(architecture, image_shape, levels, *, seed=0, **options):
+    defaults = {"layers": 2, "features": 5, "head_features": 6, "first_kernel": 5}
+    config = prnn.ModelConfig(architecture, **defaults | options)
+    model = PixelRNN(config, image_shape, levels)
+    return model, random_like(jax.eval_shape(model.init, jax.random.key(0)), seed)
+
+
+def whole_map_outputs(model, params, images, labels=None):
+    """The outputs of each scale, every network applied to whole images."""
+    inputs = model.likelihood.inputs(jnp.asarray(images))
+    outputs, coarse = [], None
+    for scale in model.scales:
+        own = scale.subsample(inputs)
+        outputs.append(scale.apply(params, own, labels, coarse))
+        coarse = own
+    return outputs
+
+
+def with_large_conditions(params):
+    """Makes more of what the body layers are conditioned on."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: 8 * x if "condition_to" in jax.tree_util.keystr(path) else x, params
+    )
+
+
+def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0, **options):
+    """A model with random parameters and no extreme probability: logits up to about `size`."""
+    model, params = model_and_parameters(architecture, image_shape, levels, seed=seed, **options)
+    images = all_images(image_shape, levels)
+    labels = np.zeros(len(images), int) if model.config.classes else None
+    found = jax.jit(lambda params: whole_map_outputs(model, params, images, labels))(params)
+    return prnn.ImageModel(
+        model, with_scaled_outputs(model, params, [size / np.abs(own).max() for own in found])
+    )
+
+
+def with_scaled_outputs(model, params, factors):
+    """Multiplies the outputs of each scale."""
+    params = dict(params)
+    for scale, factor in zip(model.scales, factors, strict=True):
+        own = params[scale.name]
+        scaled = jax.tree.map(lambda leaf, factor=factor: factor * leaf, own["logits"])
+        params[scale.name] = own | {"logits": scaled}
+    return params
+
+
+def all_images(image_shape, levels):
+    images = itertools.product(range(levels), repeat=int(np.prod(image_shape)))
+    return np.array(list(images), np.uint8).reshape(-1, *image_shape)
+
+
+def frequencies(images, levels, weights=None):
+    """How often each image occurs, in the order of `all_images`."""
+    digits = images.reshape(len(images), -1)
+    places = levels ** np.arange(digits.shape[1])[::-1]
+    return np.bincount(digits.astype(int) @ places, weights, minlength=levels ** digits.shape[1])
+
+
+def posterior(model, image, known):
+    """The exact probability of every image given the known values, and log p(known)."""
+    images = all_images(model.image_shape, model.levels)
+    chances = np.exp(model.log_prob(images).astype(float))
+    chances[((images != image) & known).any(axis=(1, 2, 3))] = 0
+    return chances / chances.sum(), np.log(chances.sum())
+
+
+def chi_square_is_plausible(counts, probabilities):
+    """Whether counts may come from the distribution: within 4 standard deviations of chi-square."""
+    expected = counts.sum() * probabilities
+    assert probabilities.sum() == pytest.approx(1, abs=1e-4)
+    assert expected.min() > 5  # The statistic needs it.
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    degrees = len(counts) - 1
+    return abs(statistic - degrees) < 4 * np.sqrt(2 * degrees)
+
+
+def total_variation(one, other):
+    return 0.5 * np.abs(one - other).sum()
