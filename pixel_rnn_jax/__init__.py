@@ -9,15 +9,15 @@
 Axes, in names and docstrings everywhere; a letter means one thing:
 
     B  batch                             T  scan steps
-    H  rows (h: of one scale)            P  positions along a scanned line
-    W  columns (w: of one scale)         L  lanes: images, or rows of packed images, side by side
+    H  rows                              P  positions along a scanned line
+    W  columns                           L  lanes: images, or rows of packed images, side by side
     C  channels                          K  levels of a value
     F  features                          M  components of a mixture
     N  images of a set or file           Q  outputs of the head for a value
-    S  scales                            k  side of a kernel, or number of its taps
+    S  scales                            k  side of a kernel
 
-In equations, h is also the LSTM's hidden state and the number of features of a layer's output, as
-in the paper; the stream between layers has 2h features.
+For one scale, H and W are those of its own images. As in the paper, a layer has h features and the
+stream between layers 2h, and an LSTM has the hidden state h and the cell state c.
 """
 
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

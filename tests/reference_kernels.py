@@ -1,4 +1,4 @@
-"""The paper's recurrences as plain NumPy loops, one pixel at a time, and their derivatives.
+"""The paper's recurrences as plain NumPy loops, one pixel at a time, and the comparison with them.
 
 They are written from eq. 3 and section 3 and share nothing with the package. Every one takes
 complex arrays as well, so that `directional_derivative` gets derivatives from the complex step:
@@ -7,7 +7,58 @@ exact to rounding, and without any automatic differentiation.
 
 from collections.abc import Callable, Sequence
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+
+FEATURES = 2
+
+
+def random_arguments(rng, *shape, taps, initial=1.0):
+    """Gates `[*shape, 4F]`, kernel, h0 and c0."""
+    return (
+        rng.normal(size=(*shape, 4 * FEATURES)),
+        rng.normal(size=(taps, FEATURES, 4 * FEATURES)),
+        initial * rng.normal(size=FEATURES),
+        initial * rng.normal(size=FEATURES),
+    )
+
+
+def values_and_gradients(function):
+    def run(cotangent, *arguments):
+        values, vjp = jax.vjp(function, *arguments)
+        return values, vjp(cotangent)
+
+    return run
+
+
+def assert_agree(function, loop, arguments, rng, *, compiled=False):
+    """Compares values, and vector-Jacobian products along a random direction, in float64.
+
+    That is argument by argument: an error in any one entry of a gradient moves the number.
+    """
+    expected = loop(*arguments)
+    cotangent = rng.normal(size=expected.shape)
+    run = values_and_gradients(function)
+    run = jax.jit(run) if compiled else run
+    values, gradients = run(*map(jnp.asarray, (cotangent, *arguments)))
+    assert values.dtype == jnp.float64
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-12)
+    for n, (argument, gradient) in enumerate(zip(arguments, gradients, strict=True)):
+        assert gradient.shape == argument.shape
+        directions = [np.zeros_like(a) for a in arguments]
+        directions[n] = rng.normal(size=argument.shape)
+        slope = directional_derivative(loop, arguments, directions)
+        found, exact = np.sum(gradient * directions[n]), np.sum(cotangent * slope)
+        message = f"gradient of argument {n}"
+        np.testing.assert_allclose(found, exact, rtol=1e-11, atol=1e-11, err_msg=message)
+
+
+def assert_trees_close(tree, expected, tolerance=1e-12):
+    def check(one, other):
+        np.testing.assert_allclose(one, other, rtol=tolerance, atol=tolerance)
+
+    jax.tree.map(check, tree, expected)
 
 
 def cell(gates: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,9 +1,9 @@
-"""The one recurrence of Row LSTM and Diagonal BiLSTM: a convolutional LSTM over a moving line.
+"""The recurrence of Row LSTM and Diagonal BiLSTM: a convolutional LSTM over a moving line.
 
 The state is a *line* of P positions that crosses the image in T steps. A small convolution along
-the line is its state-to-state part; everything that does not depend on the state (the masked
-input-to-state convolution, the bias, conditioning) comes in as `gates`, computed beforehand for the
-whole map.
+the line takes it from step to step. All that does not depend on the state (the masked
+input-to-state convolution, the bias, the condition) is computed beforehand for the whole map and
+comes in as `gates`.
 
 ============================  =============  ==========  ===================================
 layer                         a line is      T           taps along the line
@@ -29,14 +29,11 @@ Residuals = tuple[Array, dict[str, Array], Array, Array]
 
 
 def cell(gates: Array, c: Array) -> tuple[Array, Array]:
-    """Advances the LSTM by one step (eq. 3).
+    """Advances the LSTM by one step (eq. 3) and returns h and c, both `[..., F]`.
 
     Args:
-        gates: `[..., 4F]` sums of input-to-state and state-to-state, in the order o, f, i, g.
-        c: `[..., F]` previous cell state.
-
-    Returns:
-        The hidden state h and the cell state c, both `[..., F]`.
+        gates: `[..., 4F]`, the sums of input-to-state and state-to-state, in the order o, f, i, g.
+        c: `[..., F]`, the cell state before.
     """
     return _update(_activate(gates), c)
 
@@ -84,7 +81,7 @@ def conv_lstm_reference(
     taps: Sequence[int],
     restart: np.ndarray | None = None,
 ) -> Array:
-    """`conv_lstm` as a plain `lax.scan` with JAX's own gradient: the reference for tests."""
+    """`conv_lstm` as a plain `lax.scan` with JAX's own gradient: a reference for tests."""
     _check(gates, kernel, h0, c0, tuple(taps), restart)
     steps, positions, lanes, _ = gates.shape
     line = (positions, lanes, h0.shape[-1])
@@ -115,35 +112,30 @@ def conv_lstm(
     taps: Sequence[int],
     restart: np.ndarray | None = None,
 ) -> Array:
-    """Runs the recurrence over a whole map.
+    """Runs the recurrence over a whole map and returns h after each step, `[T, P, L, F]`.
 
     The backward pass is written by hand: a scan in the other direction that carries only dh and dc
-    and emits the gradient of the gates; the gradient of the kernel is then one matmul over all
-    steps.
+    and emits the gradient of the gates. The gradient of the kernel is one matmul over all steps.
 
     Args:
-        gates: `[T, P, L, 4F]`, order o, f, i, g: all that does not depend on the state.
+        gates: `[T, P, L, 4F]`, in the order o, f, i, g: all that does not depend on the state.
         kernel: `[taps, F, 4F]`, the state-to-state convolution (unmasked).
-        h0: `[F]` initial hidden state, the same for every position.
-        c0: `[F]` initial cell state.
-        taps: offsets along P. Tap o of position p reads position p + o; outside the line it reads
-            zero.
-        restart: `[T, P]` booleans known at compile time, or None. Where True, tap 0 *as it is
-            read* and the cell state are replaced by the initial ones. The h that the other taps
-            see is not, since the row below still needs it.
-
-    Returns:
-        h `[T, P, L, F]`, the hidden state after each step.
+        h0: `[F]`, the initial hidden state of every position.
+        c0: `[F]`, the initial cell state of every position.
+        taps: Offsets along P. At position p, tap o reads position p + o, or zero outside the line.
+        restart: `[T, P]` booleans known at compile time, or None. Where True, what tap 0 reads and
+            the cell state are replaced by the initial states. What other taps read is not, since
+            the row below still needs it.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: The shapes do not fit.
     """
     _check(gates, kernel, h0, c0, tuple(taps), restart)
     return _conv_lstm(tuple(taps), _Flags(restart), gates, kernel, h0, c0)
 
 
 class _Flags:
-    """A boolean array that can be a static argument: compared and hashed by value."""
+    """Booleans that can be a static argument: they are compared and hashed by value."""
 
     def __init__(self, restart: np.ndarray | None):
         self.value = None if restart is None else np.asarray(restart, bool)
@@ -173,7 +165,7 @@ def _forward(
     *,
     save: bool,
 ) -> tuple[Array, dict[str, Array]]:
-    """Returns h `[T, P, L, F]` and, with `save`, the factors of the backward pass of every step."""
+    """Returns h, `[T, P, L, F]`, and with `save` the factors of the backward pass of each step."""
     steps, positions, lanes, width = gates.shape
     features = width // 4
     line = (positions * lanes, features)
@@ -201,10 +193,9 @@ def _forward(
 
 
 def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
-    """What the backward pass multiplies by: as many arrays as the gates and c, and no more work.
+    """Returns what the backward pass multiplies dh (`o`, `c`) and dc (the others) by.
 
-    `o` takes dh to the gradient of the gate o; `f`, `i`, `g` take dc to those of f, i, g; `c` takes
-    dh to dc and `c_before` takes dc to the dc of the step before.
+    These take no more memory than the activated gates and both cell states would.
     """
     o, f, i, g = jnp.split(activated, 4, axis=-1)
     tanh_c = jnp.tanh(c_new)
@@ -241,7 +232,7 @@ def _conv_lstm_bwd(
     again_all = _flags(restart, lanes)
 
     def step(carry: Any, inputs: Any) -> Any:
-        # dh, dc: what later steps have sent back to the state after this step.
+        # dh, dc: the gradients that later steps give to the state after this one.
         dh, dc = carry
         dout, factor, again = inputs
         dh = dh + dout

@@ -1,11 +1,11 @@
-"""Shifting with zeros: what a tap of a convolution sees."""
+"""Shifting with zeros: what one tap of a convolution sees."""
 
 import jax.numpy as jnp
 from jax import Array, lax
 
 
 def shift(x: Array, offset: int, axis: int) -> Array:
-    """Puts x[position + offset] at each position of `axis`; zeros come in from outside."""
+    """Returns x[position + offset] at each position of `axis`, and zeros where that is outside."""
     size = x.shape[axis]
     low, high = max(-offset, 0), max(offset, 0)
     if low + high >= size:

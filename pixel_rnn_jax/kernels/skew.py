@@ -1,9 +1,9 @@
 """Skewing: from the rows and columns of an image to the diagonals that a scan walks over.
 
 Each row is offset by one position from the row above, so that a column of the skewed map is a
-diagonal of the image (section 3.2). `pack` images may lie side by side in one lane: when a row has
-finished one image it goes on with the next, so that M images take M * W + H - 1 steps instead of
-M * (W + H - 1).
+diagonal of the image (section 3.2). `pack` images may lie side by side in one lane: a row that has
+finished one image goes on with the next, so that they take pack * W + H - 1 steps instead of
+pack * (W + H - 1).
 """
 
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from jax import Array
 def skew(x: Array, *, pack: int = 1) -> Array:
     """Skews `[B, H, W, F]` to `[T, H, B / pack, F]` with T = pack * W + H - 1.
 
-    Image m of lane l is x[l * pack + m]. Its pixel (r, c) lies at step m * W + c + r, position r.
-    Steps in which a row has not begun or has ended hold zeros.
+    Image i of a lane is x[lane * pack + i]; its pixel (r, c) lies at step i * W + c + r, position
+    r. Where a row has not begun or has ended there are zeros.
     """
     batch, height, width, features = x.shape
     lanes, steps = batch // pack, pack * width + height - 1
@@ -28,7 +28,7 @@ def skew(x: Array, *, pack: int = 1) -> Array:
 
 
 def unskew(y: Array, *, width: int, pack: int = 1) -> Array:
-    """Takes `[T, H, L, F]` back to `[L * pack, H, W, F]`: the inverse of `skew` on its image."""
+    """Takes the skewed `[T, H, L, F]` back to `[L * pack, H, W, F]`."""
     steps, height, lanes, features = y.shape
     y = y.swapaxes(0, 1).reshape(height * steps, lanes, features)
     y = jnp.pad(y, ((0, height), (0, 0), (0, 0))).reshape(height, steps + 1, lanes, features)
@@ -37,6 +37,6 @@ def unskew(y: Array, *, width: int, pack: int = 1) -> Array:
 
 
 def restarts(height: int, width: int, *, pack: int = 1) -> np.ndarray:
-    """Marks, as booleans `[T, H]`, each row's first column of each image of a packed lane."""
+    """Returns where a row is at the first column of an image, `[T, H]` booleans."""
     steps = np.arange(pack * width + height - 1)[:, None] - np.arange(height)[None, :]
     return (steps >= 0) & (steps < pack * width) & (steps % width == 0)

@@ -1,4 +1,4 @@
-"""A convolutional LSTM that owns the parameters of one recurrence (section 3.3)."""
+"""The parameters of one recurrence (section 3.3)."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,9 @@ class ConvLSTM(nn.Module):
     """Masked input-to-state convolution, unmasked state-to-state convolution, learned start.
 
     Attributes:
-        features: h.
-        channels: C.
-        kernel_size: of the input-to-state convolution (mask B, each gate split in groups on its
-            own).
-        taps: of the state-to-state convolution along the line.
-        condition: features of what the layer is conditioned on; 0 for nothing.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        kernel_size: Of the input-to-state convolution, which has mask B; the features of each gate
+            are split in groups of their own.
+        taps: Of the state-to-state convolution along the line.
     """
 
     features: int
@@ -61,15 +56,9 @@ class ConvLSTM(nn.Module):
     def __call__(
         self, x: Array, condition: Array | None = None, *, restart: np.ndarray | None = None
     ) -> Array:
-        """Runs over a map in scan order.
+        """Maps `[T, P, L, 2h]`, a map in scan order, to `[T, P, L, h]`.
 
-        Args:
-            x: `[T, P, L, 2h]`, the input.
-            condition: `[T, P, L, condition]`, or with axes of size 1, or None.
-            restart: see `kernels.conv_lstm`.
-
-        Returns:
-            `[T, P, L, h]`.
+        The condition broadcasts to `[T, P, L, F]`; `restart` is that of `kernels.conv_lstm`.
         """
         gates = self.input_to_state(x)
         if condition is not None:
@@ -78,7 +67,7 @@ class ConvLSTM(nn.Module):
         return kernels.conv_lstm(gates, kernel, h0, c0, taps=self.taps, restart=restart)
 
     def context(self, condition: Array) -> Array:
-        """Maps what the layer is conditioned on to a bias of the gates, `[..., 4h]`; unmasked."""
+        """Maps the condition, `[..., F]`, to a bias of the gates, `[..., 4h]`, without a mask."""
         return self.condition_to_state(condition)
 
     def recurrence(self) -> tuple[Array, Array, Array]:

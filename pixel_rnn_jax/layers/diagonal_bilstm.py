@@ -1,4 +1,4 @@
-"""Diagonal BiLSTM: the state is a diagonal, moved from either upper corner (section 3.2)."""
+"""Diagonal BiLSTM: the state is a diagonal that moves from either upper corner (section 3.2)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -13,19 +13,15 @@ from pixel_rnn_jax.layers.state import Context, State, at_column, put_column
 class DiagonalBiLSTM(nn.Module):
     """One Diagonal BiLSTM layer.
 
-    The second direction works on the map flipped left-right *before* it is skewed; its output is
+    The right direction works on the map flipped left-right *before* it is skewed. Its output is
     shifted down by one row, so that it adds only what lies in complete rows above. Each row starts
     from the learned initial state at its first column (in a literal skewing, the state would first
     evolve over the padding).
 
     Attributes:
-        features: h of each direction.
-        channels: C.
-        pack: the most images that a lane of the scan holds side by side (see `kernels.skew`); the
-            largest divisor of the batch up to it is taken. More of them is less work in more steps.
-        condition: features of what the layer is conditioned on; 0 for nothing.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        pack: The largest number of images that a lane of the scan holds side by side (see
+            `kernels.skew`); the largest divisor of the batch up to it is used. A larger number is
+            less work in more steps.
     """
 
     features: int
@@ -53,10 +49,7 @@ class DiagonalBiLSTM(nn.Module):
         self.right = direction()
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
-
-        `condition` is `[B, H, W, condition]`, `[B, 1, 1, condition]` or None.
-        """
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; the condition broadcasts to `[B, H, W, F]`."""
         if condition is not None:
             condition = jnp.broadcast_to(condition, (*x.shape[:3], self.condition))
         left = self._direction(self.left, x, condition)
@@ -75,16 +68,16 @@ class DiagonalBiLSTM(nn.Module):
         return kernels.unskew(h, width=width, pack=pack)
 
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, condition]`, to a bias of either direction."""
+        """Maps the condition of a row, `[B, W, F]`, to a bias of either direction."""
         return {"left": self.left.context(condition), "right": self.right.context(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state of `layers/state.py` before the first row.
+        """Returns the state before the first row.
 
-        Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W, h]`, every h
-        of this row so far; `above`, `[B, W, 4h]`, what the row above adds to the gates. The right
-        direction needs complete rows and runs at their ends: `x`, `[B, W, 2h]`, the inputs of this
-        row so far; `right`, `[B, W, h]`, its h in the row above.
+        Of the left direction: `h` and `c`, `[B, h]`, those of the pixel on the left; `row`, `[B, W,
+        h]`, each h of this row so far; `above`, `[B, W, 4h]`, what the row above adds to the gates.
+        Of the right direction, which needs whole rows and runs at the end of each: `x`, `[B, W,
+        2h]`, the inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
         """
         h = self.features
         shapes = {"row": h, "above": 4 * h, "x": 2 * h, "right": h}
@@ -101,7 +94,7 @@ class DiagonalBiLSTM(nn.Module):
     ) -> tuple[Array, State]:
         """Maps one pixel, `[B, 2h]` to `[B, h]`."""
         (own, _), _, _ = self.left.recurrence()
-        # At the first column, which has no pixel on its left, that is the initial state.
+        # At the first column, which has no pixel on its left, h is the initial state.
         gates, _ = self.left.input_to_state.step({}, x, column)
         gates = gates + state["h"] @ own + at_column(state["above"], column)
         if context is not None:

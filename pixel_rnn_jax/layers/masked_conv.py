@@ -16,13 +16,12 @@ Mask = Literal["A", "B"]
 
 
 def channel_groups(features: int, channels: int) -> np.ndarray:
-    """Returns the image channel that each of `features` belongs to, `[F]`.
+    """Returns the image channel that each feature belongs to, `[F]`.
 
-    The groups are contiguous blocks, as equal in size as F allows: feature j belongs to channel
-    j * C // F.
+    The groups are contiguous and as equal in size as F allows: feature j is of channel j * C // F.
 
     Raises:
-        ValueError: if there are fewer features than channels.
+        ValueError: There are fewer features than channels.
     """
     if features < channels:
         raise ValueError(f"{features} features cannot be split in groups for {channels} channels")
@@ -32,17 +31,10 @@ def channel_groups(features: int, channels: int) -> np.ndarray:
 def channel_mask(
     inputs: int, outputs: int, channels: int, mask: Mask, *, parts: int = 1
 ) -> np.ndarray:
-    """Returns which features of a pixel may see which of the same pixel, booleans `[in, out]`.
+    """Returns which inputs each output may see within a pixel, `[inputs, outputs]` booleans.
 
-    With mask A a group sees the groups of earlier channels, with mask B its own as well.
-
-    Args:
-        inputs: features of the input.
-        outputs: features of the output, a multiple of `parts`.
-        channels: C.
-        mask: "A" or "B".
-        parts: the output is that many blocks, each split in groups on its own: the four gates of an
-            LSTM.
+    With mask A a group sees the groups of earlier channels, with mask B its own as well. The
+    outputs are `parts` blocks, such as the gates of an LSTM, each split in groups of its own.
     """
     group_in = channel_groups(inputs, channels)[:, None]
     group_out = np.tile(channel_groups(outputs // parts, channels), parts)[None, :]
@@ -50,9 +42,9 @@ def channel_mask(
 
 
 def visible_taps(kernel_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """Returns the offsets (rows, columns) of the taps earlier in raster order, then (0, 0).
+    """Returns the offsets (row, column) of the taps that come earlier in raster order, then (0, 0).
 
-    An odd side is centred on the pixel. A kernel of one row sees only columns to the left.
+    The kernel, of odd sides, is centred on the pixel.
     """
     height, width = kernel_size
     above = [(row, col - width // 2) for row in range(-(height // 2), 0) for col in range(width)]
@@ -63,22 +55,18 @@ def visible_taps(kernel_size: tuple[int, int]) -> list[tuple[int, int]]:
 class MaskedConv(nn.Module):
     """A convolution in which an output sees no value that comes after it.
 
-    Only the taps that the mask leaves visible exist: the kernel is `[taps * F_in, F_out]`, and the
-    convolution is one matmul with the shifted copies of its input, which is faster on CPUs than a
-    convolution with zeros in its kernel, in the gradient above all. On the last tap, the pixel
-    itself, the channel mask is applied at every use.
+    Only the visible taps have parameters: the kernel is `[taps * inputs, parts * features]`, and
+    the convolution is one matmul with shifted copies of the input. On CPUs that is faster than a
+    convolution with zeros in its kernel, above all in the gradient. The channel mask is applied to
+    the last tap, the pixel itself, at every use.
 
     Attributes:
-        inputs: F_in.
-        features: F_out of one part.
-        channels: C, the number of channel groups.
-        mask: "A" or "B".
-        kernel_size: rows and columns, odd. The rows below and the columns to the right of the pixel
-            are not looked at.
-        parts: the output holds that many blocks of `features`, each split in groups on its own.
-        spatial_axes: the axes of the input that are rows and columns.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        inputs: Features of the input.
+        features: Features of one part of the output.
+        mask: See `channel_mask`.
+        kernel_size: Rows and columns, both odd; of these the visible taps are used.
+        parts: See `channel_mask`.
+        spatial_axes: The axes of the input that are rows and columns.
     """
 
     inputs: int
@@ -106,22 +94,16 @@ class MaskedConv(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
 
     def __call__(self, x: Array) -> Array:
-        """Maps `[..., F_in]` (four axes) to `[..., parts * features]`."""
+        """Maps `[..., inputs]`, of four axes, to `[..., parts * features]`."""
         patches = _shifted_copies(x.astype(self.dtype), self.taps, self.spatial_axes)
         return patches @ self._masked_kernel() + self._bias(x.ndim)
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns what the pixels of the first row see of earlier ones: zeros.
+        """Returns the state before the first row, all zeros.
 
-        Args:
-            batch: B.
-            width: W.
-
-        Returns:
-            `row`, `[B, k // 2 + W, F_in]`: the inputs of this row, from column 0 on, behind the
-            zeros that lie outside the image (if the kernel has columns on the left); `rows`, `[B,
-            k // 2, W, F_in]`: the inputs of the last rows, and `above`, `[B, W, F_out]`: what they
-            add to this row (if the kernel has rows above).
+        If the kernel sees columns on the left: `row`, `[B, k // 2 + W, inputs]`, the inputs of this
+        row, behind the zeros outside the image. If it sees rows above: `rows`, `[B, k // 2, W,
+        inputs]`, the inputs of these rows, and `above`, `[B, W, outputs]`, what they add to this.
         """
         height, reach = (size // 2 for size in self.kernel_size)
         outputs = self.parts * self.features
@@ -134,7 +116,7 @@ class MaskedConv(nn.Module):
         return state
 
     def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:
-        """Maps one pixel, `[B, F_in]`, to `[B, parts * features]`, and remembers it."""
+        """Maps one pixel, `[B, inputs]` to `[B, parts * features]`, and remembers it."""
         height, reach = (size // 2 for size in self.kernel_size)
         x = x.astype(self.dtype)
         seen = []
@@ -150,14 +132,14 @@ class MaskedConv(nn.Module):
         return out, self.remember(state, x, column)
 
     def remember(self, state: State, x: Array, column: ArrayLike) -> State:
-        """Returns the state in which the pixel at `column` has the input x, `[B, F_in]`."""
+        """Returns the state in which the pixel at `column` has the input x, `[B, inputs]`."""
         reach = self.kernel_size[1] // 2
         if not reach:
             return state
         return state | {"row": put_column(state["row"], x.astype(self.dtype), column + reach)}
 
     def end_row(self, state: State) -> State:
-        """Moves on to the next row: one matmul for all that it will see of the rows above."""
+        """Moves on to the next row: one matmul gives all that it sees of the rows above."""
         height, reach = (size // 2 for size in self.kernel_size)
         if not height:
             return state
@@ -177,7 +159,7 @@ class MaskedConv(nn.Module):
 
 
 def _shifted_copies(x: Array, taps: Sequence[tuple[int, int]], axes: tuple[int, int]) -> Array:
-    """Concatenates along the features what each tap sees; outside the image there are zeros."""
+    """Concatenates along the features what each tap sees."""
     copies = []
     for offsets in taps:
         copy = x

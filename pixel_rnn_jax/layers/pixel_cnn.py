@@ -10,17 +10,10 @@ from pixel_rnn_jax.layers.state import Context, State, at_column
 
 
 class PixelCNNLayer(nn.Module):
-    """ReLU, 1x1 (2h to h), ReLU, k x k (h to h), ReLU: the block up to its last 1x1 convolution.
+    """ReLU, 1x1 (2h to h), ReLU, k x k (h to h), ReLU.
 
-    That one, back to 2h, is the same as behind an LSTM layer: see `Residual`.
-
-    Attributes:
-        features: h.
-        channels: C.
-        kernel: k, odd.
-        condition: features of what the layer is conditioned on; 0 for nothing.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+    The last 1x1 convolution of the block, back to 2h, belongs to `Residual`, as that behind an LSTM
+    layer does. `kernel` is k, odd.
     """
 
     features: int
@@ -51,20 +44,16 @@ class PixelCNNLayer(nn.Module):
             )
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
-
-        `condition`, of which a map is added to the k x k map, is `[B, H, W, condition]`, `[B, 1, 1,
-        condition]` or None.
-        """
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; the condition broadcasts to `[B, H, W, F]`."""
         x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
         return nn.relu(x if condition is None else x + self.condition_to_map(condition))
 
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, condition]`, to a bias of its k x k map."""
+        """Maps the condition of a row, `[B, W, F]`, to a bias of its k x k map."""
         return {"map": self.condition_to_map(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state of `layers/state.py` before the first row, that of the k x k map."""
+        """Returns the state before the first row, that of the k x k convolution."""
         return self.convolve.init_state(batch, width)
 
     def step(

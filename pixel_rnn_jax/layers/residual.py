@@ -1,4 +1,4 @@
-"""What stands around every body layer: residual and skip connections (section 3.3, figure 5)."""
+"""Residual and skip connections around a body layer (section 3.3, figure 5)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,18 +10,15 @@ from pixel_rnn_jax.layers.state import Context, State
 
 
 class Residual(nn.Module):
-    """A body layer from stream to stream.
+    """A body layer as a map of the stream.
 
     A 1x1 convolution with mask B takes the h features of the layer to the 2h of the stream and, as
     a second block of the same matmul, to the 2h of the skip connection.
 
     Attributes:
-        layer: maps `[B, H, W, 2h]` and a condition to `[B, H, W, h]`.
-        channels: C.
-        residual: whether the input is added to the output.
-        skip: whether there is a skip connection to the head.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        layer: Maps `[B, H, W, 2h]` and a condition to `[B, H, W, h]`.
+        residual: Whether the input is added to the output.
+        skip: Whether there is a skip connection to the head.
     """
 
     layer: nn.Module
@@ -44,11 +41,11 @@ class Residual(nn.Module):
         )
 
     def __call__(self, x: Array, condition: Array | None = None) -> tuple[Array, Array | None]:
-        """Returns the stream after the layer and what skips to the head, both `[B, H, W, 2h]`."""
+        """Returns the stream after the layer and the skip connection, both `[B, H, W, 2h]`."""
         return self._connect(x, self.expand(self.layer(x, condition)))
 
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, condition]`, to the layer's context."""
+        """Maps the condition of a row, `[B, W, F]`, to the layer's context."""
         return self.layer.context(condition)
 
     def init_state(self, batch: int, width: int) -> State:
@@ -58,7 +55,7 @@ class Residual(nn.Module):
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[tuple[Array, Array | None], State]:
-        """Returns what `__call__` does of one pixel, both `[B, 2h]`."""
+        """Returns what `__call__` does, for one pixel: both `[B, 2h]`."""
         out, state = self.layer.step(state, x, column, context)
         out, _ = self.expand.step({}, out, column)
         return self._connect(x, out), state

@@ -1,4 +1,4 @@
-"""Row LSTM: the state is a row, moved from the top of the image to its bottom (section 3.1)."""
+"""Row LSTM: the state is a row that moves from the top of the image to its bottom (section 3.1)."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,16 +11,7 @@ from pixel_rnn_jax.layers.state import Context, State, at_column, put_column
 
 
 class RowLSTM(nn.Module):
-    """One Row LSTM layer.
-
-    Attributes:
-        features: h.
-        channels: C.
-        kernel: k, the width of both convolutions, odd and at least 3.
-        condition: features of what the layer is conditioned on; 0 for nothing.
-        dtype: of the computation.
-        param_dtype: of the parameters.
-    """
+    """One Row LSTM layer. `kernel` is k, the width of both convolutions, odd and at least 3."""
 
     features: int
     channels: int
@@ -43,22 +34,19 @@ class RowLSTM(nn.Module):
         )
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
-
-        `condition` is `[B, H, W, condition]`, `[B, 1, 1, condition]` or None.
-        """
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; the condition broadcasts to `[B, H, W, F]`."""
         rows_first = None if condition is None else condition.transpose(1, 2, 0, 3)
         return self.lstm(x.transpose(1, 2, 0, 3), rows_first).transpose(2, 0, 1, 3)
 
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, condition]`, to a bias of its gates."""
+        """Maps the condition of a row, `[B, W, F]`, to a bias of its gates."""
         return {"gates": self.lstm.context(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state of `layers/state.py` before the first row.
+        """Returns the state before the first row.
 
-        `h` and `c`, `[B, W, h]`, are those of this row in the columns that have been reached, of
-        the row above in the others; `above`, `[B, W, 4h]`, is the state-to-state map of the latter.
+        `h` and `c`, `[B, W, h]`, are those of this row up to the last column reached, and of the
+        row above behind it; `above`, `[B, W, 4h]`, is the state-to-state map of the row above.
         """
         _, h0, c0 = self.lstm.recurrence()
         h, c = (jnp.broadcast_to(start, (batch, width, self.features)) for start in (h0, c0))

@@ -1,20 +1,20 @@
 """The incremental form of the layers: an explicit state, carried from pixel to pixel.
 
-Every layer has two faces over one set of parameters. `__call__` maps a whole image at once. For
-generation, in raster order,
+Every layer computes the same map in two ways. `__call__` maps whole images at once. For generation,
+in raster order,
 
     state = layer.init_state(batch, width)
     context = layer.context(condition)                    before each row
     out, state = layer.step(state, x, column, context)    for each column of it
-    state = layer.end_row(state, context)                 behind its last column
+    state = layer.end_row(state, context)                 after its last column
 
 map one pixel `[B, F]` at a time to the same values. The state holds what a pixel sees of earlier
-ones, every array with the batch as its first axis. What complete rows add to the next one is
-computed at the end of a row, for all its columns in one matmul; a step adds what its own row gives.
-So an image costs no more than a few whole maps, however many pixels it has. A step may be repeated
-with other values of the same pixel: the state that goes on is that of the last time. `context` is
-what the row's part of the condition, `[B, W, F]`, adds to the layer's sums, computed for all
-columns at once; None without a condition.
+ones; the first axis of every array is the batch. What complete rows add to the next one is computed
+at the end of a row, in one matmul for all columns; a step adds what its own row gives. So an image
+costs no more than a few whole maps, however many pixels it has. A step may be repeated with other
+values of the same pixel, and the state of the last repetition is passed on. `context` is what the
+condition of a row, `[B, W, F]`, adds to the layer's sums, for all columns at once; without a
+condition it is None.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The small network that takes a coarse image to features of a finer one (section 3.6)."""
+"""The small network that maps a coarse image to features of a finer one (section 3.6)."""
 
 from typing import Any
 
@@ -11,16 +11,13 @@ from jax.typing import DTypeLike
 class Upsampler(nn.Module):
     """A 5x5 convolution, then a transposed convolution for each prime factor of the ratio.
 
-    Each transposed convolution of stride p has a kernel of 3p x 3p, so that a pixel of its output
-    sees the pixel that it lies in and the eight around it. With one factor every pixel of the fine
-    map sees the coarse image up to 3 coarse pixels away in every direction, those below and on the
-    right included; each further factor p adds one pixel of its own input, which is smaller.
+    A transposed convolution of stride p has a kernel of 3p x 3p, so that a pixel of its output sees
+    the pixel that it lies in and the eight around it. With one factor every pixel of the fine map
+    sees the coarse image up to 3 coarse pixels away in every direction, below and to the right as
+    well; each further factor adds one pixel of its own, finer, input.
 
     Attributes:
-        features: of the map.
-        ratio: how many times as high and wide the map is as the coarse image.
-        dtype: of the computation.
-        param_dtype: of the parameters.
+        ratio: How many times as high and wide the map is as the coarse image.
     """
 
     features: int

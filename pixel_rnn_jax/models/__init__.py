@@ -1,7 +1,7 @@
-"""The distribution of images: networks from masked convolution to head, and what outputs mean.
+"""The distribution of images: the network of each scale, and what its outputs mean.
 
-`PixelRNN` is the lowest layer with a public interface: pure functions of parameters and images.
-Models may import layers, config and errors.
+`PixelRNN` is the lowest public interface: pure functions of parameters and images. Models may
+import layers, config and errors.
 """
 
 from pixel_rnn_jax.models.likelihoods import bits_per_dim, dequantize

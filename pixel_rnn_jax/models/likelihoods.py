@@ -1,13 +1,14 @@
 """What the outputs of a head mean: probabilities of values or densities, and their units.
 
-A head has some numbers for each value, its `outputs` `[..., N]`. Three classes say what they are:
+A head gives Q numbers for each value, `outputs` `[..., Q]`. Three classes say what they are:
 
-    Softmax              logits of the K levels; one logit of a sigmoid for K = 2
-    LogisticMixture      a mixture of logistic distributions, of which each level has a unit cell
-    ContinuousMixture    its density, for values with noise added: comparable, but no probability
+    Softmax              Q = K logits of the levels; one logit of a sigmoid for K = 2
+    LogisticMixture      a mixture of logistic distributions; a level has the mass of its cell
+    ContinuousMixture    the density of such a mixture, for values with noise added
 
-Level x has the cell [x, x + 1): a density is one per unit of a level, so that the density which is
-constant over each cell and equals the probability there has the log-density log P(x).
+All log-probabilities are in nats. Level x has the cell [x, x + 1), and densities are per unit of a
+level. So the density that is P(x) all over each cell has the log-density log P(x), and densities
+compare with probabilities.
 """
 
 import functools
@@ -26,36 +27,33 @@ from pixel_rnn_jax.errors import UserError
 
 
 class Discrete:
-    """What all distributions of K levels can do that have logits."""
+    """What all distributions of K levels have in common: logits."""
 
     discrete: ClassVar[bool] = True
     levels: int
 
     def logits(self, outputs: Array) -> Array:
-        """Returns logits `[..., K]` (K = 2: `[..., 1]`, the logit of the value 1)."""
+        """Returns logits, `[..., K]`; for K = 2 that of the value 1, `[..., 1]`."""
         raise NotImplementedError
 
     def inputs(self, images: Array) -> Array:
-        """Maps values 0 .. K - 1 to floats from -1 to 1, the inputs of a model."""
+        """Maps values from 0 to K - 1 to the inputs of a network, from -1 to 1."""
         return _centred(images, self.levels - 1)
 
     def conditionals(self, outputs: Array) -> Array:
-        """Returns the normalised log-probabilities of all levels, `[..., K]`, in nats."""
+        """Returns the normalised log-probabilities of all levels, `[..., K]`."""
         logits = self.logits(outputs)
         if self.levels == 2:
             return jax.nn.log_sigmoid(jnp.concatenate([-logits, logits], axis=-1))
         return jax.nn.log_softmax(logits, axis=-1)
 
     def draw(self, outputs: Array, uniform: Array, temperature: Array | None) -> Array:
-        """Draws values by inverting the cumulative distribution at numbers from [0, 1).
+        """Draws values, `[...]` integers, by inverting the cumulative distribution.
 
         Args:
-            outputs: `[..., N]`.
-            uniform: `[...]`; values drawn from uniform numbers have the distribution itself.
-            temperature: What logits are divided by; None takes the most probable value.
-
-        Returns:
-            `[...]` integers.
+            outputs: `[..., Q]`.
+            uniform: `[...]` numbers from [0, 1), to be drawn uniformly.
+            temperature: Divides the logits; None takes the most probable value.
         """
         logits = self.logits(outputs)
         if self.levels == 2:
@@ -64,37 +62,28 @@ class Discrete:
             return (uniform >= jax.nn.sigmoid(-logits[..., 0] / temperature)).astype(jnp.int32)
         if temperature is None:
             return logits.argmax(-1).astype(jnp.int32)
-        # From the largest down, so that no temperature makes them infinite.
+        # The largest becomes 0, so that no temperature makes any of them infinite.
         logits = (logits - logits.max(-1, keepdims=True)) / temperature
         return _index_at(jax.nn.softmax(logits, axis=-1), uniform)
 
 
 @dataclass(frozen=True)
 class Softmax(Discrete):
-    """A softmax over K levels, or a sigmoid for two: the paper's (section 3.5).
-
-    Attributes:
-        levels: K.
-    """
+    """A softmax over K levels, or a sigmoid for two, as in the paper (section 3.5)."""
 
     levels: int
 
     @property
     def outputs(self) -> int:
-        """N, the numbers that the head has for a value."""
+        """Q."""
         return 1 if self.levels == 2 else self.levels
 
     def logits(self, outputs: Array) -> Array:
-        """Returns logits `[..., K]` (K = 2: `[..., 1]`, the logit of the value 1)."""
+        """Returns logits: the outputs themselves."""
         return outputs
 
     def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the log-probability of each value in nats.
-
-        Args:
-            outputs: `[..., N]`.
-            images: `[...]` integers.
-        """
+        """Returns the log-probability of each value of images, `[...]` integers."""
         images = images.astype(jnp.int32)
         if self.levels == 2:
             logit = outputs[..., 0]
@@ -107,15 +96,11 @@ class Softmax(Discrete):
 
 @dataclass(frozen=True)
 class _Logistics:
-    """Mixtures of M logistic distributions: N = 3 M weights, means and widths.
+    """Mixtures of M logistic distributions: Q = 3 M weights, means and widths.
 
-    The means are offsets from M places spread over the K levels, in half ranges, so that components
-    differ from the beginning. A width is at least a twentieth of a cell, which is sharp enough for
-    a certain value, and at most five ranges.
-
-    Attributes:
-        levels: K.
-        mixtures: M.
+    The means are offsets, in half ranges, from M places spread over the K levels, so that the
+    components of a new model differ. A width is at least a twentieth of a cell, narrow enough for a
+    value that is certain, and at most five ranges.
     """
 
     levels: int
@@ -123,11 +108,11 @@ class _Logistics:
 
     @property
     def outputs(self) -> int:
-        """N, the numbers that the head has for a value."""
+        """Q."""
         return 3 * self.mixtures
 
     def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
-        """Returns log-weights, and means and widths in levels, `[..., M]` each."""
+        """Returns log-weights, means and widths, `[..., M]` each; the last two in levels."""
         weights, means, widths = jnp.split(outputs, 3, axis=-1)
         half = self.levels / 2
         places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], outputs.dtype)
@@ -137,11 +122,9 @@ class _Logistics:
         return jax.nn.log_softmax(weights, axis=-1), (means + places + 1) * half, widths
 
     def _mixture(self, outputs: Array, log_prob: Callable[[Array, Array], Array]) -> Array:
-        """Returns the logarithm of the mixture of exp(log_prob(mean, width)).
-
-        Component by component: an axis of components beside one of levels would be a large array.
-        """
+        """Returns the logarithm of the mixture of exp(log_prob(mean, width))."""
         log_weights, means, widths = self._parts(outputs)
+        # One by one: an array with an axis of components and one of levels would be large.
         components = [
             log_weights[..., m] + log_prob(means[..., m], widths[..., m])
             for m in range(self.mixtures)
@@ -153,29 +136,24 @@ class _Logistics:
 class LogisticMixture(_Logistics, Discrete):
     """A discretised mixture of logistics: each level has the probability of its cell.
 
-    The cells of the lowest and the highest level go on to infinity, so that all add up to one.
+    The lowest and the highest cell extend to infinity, so that the probabilities add up to one.
     """
 
     def logits(self, outputs: Array) -> Array:
-        """Returns logits `[..., K]` (K = 2: `[..., 1]`, the logit of the value 1)."""
+        """Returns logits, `[..., K]`; for K = 2 that of the value 1, `[..., 1]`."""
         levels = jnp.arange(self.levels).reshape((1,) * (outputs.ndim - 1) + (-1,))
         log_probs = self.log_prob(outputs[..., None, :], levels)
         return log_probs[..., 1:] - log_probs[..., :1] if self.levels == 2 else log_probs
 
     def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the log-probability of each value in nats.
-
-        Args:
-            outputs: `[..., N]`.
-            images: `[...]` integers; axes of size 1 in either are repeated.
-        """
+        """Returns the log-probability of each value; axes of size 1 of either are repeated."""
         value = images.astype(outputs.dtype)
         lowest, highest = value == 0, value == self.levels - 1
 
         def cell(mean: Array, width: Array) -> Array:
             low, cell = (value - mean) / width, 1 / width
-            # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)), which loses no digits; the
-            # first factor is 1 for the highest level, the second for the lowest.
+            # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits. The first
+            # factor is 1 for the highest level, the second is 1 for the lowest.
             return (
                 jnp.where(highest, 0, jax.nn.log_sigmoid(low + cell))
                 + jnp.where(lowest, 0, jax.nn.log_sigmoid(-low))
@@ -187,21 +165,16 @@ class LogisticMixture(_Logistics, Discrete):
 
 @dataclass(frozen=True)
 class ContinuousMixture(_Logistics):
-    """The density of a mixture of logistics, for dequantised values: level x is in [x, x + 1)."""
+    """The density of a mixture of logistics, for dequantised values."""
 
     discrete: ClassVar[bool] = False
 
     def inputs(self, images: Array) -> Array:
-        """Maps dequantised values, 0 to K, to floats from -1 to 1, the inputs of a model."""
+        """Maps dequantised values, from 0 to K, to the inputs of a network, from -1 to 1."""
         return _centred(images, self.levels)
 
     def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the log-density of each value, in nats and per unit of a level.
-
-        Args:
-            outputs: `[..., N]`.
-            images: `[...]` floats.
-        """
+        """Returns the log-density of each value of images, `[...]` floats."""
         value = images.astype(outputs.dtype)
 
         def density(mean: Array, width: Array) -> Array:
@@ -211,15 +184,10 @@ class ContinuousMixture(_Logistics):
         return self._mixture(outputs, density)
 
     def draw(self, outputs: Array, uniform: Array, temperature: Array | None) -> Array:
-        """Draws values: a component, and a value from it, by one number from [0, 1).
+        """Draws values, `[...]` floats: one uniform number gives a component and a value of it.
 
-        Args:
-            outputs: `[..., N]`.
-            uniform: `[...]`.
-            temperature: Has to be 1: a density has no logits.
-
-        Returns:
-            `[...]` floats, not all from [0, K): a logistic distribution has no ends.
+        The values may lie outside [0, K), since a logistic distribution has no ends. The
+        temperature is not used: a density has no logits.
         """
         log_weights, means, widths = self._parts(outputs)
         weights = jnp.exp(log_weights)
@@ -228,7 +196,7 @@ class ContinuousMixture(_Logistics):
         def chosen(x: Array) -> Array:
             return jnp.take_along_axis(x, index, axis=-1)[..., 0]
 
-        # Where in the part of [0, 1) that belongs to the component.
+        # How far along the part of [0, 1) that belongs to the component.
         limits = jnp.finfo(uniform.dtype)
         before = chosen(jnp.cumsum(weights, axis=-1) - weights)
         rest = (uniform - before) / jnp.maximum(chosen(weights), limits.tiny)
@@ -240,7 +208,7 @@ Likelihood = Softmax | LogisticMixture | ContinuousMixture
 
 
 def of(config: ModelConfig, levels: int) -> Likelihood:
-    """Returns what `config.output` says that the outputs mean."""
+    """Returns the likelihood that `config.output` names."""
     match config.output:
         case "softmax":
             return Softmax(levels)
@@ -252,9 +220,9 @@ def of(config: ModelConfig, levels: int) -> Likelihood:
 
 
 def _index_at(probabilities: Array, uniform: Array) -> Array:
-    """Returns where in `[..., N]` probabilities, laid side by side, a number from [0, 1) falls."""
+    """Returns the index into the last axis at which the cumulative sum passes a uniform number."""
     cumulative = jnp.cumsum(probabilities, axis=-1)
-    # Of the sum itself, which may fall short of one in the last digits.
+    # Scaled by the sum itself, which may differ from one in the last digits.
     place = uniform[..., None] * cumulative[..., -1:]
     return (cumulative[..., :-1] <= place).sum(-1, dtype=jnp.int32)
 
@@ -264,27 +232,25 @@ def _centred(values: Array, largest: int) -> Array:
 
 
 def dequantize(images: Array | np.ndarray, key: Array) -> Array:
-    """Adds uniform noise from [0, 1) to each value, so that level x lies in [x, x + 1).
+    """Adds uniform noise from [0, 1) to images, `[B, H, W, C]` integers; `floor` takes it away.
 
-    A discrete model implies the density of the result which is constant over each cell: its
-    log-density is the log-probability of `floor` of the values. The average of another density's
-    logarithm over the noise is a lower bound of the log-probability that it implies.
+    Level x comes to lie in [x, x + 1). A discrete model implies a density of the result that is
+    constant over each cell: its log-density is the log-probability of the images. For any other
+    density, the average log-density over the noise is a lower bound on the log-probability of the
+    images that it implies.
 
     Args:
-        images: `[B, H, W, C]` integers.
+        images: The images.
         key: A key of `jax.random`.
 
-    Returns:
-        `[B, H, W, C]` floats; `floor` gives the images again.
-
     Raises:
-        UserError: The images are no integers: they have noise already, perhaps.
+        UserError: The images are not integers; perhaps they have noise already.
     """
     if jnp.asarray(images).dtype.kind not in "biu":
         raise UserError(f"dequantize takes integers, got {jnp.asarray(images).dtype} values")
     low = jnp.asarray(images, jnp.result_type(float))
     noisy = low + jax.random.uniform(key, low.shape, low.dtype)
-    return jnp.minimum(noisy, jnp.nextafter(low + 1, low))  # Where rounding has reached x + 1.
+    return jnp.minimum(noisy, jnp.nextafter(low + 1, low))  # Rounding may have reached x + 1.
 
 
 def bits_per_dim(nats: Array | np.ndarray | float, dims: int) -> Array | np.ndarray | float:

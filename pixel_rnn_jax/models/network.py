@@ -1,4 +1,4 @@
-"""PixelCNN, Row LSTM and Diagonal BiLSTM: one model, its body layer chosen by name (table 1)."""
+"""The network of one scale: PixelCNN, Row LSTM or Diagonal BiLSTM by its body layer (table 1)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,19 +31,18 @@ class Network(nn.Module):
     """The distribution of each value of an image given all that come before it.
 
     A k x k convolution with mask A, body layers over a stream of 2h features, and a head: (ReLU,
-    1x1 with mask B) twice, ReLU, 1x1 with mask B to the outputs. The linear map of the last layer
-    has a ReLU before it, since two linear maps in a row would be one.
+    1x1 with mask B) twice, ReLU, 1x1 with mask B to the outputs. The last convolution has a ReLU
+    before it as well, since two linear maps in a row would be one.
 
-    All of it may be conditioned on a smaller image (section 3.6), on a class, or on both: every
+    The network may be conditioned on a smaller image (section 3.6), on a class, or on both: every
     body layer adds an unmasked 1x1 map of the condition, h features, to its input-to-state map. The
     condition is the upsampled small image, an embedding of the class, or their sum.
 
     Attributes:
-        config: the architecture.
+        config: The architecture.
         image_shape: (H, W, C).
         levels: K.
-        ratio: how many times as high and wide as the small image the images are; 0 if there is
-            none.
+        ratio: How many times as high and wide as the small image the images are; 0 without one.
     """
 
     config: ModelConfig
@@ -91,7 +90,7 @@ class Network(nn.Module):
             for layer in self.body
         ]
         self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
-        if config.output != "softmax":  # Means and widths need all digits.
+        if config.output != "softmax":  # Means and widths need the full precision.
             options["dtype"] = options["param_dtype"]
         self.logits = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
 
@@ -110,15 +109,12 @@ class Network(nn.Module):
     def __call__(
         self, inputs: Array, labels: Array | None = None, coarse: Array | None = None
     ) -> Array:
-        """Computes the outputs of every value at once.
+        """Computes the outputs of every value at once, `[B, H, W, C, Q]`: see `likelihood`.
 
         Args:
             inputs: `[B, H, W, C]` floats from `likelihood.inputs`.
-            labels: `[B]` integers, with `config.classes`.
-            coarse: `[B, H / ratio, W / ratio, C]`, the small image as `inputs`, with a `ratio`.
-
-        Returns:
-            `[B, H, W, C, N]` outputs, of which `likelihood` says what they mean.
+            labels: `[B]` classes, if the config has any.
+            coarse: `[B, H / ratio, W / ratio, C]`, the inputs of the small image, if there is one.
         """
         condition = self.condition(labels, coarse)
         x = self.first(inputs)
@@ -132,14 +128,9 @@ class Network(nn.Module):
         return self._split_values(x)
 
     def condition(self, labels: Array | None, coarse: Array | None) -> Array | None:
-        """Returns what every body layer is conditioned on, or None for nothing.
+        """Returns what the body layers are conditioned on: `[B, H, W, h]`, `[B, 1, 1, h]` or None.
 
-        Args:
-            labels: as `__call__` takes them.
-            coarse: likewise.
-
-        Returns:
-            `[B, H, W, h]`, or `[B, 1, 1, h]` if it is the same everywhere.
+        The arguments are those of `__call__`.
         """
         parts = []
         if self.ratio:
@@ -149,15 +140,15 @@ class Network(nn.Module):
         return sum(parts[1:], start=parts[0]) if parts else None
 
     def contexts(self, condition: Array | None) -> Sequence[Context | None]:
-        """Maps the condition of a row, `[B, W, h]`, to what each body layer's `step` takes."""
+        """Maps the condition of a row, `[B, W, h]`, to the context of each body layer."""
         return [None if condition is None else layer.context(condition) for layer in self.residual]
 
     def init_state(self, batch: int) -> State:
         """Returns the state of the incremental form (see `layers/state.py`) before the first row.
 
-        The image goes through `step` for each column of a row, then `end_row`, row by row. Within a
-        pixel, `step` gives the outputs of channel 0, with that value those of channel 1, and so on:
-        each is a step from the same state, and the last one's state goes on through `end_pixel`.
+        Each pixel takes C steps from the same state: the first gives the outputs of channel 0; with
+        that value, the second gives those of channel 1; and so on. `end_pixel` completes the state
+        of the last step, and `end_row` follows the last pixel of a row.
         """
         width = self.image_shape[1]
         return {
@@ -172,17 +163,14 @@ class Network(nn.Module):
         column: ArrayLike,
         contexts: Sequence[Context | None],
     ) -> tuple[Array, State]:
-        """Computes the outputs of one pixel.
+        """Computes the outputs of one pixel, `[B, C, Q]`, and the state for `end_pixel`.
 
         Args:
-            state: after all pixels before it.
-            pixel: `[B, C]` as `inputs` has it. Outputs of a channel depend on earlier ones alone:
-                the others may hold anything finite.
-            column: of the pixel.
-            contexts: of the pixel's row.
-
-        Returns:
-            `[B, C, N]` outputs and the state for `end_pixel`.
+            state: After all pixels before it.
+            pixel: `[B, C]` inputs. The outputs of a channel depend on earlier ones alone, so that
+                the others may hold any finite number.
+            column: That of the pixel.
+            contexts: Those of its row.
         """
         x, first = self.first.step(state["first"], pixel, column)
         skips, body = [], []
@@ -196,14 +184,14 @@ class Network(nn.Module):
         return self._split_values(x), {"first": first, "body": body}
 
     def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
-        """Takes the whole pixel, `[B, C]`, into the state that the step of its last channel gave.
+        """Puts the last channel of a pixel, `[B, C]`, into the state that its last step gave.
 
-        Only the first convolution has to be told: the others never see that channel of this pixel.
+        Only the first convolution needs it: behind mask A nothing of this pixel depends on it.
         """
         return state | {"first": self.first.remember(state["first"], pixel, column)}
 
     def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
-        """Moves on from the last column of a row to the next row; `contexts` are the old row's."""
+        """Moves on to the next row; `contexts` are those of the row that ends."""
         body = [
             layer.end_row(*arguments)
             for layer, *arguments in zip(self.residual, state["body"], contexts, strict=True)
@@ -212,7 +200,7 @@ class Network(nn.Module):
 
     def _split_values(self, x: Array) -> Array:
         x = x.reshape(*x.shape[:-1], self.image_shape[-1], self.likelihood.outputs)
-        # The loss is never in less than float32.
+        # The loss is never computed in less than float32.
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

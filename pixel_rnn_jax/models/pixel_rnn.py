@@ -1,12 +1,12 @@
 """PixelRNN: the distribution of whole images, as pure functions of parameters and images.
 
 A model is a chain of scales, the coarsest first; a model of one scale is a chain of one. In a
-Multi-Scale PixelRNN (section 3.6) the image of a scale takes the top-left pixel of each block of
-the next one, and every scale but the first is conditioned on the image before it.
+Multi-Scale PixelRNN (section 3.6) every scale but the first is conditioned on the image of the
+scale before it, which consists of the top-left pixel of each block of its own image.
 
-In the exact form the pixels that the smaller image gives are copied: they cost nothing and are
+In the exact form the pixels that the smaller image x_s gives are copied: they cost nothing and are
 never drawn, and p(x) = p(x_s) * prod p(x_i | x_<i, x_s) over the others is a probability. In the
-paper's plain form the larger image is drawn whole. It may contradict the smaller one, and the
+paper's plain form the larger image is drawn whole. It may contradict the smaller one, so that the
 product adds up to less than one over all images.
 """
 
@@ -31,13 +31,13 @@ PyTree = Any
 
 
 class Scale(NamedTuple):
-    """One link of the chain, a model of `[B, h, w, C]` images.
+    """One scale of the chain; H and W are those of its own images.
 
     Attributes:
         network: Its network.
         name: The key of its parameters among those of the chain.
         stride: Its pixel (r, c) is the pixel (stride * r, stride * c) of the whole image.
-        given: `[h, w]` booleans: the pixels that the scale before gives.
+        given: `[H, W]` booleans: the pixels that the scale before gives.
     """
 
     network: Network
@@ -46,26 +46,26 @@ class Scale(NamedTuple):
     given: np.ndarray
 
     def apply(self, params: PyTree, *args: Any, method: str | None = None) -> Any:
-        """Calls the network, or a method of it, with this scale's own of all parameters."""
+        """Calls the network, or a method of it, given the parameters of the chain."""
         return self.network.apply({"params": params[self.name]}, *args, method=method)
 
     def subsample(self, images: Any) -> Any:
-        """Takes this scale's image out of whole ones: `[B, H, W, ...]` to `[B, h, w, ...]`."""
+        """Returns this scale's part, `[B, H, W, ...]`, of arrays for whole images."""
         return images[:, :: self.stride, :: self.stride]
 
     def place(self, coarse: Array) -> Array:
-        """Puts the image of the scale before where it gives pixels; zero elsewhere."""
+        """Returns `[B, H, W, C]`: the pixels that the scale before gives, zeros elsewhere."""
         ratio = self.network.ratio
         image = jnp.zeros((len(coarse), *self.network.image_shape), coarse.dtype)
         return image.at[:, ::ratio, ::ratio].set(coarse)
 
     def condition(self, params: PyTree, labels: Array | None, coarse: Array | None) -> Any:
-        """Returns what the body layers are conditioned on, `[B, h, w, F]`, or None for nothing.
+        """Returns what the body layers are conditioned on, `[B, H, W, h]`, or None for nothing.
 
         Args:
-            params: All parameters of the chain.
+            params: Those of the chain.
             labels: `[B]` classes, or None.
-            coarse: Values of the scale before, `[B, h / ratio, w / ratio, C]`, or None.
+            coarse: `[B, H / ratio, W / ratio, C]`, the values of the scale before, or None.
         """
         inputs = None if coarse is None else self.network.likelihood.inputs(coarse)
         found = self.apply(params, labels, inputs, method="condition")
@@ -78,12 +78,12 @@ class Scale(NamedTuple):
 class PixelRNN:
     """An exact-likelihood model of images of one shape (sections 2 and 3).
 
-    It owns no arrays: `init` returns the parameters, a dict with one entry for each scale, and the
-    other methods are pure functions of them. Two equal models are interchangeable as static
-    arguments of `jax.jit`.
+    It holds no arrays: `init` returns the parameters, a dict with an entry for each scale, and the
+    other methods are pure functions of them. Models are compared by value, as static arguments of
+    `jax.jit` should be.
 
-    Images are `[B, H, W, C]` integers from 0 to K - 1; under `output="continuous"` they are floats,
-    and log-probabilities are log-densities per unit of a level. A model with classes needs
+    Images are `[B, H, W, C]` integers from 0 to K - 1; with `output="continuous"` they are floats,
+    and log-probabilities are log-densities per unit of a level. A model with classes takes
     `labels`, `[B]` integers.
 
     Attributes:
@@ -162,11 +162,11 @@ class PixelRNN:
         *,
         per_pixel: bool = False,
     ) -> Array:
-        """Returns log p(image) in nats, `[B]`; with `per_pixel` its terms, `[B, H, W, C]`.
+        """Returns log p(image) in nats, `[B]`, or with `per_pixel` its terms, `[B, H, W, C]`.
 
         The term of a value is its log-probability given all values before it in generation order:
-        scale by scale, then in raster order, then by channel. In the plain multi-scale form a pixel
-        that belongs to several scales has the sum of its terms.
+        by scale, row, column and channel. In the plain multi-scale form a pixel that belongs to
+        several scales has the sum of their terms.
         """
         terms = []
         for number, scale in enumerate(self.scales):
@@ -184,13 +184,9 @@ class PixelRNN:
         *,
         scales: Sequence[int] | None = None,
     ) -> Array:
-        """Returns the share of each scale in -log p(image), in nats, `[B, S]`.
+        """Returns the share of each scale in -log p(image), `[B, S]` in nats.
 
-        Args:
-            params: As `init` returns them.
-            images: `[B, H, W, C]`.
-            labels: `[B]` classes.
-            scales: The numbers of the scales to compute; None for all.
+        `scales` are the numbers of those to compute; None stands for all.
         """
         wanted = range(len(self.scales)) if scales is None else scales
         terms = [self._terms(number, params, images, labels) for number in wanted]
@@ -199,11 +195,8 @@ class PixelRNN:
     def conditionals(self, params: PyTree, images: Array, labels: Array | None = None) -> Array:
         """Returns the log-probabilities of all levels of each value, `[B, H, W, C, K]`, in nats.
 
-        Each value has the distribution of the scale that gives it, given all values before it.
-
-        Raises:
-            UserError: There are no such distributions: the model is a density, or multi-scale in
-                the plain form.
+        A value has the distribution of the scale that gives it, given all values before it. Raises
+        what `check_conditionals` does.
         """
         likelihood, given = self.check_conditionals(), (params, images, labels)
         *coarser, result = (
@@ -234,7 +227,7 @@ class PixelRNN:
         return self.likelihood
 
     def _terms(self, number: int, params: PyTree, images: Array, labels: Array | None) -> Array:
-        """Returns the terms of one scale, `[B, h, w, C]`; those of given pixels are 0."""
+        """Returns the terms of one scale, `[B, H, W, C]`; those of given pixels are 0."""
         scale = self.scales[number]
         outputs: Any = scale.network.apply(*self._arguments(number, params, images, labels))
         terms = self.likelihood.log_prob(outputs, scale.subsample(jnp.asarray(images)))
@@ -251,7 +244,7 @@ class PixelRNN:
 
 
 class _Networks(nn.Module):
-    """The networks of several scales under one key: Flax gives each its own random numbers."""
+    """The networks of several scales, so that Flax gives each its own part of one key."""
 
     model: PixelRNN
 

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_kernels
-from test_masks import check_dependencies, model_config, random_parameters
+from dependencies import check_dependencies
+from random_models import random_like
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers import (
@@ -33,14 +34,12 @@ conv_lstm_module = importlib.import_module("pixel_rnn_jax.kernels.conv_lstm")
 
 def check_masks(architecture):
     """In colour, with features that the channels do not divide."""
-    config = model_config(architecture, features=5, layers=1, first_kernel=3, pack=1)
-    check_dependencies(config, (3, 4, 3))
+    check_dependencies(architecture, (3, 4, 3), features=5, layers=1, first_kernel=3, pack=1)
 
 
 def check_context(architecture):
     """One layer on a taller image, whose context is the work of the state, not the first layer."""
-    config = model_config(architecture, features=2, layers=1, first_kernel=3, pack=1)
-    check_dependencies(config, (6, 7, 1))
+    check_dependencies(architecture, (6, 7, 1), features=2, layers=1, first_kernel=3, pack=1)
 
 
 def check_cell(_):
@@ -54,11 +53,9 @@ def check_residual(architecture):
     """A residual connection adds the input of a layer, once."""
     layer = LAYERS[architecture](features=5, channels=3)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 4, 10)), jnp.float32)
-    params = random_parameters(Residual(layer, channels=3), x.shape[1:], seed=0)
-    streams = [
-        jax.jit(Residual(layer, channels=3, residual=residual).apply)({"params": params}, x)[0]
-        for residual in (True, False)
-    ]
+    with_residual, without = (Residual(layer, 3, residual=flag) for flag in (True, False))
+    params = random_like(jax.eval_shape(with_residual.init, jax.random.key(0), x), seed=0)
+    streams = [jax.jit(module.apply)(params, x)[0] for module in (with_residual, without)]
     np.testing.assert_allclose(streams[0] - streams[1], x, rtol=1e-4, atol=1e-5)
 
 

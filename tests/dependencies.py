@@ -1,0 +1,84 @@
+"""What each output of a network depends on, by gradients, against the sets of `reachability`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from random_models import random_like
+from reachability import reach, reach_of_coarse
+
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.models.network import Network
+
+
+def check_dependencies(architecture, image_shape, *, levels=3, ratio=0, **options):
+    """Asserts that every output depends on exactly the inputs that the architecture promises.
+
+    With a `ratio` the network is conditioned on a smaller image, which counts as an input as well.
+    """
+    config = ModelConfig(architecture, **{"head_features": 12, "dtype": "float64"} | options)
+    sizes = dict(layers=config.layers, kernel=config.kernel)
+    promised = [reach(architecture, image_shape, first_kernel=config.first_kernel, **sizes)]
+    if ratio:
+        of_coarse = reach_of_coarse(architecture, image_shape, ratio, **sizes)
+        channels = image_shape[-1]
+        promised.append(np.repeat(of_coarse[..., None], channels, axis=-1))
+    complaints = [
+        f"output {pair[:3]} {verb} input {pair[3:]}{of}"
+        for right, seen, of in zip(
+            promised,
+            _dependencies(config, image_shape, levels, ratio, promised),
+            ("", " of the small image"),
+            strict=False,
+        )
+        for verb, wrong in [("sees", seen & ~right), ("misses", right & ~seen)]
+        for pair in np.argwhere(wrong).tolist()
+    ]
+    assert not complaints, "\n".join(complaints)
+
+
+def _dependencies(config, image_shape, levels, ratio, promised):
+    """Returns where some draw's gradient is not exactly zero, as `promised` is: for each input.
+
+    The first three axes are the output: a random combination of the Q outputs for one (row, column,
+    channel). The last three are the input. In float64, so that no small gradient is lost.
+
+    There are at least four draws of the parameters. What is `promised` and still not seen has more
+    draws to show itself, since ReLUs hide some paths in each of them.
+    """
+    size = int(np.prod(image_shape))
+    shapes = [right.shape[3:] for right in promised]
+    with jax.enable_x64(True):
+        network = Network(config, image_shape, levels, ratio)
+
+        def apply(params, image, *coarse):
+            return network.apply({"params": params}, image, None, *coarse)
+
+        def init(image, *coarse):
+            return network.init(jax.random.key(0), image, None, *coarse)["params"]
+
+        start = jax.eval_shape(init, *(jnp.zeros((1, *shape)) for shape in shapes))
+        # The batch is one copy of the images for each output, so that one pass gives all gradients.
+        # (A vmap over cotangents would as well, but on CPUs with AVX-512 the XLA of JAX 0.10 gives
+        # wrong float64 gradients for that of some scans.)
+        output = jnp.eye(size).reshape(size, *image_shape, 1)
+
+        @jax.jit
+        def depends(params, images, weights):
+            copies = [jnp.broadcast_to(image, (size, *image.shape)) for image in images]
+            outputs, pull = jax.vjp(lambda *images: apply(params, *images), *copies)
+            weights = weights[: outputs.shape[-1]].reshape(1, 1, 1, 1, -1)
+            return [gradient != 0 for gradient in pull(output * weights)]
+
+        seen = [np.zeros_like(right) for right in promised]
+        for draw in range(60):
+            random = np.random.default_rng(draw)
+            images = [jnp.asarray(random.uniform(-1, 1, shape)) for shape in shapes]
+            weights = jnp.asarray(random.normal(size=levels))
+            for old, new in zip(
+                seen, depends(random_like(start, draw), images, weights), strict=True
+            ):
+                old |= np.asarray(new).reshape(old.shape)
+            missing = any((right & ~own).any() for right, own in zip(promised, seen, strict=True))
+            if draw >= 3 and not missing:
+                break
+    return seen

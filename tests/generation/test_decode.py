@@ -1,0 +1,170 @@
+"""The one loop over values: its order, and that it computes what networks do on whole images."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from random_models import ARCHITECTURES, model_and_parameters, whole_map_outputs
+
+from pixel_rnn_jax.generation.decode import decode
+
+
+def decode_known(model, params, images, labels=None, end_pixel=None):
+    """Decodes images that are known, and records by scale and place what the loop hands out.
+
+    These are the outputs, how many values came before, and whether the scale before gives the
+    value; where it does, `choose` returns another one.
+    """
+    lanes, images = len(images), jnp.asarray(images)
+    start = {"count": 0}
+    for scale in model.scales:
+        shape = scale.network.image_shape
+        outputs = jnp.zeros((lanes, *shape, model.likelihood.outputs))
+        flags = jnp.zeros(shape, bool)
+        start[scale.name] = {"outputs": outputs, "before": jnp.zeros(shape, int), "given": flags}
+
+    def choose(carry, outputs, place):
+        scale = model.scales[place.scale]
+        at, found = (place.row, place.column, place.channel), carry[scale.name]
+        found = {
+            "outputs": found["outputs"].at[:, *at].set(outputs),
+            "before": found["before"].at[at].set(carry["count"]),
+            "given": found["given"].at[at].set(place.given),
+        }
+        known = scale.subsample(images)[:, *at]
+        values = jnp.where(place.given, (known + 1) % model.levels, known)
+        return carry | {"count": carry["count"] + 1, scale.name: found}, values
+
+    options = dict(lanes=lanes, labels=labels, dtype=images.dtype, end_pixel=end_pixel)
+    image, carry = decode(model, params, choose, start, **options)
+    return image, [carry[scale.name] for scale in model.scales]
+
+
+def random_batch(model, count=3):
+    images = np.random.default_rng(1).integers(model.levels, size=(count, *model.image_shape))
+    classes = model.config.classes
+    return images, np.arange(count) % classes if classes else None
+
+
+def check(architecture, image_shape, levels, tolerance=1e-9, **options):
+    """Asserts that the loop's images and outputs are the known ones and the whole map's."""
+    model, params = model_and_parameters(architecture, image_shape, levels, **options)
+    images, labels = random_batch(model)
+
+    @jax.jit
+    def both(params):
+        whole = whole_map_outputs(model, params, images, labels)
+        return decode_known(model, params, images, labels), whole
+
+    (image, found), whole = both(params)
+    np.testing.assert_array_equal(image, images)
+    for own, expected in zip(found, whole, strict=True):
+        assert own["outputs"].dtype == expected.dtype
+        np.testing.assert_allclose(own["outputs"], expected, atol=tolerance, rtol=0)
+    return model, found
+
+
+def test_order_is_by_scale_row_column_and_channel(x64):
+    """Values that a smaller image gives are passed as well, and stay what it gives."""
+    options = dict(scales=(2, 4), classes=3, dtype="float64")
+    model, found = check("diagonal_bilstm", (4, 6, 3), 4, **options)
+    count = 0
+    for scale, own in zip(model.scales, found, strict=True):
+        shape = scale.network.image_shape
+        order = count + np.arange(np.prod(shape)).reshape(shape)
+        np.testing.assert_array_equal(own["before"], order)
+        np.testing.assert_array_equal(own["given"], np.broadcast_to(scale.given[..., None], shape))
+        count += order.size
+    assert count == 2 * 3 * 3 + 4 * 6 * 3 and own["given"][::2, ::2].all()
+
+
+def test_end_pixel_may_replace_lanes(x64):
+    options = dict(scales=(2, 4), classes=3, dtype="float64")
+    model, params = model_and_parameters("row_lstm", (4, 6, 3), 4, **options)
+    images, _ = random_batch(model)
+    labels, lanes = np.full(3, 2), np.array([2, 0, 0])
+
+    def end_pixel(carry, state, place):
+        assert place.channel == 2
+        here = (place.scale == 1) & (place.row == 1) & (place.column == 3)
+        sources = jnp.where(here, lanes, jnp.arange(3))
+        return carry, jax.tree.map(lambda leaf: leaf[sources], state)
+
+    # Values up to that pixel are of other lanes, later ones are each lane's own.
+    expected = images.copy()
+    expected[:, ::2, ::2] = images[lanes][:, ::2, ::2]
+    before = np.arange(24).reshape(4, 6) <= 1 * 6 + 3
+    expected[:, before] = images[lanes][:, before]
+
+    @jax.jit
+    def both(params):
+        whole = whole_map_outputs(model, params, expected, labels)
+        return decode_known(model, params, images, labels, end_pixel), whole
+
+    (image, found), whole = both(params)
+    np.testing.assert_array_equal(image, expected)
+    own, whole = found[1]["outputs"], whole[1]
+    np.testing.assert_allclose(own[:, ~before], whole[:, ~before], atol=1e-9)
+    assert np.abs(own - whole)[:, before].max() > 0.01  # Of the lanes as they were.
+
+
+QUICK = [(1, 2, True, True), (3, 17, False, False)]
+PRODUCT = list(itertools.product((1, 3, 4), (2, 17, 256), (True, False), (True, False)))
+CASES = [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in PRODUCT]
+SHAPES = [(4, 7), (6, 3), (1, 4), (5, 1)]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("channels", "levels", "residual", "skip"), CASES)
+def test_outputs_are_those_of_the_whole_map(x64, architecture, channels, levels, residual, skip):
+    height, width = SHAPES[PRODUCT.index((channels, levels, residual, skip)) % len(SHAPES)]
+    options = dict(residual=residual, skip=skip, dtype="float64")
+    check(architecture, (height, width, channels), levels, **options)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("channels", "levels"),
+    [
+        pytest.param(*case, marks=() if case == (1, 2) else pytest.mark.slow)
+        for case in itertools.product((1, 3, 4), (2, 17, 256))
+    ],
+)
+def test_outputs_in_float32(architecture, channels, levels):
+    with jax.default_matmul_precision("highest"):
+        check(architecture, (6, 5, channels), levels, tolerance=1e-4)
+
+
+CONDITIONS = [
+    ("row_lstm", dict(scales=(1, 2, 4))),
+    ("pixel_cnn", dict(scales=(2, 4), output="logistic", mixtures=3)),
+    ("row_lstm", dict(scales=(1, 4), scale_architectures=("pixel_cnn", "diagonal_bilstm"))),
+    ("diagonal_bilstm", dict(classes=3)),
+    ("diagonal_bilstm", dict(scales=(1, 2, 4))),
+    ("pixel_cnn", dict(scales=(1, 2, 4), classes=3)),
+    ("row_lstm", dict(scales=(1, 4), output="logistic", mixtures=2)),
+    ("row_lstm", dict(scales=(2, 4), exact=False)),
+    ("row_lstm", dict(classes=3)),
+    ("pixel_cnn", dict(classes=3)),
+]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options", "channels", "levels"),
+    [
+        pytest.param(*case, 3, 4, marks=() if number < 2 else pytest.mark.slow)
+        for number, case in enumerate(CONDITIONS)
+    ]
+    + [pytest.param(*case, 1, 2, marks=pytest.mark.slow) for case in CONDITIONS],
+)
+def test_outputs_of_scales_and_classes(x64, architecture, options, channels, levels):
+    check(architecture, (4, 8, channels), levels, dtype="float64", **options)
+
+
+@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])
+@pytest.mark.parametrize("kernel", [5, pytest.param(7, marks=pytest.mark.slow)])
+def test_outputs_of_wider_kernels(x64, architecture, kernel):
+    options = dict(kernel=kernel, first_kernel=7, layers=1, dtype="float64")
+    check(architecture, (7, 6, 2), 3, **options)

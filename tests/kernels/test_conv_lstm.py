@@ -1,0 +1,203 @@
+"""The recurrence against a plain loop: values and vector-Jacobian products, in float64."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_kernels as loops
+from jax.sharding import AxisType, PartitionSpec
+from reference_kernels import (
+    FEATURES,
+    assert_agree,
+    assert_trees_close,
+    random_arguments,
+    values_and_gradients,
+)
+
+from pixel_rnn_jax.kernels import cell, conv_lstm, conv_lstm_reference, restarts
+
+TAPS = [(0,), (-1, 0), (0, -1), (-1, 0, 1), (-2, -1, 0, 1, 2), (1,), (-3, 0)]
+RESTARTS = ["none", "random", "first step", "every step", "diagonal"]
+LINES = list(itertools.product([1, 2, 7], [1, 2, 5], [1, 3]))  # (T, P, L)
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@pytest.fixture
+def eager():
+    """Runs scans as Python loops: the grid is large, and every case of it would compile anew."""
+    with jax.disable_jit():
+        yield
+
+
+def restart_pattern(kind, steps, positions, rng):
+    if kind == "none":
+        return None
+    lag = np.arange(steps)[:, None] - np.arange(positions)[None, :]
+    return {
+        "random": rng.random((steps, positions)) < 0.4,
+        "first step": np.broadcast_to(np.arange(steps)[:, None] == 0, lag.shape),
+        "every step": np.ones_like(lag, bool),
+        "diagonal": lag % 3 == 0,
+    }[kind]
+
+
+def assert_is_the_loop(function, taps, kind, line, initial=1.0, *, compiled=False):
+    rng = np.random.default_rng(0)
+    options = dict(taps=taps, restart=restart_pattern(kind, *line[:2], rng))
+    run, loop = (functools.partial(f, **options) for f in (function, loops.conv_lstm))
+    arguments = random_arguments(rng, *line, taps=len(taps), initial=initial)
+    assert_agree(run, loop, arguments, rng, compiled=compiled)
+
+
+@pytest.mark.parametrize("kind", RESTARTS)
+@pytest.mark.parametrize("taps", TAPS, ids=str)
+def test_conv_lstm_is_the_loop(eager, taps, kind):
+    assert_is_the_loop(conv_lstm, taps, kind, (7, 5, 3))
+
+
+@pytest.mark.parametrize("line", [(1, 1, 3), (1, 5, 3), (2, 2, 1)], ids=str)
+@pytest.mark.parametrize("taps", TAPS, ids=str)
+def test_conv_lstm_is_the_loop_on_short_lines(eager, taps, line):
+    assert_is_the_loop(conv_lstm, taps, "diagonal", line)
+    assert_is_the_loop(conv_lstm, taps, "none", line, initial=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", RESTARTS)
+@pytest.mark.parametrize("taps", TAPS, ids=str)
+def test_conv_lstm_is_the_loop_in_every_combination(eager, taps, kind):
+    for line, initial in itertools.product(LINES, [0.0, 1.0]):
+        assert_is_the_loop(conv_lstm, taps, kind, line, initial)
+
+
+@pytest.mark.parametrize("function", [conv_lstm, conv_lstm_reference])
+@pytest.mark.parametrize(
+    ("taps", "kind"),
+    [((-1, 0), "none"), ((-2, -1, 0, 1, 2), "random"), ((1,), "every step")],
+    ids=str,
+)
+def test_compiled_scan_is_the_loop(function, taps, kind):
+    assert_is_the_loop(function, taps, kind, (7, 5, 1), compiled=True)
+
+
+@pytest.fixture(scope="module")
+def diagonal_case():
+    """A conv_lstm as the Diagonal BiLSTM uses it; the same with its gradients, compiled once."""
+    run = functools.partial(conv_lstm, taps=(0, -1), restart=restarts(5, 3))
+    return run, jax.jit(values_and_gradients(run))
+
+
+def diagonal_inputs(seed):
+    """A cotangent of h and the arguments of `diagonal_case`, for four lanes."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(7, 5, 4, FEATURES)), *random_arguments(rng, 7, 5, 4, taps=2)
+    return tuple(map(jnp.asarray, inputs))
+
+
+def test_forward_that_saves_nothing_is_the_forward_that_saves(diagonal_case):
+    run, run_with_gradients = diagonal_case
+    inputs = diagonal_inputs(2)
+    assert_trees_close(jax.jit(run)(*inputs[1:]), run_with_gradients(*inputs)[0])
+
+
+def test_remat(diagonal_case):
+    run, run_with_gradients = diagonal_case
+    inputs = diagonal_inputs(3)
+    found = jax.jit(values_and_gradients(jax.checkpoint(run)))(*inputs)
+    assert_trees_close(found, run_with_gradients(*inputs))
+
+
+def test_vmap_over_directions(diagonal_case):
+    run, run_with_gradients = diagonal_case
+    directions = diagonal_inputs(4), diagonal_inputs(5)
+    both = [jnp.stack(pair) for pair in zip(*directions, strict=True)]
+    found = jax.jit(values_and_gradients(jax.vmap(run)))(*both)
+    for n, inputs in enumerate(directions):
+        assert_trees_close(jax.tree.map(lambda x, n=n: x[n], found), run_with_gradients(*inputs))
+
+
+@pytest.mark.parametrize("gradient", ["inside", "outside"])
+def test_shard_map_over_lanes(diagonal_case, gradient):
+    devices = jax.devices()[:2]
+    if len(devices) < 2:
+        pytest.skip("needs two devices")
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+    run, run_with_gradients = diagonal_case
+    inputs = diagonal_inputs(6)
+    sharded, whole = PartitionSpec(None, None, "data"), PartitionSpec()
+    specs = (sharded, whole, whole, whole)
+    shard = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+
+    def per_device(*inputs):
+        values, (dgates, *dparameters) = run_with_gradients(*inputs)
+        return values, (dgates, *(jax.lax.psum(d, "data") for d in dparameters))
+
+    if gradient == "inside":
+        step = shard(per_device, in_specs=(sharded, *specs), out_specs=(sharded, specs))
+    else:
+        step = values_and_gradients(shard(run, in_specs=specs, out_specs=sharded))
+    assert_trees_close(jax.jit(step)(*inputs), run_with_gradients(*inputs))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 5e-2)])
+def test_lower_precision(diagonal_case, dtype, tolerance):
+    _, run_with_gradients = diagonal_case
+    # Round first, so that the exact answer is the one for the numbers which the kernel is given.
+    inputs = [x.astype(dtype) for x in diagonal_inputs(7)]
+    found = run_with_gradients(*inputs)
+    expected = run_with_gradients(*(x.astype(jnp.float64) for x in inputs))
+    for x, exact in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert x.dtype == dtype
+        error = np.abs(x.astype(jnp.float64) - exact).max()
+        assert error <= tolerance * np.abs(exact).max()
+    # Gates and states beyond what the activations tell apart.
+    cotangent, gates, *state = inputs
+    saturated = cotangent, 1e4 * jnp.sign(gates), *(1e4 * x for x in state)
+    for x in jax.tree.leaves(run_with_gradients(*saturated)):
+        assert x.dtype == dtype and np.isfinite(x.astype(jnp.float64)).all()
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    gates, kernel, h0, c0 = random_arguments(np.random.default_rng(7), 4, 3, 2, taps=2)
+    with pytest.raises(ValueError, match="kernel"):
+        conv_lstm(gates, kernel, h0, c0, taps=(-1, 0, 1))
+    with pytest.raises(ValueError, match="restart"):
+        conv_lstm(gates, kernel, h0, c0, taps=(0, -1), restart=np.zeros((3, 4), bool))
+    with pytest.raises(ValueError, match="h0, c0"):
+        conv_lstm(gates, kernel, h0, c0[:1], taps=(0, -1))
+
+
+def test_restarts_of_one_shape_are_told_apart_when_compiled():
+    arguments = random_arguments(np.random.default_rng(7), 4, 3, 2, taps=1)
+    early, late = np.zeros((2, 4, 3), bool)
+    early[1], late[2] = True, True
+    compiled = jax.jit(lambda *a: [conv_lstm(*a, taps=(0,), restart=r) for r in (early, late)])
+    for result, restart in zip(compiled(*arguments), (early, late), strict=True):
+        expected = loops.conv_lstm(*arguments, taps=(0,), restart=restart)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
+
+
+def test_cell_is_equation_3():
+    rng = np.random.default_rng(8)
+    arguments = rng.normal(size=4 * FEATURES), rng.normal(size=FEATURES)
+    for n in range(2):
+        run, loop = (lambda *a, n=n, f=f: f(*a)[n] for f in (cell, loops.cell))
+        assert_agree(run, loop, arguments, rng)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_cell_saturates(dtype):
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=5)))  # of o, f, i, g and c
+    gates, c = jnp.asarray(1e4 * signs[:, :4], dtype), jnp.asarray(1e4 * signs[:, 4:], dtype)
+    (h, after), vjp = jax.vjp(cell, gates, c)
+    o, f, i = (signs[:, n : n + 1] > 0 for n in range(3))
+    exact = f * c.astype(jnp.float64) + i * signs[:, 3:4]
+    tolerance = float(jnp.finfo(dtype).eps)
+    for found, expected in ((after, exact), (h, o * np.tanh(exact))):
+        found = found.astype(jnp.float64)
+        np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
+    assert all(np.isfinite(d.astype(jnp.float64)).all() for d in vjp((h, after)))

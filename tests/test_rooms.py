@@ -1,0 +1,56 @@
+"""The rooms of the package: arrows between them point down, and each says what it may import."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pixel_rnn_jax"
+FLOORS = [
+    {"errors", "kernels"},
+    {"config", "runtime", "layers"},
+    {"terminal", "pictures", "data", "models"},
+    {"generation", "runs"},
+    {"codec", "training"},
+    {"image_model"},
+    {"__init__"},
+    {"cli"},
+    {"main"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def arrows():
+    """Yields the imports between rooms: (module, its room, the room that it imports)."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE).with_suffix("")
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):  # A relative import is no name of the package.
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+                assert not node.level, f"{module} has a relative import"
+            for package, *rest in (name.split(".") for name in names):
+                other = rest[0] if rest and rest[0] in FLOOR else "__init__"
+                if package == "pixel_rnn_jax" and other != module.parts[0]:
+                    yield str(module), module.parts[0], other
+
+
+def test_arrows_between_rooms_point_down():
+    modules = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    assert {module.parts[0] for module in modules} == FLOOR.keys()
+    assert {room for _, room, _ in arrows()} == FLOOR.keys() - {"errors", "kernels"}
+    assert not [arrow for arrow in arrows() if FLOOR[arrow[1]] <= FLOOR[arrow[2]]]
+
+
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
+def test_rooms_import_what_their_docstrings_say(room):
+    text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))
+    sentences = [part for part in re.split(r"[.;]\s", text) if re.search(r"\bimports?\b", part)]
+    assert sentences
+    said = FLOOR.keys() & re.findall(r"\w+", " ".join(sentences))
+    if "everything but" in " ".join(sentences):
+        said = FLOOR.keys() - said
+    assert {other for _, own, other in arrows() if own == room} <= said
