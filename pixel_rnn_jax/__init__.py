@@ -21,6 +21,8 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, create, load
 from pixel_rnn_jax.likelihoods import dequantize
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Completion",
     "Config",
