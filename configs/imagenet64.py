@@ -24,7 +24,7 @@ Settings:  4 layers, h=512, no residual connections, head, batch size and RMSPro
            It reports the Row LSTM alone and gives no learning rate; the other two architectures
            have the same size here, and the rate, its schedule, the clipping, the average and the
            number of steps (10 epochs) are this project's own.
-Results:   not yet run to its end; README.md has short runs of small models.
+Results:   not yet run to its end; docs/results.md has short runs of small models.
 """
 
 import ml_collections

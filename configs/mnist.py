@@ -22,7 +22,7 @@ Settings:  batch size, RMSProp, width and depth are the paper's. It gives no siz
            architectures and no learning rate; here they have the same size, and the rate, its
            schedule, the clipping, the average and the number of steps (32 epochs) are this
            project's own.
-Results:   not yet run to its end; README.md has shorter runs of all three architectures.
+Results:   not yet run to its end; docs/results.md has shorter runs of all three architectures.
 """
 
 import ml_collections

@@ -1,0 +1,42 @@
+"""The site of the documentation: `bash launch/docs.sh` builds it, without the network."""
+
+from jax.typing import ArrayLike
+from sphinx.util.typing import stringify_annotation
+
+import pixel_rnn_jax
+
+project = "pixel-rnn-jax"
+author = "The pixel-rnn-jax authors"
+release = version = pixel_rnn_jax.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+
+# Markdown, and the notebook with the outputs that it has.
+myst_heading_anchors = 3
+nb_execution_mode = "off"
+
+# Docstrings, in which a word in backticks is code.
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+napoleon_numpy_docstring = False
+# Only the names of the package itself have pages here.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!pixel_rnn_jax\.\w+$).*")]
+
+html_theme = "furo"
+html_title = "pixel-rnn-jax"
+html_show_copyright = False
+html_show_sourcelink = False
+
+
+def short_signature(app, what, name, obj, options, signature, returned):
+    """Writes ArrayLike where autodoc has written out the union that it stands for."""
+    union = stringify_annotation(ArrayLike, "smart")
+    return signature and signature.replace(union, "ArrayLike"), returned
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-signature", short_signature)
