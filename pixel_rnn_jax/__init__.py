@@ -28,8 +28,6 @@ from pixel_rnn_jax.models import dequantize
 
 __version__ = "0.1.0"
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Completion",
     "Config",
