@@ -7,7 +7,8 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 Usage: bash launch/test.sh [ARGUMENTS OF PYTEST]
 
 Runs ruff format --check, ruff check, mypy and pytest in the environment that launch/local.sh uses,
-with the package's extra `dev`. Tests marked slow are left out unless -m says otherwise.
+with the package's extra `dev`. The files of tests are shared out over all cores. Tests marked slow
+are left out unless -m says otherwise.
 
   bash launch/test.sh                      what a change must pass
   bash launch/test.sh -m slow              the slow tests
@@ -28,4 +29,4 @@ cd "$root"
 "$python" -m ruff format --check
 "$python" -m ruff check
 "$python" -m mypy
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest --numprocesses=auto --dist=loadfile "$@"
