@@ -4,6 +4,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -115,9 +116,9 @@ def write_images(
         return
     with _writing(out):
         if path.suffix == ".npz":
-            arrays = {"images": images} if labels is None else {"images": images, "labels": labels}
+            arrays: dict[str, Any] = {} if labels is None else {"labels": labels}
             with path.open("wb") as file:
-                np.savez_compressed(file, **arrays)
+                np.savez_compressed(file, images=images, **arrays)
             return
         path.mkdir(exist_ok=True)
         digits = len(str(len(images)))

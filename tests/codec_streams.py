@@ -3,17 +3,20 @@
 import re
 
 import numpy as np
+from random_models import model_and_parameters
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import container, framing
 from pixel_rnn_jax.data import Batch
 
 LANES = 4
-SMALL = {"layers": 1, "features": 3, "head_features": 4, "first_kernel": 3}
 
 
 def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **options):
-    return prnn.create(prnn.ModelConfig(architecture, **SMALL | options), shape, levels, seed)
+    tiny = {"layers": 1, "features": 3, "head_features": 4, "first_kernel": 3}
+    return prnn.ImageModel(
+        *model_and_parameters(architecture, shape, levels, seed=seed, **tiny | options)
+    )
 
 
 def random_images(model, count):

@@ -86,15 +86,15 @@ def read(
     """
     source, coder = Source(file), Coder(model, params)
     header = framing.read_header(source)
-    _check_header(header, _header(coder, header.count))
-    blocks = _read_blocks(source, coder, header.count, skip_damaged)
+    _check_header(header, _header(coder, header.images))
+    blocks = _read_blocks(source, coder, header.images, skip_damaged)
     returned = 0
-    for block in _progress(blocks, header.count, "decompressing"):
+    for block in _progress(blocks, header.images, "decompressing"):
         returned += len(block.images)
         yield block
-    if returned != header.count:
+    if returned != header.images:
         warnings.warn(
-            f"{header.count - returned} of {header.count} images are lost: they were in damaged "
+            f"{header.images - returned} of {header.images} images are lost: they were in damaged "
             "blocks",
             stacklevel=2,
         )

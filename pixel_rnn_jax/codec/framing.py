@@ -54,14 +54,14 @@ class Header(NamedTuple):
 
     image_shape: tuple[int, int, int]
     levels: int
-    count: int
+    images: int
     model: bytes  # A digest.
     machine: str
 
     def pack(self) -> bytes:
         """Returns the header as bytes."""
         machine = self.machine.encode()
-        fields = *self.image_shape, self.levels, self.count, self.model, len(machine)
+        fields = *self.image_shape, self.levels, self.images, self.model, len(machine)
         return _with_checksum(MAGIC + bytes([VERSION]) + FORMAT.pack(*fields) + machine)
 
 

@@ -6,22 +6,22 @@ from codec_streams import LANES, block_starts, compressed, random_images, small_
 from pixel_rnn_jax.codec import coder
 
 
-@pytest.fixture(autouse=True)
-def few_lanes(monkeypatch):
-    monkeypatch.setattr(coder, "LANES", LANES)
+@pytest.fixture(scope="package", autouse=True)
+def few_lanes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coder, "LANES", LANES)
+        yield
 
 
 @pytest.fixture(scope="package")
-def model():
+def model(few_lanes):
     return small_model()
 
 
 @pytest.fixture(scope="package")
 def stream(model):
     """Eleven images in three blocks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coder, "LANES", LANES)
-        images = random_images(model, 11)
-        data = compressed(model, images)
-        assert len(block_starts(data)) == 3
-        return images, data
+    images = random_images(model, 11)
+    data = compressed(model, images)
+    assert len(block_starts(data)) == 3
+    return images, data

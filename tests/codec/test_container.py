@@ -61,8 +61,8 @@ def test_what_cannot_be_read_is_refused_in_its_own_words(stream, model, monkeypa
     refused(data[: starts[1]] + data[starts[0] :], "has block 0 where 1 belongs")
     newer = data[: len(framing.MAGIC)] + b"\x07" + data[len(framing.MAGIC) + 1 :]
     refused(newer, "version 7 of the format, .* reads versions up to 1")
-    other = small_model(levels=6)
-    refused(data, r"shape \(3, 4, 1\) and 5 levels, but .* \(3, 4, 1\) and 6", other)
+    levels = small_model(levels=6)
+    refused(data, r"shape \(3, 4, 1\) and 5 levels, but .* \(3, 4, 1\) and 6", levels)
     refused(data, "written with another model", small_model(seed=1))
     refused(data, "written with another model", small_model(residual=False))
     with monkeypatch.context() as patch:
