@@ -46,7 +46,6 @@ setup(
         "notebook": ["matplotlib>=3.10", "notebook>=7"],
         "dev": [
             "gcsfs>=2026.4",
-            "jsonschema>=4.23",
             "kubernetes-validate>=1.37",
             "matplotlib>=3.10",  # for the notebook, which is tested
             "mypy~=2.4",
