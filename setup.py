@@ -66,7 +66,6 @@ setup(
         "docs": ["furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
             "gcsfs>=2026.4",
-            "jsonschema>=4.23",
             "kubernetes-validate>=1.37",
             "matplotlib>=3.10",  # for the notebook, which is tested
             "mypy~=2.4",

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -17,20 +17,20 @@ def changed(config: Config, group: str, **fields: Any) -> Config:
     return replace(config, **{group: replace(getattr(config, group), **fields)})
 
 
-class Outcome(NamedTuple):
-    """All that does not depend on the clock; two equal ones are equal bit for bit."""
-
-    records: list[dict[str, float]]
-    steps: set[int]
-    state: dict[str, tuple[str, bytes]]
-    pictures: dict[str, bytes]
-
-
-def outcome(workdir: Path) -> Outcome:
+def outcome(workdir: Path) -> dict[str, Any]:
+    """Returns all that a run leaves, but for its speed: two equal ones are equal bit for bit."""
     steps = saved_steps(workdir)
-    state = {name: (str(x.dtype), x.tobytes()) for name, x in state_of(workdir, max(steps)).items()}
     pictures = {path.name: path.read_bytes() for path in (workdir / "pictures").glob("*")}
-    return Outcome(records_of(workdir), steps, state, pictures)
+    state = state_of(workdir, max(steps))
+    arrays = {name: (array.dtype, array.shape, array.tobytes()) for name, array in state.items()}
+    return {"records": records_of(workdir), "steps": steps, "pictures": pictures, **arrays}
+
+
+def differences(one: Path, other: Path) -> set[str]:
+    """Returns in what two outcomes differ."""
+    found, expected = outcome(one), outcome(other)
+    names = found.keys() | expected.keys()
+    return {name for name in names if found.get(name) != expected.get(name)}
 
 
 def records_of(workdir: Path) -> list[dict[str, float]]:
@@ -50,20 +50,3 @@ def state_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
         found: dict[str, Any] = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
     return {name: np.asarray(array) for name, array in found.items()}
-
-
-def differences(one: Path, other: Path) -> list[str]:
-    """Returns what differs between two finished runs, bit for bit."""
-    found, expected = outcome(one), outcome(other)
-    return [
-        *(
-            kind
-            for kind in ("records", "pictures")
-            if getattr(found, kind) != getattr(expected, kind)
-        ),
-        *(
-            name
-            for name in found.state.keys() | expected.state.keys()
-            if found.state.get(name) != expected.state.get(name)
-        ),
-    ]

@@ -1,9 +1,6 @@
 """A tiny run of two scales and two classes, and what makes many such runs cheap."""
 
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,12 +10,11 @@ from workdirs import saved_steps
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.training.train import TrainResult, train
+from pixel_rnn_jax.training.train import train
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def compile_once(tmp_path_factory):
     """Lets equal runs share what they compile, which takes nearly all of their time."""
     settings = {
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
@@ -27,7 +23,7 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     }
     before = {name: getattr(jax.config, name) for name in settings}
 
-    def use(values: dict[str, Any]) -> None:
+    def use(values):
         for name, value in values.items():
             jax.config.update(name, value)
         compilation_cache.reset_cache()
@@ -38,70 +34,40 @@ def compile_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
+def config(tmp_path_factory):
     """A run whose records, validations and checkpoints fall on different steps."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "images.npz"
-    arrays: dict[str, Any] = {}
+    arrays = {}
     for split, size in {"train": 40, "validation": 11, "test": 13}.items():
         arrays[split] = rng.integers(3, size=(size, 4, 4, 1), dtype=np.uint8)
         arrays[f"{split}_labels"] = rng.integers(2, size=size)
     np.savez(path, **arrays)
+    sizes = {"layers": 1, "features": 2, "first_kernel": 3, "head_features": 4}
+    intervals = {"log_every": 4, "eval_every": 5, "checkpoint_every": 2}
     return Config(
-        model=ModelConfig(
-            "pixel_cnn",
-            layers=1,
-            features=2,
-            first_kernel=3,
-            head_features=4,
-            scales=(2, 4),
-            classes=2,
-        ),
+        model=ModelConfig("pixel_cnn", **sizes, scales=(2, 4), classes=2),
         data=DataConfig(name=str(path), levels=3),
         optimizer=OptimizerConfig(learning_rate=0.01),
-        train=TrainConfig(
-            steps=6,
-            batch_size=8,
-            eval_batch_size=8,
-            log_every=4,
-            eval_every=5,
-            checkpoint_every=2,
-        ),
+        train=TrainConfig(steps=6, batch_size=8, eval_batch_size=8, **intervals),
         seed=3,
     )
 
 
-@pytest.fixture(scope="module")
-def straight(config: Config, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
-    """A run that nothing disturbed."""
-    workdir = tmp_path_factory.mktemp("straight")
-    return workdir, train(config, workdir)
-
-
 @pytest.fixture
-def at_batch(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], Any]], None]:
-    """Lets a function be called when training asks for the batch of a step."""
+def stop_at(monkeypatch):
+    """Stops a run by a signal during a step."""
     train_batches = data.train_batches
 
-    def at(step: int, do: Callable[[], Any]) -> None:
-        def batches(*args: Any, start_step: int, **kwargs: Any) -> Iterator[Batch]:
+    def stop(step, config, workdir):
+        def batches(*args, start_step, **kwargs):
             stream = train_batches(*args, start_step=start_step, **kwargs)
             for number, batch in enumerate(stream, start=start_step + 1):
                 if number == step:
-                    do()
+                    signal.raise_signal(signal.SIGTERM)
                 yield batch
 
         monkeypatch.setattr(data, "train_batches", batches)
-
-    return at
-
-
-@pytest.fixture
-def stop_at(at_batch: Callable[..., None]) -> Callable[[int, Config, Path], None]:
-    """Stops a run after a step, by a signal during it."""
-
-    def stop(step: int, config: Config, workdir: Path) -> None:
-        at_batch(step, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(SystemExit) as stopped:
             train(config, workdir)
         assert stopped.value.code == 143

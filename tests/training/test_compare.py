@@ -1,47 +1,37 @@
 """Discrete and continuous likelihoods of one set, in one unit."""
 
 import shutil
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 from workdirs import changed
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.cli.evaluate import evaluate as evaluate_verb
+from pixel_rnn_jax.cli import evaluate as verb
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_source
-from pixel_rnn_jax.runs.workdir import (
-    ImageFormat,
-    read_config,
-    write_config,
-    write_image_format,
-)
+from pixel_rnn_jax.runs import workdir as workdir_lib
+from pixel_rnn_jax.runs.workdir import ImageFormat, read_config
 from pixel_rnn_jax.training.compare import compare
 from pixel_rnn_jax.training.train import train
 
-Workdirs = tuple[Path, Path]
-
 
 @pytest.fixture(scope="module")
-def workdirs(tmp_path_factory: pytest.TempPathFactory) -> Workdirs:
+def workdirs(tmp_path_factory):
     """A discrete and a continuous run of two steps."""
     folder = tmp_path_factory.mktemp("runs")
     images = np.random.default_rng(0).integers(5, size=(60, 3, 4, 1), dtype=np.uint8)
     np.savez(folder / "images.npz", train=images[:30], validation=images[30:40], test=images[40:])
-    config = Config(
-        model=ModelConfig("pixel_cnn", layers=1, features=3, head_features=4),
-        data=DataConfig(name=str(folder / "images.npz"), levels=5),
-        train=TrainConfig(steps=2, batch_size=8),
-    )
+    model = ModelConfig("pixel_cnn", layers=1, features=3, head_features=4)
+    images = DataConfig(name=str(folder / "images.npz"), levels=5)
+    config = Config(model, images, train=TrainConfig(steps=2, batch_size=8))
     train(config, folder / "discrete")
     train(changed(config, "model", output="continuous", mixtures=2), folder / "continuous")
     return folder / "discrete", folder / "continuous"
 
 
-def test_comparison(workdirs: Workdirs) -> None:
+def test_comparison(workdirs):
     found = compare(*workdirs, draws=3)
     # By construction.
     assert found.implied.nats == pytest.approx(found.discrete.nats, rel=1e-6)
@@ -58,17 +48,17 @@ def test_comparison(workdirs: Workdirs) -> None:
     assert found.continuous.standard_error == pytest.approx(error, rel=1e-4)
 
 
-def test_what_is_printed(workdirs: Workdirs, capsys: pytest.CaptureFixture[str]) -> None:
-    def lines(workdir: Path, **changes: Any) -> list[str]:
-        flags = dict.fromkeys(["coordinator", "num_processes", "process_id", "pixel_map"])
-        flags |= {"workdir": str(workdir), "split": "test", "dequantize": None, "continuous": None}
-        values: Any = SimpleNamespace(**flags | changes, distributed=False)
-        evaluate_verb(values)
+def test_what_is_printed(workdirs, capsys, monkeypatch):
+    monkeypatch.setattr(verb, "join", lambda _: None)
+
+    def lines(workdir, dequantize=None, continuous=None):
+        flags = {"workdir": workdir, "split": "test", "pixel_map": None}
+        verb.evaluate(SimpleNamespace(**flags, dequantize=dequantize, continuous=continuous))
         return capsys.readouterr().out.splitlines()
 
     discrete, continuous = workdirs
     found = compare(discrete, continuous, draws=3)
-    assert lines(discrete, dequantize=3, continuous=str(continuous)) == [
+    assert lines(discrete, 3, continuous) == [
         f"discrete, test, step 2: {found.discrete}",
         f"density that it implies, 3 draws of noise: {found.implied}",
         f"continuous, step 2, 3 draws of noise: {found.continuous}",
@@ -80,18 +70,19 @@ def test_what_is_printed(workdirs: Workdirs, capsys: pytest.CaptureFixture[str])
     assert [path.name for path in (continuous / "pictures").iterdir()] == ["samples-2.png"]
 
 
-def test_what_does_not_compare_is_refused(workdirs: Workdirs) -> None:
+def test_what_does_not_compare_is_refused(workdirs):
     discrete, continuous = workdirs
-    with pytest.raises(prnn.UserError, match="holds a continuous model: give --workdir"):
-        compare(continuous, continuous)
-    with pytest.raises(prnn.UserError, match="holds a discrete model: give --continuous"):
-        compare(discrete, discrete)
-    with pytest.raises(prnn.UserError, match="dequantize must be at least 1, got 0"):
-        compare(discrete, continuous, draws=0)
+    for pair, draws, message in (
+        ((continuous, continuous), 1, "holds a continuous model: give --workdir"),
+        ((discrete, discrete), 1, "holds a discrete model: give --continuous"),
+        ((discrete, continuous), 0, "dequantize must be at least 1, got 0"),
+    ):
+        with pytest.raises(prnn.UserError, match=message):
+            compare(*pair, draws=draws)
 
 
 @pytest.mark.parametrize("difference", ["a value", "the number", "the shape"])
-def test_other_images_are_refused(workdirs: Workdirs, tmp_path: Path, difference: str) -> None:
+def test_other_images_are_refused(workdirs, tmp_path, difference):
     """A continuous model of another set, which a changed config stands for."""
     discrete, continuous = workdirs
     config = read_config(continuous)
@@ -105,7 +96,7 @@ def test_other_images_are_refused(workdirs: Workdirs, tmp_path: Path, difference
     np.savez(tmp_path / "other.npz", allow_pickle=False, **splits)
     shutil.copytree(continuous, tmp_path / "run")
     (tmp_path / "run" / "images.json").unlink()
-    write_image_format(ImageFormat(shape, 5), tmp_path / "run")
-    write_config(changed(config, "data", name=str(tmp_path / "other.npz")), tmp_path / "run")
+    other = changed(config, "data", name=str(tmp_path / "other.npz"))
+    workdir_lib.write(tmp_path / "run", other, ImageFormat(shape, 5))
     with pytest.raises(prnn.UserError, match="do not have the same images in this split"):
         compare(discrete, tmp_path / "run")

@@ -1,30 +1,26 @@
 """Evaluation counts every image once; the baseline against histograms made by hand."""
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
-from pixel_rnn_jax.data import Source, open_source
+from pixel_rnn_jax.config import Config, DataConfig
+from pixel_rnn_jax.data import open_source
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN
 from pixel_rnn_jax.runs.workdir import ImageFormat, write_config, write_image_format
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation
 
-SPLITS = ("train", "validation", "test")
+DIGITS = Config(data=DataConfig(name="digits"))
 
 
 @pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
+def sources(tmp_path_factory):
     """Images of 2x3x2 with three levels, of which the training images never have the last."""
     rng = np.random.default_rng(0)
     path = tmp_path_factory.mktemp("data") / "images.npz"
@@ -32,10 +28,10 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     test = rng.integers(3, size=(13, 2, 3, 2), dtype=np.uint8)
     np.savez(path, train=train, validation=train[:1], test=test)
     config = Config(data=DataConfig(name=str(path), levels=3))
-    return {split: open_source(config, split) for split in SPLITS}
+    return {split: open_source(config, split) for split in ("train", "validation", "test")}
 
 
-def images_of(source: Source) -> np.ndarray:
+def images_of(source):
     return source.batch(range(len(source))).images
 
 
@@ -47,19 +43,17 @@ class Weighted:
     image_shape = (2, 3, 2)
     scales = tuple(SimpleNamespace(network=SimpleNamespace(image_shape=(h, 3, 2))) for h in (1, 2))
 
-    def nats_by_scale(self, params: Any, images: Any, labels: None) -> jax.Array:
+    def nats_by_scale(self, params, images, labels):
         nats = (params * images).sum(axis=(1, 2, 3))
         return jnp.stack([nats / 4, nats * 3 / 4], axis=-1)
 
 
-MODEL: Any = Weighted()
+MODEL = Weighted()
 
 
 @pytest.mark.parametrize("devices_used", [1, 2, 8])
 @pytest.mark.parametrize("batch_size", [1, 4, 13, 50])
-def test_every_image_counts_once(
-    sources: dict[str, Source], batch_size: int, devices_used: int
-) -> None:
+def test_every_image_counts_once(sources, batch_size, devices_used):
     mesh = devices.make_mesh(devices_used)
     params = np.random.default_rng(1).normal(size=(1, 2, 3, 2))
     values = (params * images_of(sources["test"])).sum(axis=(1, 2, 3))
@@ -71,26 +65,24 @@ def test_every_image_counts_once(
     assert result.standard_error == pytest.approx(deviation / math.sqrt(13), rel=1e-5)
 
 
-def test_one_image(sources: dict[str, Source]) -> None:
+def test_one_image(sources):
     mesh, params = devices.make_mesh(1), np.ones((1, 2, 3, 2))
     result = evaluate.measure(MODEL, params, sources["validation"], 8, mesh)
     assert result.nats == images_of(sources["validation"]).sum()
     assert math.isnan(result.standard_error)
 
 
-def test_next_batch_is_dispatched_before_a_result_is_waited_for(
-    sources: dict[str, Source], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    events: list[tuple[str, int]] = []
+def test_next_batch_is_dispatched_before_a_result_is_waited_for(sources, monkeypatch):
+    events = []
 
     class Result:
         is_fully_addressable = True
 
-        def __init__(self, params: object, batch: object):
+        def __init__(self, params, batch):
             self.number = len(events)
             events.append(("dispatch", self.number))
 
-        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        def __array__(self, dtype=None, copy=None):
             events.append(("wait", self.number))
             return np.zeros((5, 2))
 
@@ -102,29 +94,24 @@ def test_next_batch_is_dispatched_before_a_result_is_waited_for(
     assert waited == [number for name, number in events if name == "dispatch"]
 
 
-def test_units() -> None:
-    result = Evaluation(
-        nats=12 * math.log(2), standard_error=0.6 * math.log(2), dims=6, images=1234
-    )
-    assert result.bits_per_dim == pytest.approx(2)
-    assert result.bits_per_dim_error == pytest.approx(0.1)
+def test_units():
+    nats, error = 12 * math.log(2), 0.6 * math.log(2)
+    result = Evaluation(nats, error, dims=6, images=1234, shares={4: nats})
+    assert (result.bits_per_dim, result.bits_per_dim_error) == pytest.approx((2, 0.1))
     assert str(result) == "8.318 ± 0.416 nats, 2.0000 ± 0.1000 bits/dim (1,234 images)"
-
-
-def test_only_several_scales_are_recorded_one_by_one() -> None:
-    one, two = ({8: 3.0}, {4: 1.0, 8: 2.0})
-    result = Evaluation(nats=3.0, standard_error=0.5, dims=64, images=10, shares=one)
-    names = {"validation/nats", "validation/standard_error", "validation/bits_per_dim"}
-    assert result.record().keys() == names
-    record = Evaluation(nats=3.0, standard_error=0.5, dims=64, images=10, shares=two).record()
-    assert record.keys() - names == {f"validation/nats_of_height_{height}" for height in (4, 8)}
-    assert (record["validation/nats"], record["validation/nats_of_height_8"]) == (3.0, 2.0)
+    record = {
+        "validation/nats": nats,
+        "validation/standard_error": error,
+        "validation/bits_per_dim": result.bits_per_dim,
+    }
+    assert result.record() == record
+    # Only several scales are recorded one by one.
+    heights = {"validation/nats_of_height_2": 1.0, "validation/nats_of_height_4": nats - 1.0}
+    assert replace(result, shares={2: 1.0, 4: nats - 1.0}).record() == record | heights
 
 
 @pytest.mark.parametrize("counted", [30, 7])
-def test_independent_pixels(
-    sources: dict[str, Source], monkeypatch: pytest.MonkeyPatch, counted: int
-) -> None:
+def test_independent_pixels(sources, monkeypatch, counted):
     monkeypatch.setattr(evaluate, "BASELINE_IMAGES", counted)
     train, test = images_of(sources["train"])[:counted], images_of(sources["test"])
     nats = np.zeros(len(test))
@@ -139,38 +126,14 @@ def test_independent_pixels(
     assert (result.images, result.counted) == (13, counted)
 
 
-def test_loss_is_the_log_probability() -> None:
-    """Against a product of conditionals taken from the logits, for any batch."""
-    config = ModelConfig("pixel_cnn", layers=1, features=2, first_kernel=3, head_features=3)
-    model = PixelRNN(config, (2, 3, 2), 3)
-    params = jax.jit(model.init)(jax.random.key(0))
-    images = np.random.default_rng(0).integers(3, size=(4, 2, 3, 2), dtype=np.uint8)
-    network = model.scales[0].network
-    apply = jax.jit(lambda params, inputs: network.apply({"params": params}, inputs))
-    logits = np.asarray(apply(params["scale_0"], jnp.asarray(images, float) - 1), np.float64)
-    chances = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    chosen = np.take_along_axis(chances, images[..., None].astype(int), -1)
-    nats = jax.jit(model.nats_by_scale)(params, images)
-    np.testing.assert_allclose(nats[:, 0], -np.log(chosen).sum(axis=(1, 2, 3, 4)), rtol=1e-5)
-
-
-@pytest.fixture
-def workdir(tmp_path: Path) -> Path:
-    write_config(Config(data=DataConfig(name="digits")), tmp_path)
-    write_image_format(ImageFormat((8, 8, 1), 17), tmp_path)
-    return tmp_path
-
-
-def test_workdir_without_a_run(tmp_path: Path) -> None:
+def test_workdir_without_a_run_or_a_checkpoint(tmp_path):
     with pytest.raises(UserError, match="there is no config.json"):
         evaluate.evaluate(tmp_path / "missing")
-    assert not (tmp_path / "missing").exists()
-
-
-def test_workdir_without_a_checkpoint(workdir: Path) -> None:
+    write_config(DIGITS, tmp_path)
+    write_image_format(ImageFormat((8, 8, 1), 17), tmp_path)
     with pytest.raises(UserError, match="no checkpoint"):
-        evaluate.evaluate(workdir)
-    assert sorted(path.name for path in workdir.iterdir()) == ["config.json", "images.json"]
+        evaluate.evaluate(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "images.json"]
 
 
 @pytest.mark.parametrize(
@@ -180,9 +143,7 @@ def test_workdir_without_a_checkpoint(workdir: Path) -> None:
         (8, "tset", "tset"),
     ],
 )
-def test_split_that_does_not_fit(height: int, split: str, message: str) -> None:
-    run: Any = SimpleNamespace(
-        config=Config(data=DataConfig(name="digits")), images=ImageFormat((height, 8, 1), 17)
-    )
+def test_split_that_does_not_fit(height, split, message):
+    run = SimpleNamespace(config=DIGITS, images=ImageFormat((height, 8, 1), 17))
     with pytest.raises(UserError, match=message):
         evaluate.open_split(run, split)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from workdirs import differences, outcome, saved_steps
+from workdirs import differences, outcome, records_of, saved_steps
 
 pytestmark = pytest.mark.slow
 
@@ -46,9 +46,8 @@ def error_of(words: list[str]) -> str:
     """Returns the one sentence that a user gets."""
     result = run(words)
     assert result.returncode == 2, result.stderr
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1, result.stderr
+    return result.stderr
 
 
 @contextlib.contextmanager
@@ -69,7 +68,7 @@ def running(words: list[str], until: Callable[[], bool]) -> Iterator[subprocess.
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("straight")
     result = run(command(workdir))
     assert result.returncode == 0, result.stderr
@@ -80,12 +79,11 @@ def check_goes_on(workdir: Path, straight: Path) -> None:
     """The same command ends as a run that nothing disturbed."""
     result = run(command(workdir))
     assert result.returncode == 0, result.stderr
-    assert differences(workdir, straight) == []
-    assert saved_steps(workdir) == saved_steps(straight)
+    assert differences(workdir, straight) == set()
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_any_moment(straight: Path, tmp_path: Path, seed: int) -> None:
+def test_killed_at_any_moment(straight, tmp_path, seed):
     def grown() -> bool:
         return max(saved_steps(tmp_path), default=0) > newest
 
@@ -98,7 +96,7 @@ def test_killed_at_any_moment(straight: Path, tmp_path: Path, seed: int) -> None
     check_goes_on(tmp_path, straight)
 
 
-def test_killed_while_saving(straight: Path, tmp_path: Path) -> None:
+def test_killed_while_saving(straight, tmp_path):
     def saving() -> bool:
         folder = tmp_path / "checkpoints"
         return bool(saved_steps(tmp_path)) and any("tmp" in path.name for path in folder.iterdir())
@@ -110,7 +108,7 @@ def test_killed_while_saving(straight: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_saves_and_exits(straight: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_saves_and_exits(straight, tmp_path, number):
     def recorded() -> bool:
         path = tmp_path / "metrics.jsonl"
         return path.exists() and path.stat().st_size > 0
@@ -124,28 +122,28 @@ def test_signal_saves_and_exits(straight: Path, tmp_path: Path, number: signal.S
     (step,) = saved_steps(tmp_path)
     assert f"{number.name}: stopped after step {step}, which is saved" in output
     assert run(command(tmp_path)).returncode == 0
-    found, expected = outcome(tmp_path), outcome(straight)
-    assert found.state == expected.state
-    first, second = (
-        [record["step"] for record in records if "train/nats" in record]
-        for records in (found.records, expected.records)
-    )
-    assert first == second
+    # Without validations, there are fewer records, pictures and checkpoints.
+    assert differences(tmp_path, straight) == {"records", "pictures", "steps"}
+    steps = [
+        [record["step"] for record in records_of(workdir) if "train/nats" in record]
+        for workdir in (tmp_path, straight)
+    ]
+    assert steps[0] == steps[1]
 
 
-def test_divergence(tmp_path: Path) -> None:
+def test_divergence(tmp_path):
     message = error_of(command(tmp_path, optimizer__learning_rate=1e30))
     assert "training stopped at step" in message
     assert "nothing was saved" in message
 
 
-def test_other_config(straight: Path) -> None:
+def test_other_config(straight):
     before = outcome(straight)
     assert "model.features from 4 to 5" in error_of(command(straight, model__features=5))
     assert outcome(straight) == before
 
 
-def test_flipped_byte(straight: Path, tmp_path: Path) -> None:
+def test_flipped_byte(straight, tmp_path):
     workdir = tmp_path / "damaged"
     shutil.copytree(straight, workdir)
     # Orbax keeps the arrays twice and reads one copy.
@@ -161,7 +159,7 @@ def test_flipped_byte(straight: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kilobytes", [4, 20, 300, 600])
-def test_full_disk(straight: Path, tmp_path: Path, kilobytes: int) -> None:
+def test_full_disk(straight, tmp_path, kilobytes):
     """A file system of this size, in a name space of our own; what it holds is copied out."""
     small, out = tmp_path / "small", tmp_path / "out"
     small.mkdir()

@@ -1,7 +1,5 @@
 """Learning-rate schedules and update rules against formulas written out in NumPy."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +37,7 @@ WARMUP = 4
         ),
     ],
 )
-def test_learning_rate(options: dict[str, Any], expected: dict[int, float]) -> None:
+def test_learning_rate(options, expected):
     rate = optimizers.learning_rate(OptimizerConfig(learning_rate=RATE, **options), steps=100)
     actual = {step: float(rate(step)) for step in expected}
     assert actual == pytest.approx({s: RATE * v for s, v in expected.items()}, rel=1e-4, abs=1e-9)
@@ -61,7 +59,7 @@ def _updates(config: OptimizerConfig, gradients: list[np.ndarray]) -> list[np.nd
 
 
 @pytest.fixture
-def gradients() -> list[np.ndarray]:
+def gradients():
     rng = np.random.default_rng(0)
     # Norms on both sides of 1.
     return [scale * rng.normal(size=6).astype(np.float32) for scale in (0.01, 0.5, 10, 0.1)]
@@ -69,7 +67,7 @@ def gradients() -> list[np.ndarray]:
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
 @pytest.mark.parametrize("name", ["rmsprop", "adam"])
-def test_update_rule(gradients: list[np.ndarray], name: str, clip_norm: float) -> None:
+def test_update_rule(gradients, name, clip_norm):
     config = OptimizerConfig(name=name, learning_rate=RATE, warmup_steps=2, clip_norm=clip_norm)
     first, second = np.zeros(6), np.zeros(6)
     b1, b2 = (0.9, 0.999) if name == "adam" else (0.0, optimizers.RMSPROP_DECAY)
@@ -86,6 +84,6 @@ def test_update_rule(gradients: list[np.ndarray], name: str, clip_norm: float) -
         np.testing.assert_allclose(update, -rate * step, rtol=2e-4)
 
 
-def test_first_rmsprop_update_is_no_larger_than_the_rate(gradients: list[np.ndarray]) -> None:
+def test_first_rmsprop_update_is_no_larger_than_the_rate(gradients):
     first, *_ = _updates(OptimizerConfig(learning_rate=RATE), gradients)
     np.testing.assert_allclose(np.abs(first), RATE, rtol=1e-3)

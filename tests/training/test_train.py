@@ -3,24 +3,19 @@
 import json
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from unittest import mock
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
 from flax import traverse_util
-from jax import Array
 from workdirs import changed, differences, outcome, records_of, saved_steps, state_of
 
 from pixel_rnn_jax import data, load, pictures
 from pixel_rnn_jax.cli import train as train_verb
-from pixel_rnn_jax.config import Config
-from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.models import PixelRNN
@@ -28,21 +23,27 @@ from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import MetricsWriter
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation
-from pixel_rnn_jax.training.step import Metrics, TrainState, TrainStep, make_train_step
-from pixel_rnn_jax.training.train import TrainResult, train
+from pixel_rnn_jax.training.step import make_train_step
+from pixel_rnn_jax.training.train import train
 
-Straight = tuple[Path, TrainResult]
 VALUES = 4 * 4
 """Of an image, each with three levels."""
 
 
-def averaged(config: Config, workdir: Path, step: int) -> ImageModel:
+@pytest.fixture(scope="module")
+def straight(config, tmp_path_factory):
+    """A run that nothing disturbed, and its result."""
+    workdir = tmp_path_factory.mktemp("straight")
+    return workdir, train(config, workdir)
+
+
+def averaged(config, workdir, step):
     """Returns the model with the moving average of a checkpoint."""
     state = traverse_util.unflatten_dict(state_of(workdir, step), sep="/")
     return ImageModel(PixelRNN(config.model, (4, 4, 1), 3), state["ema"])
 
 
-def test_records_and_checkpoints(straight: Straight) -> None:
+def test_records_and_checkpoints(straight):
     workdir, result = straight
     records = records_of(workdir)
     assert [record["step"] for record in records] == [4, 5, 6]
@@ -51,8 +52,7 @@ def test_records_and_checkpoints(straight: Straight) -> None:
     names = {"nats", "standard_error", "bits_per_dim", "nats_of_height_2", "nats_of_height_4"}
     validated = {"step"} | {f"validation/{name}" for name in names}
     assert [set(record) for record in records] == [trained, validated, trained | validated]
-    validations = {r["step"]: r["validation/nats"] for r in records if "validation/nats" in r}
-    best = min(validations, key=lambda step: validations[step])
+    best = min(records[1:], key=lambda record: record["validation/nats"])["step"]
     assert saved_steps(workdir) == {5, 6}
     assert (result.test.step, result.test.images, result.baseline.images) == (best, 13, 13)
     # Before much is learnt.
@@ -62,14 +62,11 @@ def test_records_and_checkpoints(straight: Straight) -> None:
     assert records[0]["train/bits_per_dim"] == pytest.approx(bits)
 
 
-def test_moving_average_of_the_best_checkpoint_is_evaluated(
-    config: Config, straight: Straight
-) -> None:
+def test_moving_average_of_the_best_checkpoint_is_evaluated(config, straight):
     workdir, result = straight
-    step = result.test.step
-    assert step is not None
-    (recorded,) = (r["validation/nats"] for r in records_of(workdir) if r["step"] == step)
-    model = averaged(config, workdir, step)
+    (record,) = (r for r in records_of(workdir) if r["step"] == result.test.step)
+    recorded = record["validation/nats"]
+    model = averaged(config, workdir, result.test.step)
     nats = -model.log_prob(*data.open_source(config, "validation").batch(range(11)))
     assert recorded == pytest.approx(nats.mean(), rel=1e-6)
     assert evaluate.evaluate(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
@@ -79,17 +76,15 @@ def test_moving_average_of_the_best_checkpoint_is_evaluated(
     assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)
 
 
-def test_pictures(config: Config, straight: Straight) -> None:
+def test_pictures(config, straight):
     """At each validation; those of the last one are what its average draws, and can be found."""
     workdir, result = straight
-    drawn = outcome(workdir).pictures
+    drawn = outcome(workdir)["pictures"]
     names = "samples-6.png", "completions-6.png"
     assert drawn.keys() == {"samples-5.png", "completions-5.png", *names}
     assert result.pictures == tuple(workdir / "pictures" / name for name in names)
-    model = averaged(config, workdir, 6)
-    key = jax.random.key(config.seed)
+    model, key = averaged(config, workdir, 6), jax.random.key(config.seed)
     samples = model.sample(key, 16, np.repeat([0, 1], 8))
-    assert isinstance(samples, np.ndarray)
     assert drawn[names[0]] == pictures.png(pictures.grid(samples, 3))
     # There are only eleven validation images. Some known pixels come after unknown ones.
     images, labels = data.open_source(config, "validation").batch(range(11))
@@ -99,33 +94,20 @@ def test_pictures(config: Config, straight: Straight) -> None:
     assert drawn[names[1]] == pictures.png(pictures.completions(images, known, completed, 3))
 
 
-def test_finished_run_is_evaluated_again_and_printed(
-    config: Config,
-    straight: Straight,
-    at_batch: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+@pytest.mark.parametrize("steps", [6, 4])  # Fewer than were made, too.
+def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypatch, capsys, steps):
     workdir, result = straight
     before = outcome(workdir)
-    for steps in (6, 4):  # Fewer than were made, too.
-        at_batch(steps + 1, lambda: pytest.fail("took a step"))
-        assert train(changed(config, "train", steps=steps), workdir) == result
-        assert f"all steps are done already (6 of {steps})" in capsys.readouterr().out
-
-    text = (workdir / "config.json").read_text()
-    flags: Any = SimpleNamespace(
-        config=ml_collections.ConfigDict(json.loads(text)),
-        workdir=str(workdir),
-        coordinator=None,
-        num_processes=None,
-        process_id=None,
-        distributed=False,
-    )
+    monkeypatch.setattr(data, "train_batches", lambda *_, **__: iter([]))
+    values = json.loads((workdir / "config.json").read_text())
+    values["train"]["steps"] = steps
+    monkeypatch.setattr(train_verb, "join", lambda _: None)
+    flags = SimpleNamespace(config=ml_collections.ConfigDict(values), workdir=workdir)
     train_verb.train(flags)
     coarse, fine = result.test.shares.values()
     assert capsys.readouterr().out.splitlines() == [
         f"workdir: {workdir}",
-        "all steps are done already (6 of 4)",
+        f"all steps are done already (6 of {steps})",
         f"test, step {result.test.step}: {result.test}",
         f"nats of the scales by height: 2 {coarse:.3f}, 4 {fine:.3f}",
         f"independent pixels: {result.baseline}; histograms of 40 training images",
@@ -135,42 +117,27 @@ def test_finished_run_is_evaluated_again_and_printed(
     assert outcome(workdir) == before
 
 
-def test_signals_are_left_alone_outside_the_main_thread(config: Config, straight: Straight) -> None:
+def test_signals_are_left_alone_outside_the_main_thread(config, straight):
     workdir, result = straight
-    results: list[TrainResult] = []
+    results = []
     thread = threading.Thread(target=lambda: results.append(train(config, workdir)))
     thread.start()
     thread.join()
     assert results == [result]
 
 
-def test_more_steps_may_be_asked_for_later(
-    config: Config, straight: Straight, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls = []
-
-    def note(owner: type, name: str) -> None:
+def test_more_steps_may_be_asked_for_later(config, straight, tmp_path, monkeypatch):
+    calls = mock.Mock()
+    for owner, name in ((MetricsWriter, "write"), (MetricsWriter, "flush"), (Checkpoints, "save")):
         do = getattr(owner, name)
-
-        def call(*args: Any, **kwargs: Any) -> None:
-            calls.append(name)
-            do(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, call)
-
-    note(MetricsWriter, "write")
-    note(MetricsWriter, "flush")
-    note(Checkpoints, "save")
-    workdir, _ = straight
+        calls.attach_mock(mock.create_autospec(do, side_effect=do), name)
+        monkeypatch.setattr(owner, name, getattr(calls, name))
     for steps in (4, 6):
         train(changed(config, "train", steps=steps, log_every=2), tmp_path)
-    # All records are on disk when a checkpoint is saved: of steps 2, 4, 5 and 6.
-    assert calls == ["write", "flush", "save"] * 4
-    found, expected = outcome(tmp_path), outcome(workdir)
-    for state in (found.state, expected.state):
-        del state["interval"]
-    assert found.state == expected.state
-    records, (whole, *_) = found.records, expected.records
+    # All records are in the workdir when a checkpoint is saved: of steps 2, 4, 5 and 6.
+    assert [name for name, *_ in calls.mock_calls] == ["write", "flush", "save"] * 4
+    assert differences(tmp_path, straight[0]) == {"records", "pictures", "steps"}
+    records, (whole, *_) = records_of(tmp_path), records_of(straight[0])
     assert [record["step"] for record in records] == [2, 4, 5, 6]
     # A record has the means over the steps of its interval.
     for name in ("train/nats", "train/gradient_norm"):
@@ -178,15 +145,8 @@ def test_more_steps_may_be_asked_for_later(
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == 6
 
 
-@pytest.mark.parametrize("step", [3, 5])  # Within an interval.
-def test_stopped_run_ends_as_the_other(
-    config: Config,
-    straight: Straight,
-    tmp_path: Path,
-    stop_at: Callable[..., None],
-    capsys: pytest.CaptureFixture[str],
-    step: int,
-) -> None:
+@pytest.mark.parametrize(("step", "counted"), [(3, 3), (5, 1)])  # Within an interval.
+def test_stopped_run_ends_as_the_other(config, straight, tmp_path, stop_at, capsys, step, counted):
     handler = signal.getsignal(signal.SIGTERM)
     stop_at(step, config, tmp_path)
     assert f"SIGTERM: stopped after step {step}, which is saved" in capsys.readouterr().out
@@ -194,12 +154,12 @@ def test_stopped_run_ends_as_the_other(
     state = state_of(tmp_path, step)
     kinds = {name.partition("/")[0] for name in state}
     assert kinds == {"params", "ema", "opt_state", "step", "interval"}
-    assert state["interval"][2] == {3: 3, 5: 1}[step]
+    assert state["interval"][2] == counted
     resumed = train(config, tmp_path)
     assert f"going on from step {step}\n" in capsys.readouterr().out
     workdir, result = straight
     assert (resumed.test, resumed.baseline) == (result.test, result.baseline)
-    assert differences(tmp_path, workdir) == []
+    assert differences(tmp_path, workdir) == set()
 
 
 @pytest.mark.parametrize(
@@ -211,25 +171,14 @@ def test_stopped_run_ends_as_the_other(
     ],
 )
 def test_nothing_is_saved_after_a_step_that_is_not_finite(
-    config: Config,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    step: int,
-    name: str,
-    value: float,
-    message: str,
-    kept: int,
-) -> None:
-    def make_spoiled(*args: Any, **kwargs: Any) -> TrainStep:
+    config, tmp_path, monkeypatch, step, name, value, message, kept
+):
+    def make_spoiled(*args, **kwargs):
         step_fn = make_train_step(*args, **kwargs)
 
-        def spoiled(
-            state: TrainState, batch: Batch, stop: Array | None
-        ) -> tuple[TrainState, Metrics]:
-            number = int(state.step) + 1
-            state, metrics = step_fn(state, batch, stop)
-            spoilt: dict[str, Any] = {name: value} if number == step else {}
-            return state, replace(metrics, **spoilt)
+        def spoiled(state, *rest):
+            state, metrics = step_fn(state, *rest)
+            return state, replace(metrics, **({name: value} if state.step == step else {}))
 
         return spoiled
 
@@ -240,9 +189,7 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
     assert all(record["step"] < step for record in records_of(tmp_path))
 
 
-def test_validation_that_is_not_finite(
-    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_validation_that_is_not_finite(config, tmp_path, monkeypatch):
     infinite = Evaluation(nats=np.inf, standard_error=np.nan, dims=VALUES, images=11)
     monkeypatch.setattr(evaluate, "measure", lambda *_: infinite)
     with pytest.raises(UserError, match="at step 5: the validation loss is not finite; .* step 4"):
@@ -250,7 +197,7 @@ def test_validation_that_is_not_finite(
     assert max(saved_steps(tmp_path)) == 4
 
 
-def test_diverging_run(config: Config, tmp_path: Path) -> None:
+def test_diverging_run(config, tmp_path):
     """A learning rate out of all bounds, without anything planted."""
     wild = changed(config, "optimizer", learning_rate=1e30)
     with pytest.raises(UserError, match=r"training stopped at step [2-6]: the (loss|norm)"):
