@@ -13,7 +13,7 @@ are left out unless -m says otherwise.
   bash launch/test.sh                      what a change must pass
   bash launch/test.sh -m slow              the slow tests
   bash launch/test.sh -m ""                all tests
-  bash launch/test.sh tests/test_masks.py  one file
+  bash launch/test.sh tests/models/test_masks.py  one file
 
 PYTHON=python3.11 in the environment chooses the interpreter (default: the newest of 3.13, 3.12,
 3.11), which gets an environment of its own.
