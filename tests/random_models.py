@@ -85,10 +85,11 @@ def frequencies(images, levels, weights=None):
     return np.bincount(digits.astype(int) @ places, weights, minlength=levels ** digits.shape[1])
 
 
-def posterior(model, image, known):
+def posterior(model, image, known, label=None):
     """The exact probability of every image given the known values, and log p(known)."""
     images = all_images(model.image_shape, model.levels)
-    chances = np.exp(model.log_prob(images).astype(float))
+    labels = None if label is None else np.full(len(images), label)
+    chances = np.exp(model.log_prob(images, labels).astype(float))
     chances[((images != image) & known).any(axis=(1, 2, 3))] = 0
     return chances / chances.sum(), np.log(chances.sum())
 

@@ -6,6 +6,7 @@ import pytest
 from random_models import model_and_parameters, with_large_conditions
 
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax.codec import coder
 
 
 @pytest.mark.parametrize(
@@ -16,22 +17,26 @@ import pixel_rnn_jax as prnn
         pytest.param(dict(classes=3), marks=pytest.mark.slow),
     ],
 )
-def test_codec_returns_images_and_classes_and_takes_their_negative_log_probability(options):
+def test_codec_returns_images_and_classes_and_takes_their_negative_log_probability(
+    monkeypatch, options
+):
+    monkeypatch.setattr(coder, "LANES", 200)
     tiny = dict(layers=1, features=3, head_features=4, first_kernel=3)
-    model, params = model_and_parameters("pixel_cnn", (4, 6, 2), 5, **tiny, **options)
+    model, params = model_and_parameters("pixel_cnn", (4, 8, 2), 5, **tiny, **options)
     model = prnn.ImageModel(model, with_large_conditions(params))
-    count = 200
-    labels = np.random.default_rng(0).integers(3, size=count) if "classes" in options else None
-    images = model.sample(jax.random.key(3), count, labels)
-    data = model.compress(images, labels)
-    decoded, found = model.decompress(data, return_labels=True)
-    np.testing.assert_array_equal(decoded, images)
-    if labels is None:
-        assert found is None
-    else:
-        np.testing.assert_array_equal(found, labels)
-        # What is of another class takes more, since the class is made use of.
-        assert len(model.compress(images, (labels + 1) % 3)) > len(data) + 12
-    bits = -model.log_prob(images, labels).sum() / np.log(2)
-    bits += count * np.log2(3) if labels is not None else 0
-    assert 0 < len(data) - bits / 8 < 200 + 0.005 * bits / 8
+    classes = model.config.classes
+    labels = np.random.default_rng(0).integers(classes, size=200) if classes else None
+    images = model.sample(jax.random.key(3), 200, labels)
+    found_sizes, sizes = [], []
+    for own in [labels, (labels + 1) % classes] if classes else [None]:
+        data = model.compress(images, own)
+        decoded, found = model.decompress(data, return_labels=True)
+        np.testing.assert_array_equal(decoded, images)
+        np.testing.assert_array_equal(found, own)
+        found_sizes.append(len(data))
+        sizes.append(-model.log_prob(images, own).sum() / np.log(2) / 8)
+        sizes[-1] += 200 * np.log2(classes) / 8 if classes else 0
+        assert 0 < len(data) - sizes[-1] < 200 + 0.005 * sizes[-1]
+    if classes:  # A model that makes use of the class.
+        assert np.diff(sizes) > 8
+        np.testing.assert_allclose(np.diff(found_sizes), np.diff(sizes), atol=6)

@@ -68,7 +68,7 @@ def check(architecture, image_shape, levels, tolerance=1e-9, **options):
 
 def test_order_is_by_scale_row_column_and_channel(x64):
     """Values that a smaller image gives are passed as well, and stay what it gives."""
-    options = dict(scales=(2, 4), classes=3, dtype="float64")
+    options = dict(scales=(2, 4), classes=3, layers=1, dtype="float64")
     model, found = check("diagonal_bilstm", (4, 6, 3), 4, **options)
     count = 0
     for scale, own in zip(model.scales, found, strict=True):
@@ -81,7 +81,7 @@ def test_order_is_by_scale_row_column_and_channel(x64):
 
 
 def test_end_pixel_may_replace_lanes(x64):
-    options = dict(scales=(2, 4), classes=3, dtype="float64")
+    options = dict(scales=(2, 4), classes=3, layers=1, dtype="float64")
     model, params = model_and_parameters("row_lstm", (4, 6, 3), 4, **options)
     images, _ = random_batch(model)
     labels, lanes = np.full(3, 2), np.array([2, 0, 0])

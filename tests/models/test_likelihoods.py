@@ -32,17 +32,17 @@ def mixture(likelihood, outputs):
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("size", [1, 10])
 @pytest.mark.parametrize("kind", [Softmax, LogisticMixture])
-def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(kind, levels, size):
+def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(kind, levels):
     likelihood = kind(levels) if kind is Softmax else kind(levels, MIXTURES)
-    outputs = outputs_of(likelihood, size=size)
-    conditionals = likelihood.conditionals(outputs)
-    assert conditionals.shape == (50, levels)
-    np.testing.assert_allclose(jnp.exp(conditionals).sum(-1), 1, atol=1e-5)
-    values = jnp.arange(50) % levels
-    picked = jnp.take_along_axis(conditionals, values[:, None], axis=-1)[:, 0]
-    np.testing.assert_allclose(likelihood.log_prob(outputs, values), picked, rtol=1e-4, atol=2e-4)
+    conditionals, log_prob = jax.jit(likelihood.conditionals), jax.jit(likelihood.log_prob)
+    for size in (1, 10):
+        outputs, values = outputs_of(likelihood, size=size), np.arange(50) % levels
+        found = np.asarray(conditionals(outputs))
+        assert found.shape == (50, levels)
+        np.testing.assert_allclose(np.exp(found).sum(-1), 1, atol=1e-5)
+        picked = found[np.arange(50), values]
+        np.testing.assert_allclose(log_prob(outputs, values), picked, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("levels", LEVELS)
@@ -59,15 +59,14 @@ def test_discretised_mixture_is_the_mass_of_the_cells(x64, levels):
 
 @pytest.mark.parametrize("levels", [2, 256, 65_536])
 def test_mixtures_stay_finite_with_extreme_outputs(levels):
-    values = jnp.arange(6) * (levels - 1) // 5
+    values = jnp.arange(6.0) * (levels - 1) // 5
     uniform = jnp.array([0, 1e-30, 0.3, 0.7, 1 - 2**-23, 1 - 2**-24])
-    for likelihood in (LogisticMixture(levels, MIXTURES), ContinuousMixture(levels, MIXTURES)):
+    for kind in (LogisticMixture, ContinuousMixture):
+        likelihood = kind(levels, MIXTURES)
         outputs = outputs_of(likelihood, size=100.0, count=6)
-        terms, gradient = jax.value_and_grad(
-            lambda x, own=likelihood: own.log_prob(x, values.astype(float)).sum()
-        )(outputs)
-        assert np.isfinite(terms) and np.isfinite(gradient).all()
-        assert np.isfinite(likelihood.draw(outputs, uniform, jnp.ones(()))).all()
+        run = jax.jit(jax.value_and_grad(lambda x, own=likelihood: own.log_prob(x, values).sum()))
+        assert all(np.isfinite(x).all() for x in run(outputs))
+        assert np.isfinite(jax.jit(likelihood.draw)(outputs, uniform, 1.0)).all()
 
 
 @pytest.mark.parametrize("levels", [50_000, 65_536])
@@ -117,19 +116,20 @@ def test_draws_have_the_density(x64):
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_draws_have_the_probabilities(levels, temperature):
-    likelihood = LogisticMixture(levels, MIXTURES)
+def test_draws_have_the_probabilities(levels):
+    likelihood, count = LogisticMixture(levels, MIXTURES), 5_000
     outputs = outputs_of(likelihood, count=3)
-    uniform = jnp.asarray((np.arange(5_000) + 0.5) / 5_000)
-    drawn = jax.jit(likelihood.draw)(outputs[:, None], uniform[None], temperature)
-    expected = np.exp(np.asarray(likelihood.conditionals(outputs), float) / temperature)
-    expected /= expected.sum(-1, keepdims=True)
-    for values, chances in zip(np.asarray(drawn), expected, strict=True):
-        counts = np.bincount(values, minlength=levels)
-        np.testing.assert_allclose(counts / 5_000, chances, atol=2e-3)
-    greedy = likelihood.draw(outputs, uniform[:3], None)
-    np.testing.assert_array_equal(greedy, expected.argmax(-1))
+    uniform = jnp.asarray((np.arange(count) + 0.5) / count)
+    draw = jax.jit(likelihood.draw)
+    log_probs = np.asarray(jax.jit(likelihood.conditionals)(outputs), float)
+    for temperature in (1.0, 0.5):
+        expected = np.exp(log_probs / temperature)
+        expected /= expected.sum(-1, keepdims=True)
+        drawn = np.asarray(draw(outputs[:, None], uniform[None], temperature))
+        for values, chances in zip(drawn, expected, strict=True):
+            frequencies = np.bincount(values, minlength=levels) / count
+            np.testing.assert_allclose(frequencies, chances, atol=2e-3)
+    np.testing.assert_array_equal(draw(outputs, uniform[:3], None), log_probs.argmax(-1))
 
 
 @pytest.mark.parametrize("levels", [2, 5])

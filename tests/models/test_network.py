@@ -74,23 +74,22 @@ def test_packing_changes_no_value(pack):
     assert_close(packed, loss_and_gradient(model_of("diagonal_bilstm")))
 
 
-MULTI_SCALE = dict(scales=(2, 4), classes=2)
+OPTIONS = [
+    {},
+    dict(residual=False, skip=False),
+    dict(skip=False),
+    dict(residual=False),
+    dict(scales=(2, 4), classes=2),
+]
+QUICK = [(0, 1, 2, 3), (0, 1, 4), (0, 1)]
 
 
 @pytest.mark.parametrize(
     ("architecture", "options"),
-    [(architecture, {}) for architecture in ARCHITECTURES]
-    + [(architecture, dict(residual=False, skip=False)) for architecture in ARCHITECTURES]
-    + [("pixel_cnn", dict(skip=False)), ("pixel_cnn", dict(residual=False))]
-    + [
-        pytest.param(architecture, options, marks=pytest.mark.slow)
-        for architecture in ARCHITECTURES[1:]
-        for options in (dict(skip=False), dict(residual=False))
-    ]
-    + [
-        ("row_lstm", MULTI_SCALE),
-        pytest.param("pixel_cnn", MULTI_SCALE, marks=pytest.mark.slow),
-        pytest.param("diagonal_bilstm", MULTI_SCALE, marks=pytest.mark.slow),
+    [
+        pytest.param(architecture, options, marks=() if number in quick else pytest.mark.slow)
+        for architecture, quick in zip(ARCHITECTURES, QUICK, strict=True)
+        for number, options in enumerate(OPTIONS)
     ],
 )
 def test_every_parameter_has_a_gradient(architecture, options):

@@ -66,23 +66,6 @@ def test_probabilities_add_up_to_one_for_each_class(architecture, options):
         assert np.abs(one - other).max() > 0.05
 
 
-@pytest.mark.parametrize(("image_shape", "levels"), [((2, 3, 1), 2), ((1, 3, 2), 3)])
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_conditionals_are_normalised_and_hold_what_log_prob_returns(
-    architecture, image_shape, levels
-):
-    options = dict(layers=1, features=4)
-    model = prnn.ImageModel(*model_and_parameters(architecture, image_shape, levels, **options))
-    images = all_images(image_shape, levels)
-    conditionals = model.conditionals(images)
-    assert conditionals.shape == (*images.shape, levels)
-    np.testing.assert_allclose(np.exp(conditionals.astype(float)).sum(-1), 1, atol=1e-5)
-    per_pixel = model.log_prob(images, per_pixel=True)
-    picked = np.take_along_axis(conditionals, images[..., None].astype(int), axis=-1)[..., 0]
-    np.testing.assert_allclose(per_pixel, picked, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(model.log_prob(images), per_pixel.sum((1, 2, 3)), rtol=1e-5)
-
-
 def test_a_new_model_is_normalised():
     model = prnn.create(prnn.ModelConfig(layers=1, features=4), image_shape=(2, 3, 1), levels=2)
     nats = model.log_prob(all_images((2, 3, 1), 2)).astype(float)
