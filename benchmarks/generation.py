@@ -67,7 +67,7 @@ def full_pass_seconds(name: str, *, plain: bool) -> float:
         kernels.conv_lstm = kernels.conv_lstm_reference
     model = model_of(name, plain=plain)
     mesh = devices.make_mesh(1) if plain else devices.mesh_for(IMAGES)
-    (scale,) = model.model.scales
+    (scale,) = model.pixel_rnn.scales
 
     def logits(params: Any, images: jax.Array) -> Any:
         return scale.apply(params, scale.network.likelihood.inputs(images))

@@ -64,12 +64,12 @@ class ImageModel:
     Images may come in batches of any size B.
 
     Attributes:
-        model: The `PixelRNN`, whose methods are pure functions of parameters and images.
+        pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
         params: Its parameters.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
-        self.model = model
+        self.pixel_rnn = model
         self.params = params
         self._log_prob = jax.jit(functools.partial(model.log_prob, per_pixel=True))
         self._conditionals = jax.jit(model.conditionals)
@@ -88,17 +88,17 @@ class ImageModel:
     @property
     def config(self) -> ModelConfig:
         """The architecture."""
-        return self.model.config
+        return self.pixel_rnn.config
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return self.model.image_shape
+        return self.pixel_rnn.image_shape
 
     @property
     def levels(self) -> int:
         """K, the number of values that a channel of a pixel can have."""
-        return self.model.levels
+        return self.pixel_rnn.levels
 
     def log_prob(
         self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
@@ -136,7 +136,7 @@ class ImageModel:
             UserError: As `log_prob`; or the model has no such distributions: it is a density, or
                 multi-scale in the plain form.
         """
-        self.model.check_conditionals()
+        self.pixel_rnn.check_conditionals()
         return self._in_batches(self._conditionals, images, labels)
 
     def bits_per_dim(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
@@ -176,7 +176,7 @@ class ImageModel:
             raise UserError(f"n must be an integer, got {n!r}")
         labels = check_labels(labels, n, self.config.classes)
         images, log_probs = sample.sample(
-            self.model, self.params, key, n, labels=labels, temperature=temperature
+            self.pixel_rnn, self.params, key, n, labels=labels, temperature=temperature
         )
         if not return_log_prob:
             return images
@@ -215,7 +215,9 @@ class ImageModel:
         _check_key(key)
         batch = self._checked(images, labels)
         known = self._checked_known(known, len(batch.images))
-        return complete.complete(self.model, self.params, key, batch, known, particles=particles)
+        return complete.complete(
+            self.pixel_rnn, self.params, key, batch, known, particles=particles
+        )
 
     def compress(self, images: ArrayLike, labels: ArrayLike | None = None) -> bytes:
         """Compresses images without loss, to about -log2 p(image) bits each.
@@ -227,7 +229,7 @@ class ImageModel:
         Raises:
             UserError: As `conditionals`.
         """
-        return container.compress(self.model, self.params, self._checked(images, labels))
+        return container.compress(self.pixel_rnn, self.params, self._checked(images, labels))
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_labels: bool = False
@@ -242,7 +244,7 @@ class ImageModel:
         Raises:
             UserError: The data are damaged, cut off, or of another model, machine or format.
         """
-        found = container.decompress(self.model, self.params, data, skip_damaged=skip_damaged)
+        found = container.decompress(self.pixel_rnn, self.params, data, skip_damaged=skip_damaged)
         return (found.images, found.labels) if return_labels else found.images
 
     def _in_batches(
@@ -263,7 +265,9 @@ class ImageModel:
 
     def _checked(self, images: ArrayLike, labels: ArrayLike | None) -> Batch:
         images = np.asarray(images)
-        check_images(images, self.image_shape, self.levels, discrete=self.model.likelihood.discrete)
+        check_images(
+            images, self.image_shape, self.levels, discrete=self.pixel_rnn.likelihood.discrete
+        )
         return Batch(images, check_labels(labels, len(images), self.config.classes))
 
     def _checked_known(self, known: ArrayLike, count: int) -> np.ndarray:

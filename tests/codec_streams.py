@@ -25,11 +25,11 @@ def random_images(model, count):
 
 
 def compressed(model, images):
-    return container.compress(model.model, model.params, Batch(images))
+    return container.compress(model.pixel_rnn, model.params, Batch(images))
 
 
 def decompressed(model, data, **options):
-    return container.decompress(model.model, model.params, data, **options).images
+    return container.decompress(model.pixel_rnn, model.params, data, **options).images
 
 
 def header_length(data):

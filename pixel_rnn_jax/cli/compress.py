@@ -39,7 +39,7 @@ def compress(values: Flags) -> None:
     try:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as stream:
-            container.write(model.model, model.params, batches, count, stream)
+            container.write(model.pixel_rnn, model.params, batches, count, stream)
         size = unfinished.stat().st_size
         unfinished.replace(out)
     except OSError as error:
@@ -75,9 +75,9 @@ def decompress(values: Flags) -> None:
         with Path(file).open("rb") as stream, warnings.catch_warnings(record=True) as lost:
             warnings.simplefilter("always")
             blocks = container.read(
-                model.model, model.params, stream, skip_damaged=values.skip_damaged
+                model.pixel_rnn, model.params, stream, skip_damaged=values.skip_damaged
             )
-            images, labels = container.joined(model.model, blocks)
+            images, labels = container.joined(model.pixel_rnn, blocks)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
     pictures.write_images(images, model.levels, out, labels=labels)

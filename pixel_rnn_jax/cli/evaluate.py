@@ -81,7 +81,7 @@ def _draw_pixel_map(workdir: str, split: str, out: str) -> None:
     source = data.open_source(read_config(workdir), split)
     images, labels = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
     nats = -model.log_prob(images, labels, per_pixel=True).sum(-1)
-    picture = pictures.pixel_map(as_levels(model.model, images), nats, model.levels)
+    picture = pictures.pixel_map(as_levels(model.pixel_rnn, images), nats, model.levels)
     if processes.first():
         pictures.write_picture(picture, out)
     say(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")

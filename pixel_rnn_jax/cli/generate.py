@@ -56,7 +56,7 @@ def sample(values: Flags) -> None:
         key, n, labels, temperature=values.temperature, return_log_prob=True
     )
     if Path(out).suffix != ".npz":  # Which keeps the values of a density as they were drawn.
-        images = as_levels(model.model, images)
+        images = as_levels(model.pixel_rnn, images)
     columns = n // classes if classes and label is None and n % classes == 0 else None
     pictures.write_images(images, model.levels, out, columns)
     nats = -float(np.mean(log_probs))
@@ -113,5 +113,5 @@ def complete(values: Flags) -> None:
     if particles > 1:
         smallest = found.effective_sample_size.min()
         say(f"effective sample size: at least {smallest:.1f} of {particles} particles")
-    elif not is_exact(model.model, mask):
+    elif not is_exact(model.pixel_rnn, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")

@@ -73,7 +73,7 @@ def test_precision_of_the_model_and_of_the_process_change_nothing():
 def test_parameters_that_are_not_finite_are_refused(model):
     params = jax.tree.map(lambda leaf: leaf * np.nan, model.params)
     with pytest.raises(prnn.UserError, match="parameters that are not finite: train it again"):
-        Coder(model.model, params)
+        Coder(model.pixel_rnn, params)
 
 
 def in_process(program, cwd, **environment):
@@ -128,7 +128,7 @@ def test_places_come_in_generation_order_with_probabilities_given_all_before():
         found[:, *place] = probabilities
         return images[:, *place]
 
-    Coder(model.model, model.params)._each_value(3, None, code)
+    Coder(model.pixel_rnn, model.params)._each_value(3, None, code)
     coarse = [(0, 2 * column, channel) for column, channel in np.ndindex(2, 2)]
     assert places == coarse + [place for place in np.ndindex(2, 4, 2) if place not in coarse]
     np.testing.assert_allclose(np.log(found), model.conditionals(images), atol=1e-4)
@@ -146,7 +146,7 @@ def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, after,
         return images[:LANES, *place]
 
     with pytest.raises(LookupError) as caught:
-        Coder(model.model, model.params)._each_value(LANES, None, code)
+        Coder(model.pixel_rnn, model.params)._each_value(LANES, None, code)
     assert places == [*np.ndindex(3, 4, 1)][:after]  # None after the error.
     assert caught.value.args == (places[-1],)
     assert not caplog.records and not capfd.readouterr().err
@@ -174,7 +174,7 @@ def test_sessions_of_one_loop_do_not_mix():
         thread.join()
     assert found == [True] * 12
 
-    outer, inner = (Coder(model.model, model.params) for model in models)
+    outer, inner = (Coder(model.pixel_rnn, model.params) for model in models)
     block = Batch(images[1][:LANES])
     code = inner.encode(block)
     places = []

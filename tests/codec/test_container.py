@@ -31,10 +31,10 @@ def test_batches_of_any_size_give_one_stream(stream, model):
     images, data = stream
     file = io.BytesIO()
     batches = [images[:1], images[1:1], images[1:10], images[10:]]
-    container.write(model.model, model.params, map(Batch, batches), len(images), file)
+    container.write(model.pixel_rnn, model.params, map(Batch, batches), len(images), file)
     assert file.getvalue() == data
     file.seek(0)
-    sizes = [len(block.images) for block in container.read(model.model, model.params, file)]
+    sizes = [len(block.images) for block in container.read(model.pixel_rnn, model.params, file)]
     assert sizes == [4, 4, 3]
 
 
@@ -88,7 +88,7 @@ def test_images_that_do_not_fit_are_refused(model):
             compressed(model, images)
     two = [Batch(random_images(model, 2))]
     with pytest.raises(prnn.UserError, match="there are 2 images to compress, but count is 3"):
-        container.write(model.model, model.params, two, 3, io.BytesIO())
+        container.write(model.pixel_rnn, model.params, two, 3, io.BytesIO())
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])

@@ -66,7 +66,7 @@ def test_particles_have_the_exact_posterior(architecture):
     model, image, exact, log_prob_known = lively(architecture)
     one = Batch(image.astype(np.int32))
     run = jax.jit(
-        lambda params: complete.particle_filter(model.model, params, KEY, one, KNOWN, 4096)
+        lambda params: complete.particle_filter(model.pixel_rnn, params, KEY, one, KNOWN, 4096)
     )
     values, found = jax.tree.map(np.asarray, run(model.params))
     assert found.effective_sample_size < 2048  # They were resampled.

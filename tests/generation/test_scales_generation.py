@@ -155,7 +155,9 @@ def test_particles_have_the_exact_posterior(architecture, seed):
     exact, log_prob_known = posterior(model, image, known, 1)
     one = Batch(image.astype(np.int32), jnp.ones((), int))
     run = jax.jit(
-        lambda params: particle_filter(model.model, params, KEY, one, jnp.asarray(known), 16_384)
+        lambda params: particle_filter(
+            model.pixel_rnn, params, KEY, one, jnp.asarray(known), 16_384
+        )
     )
     values, found = jax.tree.map(np.asarray, run(model.params))
     assert found.effective_sample_size < 8192
