@@ -126,7 +126,7 @@ class ImageModel:
         """Returns the distribution of each value given all earlier ones, in generation order.
 
         Args:
-            images: `[B, H, W, C]` integers from 0 to K - 1.
+            images: As `log_prob` takes them.
             labels: `[B]` classes.
 
         Returns:
@@ -218,11 +218,9 @@ class ImageModel:
         return complete.complete(self.model, self.params, key, batch, known, particles=particles)
 
     def compress(self, images: ArrayLike, labels: ArrayLike | None = None) -> bytes:
-        """Compresses images without loss, to about -log2 p(image) bits each.
+        """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
 
-        Args:
-            images: `[N, H, W, C]` integers from 0 to K - 1.
-            labels: `[N]` classes, which are stored as well.
+        The classes of a model with classes are stored as well.
 
         Raises:
             UserError: As `conditionals`.

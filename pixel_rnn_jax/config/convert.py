@@ -101,11 +101,8 @@ def base_config(
 ) -> ml_collections.ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
-    Args:
-        argument: What stands after the colon of --config: an architecture, `multi_scale`, both
-            with a comma between them, or nothing.
-        architecture: The architecture if the argument names none.
-        scales: The `model.scales` of `multi_scale`; empty if the config has no such variant.
+    The argument is what stands after the colon of --config: an architecture, or `architecture`
+    without one; `multi_scale` for `scales`, if there are any; or both with a comma between them.
 
     Raises:
         UserError: There is no such variant.
