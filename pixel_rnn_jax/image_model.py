@@ -103,7 +103,7 @@ class ImageModel:
     def log_prob(
         self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
     ) -> np.ndarray:
-        """Returns the exact log-probability of each image, or its log-density under a density.
+        """Returns the exact log-probability of each image, or its log-density.
 
         Args:
             images: `[B, H, W, C]` integers from 0 to K - 1. A density takes floats from 0 to K, and
@@ -126,7 +126,7 @@ class ImageModel:
         """Returns the distribution of each value given all earlier ones, in generation order.
 
         Args:
-            images: `[B, H, W, C]` integers from 0 to K - 1.
+            images: As `log_prob` takes them.
             labels: `[B]` classes.
 
         Returns:
@@ -169,7 +169,8 @@ class ImageModel:
             (floats from a density); with `return_log_prob`, also nats `[n]`.
 
         Raises:
-            UserError: n or the temperature is negative, the key is none, or the labels do not fit.
+            UserError: n or the temperature is negative, the key is not one of `jax.random`, or the
+                labels do not fit.
         """
         _check_key(key)
         if not isinstance(n, numbers.Integral):
@@ -194,9 +195,8 @@ class ImageModel:
         """Draws the unknown values of partly known images.
 
         With one particle that is exact if every unknown value comes after the known ones in
-        generation order, for example if the upper half is known to a model of one scale. For any
-        other mask use more, say 64, which are weighted by how well they fit the known values
-        further on.
+        generation order, as where a model of one scale is given the upper half. For any other mask
+        use more, say 64: they are weighted by how well they fit the known values further on.
 
         Args:
             key: A key of `jax.random`. What image i gets depends on it, i and the arguments alone.
@@ -209,8 +209,8 @@ class ImageModel:
             The completed images, in which known values are unchanged, and how good they are.
 
         Raises:
-            UserError: A shape, type or value does not fit the model, the key is none, there are no
-                particles, or the model is a density.
+            UserError: As `log_prob`; or the key is not one of `jax.random`, the mask does not fit,
+                there are no particles, or the model is a density.
         """
         _check_key(key)
         batch = self._checked(images, labels)
@@ -220,11 +220,9 @@ class ImageModel:
         )
 
     def compress(self, images: ArrayLike, labels: ArrayLike | None = None) -> bytes:
-        """Compresses images without loss, to about -log2 p(image) bits each.
+        """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
 
-        Args:
-            images: `[N, H, W, C]` integers from 0 to K - 1.
-            labels: `[N]` classes, which are stored as well.
+        The classes of a model with classes are stored as well.
 
         Raises:
             UserError: As `conditionals`.

@@ -1,4 +1,4 @@
-"""What a command tells on the terminal: lines, and a bar for what takes longer than a moment."""
+"""What a command prints on the terminal: lines, and a progress bar for what takes long."""
 
 import time
 from collections.abc import Iterable
@@ -22,11 +22,8 @@ def say(text: str) -> None:
 def bar(items: Iterable[T], total: int, desc: str, unit: str) -> "tqdm.tqdm[T]":
     """Returns a bar that appears after three seconds, on a terminal alone, and then vanishes.
 
-    Args:
-        items: What it counts as it passes them on; nothing if it shall be told with `update`.
-        total: Their number.
-        desc: What is done with them.
-        unit: What they are.
+    It counts items as it passes them on, or by `update`, up to `total`. `desc` says what is done
+    with them, and `unit` what they are.
     """
     disable = None if processes.first() else True
     return tqdm.tqdm(

@@ -93,5 +93,5 @@ def out_flag(values: Flags, default: str) -> None:
 
 def seed_flag(values: Flags) -> None:
     """Defines --seed."""
-    help_ = "Of the random draws; the same seed gives the same images."
+    help_ = "Seed of the random draws: the same one gives the same images."
     values.integer("seed", help_, 0, lower_bound=0, upper_bound=2**32 - 1)

@@ -4,8 +4,8 @@ import difflib
 import functools
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
@@ -22,31 +22,21 @@ from pixel_rnn_jax.errors import UserError
 PROGRAM = "python -m pixel_rnn_jax.main"
 
 
-@dataclass(frozen=True)
-class Verb:
-    """One command.
+class Verb(NamedTuple):
+    """One command: what it does, the function that defines its flags, and a typical call.
 
-    Attributes:
-        run: Does what its flags ask for; the first line of its docstring is the summary.
-        define: Defines its flags, but for --workdir, which all have.
-        example: The words of a typical call.
-        trains: Whether it takes a config instead of the --workdir of a run.
-        positional: Name of the positional argument, which is also a flag; "" for none.
+    The first line of the docstring of `run` is the summary that --help prints.
     """
 
     run: Callable[[Flags], None]
     define: Callable[[Flags], None]
     example: str
-    trains: bool = False
-    positional: str = ""
 
 
+TRAIN = "train"
 VERBS = {
-    "train": Verb(
-        train,
-        process_flags,
-        "--config=mnist:row_lstm --config.train.steps=20000 --workdir=runs/a",
-        trains=True,
+    TRAIN: Verb(
+        train, process_flags, "--config=mnist:row_lstm --config.train.steps=20000 --workdir=runs/a"
     ),
     "evaluate": Verb(evaluate, evaluate_flags, "--workdir=runs/a --split=test"),
     "sample": Verb(sample, sample_flags, "--workdir=runs/a --n=64 --out=samples.png"),
@@ -57,10 +47,7 @@ VERBS = {
         compress, compress_flags, "--workdir=runs/a --images=images.npz --out=images.prnn"
     ),
     "decompress": Verb(
-        decompress,
-        decompress_flags,
-        "images.prnn --workdir=runs/a --out=images.npz",
-        positional="file",
+        decompress, decompress_flags, "images.prnn --workdir=runs/a --out=images.npz"
     ),
 }
 
@@ -83,13 +70,12 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
         return functools.partial(print, _help(name) if name else _overview())
     if "--version" in words:
         return functools.partial(print, f"pixel-rnn-jax {prnn.__version__}")
-    name = name or "train"
-    verb = VERBS[name]
-    values = _define(verb)
-    source, words = _define_config(values, words) if verb.trains else ("", words)
+    name = name or TRAIN
+    values = _define(name)
+    source, words = _define_config(values, words) if name == TRAIN else ("", words)
     words = _read(name, values, words)
-    if words and verb.positional and not values[verb.positional].present:
-        values[verb.positional].value = words.pop(0)
+    if words and "file" in values and not values["file"].present:  # A positional argument.
+        values["file"].value = words.pop(0)
     if words:
         raise UserError(f"{name} takes nothing but flags, got {words[0]!r}")
     if source and not values.workdir:
@@ -97,14 +83,14 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")
     if not values.workdir:
         raise UserError(f"{name} needs --workdir=DIR, the directory of a training run")
-    return functools.partial(verb.run, values)
+    return functools.partial(VERBS[name].run, values)
 
 
-def _define(verb: Verb) -> Flags:
+def _define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
-    workdir_flag(values, new=verb.trains)
-    verb.define(values)
+    workdir_flag(values, new=name == TRAIN)
+    VERBS[name].define(values)
     return values
 
 
@@ -112,7 +98,7 @@ def _define_config(values: Flags, words: list[str]) -> tuple[str, list[str]]:
     """Defines overrides of the config that --config names; returns its name and the other words."""
     config = Flags()
     config_flag(config)
-    words = _read("train", config, words, known_only=True)
+    words = _read(TRAIN, config, words, known_only=True)
     if not config.config:
         raise UserError("train needs --config=FILE, for example --config=digits")
     for word in words:
@@ -153,20 +139,13 @@ def _overview() -> str:
 
 
 def _help(name: str) -> str:
-    verb = VERBS[name]
-    values = _define(verb)
-    fields: list[str] = []
-    if verb.trains:
+    verb, values, fields = VERBS[name], _define(name), ""
+    if name == TRAIN:
         config_flag(values)
-        fields += [
-            "",
-            "Fields of the config, which pixel_rnn_jax/config/schema.py describes, with the "
-            "values that they",
-            "have where a config file gives none:",
-        ]
-        fields += [
-            f"  --config.{field}={value}" for field, value in config_lib.leaves(config_lib.Config())
-        ]
-    example = f"  {PROGRAM} {name} {verb.example}"
-    help_ = values.get_help(include_special_flags=False)
-    return "\n".join([_summary(verb), "", "Example:", example, help_, *fields])
+        defaults = config_lib.leaves(config_lib.Config())
+        fields = "\nFields of the config, described in pixel_rnn_jax/config/schema.py, with their"
+        fields += " defaults:\n" + "\n".join(f"  --config.{key}={value}" for key, value in defaults)
+    # All are defined in one module, so that absl lists them together.
+    flags_ = values.get_help(include_special_flags=False).replace(f"{Flags.__module__}:", "Flags:")
+    example = f"Example:\n  {PROGRAM} {name} {verb.example}"
+    return f"{_summary(verb)}\n\n{example}\n{flags_}\n{fields}".rstrip()

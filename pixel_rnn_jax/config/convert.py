@@ -27,21 +27,21 @@ CONFIGS = next(
 
 
 def load_config_dict(source: str) -> ml_collections.ConfigDict:
-    """Runs a config file, and returns a ConfigDict of every field that flags can override.
+    """Runs a config file, and returns a ConfigDict of every field, which flags can override.
 
-    A file may return a ConfigDict or a mapping with some of the fields; the others keep their
-    defaults. Types are checked here; values when it becomes a `Config`.
+    `get_config` may return a ConfigDict or a mapping with some of the fields; the others keep their
+    defaults. Types are checked here, and values when it becomes a `Config`.
 
     Args:
-        source: NAME or FILE, with an argument for `get_config` after a colon: "digits",
-            "mnist:row_lstm", "configs/mnist.py". A NAME is one of the configs in `CONFIGS`.
+        source: A name of one of the `CONFIGS` or the path of a file, with an argument for
+            `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
 
     Raises:
         UserError: There is no such file, it is no config file, an error is raised in it, or a field
             is unknown or of another type.
     """
-    # `config_flags.DEFINE_config_file` loads by a call that Python has deprecated, and turns an
-    # error of `get_config` into the text of a traceback.
+    # `config_flags.DEFINE_config_file` calls what Python has deprecated, and turns an error of
+    # `get_config` into the text of a traceback.
     name, _, argument = source.partition(":")
     file = config_file(name)
     try:
@@ -101,11 +101,8 @@ def base_config(
 ) -> ml_collections.ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
-    Args:
-        argument: What stands after the colon of --config: an architecture, `multi_scale`, both
-            with a comma between them, or nothing.
-        architecture: The architecture if the argument names none.
-        scales: The `model.scales` of `multi_scale`; empty if the config has no such variant.
+    The argument is what stands after the colon of --config: an architecture, or `architecture`
+    without one; `multi_scale` for `scales`, if there are any; or both with a comma between them.
 
     Raises:
         UserError: There is no such variant.

@@ -132,15 +132,8 @@ def particle_filter(
     Each particle is a completion. Unknown values are drawn from the model, and the probabilities of
     the known ones weight the particles. After a pixel that leaves an effective sample size below
     half their number, the particles are resampled (systematically): unlikely ones are replaced by
-    copies of likely ones.
-
-    Args:
-        model: The model.
-        params: Its parameters.
-        key: A key of `jax.random`.
-        one: `[H, W, C]` integers, with its class for a model with classes.
-        known: `[H, W, C]` booleans.
-        particles: Their number.
+    copies of likely ones. The image is `[H, W, C]` integers, with its class for a model with
+    classes, and `known` are `[H, W, C]` booleans.
 
     Returns:
         The completions `[particles, H, W, C]` and their weights.
