@@ -133,7 +133,7 @@ def test_everything_or_nothing_known(particles):
 
 
 def test_is_exact():
-    model = lively("pixel_cnn")[0].model
+    model = lively("pixel_cnn")[0].pixel_rnn
     assert complete.is_exact(model, np.arange(8).reshape(SHAPE) < 3)
     assert complete.is_exact(model, np.zeros((5, *SHAPE), bool))
     assert not complete.is_exact(model, KNOWN)

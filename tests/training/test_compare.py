@@ -97,6 +97,6 @@ def test_other_images_are_refused(workdirs, tmp_path, difference):
     shutil.copytree(continuous, tmp_path / "run")
     (tmp_path / "run" / "images.json").unlink()
     other = changed(config, "data", name=str(tmp_path / "other.npz"))
-    workdir_lib.write(tmp_path / "run", other, ImageFormat(shape, 5))
+    workdir_lib.begin_run(tmp_path / "run", other, ImageFormat(shape, 5))
     with pytest.raises(prnn.UserError, match="do not have the same images in this split"):
         compare(discrete, tmp_path / "run")
