@@ -36,9 +36,9 @@ class Lanes(NamedTuple):
     """What the loop carries from pixel to pixel; every array has the lanes as its first axis.
 
     Attributes:
-        image: `[L, h, w, C]`, the image of this scale so far.
+        image: `[L, H, W, C]`, the image of this scale so far.
         state: The incremental form after the last pixel.
-        condition: `[L, h, w, F]`, what the scale is conditioned on, or None.
+        condition: `[L, H, W, F]`, what the scale is conditioned on, or None.
         contexts: What the condition adds in this row.
     """
 

@@ -79,9 +79,10 @@ def test_narrow_components_lose_no_probability_among_many_levels(levels):
 
 
 def test_draws_never_have_a_level_without_probability():
-    logits = jnp.full((1, 200), 0.0).at[:, -1].set(-200)
     uniform = jnp.array([1 - 2**-24], jnp.float32)
-    assert Softmax(200).draw(logits, uniform, jnp.ones(())) == 198
+    for levels in (200, 201, 300):  # The probabilities of the last two add up to less than one.
+        logits = jnp.zeros((1, levels)).at[:, -1].set(-200)
+        assert Softmax(levels).draw(logits, uniform, jnp.ones(())) == levels - 2
 
 
 def test_conditionals_of_a_mixture_need_no_array_of_components_and_levels():
