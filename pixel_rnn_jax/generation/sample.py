@@ -185,7 +185,7 @@ def generate(
 
 
 def value_uniforms(model: PixelRNN, key: Array, indices: Array) -> list[Array]:
-    """Returns numbers from [0, 1) for every value of images `indices`, `[B, H, W, C]` for each scale.
+    """Returns numbers from [0, 1) for every value of images `indices`, `[B, H, W, C]` by scale.
 
     Those of an image depend on the key, its index and the number of the scale alone.
     """
