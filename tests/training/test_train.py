@@ -24,6 +24,7 @@ from pixel_rnn_jax.runs.records import MetricsWriter
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.step import make_train_step
+from pixel_rnn_jax.training.stop import stop_on_signal
 from pixel_rnn_jax.training.train import train
 
 VALUES = 4 * 4
@@ -124,6 +125,15 @@ def test_signals_are_left_alone_outside_the_main_thread(config, straight):
     thread.start()
     thread.join()
     assert results == [result]
+
+
+def test_second_signal_acts_as_it_did_before():
+    handler = signal.getsignal(signal.SIGTERM)
+    with stop_on_signal() as request:
+        assert request.signal is None
+        signal.raise_signal(signal.SIGTERM)
+        assert request.signal == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_more_steps_may_be_asked_for_later(config, straight, tmp_path, monkeypatch):
