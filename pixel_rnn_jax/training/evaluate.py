@@ -98,10 +98,11 @@ def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
     return measure(run.model, run.params, source, size, mesh, step=run.step)
 
 
-def open_split(run: Run, split: str, *, noise: int = 0) -> Source:
+def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
     """Opens a split of the data set that a run was trained on, named as `evaluate` takes it.
 
-    For a density, `noise` is the number of the draw of noise that dequantises the values.
+    `noise` is the number of the draw that dequantises the values. With None only a density gets
+    noise, the first draw.
 
     Raises:
         UserError: There is no such split, or its images are of another format.

@@ -12,8 +12,10 @@ from pixel_rnn_jax.cli import evaluate as verb
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_source
 from pixel_rnn_jax.runs import workdir as workdir_lib
-from pixel_rnn_jax.runs.workdir import ImageFormat, read_config
+from pixel_rnn_jax.runs.workdir import ImageFormat, open_run, read_config
+from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.compare import compare
+from pixel_rnn_jax.training.evaluate import open_split
 from pixel_rnn_jax.training.train import train
 
 
@@ -46,6 +48,12 @@ def test_comparison(workdirs):
     assert found.continuous.nats == pytest.approx(means.mean(), rel=1e-5)
     error = means.std(ddof=1) / 20**0.5
     assert found.continuous.standard_error == pytest.approx(error, rel=1e-4)
+
+
+def test_only_a_density_is_evaluated_with_noise(workdirs):
+    mesh = devices.make_mesh(1)
+    kinds = [open_split(open_run(workdir, mesh), "test").dtype.kind for workdir in workdirs]
+    assert kinds == ["u", "f"]
 
 
 def test_what_is_printed(workdirs, capsys, monkeypatch):
