@@ -1,17 +1,11 @@
-"""The program as tests start it, and what its runs leave in a workdir."""
+"""The program as tests start it."""
 
 import os
 import re
 import subprocess
 import sys
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-import orbax.checkpoint as ocp
-
-from pixel_rnn_jax.runs.records import read_records
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = [sys.executable, "-m", "pixel_rnn_jax.main"]
@@ -53,20 +47,3 @@ def run(
     )
     assert result.returncode == status, result.stdout + result.stderr
     return result
-
-
-def records(workdir: Path) -> list[dict[str, float]]:
-    """Returns the records of a run without what depends on the clock."""
-    speed = "train/images_per_second"
-    return [
-        {name: value for name, value in record.items() if name != speed}
-        for record in read_records(workdir)
-    ]
-
-
-def state(workdir: Path, step: int) -> dict[str, bytes]:
-    """Returns the bytes of every array of a checkpoint."""
-    with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
-        arrays = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
-    return {name: np.asarray(array).tobytes() for name, array in arrays.items()}

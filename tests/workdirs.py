@@ -21,8 +21,7 @@ def outcome(workdir: Path) -> dict[str, Any]:
     """Returns all that a run leaves, but for its speed: two equal ones are equal bit for bit."""
     steps = saved_steps(workdir)
     pictures = {path.name: path.read_bytes() for path in (workdir / "pictures").glob("*")}
-    state = state_of(workdir, max(steps))
-    arrays = {name: (array.dtype, array.shape, array.tobytes()) for name, array in state.items()}
+    arrays = bits_of(workdir, max(steps))
     return {"records": records_of(workdir), "steps": steps, "pictures": pictures, **arrays}
 
 
@@ -42,6 +41,12 @@ def records_of(workdir: Path) -> list[dict[str, float]]:
 def saved_steps(workdir: Path) -> set[int]:
     folder = workdir / "checkpoints"
     return {int(p.name) for p in folder.iterdir() if p.name.isdigit()} if folder.exists() else set()
+
+
+def bits_of(workdir: Path, step: int) -> dict[str, Any]:
+    """Returns every array of a checkpoint in a form that is equal only bit for bit."""
+    state = state_of(workdir, step)
+    return {name: (array.dtype, array.shape, array.tobytes()) for name, array in state.items()}
 
 
 def state_of(workdir: Path, step: int) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ import numpy as np
 
 from pixel_rnn_jax import data, image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, join, process_flags
-from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.sample import as_levels
 from pixel_rnn_jax.runs.workdir import read_config
@@ -60,13 +59,13 @@ def evaluate(values: Flags) -> None:
         say(f"density that it implies, {draws} draws of noise: {found.implied}")
         say(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
         return
-    say_evaluation(split, evaluate_lib.evaluate(workdir, split), read_config(workdir))
+    say_evaluation(split, evaluate_lib.evaluate(workdir, split))
 
 
-def say_evaluation(split: str, result: Evaluation, config: Config) -> None:
+def say_evaluation(split: str, result: Evaluation) -> None:
     """Prints an evaluation of a run, with the share of each scale if there are several."""
     kind = ""
-    if config.model.output == "continuous":
+    if result.density:
         kind = ", of a density at values with noise added: an upper bound, with one draw an image"
     say(f"{split}, step {result.step}: {result}{kind}")
     if len(result.shares) > 1:

@@ -13,7 +13,7 @@ def train(values: Flags) -> None:
     join(values)
     say(f"workdir: {values.workdir}")
     result = train_lib.train(config, values.workdir)
-    say_evaluation("test", result.test, config)
+    say_evaluation("test", result.test)
     say(
         f"independent pixels: {result.baseline}; histograms of {result.baseline.counted:,} "
         "training images"

@@ -37,6 +37,7 @@ class Evaluation:
         dims: H * W * C, the values of one image.
         images: The number of images.
         shares: For each scale, coarsest first, the height of its images and its share of `nats`.
+        density: Whether it is of a density, at values with one draw of noise for each image.
         step: The training step that the parameters are from, if they are those of a run.
         counted: Of the independent-pixel model: the training images in its histograms.
     """
@@ -46,6 +47,7 @@ class Evaluation:
     dims: int
     images: int
     shares: dict[int, float] = field(default_factory=dict)
+    density: bool = False
     step: int | None = None
     counted: int = 0
 
@@ -198,7 +200,9 @@ def summary(by_scale: np.ndarray, model: PixelRNN, *, step: int | None = None) -
     """Returns the mean of the nats of images, `[N, S]`, under a model."""
     heights = [scale.network.image_shape[0] for scale in model.scales]
     shares = dict(zip(heights, by_scale.mean(0).tolist(), strict=True))
-    return _mean(by_scale.sum(-1), math.prod(model.image_shape), shares=shares, step=step)
+    density = not model.likelihood.discrete
+    dims = math.prod(model.image_shape)
+    return _mean(by_scale.sum(-1), dims, shares=shares, density=density, step=step)
 
 
 def _mean(nats: np.ndarray, dims: int, **rest: Any) -> Evaluation:

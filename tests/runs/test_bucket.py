@@ -10,8 +10,9 @@ import programs
 import pytest
 from fake_bucket import FakeBucket
 from PIL import Image
-from programs import LAUNCHER, MAIN, records, state, train_words
+from programs import LAUNCHER, MAIN, train_words
 from tensorboard_files import shown
+from workdirs import bits_of, records_of
 
 from pixel_rnn_jax import main
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, read_records
@@ -89,7 +90,7 @@ def fetch(bucket, tmp_path):
 
 
 def assert_same_run(workdir, straight):
-    assert records(workdir) == records(straight)
+    assert records_of(workdir) == records_of(straight)
     one, other = (
         [entry for entry in shown(folder) if entry[1] != "train/images_per_second"]
         for folder in (workdir, straight)
@@ -99,7 +100,7 @@ def assert_same_run(workdir, straight):
         with Image.open(path) as one, Image.open(workdir / "pictures" / path.name) as other:
             np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"15", "20"}
-    assert state(workdir, STEPS) == state(straight, STEPS)
+    assert bits_of(workdir, STEPS) == bits_of(straight, STEPS)
     for name in ("config.json", "images.json"):
         assert (workdir / name).read_bytes() == (straight / name).read_bytes()
     assert not list(workdir.glob("*.unfinished"))
@@ -170,7 +171,7 @@ def test_two_processes(program, straight, fetch):
     for steps in (10, STEPS):
         output = program(*train(steps=steps), prefix=two)
     assert "going on from step 10\n" in output
-    for record, expected in zip(records(fetch()), records(straight), strict=True):
+    for record, expected in zip(records_of(fetch()), records_of(straight), strict=True):
         assert record == pytest.approx(expected, rel=1e-4)
     assert {path.name for path in (fetch() / "checkpoints").iterdir()} == {"15", "20"}
     for prefix in (MAIN, two):

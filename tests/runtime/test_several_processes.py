@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import programs
 import pytest
-from programs import LAUNCHER, MAIN, ROOT, records, train_words
+from programs import LAUNCHER, MAIN, ROOT, train_words
+from workdirs import records_of
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.runtime import processes
@@ -120,7 +121,7 @@ def test_each_number_of_processes_goes_on_from_the_checkpoint_of_another(
         lambda one, other: np.testing.assert_allclose(one, other, rtol=0, atol=1e-9),
         *(prnn.load(folder).params for folder in folders),
     )
-    for one, other in zip(*map(records, folders), strict=True):
+    for one, other in zip(*map(records_of, folders), strict=True):
         for name in other:  # Validations of the shared run are more, one at the end of each part.
             assert one[name] == pytest.approx(other[name], rel=1e-9)
 
