@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if argv is None else argv
     try:
+        # absl calls what `_parse` returns: the verb with its flags.
         app.run(operator.call, [parse.PROGRAM, *arguments], flags_parser=_parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -32,7 +32,7 @@ def bar(items: Iterable[T], total: int, desc: str, unit: str) -> "tqdm.tqdm[T]":
 
 
 def show_time(progress: "tqdm.tqdm[Any]", results: PyTree) -> None:
-    """Waits for results; on a terminal the bar shows that time passes."""
+    """On a terminal, waits for results while the bar shows the time; elsewhere returns at once."""
     if progress.disable:
         return
     start, pause = time.monotonic(), 0.001

@@ -1,7 +1,7 @@
 """Skewing: from the rows and columns of an image to the diagonals that a scan walks over.
 
 Each row is offset by one position from the row above, so that a column of the skewed map is a
-diagonal of the image (section 3.2). `pack` images may lie side by side in one lane: a row that has
+diagonal of the image (section 3.2). `pack` images may follow one another in a lane: a row that has
 finished one image goes on with the next, so that they take pack * W + H - 1 steps instead of
 pack * (W + H - 1).
 """

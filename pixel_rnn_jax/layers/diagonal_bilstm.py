@@ -19,7 +19,7 @@ class DiagonalBiLSTM(nn.Module):
     evolve over the padding).
 
     Attributes:
-        pack: The largest number of images that a lane of the scan holds side by side (see
+        pack: The largest number of images that follow one another in a lane of the scan (see
             `kernels.skew`); the largest divisor of the batch up to it is used. A larger number is
             less work in more steps.
     """

@@ -112,7 +112,7 @@ class Checkpoints:
 
         Args:
             step: Number of training steps that led to the state.
-            state: A dict of trees of arrays, none of size 0; random keys as their key data.
+            state: A dict of trees of arrays, none of size 0.
             validation_nats: Nats per validation image, if the model was validated at this step.
 
         Raises:
