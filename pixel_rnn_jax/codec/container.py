@@ -1,8 +1,8 @@
 """Lossless compression: images to files and back, each as large as its negative log-likelihood.
 
 A file has a header and blocks of at most `coder.LANES` images, each coded on its own (see
-`framing.py`). Only the same parameters on the same kind of machine decode it; the header names both.
-Each block has a digest of its pixels as well, and one that decodes to other pixels is refused.
+`framing.py`). Only the same parameters on the same kind of machine decode it, and the header names
+both. Each block has a digest of its pixels as well: one that decodes to other pixels is refused.
 """
 
 import hashlib
