@@ -5,12 +5,12 @@ the line takes it from step to step. All that does not depend on the state (the 
 input-to-state convolution, the bias, the condition) is computed beforehand for the whole map and
 comes in as `gates`.
 
-============================  =============  ==========  ===================================
+============================  =============  ==========  =========================================
 layer                         a line is      T           taps along the line
-============================  =============  ==========  ===================================
+============================  =============  ==========  =========================================
 Row LSTM                      a row          H           -1, 0, +1 of the row above
-Diagonal BiLSTM, each side    a diagonal     W + H - 1   0 (own row, last column), -1 (row above)
-============================  =============  ==========  ===================================
+Diagonal BiLSTM, each side    a diagonal     W + H - 1   0 (own row, column before), -1 (row above)
+============================  =============  ==========  =========================================
 """
 
 import functools

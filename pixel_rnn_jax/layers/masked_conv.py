@@ -102,7 +102,7 @@ class MaskedConv(nn.Module):
         """Returns the state before the first row, all zeros.
 
         If the kernel sees columns on the left: `row`, `[B, k // 2 + W, inputs]`, the inputs of this
-        row, behind the zeros outside the image. If it sees rows above: `rows`, `[B, k // 2, W,
+        row, after the zeros outside the image. If it sees rows above: `rows`, `[B, k // 2, W,
         inputs]`, the inputs of these rows, and `above`, `[B, W, outputs]`, what they add to this.
         """
         height, reach = (size // 2 for size in self.kernel_size)

@@ -12,8 +12,8 @@ from pixel_rnn_jax.layers.state import Context, State, at_column
 class PixelCNNLayer(nn.Module):
     """ReLU, 1x1 (2h to h), ReLU, k x k (h to h), ReLU.
 
-    The last 1x1 convolution of the block, back to 2h, belongs to `Residual`, as that behind an LSTM
-    layer does. `kernel` is k, odd.
+    The last 1x1 convolution of the block, back to 2h, belongs to `Residual`, as does the one after
+    an LSTM layer. `kernel` is k, odd.
     """
 
     features: int
