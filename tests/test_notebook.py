@@ -13,17 +13,10 @@ NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "quickstart.ipynb"
 FIGURES = 6
 
 
-def _code_cells() -> list[dict]:
-    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
-    return [cell for cell in cells if cell["cell_type"] == "code"]
-
-
-def _stored_outputs() -> list[dict]:
-    return [output for cell in _code_cells() for output in cell["outputs"]]
-
-
-def _stored_text() -> str:
-    return "".join(line for output in _stored_outputs() for line in output.get("text", []))
+ALL_CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+CELLS = [cell for cell in ALL_CELLS if cell["cell_type"] == "code"]
+OUTPUTS = [output for cell in CELLS for output in cell["outputs"]]
+TEXT = "".join(line for output in OUTPUTS for line in output.get("text", []))
 
 
 def _test_nats(text: str) -> float:
@@ -33,25 +26,24 @@ def _test_nats(text: str) -> float:
 
 
 def test_outputs_are_stored_as_one_run_has_written_them() -> None:
-    cells = _code_cells()
-    assert [cell["execution_count"] for cell in cells] == [*range(1, len(cells) + 1)]
-    assert sum("image/png" in output.get("data", {}) for output in _stored_outputs()) == FIGURES
+    assert [cell["execution_count"] for cell in CELLS] == [*range(1, len(CELLS) + 1)]
+    assert sum("image/png" in output.get("data", {}) for output in OUTPUTS) == FIGURES
 
 
 def test_outputs_have_no_traces_of_a_machine() -> None:
     """No warnings, no errors, no absolute paths, no times at which cells were run."""
-    for output in _stored_outputs():
+    for output in OUTPUTS:
         assert output.get("name", "stdout") == "stdout"
         assert output["output_type"] in ("stream", "display_data", "execute_result")
-    assert not re.search(r"(^|\s)/\w|Warning", _stored_text())
-    assert not any(cell["metadata"] for cell in _code_cells())
+    assert not re.search(r"(^|\s)/\w|Warning", TEXT)
+    assert not any(cell["metadata"] for cell in CELLS)
     assert NOTEBOOK.stat().st_size < 500_000
 
 
 @pytest.mark.slow
 def test_every_cell_runs(tmp_path: Path) -> None:
     """In a process of its own: a notebook has neither the devices nor the settings of the tests."""
-    cells = ["".join(cell["source"]) for cell in _code_cells()]
+    cells = ["".join(cell["source"]) for cell in CELLS]
     # Saves each figure, as a notebook shows it.
     save = "for n in plt.get_fignums(): plt.figure(n).savefig(f'figure{n}.png')"
     program = tmp_path / "quickstart.py"
@@ -67,4 +59,4 @@ def test_every_cell_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("figure*.png"))) == FIGURES
     # What is stored is what the code gives, but for rounding on another machine.
-    assert _test_nats(done.stdout) == pytest.approx(_test_nats(_stored_text()), abs=1)
+    assert _test_nats(done.stdout) == pytest.approx(_test_nats(TEXT), abs=1)

@@ -4,7 +4,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 
 import pixel_rnn_jax as prnn
@@ -18,9 +17,8 @@ def text(name: str) -> str:
 
 def test_version() -> None:
     assert yaml.safe_load(text("CITATION.cff"))["version"] == prnn.__version__
-    assert re.search(
-        rf"^## .*\b{re.escape(prnn.__version__)}\b", text("CHANGELOG.md"), re.MULTILINE
-    )
+    version = re.escape(prnn.__version__)
+    assert re.search(rf"^## .*\b{version}\b", text("CHANGELOG.md"), re.MULTILINE)
 
 
 def test_pre_commit_has_the_formatter_of_the_tests() -> None:
@@ -38,10 +36,7 @@ def test_oldest_python() -> None:
     assert target == f"py{oldest[1].replace('.', '')}"
 
 
-def test_readme_is_short() -> None:
+def test_readme_is_short_and_leads_to_the_other_files() -> None:
     assert len(text("README.md").splitlines()) <= 170
-
-
-@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff"])
-def test_readme_leads_to(name: str) -> None:
-    assert f"({name})" in text("README.md")
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md", "LICENSE", "CITATION.cff"):
+        assert f"({name})" in text("README.md")

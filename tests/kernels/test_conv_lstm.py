@@ -21,7 +21,9 @@ from pixel_rnn_jax.kernels import cell, conv_lstm, conv_lstm_reference, restarts
 
 TAPS = [(0,), (-1, 0), (0, -1), (-1, 0, 1), (-2, -1, 0, 1, 2), (1,), (-3, 0)]
 RESTARTS = ["none", "random", "first step", "every step", "diagonal"]
-LINES = list(itertools.product([1, 2, 7], [1, 2, 5], [1, 3]))  # (T, P, L)
+# (T, P, L), and how large the initial states are.
+SOME = [((7, 5, 3), 1.0), ((1, 1, 3), 1.0), ((1, 5, 3), 1.0), ((2, 2, 1), 0.0)]
+ALL = [*itertools.product(itertools.product([1, 2, 7], [1, 2, 5], [1, 3]), [0.0, 1.0])]
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -53,24 +55,13 @@ def assert_is_the_loop(function, taps, kind, line, initial=1.0, *, compiled=Fals
     assert_agree(run, loop, arguments, rng, compiled=compiled)
 
 
+@pytest.mark.parametrize(
+    "lines", [pytest.param(SOME, id="some"), pytest.param(ALL, id="all", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("kind", RESTARTS)
 @pytest.mark.parametrize("taps", TAPS, ids=str)
-def test_conv_lstm_is_the_loop(eager, taps, kind):
-    assert_is_the_loop(conv_lstm, taps, kind, (7, 5, 3))
-
-
-@pytest.mark.parametrize("line", [(1, 1, 3), (1, 5, 3), (2, 2, 1)], ids=str)
-@pytest.mark.parametrize("taps", TAPS, ids=str)
-def test_conv_lstm_is_the_loop_on_short_lines(eager, taps, line):
-    assert_is_the_loop(conv_lstm, taps, "diagonal", line)
-    assert_is_the_loop(conv_lstm, taps, "none", line, initial=0.0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", RESTARTS)
-@pytest.mark.parametrize("taps", TAPS, ids=str)
-def test_conv_lstm_is_the_loop_in_every_combination(eager, taps, kind):
-    for line, initial in itertools.product(LINES, [0.0, 1.0]):
+def test_conv_lstm_is_the_loop(eager, taps, kind, lines):
+    for line, initial in lines:
         assert_is_the_loop(conv_lstm, taps, kind, line, initial)
 
 
@@ -123,8 +114,6 @@ def test_vmap_over_directions(diagonal_case):
 @pytest.mark.parametrize("gradient", ["inside", "outside"])
 def test_shard_map_over_lanes(diagonal_case, gradient):
     devices = jax.devices()[:2]
-    if len(devices) < 2:
-        pytest.skip("needs two devices")
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
     run, run_with_gradients = diagonal_case
     inputs = diagonal_inputs(6)
