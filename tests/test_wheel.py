@@ -38,11 +38,6 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return zipfile.ZipFile(file)
 
 
-def metadata(wheel: zipfile.ZipFile, file: str) -> bytes:
-    (name,) = [name for name in wheel.namelist() if name.endswith(f".dist-info/{file}")]
-    return wheel.read(name)
-
-
 def test_files(wheel: zipfile.ZipFile) -> None:
     package = {
         str(file.relative_to(ROOT))
@@ -56,10 +51,10 @@ def test_files(wheel: zipfile.ZipFile) -> None:
 
 
 def test_metadata(wheel: zipfile.ZipFile) -> None:
-    found = message_from_bytes(metadata(wheel, "METADATA"))
-    assert found["Name"] == "pixel-rnn-jax"
-    assert found["Version"] == prnn.__version__
-    assert found["License-File"] == "LICENSE"
-    assert metadata(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
-    entry_points = metadata(wheel, "entry_points.txt").decode()
+    folder = f"pixel_rnn_jax-{prnn.__version__}.dist-info"
+    found = message_from_bytes(wheel.read(f"{folder}/METADATA"))
+    values = found["Name"], found["Version"], found["License-File"]
+    assert values == ("pixel-rnn-jax", prnn.__version__, "LICENSE")
+    assert wheel.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+    entry_points = wheel.read(f"{folder}/entry_points.txt").decode()
     assert "pixel-rnn-jax = pixel_rnn_jax.main:run" in entry_points

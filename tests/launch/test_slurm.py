@@ -88,20 +88,20 @@ def test_signal_to_the_script_waits_for_the_run(slurm):
     assert slurm.cluster.calls == [SQUEUE, REQUEUE]
 
 
-def test_installs_once(slurm):
-    words = ["evaluate", "--workdir=gs://b/a"]
-    assert [slurm.job(*words).returncode for _ in range(2)] == [0, 0]
-    assert slurm.cluster.installed() == [f"{slurm.root}[cuda,gcs]"]
-    assert slurm.cluster.calls == [slurm.srun(*words)] * 2
-
-
-def test_installs_beforehand_and_for_nodes_without_gpus(slurm):
-    script = slurm.root / "launch" / "slurm.sbatch"
-    assert slurm.cluster.run(script, "--install", cwd=slurm.root).returncode == 0
-    assert slurm.job("--config=c.py").returncode == 0
-    assert slurm.cluster.installed() == [f"{slurm.root}[cuda]"]
-    assert slurm.job("--config=c.py", GPUS_ON_NODE="").returncode == 0
-    assert slurm.cluster.installed()[1:] == [str(slurm.root)]
+def test_installs_each_extra_once_and_if_asked_beforehand(slurm):
+    script, evaluate = slurm.root / "launch" / "slurm.sbatch", ["evaluate", "--workdir=gs://b/a"]
+    runs = [
+        slurm.cluster.run(script, "--install", cwd=slurm.root),
+        slurm.job("--config=c.py"),
+        slurm.job("--config=c.py", GPUS_ON_NODE=""),
+        slurm.job(*evaluate),
+        slurm.job(*evaluate),
+    ]
+    assert [run.returncode for run in runs] == [0] * 5
+    extras = "[cuda]", "", "[cuda,gcs]"
+    assert slurm.cluster.installed() == [f"{slurm.root}{extra}" for extra in extras]
+    train = slurm.srun("train", "--config=c.py")
+    assert slurm.cluster.calls == [train, train, *2 * [slurm.srun(*evaluate)]]
 
 
 def test_dry_run(slurm):
