@@ -21,7 +21,7 @@ default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 napoleon_numpy_docstring = False
-# Only the names of the package itself have pages here.
+# Names of inner modules, which docstrings use, need no page here.
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!pixel_rnn_jax\.\w+$).*")]
 
