@@ -27,14 +27,11 @@ class CannotGoOn(Exception):
 class MetricsWriter:
     """Writes records to `metrics.jsonl` (one JSON object per line) and to TensorBoard files.
 
-    A resumed run drops the records after its checkpoint and writes them again. So that none is
-    missing then, call `flush` before a checkpoint is saved.
+    A resumed run drops the records after its checkpoint and writes them again; call `flush` before
+    a checkpoint is saved, so that none is missing then. The objects of a bucket (gs://) cannot be
+    appended to, so there `flush` copies local files.
 
-    The objects of a bucket (gs://) cannot be appended to. There, the files grow in a local folder,
-    and `flush` copies them.
-
-    TensorBoard files are written with tensorboardX's `RecordWriter`. The thread of its
-    `SummaryWriter` dies silently when the disk is full, and then blocks the run for ever.
+    All methods raise `CannotGoOn` if a file cannot be written, because the disk is full, say.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int):
@@ -56,6 +53,7 @@ class MetricsWriter:
             lines, events = self._copies
             events.parent.mkdir(parents=True, exist_ok=True)
             self._lines = lines.open("ab")
+            # The thread of a `SummaryWriter` dies when the disk is full, and then blocks the run.
             self._events = RecordWriter(str(events))
         except storage.errors() as error:
             raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
@@ -66,25 +64,16 @@ class MetricsWriter:
             self._add_event(Event(step=step + 1, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the record of a step; leaves out values that are not finite.
-
-        Raises:
-            CannotGoOn: A file cannot be written, because the disk is full, say.
-        """
+        """Writes the record of a step; leaves out values that are not finite."""
         values = {name: value for name, value in values.items() if math.isfinite(value)}
         with self._stopping_at_errors():
             self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._lines.flush()
             scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-            self._add_event(Event(step=step, summary=Summary(value=scalars)))
-            self._events.flush()
+            self._add_summary(step, scalars)
 
     def write_pictures(self, step: int, drawn: Mapping[str, np.ndarray]) -> None:
-        """Writes pictures of uint8 to their `picture_path` and to TensorBoard.
-
-        Raises:
-            CannotGoOn: A file cannot be written, because the disk is full, say.
-        """
+        """Writes pictures of uint8 to their `picture_path` and to TensorBoard."""
         for name, picture in drawn.items():
             content = pictures.png(picture)
             path = picture_path(self._workdir, name, step)
@@ -97,16 +86,10 @@ class MetricsWriter:
             with self._stopping_at_errors():
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
-                value = Summary.Value(tag=name, image=image)
-                self._add_event(Event(step=step, summary=Summary(value=[value])))
-                self._events.flush()
+                self._add_summary(step, [Summary.Value(tag=name, image=image)])
 
     def flush(self) -> None:
-        """Returns when all records are in the workdir.
-
-        Raises:
-            CannotGoOn: They cannot be written there.
-        """
+        """Returns when all records are in the workdir, on disk."""
         with self._stopping_at_errors():
             os.fsync(self._lines.fileno())
             for file, copy in self._copies.items():
@@ -131,6 +114,10 @@ class MetricsWriter:
             raise CannotGoOn(
                 f"{self._workdir} cannot be written to: {storage.reason(error)}"
             ) from error
+
+    def _add_summary(self, step: int, values: list[Summary.Value]) -> None:
+        self._add_event(Event(step=step, summary=Summary(value=values)))
+        self._events.flush()
 
     def _add_event(self, event: Event) -> None:
         event.wall_time = time.time()

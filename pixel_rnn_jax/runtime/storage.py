@@ -27,8 +27,6 @@ START_S = 10
 def check(workdir: epath.PathLike) -> None:
     """Checks that the bucket of a workdir, if it is in one, can be used; call it before any work.
 
-    The first call for a bucket switches off the log messages of gcsfs.
-
     Raises:
         UserError: The bucket does not exist, cannot be reached or may not be used; gcsfs is not
             installed; or the scheme is not gs://.
@@ -95,10 +93,8 @@ def errors() -> tuple[type[Exception], ...]:
 
 def causes(error: BaseException) -> list[BaseException]:
     """Returns an error and those that led to it, the root cause last."""
-    links = [error]
-    while (earlier := links[-1].__cause__ or links[-1].__context__) is not None:
-        links.append(earlier)
-    return links
+    earlier = error.__cause__ or error.__context__
+    return [error, *(causes(earlier) if earlier else ())]
 
 
 def system_error(error: BaseException) -> str | None:
@@ -144,10 +140,7 @@ def silence_unraisable(harmless: Callable[[BaseException | None], bool]) -> None
 
 @functools.cache
 def _silence_gcsfs() -> None:
-    """Switches off its log messages; errors are raised, and reported in one sentence.
-
-    It logs every error with the stack. And the buffer of a file that could not be written is still
-    in use when Python clears it away.
-    """
+    """Switches off its log messages, which are of errors that it raises as well."""
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # The buffer of a file that could not be written is still in use when Python clears it away.
     silence_unraisable(lambda error: isinstance(error, BufferError))
