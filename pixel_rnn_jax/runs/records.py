@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -42,7 +42,7 @@ class MetricsWriter:
         """
         self._workdir = folder = epath.Path(workdir)
         self._local = contextlib.ExitStack()
-        try:
+        with storage.writing(workdir):
             records = _drop_records_after(self._workdir, step)
             if "://" in str(workdir):
                 folder = epath.Path(self._local.enter_context(tempfile.TemporaryDirectory()))
@@ -55,8 +55,6 @@ class MetricsWriter:
             self._lines = lines.open("ab")
             # The thread of a `SummaryWriter` dies when the disk is full, and then blocks the run.
             self._events = RecordWriter(str(events))
-        except storage.errors() as error:
-            raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
         self._add_event(Event(file_version="brain.Event:2"))
         if step:
             # Makes TensorBoard hide what earlier files hold after this step.
@@ -66,7 +64,7 @@ class MetricsWriter:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the record of a step; leaves out values that are not finite."""
         values = {name: value for name, value in values.items() if math.isfinite(value)}
-        with self._stopping_at_errors():
+        with storage.writing(self._workdir, CannotGoOn):
             self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._lines.flush()
             scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
@@ -77,20 +75,17 @@ class MetricsWriter:
         for name, picture in drawn.items():
             content = pictures.png(picture)
             path = picture_path(self._workdir, name, step)
-            image = Summary.Image(
-                height=picture.shape[0],
-                width=picture.shape[1],
-                colorspace=1 if picture.ndim == 2 else picture.shape[2],
-                encoded_image_string=content,
-            )
-            with self._stopping_at_errors():
+            height, width, *channels = picture.shape
+            image = Summary.Image(height=height, width=width, encoded_image_string=content)
+            image.colorspace = channels[0] if channels else 1
+            with storage.writing(self._workdir, CannotGoOn):
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
                 self._add_summary(step, [Summary.Value(tag=name, image=image)])
 
     def flush(self) -> None:
         """Returns when all records are in the workdir, on disk."""
-        with self._stopping_at_errors():
+        with storage.writing(self._workdir, CannotGoOn):
             os.fsync(self._lines.fileno())
             for file, copy in self._copies.items():
                 if file != copy:
@@ -105,15 +100,6 @@ class MetricsWriter:
             with contextlib.suppress(OSError):
                 file.close()
         self._local.close()
-
-    @contextlib.contextmanager
-    def _stopping_at_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except storage.errors() as error:
-            raise CannotGoOn(
-                f"{self._workdir} cannot be written to: {storage.reason(error)}"
-            ) from error
 
     def _add_summary(self, step: int, values: list[Summary.Value]) -> None:
         self._add_event(Event(step=step, summary=Summary(value=values)))

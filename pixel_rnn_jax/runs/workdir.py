@@ -74,11 +74,9 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
             processes have different configs or do not share the workdir.
     """
     if processes.first():
-        try:
+        with storage.writing(workdir):
             write_image_format(image_format, workdir)
             write_config(config, workdir)
-        except storage.errors() as error:
-            raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
     if not processes.all_equal(to_json(config)):
         raise UserError("the processes were given different configs or flags: give all the same")
     seen_by = time.monotonic() + processes.STORAGE_S

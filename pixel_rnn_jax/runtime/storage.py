@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -77,6 +77,15 @@ def write_atomically(path: epath.Path, content: bytes) -> None:
     unfinished = path.parent / f"{path.name}.unfinished"
     unfinished.write_bytes(content)
     unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def writing(workdir: epath.PathLike, kind: type[Exception] = UserError) -> Iterator[None]:
+    """Raises an error of this kind if something cannot be written within the `with`."""
+    try:
+        yield
+    except errors() as error:
+        raise kind(f"{workdir} cannot be written to: {reason(error)}") from error
 
 
 def errors() -> tuple[type[Exception], ...]:

@@ -46,7 +46,10 @@ def make_state(seed):
 
 
 def assert_restores(checkpoints, step, expected):
-    actual = checkpoints.restore(expected, step)
+    template = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), expected
+    )
+    actual = checkpoints.restore(template, step)
     assert str(jax.tree.structure(actual)) == str(jax.tree.structure(expected))
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert (a.dtype, a.shape, a.sharding) == (b.dtype, b.shape, b.sharding)
@@ -155,9 +158,6 @@ def test_another_model_is_refused(two_saved, entry, subtree, difference):
         checkpoints.restore(make_state(2) | {entry: subtree}, 2)
 
 
-# ---- Damage -------------------------------------------------------------------------------------
-
-
 def damages(content, positions, rng):
     """The same file with one bit flipped at each position, cut short, and missing (None)."""
     for i in positions:
@@ -237,9 +237,6 @@ def test_a_read_that_fails_for_another_reason(two_saved, monkeypatch, error, sai
         checkpoints.restore(make_state(2), 2)
 
 
-# ---- Several processes --------------------------------------------------------------------------
-
-
 def test_processes_wait_until_they_see_the_same_checkpoints(two_saved, monkeypatch):
     path = two_saved[1].parent
     shutil.move(path / "2", path.parent / "2")
@@ -250,17 +247,11 @@ def test_processes_wait_until_they_see_the_same_checkpoints(two_saved, monkeypat
     assert checkpoints.best_step() == checkpoints.latest_step() == 2
     assert all_equal.mock_calls == [call('{"1": NaN}'), call('{"1": NaN, "2": 80.0}')]
 
-
-def test_processes_that_see_different_checkpoints_are_refused(tmp_path, monkeypatch):
-    sleep = Mock()
     monkeypatch.setattr(processes, "all_equal", lambda text: False)
-    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep := Mock())
     with pytest.raises(UserError, match="the processes see different checkpoints.*--workdir must"):
-        Checkpoints(tmp_path)
+        Checkpoints(path.parent, read_only=True)
     assert sleep.mock_calls == [call(1)] * processes.STORAGE_S
-
-
-# ---- A full disk --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reported_by", ["save", "wait", "latest_step", "restore", "close"])
@@ -287,7 +278,7 @@ def test_a_write_that_fails_in_the_background(tmp_path, reported_by):
     assert saved_steps(tmp_path) == {1, 3, 4}
 
 
-# ---- Other processes ----------------------------------------------------------------------------
+# ---- Other programs -----------------------------------------------------------------------------
 
 
 def command(code, workdir):
@@ -341,45 +332,6 @@ def test_killed_while_saving(tmp_path, seed):
     assert {path.name for path in checkpoints.iterdir()} == {str(latest), str(latest + 2)}
 
 
-DISK_FILLS = """
-    checkpoints = Checkpoints(workdir)
-    state = {"params": {str(i): jax.random.normal(jax.random.key(i), (20_000,)) for i in range(8)}}
-    try:
-        for step in range(1, 10):
-            checkpoints.save(step, state)
-        checkpoints.wait()
-    except UserError as error:
-        print(error)
-    checkpoints.close()
-    checkpoints = Checkpoints(workdir)
-    last = checkpoints.latest_step()
-    restored = checkpoints.restore(state, last)
-    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), restored, state))
-    (workdir / "filler").unlink()
-    checkpoints.save(last + 1, state)
-    checkpoints.close()
-    print(last)
-"""
-
-
-@pytest.mark.parametrize("pages", [570, *slow(range(560, 860, 12))])
-def test_a_disk_that_is_really_full(tmp_path, pages):
-    """A file system of 4 MB, in a name space of our own, where a third checkpoint does not fit."""
-    fill = f"mount -t tmpfs -o size=4m tmpfs $0 && head -c {4096 * pages} /dev/zero > $0/filler && "
-    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    may_mount = [*prefix, fill + "true", str(tmp_path)]
-    if not shutil.which("unshare") or subprocess.run(may_mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a file system")
-    words = *prefix, fill + 'exec "$@"', str(tmp_path), *command(DISK_FILLS, tmp_path)
-    child = programs.run(*words)
-    assert "Traceback" not in child.stderr
-    sentence, last = child.stdout.splitlines()
-    assert sentence == (
-        f"a checkpoint could not be written to {tmp_path}/checkpoints (the disk is full): put that "
-        f"right and start again, which goes on from step {last}, the last good checkpoint"
-    )
-
-
 RESTORE = """
     for _ in range(5):
         try:
@@ -396,9 +348,8 @@ def test_nothing_of_orbax_reaches_the_terminal(tmp_path):
     path = tmp_path / "checkpoints" / "1"
     (path / "state" / "manifest.ocdbt").write_bytes(b"damaged")
     child = programs.run(*command(RESTORE, tmp_path))
-    assert child.stderr == ""
-    lines = child.stdout.splitlines()
-    assert len(lines) == 5 and all(f"checkpoint {path} cannot be restored" in x for x in lines)
+    said = [line[: line.index(" (")] for line in child.stdout.splitlines()]
+    assert said == [f"checkpoint {path} cannot be restored"] * 5 and not child.stderr
 
 
 def test_messages_of_others_still_come_through(tmp_path, caplog):
