@@ -149,12 +149,13 @@ class _Handler(BaseHTTPRequestHandler):
             case "GET", ("" | "/download"), ["o", name]:
                 return self._read(name)
             case "DELETE", "", ["o", name]:
+                self._check(name)
                 self._existing(name)
                 server.announce("DELETE", name)
                 del server.objects[name]
                 return _Answer(204)
             case "POST", "", ["o", name, "moveTo", "o", target]:
-                answer = self._write(target, self._existing(name, check=False).content)
+                answer = self._write(target, self._existing(name).content)
                 del server.objects[name]
                 return answer
         return self._unknown()
@@ -199,6 +200,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._write(name, bytes(received))
 
     def _read(self, name):
+        self._check(name)
         stored = self._existing(name)
         self.server.announce("GET", name)
         if self.query.get("alt") != "media":
@@ -222,9 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.write(name, content)
         return _Answer(200, self._metadata(name))
 
-    def _existing(self, name, *, check=True):
-        if check:
-            self._check(name)
+    def _existing(self, name):
         if name not in self.server.objects:
             raise _Answer(404, f"No such object: {self.server.name}/{name}")
         return self.server.objects[name]

@@ -68,9 +68,9 @@ def test_full_disk(tmp_path, names):
         for step in itertools.count(2):
             writer.write(step, dict.fromkeys(names, 1.0))
 
-    with MetricsWriter(tmp_path, 0) as writer:
+    with full_disk(1000), MetricsWriter(tmp_path, 0) as writer:
         writer.write(1, {"nats": 1.0})
-        with full_disk(1000), pytest.raises(CannotGoOn, match="cannot be written to: File too la"):
+        with pytest.raises(CannotGoOn, match="cannot be written to: File too large"):
             write_for_ever(writer)
     # Whatever was cut off, the next run can go on.
     write(tmp_path, 1, range(2, 4))
