@@ -11,17 +11,15 @@ import re
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NoReturn, Self
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 PAGE = 3
 """Entries of a list; Google's own pages have 1000, but it may always return fewer."""
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """An object of the bucket."""
 
     content: bytes
@@ -58,7 +56,7 @@ class FakeBucket(ThreadingHTTPServer):
         self._generations = itertools.count(1_700_000_000_000_000)
 
     @property
-    def environment(self) -> dict[str, str]:
+    def environment(self):
         """The variables that lead the libraries here, and keep them from asking for credentials."""
         url = f"http://127.0.0.1:{self.server_port}"
         return {
@@ -70,41 +68,39 @@ class FakeBucket(ThreadingHTTPServer):
             "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
         }
 
-    def __enter__(self) -> Self:
+    def __enter__(self):
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def __exit__(self, *error):
+        self.shutdown()
+        self.server_close()
+
+    def handle_error(self, request, client_address):
         """Keeps quiet of a client that has hung up: gcsfs asks two ways, and takes one answer."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
-    def __exit__(self, *error: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-    def announce(self, method: str, name: str) -> None:
+    def announce(self, method, name):
         """Calls `before`."""
         if self.before:
             self.before(method, name)
 
-    def write(self, name: str, content: bytes) -> Stored:
+    def write(self, name, content):
         """Stores an object."""
         self.announce("POST", name)
         with self.lock:
             self.objects[name] = Stored(content, next(self._generations))
-            return self.objects[name]
 
 
 class _Answer(Exception):
-    """Ends a request."""
+    """What a request is answered with; returned, or raised to end it early."""
 
-    def __init__(self, status: int, body: Any = None, **headers: object):
-        self.status = status
+    def __init__(self, status: int, body: Any = b"", **headers: object):
+        self.status, self.headers = status, headers
         if isinstance(body, str):
             body = {"error": {"code": status, "message": body}}
         self.body = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.headers = headers
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -112,62 +108,66 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: FakeBucket
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format, *args):
         pass
 
-    def _handle(self) -> None:
+    def _handle(self):
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        url = urlsplit(self.path)
-        self.query = {key: values[0] for key, values in parse_qs(url.query).items()}
         try:
-            if self.server.refusal:
-                raise _Answer(self.server.refusal, "It does not have the right to do this.")
-            route = re.fullmatch(
-                r"(/upload|/download)?/storage/v1/b/([^/]+)(/o(?:/.*)?)?", url.path
-            )
-            if not route:
-                self._unknown()
-            if unquote(route[2]) != self.server.name:
-                raise _Answer(404, "The specified bucket does not exist.")
             with self.server.lock:
-                self._route(route[1] or "", [unquote(part) for part in (route[3] or "").split("/")])
-        except _Answer as answer:
-            self._send(answer)
+                answer = self._route()
+        except _Answer as early:
+            answer = early
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, str(value))
+        if answer.status not in (204, 304):
+            self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        self.wfile.write(answer.body)
 
     do_GET = do_POST = do_PUT = do_DELETE = _handle
 
-    def _route(self, kind: str, parts: list[str]) -> NoReturn:
-        match self.command, kind, parts[1:]:
-            case "GET", "", []:
-                if self.server.objects_only:
-                    raise _Answer(403, "no storage.buckets.get")
-                raise _Answer(200, {"kind": "storage#bucket", "name": self.server.name})
+    def _route(self):
+        server, url = self.server, urlsplit(self.path)
+        self.query = dict(parse_qsl(url.query))
+        kind, _, rest = url.path.partition("/storage/v1/b/")
+        bucket, *parts = map(unquote, rest.split("/"))
+        if server.refusal:
+            return _Answer(server.refusal, "It does not have the right to do this.")
+        if rest and bucket != server.name:
+            return _Answer(404, "The specified bucket does not exist.")
+        match self.command, kind, parts:
+            case "GET", "", [] if rest:
+                if server.objects_only:
+                    return _Answer(403, "no storage.buckets.get")
+                return _Answer(200, {"kind": "storage#bucket", "name": server.name})
             case "GET", "", ["o"]:
-                self._list()
+                return self._list()
             case "POST", "/upload", ["o"]:
-                self._upload()
+                return self._upload(self.query.get("uploadType"), self.query.get("upload_id"))
             case "GET", ("" | "/download"), ["o", name]:
-                self._read(name)
+                return self._read(name)
             case "DELETE", "", ["o", name]:
                 self._check(name)
                 self._existing(name)
-                self.server.announce("DELETE", name)
-                del self.server.objects[name]
-                raise _Answer(204)
+                server.announce("DELETE", name)
+                del server.objects[name]
+                return _Answer(204)
             case "POST", "", ["o", name, "moveTo", "o", target]:
-                raise self._written(target, self._existing(name).content, without=name)
-        self._unknown()
+                answer = self._write(target, self._existing(name).content)
+                del server.objects[name]
+                return answer
+        return self._unknown()
 
-    def _list(self) -> NoReturn:
+    def _list(self):
         prefix, delimiter = self.query.get("prefix", ""), self.query.get("delimiter")
-        found: dict[str, bool] = {}  # Name of an object or a prefix, in order: whether a prefix.
+        start, end = self.query.get("startOffset", ""), self.query.get("endOffset", "\U0010ffff")
+        found = {}  # Name of an object or a prefix, in order: whether a prefix.
         for name in sorted(self.server.objects):
-            if not name.startswith(prefix) or name < self.query.get("startOffset", ""):
-                continue
-            if "endOffset" in self.query and name >= self.query["endOffset"]:
-                continue
-            head, divided, _ = name[len(prefix) :].partition(delimiter or "\0")
-            found[prefix + head + divided] = bool(divided)
+            if name.startswith(prefix) and start <= name < end:
+                head, divided, _ = name[len(prefix) :].partition(delimiter or "\0")
+                found[prefix + head + divided] = bool(divided)
         left = [name for name in found if name > self.query.get("pageToken", "")]
         page = left[: min(PAGE, int(self.query.get("maxResults", PAGE)))]
         listing = {
@@ -175,74 +175,70 @@ class _Handler(BaseHTTPRequestHandler):
             "items": [self._metadata(name) for name in page if not found[name]],
             "prefixes": [name for name in page if found[name]],
         }
-        raise _Answer(200, listing | ({"nextPageToken": page[-1]} if page != left else {}))
+        return _Answer(200, listing | ({"nextPageToken": page[-1]} if page != left else {}))
 
-    def _upload(self) -> NoReturn:
-        name = self.query.get("name", "")
-        match self.query.get("uploadType"), self.query.get("upload_id"):
-            case "media", _:
-                raise self._written(name, self.body)
-            case "multipart", _:
-                line = "--" + self.headers["Content-Type"].split("boundary=")[1].strip('"')
-                _, metadata, rest = self.body.split(line.encode(), 2)
-                content = rest.rsplit(line.encode(), 1)[0]
-                name = json.loads(metadata.split(b"\n\n", 1)[1])["name"]
-                raise self._written(name, content.split(b"\n\n", 1)[1].removesuffix(b"\n"))
-            case "resumable", None:
-                number = str(len(self.server.uploads))
-                self.server.uploads[number] = name, bytearray()
-                url = f"http://{self.headers['Host']}{urlsplit(self.path).path}"
-                raise _Answer(200, Location=f"{url}?uploadType=resumable&upload_id={number}")
-            case "resumable", str(number):
-                name, received = self.server.uploads[number]
-                received += self.body
-                if self.headers["Content-Range"].endswith("/*"):
-                    raise _Answer(308, Range=f"bytes=0-{len(received) - 1}")
-                raise self._written(name, bytes(received))
-        self._unknown()
+    def _upload(self, kind, number):
+        uploads, name = self.server.uploads, self.query.get("name", "")
+        if kind == "media":
+            return self._write(name, self.body)
+        if kind == "multipart":
+            line = "--" + self.headers["Content-Type"].split("boundary=")[1].strip('"')
+            _, metadata, rest = self.body.split(line.encode(), 2)
+            content = rest.rsplit(line.encode(), 1)[0].split(b"\n\n", 1)[1].removesuffix(b"\n")
+            return self._write(json.loads(metadata.split(b"\n\n", 1)[1])["name"], content)
+        if kind != "resumable":
+            return self._unknown()
+        if number is None:
+            number = str(len(uploads))
+            uploads[number] = name, bytearray()
+            url = f"http://{self.headers['Host']}{urlsplit(self.path).path}"
+            return _Answer(200, Location=f"{url}?uploadType=resumable&upload_id={number}")
+        name, received = uploads[number]
+        received += self.body
+        if self.headers["Content-Range"].endswith("/*"):
+            return _Answer(308, Range=f"bytes=0-{len(received) - 1}")
+        return self._write(name, bytes(received))
 
-    def _read(self, name: str) -> NoReturn:
+    def _read(self, name):
         self._check(name)
         stored = self._existing(name)
         self.server.announce("GET", name)
-        if self.command == "GET" and self.query.get("alt") != "media":
-            raise _Answer(200, self._metadata(name))
+        if self.query.get("alt") != "media":
+            return _Answer(200, self._metadata(name))
         headers = {"x-goog-generation": stored.generation, "x-goog-metageneration": 1}
         size = len(stored.content)
         wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if not wanted:
-            raise _Answer(200, stored.content, **headers)
-        if not wanted[1]:
-            start, end = max(size - int(wanted[2]), 0), size
-        else:
+            return _Answer(200, stored.content, **headers)
+        if wanted[1]:
             start, end = int(wanted[1]), min(int(wanted[2] or size) + 1, size)
+        else:
+            start, end = max(size - int(wanted[2]), 0), size
         if start >= size:
-            raise _Answer(416, "The requested range is not satisfiable.")
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"  # type: ignore[assignment]
-        raise _Answer(206, stored.content[start:end], **headers)
+            return _Answer(416, "The requested range is not satisfiable.")
+        content_range = {"Content-Range": f"bytes {start}-{end - 1}/{size}"}
+        return _Answer(206, stored.content[start:end], **headers, **content_range)
 
-    def _written(self, name: str, content: bytes, *, without: str | None = None) -> _Answer:
+    def _write(self, name, content):
         self._check(name)
         self.server.write(name, content)
-        if without is not None:
-            del self.server.objects[without]
         return _Answer(200, self._metadata(name))
 
-    def _existing(self, name: str) -> Stored:
+    def _existing(self, name):
         if name not in self.server.objects:
             raise _Answer(404, f"No such object: {self.server.name}/{name}")
         return self.server.objects[name]
 
-    def _check(self, name: str) -> None:
+    def _check(self, name):
         """Answers a request whose preconditions do not hold; no object has generation 0."""
         stored = self.server.objects.get(name)
         generation = str(stored.generation if stored else 0)
         if self.query.get("ifGenerationMatch", generation) != generation:
             raise _Answer(412, "At least one of the pre-conditions you specified did not hold.")
         if self.query.get("ifGenerationNotMatch") == generation:
-            raise _Answer(304 if self.command == "GET" else 412, b"")
+            raise _Answer(304 if self.command == "GET" else 412)
 
-    def _metadata(self, name: str) -> dict[str, str]:
+    def _metadata(self, name):
         stored = self.server.objects[name]
         return {
             "kind": "storage#object",
@@ -254,17 +250,6 @@ class _Handler(BaseHTTPRequestHandler):
             "updated": "2026-01-01T00:00:00.000000Z",
         }
 
-    def _unknown(self) -> NoReturn:
+    def _unknown(self):
         self.server.unknown.append(f"{self.command} {self.path}")
-        raise _Answer(400, f"The stand-in has no answer to {self.command} {self.path}.")
-
-    def _send(self, answer: _Answer) -> None:
-        empty = answer.status in (204, 304)
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, str(value))
-        if not empty:
-            self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        if not empty:
-            self.wfile.write(answer.body)
+        return _Answer(400, f"The stand-in has no answer to {self.command} {self.path}.")

@@ -1,6 +1,9 @@
 """Changed configs, and what a training run leaves in its workdir, for tests that compare runs."""
 
+import contextlib
+import resource
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,17 @@ from pixel_rnn_jax.runs.records import read_records
 def changed(config: Config, group: str, **fields: Any) -> Config:
     """Returns a config with other values in one group."""
     return replace(config, **{group: replace(getattr(config, group), **fields)})
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Lets no file grow beyond `size` bytes: a write fails half-way, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def outcome(workdir: Path) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from pixel_rnn_jax import data, image_model, pictures
+from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, join, process_flags
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.sample import as_levels
-from pixel_rnn_jax.runs.workdir import read_config
-from pixel_rnn_jax.runtime import processes
+from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import compare as compare_lib
 from pixel_rnn_jax.training import evaluate as evaluate_lib
@@ -76,8 +76,9 @@ def say_evaluation(split: str, result: Evaluation) -> None:
 def _draw_pixel_map(workdir: str, split: str, out: str) -> None:
     """Draws the first images of a split, each beside its negative log-likelihood by pixel."""
     pictures.check_picture_out(out)
-    model = image_model.load(workdir)
-    source = data.open_source(read_config(workdir), split)
+    run = open_run(workdir, devices.local_mesh(1))
+    model = image_model.ImageModel(run.model, run.params)
+    source = evaluate_lib.open_split(run, split)
     images, labels = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
     nats = -model.log_prob(images, labels, per_pixel=True).sum(-1)
     picture = pictures.pixel_map(as_levels(model.pixel_rnn, images), nats, model.levels)

@@ -6,14 +6,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from pixel_rnn_jax import data, image_model, pictures
+from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, images_flag, out_flag, seed_flag
 from pixel_rnn_jax.cli.images import open_images, read_batch
 from pixel_rnn_jax.generation.complete import is_exact
 from pixel_rnn_jax.generation.sample import as_levels, every_class
 from pixel_rnn_jax.models import bits_per_dim
-from pixel_rnn_jax.runs.workdir import read_config
+from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.terminal import say
+from pixel_rnn_jax.training.evaluate import open_split
 
 IMAGES = 64
 ROW = 10
@@ -89,11 +91,12 @@ def complete_flags(values: Flags) -> None:
 def complete(values: Flags) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = values.out, values.particles
-    config, model = read_config(values.workdir), image_model.load(values.workdir)
+    run = open_run(values.workdir, devices.local_mesh(1))
+    model = image_model.ImageModel(run.model, run.params)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(values.known, model.image_shape)
     if values.images is None:
-        source = data.open_source(config, "test")
+        source = open_split(run, "test")
         images, labels = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
     else:
         records = open_images(values.images)

@@ -1,11 +1,9 @@
 """Checkpoints of a training run, written by Orbax in the background and sealed with a digest.
 
-A checkpoint is the folder `<workdir>/checkpoints/<step>`. Orbax writes it under a temporary name
-and renames it when it is complete, so that a killed run leaves either a whole checkpoint or one
-that the next start deletes. Orbax does not notice a byte that changes afterwards; the digest does.
-
-Arrays are stored under their paths ("params/conv/kernel"). The containers that held them, such as
-the named tuples of an optimiser, are not stored.
+A checkpoint is the folder `<workdir>/checkpoints/<step>`. Orbax writes it under a temporary name,
+which the next start deletes, and renames it when it is complete. Orbax does not notice a byte that
+changes afterwards; the digest does. Arrays are stored under their paths ("params/conv/kernel"),
+without the containers that held them, such as the named tuples of an optimiser.
 """
 
 import contextlib
@@ -38,10 +36,8 @@ class Checkpoints:
     """The checkpoints of a workdir: the newest two, and the one with the best validation.
 
     With several processes, all of them call every method together, and each has the whole state:
-    every array is fully addressable or fully replicated.
-
-    If a save fails in the background, the next call of any method reports it. The first instance
-    switches off Orbax's log messages.
+    every array is fully addressable or fully replicated. If a save fails in the background, the
+    next call of any method raises a `UserError`.
     """
 
     def __init__(self, workdir: epath.PathLike, *, read_only: bool = False):
@@ -52,8 +48,7 @@ class Checkpoints:
             read_only: Create and delete nothing, so that a run can be read while it trains.
 
         Raises:
-            UserError: The folder cannot be created or read, or the processes see different
-                checkpoints in it.
+            UserError: The folder cannot be used, or the processes see different checkpoints in it.
         """
         _silence_orbax()
         path = epath.Path(workdir)  # Orbax takes absolute paths; that of a bucket is absolute.
@@ -67,8 +62,7 @@ class Checkpoints:
             preservation_policy=_NewestTwoAndBest(self._best),
             async_options=ocp.AsyncOptions(
                 timeout_secs=OTHERS_S,
-                # If a folder cannot be created in the background, the threads that wait for it
-                # keep the process alive until they time out.
+                # The threads that wait for a folder that cannot be created outlive the run.
                 create_directories_asynchronously=False,
             ),
         )
@@ -76,12 +70,11 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         except storage.errors() as error:
             raise UserError(
-                f"Checkpoints cannot be kept in {self._directory} ({storage.reason(error)}): "
-                "choose another --workdir."
+                f"checkpoints cannot be kept in {self._directory} ({storage.reason(error)}): "
+                "choose another --workdir"
             ) from error
-        # Each process reads on its own. Through the manager, all would wait for each other at every
-        # read, and one may never get there: its storage fails, or a run that is still training
-        # deletes the checkpoint.
+        # Through the manager, all processes would wait for each other at every read; one may never
+        # get there, since its storage fails or a run that is still training deletes the checkpoint.
         process = jax.process_index()
         self._reader = ocp.Checkpointer(
             ocp.CompositeCheckpointHandler(),
@@ -96,7 +89,7 @@ class Checkpoints:
             if seconds:
                 time.sleep(1)
                 self._manager.reload()
-            self._read_nats()
+            self._nats = {step: self._read_nats(step) for step in self._manager.all_steps()}
             if processes.all_equal(json.dumps(self._nats, sort_keys=True)):
                 return
         raise UserError(
@@ -105,10 +98,9 @@ class Checkpoints:
         )
 
     def save(self, step: int, state: PyTree, *, validation_nats: float | None = None) -> None:
-        """Saves a state; returns as soon as it is copied, and writes it in the background.
+        """Copies a state and writes it in the background, unless the step is stored already.
 
-        A step that is stored already is not written again. Older checkpoints are deleted only when
-        the new one is complete.
+        Older checkpoints are deleted only when the new one is complete.
 
         Args:
             step: Number of training steps that led to the state.
@@ -116,8 +108,7 @@ class Checkpoints:
             validation_nats: Nats per validation image, if the model was validated at this step.
 
         Raises:
-            UserError: This save or the one before it has failed, because the disk is full, say.
-                Earlier checkpoints are intact.
+            UserError: This save or the one before it has failed; earlier checkpoints are intact.
         """
         self.wait()
         if step in self._manager.all_steps():
@@ -161,7 +152,7 @@ class Checkpoints:
         path = self._directory / str(step)
         if not path.exists():
             steps = sorted(self._manager.all_steps())
-            raise UserError(f"There is no checkpoint {path}: choose one of the steps {steps}.")
+            raise UserError(f"there is no checkpoint {path}: choose one of the steps {steps}")
         wanted = _by_path(template)
         digests = self._read_digest(step)["arrays"]
         stored = {name: digests[name] for name in digests if name.split("/")[0] in template}
@@ -170,32 +161,22 @@ class Checkpoints:
             there = stored[name]["type"] if name in stored else "absent"
             if here != there:
                 raise UserError(
-                    f"Checkpoint {path} belongs to another model or optimiser ({name} is {there} "
+                    f"checkpoint {path} belongs to another model or optimiser ({name} is {there} "
                     f"there and {here} here): use the config it was trained with, or another "
-                    "--workdir."
+                    "--workdir"
                 )
         # As NumPy arrays, so that nothing but the reading can fail.
-        restore_args = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
-        arrays = self._read(
-            step,
-            "state",
-            ocp.args.PyTreeRestore(
-                dict.fromkeys(wanted, 0), restore_args=restore_args, partial_restore=True
-            ),
-            lambda arrays: all(_fingerprint(arrays[name]) == stored[name] for name in wanted),
+        types = dict.fromkeys(wanted, ocp.RestoreArgs(restore_type=np.ndarray))
+        state = ocp.args.PyTreeRestore(
+            dict.fromkeys(wanted, 0), restore_args=types, partial_restore=True
         )
-        leaves = [
-            jax.device_put(arrays[name], getattr(leaf, "sharding", None))
-            for name, leaf in wanted.items()
-        ]
+        with self._reading(step, state=state) as arrays:
+            _check(all(_fingerprint(arrays[name]) == stored[name] for name in wanted))
+        leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
     def wait(self) -> None:
-        """Waits for the save in the background, if there is one.
-
-        Raises:
-            UserError: It has failed.
-        """
+        """Waits for the save in the background; raises a `UserError` if it has failed."""
         with self._errors_of_saving():
             self._manager.wait_until_finished()
 
@@ -203,54 +184,44 @@ class Checkpoints:
         """Waits as `wait` does, then frees what Orbax holds."""
         if self._failed and processes.joined():
             return  # The process ends at once, and the others with it.
-        with self._errors_of_saving():
-            try:
-                self._manager.wait_until_finished()
-            finally:
-                # After a failed save, its own wait would leave everything open.
-                self._manager.close()
-                self._reader.close()
+        closing = contextlib.closing
+        with self._errors_of_saving(), closing(self._reader), closing(self._manager):
+            self._manager.wait_until_finished()  # Its `close` leaves all open if a save has failed.
 
     def _best(self, steps: Iterable[int]) -> int | None:
-        measured = [step for step in sorted(steps) if math.isfinite(self._nats.get(step, math.nan))]
+        measured = [step for step in sorted(steps) if math.isfinite(self._nats[step])]
         return min(measured, key=self._nats.__getitem__, default=None)
 
-    def _read_nats(self) -> None:
-        self._nats.clear()
-        for step in self._manager.all_steps():
-            try:
-                self._nats[step] = self._read_digest(step)["validation_nats"]
-            except _Damaged:  # Which whoever restores this step is told.
-                self._nats[step] = math.nan
+    def _read_nats(self, step: int) -> float:
+        try:
+            return float(self._read_digest(step)["validation_nats"])
+        except _Damaged:  # Whoever restores this step is told.
+            return math.nan
 
     def _read_digest(self, step: int) -> dict[str, Any]:
-        digest: dict[str, Any] = self._read(
-            step,
-            "digest",
-            ocp.args.JsonRestore(),
-            lambda digest: digest.pop("sha256") == _sha256_of_json(digest),
-        )
+        with self._reading(step, digest=ocp.args.JsonRestore()) as digest:
+            _check(digest.pop("sha256") == _sha256_of_json(digest))
         return digest
 
-    def _read(self, step: int, item: str, args: Any, intact: Callable[[Any], bool]) -> Any:
-        """Reads one item of a checkpoint; raises a UserError for whatever goes wrong."""
+    @contextlib.contextmanager
+    def _reading(self, step: int, **item: Any) -> Iterator[Any]:
+        """Reads an item of a checkpoint, to be checked within the `with`."""
         path = self._directory / str(step)
         try:
-            value = self._reader.restore(path, args=ocp.args.Composite(**{item: args}))[item]
-            if intact(value):
-                return value
-            raise ValueError("it does not match its digest")
+            (value,) = self._reader.restore(path, args=ocp.args.Composite(**item)).values()
+            yield value
         except Exception as error:
+            reason = storage.reason(error)
             if storage.out_of_reach(error):
                 raise UserError(
-                    f"Checkpoint {path} cannot be read ({storage.reason(error)}): look at your "
-                    "rights and, for a bucket, at the network, and start again."
+                    f"checkpoint {path} cannot be read ({reason}): look at your rights and, for a "
+                    "bucket, at the network, and start again"
                 ) from error
             others = set(self._manager.all_steps()) - {step}
             fallback = f"fall back on step {max(others)}" if others else "start again from step 0"
             raise _Damaged(
-                f"Checkpoint {path} is damaged or incomplete, as it does not match its digest: "
-                f"delete this folder to {fallback}."
+                f"checkpoint {path} cannot be restored ({reason}); if it is damaged or incomplete, "
+                f"delete this folder to {fallback}"
             ) from error
 
     @contextlib.contextmanager
@@ -270,13 +241,18 @@ class Checkpoints:
                 last = max(self._manager.all_steps(), default=None)
                 where = "step 0" if last is None else f"step {last}, the last good checkpoint"
             raise UserError(
-                f"A checkpoint could not be written to {self._directory} ({cause}): put that right "
-                f"and start again, which goes on from {where}."
+                f"a checkpoint could not be written to {self._directory} ({cause}): put that right "
+                f"and start again, which goes on from {where}"
             ) from error
 
 
 class _Damaged(UserError):
     pass
+
+
+def _check(matches: bool) -> None:
+    if not matches:
+        raise ValueError("it does not match its digest")
 
 
 class _NewestTwoAndBest(ocp.checkpoint_managers.PreservationPolicy):
@@ -309,15 +285,11 @@ def _sha256_of_json(value: Any) -> str:
 
 @functools.cache
 def _silence_orbax() -> None:
-    """Switches off Orbax's messages; errors are raised, and reported in one sentence.
-
-    There are three sources: absl's log; asyncio's log, for the arrays that failed after the first
-    one; and Python's hook for exceptions that nobody can catch, for those that fail after Orbax has
-    closed its event loop.
-    """
+    """Switches off Orbax's messages, since its errors are raised."""
     absl.logging.get_absl_logger().addFilter(
         lambda record: "orbax" not in epath.Path(record.pathname).parts
     )
+    # Arrays that fail after the first one are told by asyncio; after its end, by Python's hook.
     with_traceback = logging.Formatter()
     logging.getLogger("asyncio").addFilter(
         lambda record: not re.search("orbax|tensorstore", with_traceback.format(record))

@@ -6,7 +6,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
@@ -27,14 +27,11 @@ class CannotGoOn(Exception):
 class MetricsWriter:
     """Writes records to `metrics.jsonl` (one JSON object per line) and to TensorBoard files.
 
-    A resumed run drops the records after its checkpoint and writes them again. So that none is
-    missing then, call `flush` before a checkpoint is saved.
+    A resumed run drops the records after its checkpoint and writes them again; call `flush` before
+    a checkpoint is saved, so that none is missing then. The objects of a bucket (gs://) cannot be
+    appended to, so there `flush` copies local files.
 
-    The objects of a bucket (gs://) cannot be appended to. There, the files grow in a local folder,
-    and `flush` copies them.
-
-    TensorBoard files are written with tensorboardX's `RecordWriter`. The thread of its
-    `SummaryWriter` dies silently when the disk is full, and then blocks the run for ever.
+    All methods raise `CannotGoOn` if a file cannot be written, because the disk is full, say.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int):
@@ -45,7 +42,7 @@ class MetricsWriter:
         """
         self._workdir = folder = epath.Path(workdir)
         self._local = contextlib.ExitStack()
-        try:
+        with storage.writing(workdir):
             records = _drop_records_after(self._workdir, step)
             if "://" in str(workdir):
                 folder = epath.Path(self._local.enter_context(tempfile.TemporaryDirectory()))
@@ -56,9 +53,8 @@ class MetricsWriter:
             lines, events = self._copies
             events.parent.mkdir(parents=True, exist_ok=True)
             self._lines = lines.open("ab")
+            # The thread of a `SummaryWriter` dies when the disk is full, and then blocks the run.
             self._events = RecordWriter(str(events))
-        except storage.errors() as error:
-            raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
         self._add_event(Event(file_version="brain.Event:2"))
         if step:
             # Makes TensorBoard hide what earlier files hold after this step.
@@ -66,48 +62,30 @@ class MetricsWriter:
             self._add_event(Event(step=step + 1, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the record of a step; leaves out values that are not finite.
-
-        Raises:
-            CannotGoOn: A file cannot be written, because the disk is full, say.
-        """
+        """Writes the record of a step; leaves out values that are not finite."""
         values = {name: value for name, value in values.items() if math.isfinite(value)}
-        with self._stopping_at_errors():
+        with storage.writing(self._workdir, CannotGoOn):
             self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._lines.flush()
             scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-            self._add_event(Event(step=step, summary=Summary(value=scalars)))
-            self._events.flush()
+            self._add_summary(step, scalars)
 
     def write_pictures(self, step: int, drawn: Mapping[str, np.ndarray]) -> None:
-        """Writes pictures of uint8 to their `picture_path` and to TensorBoard.
-
-        Raises:
-            CannotGoOn: A file cannot be written, because the disk is full, say.
-        """
+        """Writes pictures of uint8 to their `picture_path` and to TensorBoard."""
         for name, picture in drawn.items():
             content = pictures.png(picture)
             path = picture_path(self._workdir, name, step)
-            image = Summary.Image(
-                height=picture.shape[0],
-                width=picture.shape[1],
-                colorspace=1 if picture.ndim == 2 else picture.shape[2],
-                encoded_image_string=content,
-            )
-            with self._stopping_at_errors():
+            height, width, *channels = picture.shape
+            image = Summary.Image(height=height, width=width, encoded_image_string=content)
+            image.colorspace = channels[0] if channels else 1
+            with storage.writing(self._workdir, CannotGoOn):
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(content)
-                value = Summary.Value(tag=name, image=image)
-                self._add_event(Event(step=step, summary=Summary(value=[value])))
-                self._events.flush()
+                self._add_summary(step, [Summary.Value(tag=name, image=image)])
 
     def flush(self) -> None:
-        """Returns when all records are in the workdir.
-
-        Raises:
-            CannotGoOn: They cannot be written there.
-        """
-        with self._stopping_at_errors():
+        """Returns when all records are in the workdir, on disk."""
+        with storage.writing(self._workdir, CannotGoOn):
             os.fsync(self._lines.fileno())
             for file, copy in self._copies.items():
                 if file != copy:
@@ -123,14 +101,9 @@ class MetricsWriter:
                 file.close()
         self._local.close()
 
-    @contextlib.contextmanager
-    def _stopping_at_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except storage.errors() as error:
-            raise CannotGoOn(
-                f"{self._workdir} cannot be written to: {storage.reason(error)}"
-            ) from error
+    def _add_summary(self, step: int, values: list[Summary.Value]) -> None:
+        self._add_event(Event(step=step, summary=Summary(value=values)))
+        self._events.flush()
 
     def _add_event(self, event: Event) -> None:
         event.wall_time = time.time()

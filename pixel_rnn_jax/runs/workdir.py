@@ -22,12 +22,7 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a model needs to know of its data set.
-
-    Attributes:
-        image_shape: (H, W, C).
-        levels: K.
-    """
+    """What a model needs to know of its data set: (H, W, C) and K."""
 
     image_shape: tuple[int, int, int]
     levels: int
@@ -38,18 +33,10 @@ class ImageFormat:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run.
-
-    Attributes:
-        config: Its config.
-        images: The format of the images that it was trained on.
-        model: The model.
-        step: Number of training steps that led to the parameters.
-        params: The parameters, replicated over a mesh.
-    """
+    """A trained run: its parameters after `step` training steps, replicated over a mesh."""
 
     config: Config
-    images: ImageFormat
+    image_format: ImageFormat
     model: PixelRNN
     step: int
     params: PyTree
@@ -61,17 +48,12 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     The parameters are those of the checkpoint with the best validation, or of the newest one if
     none has been validated: the moving average, or the parameters themselves without an average.
 
-    Args:
-        workdir: Where the model was trained.
-        mesh: The devices that get the parameters.
-
     Raises:
         UserError: There is no trained model, or a file of it is damaged or cannot be read.
     """
     processes.check()
-    config = read_config(workdir)
-    images = read_image_format(workdir)
-    model = PixelRNN(config.model, images.image_shape, images.levels)
+    config, image_format = read_config(workdir), read_image_format(workdir)
+    model = PixelRNN(config.model, image_format.image_shape, image_format.levels)
     name = "ema" if config.optimizer.average else "params"
     template = devices.replicated_shapes(lambda: {name: model.init(jax.random.key(0))}, mesh)
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
@@ -81,24 +63,20 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
         if step is None:
             raise UserError(f"there is no checkpoint in {workdir} yet: train for longer")
         params = checkpoints.restore(template, step)[name]
-    return Run(config, images, model, step, params)
+    return Run(config, image_format, model, step, params)
 
 
-def begin_run(workdir: epath.Path, config: Config, images: ImageFormat) -> None:
+def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) -> None:
     """Writes config.json and images.json, and makes sure that all processes see the same ones.
-
-    To be called when nothing else can be wrong with either.
 
     Raises:
         UserError: The workdir cannot be written to, or belongs to images of another format; or the
             processes have different configs or do not share the workdir.
     """
     if processes.first():
-        try:
-            write_image_format(images, workdir)
+        with storage.writing(workdir):
+            write_image_format(image_format, workdir)
             write_config(config, workdir)
-        except storage.errors() as error:
-            raise UserError(f"{workdir} cannot be written to: {storage.reason(error)}") from error
     if not processes.all_equal(to_json(config)):
         raise UserError("the processes were given different configs or flags: give all the same")
     seen_by = time.monotonic() + processes.STORAGE_S
@@ -132,27 +110,20 @@ def read_config(workdir: epath.PathLike) -> Config:
         raise UserError(f"{path} is not a config that this version can read: {error}") from error
 
 
-def write_image_format(images: ImageFormat, workdir: epath.PathLike) -> None:
-    """Writes `workdir`/images.json.
-
-    Raises:
-        UserError: The file exists with another format: the data set has changed.
-    """
+def write_image_format(image_format: ImageFormat, workdir: epath.PathLike) -> None:
+    """Writes `workdir`/images.json; raises a `UserError` if it exists with another format."""
     path = epath.Path(workdir) / "images.json"
-    if path.exists() and (before := read_image_format(workdir)) != images:
+    if path.exists() and (before := read_image_format(workdir)) != image_format:
         raise UserError(
-            f"{path.parent} was trained on images of {before}, the data set now has {images}: "
+            f"{workdir} was trained on images of {before}, the data set now has {image_format}: "
             "use another --workdir"
         )
-    storage.write_atomically(path, json.dumps(dataclasses.asdict(images)).encode() + b"\n")
+    content = json.dumps(dataclasses.asdict(image_format)) + "\n"
+    storage.write_atomically(path, content.encode())
 
 
 def read_image_format(workdir: epath.PathLike) -> ImageFormat:
-    """Reads `workdir`/images.json.
-
-    Raises:
-        UserError: The file does not exist, or is damaged.
-    """
+    """Reads `workdir`/images.json; raises a `UserError` if it is missing or damaged."""
     path = epath.Path(workdir) / "images.json"
     content = _read(path, "trained model")
     try:
@@ -173,36 +144,29 @@ def _read(path: epath.Path, contents: str) -> bytes:
     raise UserError(f"{path.parent} holds no {contents}: there is no {path.name} in it")
 
 
-RESUMABLE = frozenset(
-    {
-        "model.remat",
-        "model.pack",
-        "data.data_dir",
-        "data.test_split",
-        "train.steps",
-        "train.micro_batches",
-        "train.eval_batch_size",
-        "train.log_every",
-        "train.eval_every",
-        "train.checkpoint_every",
-    }
-)
-"""The fields of a config that may change when a run is resumed in its workdir.
+RESUMABLE = {
+    "model.remat",
+    "model.pack",
+    "data.data_dir",
+    "data.test_split",
+    "train.steps",
+    "train.micro_batches",
+    "train.eval_batch_size",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+}
+"""The fields of a config that may change when a run is resumed, since they do not affect its rest:
+where files are, how often to log, how the same function is computed, how long to train.
 
-They do not affect the rest of the training: where files are, how often to log, how the same
-function is computed, how long to train. The exception is `train.steps` under the "cosine" schedule
-or with `train.in_turn`, which spread the learning rate or the scales over exactly that many steps.
-All other fields are fixed by the first run. That includes `data.validation_split`, since
-validations on different images cannot be compared.
+`train.steps` may not under the "cosine" schedule or with `train.in_turn`, which spread the learning
+rate or the scales over exactly that many steps. `data.validation_split` may not, since validations
+on different images cannot be compared.
 """
 
 
 def check_usable(workdir: epath.Path, config: Config) -> None:
-    """Checks that a workdir is empty, or holds a run that may go on with this config.
-
-    Raises:
-        UserError: It holds something else.
-    """
+    """Raises a `UserError` unless a workdir is empty or its run can go on with this config."""
     if (workdir / "config.json").exists():
         check_resumable(read_config(workdir), config)
         return
@@ -220,26 +184,18 @@ def check_resumable(old: Config, new: Config) -> None:
     Raises:
         UserError: A field has changed that may not; names each one, with both values.
     """
-    changed = changed_fields(old, new)
-    refused = changed.keys() - RESUMABLE
-    note = ""
+    new_values = dict(leaves(new))
+    changed = {name: value for name, value in leaves(old) if value != new_values[name]}
+    refused, note = changed.keys() - RESUMABLE, ""
     cosine = "cosine" in (old.optimizer.schedule, new.optimizer.schedule)
     if "train.steps" in changed and (cosine or old.train.in_turn):
         refused |= {"train.steps"}
         note = ' (the "cosine" schedule, or the turns of the scales, are spread over train.steps)'
     if refused:
         changes = ", ".join(
-            f"{name} from {changed[name][0]!r} to {changed[name][1]!r}" for name in sorted(refused)
+            f"{name} from {changed[name]!r} to {new_values[name]!r}" for name in sorted(refused)
         )
         raise UserError(
             f"this workdir holds a run that cannot go on with another config{note}: use another "
             f"--workdir, or do not change {changes}"
         )
-
-
-def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """Returns {dotted name: (old value, new value)} of the fields in which two configs differ."""
-    new_values = dict(leaves(new))
-    return {
-        name: (value, new_values[name]) for name, value in leaves(old) if value != new_values[name]
-    }

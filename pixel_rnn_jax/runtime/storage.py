@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +26,6 @@ START_S = 10
 
 def check(workdir: epath.PathLike) -> None:
     """Checks that the bucket of a workdir, if it is in one, can be used; call it before any work.
-
-    The first call for a bucket switches off the log messages of gcsfs.
 
     Raises:
         UserError: The bucket does not exist, cannot be reached or may not be used; gcsfs is not
@@ -81,6 +79,15 @@ def write_atomically(path: epath.Path, content: bytes) -> None:
     unfinished.replace(path)
 
 
+@contextlib.contextmanager
+def writing(workdir: epath.PathLike, kind: type[Exception] = UserError) -> Iterator[None]:
+    """Raises an error of this kind if something cannot be written within the `with`."""
+    try:
+        yield
+    except errors() as error:
+        raise kind(f"{workdir} cannot be written to: {reason(error)}") from error
+
+
 def errors() -> tuple[type[Exception], ...]:
     """Returns the exceptions that reading and writing files may raise, in a bucket or elsewhere."""
     if "gcsfs" not in sys.modules:
@@ -95,10 +102,8 @@ def errors() -> tuple[type[Exception], ...]:
 
 def causes(error: BaseException) -> list[BaseException]:
     """Returns an error and those that led to it, the root cause last."""
-    links = [error]
-    while (earlier := links[-1].__cause__ or links[-1].__context__) is not None:
-        links.append(earlier)
-    return links
+    earlier = error.__cause__ or error.__context__
+    return [error, *(causes(earlier) if earlier else ())]
 
 
 def system_error(error: BaseException) -> str | None:
@@ -144,10 +149,7 @@ def silence_unraisable(harmless: Callable[[BaseException | None], bool]) -> None
 
 @functools.cache
 def _silence_gcsfs() -> None:
-    """Switches off its log messages; errors are raised, and reported in one sentence.
-
-    It logs every error with the stack. And the buffer of a file that could not be written is still
-    in use when Python clears it away.
-    """
+    """Switches off its log messages, which are of errors that it raises as well."""
     logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+    # The buffer of a file that could not be written is still in use when Python clears it away.
     silence_unraisable(lambda error: isinstance(error, BufferError))

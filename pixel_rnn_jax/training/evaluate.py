@@ -111,9 +111,9 @@ def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
     """
     source = data.open_source(run.config, split, noise=noise)
     found = ImageFormat(source.image_shape, source.levels)
-    if found != run.images:
+    if found != run.image_format:
         raise UserError(
-            f"the run was trained on images of {run.images}, the split {split} has {found}: "
+            f"the run was trained on images of {run.image_format}, the split {split} has {found}: "
             "choose another split, or restore the data set"
         )
     return source

@@ -9,10 +9,9 @@ import numpy as np
 import programs
 import pytest
 from fake_bucket import FakeBucket
-from PIL import Image
 from programs import LAUNCHER, MAIN, train_words
 from tensorboard_files import shown
-from workdirs import bits_of, records_of
+from workdirs import differences, records_of
 
 from pixel_rnn_jax import main
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, read_records
@@ -90,17 +89,13 @@ def fetch(bucket, tmp_path):
 
 
 def assert_same_run(workdir, straight):
-    assert records_of(workdir) == records_of(straight)
+    assert differences(workdir, straight) == set()
     one, other = (
         [entry for entry in shown(folder) if entry[1] != "train/images_per_second"]
         for folder in (workdir, straight)
     )
     assert one == other
-    for path in straight.glob("pictures/*.png"):
-        with Image.open(path) as one, Image.open(workdir / "pictures" / path.name) as other:
-            np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
     assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"15", "20"}
-    assert bits_of(workdir, STEPS) == bits_of(straight, STEPS)
     for name in ("config.json", "images.json"):
         assert (workdir / name).read_bytes() == (straight / name).read_bytes()
     assert not list(workdir.glob("*.unfinished"))
@@ -135,8 +130,10 @@ def test_what_is_trained_in_a_bucket_is_evaluated_and_sampled_from(bucket, progr
 @pytest.mark.parametrize(
     ("method", "part", "number"),
     [
-        *(("POST", "10/state/ocdbt.process_0/d/", 1), ("POST", "10/digest/metadata", 1)),
-        *(("POST", "10/state/commit_success", 1), ("POST", "10/commit_success", 1)),
+        ("POST", "10/state/ocdbt.process_0/d/", 1),
+        ("POST", "10/digest/metadata", 1),
+        ("POST", "10/state/commit_success", 1),
+        ("POST", "10/commit_success", 1),
         ("DELETE", "5/", 9),
     ],
 )
@@ -272,7 +269,7 @@ def refuse(bucket, method, part):
         ("config.json", f"{RUN} cannot be written to: "),
         ("metrics.jsonl", f"training stopped at {RUN} cannot be written to: "),
         *(
-            (f"checkpoints/10/{name}", f"A checkpoint could not be written to {RUN}/checkpoints (")
+            (f"checkpoints/10/{name}", f"a checkpoint could not be written to {RUN}/checkpoints (")
             for name in ("", "state/ocdbt.process_0/d/", "digest/metadata")
         ),
     ],
@@ -291,8 +288,8 @@ def test_what_may_not_be_read_is_not_called_damaged(bucket, program):
     for read, said in [
         ("config.json", f"{RUN}/config.json cannot be read: It does not have the right"),
         ("images.json", f"{RUN}/images.json cannot be read: It does not have the right"),
-        ("digest/metadata", f"Checkpoint {RUN}/checkpoints/5 cannot be read (It does not have"),
-        ("state/d/", f"Checkpoint {RUN}/checkpoints/5 cannot be read (PERMISSION_DENIED: "),
+        ("digest/metadata", f"checkpoint {RUN}/checkpoints/5 cannot be read (It does not have"),
+        ("state/d/", f"checkpoint {RUN}/checkpoints/5 cannot be read (PERMISSION_DENIED: "),
     ]:
         refuse(bucket, "GET", read)
         line = program(*EVALUATE, status=2)
@@ -302,5 +299,5 @@ def test_what_may_not_be_read_is_not_called_damaged(bucket, program):
         content = bytearray(bucket.objects[name].content)
         content[len(content) // 2] ^= 16
         bucket.write(name, bytes(content))
-    damaged = f"Checkpoint {RUN}/checkpoints/5 is damaged or incomplete"
+    damaged = f"checkpoint {RUN}/checkpoints/5 cannot be restored ("
     assert damaged in program(*EVALUATE, status=2)

@@ -2,26 +2,25 @@
 
 import itertools
 import math
-import resource
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard_files import events, shown
+from workdirs import full_disk
 
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path, read_records
 
 
-def write(workdir: Path, start: int, steps: range) -> None:
+def write(workdir, start, steps):
     with MetricsWriter(workdir, start) as writer:
         for step in steps:
             writer.write(step, {"train/nats": step / 4, "train/gradient_norm": 2.0})
         writer.flush()
 
 
-def test_records_are_readable_at_once_and_finite(tmp_path: Path) -> None:
+def test_records_are_readable_at_once_and_finite(tmp_path):
     with MetricsWriter(tmp_path, 0) as writer:
         writer.write(5, {"a": math.inf, "b": -math.inf, "c": math.nan, "train/nats": 1.5})
         assert read_records(tmp_path) == [{"step": 5, "train/nats": 1.5}]
@@ -29,7 +28,7 @@ def test_records_are_readable_at_once_and_finite(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 5, "train/nats": 1.5}\n'
 
 
-def test_resumed_run_leaves_the_same_records(tmp_path: Path) -> None:
+def test_resumed_run_leaves_the_same_records(tmp_path):
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     write(straight, 0, range(1, 10))
     write(resumed, 0, range(1, 7))
@@ -42,7 +41,7 @@ def test_resumed_run_leaves_the_same_records(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 20, -1])
-def test_half_a_record_at_the_end_is_dropped(tmp_path: Path, length: int) -> None:
+def test_half_a_record_at_the_end_is_dropped(tmp_path, length):
     write(tmp_path, 0, range(1, 4))
     path = tmp_path / "metrics.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
@@ -52,7 +51,7 @@ def test_half_a_record_at_the_end_is_dropped(tmp_path: Path, length: int) -> Non
 
 
 @pytest.mark.parametrize("line", ["hello", "[1]", '{"nats": 1}', '{"step": "x"}', "\xff"])
-def test_a_line_that_is_no_record_is_refused(tmp_path: Path, line: str) -> None:
+def test_a_line_that_is_no_record_is_refused(tmp_path, line):
     path = tmp_path / "metrics.jsonl"
     content = f'{{"step": 1}}\n{line}\n{{"step": 3}}\n'.encode("latin-1")
     path.write_bytes(content)
@@ -61,33 +60,25 @@ def test_a_line_that_is_no_record_is_refused(tmp_path: Path, line: str) -> None:
     assert path.read_bytes() == content
 
 
-@pytest.mark.parametrize("full", ["metrics.jsonl", "tensorboard"])
-def test_full_disk(tmp_path: Path, full: str) -> None:
-    """A limit on the size of files stands for the disk: the same writes fail."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    values = {"nats": 1.0}
-    if full == "metrics.jsonl":
-        values = {f"{'x' * 1000}{i}": 1.0 for i in range(10)}
+@pytest.mark.parametrize("names", [[f"{'x' * 1000}{i}" for i in range(10)], ["nats"]])
+def test_full_disk(tmp_path, names):
+    """Long names fill metrics.jsonl first, a short one the TensorBoard file."""
 
-    def write_for_ever(writer: MetricsWriter) -> None:
+    def write_for_ever(writer):
         for step in itertools.count(2):
-            writer.write(step, values)
+            writer.write(step, dict.fromkeys(names, 1.0))
 
-    with MetricsWriter(tmp_path, 0) as writer:
+    with full_disk(1000), MetricsWriter(tmp_path, 0) as writer:
         writer.write(1, {"nats": 1.0})
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-        try:
-            with pytest.raises(CannotGoOn, match="cannot be written to: File too large"):
-                write_for_ever(writer)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with pytest.raises(CannotGoOn, match="cannot be written to: File too large"):
+            write_for_ever(writer)
     # Whatever was cut off, the next run can go on.
     write(tmp_path, 1, range(2, 4))
     assert [record["step"] for record in read_records(tmp_path)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("channels", [(), (3,), (4,)])
-def test_picture(tmp_path: Path, channels: tuple[int, ...]) -> None:
+def test_picture(tmp_path, channels):
     picture = np.random.default_rng(0).integers(256, size=(3, 5, *channels), dtype=np.uint8)
     with MetricsWriter(tmp_path, 0) as writer:
         writer.write_pictures(7, {"samples": picture})
@@ -103,14 +94,13 @@ def test_picture(tmp_path: Path, channels: tuple[int, ...]) -> None:
     assert value.image.encoded_image_string == path.read_bytes()
 
 
-def test_what_cannot_be_written(tmp_path: Path) -> None:
+def test_what_cannot_be_written(tmp_path):
     (tmp_path / "pictures").write_text("a file, not a folder")
-    with (
-        MetricsWriter(tmp_path, 0) as writer,
-        pytest.raises(CannotGoOn, match=f"{tmp_path} cannot be written to: "),
-    ):
+    writer = MetricsWriter(tmp_path, 0)
+    with writer, pytest.raises(CannotGoOn, match=f"{tmp_path} cannot be written to: "):
         writer.write_pictures(1, {"samples": np.zeros((2, 2), np.uint8)})
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other" / "tensorboard").write_text("a file, not a folder")
-    with pytest.raises(UserError, match=f"{tmp_path}/other cannot be written to: File exists"):
-        MetricsWriter(tmp_path / "other", 0)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "tensorboard").write_text("a file, not a folder")
+    with pytest.raises(UserError, match=f"{other} cannot be written to: File exists"):
+        MetricsWriter(other, 0)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,7 +16,6 @@ from pixel_rnn_jax.models import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.workdir import (
     ImageFormat,
-    changed_fields,
     check_resumable,
     open_run,
     read_config,
@@ -30,25 +28,21 @@ from pixel_rnn_jax.runtime import devices
 IMAGES = ImageFormat((3, 4, 1), 2)
 
 
-def test_config_round_trip(tmp_path):
+def test_config_round_trip(tmp_path, monkeypatch):
     workdir = tmp_path / "new" / "run"
     write_config(Config(), workdir)
     write_config(OTHER, workdir)
     assert read_config(workdir) == OTHER
     assert [path.name for path in workdir.iterdir()] == ["config.json"]
 
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    def write_half(path: Path, content: bytes) -> None:
+    def write_half(path, content):
         path.write_text("half")
-        raise OSError
+        raise OSError("no more")
 
-    write_config(OTHER, tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(type(epath.Path(tmp_path)), "write_bytes", write_half)
-        with pytest.raises(OSError):  # noqa: PT011
-            write_config(Config(), tmp_path)
-    assert read_config(tmp_path) == OTHER
+    monkeypatch.setattr(type(epath.Path(workdir)), "write_bytes", write_half)
+    with pytest.raises(OSError, match="no more"):
+        write_config(Config(), workdir)
+    assert read_config(workdir) == OTHER
 
 
 @pytest.mark.parametrize(
@@ -57,7 +51,6 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         (to_json(OTHER)[:-5].encode(), "it is not JSON"),
         (b"", "it is not JSON"),
         (b"\xff\x00", "codec can't decode"),
-        (b"[1, 2]", "it does not hold the fields model, data, optimizer, train, seed"),
         (b'{"model": {}}', "it does not hold the fields model, data, optimizer, train, seed"),
         (to_json(OTHER).replace("features", "width").encode(), "no field model.width"),
         (to_json(OTHER).replace("0.25", "NaN").encode(), "optimizer.learning_rate must be"),
@@ -66,20 +59,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_damaged_or_foreign_config_is_refused(tmp_path, damaged, reason):
     path = tmp_path / "config.json"
     path.write_bytes(damaged)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UserError, match=f"^{path} is not a config .* can read: .*{reason}"):
         read_config(tmp_path)
-    assert str(error.value).startswith(f"{path} is not a config that this version can read: ")
-    assert reason in str(error.value)
 
 
 def test_image_format_round_trip(tmp_path):
     images = ImageFormat((28, 30, 3), 17)
     write_image_format(images, tmp_path)
     write_image_format(images, tmp_path)
-    assert read_image_format(tmp_path) == images
-    other = dataclasses.replace(images, levels=2)
     with pytest.raises(UserError, match=r"\(28, 30, 3\) and 17 levels.* \(28, 30, 3\) and 2 lev"):
-        write_image_format(other, tmp_path)
+        write_image_format(dataclasses.replace(images, levels=2), tmp_path)
     assert read_image_format(tmp_path) == images
 
 
@@ -91,24 +80,16 @@ def test_damaged_image_format_is_refused_by_name(tmp_path, text):
 
 
 MAY_CHANGE = {
-    "model.remat",
-    "model.pack",
-    "data.data_dir",
-    "data.test_split",
-    "train.steps",
-    "train.eval_batch_size",
-    "train.micro_batches",
-    "train.log_every",
-    "train.eval_every",
-    "train.checkpoint_every",
+    *("model.remat", "model.pack", "data.data_dir", "data.test_split"),
+    *("train.steps", "train.eval_batch_size", "train.micro_batches"),
+    *("train.log_every", "train.eval_every", "train.checkpoint_every"),
 }
 
 
 @pytest.mark.parametrize("name", [name for name, _ in leaves(OTHER)])
 def test_a_run_goes_on_with_another_value_of_a_resumable_field_alone(name):
-    if name == "optimizer.schedule":
-        # By itself, since OTHER's pieces go with the schedule "piecewise" alone.
-        old = Config()
+    old, new = Config(), OTHER
+    if name == "optimizer.schedule":  # OTHER's pieces go with the schedule "piecewise" alone.
         new = replace(old, name, "cosine")
     else:
         # Those have to keep their lengths.
@@ -117,34 +98,39 @@ def test_a_run_goes_on_with_another_value_of_a_resumable_field_alone(name):
             "optimizer.factors": (0.5, 0.2),
             "model.scales": (2, 8),
         }
-        # The scales' turns are parts of the steps.
-        new = replace(OTHER, "train.in_turn", False) if name == "train.steps" else OTHER
-        old = replace(new, name, pieces.get(name, dict(leaves(Config()))[name]))
-    assert set(changed_fields(old, new)) == {name}  # OTHER differs from the defaults everywhere.
+        if name == "train.steps":  # The scales' turns are parts of the steps.
+            new = replace(OTHER, "train.in_turn", False)
+        old = replace(new, name, pieces.get(name, dict(leaves(old))[name]))
+    assert dict(leaves(old))[name] != dict(leaves(new))[name]
     if name in MAY_CHANGE:
         check_resumable(old, new)
     else:
-        with pytest.raises(UserError) as error:
+        with pytest.raises(UserError, match=f"do not change {name} from "):
             check_resumable(old, new)
-        assert f"do not change {name} from " in str(error.value)
 
 
-def test_resuming_names_every_refused_field_with_both_values():
-    new = replace(replace(replace(OTHER, "model.layers", 4), "seed", 0), "train.log_every", 99)
-    with pytest.raises(UserError) as error:
-        check_resumable(OTHER, new)
-    assert str(error.value).endswith("model.layers from 3 to 4, seed from 4294967295 to 0")
+COSINE = Config(optimizer=OptimizerConfig(schedule="cosine"))
 
 
 @pytest.mark.parametrize(
-    "old", [Config(optimizer=OptimizerConfig(schedule="cosine")), OTHER], ids=["cosine", "in turn"]
+    "old, changes, said",
+    [
+        (
+            OTHER,
+            {"model.layers": 4, "seed": 0},
+            "change model.layers from 3 to 4, seed from .* to 0",
+        ),
+        (COSINE, {"train.steps": 6}, "spread over train.steps.*change train.steps from 2500 to 6"),
+        (OTHER, {"train.steps": 6}, "spread over train.steps.*change train.steps from 30 to 6"),
+    ],
 )
-def test_steps_are_fixed_where_something_is_spread_over_them(old):
-    steps = old.train.steps
-    change = f"spread over train.steps.*train.steps from {steps} to {2 * steps}"
-    with pytest.raises(UserError, match=change):
-        check_resumable(old, replace(old, "train.steps", 2 * steps))
-    check_resumable(old, replace(old, "train.log_every", 1))
+def test_what_may_not_change_is_named_with_both_values(old, changes, said):
+    new = replace(old, "train.log_every", 1)
+    check_resumable(old, new)
+    for name, value in changes.items():
+        new = replace(new, name, value)
+    with pytest.raises(UserError, match=f"{said}$"):
+        check_resumable(old, new)
 
 
 def test_what_a_workdir_lacks_is_named(tmp_path):
@@ -179,7 +165,7 @@ def test_a_run_is_opened_with_its_best_parameters(tmp_path, average, validations
 
     mesh = devices.make_mesh(2)
     run = open_run(tmp_path, mesh)
-    assert (run.config, run.images, run.step) == (config, IMAGES, step)
+    assert (run.config, run.image_format, run.step) == (config, IMAGES, step)
     for actual in (run.params, prnn.load(tmp_path).params):
         jax.tree.map(np.testing.assert_array_equal, actual, expected)
     assert {leaf.sharding for leaf in jax.tree.leaves(run.params)} == {devices.replicated(mesh)}

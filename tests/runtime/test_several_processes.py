@@ -337,7 +337,7 @@ def test_full_disk_is_named(tmp_path):
     words = train_words(tmp_path, train__steps=400, train__checkpoint_every=10)
     (status, output), (other, _) = together("-c", LITTLE_SPACE, *words)
     assert status == processes.USER_ERROR
-    assert re.search("error: A checkpoint could not be written.*File too large", output)
+    assert re.search("error: a checkpoint could not be written.*File too large", output)
     assert other in (processes.LOST, -signal.SIGABRT)
 
 

@@ -153,7 +153,7 @@ def test_flipped_byte(straight, tmp_path):
         path.write_bytes(content)
     evaluate = [sys.executable, "-m", "pixel_rnn_jax.main", "evaluate", f"--workdir={workdir}"]
     for words in (command(workdir), evaluate):
-        assert f"{workdir}/checkpoints/{STEPS} is damaged" in error_of(words)
+        assert f"{workdir}/checkpoints/{STEPS} cannot be restored" in error_of(words)
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
     check_goes_on(workdir, straight)
 
