@@ -175,7 +175,7 @@ def test_config_files_have_the_settings_of_the_paper(source):
     assert config.optimizer.name == "rmsprop"
 
 
-@pytest.mark.parametrize("name", cfg.config_names().split(", "))
+@pytest.mark.parametrize("name", cfg.config_names())
 def test_config_files_take_any_variant_and_name_their_command(name):
     for architecture in cfg.ARCHITECTURES:
         assert shipped(f"{name}:{architecture}").model.architecture == architecture
@@ -187,7 +187,7 @@ def test_config_files_take_any_variant_and_name_their_command(name):
         shipped(f"{name}:transformer")
     with pytest.raises(UserError, match="one architecture after the colon, got 'pixel_cnn,row_ls"):
         shipped(f"{name}:pixel_cnn,row_lstm")
-    text = runpy.run_path(str(cfg.config_file(name)))["__doc__"]
+    text = runpy.run_path(str(cfg.CONFIGS / f"{name}.py"))["__doc__"]
     assert f"python -m pixel_rnn_jax.main --config=configs/{name}.py\n" in text
     for part in ("Data:", "Hardware:", "Results:"):
         assert part in text
