@@ -171,7 +171,7 @@ def test_where_images_cannot_go(tmp_path, levels, channels, out, message):
 
 def test_what_cannot_be_drawn():
     with pytest.raises(UserError, match="that ends in .png, got 'map.jpg'"):
-        pictures.write_picture(np.zeros((2, 2), np.uint8), "map.jpg")
+        pictures.check_picture_out("map.jpg")
     with pytest.raises(UserError, match="no images to draw"):
         pictures.grid(np.zeros((0, 3, 4, 1), int), 2)
 

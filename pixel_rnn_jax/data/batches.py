@@ -45,7 +45,7 @@ def train_batches(
 
     def read(step: int, indices: np.ndarray) -> Batch:
         positions = (step * rows + np.arange(rows)) * process_count + process_index
-        return source.train_batch(indices, positions, seed)
+        return source.batch(indices, positions.tolist(), seed)
 
     stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     batches = stream[process_index::process_count].batch(rows).map_with_index(read)

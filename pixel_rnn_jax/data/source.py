@@ -68,31 +68,28 @@ class Source:
     def __len__(self) -> int:
         return len(self._records.keys)
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Returns the records `indices` as evaluation sees them.
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        positions: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> Batch:
+        """Returns the records `indices` as evaluation sees them, or with `positions`, as training.
+
+        Args:
+            indices: Record numbers, [B].
+            positions: Places in the stream of training images, [B], which with `seed` determine the
+                draws.
+            seed: The run's seed.
 
         Raises:
             UserError: A stored value is not below the number of levels, or a file is damaged.
         """
-        return self._batch(np.asarray(indices), None)
-
-    def train_batch(self, indices: np.ndarray, positions: np.ndarray, seed: int) -> Batch:
-        """Returns the records `indices` as training sees them.
-
-        Args:
-            indices: Record numbers, [B].
-            positions: Their places in the stream of training images, [B]. With `seed` they
-                determine the draws.
-            seed: The run's seed.
-
-        Raises:
-            UserError: See `batch`.
-        """
-        return self._batch(indices, [(_BY_POSITION, seed, each) for each in positions.tolist()])
-
-    def _batch(self, indices: np.ndarray, visits: Sequence[Key] | None) -> Batch:
+        indices = np.asarray(indices)
         records = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
-        visits = visits or records
+        visits: Sequence[Key] = records
+        if positions is not None:
+            visits = [(_BY_POSITION, seed, position) for position in positions]
         images = self._stored(indices)
         if self._binarize != "none":
             chances = images / (self._stored_levels - 1)
