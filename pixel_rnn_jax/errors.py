@@ -1,8 +1,8 @@
-"""The one exception of this package that is meant for its user."""
+"""The exception for mistakes of the user."""
 
 
 class UserError(ValueError):
-    """Something that the caller can put right; the message says what is wrong and what to do.
+    """An error that the caller can correct; the message says what is wrong and what to do.
 
-    The command line prints it as one sentence without a traceback and exits with status 2.
+    The command line prints the message without a traceback and exits with status 2.
     """

@@ -1,4 +1,4 @@
-"""Pictures of images: grids that a person can look at, and files that keep every value."""
+"""Pictures of images: grids to look at, and files that keep every value."""
 
 import contextlib
 import io
@@ -11,20 +11,18 @@ from PIL import Image
 
 from pixel_rnn_jax.errors import UserError
 
-HEIGHT = 64
-"""Smaller images are magnified to about this height in pixels,"""
-LARGEST = 2048
-"""unless that would make a picture wider or higher than this."""
+# Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
+HEIGHT, LARGEST = 64, 2048
 GREY = 128
 """The level of gaps and unknown values."""
 
 
 def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndarray:
-    """Lays images `[N, H, W, C]`, integers from 0 to K - 1, out in one picture of uint8.
+    """Arranges images `[N, H, W, C]`, integers from 0 to K - 1, in one picture of uint8.
 
-    One channel is drawn in grey (the picture has two axes), three as RGB and four as RGBA; other
-    numbers of channels lie side by side. Small images are magnified by a whole factor. Gaps are as
-    wide as a pixel of an image. Without `columns` the picture is about as wide as high.
+    One channel is drawn in grey (a picture `[height, width]`), three as RGB and four as RGBA; other
+    numbers of channels lie side by side. Small images are magnified by an integer factor. Without
+    `columns` the picture is about as wide as high.
 
     Raises:
         UserError: There are no images.
@@ -47,7 +45,7 @@ def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndar
 def completions(
     images: np.ndarray, known: np.ndarray, completed: np.ndarray, levels: int
 ) -> np.ndarray:
-    """Draws each original, what was known of it, and its completion side by side, as a `grid`.
+    """Draws a `grid` of each original, its known values and its completion side by side.
 
     All are `[N, H, W, C]`: integers from 0 to K - 1, and booleans `known`.
     """
@@ -57,12 +55,12 @@ def completions(
 
 
 def pixel_map(images: np.ndarray, nats: np.ndarray, levels: int) -> np.ndarray:
-    """Draws each image beside a map of its `nats`, `[N, H, W]`, as a `grid` in colour.
+    """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
 
-    Zero is black; red, yellow and white follow, white for the largest of all.
+    The colours go from black for 0 over red and yellow to white for the largest value of all maps.
     """
     tiles = _tiles(images, levels)[..., :3]
-    # Adding 0, 1 and 2 thirds makes red rise first, then green, then blue.
+    # Red rises in the first third of the range, green in the second, blue in the last.
     heat = np.clip(3 * nats[..., None] / max(nats.max(), 1e-30) - np.arange(3.0), 0, 1)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
     return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), levels=256)
@@ -76,12 +74,11 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def write_picture(picture: np.ndarray, out: str) -> None:
-    """Writes a picture of uint8 as a PNG file.
+    """Writes a picture of uint8 as a PNG file; see `check_picture_out`.
 
     Raises:
-        UserError: `out` does not end in .png, or it cannot be written.
+        UserError: It cannot be written.
     """
-    check_picture_out(out)
     with _writing(out):
         Path(out).write_bytes(png(picture))
 
@@ -99,15 +96,15 @@ def write_images(
     columns: int | None = None,
     labels: np.ndarray | None = None,
 ) -> None:
-    """Writes images in the form that the ending of `out` asks for.
+    """Writes images in a format that the ending of `out` selects.
 
-    - `.png`: one picture of all of them, to look at (see `grid`).
+    - `.png`: one picture of all images (see `grid`).
     - `.npz`: an array `images`, `[N, H, W, C]`, and `labels`, `[N]`, if there are any.
-    - no ending: a folder with one PNG for each. They hold the values themselves, 0 to K - 1, so
-      that images of a few levels look dark; only those of two levels are black and white.
+    - no ending: a folder with one PNG for each image, which holds the values 0 to K - 1 themselves
+      (black and white for two levels, dark for a few).
 
     Raises:
-        UserError: As `check_out` does, or it cannot be written.
+        UserError: See `check_out`, or it cannot be written.
     """
     check_out(out, levels, images.shape[-1])
     path = Path(out)
@@ -124,7 +121,7 @@ def write_images(
         digits = len(str(len(images)))
         for index, image in enumerate(images):
             values = image.squeeze(-1) if image.shape[-1] == 1 else image
-            # Pillow's mode "1", which is read back as 0 and 1.
+            # Booleans have Pillow's mode "1", which is read back as 0 and 1.
             values = values.astype(bool if levels == 2 and values.ndim == 2 else np.uint8)
             Image.fromarray(values).save(path / f"{index:0{digits}}.png")
 
@@ -133,8 +130,8 @@ def check_out(out: str, levels: int, channels: int) -> None:
     """Checks, before any work, that images of K levels and C channels can be written to `out`.
 
     Raises:
-        UserError: The ending is unknown, the folder has something in it, or PNG files cannot hold
-            the values.
+        UserError: The ending is unknown, the folder is not empty, or PNG files cannot hold the
+            values.
     """
     path = Path(out)
     if path.suffix in (".png", ".npz"):
@@ -156,8 +153,8 @@ def check_out(out: str, levels: int, channels: int) -> None:
 def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Returns which values of an image are known, as booleans `[H, W, C]`.
 
-    `known` is "top_half", "bottom_half", "left_half" or "right_half", or an image file of the same
-    height and width: what is lighter than middle grey is known, in all channels.
+    `known` is "top_half", "bottom_half", "left_half", "right_half", or an image file of the same
+    height and width, in which all channels of the lighter half of the grey levels are known.
 
     Raises:
         UserError: It is neither, or the file cannot be read or has another size.
@@ -192,7 +189,7 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def _tiles(images: np.ndarray, levels: int) -> np.ndarray:
-    """Returns images as they are shown: uint8 `[N, H, W, 1, 3 or 4]`, perhaps wider."""
+    """Returns images as uint8 `[N, H, W, 1, 3 or 4]`, wider for other numbers of channels."""
     tiles = np.round(images * (255 / (levels - 1))).astype(np.uint8)
     channels = images.shape[-1]
     return tiles if channels in (1, 3, 4) else _joined(*np.split(tiles, channels, axis=-1))
@@ -214,7 +211,7 @@ def _gap(shape: tuple[int, ...]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _writing(out: str) -> Iterator[None]:
-    """Makes the folder of a file, and tells the user where it cannot be written."""
+    """Makes the folder of a file; a file that cannot be written is a `UserError`."""
     try:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         yield

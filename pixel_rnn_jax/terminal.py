@@ -1,4 +1,4 @@
-"""What a command prints on the terminal: lines, and a progress bar for what takes long."""
+"""Output of a command on the terminal: lines and progress bars."""
 
 import time
 from collections.abc import Iterable
@@ -10,29 +10,24 @@ import tqdm
 from pixel_rnn_jax.runtime import processes
 
 T = TypeVar("T")
-PyTree = Any
 
 
 def say(text: str) -> None:
-    """Prints a line, in the first of several processes."""
+    """Prints a line in the first process only."""
     if processes.first():
         print(text, flush=True)
 
 
 def bar(items: Iterable[T], total: int, desc: str, unit: str) -> "tqdm.tqdm[T]":
-    """Returns a bar that appears after three seconds, on a terminal alone, and then vanishes.
-
-    It counts items as it passes them on, or by `update`, up to `total`. `desc` says what is done
-    with them, and `unit` what they are.
-    """
+    """Returns a progress bar over `items`, shown after three seconds and on a terminal only."""
     disable = None if processes.first() else True
     return tqdm.tqdm(
         items, total=total, desc=desc, unit=unit, delay=3, leave=False, disable=disable
     )
 
 
-def show_time(progress: "tqdm.tqdm[Any]", results: PyTree) -> None:
-    """On a terminal, waits for results while the bar shows the time; elsewhere returns at once."""
+def show_time(progress: "tqdm.tqdm[Any]", results: Any) -> None:
+    """Waits for a PyTree of arrays while the bar shows the time; returns at once without a bar."""
     if progress.disable:
         return
     start, pause = time.monotonic(), 0.001

@@ -17,7 +17,7 @@ from pixel_rnn_jax.models import PixelRNN
 from pixel_rnn_jax.runtime.devices import make_mesh, replicated, set_up_host_devices, shard_batch
 from pixel_rnn_jax.runtime.processes import join
 from pixel_rnn_jax.training import evaluate, optimizers
-from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
+from pixel_rnn_jax.training.step import init_state, make_train_step
 
 BATCH, STEPS, EVAL_BATCH = 16, 50, 24
 SIZES = {"train": 317, "validation": 1, "test": 101}
@@ -36,15 +36,9 @@ def write_set(path: Path) -> None:
 def measure(path: Path, devices: int | None = None) -> dict[str, np.ndarray]:
     """Returns what this process has seen and found in float64, on so many devices (None: all).
 
-    Args:
-        path: What `write_set` has written.
-        devices: Their number.
-
-    Returns:
-        `epoch`: the images of its share of two epochs and a little more, `[50, rows, ...]`.
-        `losses`: of 50 steps, `[50]`.
-        `gradient_of_NAME`: those of the last step.
-        `nats`, `standard_error`, `images`: the evaluation of the trained model.
+    `epoch` is its share of the images of two and a half epochs, `[50, rows, ...]`; `losses` are
+    those of 50 steps, `gradient_of_NAME` those of the last step. `nats`, `standard_error` and
+    `images` are the evaluation of the trained model on the set that `write_set` wrote at `path`.
     """
     here = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     config = Config(data=DataConfig(name=str(path), levels=4))
@@ -67,10 +61,10 @@ def measure(path: Path, devices: int | None = None) -> dict[str, np.ndarray]:
         model = PixelRNN(model_config, train.image_shape, train.levels)
         step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.0)
 
-        def new_state() -> TrainState:
-            return init_state(model, optimizer, jax.random.key(0), ema=False)
-
-        state = jax.jit(new_state, out_shardings=replicated(mesh))()
+        state = jax.jit(
+            lambda: init_state(model, optimizer, jax.random.key(0), ema=False),
+            out_shardings=replicated(mesh),
+        )()
         losses = []
         for batch in batches:
             state, metrics = step_fn(state, shard_batch(mesh, batch), None)

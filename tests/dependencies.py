@@ -22,14 +22,10 @@ def check_dependencies(architecture, image_shape, *, levels=3, ratio=0, **option
         of_coarse = reach_of_coarse(architecture, image_shape, ratio, **sizes)
         channels = image_shape[-1]
         promised.append(np.repeat(of_coarse[..., None], channels, axis=-1))
+    found = _dependencies(config, image_shape, levels, ratio, promised)
     complaints = [
-        f"output {pair[:3]} {verb} input {pair[3:]}{of}"
-        for right, seen, of in zip(
-            promised,
-            _dependencies(config, image_shape, levels, ratio, promised),
-            ("", " of the small image"),
-            strict=False,
-        )
+        f"output {pair[:3]} {verb} input {pair[3:]} of image {number}"
+        for number, (right, seen) in enumerate(zip(promised, found, strict=True))
         for verb, wrong in [("sees", seen & ~right), ("misses", right & ~seen)]
         for pair in np.argwhere(wrong).tolist()
     ]
@@ -37,13 +33,11 @@ def check_dependencies(architecture, image_shape, *, levels=3, ratio=0, **option
 
 
 def _dependencies(config, image_shape, levels, ratio, promised):
-    """Returns where some draw's gradient is not exactly zero, as `promised` is: for each input.
+    """Returns where the gradient of some draw is not exactly zero, in the form of `promised`.
 
-    The first three axes are the output: a random combination of the Q outputs for one (row, column,
-    channel). The last three are the input. In float64, so that no small gradient is lost.
-
-    There are at least four draws of the parameters. What is `promised` and still not seen has more
-    draws to show itself, since ReLUs hide some paths in each of them.
+    The first three axes are the output (a random combination of the Q outputs of one value), the
+    last three the input. There are at least four draws of the parameters, and more while something
+    `promised` is not seen, since ReLUs hide some paths in each draw.
     """
     size = int(np.prod(image_shape))
     shapes = [right.shape[3:] for right in promised]
@@ -57,9 +51,8 @@ def _dependencies(config, image_shape, levels, ratio, promised):
             return network.init(jax.random.key(0), image, None, *coarse)["params"]
 
         start = jax.eval_shape(init, *(jnp.zeros((1, *shape)) for shape in shapes))
-        # The batch is one copy of the images for each output, so that one pass gives all gradients.
-        # (A vmap over cotangents would as well, but on CPUs with AVX-512 the XLA of JAX 0.10 gives
-        # wrong float64 gradients for that of some scans.)
+        # One copy of the images for each output, so that one pass gives all gradients. (With a vmap
+        # over cotangents, the XLA of JAX 0.10 gives wrong float64 gradients on AVX-512.)
         output = jnp.eye(size).reshape(size, *image_shape, 1)
 
         @jax.jit
@@ -74,10 +67,8 @@ def _dependencies(config, image_shape, levels, ratio, promised):
             random = np.random.default_rng(draw)
             images = [jnp.asarray(random.uniform(-1, 1, shape)) for shape in shapes]
             weights = jnp.asarray(random.normal(size=levels))
-            for old, new in zip(
-                seen, depends(random_like(start, draw), images, weights), strict=True
-            ):
-                old |= np.asarray(new).reshape(old.shape)
+            new = depends(random_like(start, draw), images, weights)
+            seen = [old | np.reshape(own, old.shape) for old, own in zip(seen, new, strict=True)]
             missing = any((right & ~own).any() for right, own in zip(promised, seen, strict=True))
             if draw >= 3 and not missing:
                 break

@@ -19,23 +19,27 @@ def random_images(levels, *shape):
     return np.random.default_rng(0).integers(levels, size=shape, dtype=dtype)
 
 
+def read_all(name):
+    records = open_records(DataConfig(name=str(name)), "all")
+    return records.read(np.arange(len(records.keys))), records.levels
+
+
 @pytest.fixture
 def plain(monkeypatch):
     """Leaves images as large as they are."""
     monkeypatch.setattr(pictures, "HEIGHT", 1)
 
 
-def test_grid_has_every_image_once_with_gaps(plain):
+@pytest.mark.parametrize("columns", [None, 2])
+def test_grid_has_every_image_once_with_gaps(plain, columns):
     images = random_images(256, 5, 3, 4, 1)
-    for columns in (None, 2):
-        picture = pictures.grid(images, 256, columns)
-        assert picture.shape == (3 * 3 + 2, 2 * 4 + 1)
-        assert picture.dtype == np.uint8
-        for index, image in enumerate(images):
-            top, left = index // 2 * 4, index % 2 * 5
-            np.testing.assert_array_equal(picture[top : top + 3, left : left + 4], image[..., 0])
-        assert (picture[[3, 7]] == GREY).all() and (picture[:, 4] == GREY).all()
-        assert (picture[8:, 5:] == GREY).all()  # There is no sixth image.
+    expected = np.full((3 * 3 + 2, 2 * 4 + 1), GREY, np.uint8)  # There is no sixth image.
+    for index, image in enumerate(images):
+        top, left = index // 2 * 4, index % 2 * 5
+        expected[top : top + 3, left : left + 4] = image[..., 0]
+    picture = pictures.grid(images, 256, columns)
+    assert picture.dtype == np.uint8
+    np.testing.assert_array_equal(picture, expected)
     assert pictures.grid(images, 256, 5).shape == (3, 5 * 5 - 1)
 
 
@@ -58,12 +62,9 @@ def test_channels(plain):
     for channels in (3, 4):
         images = random_images(256, 1, 3, 4, channels)
         np.testing.assert_array_equal(pictures.grid(images, 256), images[0])
-    images = random_images(256, 1, 3, 4, 2)
-    picture = pictures.grid(images, 256)
-    assert picture.shape == (3, 9)
-    np.testing.assert_array_equal(picture[:, :4], images[0, ..., 0])
-    np.testing.assert_array_equal(picture[:, 5:], images[0, ..., 1])
-    assert (picture[:, 4] == GREY).all()
+    left, right = np.moveaxis(images := random_images(256, 1, 3, 4, 2), -1, 0)[:, 0]
+    expected = np.concatenate([left, np.full((3, 1), GREY), right], axis=1)
+    np.testing.assert_array_equal(pictures.grid(images, 256), expected)
     # A gap between images with opacity is not a hole.
     picture = pictures.grid(random_images(256, 2, 3, 4, 4), 256)
     assert picture[0, 4].tolist() == [GREY, GREY, GREY, 255]
@@ -72,12 +73,11 @@ def test_channels(plain):
 def test_small_images_are_magnified_by_a_whole_factor(monkeypatch):
     images = random_images(2, 4, 28, 28, 1)
     picture = pictures.grid(images, 2)
-    assert picture.shape == (2 * 57, 2 * 57)
-    np.testing.assert_array_equal(picture[:56:2, :56:2], 255 * images[0, ..., 0])
-    np.testing.assert_array_equal(picture[1:56:2, 1:56:2], 255 * images[0, ..., 0])
     assert pictures.grid(random_images(2, 1, 100, 100, 1), 2).shape == (100, 100)
     monkeypatch.setattr(pictures, "LARGEST", 100)
-    assert pictures.grid(images, 2).shape == (57, 57)
+    small = pictures.grid(images, 2)
+    assert small.shape == (57, 57)
+    np.testing.assert_array_equal(picture, np.kron(small, np.ones((2, 2), int)))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -85,16 +85,13 @@ def test_completions(plain, channels):
     images, completed = random_images(5, 2, 3, 4, channels)
     known = np.zeros((1, 3, 4, channels), bool)
     known[:, :2] = True
+    first, last = (pictures.grid(one[None], 5) for one in (images, completed))
+    middle = np.concatenate([first[:2], np.full_like(first[2:], GREY)])
+    gap = np.full_like(first[:, :1], GREY)
+    if channels == 4:
+        gap[..., 3] = 255
     picture = pictures.completions(images[None], known, completed[None], 5)
-    first, middle, last = (
-        pictures.grid(one[None], 5) for one in (images, np.where(known[0], images, 0), completed)
-    )
-    width = first.shape[1]
-    assert picture.shape[:2] == (3, 3 * width + 2)
-    np.testing.assert_array_equal(picture[:, :width], first)
-    np.testing.assert_array_equal(picture[:2, width + 1 : -width - 1], middle[:2])
-    assert (picture[2, width + 1 : -width - 1] == GREY).all()
-    np.testing.assert_array_equal(picture[:, -width:], last)
+    np.testing.assert_array_equal(picture, np.concatenate([first, gap, middle, gap, last], axis=1))
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -131,29 +128,23 @@ def test_png(tmp_path, channels):
 )
 def test_folder_keeps_the_values_and_the_order(tmp_path, levels, channels):
     images = random_images(levels, 12, 3, 4, channels)
-    out = tmp_path / "new" / "folder"
-    pictures.write_images(images, levels, str(out))
-    records = open_records(DataConfig(name=str(out)), "all")
-    np.testing.assert_array_equal(records.read(np.arange(12)), images)
+    pictures.write_images(images, levels, str(tmp_path / "new" / "folder"))
+    found, found_levels = read_all(tmp_path / "new" / "folder")
+    np.testing.assert_array_equal(found, images)
     # Two levels come back as such; they are black and white to look at.
-    assert records.levels == (2 if levels == 2 and channels == 1 else 256)
+    assert found_levels == (2 if levels == 2 and channels == 1 else 256)
 
 
 @pytest.mark.parametrize(("levels", "channels"), [(2, 1), (1000, 1), (256, 2)])
 def test_npz_keeps_the_values(tmp_path, levels, channels):
-    images = random_images(levels, 12, 3, 4, channels)
+    images, labels = random_images(levels, 12, 3, 4, channels), np.arange(12)
     out = str(tmp_path / "images.npz")
-    for labels in (np.arange(12), None):
-        pictures.write_images(images, levels, out, labels=labels)
+    for arrays in ({"images": images, "labels": labels}, {"images": images}):
+        pictures.write_images(images, levels, out, labels=arrays.get("labels"))
         with np.load(out) as file:
-            assert file.files == ["images"] + ["labels"] * (labels is not None)
             assert file["images"].dtype == images.dtype
-            np.testing.assert_array_equal(file["images"], images)
-            np.testing.assert_array_equal(
-                file[file.files[-1]], images if labels is None else labels
-            )
-    records = open_records(DataConfig(name=out), "all")
-    np.testing.assert_array_equal(records.read(np.arange(12)), images)
+            np.testing.assert_equal(dict(file), arrays)
+    np.testing.assert_array_equal(read_all(out)[0], images)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +171,7 @@ def test_where_images_cannot_go(tmp_path, levels, channels, out, message):
 
 def test_what_cannot_be_drawn():
     with pytest.raises(UserError, match="that ends in .png, got 'map.jpg'"):
-        pictures.write_picture(np.zeros((2, 2), np.uint8), "map.jpg")
+        pictures.check_picture_out("map.jpg")
     with pytest.raises(UserError, match="no images to draw"):
         pictures.grid(np.zeros((0, 3, 4, 1), int), 2)
 
@@ -210,15 +201,15 @@ def test_known_by_an_image_file(tmp_path, mode):
 
 
 def test_what_is_no_mask(tmp_path):
-    def check(known, message):
-        with pytest.raises(UserError, match=message):
-            pictures.known_mask(str(known), (3, 4, 1))
-
-    check("upper_half", "must be top_half, .*right_half or an image file .*, got 'upper_half'")
     file = tmp_path / "mask.png"
-    file.write_bytes(b"no picture")
-    check(file, "mask.png cannot be read as an image")
+
+    def check(message, known=str(file)):
+        with pytest.raises(UserError, match=message):
+            pictures.known_mask(known, (3, 4, 1))
+
+    check("be top_half, .*right_half or an image file .*, got 'upper_half'", "upper_half")
     Image.fromarray(np.zeros((4, 3), np.uint8)).save(file)
-    check(file, "mask.png must be as large as the images, 3x4, got 4x3")
-    file.write_bytes(file.read_bytes()[:45])
-    check(file, "mask.png cannot be read as an image")
+    check("mask.png must be as large as the images, 3x4, got 4x3")
+    for content in (file.read_bytes()[:45], b"no picture"):
+        file.write_bytes(content)
+        check("mask.png cannot be read as an image")

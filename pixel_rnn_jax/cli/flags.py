@@ -37,8 +37,9 @@ def config_flag(values: Flags) -> None:
     """Defines --config as the name of a config."""
     values.text(
         "config",
-        f"A config file, or the name of one that comes with the package ({config_names()}), with "
-        "its argument after a colon: mnist:row_lstm. --config.GROUP.FIELD=VALUE overrides a field.",
+        f"A config file, or the name of one that comes with the package "
+        f"({', '.join(config_names())}), with its argument after a colon: mnist:row_lstm. "
+        "--config.GROUP.FIELD=VALUE overrides a field.",
     )
 
 

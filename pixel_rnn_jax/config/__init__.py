@@ -1,13 +1,12 @@
 """The description of a run: frozen dataclasses that check themselves, and their other forms.
 
-A config file gives an `ml_collections.ConfigDict`, `from_config_dict` turns it into a `Config`, and
-nothing after that sees a ConfigDict. Config may import errors and nothing else of the package.
+A config file returns an `ml_collections.ConfigDict`, which `from_config_dict` turns into a
+`Config`. All other code takes a `Config`. This room imports errors and no other room.
 """
 
 from pixel_rnn_jax.config.convert import (
     CONFIGS,
     base_config,
-    config_file,
     config_names,
     field_kind,
     from_config_dict,
@@ -35,7 +34,6 @@ __all__ = [
     "OptimizerConfig",
     "TrainConfig",
     "base_config",
-    "config_file",
     "config_names",
     "field_kind",
     "from_config_dict",

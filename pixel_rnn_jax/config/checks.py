@@ -1,4 +1,4 @@
-"""Checks of the fields of a config, by which every message names the field."""
+"""Checks of the fields of a config. Every error message names the field."""
 
 import dataclasses
 import math
@@ -20,16 +20,16 @@ KINDS: dict[Any, str] = {
 
 
 def check_types(config: Any, section: str) -> None:
-    """Checks every field against its annotation; NumPy numbers and lists become Python's own."""
+    """Checks the type of every field; NumPy numbers and lists become Python's own types."""
     for field in dataclasses.fields(config):
         name = f"{section}.{field.name}" if section else field.name
         value = of_type(getattr(config, field.name), field.type, name)
-        # The dataclass is frozen for its users; this is still part of its construction.
+        # Still part of the construction of the frozen dataclass.
         object.__setattr__(config, field.name, value)
 
 
 def of_type(value: Any, type_: Any, name: str) -> Any:
-    """Returns `value` as a Python object of a field's type, where that does not change it."""
+    """Returns `value` converted to a field's type, if the conversion keeps its value."""
     try:
         return _converted(value, type_)
     except TypeError:
@@ -52,16 +52,22 @@ def _converted(value: Any, type_: Any) -> Any:
     raise TypeError
 
 
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Checks that a value is one of the choices."""
-    if value not in choices:
-        options = ", ".join(f'"{choice}"' for choice in choices)
-        raise UserError(f'{name} must be one of {options}, got "{value}"')
+def check(config: Any, name: str, requirement: str, ok: bool) -> None:
+    """Raises "NAME must REQUIREMENT, got VALUE" unless `ok`, for a field by its dotted name."""
+    if not ok:
+        value = getattr(config, name.rpartition(".")[2])
+        raise UserError(f"{name} must {requirement}, got {value!r}")
 
 
 def check_least(config: Any, least: int, *names: str) -> None:
     """Checks that no field of a group, given by its dotted name, is below `least`."""
     for name in names:
         value = getattr(config, name.rpartition(".")[2])
-        if value < least:
-            raise UserError(f"{name} must be at least {least}, got {value}")
+        check(config, name, f"be at least {least}", value >= least)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Checks that a value is one of the choices."""
+    if value not in choices:
+        options = ", ".join(f'"{choice}"' for choice in choices)
+        raise UserError(f'{name} must be one of {options}, got "{value}"')

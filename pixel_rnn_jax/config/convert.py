@@ -10,7 +10,7 @@ import runpy
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import ml_collections
 
@@ -24,33 +24,37 @@ CONFIGS = next(
     folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()
 )
 """The folder of the configs that come with the package."""
+_GROUP = (Mapping, ml_collections.ConfigDict)
 
 
 def load_config_dict(source: str) -> ml_collections.ConfigDict:
-    """Runs a config file, and returns a ConfigDict of every field, which flags can override.
+    """Runs a config file and returns a ConfigDict of every field, which flags can override.
 
-    `get_config` may return a ConfigDict or a mapping with some of the fields; the others keep their
-    defaults. Types are checked here, and values when it becomes a `Config`.
+    `get_config` may return some of the fields; the others keep their defaults. Types are checked
+    here, values by `from_config_dict`.
 
     Args:
-        source: A name of one of the `CONFIGS` or the path of a file, with an argument for
+        source: The name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
             `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
 
     Raises:
-        UserError: There is no such file, it is no config file, an error is raised in it, or a field
-            is unknown or of another type.
+        UserError: There is no such file, it defines no `get_config` or raises an error, or a field
+            is unknown or has the wrong type.
     """
-    # `config_flags.DEFINE_config_file` calls what Python has deprecated, and turns an error of
-    # `get_config` into the text of a traceback.
+    # Not `config_flags.DEFINE_config_file`: it calls deprecated functions of Python, and turns an
+    # error of `get_config` into the text of a traceback.
     name, _, argument = source.partition(":")
-    file = config_file(name)
+    file = CONFIGS / f"{name}.py" if name in config_names() else Path(name)
+    if not file.is_file():
+        names = ", ".join(config_names())
+        raise UserError(f"--config={name} names no config file: give a path, or one of {names}")
     try:
         get_config = runpy.run_path(str(file)).get("get_config")
         if not callable(get_config):
             raise UserError(f"{file} is no config file: it defines no function get_config")
         if argument and not inspect.signature(get_config).parameters:
             raise UserError(f"{file} takes no argument after a colon, got {argument!r}")
-        values = dict(_flat(get_config(argument) if argument else get_config()))
+        values = _flat(get_config(argument) if argument else get_config())
     except UserError:
         raise
     except Exception as error:
@@ -61,37 +65,20 @@ def load_config_dict(source: str) -> ml_collections.ConfigDict:
     return config
 
 
-def config_file(name: str) -> Path:
-    """Returns the path of a config file: one of `CONFIGS` by its name, or any by its path.
-
-    Raises:
-        UserError: There is no such file.
-    """
-    path = Path(name)
-    file = CONFIGS / f"{name}.py"
-    if path.name != name or not file.is_file():
-        file = path
-    if not file.is_file():
-        raise UserError(
-            f"--config={name} names no config file: give a path, or one of {config_names()}"
-        )
-    return file
-
-
-def config_names() -> str:
-    """Returns the names of the configs in `CONFIGS`, separated by commas."""
-    return ", ".join(sorted(path.stem for path in CONFIGS.glob("[!_]*.py")))
+def config_names() -> list[str]:
+    """Returns the names of the configs in `CONFIGS`."""
+    return sorted(path.stem for path in CONFIGS.glob("[!_]*.py"))
 
 
 def _mistake(file: Path, error: Exception) -> str:
-    """Returns a sentence for an error that is raised in a config file."""
+    """Returns an error that a config file raises as one sentence, with its line."""
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename) == file
     ]
     line = f", line {lines[-1]}" if lines else ""
-    # An unknown field of a ConfigDict comes with all others, and with a line break (as its repr).
+    # For an unknown field, ConfigDict lists all others and adds a line break.
     text = re.sub(r' Other fields present: .*}"(\\n)?', " ", str(error), flags=re.DOTALL)
     return f"{file}{line}: {type(error).__name__}: {' '.join(text.split())}"
 
@@ -101,8 +88,11 @@ def base_config(
 ) -> ml_collections.ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
-    The argument is what stands after the colon of --config: an architecture, or `architecture`
-    without one; `multi_scale` for `scales`, if there are any; or both with a comma between them.
+    Args:
+        argument: What follows the colon of --config: an architecture, `multi_scale`, or both with a
+            comma between them.
+        architecture: The architecture unless the argument names one.
+        scales: `model.scales` for the argument `multi_scale`; it is refused without them.
 
     Raises:
         UserError: There is no such variant.
@@ -126,22 +116,22 @@ def to_config_dict(config: Config) -> ml_collections.ConfigDict:
 
 
 def from_config_dict(values: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
-    """Turns a ConfigDict or nested mappings into a checked `Config`.
-
-    Absent fields keep their defaults.
+    """Turns a ConfigDict or nested mappings into a `Config`; absent fields keep their defaults.
 
     Raises:
-        UserError: A field is unknown (the message names the nearest one that exists), has a value
-            of another type, or an impossible value.
+        UserError: A field is unknown (the message suggests a similar one) or has a value of the
+            wrong type, or an impossible one.
     """
-    groups: dict[str, dict[str, Any]] = {"": {}}
-    for name, value in _flat(values):
+    for name in _flat(values):
         _field_type(name)
-        group, _, field = name.rpartition(".")
-        groups.setdefault(group, {})[field] = value
-    arguments = groups.pop("")
-    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Config)}
-    return Config(**arguments, **{group: types[group](**own) for group, own in groups.items()})
+    types = get_type_hints(Config)
+    return Config(
+        **{
+            name: types[name](**value) if isinstance(value, _GROUP) else value
+            for name, value in values.items()
+            if name in types
+        }
+    )
 
 
 def to_json(config: Config) -> str:
@@ -150,7 +140,7 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Returns the `Config` that `to_json` wrote; fields that have been added have their defaults.
+    """Returns the `Config` that `to_json` wrote; a field that is not in it has its default.
 
     Raises:
         UserError: The text is damaged or is not a config.
@@ -174,7 +164,7 @@ def field_kind(name: str) -> str:
     """Returns in words what the field with this dotted name takes ("an integer").
 
     Raises:
-        UserError: There is no such field (the message names the nearest), or it is a whole group.
+        UserError: There is no such field, or it is a group of fields.
     """
     return KINDS[_field_type(name)]
 
@@ -202,12 +192,14 @@ def _types(cls: Any, prefix: str = "") -> dict[str, Any]:
     return types
 
 
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) of everything in nested mappings."""
-    if not isinstance(values, (Mapping, ml_collections.ConfigDict)):
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns {dotted name: value} of everything in nested mappings."""
+    if not isinstance(values, _GROUP):
         raise UserError(f"the config must be a group of fields, got {values!r}")
+    flat: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, (Mapping, ml_collections.ConfigDict)):
-            yield from _flat(value, f"{prefix}{name}.")
+        if isinstance(value, _GROUP):
+            flat |= _flat(value, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", value
+            flat[prefix + name] = value
+    return flat

@@ -1,14 +1,10 @@
-"""The fields of a config.
-
-Every impossible value raises `UserError` with the field's dotted name, whether it comes from a
-file, the command line, Python or a saved `config.json`.
-"""
+"""The fields of a config. An impossible value raises `UserError` with the field's dotted name."""
 
 import dataclasses
 import itertools
 from dataclasses import dataclass
 
-from pixel_rnn_jax.config.checks import check_choice, check_least, check_types
+from pixel_rnn_jax.config.checks import check, check_choice, check_least, check_types
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
@@ -30,18 +26,19 @@ class ModelConfig:
             "logistic" (a discretised mixture of logistics), or "continuous" (the density of a
             mixture of logistics, which is trained on dequantised values).
         mixtures: M, the components of the outputs "logistic" and "continuous".
-        scales: Heights of the images of a Multi-Scale PixelRNN, the smallest first and the whole
-            image last, each a multiple of the one before; empty for a single scale.
+        scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
+            a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
-        exact: With several scales: copy the pixels that the smaller image gives, so that the model
-            is a distribution of images. False is the paper's plain form, which draws them again.
+        exact: With several scales: copy the pixels of the smaller image into the larger one, so
+            that the model is a distribution over images. False is the paper's plain form, which
+            draws them again.
         classes: Number of classes that the model is conditioned on; 0 for none. Training takes them
             from the labels of the data set.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
         dtype: What the network computes in: "float32", "bfloat16", or "float64" (which needs
             jax_enable_x64).
-        remat: Compute each body layer again in the backward pass, to save memory.
+        remat: Recompute each body layer in the backward pass, to save memory.
         pack: Images that share a lane of the Diagonal BiLSTM's recurrence; 0 chooses by platform.
     """
 
@@ -72,25 +69,26 @@ class ModelConfig:
             self, 1, "model.layers", "model.features", "model.head_features", "model.mixtures"
         )
         check_least(self, 0, "model.pack")
-        for name, side in ("first_kernel", self.first_kernel), ("kernel", self.kernel):
-            if side < 3 or side % 2 == 0:
-                raise UserError(f"model.{name} must be odd and at least 3, got {side}")
-        if self.classes < 0 or self.classes == 1:
-            raise UserError(f"model.classes must be 0 or at least 2, got {self.classes}")
+        for name, side in ("model.first_kernel", self.first_kernel), ("model.kernel", self.kernel):
+            check(self, name, "be odd and at least 3", side >= 3 and side % 2 == 1)
+        check(self, "model.classes", "be 0 or at least 2", self.classes == 0 or self.classes >= 2)
         self._check_scales()
 
     def _check_scales(self) -> None:
-        pairs = list(itertools.pairwise(self.scales))
-        if len(self.scales) == 1 or any(a < 1 or b <= a or b % a for a, b in pairs):
-            raise UserError(
-                "model.scales must be empty, or at least two heights of which each is a larger "
-                f"multiple of the one before, got {self.scales}"
-            )
-        if len(self.scale_architectures) not in (0, len(self.scales)):
-            raise UserError(
-                "model.scale_architectures must be empty or name one architecture for each of "
-                f"model.scales ({len(self.scales)}), got {self.scale_architectures}"
-            )
+        count = len(self.scales)
+        check(
+            self,
+            "model.scales",
+            "be empty, or at least two heights, each a larger multiple of the one before",
+            count != 1
+            and all(0 < a < b and b % a == 0 for a, b in itertools.pairwise(self.scales)),
+        )
+        check(
+            self,
+            "model.scale_architectures",
+            f"be empty or name one architecture for each of model.scales ({count})",
+            len(self.scale_architectures) in (0, count),
+        )
         for architecture in self.scale_architectures:
             check_choice("model.scale_architectures", architecture, ARCHITECTURES)
         if self.output == "continuous" and self.scales:
@@ -98,11 +96,11 @@ class ModelConfig:
 
     @property
     def plain(self) -> bool:
-        """Whether this is the paper's plain multi-scale form, which is no distribution."""
+        """Whether this is the paper's plain multi-scale form, which has no likelihood of images."""
         return bool(self.scales) and not self.exact
 
     def of_scale(self, number: int) -> "ModelConfig":
-        """Returns the config of one scale's network, as that of a model of a single scale."""
+        """Returns the config of one scale's network, as a single-scale model."""
         architectures = self.scale_architectures or (self.architecture,) * max(len(self.scales), 1)
         return dataclasses.replace(
             self, architecture=architectures[number], scales=(), scale_architectures=()
@@ -136,10 +134,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         check_types(self, "data")
         for field in ("name", "train_split", "validation_split", "test_split"):
-            if not getattr(self, field):
-                raise UserError(f"data.{field} must not be empty")
-        if self.levels != 0 and self.levels < 2:
-            raise UserError(f"data.levels must be 0 or at least 2, got {self.levels}")
+            check(self, f"data.{field}", "not be empty", getattr(self, field) != "")
+        check(self, "data.levels", "be 0 or at least 2", self.levels == 0 or self.levels >= 2)
         check_choice("data.binarize", self.binarize, ("none", "dynamic", "fixed", "threshold"))
 
 
@@ -154,7 +150,7 @@ class OptimizerConfig:
             train.in_turn each scale has the whole schedule in its own part of the steps.
         warmup_steps: Steps of linear warm-up, under any schedule.
         boundaries: Steps at which the rate of a "piecewise" schedule changes.
-        factors: What the rate is multiplied by at each of the boundaries, on top of earlier ones.
+        factors: What the rate is multiplied by at each boundary; factors accumulate.
         clip_norm: Global norm that gradients are clipped to; 0 for no clipping.
         average: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
     """
@@ -171,15 +167,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         check_types(self, "optimizer")
         check_choice("optimizer.name", self.name, ("rmsprop", "adam"))
-        if self.learning_rate <= 0:
-            raise UserError(
-                f"optimizer.learning_rate must be greater than 0, got {self.learning_rate}"
-            )
+        check(self, "optimizer.learning_rate", "be greater than 0", self.learning_rate > 0)
         check_choice("optimizer.schedule", self.schedule, ("constant", "cosine", "piecewise"))
         check_least(self, 0, "optimizer.warmup_steps", "optimizer.clip_norm")
         self._check_pieces()
-        if not 0 <= self.average < 1:
-            raise UserError(f"optimizer.average must be at least 0 and below 1, got {self.average}")
+        check(self, "optimizer.average", "be at least 0 and below 1", 0 <= self.average < 1)
 
     def _check_pieces(self) -> None:
         if self.schedule != "piecewise":
@@ -189,19 +181,13 @@ class OptimizerConfig:
                     f'optimizer.schedule is "piecewise", and it is "{self.schedule}"'
                 )
             return
-        if not self.boundaries:
-            raise UserError('optimizer.boundaries must not be empty for the schedule "piecewise"')
-        if any(b <= a for a, b in zip((0, *self.boundaries), self.boundaries, strict=False)):
-            raise UserError(
-                f"optimizer.boundaries must be positive and increasing, got {self.boundaries}"
-            )
-        if len(self.factors) != len(self.boundaries):
-            raise UserError(
-                "optimizer.factors must have as many values as optimizer.boundaries "
-                f"({len(self.boundaries)}), got {len(self.factors)}"
-            )
-        if any(factor <= 0 for factor in self.factors):
-            raise UserError(f"optimizer.factors must be greater than 0, got {self.factors}")
+        boundaries, count = (0, *self.boundaries), len(self.boundaries)
+        increasing = count > 0 and all(a < b for a, b in itertools.pairwise(boundaries))
+        steps = 'be one or more positive, increasing steps for the schedule "piecewise"'
+        check(self, "optimizer.boundaries", steps, increasing)
+        same = f"have as many values as optimizer.boundaries ({count})"
+        check(self, "optimizer.factors", same, len(self.factors) == count)
+        check(self, "optimizer.factors", "be greater than 0", min(self.factors) > 0)
 
 
 @dataclass(frozen=True)
@@ -211,14 +197,14 @@ class TrainConfig:
     Attributes:
         steps: Number of updates.
         batch_size: Images of an update, over all devices.
-        micro_batches: Parts in which a device computes its share of the batch, one after another,
-            adding up their gradients, to save memory; the update is the same.
+        micro_batches: Parts of a device's share of the batch, computed one after another to save
+            memory. Their gradients are added up; the update is the same.
         eval_batch_size: Images evaluated at a time, over all devices; it changes no result.
         log_every: Steps between records of the training loss.
         eval_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
-        in_turn: With several scales: train one after another, the smallest first, each for an equal
-            part of the steps with its own schedule and optimiser state, instead of all at once.
+        in_turn: With several scales: train them one after another, the smallest first, instead of
+            all at once. Each has an equal part of the steps, its own schedule and optimiser state.
     """
 
     steps: int = 2500
@@ -234,11 +220,8 @@ class TrainConfig:
         check_types(self, "train")
         integers = [field.name for field in dataclasses.fields(self) if field.type is int]
         check_least(self, 1, *(f"train.{name}" for name in integers))
-        if self.batch_size % self.micro_batches:
-            raise UserError(
-                f"train.micro_batches must divide train.batch_size ({self.batch_size}), got "
-                f"{self.micro_batches}"
-            )
+        whole = self.batch_size % self.micro_batches == 0
+        check(self, "train.micro_batches", f"divide train.batch_size ({self.batch_size})", whole)
 
 
 @dataclass(frozen=True)
@@ -250,7 +233,7 @@ class Config:
         data: The images.
         optimizer: The update rule.
         train: Duration, batches and intervals.
-        seed: Of the initial parameters, the order of the images and every random draw.
+        seed: Seed of the initial parameters, the order of the images and every random draw.
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -261,23 +244,25 @@ class Config:
 
     def __post_init__(self) -> None:
         check_types(self, "")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"seed must be at least 0 and below 2**32, got {self.seed}")
-        if self.optimizer.schedule == "cosine" and self.optimizer.warmup_steps >= self.turn:
-            raise UserError(
-                "optimizer.warmup_steps must be below train.steps "
-                f"({self.turn}{' for each scale' * self.train.in_turn}) for the schedule "
-                f'"cosine", got {self.optimizer.warmup_steps}'
-            )
-        if self.train.in_turn and self.train.steps % max(len(self.model.scales), 1):
-            raise UserError(
-                "train.steps must be a multiple of the number of model.scales "
-                f"({len(self.model.scales)}) with train.in_turn, got {self.train.steps}"
-            )
-        if self.train.in_turn and not self.model.scales:
+        check(self, "seed", "be at least 0 and below 2**32", 0 <= self.seed < 2**32)
+        scales = len(self.model.scales)
+        if self.train.in_turn and not scales:
             raise UserError("train.in_turn is for several model.scales, and there are none")
+        check(
+            self.train,
+            "train.steps",
+            f"be a multiple of the number of model.scales ({scales}) with train.in_turn",
+            not self.train.in_turn or self.train.steps % scales == 0,
+        )
+        each = " for each scale" if self.train.in_turn else ""
+        check(
+            self.optimizer,
+            "optimizer.warmup_steps",
+            f'be below train.steps ({self.turn}{each}) for the schedule "cosine"',
+            self.optimizer.schedule != "cosine" or self.optimizer.warmup_steps < self.turn,
+        )
 
     @property
     def turn(self) -> int:
-        """Steps over which the schedule runs: all, or with `train.in_turn` those of one scale."""
+        """Steps of the schedule: all of them, or with `train.in_turn` those of one scale."""
         return self.train.steps // (max(len(self.model.scales), 1) if self.train.in_turn else 1)

@@ -1,8 +1,6 @@
-"""Images and their labels: sets on disk, the values that a model sees, and batches of them.
+"""Image sets on disk with their labels, the values that a model sees, and batches of them.
 
-`open_source` opens a split, `train_batches` and `eval_batches` iterate over it, and `check_images`
-checks images that a user gives. This room imports `config` and `errors` of the package, and the
-libraries that read a set only when they are needed.
+This room imports `config` and `errors`. It imports scikit-learn and TFDS only to read their sets.
 """
 
 from pixel_rnn_jax.data.batches import eval_batches, train_batches

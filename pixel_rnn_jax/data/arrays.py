@@ -22,10 +22,10 @@ def open_digits(config: DataConfig, split: str) -> records.Records:
 
 
 def open_array_file(path: Path, config: DataConfig, split: str) -> records.Records:
-    """Opens a split of an .npy or .npz file.
+    """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
 
-    It holds an array `[N, H, W]` or `[N, H, W, C]`; an .npz file perhaps one for each split, and
-    labels in an array `labels`, or `train_labels` and so on.
+    An .npz file may have an array for each split, and labels in an array `labels`, or
+    `train_labels` and so on.
     """
     key, labels = "", None
     try:
@@ -39,7 +39,7 @@ def open_array_file(path: Path, config: DataConfig, split: str) -> records.Recor
         raise UserError(f"data.name {config.name!r}: there is no such file") from None
     except UserError:
         raise
-    except Exception as error:  # NumPy, zipfile and zlib each have their own for a damaged file.
+    except Exception as error:  # NumPy, zipfile and zlib raise many types for a damaged file.
         reason = records.first_sentence(error)
         raise UserError(
             f"data.name {config.name!r} cannot be read as an array: {reason}"
@@ -55,7 +55,7 @@ def open_array_file(path: Path, config: DataConfig, split: str) -> records.Recor
 
 
 def _npz_key(keys: list[str], config: DataConfig, split: str) -> str:
-    """Returns the array to read: the split's own, or the only one, which is then divided."""
+    """Returns the key of the split's own array, or of the only one, which is then divided."""
     keys = [key for key in keys if not key.endswith("labels")]
     if records.is_divided(config, split, keys):
         return split
@@ -68,11 +68,11 @@ def _npz_key(keys: list[str], config: DataConfig, split: str) -> str:
 
 
 def _npz_labels(arrays: Any, key: str, count: int) -> np.ndarray | None:
-    """Returns the labels of the images `key`, or None if there is no array that can be labels."""
+    """Returns the labels of the images `key`, or None if no array can be their labels."""
     name = f"{key}_labels" if f"{key}_labels" in arrays.files else "labels"
     try:
         labels = np.asarray(arrays[name])
-    except (KeyError, ValueError):  # There are none, or they are Python objects.
+    except (KeyError, ValueError):  # No such array, or Python objects.
         return None
     fits = labels.shape == (count,) and labels.dtype.kind in "iu" and not (labels < 0).any()
     return labels if fits else None

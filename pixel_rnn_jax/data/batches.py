@@ -21,22 +21,22 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Yields batches for ever; every epoch has each image once, in an order of its own.
+    """Yields batches endlessly. Every epoch has each image once, in a new order.
 
-    Batch s is a function of `seed` and s alone, so the step number is the whole state of the data,
-    and a late start costs nothing. Row j of batch s belongs to process j mod `process_count`: all
-    processes together have the same batch, whatever their number.
+    Batch s depends on `seed` and s alone, so the step number is all that a resumed run needs. Row j
+    of batch s belongs to process j mod `process_count`: the batch over all processes does not
+    depend on their number.
 
     Args:
         source: The training images, perhaps fewer than a batch.
         batch_size: B, images of a step over all processes.
-        seed: Decides the order, the draws of dynamic binarisation and the noise.
-        start_step: Number of batches to leave out.
-        process_index: The number of this process.
+        seed: Seed of the order, of dynamic binarisation and of noise.
+        start_step: Number of batches to skip, without reading them.
+        process_index: Number of this process.
         process_count: Number of processes.
 
     Returns:
-        An iterator, which reads ahead, over batches of B / `process_count` images.
+        An iterator over batches of B / `process_count` images, which reads ahead.
 
     Raises:
         UserError: `process_count` does not divide B.
@@ -45,7 +45,7 @@ def train_batches(
 
     def read(step: int, indices: np.ndarray) -> Batch:
         positions = (step * rows + np.arange(rows)) * process_count + process_index
-        return source.train_batch(indices, positions, seed)
+        return source.batch(indices, positions.tolist(), seed)
 
     stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
     batches = stream[process_index::process_count].batch(rows).map_with_index(read)
@@ -60,14 +60,13 @@ def eval_batches(
     Args:
         source: The images.
         batch_size: B, images of a batch over all processes.
-        process_index: The number of this process, which has the rows of each batch from
-            `process_index` * B / `process_count` on.
+        process_index: Number of this process, which has B / `process_count` rows of each batch in
+            sequence.
         process_count: Number of processes.
 
     Returns:
-        An iterator, which reads ahead, over (batch of B / `process_count` images, valid). `valid`
-        is False for the images that only fill up the last batch. All processes have the same number
-        of batches.
+        An iterator over (batch of B / `process_count` images, valid), which reads ahead. `valid` is
+        False for images that pad the last batch. All processes have the same number of batches.
 
     Raises:
         UserError: `process_count` does not divide B.
@@ -92,6 +91,6 @@ def _rows(batch_size: int, process_count: int, field: str) -> int:
 
 
 def _iterate(batches: Any) -> Iterator[Any]:
-    # In batches: enough to hide a slow read, without taking the cores from training.
+    # Enough to hide a slow read, without taking cores from training.
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return iter(batches.to_iter_dataset(options))

@@ -18,7 +18,7 @@ _MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16", "I")
 
 
 def open_folder(path: Path, config: DataConfig, split: str) -> records.Records:
-    """Opens a split of a folder of image files, which may have a subfolder for each split."""
+    """Opens a split of a folder of image files, perhaps with a subfolder for each split."""
     if not path.is_dir():
         raise UserError(f"data.name {config.name!r}: there is no such folder")
     folders = [folder.name for folder in path.iterdir() if folder.is_dir()]
@@ -29,21 +29,13 @@ def open_folder(path: Path, config: DataConfig, split: str) -> records.Records:
         container, files = "", _image_files(path, config)
         rows = records.divide(config, split, len(files))
     first, files = files[0], [files[row] for row in rows]
-    with _open(first, str(first)) as image:
-        size, mode = image.size, image.mode
-    if mode not in _MODES:
-        raise UserError(
-            f"{first} has mode {mode!r}, whose values are not intensities: convert the images to "
-            "grey or RGB first"
-        )
+    form = _form(first)
     for file in files:
-        with _open(file, str(file)) as image:
-            if (image.size, image.mode) != (size, mode):
-                raise UserError(
-                    f"all images of data.name {config.name!r} must have one size and mode: {file} "
-                    f"is {image.height}x{image.width} {image.mode!r}, but {first} is "
-                    f"{size[1]}x{size[0]} {mode!r}"
-                )
+        if (other := _form(file)) != form:
+            raise UserError(
+                f"all images of data.name {config.name!r} must have one size and mode: {file} is "
+                f"{other}, but {first} is {form}"
+            )
     pixels = decode_image(first, str(first))
 
     def read(indices: np.ndarray) -> np.ndarray:
@@ -58,12 +50,19 @@ def open_folder(path: Path, config: DataConfig, split: str) -> records.Records:
     )
 
 
-def decode_image(file: Path | io.BytesIO, name: str) -> np.ndarray:
-    """Returns the pixels [H, W, C] of an image file.
+def _form(file: Path) -> str:
+    """Returns the size and mode of an image whose values are intensities, as "8x8 'L'"."""
+    with _open(file, str(file)) as image:
+        if image.mode not in _MODES:
+            raise UserError(
+                f"{file} has mode {image.mode!r}, whose values are not intensities: convert the "
+                "images to grey or RGB first"
+            )
+        return f"{image.height}x{image.width} {image.mode!r}"
 
-    Raises:
-        UserError: It is damaged or no image; names it.
-    """
+
+def decode_image(file: Path | io.BytesIO, name: str) -> np.ndarray:
+    """Returns the pixels [H, W, C] of an image file; `name` is for error messages."""
     with _open(file, name) as image:
         pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels

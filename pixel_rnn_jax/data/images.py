@@ -28,10 +28,10 @@ def value_dtype(levels: int) -> np.dtype:
 def check_images(
     images: np.ndarray, image_shape: tuple[int, int, int], levels: int, *, discrete: bool = True
 ) -> None:
-    """Checks that images fit a model of images `image_shape`, (H, W, C), with K `levels`.
+    """Checks images for a model of images `image_shape`, (H, W, C), with K `levels`.
 
-    They must be `[B, H, W, C]` integers from 0 to K - 1; for a continuous model (not `discrete`),
-    finite floats, where level x has the values in [x, x + 1).
+    A discrete model takes `[B, H, W, C]` integers from 0 to K - 1. A continuous model takes finite
+    floats, where level x is the interval [x, x + 1).
 
     Raises:
         UserError: The shape, the type or a value does not fit.
@@ -39,30 +39,30 @@ def check_images(
     if images.ndim != 4 or images.shape[1:] != image_shape:
         shape = ", ".join(map(str, image_shape))
         raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
-    kind = images.dtype.kind
-    if discrete and kind not in "biu":
-        raise UserError(
-            f"images must be integers from 0 to {levels - 1} (unscaled), got {images.dtype} values"
-        )
-    if discrete and images.size and (images.min() < 0 or images.max() >= levels):
+    found = f"got {images.dtype} values"
+    if not discrete:
+        if images.dtype.kind != "f":
+            raise UserError(
+                f"a continuous model takes floats from 0 to {levels}, {found}: add noise with "
+                "`dequantize`"
+            )
+        if not np.isfinite(images).all():
+            raise UserError("images must have finite values, got NaN or infinity")
+        return
+    if images.dtype.kind not in "biu":
+        raise UserError(f"images must be integers from 0 to {levels - 1} (unscaled), {found}")
+    if images.size and (images.min() < 0 or images.max() >= levels):
         raise UserError(
             f"images must have values from 0 to {levels - 1}, got {images.min()} to {images.max()}"
         )
-    if not discrete and kind != "f":
-        raise UserError(
-            f"a continuous model takes floats from 0 to {levels}, got {images.dtype} values: "
-            "add noise with `dequantize`"
-        )
-    if not discrete and not np.isfinite(images).all():
-        raise UserError("images must have finite values, got NaN or infinity")
 
 
 def check_labels(labels: ArrayLike | None, count: int, classes: int) -> np.ndarray | None:
     """Returns the labels of `count` images as int32; None for a model without classes.
 
     Raises:
-        UserError: They are not `[count]` integers from 0 to `classes` - 1; or they are missing, or
-            given to a model without classes.
+        UserError: They are not `[count]` integers from 0 to `classes` - 1, they are missing, or the
+            model has no classes.
     """
     if not classes:
         if labels is not None:

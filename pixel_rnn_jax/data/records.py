@@ -1,4 +1,4 @@
-"""The stored images of a split, read by number, and what all kinds of sets share."""
+"""The stored images of a split, and what all kinds of sets share."""
 
 import re
 import zlib
@@ -11,7 +11,7 @@ from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-# Decoding an image takes far longer than copying it, so images up to this size are decoded once.
+# Decoded images are kept if all together need no more than this.
 CACHE_BYTES = 2**30
 
 Read = Callable[[np.ndarray], np.ndarray]
@@ -22,13 +22,13 @@ class Records:
     """The images of one split as they are stored.
 
     Attributes:
-        name: What error messages call the split.
+        name: The split in error messages.
         image_shape: (H, W, C).
-        dtype: Of the values; integers or booleans.
-        keys: `[N, 2]` integers that identify each record whichever part of the set is read: record
-            50,000 of "train" is record 0 of "train[50000:]" and has the same key.
-        read: Maps record numbers [B] to images [B, H, W, C]; safe to call from several threads.
-        declared_levels: K if it is known and not that of the type.
+        dtype: Integers or booleans.
+        keys: `[N, 2]` integers, the identity of each record whichever part of the set is read:
+            record 50,000 of "train" has the key of record 0 of "train[50000:]".
+        read: Maps record numbers [B] to images [B, H, W, C]; thread-safe.
+        declared_levels: K, if the set declares it.
         labels: Maps record numbers [B] to labels [B]; None if the set has no labels.
         classes: Number of classes (of an array, the largest label + 1); 0 without labels.
     """
@@ -49,7 +49,7 @@ class Records:
 
 
 def split_name(config: DataConfig, split: str) -> str:
-    """Returns what error messages call a split."""
+    """Returns the name of a split in error messages."""
     return f"split {split!r} of data.name {config.name!r}"
 
 
@@ -63,21 +63,25 @@ def no_split(config: DataConfig, split: str, existing: Collection[str]) -> UserE
 
 
 def is_divided(config: DataConfig, split: str, parts: Collection[str]) -> bool:
-    """Returns whether `split` is one of the parts of a set; False if none of SPLITS is.
+    """Returns whether `split` is one of the parts of a set; False if the set is not divided.
 
     Raises:
         UserError: The set is divided, but has no such split.
     """
-    if split not in parts and set(SPLITS) & set(parts):
-        raise no_split(config, split, parts)
-    return split in parts
+    if split in parts or not set(SPLITS) & set(parts):
+        return split in parts
+    if split == "all":
+        raise UserError(
+            f"data.name {config.name!r} is divided into {', '.join(sorted(parts))}: give a folder "
+            "or file that holds one of these parts alone"
+        )
+    raise no_split(config, split, parts)
 
 
 def divide(config: DataConfig, split: str, count: int, held_out: int | None = None) -> np.ndarray:
-    """Returns which of the `count` records of an undivided set a split has, in ascending order.
+    """Returns the ascending numbers of a split's records in an undivided set of `count` records.
 
-    Validation and test have `held_out` records each, by default a tenth of the set. The permutation
-    sorts the raw output of a bit generator, which NumPy promises never to change.
+    Validation and test have `held_out` records each, by default a tenth of the set.
 
     Raises:
         UserError: There is no such split, or the set is too small.
@@ -92,6 +96,7 @@ def divide(config: DataConfig, split: str, count: int, held_out: int | None = No
             f"validation and test, got {count}"
         )
     held_out = held_out or max(1, count // 10)
+    # NumPy promises never to change the raw output of a bit generator.
     order = np.argsort(np.random.PCG64(0).random_raw(count), kind="stable")
     parts = np.split(order, [count - 2 * held_out, count - held_out])
     return np.sort(parts[SPLITS.index(split)])

@@ -1,4 +1,4 @@
-"""A split of a set as a model sees it: checked, and binarised or dequantised where asked."""
+"""A split of a set as a model sees it: checked, and if asked for, binarised or dequantised."""
 
 import math
 import re
@@ -14,10 +14,10 @@ from pixel_rnn_jax.data.images import Batch, value_dtype
 from pixel_rnn_jax.data.records import SPLITS, Records
 from pixel_rnn_jax.errors import UserError
 
-# "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; a name of another form can only be a path.
+# "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
-# The first number of a random key keeps apart the draws of binarisation by record and by position
-# in training, and those of each draw of noise, _NOISE + `noise`.
+# The first number of a random key: binarisation by record, by position in training, and for draw
+# n of noise, _NOISE + n.
 _BY_RECORD, _BY_POSITION, _NOISE = 0, 1, 2
 
 Key = tuple[int, ...]
@@ -26,13 +26,12 @@ Key = tuple[int, ...]
 class Source:
     """The images of one split, read by record number.
 
-    With `data.binarize` other than "none" the images have 2 levels. A value v of K stored levels
-    becomes 1 with probability p = v / (K - 1): "dynamic" draws anew at each visit in training,
-    "fixed" once for each record, by where the record is stored, whatever the seed and the part of
-    the set that is read. Evaluation sees the "fixed" draw with "dynamic" too. "threshold" takes 1
-    where p > 1/2.
+    Binarisation makes a value v of K stored levels 1 with probability p = v / (K - 1). "dynamic"
+    draws anew at each visit in training. "fixed" draws once for each record, by where it is stored,
+    whatever the seed and the part of the set; evaluation with "dynamic" uses this draw too.
+    "threshold" gives 1 where p > 1/2.
 
-    Noise is uniform in [0, 1): another at each visit in training, always the same in evaluation.
+    Noise is uniform in [0, 1): new at each visit in training, fixed in evaluation.
 
     Attributes:
         image_shape: (H, W, C).
@@ -69,31 +68,28 @@ class Source:
     def __len__(self) -> int:
         return len(self._records.keys)
 
-    def batch(self, indices: Sequence[int] | np.ndarray) -> Batch:
-        """Returns the records `indices` as evaluation sees them.
+    def batch(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        positions: Sequence[int] | None = None,
+        seed: int = 0,
+    ) -> Batch:
+        """Returns the records `indices` as evaluation sees them, or with `positions`, as training.
+
+        Args:
+            indices: Record numbers, [B].
+            positions: Places in the stream of training images, [B], which with `seed` determine the
+                draws.
+            seed: The run's seed.
 
         Raises:
             UserError: A stored value is not below the number of levels, or a file is damaged.
         """
-        return self._batch(np.asarray(indices), None)
-
-    def train_batch(self, indices: np.ndarray, positions: np.ndarray, seed: int) -> Batch:
-        """Returns the records `indices` as training sees them.
-
-        Args:
-            indices: Record numbers, [B].
-            positions: Place of each in the stream of training images, [B]; with `seed` it decides
-                what is drawn at this visit.
-            seed: The run's seed.
-
-        Raises:
-            UserError: See `batch`.
-        """
-        return self._batch(indices, [(_BY_POSITION, seed, each) for each in positions.tolist()])
-
-    def _batch(self, indices: np.ndarray, visits: Sequence[Key] | None) -> Batch:
+        indices = np.asarray(indices)
         records = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
-        visits = visits or records
+        visits: Sequence[Key] = records
+        if positions is not None:
+            visits = [(_BY_POSITION, seed, position) for position in positions]
         images = self._stored(indices)
         if self._binarize != "none":
             chances = images / (self._stored_levels - 1)
@@ -126,14 +122,14 @@ def open_source(config: Config, split: str, *, noise: int | None = None) -> Sour
 
     Args:
         config: The set and the model.
-        split: "train", "validation" or "test" stand for `config.data.train_split` and so on; any
-            other name is one of the set's own, in TFDS split syntax for a TFDS set.
-        noise: Which of many independent draws of noise is added. By default it is none for a
-            discrete model, and 0 for a continuous one.
+        split: "train", "validation" or "test" for `config.data.train_split` and so on, or a split
+            of the set itself.
+        noise: Number of the draw of noise that is added. By default, none for a discrete model and
+            draw 0 for a continuous one.
 
     Raises:
-        UserError: As `open_records` does; or the number of levels is not known, or the labels are
-            missing or do not fit.
+        UserError: See `open_records`; or the number of levels is unknown, or labels are missing or
+            do not fit.
     """
     if split in SPLITS:
         split = getattr(config.data, f"{split}_split")
@@ -147,9 +143,9 @@ def open_records(config: DataConfig, split: str) -> Records:
 
     Args:
         config: `name` and `data_dir` are used.
-        split: A TFDS split, a subfolder, or a key of an .npz file. A set that is not divided has
-            the splits "train", "validation" and "test", made by a fixed permutation (digits
-            1297/250/250, others 80/10/10 percent), and "all".
+        split: A TFDS split, a subfolder, or a key of an .npz file. An undivided set has the splits
+            "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others
+            80/10/10 percent), and "all".
 
     Raises:
         UserError: There is no such set or split, it is not prepared, or it does not hold images of
@@ -169,10 +165,7 @@ def open_records(config: DataConfig, split: str) -> Records:
 
 
 def _uniform(keys: Sequence[Key], shape: tuple[int, ...]) -> np.ndarray:
-    """Returns numbers in [0, 1), [B, *shape], each image's from its own key.
-
-    They are made from the raw output of a bit generator, which NumPy promises never to change, as
-    it does not for its distributions.
-    """
+    """Returns numbers in [0, 1), [B, *shape], one random stream for each key."""
+    # NumPy promises never to change the raw output of a bit generator; distributions may change.
     raw = np.stack([np.random.PCG64(key).random_raw(math.prod(shape)) for key in keys])
     return ((raw >> 11) * 2.0**-53).reshape(-1, *shape)

@@ -17,7 +17,7 @@ from pixel_rnn_jax.data import records
 from pixel_rnn_jax.data.folder import decode_image
 from pixel_rnn_jax.errors import UserError
 
-# K of sets whose values have fewer levels than their type.
+# K of sets with fewer levels than their type has values.
 _LEVELS = {"binarized_mnist": 2}
 
 
@@ -35,14 +35,14 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
     )
 
     def reader(key: str, decoders: Any = None) -> Callable[[np.ndarray], list[Any]]:
-        """Returns a function that reads one feature of records, and decodes no other."""
+        """Returns a function that decodes one feature of records."""
         only = tfds.features.FeaturesDict({key: features[key]})
         return lambda indices: [
             only.deserialize_example_np(record, decoders=decoders)[key]
             for record in source.__getitems__(indices.tolist())
         ]
 
-    # Images are decoded here: TFDS would warn that there is no OpenCV, and refuse 16-bit images.
+    # TFDS itself would warn that there is no OpenCV, and refuse 16-bit images.
     stored = reader("image", {"image": tfds.decode.SkipDecoding()} if encoded else None)
 
     def decode(value: Any, record: str) -> np.ndarray:
@@ -51,7 +51,7 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
         image, channels = decode_image(io.BytesIO(value), record), feature.shape[-1]
         return np.repeat(image, channels, -1) if image.shape[-1] == 1 and channels else image
 
-    # downsampled_imagenet does not declare its size: the first image tells it.
+    # From the first image, since downsampled_imagenet does not declare its size.
     shape = decode(stored(np.arange(1))[0], f"record 0 of {name}").shape
 
     def read(indices: np.ndarray) -> np.ndarray:
@@ -84,10 +84,8 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
 
 
 def _builder(config: DataConfig) -> Any | None:
-    """Returns the builder of a prepared set, or None if there is only a folder of that name.
-
-    It is made from the prepared files alone: the code that prepares a set often needs TensorFlow.
-    """
+    """Returns the builder of a prepared set, or None if there is only a folder of that name."""
+    # From the prepared files alone: the code that prepares a set often needs TensorFlow.
     data_dir = os.path.expanduser(config.data_dir) or None
     try:
         builder = read_only_builder.builder_from_files(config.name, data_dir=data_dir)
@@ -108,7 +106,7 @@ def _builder(config: DataConfig) -> Any | None:
 
 
 def _check_folder(config: DataConfig) -> None:
-    """Raises an error for a name that is not prepared, unless it is that of a folder."""
+    """Raises an error for a set that is not prepared, unless there is a folder of that name."""
     known = tfds.list_builders(with_community_datasets=False)
     where = config.data_dir or "the default directory of TFDS"
     name = re.split("[/:]", config.name)[0]
@@ -119,15 +117,10 @@ def _check_folder(config: DataConfig) -> None:
         )
     if Path(config.name).is_dir():
         return
-    # A set that TFDS does not know is found without its configuration only if its metadata name a
-    # default one.
-    configs = Path(config.data_dir, name).expanduser().glob("[!.]*") if config.data_dir else ()
-    near = sorted(f"{name}/{folder.name}" for folder in configs)
-    near = near or difflib.get_close_matches(name, known, n=1)
+    near = difflib.get_close_matches(name, known, n=1)
     raise UserError(
-        f"data.name {config.name!r} is not a TFDS set that is known or prepared in "
-        f"{where}, nor a folder or an .npy or .npz file"
-        + (f"; did you mean {near[0]!r}?" if near else "")
+        f"data.name {config.name!r} is not a TFDS set that is known or prepared in {where}, nor a "
+        "folder or an .npy or .npz file" + (f"; did you mean {near[0]!r}?" if near else "")
     )
 
 
@@ -142,7 +135,7 @@ def _how_to_prepare(name: str, data_dir: str) -> str:
 
 
 def _image_feature(features: Any, config: DataConfig) -> tuple[Any, np.dtype]:
-    """Returns the feature `image`, which must be one image of integers, and their type."""
+    """Returns the feature `image`, one image of integers, and its dtype."""
     if "image" not in features:
         raise UserError(
             f"data.name {config.name!r} has no `image` feature, only {', '.join(features)}: choose "
@@ -161,7 +154,7 @@ def _image_feature(features: Any, config: DataConfig) -> tuple[Any, np.dtype]:
 
 
 def _record_keys(builder: Any, config: DataConfig, split: str) -> np.ndarray:
-    """Returns `Records.keys`: the file of each record and its row there."""
+    """Returns `Records.keys`, from the file of each record and its row there."""
     try:
         shards = builder.info.splits[split].file_instructions
     except ValueError:

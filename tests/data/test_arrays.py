@@ -10,7 +10,7 @@ from pixel_rnn_jax.data.records import SPLITS
 
 
 def check_division(name, sources, images, labels=None):
-    """Checks that splits have the records of a set that their keys name, and each once."""
+    """Checks that the splits have each record once, with its image and label, as its key says."""
     rows = [data.open_records(DataConfig(name=str(name)), split).keys[:, 1] for split in SPLITS]
     np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(len(images)))
     for source, chosen in zip(sources, rows, strict=True):
@@ -55,6 +55,8 @@ def test_npz_with_splits_or_one_array(opened, read, refused, pictures):
         np.testing.assert_array_equal(read(arrays, split), part)
     with refused("no split 'test'", "other, train, validation"):
         opened(arrays, "test")
+    with refused("is divided into other, train, validation: give a folder or file"):
+        opened(arrays, "all")
     assert [len(opened({"any": images}, split)) for split in (*SPLITS, "all")] == [8, 1, 1, 10]
     with refused("one array", "got a, b"):
         opened({"a": images, "b": images})
