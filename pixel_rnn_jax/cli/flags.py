@@ -21,11 +21,11 @@ class Flags(FlagValues):
         flags.DEFINE_string(name, default, help_, flag_values=self)
 
     def integer(self, name: str, help_: str, default: int | None = None, **bounds: Any) -> None:
-        """Defines a flag that takes an integer, of certain bounds."""
+        """Defines a flag that takes an integer, with `lower_bound` and `upper_bound`."""
         flags.DEFINE_integer(name, default, help_, flag_values=self, **bounds)
 
     def number(self, name: str, help_: str, default: float, **bounds: Any) -> None:
-        """Defines a flag that takes a number, of certain bounds."""
+        """Defines a flag that takes a number, with the same bounds."""
         flags.DEFINE_float(name, default, help_, flag_values=self, **bounds)
 
     def switch(self, name: str, help_: str, default: bool | None = False) -> None:
@@ -44,8 +44,12 @@ def config_flag(values: Flags) -> None:
 
 def workdir_flag(values: Flags, *, new: bool) -> None:
     """Defines --workdir, of a run that is there or that may be `new`."""
-    more = " A run that is there already goes on. Default: runs/NAME_OF_THE_CONFIG." if new else ""
-    values.text("workdir", f"Directory of a training run, or gs://BUCKET/FOLDER.{more}")
+    more = (
+        " A run that is there already goes on. Default: runs/CONFIG, or runs/CONFIG-VARIANT for "
+        "--config=CONFIG:VARIANT."
+    )
+    help_ = "Directory of a training run, or gs://BUCKET/FOLDER."
+    values.text("workdir", help_ + more if new else help_)
 
 
 def process_flags(values: Flags) -> None:

@@ -1,8 +1,10 @@
 """The format of a compressed file: a header, then blocks that are checked one by one.
 
 header  magic, version, H, W, C, K, number of images, digest of the model, machine, checksum
-block   marker, its number, length of the code, checksum of the code, digest of the pixels,
+block   marker, its number from 0, length of the code, checksum of the code, digest of the pixels,
         checksum of these fields; then the code
+
+Messages count blocks from 1.
 """
 
 import struct
@@ -19,8 +21,8 @@ CHECKSUM = struct.Struct("<I")
 CHUNK = 1 << 16
 
 
-class Source:
-    """A file that is read ahead as far as needed."""
+class ReadAhead:
+    """A file whose next bytes can be looked at before they are passed."""
 
     def __init__(self, file: BinaryIO):
         self._file = file
@@ -65,7 +67,7 @@ class Header(NamedTuple):
         return _with_checksum(MAGIC + bytes([VERSION]) + FORMAT.pack(*fields) + machine)
 
 
-def read_header(source: Source) -> Header:
+def read_header(source: ReadAhead) -> Header:
     """Reads the header, or raises `UserError`."""
     start = source.peek(len(MAGIC) + 1)
     if start[: len(MAGIC)] != MAGIC:
@@ -107,34 +109,40 @@ class DamageError(UserError):
     """A block that cannot be read, while others perhaps can."""
 
     def __init__(self, what: str):
-        super().__init__(f"{what}: get an intact copy, or skip damaged blocks")
+        super().__init__(
+            f"{what}: get an intact copy, or leave out damaged blocks with --skip_damaged "
+            "(from Python skip_damaged=True)"
+        )
 
 
-def read_block(source: Source, expected: int, blocks: int, longest: int) -> Block:
-    """Reads the next block, number `expected` of `blocks`, of at most `longest` bytes of code.
+def read_block(source: ReadAhead, expected: int, blocks: int, longest: int) -> Block:
+    """Reads the next block: number `expected` of `blocks` or a later one, of a limited length.
 
-    Of a damaged block only the first byte is passed, since its length may be wrong.
+    The code has at most `longest` bytes. Of a damaged block only the first byte is passed, since
+    its length may be wrong.
 
     Raises:
         DamageError: It is damaged, or another one.
     """
+    place = f"block {expected + 1} of {blocks}"
     head = source.peek(BLOCK.size + CHECKSUM.size)
     source.skip(1)
     rest = len(head) - 1
     if expected == blocks:
-        raise DamageError("the compressed file goes on behind its last block")
+        raise DamageError("the compressed file goes on after its last block")
     if len(head) < BLOCK.size + CHECKSUM.size:
-        raise DamageError(f"the compressed file is cut off in block {expected} of {blocks}")
+        raise DamageError(f"the compressed file is cut off in {place}")
     marker, number, length, checksum, pixels = BLOCK.unpack_from(head)
     if marker != MARKER or _with_checksum(head[: BLOCK.size]) != head or length > longest:
-        raise DamageError(f"block {expected} of {blocks} of the compressed file is damaged")
+        raise DamageError(f"{place} of the compressed file is damaged")
     if not expected <= number < blocks:
-        raise DamageError(f"the compressed file has block {number} where {expected} belongs")
+        raise DamageError(f"the compressed file has block {number + 1} in place of {place}")
+    place = f"block {number + 1} of {blocks}"
     code = source.peek(rest + length)[rest:]
     if len(code) < length:
-        raise DamageError(f"the compressed file is cut off in block {number} of {blocks}")
+        raise DamageError(f"the compressed file is cut off in {place}")
     if zlib.crc32(code) != checksum or length % 4:
-        raise DamageError(f"block {number} of {blocks} of the compressed file is damaged")
+        raise DamageError(f"{place} of the compressed file is damaged")
     source.skip(rest + length)
     return Block(number, code, pixels)
 
