@@ -38,7 +38,7 @@ def create(
         model_config: The architecture.
         image_shape: (H, W, C).
         levels: K, the number of values that a channel of a pixel can have, at least 2.
-        seed: Of the random parameters.
+        seed: Seed of the random parameters.
 
     Raises:
         UserError: As `PixelRNN`.
@@ -67,11 +67,14 @@ class ImageModel:
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
         params: Its parameters.
+        config: The architecture, a `ModelConfig`.
+        image_shape: (H, W, C).
+        levels: K, the number of values that a channel of a pixel can have.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
-        self.pixel_rnn = model
-        self.params = params
+        self.pixel_rnn, self.params = model, params
+        self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
         self._log_prob = jax.jit(functools.partial(model.log_prob, per_pixel=True))
         self._conditionals = jax.jit(model.conditionals)
 
@@ -85,21 +88,6 @@ class ImageModel:
             f"ImageModel({' and '.join(names)}, {config.layers} layers, h={config.features}, "
             f"images {shape} of {self.levels} levels{scales}{classes}, {size:,} parameters)"
         )
-
-    @property
-    def config(self) -> ModelConfig:
-        """The architecture."""
-        return self.pixel_rnn.config
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
-        return self.pixel_rnn.image_shape
-
-    @property
-    def levels(self) -> int:
-        """K, the number of values that a channel of a pixel can have."""
-        return self.pixel_rnn.levels
 
     def log_prob(
         self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
@@ -125,10 +113,6 @@ class ImageModel:
 
     def conditionals(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Returns the distribution of each value given all earlier ones, in generation order.
-
-        Args:
-            images: As `log_prob` takes them.
-            labels: `[B]` classes.
 
         Returns:
             Normalised log-probabilities in nats, `[B, H, W, C, K]`.

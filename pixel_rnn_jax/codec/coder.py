@@ -122,11 +122,30 @@ class Coder:
         """Calls `code` for each value of `count` images in generation order."""
         if labels is not None:
             labels = np.pad(labels.astype(np.int32), (0, LANES - count))
-        run = _compiled(self.model, self.device, LANES)
-        number, rows = next(_numbers) % 2**31, sum(len(scale.given) for scale in self.model.scales)
-        arguments = jax.device_put((labels, np.int32(number)), self.device)
+        scales, channels = self.model.scales, self.model.image_shape[-1]
+        rows = sum(len(scale.given) for scale in scales)
         progress = terminal.bar(range(rows), rows, "coding", "row")
-        session = _sessions[number] = _Session(self.model, count, code, progress)
+        errors: list[BaseException] = []
+
+        def on_host(
+            probabilities: np.ndarray, scale: int, row: int, column: int, channel: int
+        ) -> np.ndarray:
+            own, values = scales[scale], np.zeros(len(probabilities), np.int32)
+            try:
+                if not errors and not own.given[row, column]:
+                    place = own.stride * row, own.stride * column, channel
+                    values[:count] = code(probabilities[:count], place)
+            except Exception as error:
+                errors.append(error)
+            if errors:
+                raise _Stop
+            if column == own.given.shape[1] - 1 and channel == channels - 1:
+                progress.update()
+            return values
+
+        run, number = _compiled(self.model, self.device, LANES), next(_numbers) % 2**31
+        arguments = jax.device_put((labels, np.int32(number)), self.device)
+        _sessions[number] = on_host
         try:
             # On a CPU the call blocks until the end; in a thread, it lets Ctrl-C be heard before.
             with progress, ThreadPoolExecutor(1) as pool:
@@ -134,41 +153,14 @@ class Coder:
                 try:
                     running.result()
                 except BaseException as error:
-                    session.error = session.error or error  # Ends the loop at its next value.
-                    raise session.error from None
+                    errors.append(error)  # Ends the loop at its next value.
+                    raise errors[0] from None
         finally:
             del _sessions[number]
 
 
-@dataclasses.dataclass
-class _Session:
-    """A block that is being coded: what the compiled loop calls for each value."""
-
-    model: PixelRNN
-    count: int
-    code: Code
-    progress: Any
-    error: BaseException | None = None
-
-    def __call__(
-        self, probabilities: np.ndarray, scale: int, row: int, column: int, channel: int
-    ) -> np.ndarray:
-        own, values = self.model.scales[scale], np.zeros(len(probabilities), np.int32)
-        try:
-            if self.error is None and not own.given[row, column]:
-                place = own.stride * row, own.stride * column, channel
-                values[: self.count] = self.code(probabilities[: self.count], place)
-        except Exception as error:
-            self.error = error
-        if self.error is not None:
-            raise _Stop
-        if column == own.given.shape[1] - 1 and channel == self.model.image_shape[-1] - 1:
-            self.progress.update()
-        return values
-
-
 class _Stop(Exception):
-    """Ends a compiled loop; the session has the reason."""
+    """Ends a compiled loop; `_each_value` has the reason."""
 
 
 # JAX logs every exception of a callback; this one is raised again in the caller.
@@ -177,7 +169,7 @@ logging.getLogger("jax._src.callback").addFilter(
 )
 
 # A compiled loop serves many blocks, so it gets the number of its session as an argument.
-_sessions: dict[int, _Session] = {}
+_sessions: dict[int, Callable[..., np.ndarray]] = {}
 _numbers = itertools.count()
 
 
