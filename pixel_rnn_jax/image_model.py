@@ -4,6 +4,7 @@ import functools
 import io
 import math
 import numbers
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -55,6 +56,10 @@ def load(workdir: epath.PathLike) -> "ImageModel":
     """
     run = open_run(workdir, devices.local_mesh(1))
     return ImageModel(run.model, run.params)
+
+
+class LostImages(UserWarning):
+    """Says how many images of a compressed file are lost, since their blocks are damaged."""
 
 
 class ImageModel:
@@ -227,17 +232,16 @@ class ImageModel:
 
         Args:
             data: What `compress` returned, from the same parameters on the same kind of machine.
-            skip_damaged: Whether to leave out the images of damaged blocks instead of raising. A
-                warning says how many are lost.
+            skip_damaged: Whether to leave out the images of damaged blocks instead of raising. The
+                warning `LostImages`, a `UserWarning`, says how many they are.
             return_labels: Whether to return their classes `[N]` as well.
 
         Raises:
             UserError: The data are damaged, cut off, or of another model, machine or format.
         """
-        blocks = container.read(
-            self.pixel_rnn, self.params, io.BytesIO(data), skip_damaged=skip_damaged
-        )
-        found = container.joined(self.pixel_rnn, blocks)
+        found, lost = container.read(self.pixel_rnn, self.params, data, skip_damaged=skip_damaged)
+        if lost:
+            warnings.warn(lost, LostImages, stacklevel=2)
         return (found.images, found.labels) if return_labels else found.images
 
     def _in_batches(

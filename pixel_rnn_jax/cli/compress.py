@@ -3,14 +3,12 @@
 import contextlib
 import functools
 import math
-import warnings
 from pathlib import Path
 
 from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, images_flag, out_flag
 from pixel_rnn_jax.cli.images import open_images, read_batch
 from pixel_rnn_jax.codec import container
-from pixel_rnn_jax.codec.container import LostImages
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.terminal import say
 
@@ -70,18 +68,14 @@ def decompress(values: Flags) -> None:
         raise UserError("decompress needs a file, for example decompress images.prnn")
     model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
-    blocks = []
     try:
-        with Path(file).open("rb") as stream, warnings.catch_warnings():
-            warnings.simplefilter("error", LostImages)  # It comes after the last block.
-            for block in container.read(
-                model.pixel_rnn, model.params, stream, skip_damaged=values.skip_damaged
-            ):
-                blocks.append(block)
-    except LostImages as lost:
-        say(str(lost))
+        data = Path(file).read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    images, labels = container.joined(model.pixel_rnn, blocks)
+    (images, labels), lost = container.read(
+        model.pixel_rnn, model.params, data, skip_damaged=values.skip_damaged
+    )
+    if lost:
+        say(lost)
     pictures.write_images(images, model.levels, out, labels=labels)
     say(f"{out}: {len(images):,} images")

@@ -69,7 +69,7 @@ class Coder:
 
     def __init__(self, model: PixelRNN, params: PyTree):
         model.check_conditionals()
-        # These fields do not change what a model computes.
+        # These fields say how a model is computed, not what it computes.
         config = dataclasses.replace(model.config, dtype="float32", remat=False, pack=1)
         self.model = dataclasses.replace(model, config=config)
         self.device = jax.local_devices()[0]

@@ -7,8 +7,7 @@ both. Each block has a digest of its pixels: one that decodes to other pixels is
 
 import hashlib
 import math
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import jax
@@ -18,23 +17,12 @@ from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec import coder as coder_lib
 from pixel_rnn_jax.codec import framing
 from pixel_rnn_jax.codec.coder import Coder
-from pixel_rnn_jax.codec.framing import Block, DamageError, Header, ReadAhead
+from pixel_rnn_jax.codec.framing import Block, DamageError, Header
 from pixel_rnn_jax.data import Batch, check_images, check_labels, value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import PixelRNN
 
 PyTree = Any
-
-
-class LostImages(UserWarning):
-    """Says how many images of a file are lost, since their blocks are damaged."""
-
-
-def joined(model: PixelRNN, blocks: Iterable[Batch]) -> Batch:
-    """Returns blocks of images, perhaps none, as one batch."""
-    labels = np.empty(0, np.int32) if model.config.classes else None
-    none = Batch(np.empty((0, *model.image_shape), value_dtype(model.levels)), labels)
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), none, *blocks)
 
 
 def write(
@@ -66,31 +54,33 @@ def write(
 
 
 def read(
-    model: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
-) -> Iterator[Batch]:
-    """Decompresses one block after another, up to the end of the file.
+    model: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
+) -> tuple[Batch, str]:
+    """Decompresses a file.
 
-    With `skip_damaged`, damaged blocks are left out; after the last block, the warning
-    `LostImages` says how many images they held.
-
-    Yields:
-        Images `[B, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
-        their classes.
+    Returns:
+        The images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
+        their classes; and a sentence about the images of damaged blocks, which `skip_damaged`
+        leaves out, or "" if none are lost.
 
     Raises:
         UserError: The file is damaged, cut off, or of another model, machine or format.
     """
-    source, coder = ReadAhead(file), Coder(model, params)
-    header = framing.read_header(source)
+    coder = Coder(model, params)
+    header, position = framing.read_header(data)
     _check_header(header, _header(coder, header.images))
-    blocks = _read_blocks(source, coder, header.images, skip_damaged)
-    count, returned = math.ceil(header.images / coder_lib.LANES), 0
+    blocks = _read_blocks(data, position, coder, header.images, skip_damaged)
+    count = math.ceil(header.images / coder_lib.LANES)
+    labels = np.empty(0, np.int32) if model.config.classes else None
+    none = Batch(np.empty((0, *model.image_shape), value_dtype(model.levels)), labels)
+    found = [none]
     for block in terminal.bar(blocks, count, "decompressing", "block"):
-        returned += len(block.images)
-        yield block
-    if returned != header.images:
-        lost = f"{header.images - returned} of {header.images} images are lost"
-        warnings.warn(f"{lost}: they were in damaged blocks", LostImages, stacklevel=2)
+        found.append(block)  # Not list(bar), which allocates what the header claims.
+    batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
+    lost = header.images - len(batch.images)
+    if not lost:
+        return batch, ""
+    return batch, f"{lost} of {header.images} images are lost: they were in damaged blocks"
 
 
 def _header(coder: Coder, count: int) -> Header:
@@ -120,20 +110,17 @@ def _check_header(header: Header, own: Header) -> None:
 
 
 def _read_blocks(
-    source: ReadAhead, coder: Coder, count: int, skip_damaged: bool
+    data: bytes, position: int, coder: Coder, count: int, skip_damaged: bool
 ) -> Iterator[Batch]:
-    """Yields the images of each intact block."""
-    blocks = math.ceil(count / coder_lib.LANES)
-    # No value and no class takes more than the 24 bits that the coder has for its probability.
-    longest = 3 * coder_lib.LANES * (math.prod(coder.model.image_shape) + 1) + 64
-    expected = 0
-    while source.peek(1):
+    """Yields the images of each intact block, from a position on."""
+    blocks, expected = math.ceil(count / coder_lib.LANES), 0
+    while 0 <= position < len(data):
         try:
-            block = framing.read_block(source, expected, blocks, longest)
+            block, position = framing.read_block(data, position, expected, blocks)
         except DamageError:
             if not skip_damaged:
                 raise
-            source.find(framing.MARKER)
+            position = data.find(framing.MARKER, position + 1)  # Its length may be wrong.
             continue
         if block.number != expected and not skip_damaged:
             missing = f"block {expected + 1} of {blocks}"

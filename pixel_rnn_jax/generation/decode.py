@@ -56,21 +56,14 @@ def decode(
     dtype: DTypeLike = jnp.int32,
     end_pixel: EndPixel | None = None,
 ) -> tuple[Array, Any]:
-    """Decides every value of some images, each given all values before it; traceable.
+    """Decides every value of L images, `lanes`, each given all values before it; traceable.
 
-    Args:
-        model: The model.
-        params: Its parameters.
-        choose: (carry, outputs `[L, Q]`, place) to (carry, values `[L]`).
-        carry: Passed from one call of `choose` to the next.
-        lanes: L, the number of images.
-        labels: `[L]` classes, for a model with classes.
-        dtype: Of the values.
-        end_pixel: (carry, lanes, place of the last channel) to (carry, lanes), called after each
-            pixel; it may replace whole lanes.
+    `choose` maps (carry, outputs `[L, Q]`, place) to (carry, values `[L]`). After each pixel
+    `end_pixel` maps (carry, lanes, place of the last channel) to (carry, lanes); it may replace
+    whole lanes. A model with classes takes `labels`, `[L]`.
 
     Returns:
-        The images `[L, H, W, C]` and the last carry.
+        The images `[L, H, W, C]` of type `dtype`, and the last carry.
     """
     image = None
     for number, scale in enumerate(model.scales):

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 from pathlib import Path
 
 import jax
@@ -153,27 +152,14 @@ def test_compress_and_decompress(printed, monkeypatch, images):
     np.testing.assert_array_equal(array("rest.npz"), IMAGES[:32])
 
 
-def test_decompress_tells_of_lost_images_alone(run, printed, workdir, monkeypatch, capsys):
-    """The loss even where no image is left to draw; a warning of a library is no result."""
+def test_decompress_tells_of_lost_images_where_none_is_left_to_draw(run, printed, workdir, capsys):
     np.save("own.npy", IMAGES[:3])
     printed("compress --images=own.npy")
-    stream = Path("images.prnn").read_bytes()
-    Path("images.prnn").write_bytes(stream[:-1])
+    Path("images.prnn").write_bytes(Path("images.prnn").read_bytes()[:-1])
     assert run(f"decompress images.prnn --skip_damaged --out=a.png --workdir={workdir}") == 2
     out, err = capsys.readouterr()
     assert out == "3 of 3 images are lost: they were in damaged blocks\n"
     assert err.startswith("error: there are no images to draw")
-
-    Path("images.prnn").write_bytes(stream)
-    decode = coder.Coder.decode
-
-    def with_warning(*given):
-        warnings.warn("of a library", DeprecationWarning, stacklevel=1)
-        return decode(*given)
-
-    monkeypatch.setattr(coder.Coder, "decode", with_warning)
-    with pytest.warns(DeprecationWarning, match="of a library"):
-        assert printed("decompress images.prnn") == "images.npz: 3 images\n"
 
 
 def test_compress_leaves_no_half_file(printed):
