@@ -68,9 +68,6 @@ def test_known_first_is_exact(monkeypatch):
     [
         *[(architecture, {}) for architecture in ARCHITECTURES],
         ("row_lstm", dict(scales=(1, 2), classes=2)),
-        pytest.param(
-            "diagonal_bilstm", dict(scales=(1, 2), classes=2, seed=6), marks=pytest.mark.slow
-        ),
     ],
 )
 def test_particles_have_the_exact_posterior(architecture, options):
