@@ -1,8 +1,10 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
 import functools
+import io
 import math
 import numbers
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +27,7 @@ from pixel_rnn_jax.runtime import devices
 PyTree = Any
 
 BATCH_BYTES = 256 * 2**20
-"""Images are processed in batches whose largest array is about this size at most."""
+"""About the largest array of a batch, which limits the number of its images."""
 
 
 def create(
@@ -37,7 +39,7 @@ def create(
         model_config: The architecture.
         image_shape: (H, W, C).
         levels: K, the number of values that a channel of a pixel can have, at least 2.
-        seed: Of the random parameters.
+        seed: Seed of the random parameters.
 
     Raises:
         UserError: As `PixelRNN`.
@@ -56,21 +58,28 @@ def load(workdir: epath.PathLike) -> "ImageModel":
     return ImageModel(run.model, run.params)
 
 
+class LostImages(UserWarning):
+    """Says how many images of a compressed file are lost, since their blocks are damaged."""
+
+
 class ImageModel:
     """An exact-likelihood model of images of one shape and number of levels.
 
-    A model with classes takes `labels` everywhere, `[B]` integers; no other model does. One with
-    `output="continuous"` is a density: its images are floats, dequantised values from 0 to K.
-    Images may come in batches of any size B.
+    A model with classes needs `labels`, `[B]` integers, in every method; other models take none. A
+    model with `output="continuous"` is a density: its images are floats, dequantised values from 0
+    to K. B may be any number of images.
 
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
         params: Its parameters.
+        config: The architecture, a `ModelConfig`.
+        image_shape: (H, W, C).
+        levels: K, the number of values that a channel of a pixel can have.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
-        self.pixel_rnn = model
-        self.params = params
+        self.pixel_rnn, self.params = model, params
+        self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
         self._log_prob = jax.jit(functools.partial(model.log_prob, per_pixel=True))
         self._conditionals = jax.jit(model.conditionals)
 
@@ -85,36 +94,21 @@ class ImageModel:
             f"images {shape} of {self.levels} levels{scales}{classes}, {size:,} parameters)"
         )
 
-    @property
-    def config(self) -> ModelConfig:
-        """The architecture."""
-        return self.pixel_rnn.config
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
-        return self.pixel_rnn.image_shape
-
-    @property
-    def levels(self) -> int:
-        """K, the number of values that a channel of a pixel can have."""
-        return self.pixel_rnn.levels
-
     def log_prob(
         self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
     ) -> np.ndarray:
         """Returns the exact log-probability of each image, or its log-density.
 
         Args:
-            images: `[B, H, W, C]` integers from 0 to K - 1. A density takes floats from 0 to K, and
-                is one per unit of a level (see `dequantize`).
+            images: `[B, H, W, C]` integers from 0 to K - 1. A density takes floats from 0 to K
+                (see `dequantize`), and is per unit of a level.
             labels: `[B]` classes.
             per_pixel: Whether to return the term of each value instead of their sum.
 
         Returns:
-            Nats, `[B]`; with `per_pixel`, `[B, H, W, C]`, each term given all earlier values. The
-            plain multi-scale form (`exact=False`) gives the probability that the image is drawn
-            *and* that no scale contradicts the one before.
+            Nats, `[B]`; with `per_pixel`, `[B, H, W, C]`, each term given all earlier values. In
+            the plain multi-scale form (`exact=False`) this is the probability that the image is
+            drawn *and* that no scale contradicts the one before.
 
         Raises:
             UserError: The shape, the type or a value does not fit the model.
@@ -125,16 +119,12 @@ class ImageModel:
     def conditionals(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
         """Returns the distribution of each value given all earlier ones, in generation order.
 
-        Args:
-            images: As `log_prob` takes them.
-            labels: `[B]` classes.
-
         Returns:
             Normalised log-probabilities in nats, `[B, H, W, C, K]`.
 
         Raises:
-            UserError: As `log_prob`; or the model has no such distributions: it is a density, or
-                multi-scale in the plain form.
+            UserError: As `log_prob`; or the model is a density or in the plain multi-scale form,
+                and has no such distributions.
         """
         self.pixel_rnn.check_conditionals()
         return self._in_batches(self._conditionals, images, labels)
@@ -155,7 +145,7 @@ class ImageModel:
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Draws images.
 
-        Image number i depends on the key, i and its label alone, not on n or the number of devices.
+        Image i depends only on the key, i and its label, not on n or the number of devices.
 
         Args:
             key: A key of `jax.random`, such as `jax.random.key(0)`.
@@ -194,16 +184,16 @@ class ImageModel:
     ) -> Completion:
         """Draws the unknown values of partly known images.
 
-        With one particle that is exact if every unknown value comes after the known ones in
-        generation order, as where a model of one scale is given the upper half. For any other mask
-        use more, say 64: they are weighted by how well they fit the known values further on.
+        With one particle the draw is exact if every unknown value comes after all known ones in
+        generation order, as with the upper half known and one scale. For any other mask use more,
+        say 64: they are weighted by how well they fit the known values that come later.
 
         Args:
-            key: A key of `jax.random`. What image i gets depends on it, i and the arguments alone.
-            images: `[B, H, W, C]` integers from 0 to K - 1; anything of that range where unknown.
+            key: A key of `jax.random`. Image i depends only on it, i and the other arguments.
+            images: `[B, H, W, C]` integers from 0 to K - 1; any of them where unknown.
             known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
             labels: `[B]` classes.
-            particles: Number of completions of an image that are drawn side by side.
+            particles: Number of completions that are drawn for each image, of which one is kept.
 
         Returns:
             The completed images, in which known values are unchanged, and how good they are.
@@ -227,7 +217,13 @@ class ImageModel:
         Raises:
             UserError: As `conditionals`.
         """
-        return container.compress(self.pixel_rnn, self.params, self._checked(images, labels))
+        batch, file = self._checked(images, labels), io.BytesIO()
+
+        def batch_of(indices: np.ndarray) -> Batch:
+            return jax.tree.map(lambda array: array[indices], batch)
+
+        container.write(self.pixel_rnn, self.params, batch_of, len(batch.images), file)
+        return file.getvalue()
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_labels: bool = False
@@ -236,13 +232,16 @@ class ImageModel:
 
         Args:
             data: What `compress` returned, from the same parameters on the same kind of machine.
-            skip_damaged: Whether to leave out the images of damaged blocks instead of raising.
+            skip_damaged: Whether to leave out the images of damaged blocks instead of raising. The
+                warning `LostImages`, a `UserWarning`, says how many they are.
             return_labels: Whether to return their classes `[N]` as well.
 
         Raises:
             UserError: The data are damaged, cut off, or of another model, machine or format.
         """
-        found = container.decompress(self.pixel_rnn, self.params, data, skip_damaged=skip_damaged)
+        found, lost = container.read(self.pixel_rnn, self.params, data, skip_damaged=skip_damaged)
+        if lost:
+            warnings.warn(lost, LostImages, stacklevel=2)
         return (found.images, found.labels) if return_labels else found.images
 
     def _in_batches(
@@ -273,11 +272,10 @@ class ImageModel:
         if known.dtype != bool:
             raise UserError(f"known must be booleans, got {known.dtype} values")
         shape = (count, *self.image_shape)
-        if known.shape not in (shape[1:3], shape[1:], (*shape[:3], 1), shape):
-            raise UserError(
-                f"known must have shape {list(shape[1:3])}, {list(shape[1:])} or {list(shape)}, "
-                f"got {list(known.shape)}"
-            )
+        shapes = shape[1:3], shape[1:], (*shape[:3], 1), shape
+        if known.shape not in shapes:
+            choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
+            raise UserError(f"known must have one of the shapes {choices}, got {list(known.shape)}")
         return np.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
 
 

@@ -1,4 +1,4 @@
-"""Small models, images and compressed files for the tests of the codec."""
+"""Small models, images and the parts of compressed files, for the tests of the codec."""
 
 import re
 
@@ -6,8 +6,7 @@ import numpy as np
 from random_models import model_and_parameters
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import container, framing
-from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.codec import framing
 
 LANES = 4
 
@@ -22,14 +21,6 @@ def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **op
 def random_images(model, count):
     random = np.random.default_rng(0)
     return random.integers(model.levels, size=(count, *model.image_shape)).astype(np.int32)
-
-
-def compressed(model, images):
-    return container.compress(model.pixel_rnn, model.params, Batch(images))
-
-
-def decompressed(model, data, **options):
-    return container.decompress(model.pixel_rnn, model.params, data, **options).images
 
 
 def header_length(data):

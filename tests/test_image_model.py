@@ -1,10 +1,11 @@
-"""The Python entry: batches of any size, and clear errors for what does not fit."""
+"""The Python API: batches of any size, and clear errors for what does not fit."""
 
 import importlib
 
 import jax
 import numpy as np
 import pytest
+from random_models import model_and_parameters
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model
@@ -12,6 +13,14 @@ from pixel_rnn_jax.models import PixelRNN
 
 CONFIG = prnn.ModelConfig("row_lstm", layers=1, features=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(5, size=(11, 3, 4, 1), dtype=np.uint8)
+
+
+KEY = jax.random.key(3)
+
+
+def tiny_model(levels=2, **options):
+    tiny = dict(layers=1, features=3, head_features=4, first_kernel=3)
+    return prnn.ImageModel(*model_and_parameters("pixel_cnn", (4, 4, 1), levels, **tiny, **options))
 
 
 @pytest.fixture(scope="module")
@@ -29,15 +38,11 @@ def test_any_batch_size_gives_the_same(model, monkeypatch):
     assert model.conditionals(IMAGES[:0]).shape == (0, 3, 4, 1, 5)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.int64])
-def test_integers_of_any_type(model, dtype):
-    np.testing.assert_array_equal(model.log_prob(IMAGES.astype(dtype)), model.log_prob(IMAGES))
-
-
-def test_bits_per_dim(model):
-    np.testing.assert_allclose(
-        model.bits_per_dim(IMAGES), -model.log_prob(IMAGES) / 12 / np.log(2), rtol=1e-6
-    )
+def test_integers_of_any_type_and_units(model):
+    nats = model.log_prob(IMAGES)
+    for dtype in (np.uint16, np.int32, np.int64):
+        np.testing.assert_array_equal(model.log_prob(IMAGES.astype(dtype)), nats)
+    np.testing.assert_allclose(model.bits_per_dim(IMAGES), -nats / 12 / np.log(2), rtol=1e-6)
 
 
 def test_seeds(model):
@@ -61,19 +66,56 @@ def test_repr_says_what_the_model_is(model):
     assert "256 levels, scales (1, 2, 4), 3 classes, 0 parameters" in several
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (IMAGES[..., 0], r"images must have shape \[B, 3, 4, 1\], got \[11, 3, 4\]"),
-        (IMAGES[0], r"images must have shape \[B, 3, 4, 1\], got \[3, 4, 1\]"),
-        (IMAGES / 5, "images must be integers from 0 to 4 .unscaled., got float64"),
-        (IMAGES + 1, "images must have values from 0 to 4, got 1 to 5"),
-        (IMAGES.astype(int) - 1, "images must have values from 0 to 4, got -1 to 3"),
-    ],
-)
-def test_images_that_do_not_fit_are_refused(model, images, message):
-    with pytest.raises(prnn.UserError, match=message):
-        model.log_prob(images)
+def test_every_method_checks_images_and_labels():
+    """`tests/data/test_images.py` has all that the two checks refuse."""
+    images, known = np.zeros((4, 4, 4, 1), np.uint8), np.ones((4, 4), bool)
+    for model, labels, message in [
+        (tiny_model(classes=3), None, "this model has 3 classes: give labels"),
+        (tiny_model(), [0, 0, 0, 0], "labels are for a model with classes"),
+    ]:
+        with pytest.raises(prnn.UserError, match=message):
+            model.sample(KEY, 4, labels)
+        for call in (model.log_prob, model.conditionals, model.bits_per_dim, model.compress):
+            with pytest.raises(prnn.UserError, match=message):
+                call(images, labels)
+            with pytest.raises(prnn.UserError, match="images must have values from 0 to 1, got 2"):
+                call(images + 2, labels)
+        with pytest.raises(prnn.UserError, match=message):
+            model.complete(KEY, images, known, labels)
+        with pytest.raises(prnn.UserError, match="images must have values from 0 to 1, got 2"):
+            model.complete(KEY, images + 2, known, labels)
+
+
+def test_plain_form_refuses_what_needs_a_probability():
+    model = tiny_model(scales=(2, 4), exact=False)
+    images, log_probs = model.sample(KEY, 20, return_log_prob=True)
+    np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4)
+    for refused in (model.conditionals, model.compress):
+        with pytest.raises(prnn.UserError, match="plain form .model.exact=false. gives images no"):
+            refused(images)
+
+
+def test_density_refuses_what_needs_a_probability():
+    model = tiny_model(output="continuous", levels=5)
+    images, log_probs = model.sample(KEY, 3, return_log_prob=True)
+    assert images.dtype == np.float32
+    np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4)
+    for message, refused in [
+        ("continuous model gives images no probability", lambda: model.conditionals(images)),
+        ("continuous model gives images no probability", lambda: model.compress(images)),
+        ("add noise with `dequantize`", lambda: model.log_prob(images.astype(np.uint8))),
+        ("finite", lambda: model.log_prob(images * np.inf)),
+        (
+            "a continuous model completes no images",
+            lambda: model.complete(KEY, images, np.ones((4, 4), bool)),
+        ),
+        (
+            "temperature must be 1 for a continuous model",
+            lambda: model.sample(KEY, 1, temperature=0.5),
+        ),
+    ]:
+        with pytest.raises(prnn.UserError, match=message):
+            refused()
 
 
 def test_impossible_formats_are_refused():

@@ -1,24 +1,23 @@
 """The verbs `compress` and `decompress`."""
 
 import contextlib
+import functools
 import math
-import warnings
 from pathlib import Path
-
-import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, images_flag, out_flag
 from pixel_rnn_jax.cli.images import open_images, read_batch
-from pixel_rnn_jax.codec import coder, container
+from pixel_rnn_jax.codec import container
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.terminal import say
 
 
 def compress_flags(values: Flags) -> None:
     """Defines the flags of `compress`."""
-    order = "A folder's are taken in the order of their names, which are not kept."
-    images_flag(values, "compress", order)
+    images_flag(
+        values, "compress", "A folder's are in the order of their names, which are not kept."
+    )
     values.text("out", "The compressed file.", "images.prnn")
 
 
@@ -30,16 +29,14 @@ def compress(values: Flags) -> None:
     model = image_model.load(values.workdir)
     records = open_images(values.images)
     count = len(records.keys)
-    starts = range(0, count, coder.LANES)
-    blocks = (np.arange(start, min(start + coder.LANES, count)) for start in starts)
-    batches = (read_batch(records, block, model.config.classes) for block in blocks)
+    batch_of = functools.partial(read_batch, records, classes=model.config.classes)
     if Path(out).is_dir():
         raise UserError(f"{out} is a folder: give --out the name of a file")
-    unfinished = Path(f"{out}.unfinished")  # What has the name `out` is always whole.
+    unfinished = Path(f"{out}.unfinished")  # A file named `out` is always complete.
     try:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as stream:
-            container.write(model.pixel_rnn, model.params, batches, count, stream)
+            container.write(model.pixel_rnn, model.params, batch_of, count, stream)
         size = unfinished.stat().st_size
         unfinished.replace(out)
     except OSError as error:
@@ -72,15 +69,13 @@ def decompress(values: Flags) -> None:
     model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     try:
-        with Path(file).open("rb") as stream, warnings.catch_warnings(record=True) as lost:
-            warnings.simplefilter("always")
-            blocks = container.read(
-                model.pixel_rnn, model.params, stream, skip_damaged=values.skip_damaged
-            )
-            images, labels = container.joined(model.pixel_rnn, blocks)
+        data = Path(file).read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
+    (images, labels), lost = container.read(
+        model.pixel_rnn, model.params, data, skip_damaged=values.skip_damaged
+    )
+    if lost:
+        say(lost)
     pictures.write_images(images, model.levels, out, labels=labels)
     say(f"{out}: {len(images):,} images")
-    for warning in lost:
-        say(str(warning.message))

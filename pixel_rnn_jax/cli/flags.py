@@ -1,5 +1,7 @@
 """The flags of a verb, and those that several verbs have."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -10,27 +12,25 @@ from pixel_rnn_jax.runtime import processes
 
 
 class Flags(FlagValues):
-    """The flags of one verb: verbs share names, and a process may run several of them."""
+    """The flags of one verb: verbs share names, and a process may run several of them.
+
+    `text`, `integer`, `number` and `switch` define a flag with a name, its help and a default; of
+    numbers also with `lower_bound` and `upper_bound`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.set_gnu_getopt(True)  # Flags may follow a positional argument.
 
-    def text(self, name: str, help_: str, default: str | None = None) -> None:
-        """Defines a flag that takes text."""
-        flags.DEFINE_string(name, default, help_, flag_values=self)
+    def _define(
+        self, define: Callable[..., Any], name: str, help_: str, default: Any = None, **bounds: Any
+    ) -> None:
+        define(name, default, help_, flag_values=self, **bounds)
 
-    def integer(self, name: str, help_: str, default: int | None = None, **bounds: Any) -> None:
-        """Defines a flag that takes an integer, of certain bounds."""
-        flags.DEFINE_integer(name, default, help_, flag_values=self, **bounds)
-
-    def number(self, name: str, help_: str, default: float, **bounds: Any) -> None:
-        """Defines a flag that takes a number, of certain bounds."""
-        flags.DEFINE_float(name, default, help_, flag_values=self, **bounds)
-
-    def switch(self, name: str, help_: str, default: bool | None = False) -> None:
-        """Defines a flag that takes no value: --NAME or --noNAME."""
-        flags.DEFINE_bool(name, default, help_, flag_values=self)
+    text = functools.partialmethod(_define, flags.DEFINE_string)
+    integer = functools.partialmethod(_define, flags.DEFINE_integer)
+    number = functools.partialmethod(_define, flags.DEFINE_float)
+    switch = functools.partialmethod(_define, flags.DEFINE_bool, default=False)
 
 
 def config_flag(values: Flags) -> None:
@@ -45,8 +45,12 @@ def config_flag(values: Flags) -> None:
 
 def workdir_flag(values: Flags, *, new: bool) -> None:
     """Defines --workdir, of a run that is there or that may be `new`."""
-    more = " A run that is there already goes on. Default: runs/NAME_OF_THE_CONFIG." if new else ""
-    values.text("workdir", f"Directory of a training run, or gs://BUCKET/FOLDER.{more}")
+    more = (
+        " A run that is there already goes on. Default: runs/CONFIG, or runs/CONFIG-VARIANT for "
+        "--config=CONFIG:VARIANT."
+    )
+    help_ = "Directory of a training run, or gs://BUCKET/FOLDER."
+    values.text("workdir", help_ + more if new else help_)
 
 
 def process_flags(values: Flags) -> None:

@@ -25,7 +25,7 @@ PROGRAM = "python -m pixel_rnn_jax.main"
 class Verb(NamedTuple):
     """One command: what it does, the function that defines its flags, and a typical call.
 
-    The first line of the docstring of `run` is the summary that --help prints.
+    The docstring of `run`, one line, is the summary that --help prints.
     """
 
     run: Callable[[Flags], None]
@@ -56,7 +56,7 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
     """Parses a command line: `[program, verb, flag, ...]`; without a verb it is `train`.
 
     Returns:
-        What does the work, without arguments.
+        A function without arguments that runs the command.
 
     Raises:
         UserError: A verb, a flag, a field or a file is unknown, or a value has the wrong type.
@@ -125,12 +125,8 @@ def _read(verb: str, values: Flags, words: list[str], *, known_only: bool = Fals
         raise UserError(f"{wrong[1]} must be {kind}, got {wrong[2]!r}") from error
 
 
-def _summary(verb: Verb) -> str:
-    return (verb.run.__doc__ or "").partition("\n")[0]
-
-
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:11}{_summary(verb)}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:11}{verb.run.__doc__}" for name, verb in VERBS.items())
     return (
         f"Usage: {PROGRAM} [VERB] [FLAGS]\n\n{verbs}\n\n"
         "Without a verb it is train. --help after a verb shows its flags; --version, the version."
@@ -148,4 +144,4 @@ def _help(name: str) -> str:
     # All are defined in one module, so that absl lists them together.
     flags_ = values.get_help(include_special_flags=False).replace(f"{Flags.__module__}:", "Flags:")
     example = f"Example:\n  {PROGRAM} {name} {verb.example}"
-    return f"{_summary(verb)}\n\n{example}\n{flags_}\n{fields}".rstrip()
+    return f"{verb.run.__doc__}\n\n{example}\n{flags_}\n{fields}".rstrip()

@@ -1,9 +1,9 @@
 """The range coder of blocks of images, driven by the model's own distribution of each value.
 
-The decoder has to compute every probability to the last bit as the encoder did. So both run the
-same compiled loop over values, with a fixed number of lanes, on one device, in float32, under
-compiler options that leave nothing to the environment. For each value the loop calls back to the
-host, which codes it for all lanes. `machine` says what else decides the last bits.
+The decoder must compute every probability to the last bit as the encoder did. So both run the same
+compiled loop over values, with a fixed number of lanes, on one device, in float32, under compiler
+options that leave nothing to the environment. For each value the loop calls back to the host, which
+codes it for all lanes. `machine` says what else decides the last bits.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ For K = 2 the probabilities are those of the value 1, `[N]`.
 """
 
 LANES = 256
-"""Images of a block, which are coded side by side; a block with fewer is filled up with zeros."""
+"""Images of a block, coded side by side; a smaller block is padded."""
 
 COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
     # A matmul is Eigen's, on one thread; its sums are then split by its sizes alone.
@@ -69,7 +69,7 @@ class Coder:
 
     def __init__(self, model: PixelRNN, params: PyTree):
         model.check_conditionals()
-        # How a model is computed is no part of it.
+        # These fields say how a model is computed, not what it computes.
         config = dataclasses.replace(model.config, dtype="float32", remat=False, pack=1)
         self.model = dataclasses.replace(model, config=config)
         self.device = jax.local_devices()[0]
@@ -100,7 +100,7 @@ class Coder:
         """Returns the `[count, H, W, C]` images of a code with their classes.
 
         Raises:
-            ValueError: This is not the code of images under these probabilities.
+            ValueError: This is not a code under these probabilities.
         """
         words = np.frombuffer(code, "<u4").astype(np.uint32)
         decoder = constriction.stream.queue.RangeDecoder(words)
@@ -110,7 +110,7 @@ class Coder:
         def decode(probabilities: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
             try:
                 symbols = decoder.decode(self._values, probabilities)
-            except AssertionError as error:  # How constriction says that this cannot be.
+            except AssertionError as error:  # How constriction reports an impossible code.
                 raise ValueError(str(error)) from error
             images[:, *place] = symbols
             return symbols
@@ -122,68 +122,60 @@ class Coder:
         """Calls `code` for each value of `count` images in generation order."""
         if labels is not None:
             labels = np.pad(labels.astype(np.int32), (0, LANES - count))
-        run = _compiled(self.model, self.device, LANES)
-        number, rows = next(_numbers) % 2**31, sum(len(scale.given) for scale in self.model.scales)
-        arguments = jax.device_put((labels, np.int32(number)), self.device)
+        scales, channels = self.model.scales, self.model.image_shape[-1]
+        rows = sum(len(scale.given) for scale in scales)
         progress = terminal.bar(range(rows), rows, "coding", "row")
-        session = _sessions[number] = _Session(self.model, count, code, progress)
+        errors: list[BaseException] = []
+
+        def on_host(
+            probabilities: np.ndarray, scale: int, row: int, column: int, channel: int
+        ) -> np.ndarray:
+            own, values = scales[scale], np.zeros(len(probabilities), np.int32)
+            try:
+                if not errors and not own.given[row, column]:
+                    place = own.stride * row, own.stride * column, channel
+                    values[:count] = code(probabilities[:count], place)
+            except Exception as error:
+                errors.append(error)
+            if errors:
+                raise _Stop
+            if column == own.given.shape[1] - 1 and channel == channels - 1:
+                progress.update()
+            return values
+
+        run, number = _compiled(self.model, self.device, LANES), next(_numbers) % 2**31
+        arguments = jax.device_put((labels, np.int32(number)), self.device)
+        _sessions[number] = on_host
         try:
-            # On a CPU the call returns at the end alone, and Ctrl-C should be heard before.
+            # On a CPU the call blocks until the end; in a thread, it lets Ctrl-C be heard before.
             with progress, ThreadPoolExecutor(1) as pool:
                 running = pool.submit(lambda: jax.block_until_ready(run(self.params, *arguments)))
                 try:
                     running.result()
                 except BaseException as error:
-                    session.error = session.error or error  # Ends the loop at its next value.
-                    raise session.error from None
+                    errors.append(error)  # Ends the loop at its next value.
+                    raise errors[0] from None
         finally:
             del _sessions[number]
 
 
-@dataclasses.dataclass
-class _Session:
-    """A block that is being coded: what the compiled loop calls for each value."""
-
-    model: PixelRNN
-    count: int
-    code: Code
-    progress: Any
-    error: BaseException | None = None
-
-    def __call__(
-        self, probabilities: np.ndarray, scale: int, row: int, column: int, channel: int
-    ) -> np.ndarray:
-        own, values = self.model.scales[scale], np.zeros(len(probabilities), np.int32)
-        try:
-            if self.error is None and not own.given[row, column]:
-                place = own.stride * row, own.stride * column, channel
-                values[: self.count] = self.code(probabilities[: self.count], place)
-        except Exception as error:
-            self.error = error
-        if self.error is not None:
-            raise _Stop
-        if column == own.given.shape[1] - 1 and channel == self.model.image_shape[-1] - 1:
-            self.progress.update()
-        return values
-
-
 class _Stop(Exception):
-    """Ends a compiled loop; the session has the reason."""
+    """Ends a compiled loop; `_each_value` has the reason."""
 
 
-# JAX logs every exception of a callback, but the caller gets the reason for this one.
+# JAX logs every exception of a callback; this one is raised again in the caller.
 logging.getLogger("jax._src.callback").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], _Stop))
 )
 
-# A compiled loop is used for many blocks, so that it knows its session by a number.
-_sessions: dict[int, _Session] = {}
+# A compiled loop serves many blocks, so it gets the number of its session as an argument.
+_sessions: dict[int, Callable[..., np.ndarray]] = {}
 _numbers = itertools.count()
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(model: PixelRNN, device: jax.Device, lanes: int) -> Callable[..., Array]:
-    """Compiles the loop over values: of parameters, classes `[L]` or None, number of a session."""
+    """Compiles the loop: a function of parameters, classes `[L]` or None, number of a session."""
     likelihood = model.check_conditionals()
     number = jax.ShapeDtypeStruct((), jnp.int32)
     per_lane = jax.ShapeDtypeStruct((lanes,), jnp.int32)
@@ -201,13 +193,13 @@ def _compiled(model: PixelRNN, device: jax.Device, lanes: int) -> Callable[..., 
             else:
                 probabilities = jax.nn.softmax(logits, axis=-1)
             arguments = session, probabilities, place.row, place.column
-            # Each call gets the session from the one before, and so they come in this order.
-            # (With ordered=True, one that fails would fail all that follow in the process.)
+            # Each call returns the session to the next one, which keeps them in order. (With
+            # ordered=True, a call that fails would fail all later ones of the process.)
             return io_callback(on_host, (number, per_lane), *arguments)
 
         return decode(model, params, choose, session, lanes=lanes, labels=labels)[0]
 
-    # Whatever the caller has set.
+    # Whatever the caller has set for the process.
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
         sharding = jax.sharding.SingleDeviceSharding(device)
         labels = per_lane if model.config.classes else None
@@ -234,7 +226,7 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
 
 
 def machine(device: jax.Device) -> str:
-    """Returns in words what decides the last bits; the number stands for what has no short name."""
+    """Returns a name of what decides the last bits; a checksum stands for its longer parts."""
     kind, details = device.device_kind, device.client.platform_version
     if device.platform == "cpu":
         kind, details = _cpu()
@@ -246,7 +238,7 @@ def machine(device: jax.Device) -> str:
 
 @functools.cache
 def _cpu() -> tuple[str, str]:
-    """Returns the name of the processor and the instructions for numbers that it has."""
+    """Returns the name of the processor, and its model numbers with its vector instructions."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:  # Not Linux.

@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax.data import Batch, value_dtype
@@ -18,20 +16,19 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.decode import Lanes, Place, decode
 from pixel_rnn_jax.generation.sample import draw_unknown, in_batches, value_uniforms
 from pixel_rnn_jax.models import PixelRNN
-from pixel_rnn_jax.runtime import devices
 
 PyTree = Any
 
 
 @dataclass(frozen=True)
 class Completion:
-    """Completed images, and how they were found.
+    """Completed images, and how well the particles fitted the known values.
 
     Attributes:
         images: `[B, H, W, C]`; known values are unchanged.
         log_prob_known: `[B]`, an estimate of the log-probability of the known values in nats. Its
-            exponential is unbiased. Where every known value comes first it is exact.
-        effective_sample_size: `[B]`, the smallest effective sample size during the run, from 1 to
+            exponential is unbiased. It is exact where all known values come first.
+        effective_sample_size: `[B]`, the smallest effective sample size of the run, from 1 to
             `particles`. A small one means that few particles fit the known values.
     """
 
@@ -41,14 +38,13 @@ class Completion:
 
 
 def is_exact(model: PixelRNN, known: ArrayLike) -> bool:
-    """Whether every unknown value comes after all known ones in generation order.
+    """Whether every unknown value comes after all known ones in the model's generation order.
 
-    `known` are booleans `[H, W, C]` or `[B, H, W, C]`. The order is that of the model: with several
-    scales the pixels of the coarsest come first, which lie all over the image.
+    `known` are booleans `[H, W, C]` or `[B, H, W, C]`.
     """
     values = np.asarray(known)
     values = values if values.ndim == 4 else values[None]
-    # In the order in which they are drawn; the plain form draws some twice.
+    # In generation order; the plain form draws some twice.
     drawn = [scale.subsample(values)[:, ~scale.given] for scale in model.scales]
     order = np.concatenate([part.reshape(len(values), -1) for part in drawn], axis=1)
     return bool((order[:, :-1] >= order[:, 1:]).all())
@@ -66,8 +62,8 @@ def complete(
     """Draws the unknown values of images given the known ones, as `ImageModel.complete` describes.
 
     With one particle each unknown value is drawn given all values before it, which is exact if
-    `is_exact`. With more it is sequential Monte Carlo (see `particle_filter`): one of the particles
-    is returned, whose distribution tends to the exact one as their number grows.
+    `is_exact`. With more, the particles of `particle_filter` are drawn for each image, and one of
+    them is returned. Its distribution tends to the exact one as their number grows.
 
     Raises:
         UserError: There are no particles, or the model is a density.
@@ -77,37 +73,28 @@ def complete(
     if particles < 1:
         raise UserError(f"particles must be at least 1, got {particles}")
     batch = batch._replace(images=np.where(known, batch.images, 0).astype(np.int32))
-    count = len(batch.images)
     if particles == 1:
         completed, log_probs = draw_unknown(model, params, key, batch, known)
         log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
-        return Completion(completed, log_prob_known, np.ones(count))
-    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), count)))
+        return Completion(completed, log_prob_known, np.ones(len(completed)))
     completed, log_prob_known, sizes = in_batches(
-        _compiled(model, mesh, particles),
-        mesh,
+        functools.partial(_complete_one, model, particles),
         (params, key),
-        (np.arange(count), batch, known),
-        size=mesh.size,
+        (np.arange(len(batch.images)), batch, known),
+        lanes=1,
         progress="completing",
     )
     return Completion(completed.astype(value_dtype(model.levels)), log_prob_known, sizes)
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled(model: PixelRNN, mesh: Mesh, particles: int) -> Callable[..., Any]:
-    """Compiles the completion of one image on each device of a mesh."""
-
-    def run(common: Any, batch: Any) -> tuple[Array, ...]:
-        params, key = common
-        index, one, known = jax.tree.map(lambda x: x[0], batch)
-        filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
-        values, found = particle_filter(model, params, filter_key, one, known, particles)
-        choice = jax.random.categorical(choice_key, found.log_weights)
-        result = values[choice], found.log_evidence, found.effective_sample_size
-        return tuple(x[None] for x in result)
-
-    return devices.map_batch(run, mesh)
+def _complete_one(model: PixelRNN, particles: int, common: PyTree, rows: PyTree) -> PyTree:
+    """Completes the one image of a batch; traceable."""
+    (params, key), (index, one, known) = common, jax.tree.map(lambda x: x[0], rows)
+    filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
+    values, found = particle_filter(model, params, filter_key, one, known, particles)
+    choice = jax.random.categorical(choice_key, found.log_weights)
+    result = values[choice], found.log_evidence, found.effective_sample_size
+    return jax.tree.map(lambda x: x[None], result)
 
 
 class Particles(NamedTuple):
@@ -129,11 +116,10 @@ def particle_filter(
 ) -> tuple[Array, Particles]:
     """Runs sequential Monte Carlo over the pixels of one image; traceable.
 
-    Each particle is a completion. Unknown values are drawn from the model, and the probabilities of
-    the known ones weight the particles. After a pixel that leaves an effective sample size below
-    half their number, the particles are resampled (systematically): unlikely ones are replaced by
-    copies of likely ones. The image is `[H, W, C]` integers, with its class for a model with
-    classes, and `known` are `[H, W, C]` booleans.
+    Each particle is a completion. Its unknown values are drawn from the model, and the
+    probabilities of the known ones are its weight. After a pixel that leaves an effective sample
+    size below half the number of particles, they are resampled (systematic resampling). The image
+    `one` is `[H, W, C]` integers with its class, and `known` are `[H, W, C]` booleans.
 
     Returns:
         The completions `[particles, H, W, C]` and their weights.
@@ -183,7 +169,7 @@ def particle_filter(
 
 
 def _resampled(found: Particles, lanes: Lanes, offset: Array) -> tuple[Particles, Lanes]:
-    """Replaces the lanes by as many that are drawn by their weights, with equal weights."""
+    """Draws as many lanes again in proportion to their weights, and makes the weights equal."""
     particles = len(found.log_weights)
     cumulative = jnp.cumsum(jnp.exp(found.log_weights - jax.nn.logsumexp(found.log_weights)))
     positions = (jnp.arange(particles) + offset) / particles * cumulative[-1]
@@ -194,7 +180,7 @@ def _resampled(found: Particles, lanes: Lanes, offset: Array) -> tuple[Particles
 
 
 def _weighted(found: Particles, log_weights: Array) -> Particles:
-    """Gives the particles new weights; the mean of the old ones goes into the evidence."""
+    """Sets new weights, and multiplies the evidence by the mean of the old ones."""
     log_sum = found.log_evidence + jax.nn.logsumexp(found.log_weights)
     evidence = log_sum - math.log(len(log_weights))
     return found._replace(log_weights=log_weights, log_evidence=evidence)

@@ -1,9 +1,9 @@
 """The one loop over the values of images, in generation order: scale, row, column, channel.
 
-Sampling, completion and the codec are this loop with another `choose`: it gets the outputs of the
-network for one value of every lane, and returns the values. A lane is an image that is generated
-side by side with others: a sample, a particle, an image of a compressed block. Every pixel is
-computed once, through the incremental form of the network (`layers/state.py`).
+Sampling, completion and the codec run this loop, each with its own `choose`: a function from the
+network's outputs for one value of every lane to the values. A lane is one of the images that are
+decided side by side: a sample, a particle, an image of a compressed block. Every pixel is computed
+once, through the incremental form of the network (`layers/state.py`).
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ PyTree = Any
 class Place(NamedTuple):
     """Where a value lies: its scale, and row, column and channel in the image of the scale.
 
-    `given` says whether the scale before gives the value; then what `choose` returns is not used.
-    Scale and channel are known at compile time.
+    Where `given`, the scale before gives the value, and what `choose` returns is not used. Scale
+    and channel are known at compile time.
     """
 
     scale: int
@@ -33,19 +33,12 @@ class Place(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """What the loop carries from pixel to pixel; every array has the lanes as its first axis.
+    """What the loop carries from pixel to pixel; every array has the lanes as its first axis."""
 
-    Attributes:
-        image: `[L, H, W, C]`, the image of this scale so far.
-        state: The incremental form after the last pixel.
-        condition: `[L, H, W, F]`, what the scale is conditioned on, or None.
-        contexts: What the condition adds in this row.
-    """
-
-    image: Array
-    state: PyTree
-    condition: Array | None
-    contexts: PyTree
+    image: Array  # [L, H, W, C], of this scale so far.
+    state: PyTree  # Of the incremental form, after the last pixel.
+    condition: Array | None  # [L, H, W, F], what the scale is conditioned on.
+    contexts: PyTree  # What the condition adds in this row.
 
 
 Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
@@ -63,21 +56,14 @@ def decode(
     dtype: DTypeLike = jnp.int32,
     end_pixel: EndPixel | None = None,
 ) -> tuple[Array, Any]:
-    """Decides every value of some images, each given all values before it; traceable.
+    """Decides every value of L images, `lanes`, each given all values before it; traceable.
 
-    Args:
-        model: The model.
-        params: Its parameters.
-        choose: (carry, outputs `[L, Q]`, place) to (carry, values `[L]`).
-        carry: Passed from one call of `choose` to the next.
-        lanes: L, the number of images.
-        labels: `[L]` classes, for a model with classes.
-        dtype: Of the values.
-        end_pixel: (carry, lanes, place of the last channel) to (carry, lanes), called after each
-            pixel; it may replace whole lanes.
+    `choose` maps (carry, outputs `[L, Q]`, place) to (carry, values `[L]`). After each pixel
+    `end_pixel` maps (carry, lanes, place of the last channel) to (carry, lanes); it may replace
+    whole lanes. A model with classes takes `labels`, `[L]`.
 
     Returns:
-        The images `[L, H, W, C]` and the last carry.
+        The images `[L, H, W, C]` of type `dtype`, and the last carry.
     """
     image = None
     for number, scale in enumerate(model.scales):

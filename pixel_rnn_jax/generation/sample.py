@@ -22,10 +22,10 @@ PyTree = Any
 
 CPU_LANES = 8
 ACCELERATOR_LANES = 128
-"""Images that a device generates at a time, always: a smaller batch is padded.
+"""Images that a device generates at a time; a smaller batch is padded.
 
-Another number of lanes is another program, whose results may differ in the last bits, and once in a
-long while they decide a value. With a fixed number an image does not depend on the others.
+With another number of lanes the compiled program may differ in the last bits, and so, rarely, a
+value. A fixed number keeps an image independent of how many are drawn with it.
 """
 
 
@@ -41,13 +41,11 @@ def sample(
     """Draws images as `ImageModel.sample` describes.
 
     Returns:
-        The images `[n, H, W, C]`, and the log-probabilities `[n]` of what was drawn in nats, under
-        the model itself at any temperature. (In the plain multi-scale form that is the images of
-        all scales.)
+        The images `[n, H, W, C]`, and their log-probabilities `[n]` in nats, those of the model
+        itself at any temperature. (In the plain multi-scale form, of the images of all scales.)
 
     Raises:
-        UserError: n or the temperature is negative; or the model is a density, and the temperature
-            is not 1.
+        UserError: n or the temperature is negative, or the temperature of a density is not 1.
     """
     if n < 0:
         raise UserError(f"n must be at least 0, got {n}")
@@ -88,22 +86,18 @@ def draw_unknown(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws the values of a batch that are not `known`, booleans `[B, H, W, C]`.
 
-    Image i uses `fold_in(key, i)`. Logits are divided by the temperature; 0 takes the most probable
-    value.
+    Image i uses `fold_in(key, i)`. A temperature of 0 takes the most probable values.
 
     Returns:
         The images, and the log-probability of each of their values in nats, both `[B, H, W, C]`.
     """
     lanes = CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
-    count = len(batch.images)
-    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / lanes))))
     greedy = bool(np.float32(temperature) < np.finfo(np.float32).tiny)
     images, terms = in_batches(
-        _compiled(model, mesh, greedy),
-        mesh,
+        functools.partial(_draw, model, greedy),
         (params, key, jnp.asarray(1.0 if greedy else temperature)),
-        (np.arange(count), batch, known),
-        size=lanes * mesh.size,
+        (np.arange(len(batch.images)), batch, known),
+        lanes=lanes,
         progress="generating",
     )
     if model.likelihood.discrete:
@@ -112,20 +106,17 @@ def draw_unknown(
 
 
 def in_batches(
-    run: Callable[[PyTree, PyTree], PyTree],
-    mesh: Mesh,
-    common: PyTree,
-    images: PyTree,
-    *,
-    size: int,
-    progress: str,
+    function: "functools.partial[Any]", common: PyTree, images: PyTree, *, lanes: int, progress: str
 ) -> Any:
-    """Calls `run(common, images)`, of `devices.map_batch`, for `size` images at a time.
+    """Calls `function(common, images)` for some images at a time, `lanes` on each device.
 
-    Images and results are arrays of one row for each image; the last batch is filled up with zeros.
+    Images and results are arrays of one row for each image; the last batch is padded. A function is
+    compiled once for each value of the arguments that the `partial` holds.
     """
-    common = jax.device_put(common, devices.replicated(mesh))
     count = len(jax.tree.leaves(images)[0])
+    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / lanes))))
+    run, size = _compiled(function.func, function.args, mesh), lanes * mesh.size
+    common = jax.device_put(common, devices.replicated(mesh))
     starts = range(0, max(count, 1), size)
     bar = terminal.bar(starts, len(starts), progress, "batch")
     results = []
@@ -136,39 +127,26 @@ def in_batches(
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:count], *results)
 
 
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    function: Callable[..., PyTree], static: tuple[Any, ...], mesh: Mesh
+) -> Callable[[PyTree, PyTree], PyTree]:
+    return devices.map_batch(functools.partial(function, *static), mesh)
+
+
 def padded(array: np.ndarray, size: int) -> np.ndarray:
     """Returns `size` rows: those of the array, and zeros."""
     return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled(model: PixelRNN, mesh: Mesh, greedy: bool) -> Callable[..., Any]:
-    """Compiles `generate`, with the lanes spread over a mesh."""
+def _draw(model: PixelRNN, greedy: bool, common: PyTree, rows: PyTree) -> tuple[Array, Array]:
+    """Draws the unknown values of a batch as `draw_unknown` describes; traceable.
 
-    def run(common: Any, batch: Any) -> tuple[Array, Array]:
-        params, key, temperature = common
-        return generate(model, params, key, None if greedy else temperature, *batch)
-
-    return devices.map_batch(run, mesh)
-
-
-def generate(
-    model: PixelRNN,
-    params: PyTree,
-    key: Array,
-    temperature: Array | None,
-    indices: Array,
-    batch: Batch,
-    known: Array,
-) -> tuple[Array, Array]:
-    """Draws the values of a batch that are not known, as `draw_unknown` does; traceable.
-
-    The numbers of the images, `indices` `[B]`, and the key decide what is drawn. The temperature
-    None takes the most probable value. In the plain multi-scale form the term of a value is the sum
-    over all scales that drew it.
+    In the plain multi-scale form the term of a value is the sum over all scales that drew it.
     """
-    images, known = jnp.asarray(batch.images), jnp.asarray(known)
-    uniforms = value_uniforms(model, key, indices)
+    (params, key, temperature), (indices, batch, known) = common, rows
+    temperature = None if greedy else temperature
+    images, uniforms = batch.images, value_uniforms(model, key, indices)
 
     def choose(terms: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
         stride = model.scales[place.scale].stride
@@ -185,9 +163,9 @@ def generate(
 
 
 def value_uniforms(model: PixelRNN, key: Array, indices: Array) -> list[Array]:
-    """Returns numbers from [0, 1) for every value of images `indices`, `[B, H, W, C]` by scale.
+    """Returns uniform numbers for all values of images `indices`, `[B, H, W, C]` for each scale.
 
-    Those of an image depend on the key, its index and the number of the scale alone.
+    Those of an image depend only on the key, its index and the number of the scale.
     """
     fold_in, dtype = jax.random.fold_in, jnp.result_type(float)
 

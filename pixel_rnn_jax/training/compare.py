@@ -48,15 +48,17 @@ def compare(
             trained on different images.
     """
     if draws < 1:
-        raise UserError(f"dequantize must be at least 1, got {draws}")
+        raise UserError(f"draws (--dequantize) must be at least 1, got {draws}")
     mesh = devices.make_mesh()
     discrete_run, continuous_run = open_run(workdir, mesh), open_run(continuous, mesh)
     if not discrete_run.model.likelihood.discrete:
-        raise UserError(f"{workdir} holds a continuous model: give --workdir a discrete one")
+        raise UserError(
+            f"{workdir} holds a continuous model: workdir (--workdir) must hold a discrete one"
+        )
     if continuous_run.model.likelihood.discrete:
         raise UserError(
-            f"{continuous} holds a discrete model: give --continuous one that was trained with "
-            "model.output=continuous"
+            f"{continuous} holds a discrete model: continuous (--continuous) must hold one that "
+            "was trained with model.output=continuous"
         )
     source = open_split(discrete_run, split)
     noisy = [open_split(continuous_run, split, noise=draw) for draw in range(draws)]

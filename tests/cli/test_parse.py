@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from unittest.mock import Mock, call
 
 import pytest
 from example_configs import OTHER
@@ -20,17 +21,13 @@ DIGITS = "--config=digits"
 
 def parsed(words):
     """Returns the function and the flags of a command, without running it."""
-    call = parse(["main", *shlex.split(words)])
-    return call.func, call.args[0]
+    command = parse(["main", *shlex.split(words)])
+    return command.func, command.args[0]
 
 
 def trained(words):
     """Returns the config that training gets."""
     return from_config_dict(parsed(words)[1].config)
-
-
-def fields(config):
-    return dict(leaves(config))
 
 
 def test_train_is_the_default():
@@ -73,7 +70,7 @@ def test_a_path_is_a_config_with_and_without_its_ending(tmp_path, monkeypatch):
 def test_every_field_can_be_overridden():
     words = [f"--config.{name}={value}" for name, value in leaves(OTHER)]
     assert trained(shlex.join([DIGITS, *words])) == OTHER
-    before = fields(trained(DIGITS))
+    before = dict(leaves(trained(DIGITS)))
     assert all(before[name] != value for name, value in leaves(OTHER))
 
 
@@ -98,7 +95,7 @@ def test_every_field_can_be_overridden():
     ],
 )
 def test_ways_to_write_an_override(override, name, value):
-    assert fields(trained(f"{DIGITS} {override}"))[name] == value
+    assert dict(leaves(trained(f"{DIGITS} {override}")))[name] == value
 
 
 @pytest.mark.parametrize(
@@ -106,10 +103,9 @@ def test_ways_to_write_an_override(override, name, value):
     [
         ("evaluate", dict(split="test", pixel_map=None, dequantize=None, continuous=None)),
         (
-            "evaluate --split 'test[:10]' --pixel_map=a.png",
-            dict(split="test[:10]", pixel_map="a.png"),
+            "evaluate --split 'test[:10]' --pixel_map=a.png --continuous=b --dequantize=5",
+            dict(split="test[:10]", pixel_map="a.png", continuous="b", dequantize=5),
         ),
-        ("evaluate --continuous=b --dequantize=5", dict(continuous="b", dequantize=5)),
         (
             "evaluate --coordinator=a:1 --num_processes=3 --process_id=0 --distributed",
             dict(coordinator="a:1", num_processes=3, process_id=0, distributed=True),
@@ -145,8 +141,6 @@ def test_flags_of_a_verb(words, expected):
 
 MISTAKES = """
 main
-    train needs --config=FILE, for example --config=digits
-main --config=
     train needs --config=FILE, for example --config=digits
 main --workdir=x --config
     train: Missing value for flag --config
@@ -184,10 +178,6 @@ main --config=no.py:row_lstm
     --config=no.py names no config file: give a path, or one of NAMES
 main --config=configs
     --config=configs names no config file: give a path, or one of NAMES
-main --config=digit
-    --config=digit names no config file: give a path, or one of NAMES
-main --config=a/digits
-    --config=a/digits names no config file: give a path, or one of NAMES
 main DIGITS --config.model.featurs=3
     there is no field model.featurs in the config; did you mean model.features?
 main DIGITS --noconfig.model.residul
@@ -198,14 +188,10 @@ main DIGITS --config.model={}
     model is a group of fields; set one of them, for example model.architecture
 main DIGITS --config.train.steps=1e3
     train.steps must be an integer, got '1e3'
-main DIGITS --config.train.steps=
-    train.steps must be an integer, got ''
 main DIGITS --config.train.steps=0
     train.steps must be at least 1, got 0
 main DIGITS --config.model.skip=maybe
     model.skip must be true or false, got 'maybe'
-main DIGITS --config.optimizer.average=x
-    optimizer.average must be a finite number, got 'x'
 main DIGITS --config.optimizer.boundaries=0.5
     optimizer.boundaries must be a tuple of integers, got (0.5,)
 main DIGITS --config.optimizer.boundaries='(1,'
@@ -257,63 +243,31 @@ def test_help_without_a_verb_lists_the_verbs_and_version_the_version(run, capsys
 
 
 def test_devices_are_set_up_before_a_command_runs(monkeypatch):
-    record = []
-
-    def evaluation(*given):
-        record.append(given)
-        raise ZeroDivisionError
-
-    monkeypatch.setattr(devices, "set_up_host_devices", lambda: record.append("devices"))
-    monkeypatch.setattr(evaluate, "evaluate", evaluation)
-    with pytest.raises(ZeroDivisionError):  # Other errors keep their traceback.
+    calls = Mock()
+    calls.evaluate.side_effect = ZeroDivisionError  # Other errors keep their traceback.
+    monkeypatch.setattr(devices, "set_up_host_devices", calls.devices)
+    monkeypatch.setattr(evaluate, "evaluate", calls.evaluate)
+    with pytest.raises(ZeroDivisionError):
         main(["evaluate", "--workdir=somewhere"])
-    assert record == ["devices", ("somewhere", "test")]
+    assert calls.mock_calls == [call.devices(), call.evaluate("somewhere", "test")]
 
 
-@pytest.mark.parametrize(
-    "ending, status, error",
-    [
+def test_exit_status(run, capsys, monkeypatch):
+    for ending, status, error in [
         (prnn.UserError("no such thing: do that"), 2, "error: no such thing: do that\n"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(0), 0, ""),
-    ],
-)
-def test_exit_status(ending, status, error, run, capsys, monkeypatch):
-    def end(*given):
-        raise ending
-
-    monkeypatch.setattr(train, "train", end)
-    assert run(DIGITS) == status
-    assert capsys.readouterr().err == error
-
-
-def test_a_signal_in_training_ends_the_process(run, monkeypatch):
-    monkeypatch.setattr(train, "train", lambda *given: sys.exit(143))
-    with pytest.raises(SystemExit) as ended:
+    ]:
+        monkeypatch.setattr(train, "train", Mock(side_effect=ending))
+        assert run(DIGITS) == status
+        assert capsys.readouterr().err == error
+    monkeypatch.setattr(train, "train", Mock(side_effect=SystemExit(143)))  # After a signal.
+    with pytest.raises(SystemExit, match="143"):
         run(DIGITS)
-    assert ended.value.code == 143
-
-
-def command(*words, cwd=None):
-    """Runs a command as a user does, from any folder."""
-    words = [sys.executable, "-m", "pixel_rnn_jax.main", *words]
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=300)
 
 
 def test_exit_status_of_the_process():
-    done = command("--config=digits", "--config.model.layers=0")
+    words = ["-m", "pixel_rnn_jax.main", "--config=digits", "--config.model.layers=0"]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert done.stderr == "error: model.layers must be at least 1, got 0\n"
-
-
-@pytest.mark.slow
-def test_train_and_evaluate_as_a_user_does(tmp_path):
-    small = ["--config.train.steps=4", "--config.model.layers=1", "--config.model.features=4"]
-    done = command(DIGITS, *small, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("workdir: runs/digits\n")
-    for line in (r"test, step 4: .* bits/dim", "independent pixels: ", "samples: runs/digits/"):
-        assert re.search(rf"^{line}", done.stdout, re.MULTILINE), done.stdout
-    done = command("evaluate", "--workdir=runs/digits", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert re.match(r"test, step 4: .* bits/dim", done.stdout)

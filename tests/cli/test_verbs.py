@@ -13,7 +13,6 @@ from pixel_rnn_jax import ImageModel, load, pictures
 from pixel_rnn_jax.codec import coder
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_records
-from pixel_rnn_jax.training import compare
 from pixel_rnn_jax.training.evaluate import evaluate
 from pixel_rnn_jax.training.train import train
 
@@ -128,24 +127,6 @@ def test_evaluate_with_a_pixel_map(printed, model, workdir):
     )
 
 
-def test_evaluate_beside_a_continuous_model(printed, workdir, monkeypatch):
-    one = evaluate(workdir)
-    calls = []
-
-    def comparison(*given, **named):
-        calls.append((given, named))
-        return compare.Comparison(one, one, one)
-
-    monkeypatch.setattr(compare, "compare", comparison)
-    out = printed("evaluate --continuous=b --dequantize=5")
-    assert calls == [((str(workdir), "b", "test"), {"draws": 5})]
-    assert out == (
-        f"discrete, test, step 2: {one}\n"
-        f"density that it implies, 5 draws of noise: {one}\n"
-        f"continuous, step 2, 5 draws of noise: {one}\n"
-    )
-
-
 @pytest.mark.parametrize("images", ["own.npz", "own"])
 def test_compress_and_decompress(printed, monkeypatch, images):
     monkeypatch.setattr(coder, "LANES", 16)
@@ -166,8 +147,19 @@ def test_compress_and_decompress(printed, monkeypatch, images):
     assert "damaged" in printed("decompress images.prnn --out=rest.npz", status=2)
     assert not Path("rest.npz").exists()
     out = printed("decompress images.prnn --out=rest.npz --skip_damaged")
-    assert out.startswith("rest.npz: 32 images\n8 of 40 images are lost")
+    lost = "8 of 40 images are lost: they were in damaged blocks\n"
+    assert out == f"{lost}rest.npz: 32 images\n"
     np.testing.assert_array_equal(array("rest.npz"), IMAGES[:32])
+
+
+def test_decompress_tells_of_lost_images_where_none_is_left_to_draw(run, printed, workdir, capsys):
+    np.save("own.npy", IMAGES[:3])
+    printed("compress --images=own.npy")
+    Path("images.prnn").write_bytes(Path("images.prnn").read_bytes()[:-1])
+    assert run(f"decompress images.prnn --skip_damaged --out=a.png --workdir={workdir}") == 2
+    out, err = capsys.readouterr()
+    assert out == "3 of 3 images are lost: they were in damaged blocks\n"
+    assert err.startswith("error: there are no images to draw")
 
 
 def test_compress_leaves_no_half_file(printed):

@@ -1,7 +1,7 @@
 """What the tests of the codec share: few lanes, a model, and images that it has compressed."""
 
 import pytest
-from codec_streams import LANES, block_starts, compressed, random_images, small_model
+from codec_streams import LANES, block_starts, random_images, small_model
 
 from pixel_rnn_jax.codec import coder
 
@@ -22,6 +22,6 @@ def model(few_lanes):
 def stream(model):
     """Eleven images in three blocks."""
     images = random_images(model, 11)
-    data = compressed(model, images)
+    data = model.compress(images)
     assert len(block_starts(data)) == 3
     return images, data

@@ -4,21 +4,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from codec_streams import (
-    LANES,
-    compressed,
-    decompressed,
-    header_length,
-    random_images,
-    small_model,
-)
+from codec_streams import LANES, header_length, random_images, small_model
+from random_models import with_large_conditions
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import coder
@@ -43,31 +37,52 @@ def test_round_trip(architecture, levels, channels):
     for count in (0, 1, LANES, LANES + 1):
         images = random_images(model, count)
         images[:1] = levels - 1
-        decoded = decompressed(model, compressed(model, images))
+        decoded = model.decompress(model.compress(images))
         np.testing.assert_array_equal(decoded, images)
         assert decoded.dtype == (np.uint8 if levels <= 256 else np.uint16)
 
 
-def test_size_is_the_likelihood():
-    model = small_model(shape=(16, 16, 1), levels=7)
-    images = random_images(model, 4 * LANES)
-    bits = -model.log_prob(images).sum() / np.log(2)
-    data = compressed(model, images)
-    header = header_length(data)
-    assert header < 200
-    assert bits / 8 < len(data) - header < 1.001 * bits / 8 + 4 * (28 + 8)
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(scales=(2, 4), classes=3, output="logistic", mixtures=3),
+        pytest.param(dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
+        pytest.param(dict(classes=3), marks=pytest.mark.slow),
+    ],
+)
+def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options):
+    monkeypatch.setattr(coder, "LANES", 200)
+    model = small_model("pixel_cnn", (4, 8, 2), **options)
+    model.params, classes = with_large_conditions(model.params), model.config.classes
+    labels = np.random.default_rng(0).integers(classes, size=200) if classes else None
+    images = model.sample(jax.random.key(3), 200, labels)
+    sizes, expected = [], []
+    for own in [labels, (labels + 1) % classes] if classes else [None]:
+        data = model.compress(images, own)
+        decoded, found = model.decompress(data, return_labels=True)
+        np.testing.assert_array_equal(decoded, images)
+        np.testing.assert_array_equal(found, own)
+        assert header_length(data) < 200
+        sizes.append(len(data) - header_length(data) - 28)  # One block, with its fields.
+        bits = 200 * np.log2(max(classes, 1)) - model.log_prob(images, own).sum() / np.log(2)
+        expected.append(bits / 8)
+        assert 0 < sizes[-1] - expected[-1] < 8 + 0.001 * expected[-1]
+    if classes:  # The model makes use of the class.
+        assert np.diff(expected) > 8
+        np.testing.assert_allclose(np.diff(sizes), np.diff(expected), atol=6)
 
 
 def test_precision_of_the_model_and_of_the_process_change_nothing():
     model = small_model(levels=7)  # Of which the inputs are rounded.
     images = random_images(model, LANES + 1)
-    data = compressed(model, images)
+    data = model.compress(images)
     coarse = small_model(levels=7, dtype="bfloat16", remat=True)
-    np.testing.assert_array_equal(decompressed(coarse, data), images)
+    np.testing.assert_array_equal(coarse.decompress(data), images)
     coder._compiled.cache_clear()
     with jax.enable_x64(True), jax.default_matmul_precision("bfloat16"):
-        assert compressed(model, images) == data
-        np.testing.assert_array_equal(decompressed(model, data), images)
+        assert model.compress(images) == data
+        np.testing.assert_array_equal(model.decompress(data), images)
 
 
 def test_parameters_that_are_not_finite_are_refused(model):
@@ -104,10 +119,10 @@ def test_another_process_decodes(tmp_path, devices, environment):
     options = dict(architecture="diagonal_bilstm", shape=(6, 5, 3), levels=17, layers=2)
     model = small_model(**options)
     images = random_images(model, LANES + 1)
-    (tmp_path / "stream").write_bytes(compressed(model, images))
+    (tmp_path / "stream").write_bytes(model.compress(images))
     program = f"""
 model = small_model(**{options})
-images = decompressed(model, open("stream", "rb").read())
+images = model.decompress(open("stream", "rb").read())
 np.testing.assert_array_equal(images, random_images(model, LANES + 1))
 print(jax.device_count(), "devices")
 """
@@ -151,33 +166,26 @@ def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, after,
     assert caught.value.args == (places[-1],)
     assert not caplog.records and not capfd.readouterr().err
     assert not coder._sessions
-    assert compressed(model, images) == data  # The same loop goes on working.
+    assert model.compress(images) == data  # The same loop goes on working.
 
 
 def test_sessions_of_one_loop_do_not_mix():
     """Two models in four threads; and one that is used while another is amid a block."""
     models = [small_model(seed=seed) for seed in range(2)]
     images = [random_images(models[0], count) for count in (9, 10)]
-    expected = [compressed(*pair) for pair in zip(models, images, strict=True)]
-    found = []
+    expected = [model.compress(own) for model, own in zip(models, images, strict=True)]
 
     def work(i):
         for _ in range(3):
-            data = compressed(models[i], images[i])
-            decoded = decompressed(models[i], data)
-            found.append(data == expected[i] and np.array_equal(decoded, images[i]))
+            assert models[i].compress(images[i]) == expected[i]
+            np.testing.assert_array_equal(models[i].decompress(expected[i]), images[i])
 
-    threads = [threading.Thread(target=work, args=(i % 2,)) for i in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert found == [True] * 12
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, [0, 1, 0, 1]))
 
     outer, inner = (Coder(model.pixel_rnn, model.params) for model in models)
-    block = Batch(images[1][:LANES])
+    block, places = Batch(images[1][:LANES]), []
     code = inner.encode(block)
-    places = []
 
     def nested(probabilities, place):
         if place == (1, 2, 0):

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_models import (
@@ -15,6 +16,7 @@ from random_models import (
     soft_model,
     total_variation,
     whole_map_outputs,
+    with_large_conditions,
     with_scaled_outputs,
 )
 
@@ -26,26 +28,26 @@ KEY = jax.random.key(5)
 SHAPE = (2, 4, 1)
 IMAGES = all_images(SHAPE, 2)
 KNOWN = np.array([[0, 1, 1, 0], [1, 0, 1, 1]], bool)[..., None]
-"""Known values before and behind unknown ones."""
+"""Known values before and after unknown ones."""
 
 
 @functools.cache
-def lively(architecture):
+def lively(architecture, label=None, **options):
     """A model of binary images whose values depend much on one another; an image; its posterior.
 
     The known values of the image are the least likely ones, so that many particles are replaced.
     """
-    model, params = model_and_parameters(architecture, SHAPE, 2, layers=1)
+    model, params = model_and_parameters(architecture, SHAPE, 2, layers=1, **options)
     params = jax.tree.map(lambda x: 2 * x if x.ndim > 1 else (x - 2) / 2, params)
-    (outputs,) = jax.jit(lambda params: whole_map_outputs(model, params, IMAGES))(params)
-    factor = 4 / np.abs(outputs - np.mean(outputs)).max()
-    model = prnn.ImageModel(model, with_scaled_outputs(model, params, [factor]))
-    chances = np.exp(model.log_prob(IMAGES).astype(float))
+    params = with_large_conditions(params)
+    labels = None if label is None else np.full(len(IMAGES), label)
+    outputs = jax.jit(lambda params: whole_map_outputs(model, params, IMAGES, labels))(params)
+    factors = [4 / np.abs(own - np.mean(own)).max() for own in outputs]
+    model = prnn.ImageModel(model, with_scaled_outputs(model, params, factors))
     patterns = IMAGES[:, KNOWN] @ 2 ** np.arange(KNOWN.sum())
-    evidence = np.bincount(patterns, chances)
-    rarest = evidence.argmin()
-    exact = np.where(patterns == rarest, chances, 0) / evidence[rarest]
-    return model, IMAGES[patterns == rarest][0], exact, np.log(evidence[rarest])
+    rarest = np.bincount(patterns, np.exp(model.log_prob(IMAGES, labels).astype(float))).argmin()
+    image = IMAGES[patterns == rarest][0]
+    return model, image, *posterior(model, image, KNOWN, label)
 
 
 def test_known_first_is_exact(monkeypatch):
@@ -61,10 +63,17 @@ def test_known_first_is_exact(monkeypatch):
     np.testing.assert_array_equal(done.effective_sample_size, 1)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_particles_have_the_exact_posterior(architecture):
-    model, image, exact, log_prob_known = lively(architecture)
-    one = Batch(image.astype(np.int32))
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        *[(architecture, {}) for architecture in ARCHITECTURES],
+        ("row_lstm", dict(scales=(1, 2), classes=2)),
+    ],
+)
+def test_particles_have_the_exact_posterior(architecture, options):
+    label = 1 if options else None
+    model, image, exact, log_prob_known = lively(architecture, label, **options)
+    one = Batch(image.astype(np.int32), label and jnp.asarray(label))
     run = jax.jit(
         lambda params: complete.particle_filter(model.pixel_rnn, params, KEY, one, KNOWN, 4096)
     )
@@ -97,34 +106,37 @@ def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
     assert (done.effective_sample_size >= 1).all() and (done.effective_sample_size < 64).all()
 
 
-@pytest.mark.parametrize(("levels", "particles"), [(256, 1), (2, 4)])
-def test_known_values_are_unchanged(levels, particles):
-    model = prnn.ImageModel(*model_and_parameters("row_lstm", (2, 3, 3), levels, layers=1))
-    random = np.random.default_rng(0)
-    images = random.integers(levels, size=(3, 2, 3, 3))
-    for shape in [(2, 3), (2, 3, 3), (3, 2, 3, 1), (3, 2, 3, 3)]:
+@pytest.mark.parametrize(
+    ("levels", "particles", "options"),
+    [(256, 1, {}), (2, 4, {}), (7, 4, dict(scales=(1, 2), classes=2))],
+)
+def test_known_values_are_unchanged(levels, particles, options):
+    model, params = model_and_parameters("row_lstm", (2, 4, 3), levels, layers=1, **options)
+    model, random = prnn.ImageModel(model, params), np.random.default_rng(0)
+    images = random.integers(levels, size=(3, 2, 4, 3))
+    labels = np.array([0, 1, 1]) if options else None
+    for shape in [(2, 4), (2, 4, 3), (3, 2, 4, 1), (3, 2, 4, 3)]:
         known = random.random(shape) < 0.5
-        done = model.complete(KEY, images, known, particles=particles)
+        done = model.complete(KEY, images, known, labels, particles=particles)
         mask = np.broadcast_to(known[..., None] if known.ndim == 2 else known, images.shape)
         assert (done.images == images)[mask].all()
         assert (done.images != images)[~mask].any()
         assert done.images.dtype == np.uint8
+    whole = model.complete(KEY, images, np.ones((2, 4), bool), labels, particles=particles)
+    np.testing.assert_array_equal(whole.images, images)
+    np.testing.assert_allclose(whole.log_prob_known, model.log_prob(images, labels), rtol=1e-4)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
-def test_everything_or_nothing_known(particles):
+def test_nothing_known_and_any_number_of_images(particles):
     model, *_ = lively("pixel_cnn")
-    images, everything = IMAGES[:9], np.ones(SHAPE[:2], bool)
-    whole = model.complete(KEY, images, everything, particles=particles)
-    np.testing.assert_array_equal(whole.images, images)
-    np.testing.assert_allclose(whole.log_prob_known, model.log_prob(images), rtol=1e-4, atol=1e-5)
-    free = model.complete(KEY, images, ~everything, particles=particles)
+    images, nothing = IMAGES[:9], np.zeros(SHAPE[:2], bool)
+    free = model.complete(KEY, images, nothing, particles=particles)
     np.testing.assert_allclose(free.log_prob_known, 0, atol=1e-6)
     if particles == 1:
         np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
-    else:
-        none = model.complete(KEY, images[:0], everything, particles=particles)
-        assert none.images.shape == (0, *SHAPE) and none.images.dtype == np.uint8
+    none = model.complete(KEY, images[:0], nothing, particles=particles)
+    assert none.images.shape == (0, *SHAPE) and none.images.dtype == np.uint8
     # On several devices, of which particles take two turns, and on one.
     many = model.complete(KEY, IMAGES[:11], KNOWN, particles=particles)
     few = model.complete(KEY, IMAGES[:1], KNOWN, particles=particles)
@@ -140,15 +152,35 @@ def test_is_exact():
     assert not complete.is_exact(model, np.stack([np.ones(SHAPE, bool), KNOWN]))
 
 
+def test_what_is_exact_with_scales():
+    def exact(known, **options):
+        model, _ = model_and_parameters("pixel_cnn", (4, 4, 2), 2, scales=(2, 4), **options)
+        return complete.is_exact(model, known)
+
+    known = np.zeros((4, 4, 2), bool)
+    known[::2, ::2] = True  # The smaller image.
+    assert exact(known)
+    # The plain form draws the pixels of the smaller image a second time, after others.
+    assert not exact(known, exact=False)
+    assert exact(known & False, exact=False) and exact(known | True, exact=False)
+    known[0, 1] = True
+    assert exact(known)
+    known[0, 3] = known[1, 0] = True
+    assert exact(known)
+    known[0, 3, 0] = False
+    assert not exact(known)
+    assert not exact(np.arange(32).reshape(4, 4, 2) < 16)
+
+
 @pytest.mark.parametrize(
     ("known", "particles", "message"),
     [
-        (np.array(True), 1, "known must have shape"),
+        (np.array(True), 1, "known must have one of the shapes"),
         (np.ones((2, 4)), 1, "known must be booleans, got float64 values"),
         (
             np.ones((4, 2), bool),
             1,
-            r"known must have shape \[2, 4\], \[2, 4, 1\] or \[4, 2, 4, 1\], got \[4, 2\]",
+            r"one of the shapes \[2, 4\], \[2, 4, 1\], \[4, 2, 4, 1\], got \[4, 2\]",
         ),
         (np.ones((2, 4), bool), 0, "particles must be at least 1, got 0"),
     ],

@@ -48,27 +48,30 @@ def random_batch(model, count=3):
     return images, np.arange(count) % classes if classes else None
 
 
-def check(architecture, image_shape, levels, tolerance=1e-9, **options):
+def check(architecture, image_shape, levels, dtype="float64", **options):
     """Asserts that the loop's images and outputs are the known ones and the whole map's."""
-    model, params = model_and_parameters(architecture, image_shape, levels, **options)
-    images, labels = random_batch(model)
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
+        options |= dict(dtype=dtype)
+        model, params = model_and_parameters(architecture, image_shape, levels, **options)
+        images, labels = random_batch(model)
 
-    @jax.jit
-    def both(params):
-        whole = whole_map_outputs(model, params, images, labels)
-        return decode_known(model, params, images, labels), whole
+        @jax.jit
+        def both(params):
+            whole = whole_map_outputs(model, params, images, labels)
+            return decode_known(model, params, images, labels), whole
 
-    (image, found), whole = both(params)
+        (image, found), whole = both(params)
     np.testing.assert_array_equal(image, images)
     for own, expected in zip(found, whole, strict=True):
-        assert own["outputs"].dtype == expected.dtype
+        assert own["outputs"].dtype == expected.dtype == dtype
+        tolerance = 1e-9 if dtype == "float64" else 1e-4
         np.testing.assert_allclose(own["outputs"], expected, atol=tolerance, rtol=0)
     return model, found
 
 
-def test_order_is_by_scale_row_column_and_channel(x64):
+def test_order_is_by_scale_row_column_and_channel():
     """Values that a smaller image gives are passed as well, and stay what it gives."""
-    options = dict(scales=(2, 4), classes=3, layers=1, dtype="float64")
+    options = dict(scales=(2, 4), classes=3, layers=1)
     model, found = check("diagonal_bilstm", (4, 6, 3), 4, **options)
     count = 0
     for scale, own in zip(model.scales, found, strict=True):
@@ -110,33 +113,7 @@ def test_end_pixel_may_replace_lanes(x64):
     assert np.abs(own - whole)[:, before].max() > 0.01  # Of the lanes as they were.
 
 
-QUICK = [(1, 2, True, True), (3, 17, False, False)]
-PRODUCT = list(itertools.product((1, 3, 4), (2, 17, 256), (True, False), (True, False)))
-CASES = [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in PRODUCT]
-SHAPES = [(4, 7), (6, 3), (1, 4), (5, 1)]
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("channels", "levels", "residual", "skip"), CASES)
-def test_outputs_are_those_of_the_whole_map(x64, architecture, channels, levels, residual, skip):
-    height, width = SHAPES[PRODUCT.index((channels, levels, residual, skip)) % len(SHAPES)]
-    options = dict(residual=residual, skip=skip, dtype="float64")
-    check(architecture, (height, width, channels), levels, **options)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(
-    ("channels", "levels"),
-    [
-        pytest.param(*case, marks=() if case == (1, 2) else pytest.mark.slow)
-        for case in itertools.product((1, 3, 4), (2, 17, 256))
-    ],
-)
-def test_outputs_in_float32(architecture, channels, levels):
-    with jax.default_matmul_precision("highest"):
-        check(architecture, (6, 5, channels), levels, tolerance=1e-4)
-
-
+SHAPES = itertools.cycle([(4, 7), (6, 3), (1, 4), (5, 1)])
 CONDITIONS = [
     ("row_lstm", dict(scales=(1, 2, 4))),
     ("pixel_cnn", dict(scales=(2, 4), output="logistic", mixtures=3)),
@@ -149,22 +126,34 @@ CONDITIONS = [
     ("row_lstm", dict(classes=3)),
     ("pixel_cnn", dict(classes=3)),
 ]
+QUICK = [
+    *[(name, (4, 7, 1), 2, dict(residual=True, skip=True)) for name in ARCHITECTURES],
+    *[(name, (5, 1, 3), 17, dict(residual=False, skip=False)) for name in ARCHITECTURES],
+    *[(name, (6, 5, 1), 2, dict(dtype="float32")) for name in ARCHITECTURES],
+    *[(name, (4, 8, 3), 4, options) for name, options in CONDITIONS[:2]],
+    *[(name, (7, 6, 2), 3, dict(kernel=5, first_kernel=7)) for name in ("pixel_cnn", "row_lstm")],
+]
+SLOW = [
+    *[
+        (name, (*next(SHAPES), channels), levels, dict(residual=residual, skip=skip))
+        for channels, levels, residual, skip in itertools.product(
+            (1, 3, 4), (2, 17, 256), (True, False), (True, False)
+        )
+        for name in ARCHITECTURES
+    ],
+    *[
+        (name, (6, 5, channels), levels, dict(dtype="float32"))
+        for name, channels, levels in itertools.product(ARCHITECTURES, (1, 3, 4), (2, 17, 256))
+    ],
+    *[(name, (4, 8, 3), 4, options) for name, options in CONDITIONS[2:]],
+    *[(name, (4, 8, 1), 2, options) for name, options in CONDITIONS],
+    *[(name, (7, 6, 2), 3, dict(kernel=7, first_kernel=7)) for name in ("pixel_cnn", "row_lstm")],
+]
 
 
 @pytest.mark.parametrize(
-    ("architecture", "options", "channels", "levels"),
-    [
-        pytest.param(*case, 3, 4, marks=() if number < 2 else pytest.mark.slow)
-        for number, case in enumerate(CONDITIONS)
-    ]
-    + [pytest.param(*case, 1, 2, marks=pytest.mark.slow) for case in CONDITIONS],
+    ("architecture", "image_shape", "levels", "options"),
+    QUICK + [pytest.param(*case, marks=pytest.mark.slow) for case in SLOW],
 )
-def test_outputs_of_scales_and_classes(x64, architecture, options, channels, levels):
-    check(architecture, (4, 8, channels), levels, dtype="float64", **options)
-
-
-@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])
-@pytest.mark.parametrize("kernel", [5, pytest.param(7, marks=pytest.mark.slow)])
-def test_outputs_of_wider_kernels(x64, architecture, kernel):
-    options = dict(kernel=kernel, first_kernel=7, layers=1, dtype="float64")
-    check(architecture, (7, 6, 2), 3, **options)
+def test_outputs_are_those_of_the_whole_map(architecture, image_shape, levels, options):
+    check(architecture, image_shape, levels, **options)

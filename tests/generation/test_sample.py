@@ -1,8 +1,9 @@
-"""Sampling: what an image depends on, and that frequencies are the model's probabilities."""
+"""Sampling: every value against a full pass, the frequencies, and what an image depends on."""
 
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_models import (
@@ -11,43 +12,110 @@ from random_models import (
     frequencies,
     model_and_parameters,
     soft_model,
+    whole_map_outputs,
 )
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.data import value_dtype
+from pixel_rnn_jax.data import Batch, value_dtype
 from pixel_rnn_jax.generation import sample
+from pixel_rnn_jax.generation.decode import decode
 
 KEY = jax.random.key(7)
 TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return prnn.ImageModel(*model_and_parameters("pixel_cnn", (2, 2, 1), 3, **TINY))
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("row_lstm", dict(scales=(2, 4), classes=2)),
+        ("pixel_cnn", dict(layers=1)),
+        pytest.param("pixel_cnn", dict(scales=(2, 4), classes=2), marks=pytest.mark.slow),
+        pytest.param("diagonal_bilstm", dict(scales=(2, 4), classes=2), marks=pytest.mark.slow),
+        pytest.param("row_lstm", dict(), marks=pytest.mark.slow),
+        pytest.param("diagonal_bilstm", dict(), marks=pytest.mark.slow),
+    ],
+)
+def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, options):
+    model, params = model_and_parameters(architecture, (4, 6, 2), 3, dtype="float64", **options)
+    random, count = np.random.default_rng(0), 5
+    labels = np.array([0, 1, 1, 0, 1]) if model.config.classes else None
+    known = random.random((count, 4, 6, 2)) < 0.2
+    images = np.where(known, random.integers(3, size=known.shape), 0)
+
+    drawn, terms = sample.draw_unknown(model, params, KEY, Batch(images, labels), known)
+    outputs = jax.jit(lambda params, images: whole_map_outputs(model, params, images, labels))
+    images, expected_terms = images.copy(), np.zeros(known.shape)
+    for number, scale in enumerate(model.scales):
+        uniforms = sample.value_uniforms(model, KEY, jnp.arange(count))[number]
+        # Views: what is drawn lands in the whole image.
+        own, own_known, own_terms = map(scale.subsample, (images, known, expected_terms))
+        for r, c, channel in np.ndindex(scale.network.image_shape):
+            if not scale.given[r, c]:
+                here = (slice(None), r, c, channel)
+                found = outputs(params, images)[number][here]
+                values = model.likelihood.draw(found, uniforms[here], 1.0)
+                own[here] = np.where(own_known[here], own[here], values)
+                own_terms[here] = model.likelihood.log_prob(found, own[here])
+    np.testing.assert_array_equal(drawn, images)
+    np.testing.assert_allclose(terms, expected_terms, atol=1e-9)
+    assert len(np.unique(images.reshape(count, -1), axis=0)) > 2
 
 
 @pytest.mark.parametrize(
-    ("architecture", "image_shape", "levels"),
-    [("pixel_cnn", (2, 2, 1), 3), ("row_lstm", (2, 3, 1), 2), ("diagonal_bilstm", (1, 2, 2), 3)],
+    ("heights", "shape"),
+    [((1, 2), (2, 4, 1)), pytest.param((1, 2, 4), (4, 4, 1), marks=pytest.mark.slow)],
 )
-def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shape, levels):
+def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, shape):
+    model, params = model_and_parameters("pixel_cnn", shape, 2, scales=heights, exact=False, **TINY)
+    total = np.exp(jax.jit(model.log_prob)(params, all_images(shape, 2)).astype(float)).sum()
+    assert total < 0.9
+    count = 20_000
+    uniforms = sample.value_uniforms(model, KEY, jnp.arange(count))
+    start = [jnp.zeros(uniform.shape, int) for uniform in uniforms]
+
+    def choose(drawn, outputs, place):
+        here = (slice(None), place.row, place.column, place.channel)
+        values = model.likelihood.draw(outputs, uniforms[place.scale][here], jnp.ones(()))
+        own = drawn[place.scale].at[here].set(values)
+        return [*drawn[: place.scale], own, *drawn[place.scale + 1 :]], values
+
+    _, drawn = jax.jit(lambda params: decode(model, params, choose, start, lanes=count))(params)
+    agrees = np.ones(count, bool)
+    for scale, before, own in zip(model.scales[1:], drawn, drawn[1:], strict=False):
+        ratio = scale.network.ratio
+        agrees &= (np.asarray(own)[:, ::ratio, ::ratio] == before).all(axis=(1, 2, 3))
+    error = np.sqrt(total * (1 - total) / count)
+    assert abs(agrees.mean() - total) < 3 * error
+
+
+@pytest.mark.parametrize(
+    ("architecture", "image_shape", "levels", "options"),
+    [
+        ("pixel_cnn", (2, 2, 1), 3, {}),
+        ("diagonal_bilstm", (1, 2, 2), 3, {}),
+        ("row_lstm", (2, 2, 1), 2, dict(scales=(1, 2), classes=2)),
+    ],
+)
+def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shape, levels, options):
     monkeypatch.setattr(sample, "CPU_LANES", 12_500)
-    model = soft_model(architecture, image_shape, levels, size=0.6, layers=1)
-    images = all_images(image_shape, levels)
-    probabilities = np.exp(model.log_prob(images).astype(float))
-    counts = frequencies(model.sample(KEY, 100_000), levels)
+    model = soft_model(architecture, image_shape, levels, size=0.6, layers=1, **options)
+    images, classes = all_images(image_shape, levels), model.config.classes
+    labels, own_labels, count = None, None, 100_000
+    if classes:
+        labels, own_labels = np.ones(len(images), int), np.ones(count, int)
+    probabilities = np.exp(model.log_prob(images, labels).astype(float))
+    counts = frequencies(model.sample(KEY, count, own_labels), levels)
     assert chi_square_is_plausible(counts, probabilities)
-    uniform = np.full(len(counts), 1 / len(counts))
-    assert not chi_square_is_plausible(counts, uniform)
+    assert not chi_square_is_plausible(counts, np.full(len(counts), 1 / len(counts)))
     # At other temperatures each conditional is its power, normalised.
-    terms = model.conditionals(images).astype(float)
+    terms = model.conditionals(images, labels).astype(float)
     for temperature in (0.5, 2.0):
         powers = terms / temperature
         powers -= np.log(np.exp(powers).sum(-1, keepdims=True))
         chosen = np.take_along_axis(powers, images[..., None].astype(int), axis=-1)
         probabilities = np.exp(chosen.sum(axis=(1, 2, 3, 4)))
-        counts = frequencies(model.sample(KEY, 100_000, temperature=temperature), levels)
-        assert chi_square_is_plausible(counts, probabilities)
+        drawn = model.sample(KEY, count, own_labels, temperature=temperature)
+        assert chi_square_is_plausible(frequencies(drawn, levels), probabilities)
 
 
 @pytest.mark.parametrize("levels", [2, 5])
@@ -82,19 +150,13 @@ def test_an_image_depends_on_its_number_alone(architecture):
     assert (model.sample(jax.random.key(8), 3) != model.sample(KEY, 3)).any()
 
 
-@pytest.mark.parametrize(
-    ("levels", "dtype"), [(2, np.uint8), (256, np.uint8), (257, np.uint16), (70_000, np.int32)]
-)
-def test_dtype(model, levels, dtype):
-    assert value_dtype(levels) == dtype
-    if levels == 70_000:
-        options = dict(layers=1, features=1, head_features=1)
-        model = prnn.ImageModel(*model_and_parameters("pixel_cnn", (1, 1, 1), levels, **options))
-        assert model.sample(KEY, 2).dtype == dtype
-
-
-def test_no_images(model):
-    assert model.sample(KEY, 0).shape == (0, 2, 2, 1)
+def test_type_of_the_values():
+    types = {2: np.uint8, 256: np.uint8, 257: np.uint16, 70_000: np.int32}
+    assert all(value_dtype(levels) == dtype for levels, dtype in types.items())
+    options = dict(layers=1, features=1, head_features=1)
+    model = prnn.ImageModel(*model_and_parameters("pixel_cnn", (1, 1, 1), 70_000, **options))
+    assert model.sample(KEY, 2).dtype == np.int32
+    assert model.sample(KEY, 0).shape == (0, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +169,7 @@ def test_no_images(model):
         (dict(n=1, key=0), "key must be one of jax.random, .* got 0"),
     ],
 )
-def test_impossible_arguments_are_refused(model, arguments, message):
+def test_impossible_arguments_are_refused(arguments, message):
+    model = prnn.ImageModel(*model_and_parameters("pixel_cnn", (2, 2, 1), 3, **TINY))
     with pytest.raises(prnn.UserError, match=message):
         model.sample(**dict(key=KEY) | arguments)

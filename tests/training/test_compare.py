@@ -81,9 +81,9 @@ def test_what_is_printed(workdirs, capsys, monkeypatch):
 def test_what_does_not_compare_is_refused(workdirs):
     discrete, continuous = workdirs
     for pair, draws, message in (
-        ((continuous, continuous), 1, "holds a continuous model: give --workdir"),
-        ((discrete, discrete), 1, "holds a discrete model: give --continuous"),
-        ((discrete, continuous), 0, "dequantize must be at least 1, got 0"),
+        ((continuous, continuous), 1, "holds a continuous model: workdir .--workdir."),
+        ((discrete, discrete), 1, "holds a discrete model: continuous .--continuous."),
+        ((discrete, continuous), 0, "draws .--dequantize. must be at least 1, got 0"),
     ):
         with pytest.raises(prnn.UserError, match=message):
             compare(*pair, draws=draws)
