@@ -263,11 +263,14 @@ class Config:
         check_types(self, "")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"seed must be at least 0 and below 2**32, got {self.seed}")
-        if self.optimizer.schedule == "cosine" and self.optimizer.warmup_steps >= self.turn:
+        if (
+            self.optimizer.schedule == "cosine"
+            and self.optimizer.warmup_steps >= self.steps_per_scale
+        ):
             raise UserError(
                 "optimizer.warmup_steps must be below train.steps "
-                f"({self.turn}{' for each scale' * self.train.in_turn}) for the schedule "
-                f'"cosine", got {self.optimizer.warmup_steps}'
+                f"({self.steps_per_scale}{' for each scale' * self.train.in_turn}) for the "
+                f'schedule "cosine", got {self.optimizer.warmup_steps}'
             )
         if self.train.in_turn and self.train.steps % max(len(self.model.scales), 1):
             raise UserError(
@@ -278,6 +281,6 @@ class Config:
             raise UserError("train.in_turn is for several model.scales, and there are none")
 
     @property
-    def turn(self) -> int:
-        """Steps over which the schedule runs: all, or with `train.in_turn` those of one scale."""
+    def steps_per_scale(self) -> int:
+        """Steps that train one scale: all, or with `train.in_turn` an equal part of them."""
         return self.train.steps // (max(len(self.model.scales), 1) if self.train.in_turn else 1)

@@ -127,7 +127,7 @@ def test_only_the_first_process_waits_after_an_error(first, monkeypatch):
     monkeypatch.setattr(time, "sleep", waits.append)
     monkeypatch.setattr(os, "_exit", statuses.append)
     processes.end(processes.USER_ERROR)
-    assert waits == [processes.SAME_S] * first
+    assert waits == [processes.REPORT_S] * first
     assert statuses == [processes.USER_ERROR]
 
 

@@ -133,7 +133,7 @@ def test_signal_saves_and_exits(straight, tmp_path, number):
 
 def test_divergence(tmp_path):
     message = error_of(command(tmp_path, optimizer__learning_rate=1e30))
-    assert "training stopped at step" in message
+    assert "training stopped: step" in message
     assert "nothing was saved" in message
 
 

@@ -193,7 +193,7 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
         return spoiled
 
     monkeypatch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoiled)
-    with pytest.raises(UserError, match=f"training stopped at {message}.*step {kept} is kept"):
+    with pytest.raises(UserError, match=f"training stopped: {message}.*step {kept} is kept"):
         train(config, tmp_path)
     assert max(saved_steps(tmp_path)) == kept
     assert all(record["step"] < step for record in records_of(tmp_path))
@@ -202,7 +202,9 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
 def test_validation_that_is_not_finite(config, tmp_path, monkeypatch):
     infinite = Evaluation(nats=np.inf, standard_error=np.nan, dims=VALUES, images=11)
     monkeypatch.setattr(evaluate, "measure", lambda *_: infinite)
-    with pytest.raises(UserError, match="at step 5: the validation loss is not finite; .* step 4"):
+    with pytest.raises(
+        UserError, match="stopped: step 5: the validation loss is not finite; .* step 4"
+    ):
         train(config, tmp_path)
     assert max(saved_steps(tmp_path)) == 4
 
@@ -210,5 +212,5 @@ def test_validation_that_is_not_finite(config, tmp_path, monkeypatch):
 def test_diverging_run(config, tmp_path):
     """A learning rate out of all bounds, without anything planted."""
     wild = changed(config, "optimizer", learning_rate=1e30)
-    with pytest.raises(UserError, match=r"training stopped at step [2-6]: the (loss|norm)"):
+    with pytest.raises(UserError, match=r"training stopped: step [2-6]: the (loss|norm)"):
         train(wild, tmp_path)
