@@ -53,13 +53,12 @@ def join(
         coordinator: HOST:PORT at which the first process listens.
         num_processes: Number of processes.
         process_id: Index of this process, from 0.
-        cluster: Whether to ask the cluster for these three (Cloud TPU, SLURM, Open MPI or
-            Kubernetes). None asks if `started_by` finds one.
+        cluster: Whether to ask the cluster for these three; None asks if `started_by` finds one.
         timeout_s: How long to wait for the other processes.
 
     Raises:
-        UserError: Only some of the first three are given, or they are impossible; the cluster does
-            not know them; the port cannot be opened; or a package is missing.
+        UserError: The first three are incomplete or impossible; the cluster does not know them; the
+            port cannot be opened; or a package is missing.
     """
     given = coordinator, num_processes, process_id
     if given != (None, None, None):
@@ -87,8 +86,7 @@ def join(
         raise UserError(_cause(coordinator, str(error).partition("\n")[0])) from error
     finally:
         waiting.cancel()
-    # CPU processes give up connecting after 30 seconds, and one of them may take longer than that
-    # to open its data. So they connect here.
+    # Connects CPU processes, which else do so after opening their data and wait 30 s at most.
     multihost_utils.sync_global_devices("joined")
 
 
@@ -185,11 +183,8 @@ def _check_flags(
             f"{num_processes}"
         )
     if process_id == 0:
-        # JAX 0.12 crashes if its service cannot listen.
-        try:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("", int(parts[1])))
+        try:  # JAX 0.12 crashes if its service cannot listen.
+            socket.create_server(("", int(parts[1]))).close()
         except OSError as error:
             raise UserError(
                 f"the first process cannot listen at port {parts[1]} of --coordinator ({error}): "
@@ -231,11 +226,10 @@ def _cause(coordinator: str | None, text: str) -> str:
 
 
 def _give_up(coordinator: str | None, timeout_s: float) -> None:
+    where, advice = "", f"by {started_by() or 'the cluster'}, or give --nodistributed"
     if coordinator:
         where = f" at {coordinator}"
         advice = "with the same --coordinator and --num_processes and its own --process_id"
-    else:
-        where, advice = "", f"by {started_by() or 'the cluster'}, or give --nodistributed"
     print(
         f"error: not all processes have met{where} within {timeout_s:.0f} s: check that each was "
         f"started, {advice}",

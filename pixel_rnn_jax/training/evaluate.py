@@ -76,10 +76,7 @@ class Evaluation:
 
 
 def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
-    """Evaluates the trained model of a workdir.
-
-    The parameters are those of the checkpoint with the best validation, or of the newest checkpoint
-    if none has been validated: their moving average, unless averaging is off.
+    """Evaluates the trained model of a workdir, with the parameters that `open_run` returns.
 
     Args:
         workdir: Where the model was trained, or is being trained.
@@ -90,8 +87,7 @@ def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
     """
     mesh = devices.make_mesh()
     run = open_run(workdir, mesh)
-    source = open_split(run, split)
-    size = run.config.train.eval_batch_size
+    source, size = open_split(run, split), run.config.train.eval_batch_size
     return measure(run.model, run.params, source, size, mesh, step=run.step)
 
 
@@ -145,7 +141,7 @@ def nats_of_images(
             process_count=jax.process_count(),
         )
     )
-    # A result is waited for when the next batch is on its way, so that no device is idle.
+    # The next batch is dispatched before a result is waited for, so that no device is idle.
     one_late = (result for result, _ in itertools.pairwise(itertools.chain(results, [None])))
     count = math.ceil(len(source) / batch_size)
     progress = terminal.bar(one_late, count, "evaluating", "batch")
