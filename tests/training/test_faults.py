@@ -82,8 +82,8 @@ def test_ctrl_c_saves_and_exits(straight, tmp_path):
     (step,) = saved_steps(tmp_path)
     assert f"SIGINT: stopped after step {step}, which is saved" in output
     programs.run(*command(tmp_path))
-    # Without validations, there are fewer records, pictures and checkpoints.
-    assert differences(tmp_path, straight) == {"records", "pictures", "steps"}
+    # Without the first validations, and perhaps with another best checkpoint.
+    assert differences(tmp_path, straight) - {"steps"} == {"records", "pictures"}
     steps = [
         [record["step"] for record in records_of(workdir) if "train/nats" in record]
         for workdir in (tmp_path, straight)
