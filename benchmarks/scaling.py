@@ -106,7 +106,7 @@ def train_step_of(config: Config, model: PixelRNN, mesh: Mesh) -> Any:
     """Returns the step that `train` runs, still to be compiled."""
     return make_train_step(
         model,
-        optimizers.build(config.optimizer, config.turn),
+        optimizers.build(config.optimizer, config.steps_per_scale),
         mesh,
         ema_decay=config.optimizer.average,
         micro_batches=config.train.micro_batches,
@@ -116,7 +116,7 @@ def train_step_of(config: Config, model: PixelRNN, mesh: Mesh) -> Any:
 def new_state(case: Case, model: PixelRNN) -> TrainState:
     """Returns the state that training starts from."""
     config = load(case)
-    optimizer = optimizers.build(config.optimizer, config.turn)
+    optimizer = optimizers.build(config.optimizer, config.steps_per_scale)
     return init_state(model, optimizer, jax.random.key(0), ema=config.optimizer.average > 0)
 
 
@@ -423,7 +423,8 @@ def compile_for_v5e(case: Case, micro_batches: int) -> Compiled:
     mesh = Mesh(np.array(topology.devices[:1]), (devices.AXIS,), axis_types=(AxisType.Auto,))
     config, model = load(case), model_of(case)
     config = replace(config, train=replace(config.train, micro_batches=micro_batches))
-    state = devices.replicated_shapes(lambda: new_state(case, model), mesh)
+    new = jax.jit(lambda: new_state(case, model), out_shardings=devices.replicated(mesh))
+    state = jax.eval_shape(new)
     split = NamedSharding(mesh, PartitionSpec(devices.AXIS))
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split),

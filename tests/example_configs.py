@@ -5,55 +5,23 @@ from typing import Any
 
 from pixel_rnn_jax import config as cfg
 
+Fields = dict[str, Any]
+_SIZES: Fields = dict(layers=3, features=5, first_kernel=5, kernel=5, head_features=9)
+_SCALES: Fields = dict(scales=(4, 8), scale_architectures=("pixel_cnn", "row_lstm"), exact=False)
+_FLAGS: Fields = dict(residual=False, skip=False, remat=True)
+_KINDS: Fields = dict(architecture="row_lstm", output="logistic", dtype="bfloat16")
+_NUMBERS: Fields = dict(mixtures=3, classes=4, pack=2)
+_SPLITS = ("train[:50000]", "train[50000:]", "test[:10]")
+_RATE: Fields = dict(learning_rate=0.25, schedule="piecewise", warmup_steps=7)
+_PIECES: Fields = dict(boundaries=(10, 20), factors=(0.5, 0.1))
+_INTERVALS = dict(log_every=4, eval_every=5, checkpoint_every=6)
+_BATCHES = dict(batch_size=2, micro_batches=2, eval_batch_size=3)
+
 OTHER = cfg.Config(
-    model=cfg.ModelConfig(
-        architecture="row_lstm",
-        layers=3,
-        features=5,
-        first_kernel=5,
-        kernel=5,
-        head_features=9,
-        output="logistic",
-        mixtures=3,
-        scales=(4, 8),
-        scale_architectures=("pixel_cnn", "row_lstm"),
-        exact=False,
-        classes=4,
-        residual=False,
-        skip=False,
-        dtype="bfloat16",
-        remat=True,
-        pack=2,
-    ),
-    data=cfg.DataConfig(
-        name="mnist",
-        data_dir="elsewhere",
-        levels=2,
-        binarize="fixed",
-        train_split="train[:50000]",
-        validation_split="train[50000:]",
-        test_split="test[:10]",
-    ),
-    optimizer=cfg.OptimizerConfig(
-        name="adam",
-        learning_rate=0.25,
-        schedule="piecewise",
-        warmup_steps=7,
-        boundaries=(10, 20),
-        factors=(0.5, 0.1),
-        clip_norm=0.0,
-        average=0.0,
-    ),
-    train=cfg.TrainConfig(
-        steps=30,
-        batch_size=2,
-        micro_batches=2,
-        eval_batch_size=3,
-        log_every=4,
-        eval_every=5,
-        checkpoint_every=6,
-        in_turn=True,
-    ),
+    cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_NUMBERS),
+    cfg.DataConfig("mnist", "elsewhere", 2, "fixed", *_SPLITS),
+    cfg.OptimizerConfig("adam", clip_norm=0.0, average=0.0, **_RATE, **_PIECES),
+    cfg.TrainConfig(steps=30, in_turn=True, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,
 )
 

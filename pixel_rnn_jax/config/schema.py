@@ -258,11 +258,12 @@ class Config:
         check(
             self.optimizer,
             "optimizer.warmup_steps",
-            f'be below train.steps ({self.turn}{each}) for the schedule "cosine"',
-            self.optimizer.schedule != "cosine" or self.optimizer.warmup_steps < self.turn,
+            f'be below train.steps ({self.steps_per_scale}{each}) for the schedule "cosine"',
+            self.optimizer.schedule != "cosine"
+            or self.optimizer.warmup_steps < self.steps_per_scale,
         )
 
     @property
-    def turn(self) -> int:
-        """Steps of the schedule: all of them, or with `train.in_turn` those of one scale."""
+    def steps_per_scale(self) -> int:
+        """Steps that train one scale: all, or with `train.in_turn` an equal part of them."""
         return self.train.steps // (max(len(self.model.scales), 1) if self.train.in_turn else 1)

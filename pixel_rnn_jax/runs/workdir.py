@@ -55,7 +55,8 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     config, image_format = read_config(workdir), read_image_format(workdir)
     model = PixelRNN(config.model, image_format.image_shape, image_format.levels)
     name = "ema" if config.optimizer.average else "params"
-    template = devices.replicated_shapes(lambda: {name: model.init(jax.random.key(0))}, mesh)
+    init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
+    template = {name: jax.eval_shape(init, jax.random.key(0))}
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         step = checkpoints.best_step()
         if step is None:

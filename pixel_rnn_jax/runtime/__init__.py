@@ -1,5 +1,1 @@
-"""What a run stands on: device meshes, the processes of a run, and storage.
-
-Nothing here knows about models, data or training. It may import `errors` and nothing else of the
-package.
-"""
+"""Device meshes, the processes of a run, and storage. It imports `errors` alone of the package."""

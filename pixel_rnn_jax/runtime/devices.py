@@ -21,8 +21,7 @@ def set_up_host_devices() -> None:
 
     Call it before JAX starts a backend. It also switches off Eigen's thread pool, with which XLA's
     CPU client deadlocks: one device waits in an all-reduce, on a thread that the convolution of
-    another device needs. (Large matmuls, which newer XLA leaves to YNNPACK, may still use every
-    core; XLA does not wait for that pool.)
+    another device needs.
     """
     _keep_freed_memory()
     flags = os.environ.get("XLA_FLAGS", "")
@@ -34,11 +33,7 @@ def set_up_host_devices() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Makes glibc reuse the memory that a step has freed for the next step.
-
-    By default it returns the memory to the system, and mapping and zeroing it again takes a third
-    of the time of a small model's step.
-    """
+    """Makes glibc keep what a step frees: mapping it again takes a third of a small step's time."""
     m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
     with contextlib.suppress(OSError, AttributeError):  # Another C library.
         mallopt = ctypes.CDLL(None).mallopt
@@ -51,8 +46,8 @@ def _keep_freed_memory() -> None:
 def make_mesh(devices: int | None = None) -> Mesh:
     """Returns a mesh of all devices, or of the first `devices` of each process.
 
-    The devices of one process are neighbours in it, as the rows of one process are in a batch.
-    (`jax.make_mesh` may order the devices by where they are on the board.)
+    The devices of one process are neighbours in it, as the rows of one process are in a batch;
+    `jax.make_mesh` may order them otherwise.
 
     Raises:
         UserError: The processes have different numbers of devices.
@@ -77,9 +72,7 @@ def _mesh(devices: list[jax.Device]) -> Mesh:
 
 
 def mesh_for(batch_size: int) -> Mesh:
-    """Returns the largest mesh over which a batch can be split evenly.
-
-    Every process contributes the same number of devices.
+    """Returns the largest mesh, with equally many devices of each process, that divides a batch.
 
     Raises:
         UserError: The batch size is not a multiple of the number of processes.
@@ -99,15 +92,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def replicated_shapes(function: Callable[[], PyTree], mesh: Mesh) -> PyTree:
-    """Returns the shapes and types of what `function` returns, with the sharding `replicated`."""
-    sharding = replicated(mesh)
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(function),
-    )
-
-
 def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
     """Splits a batch over the devices along its first axis; each process gives its own rows."""
     split = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -116,8 +100,6 @@ def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
 
 def local_rows(array: jax.Array) -> np.ndarray:
     """Returns the rows of a split array that are on the devices of this process."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
     shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
     return np.concatenate([np.asarray(shard.data) for shard in shards])
 

@@ -1,8 +1,7 @@
 """The processes of one run: how they find each other, exchange values, and end.
 
 Every process runs the same program on its own devices and its own share of the data. They meet in
-the collectives of compiled functions, while a checkpoint is saved, and in `all_gather`. Only the
-first process writes records and prints.
+the collectives of compiled functions, while a checkpoint is saved, and in `all_gather`.
 """
 
 import importlib.util
@@ -30,8 +29,9 @@ STORAGE_S = 60
 """After this long, a file that one process has written is visible to all on network storage too."""
 USER_ERROR = 2
 """Exit status after a `UserError`; starting again would only repeat it."""
-SAME_S = 5
-"""After a `UserError` the first process waits this long, so that the others can report it too."""
+REPORT_S = 5
+"""How long the first process outlives its own `UserError`. The others end when it does, and this
+leaves them the time to print the errors that they have found themselves."""
 LOST = 3
 """Exit status of a process that has lost another one; starting all of them again may help."""
 
@@ -53,14 +53,12 @@ def join(
         coordinator: HOST:PORT at which the first process listens.
         num_processes: Number of processes.
         process_id: Index of this process, from 0.
-        cluster: Whether to ask the cluster for these three (Cloud TPU, SLURM, Open MPI or
-            Kubernetes), as `jax.distributed.initialize` does. None asks if `started_by` finds one.
+        cluster: Whether to ask the cluster for these three; None asks if `started_by` finds one.
         timeout_s: How long to wait for the other processes.
 
     Raises:
-        UserError: Only some of the first three are given, or they are impossible; the cluster does
-            not know them; the port cannot be opened; or a package is missing (mpi4py for Open MPI
-            from version 5, kubernetes for Kubernetes).
+        UserError: The first three are incomplete or impossible; the cluster does not know them; the
+            port cannot be opened; or a package is missing.
     """
     given = coordinator, num_processes, process_id
     if given != (None, None, None):
@@ -75,7 +73,6 @@ def join(
     global _begun
     _begun = True
     waiting = threading.Timer(timeout_s, _give_up, (coordinator, timeout_s))
-    waiting.daemon = True
     waiting.start()
     try:
         jax.distributed.initialize(
@@ -89,8 +86,7 @@ def join(
         raise UserError(_cause(coordinator, str(error).partition("\n")[0])) from error
     finally:
         waiting.cancel()
-    # CPU processes give up connecting after 30 seconds, and one of them may take longer than that
-    # to open its data. So they connect here.
+    # Connects CPU processes, which else do so after opening their data and wait 30 s at most.
     multihost_utils.sync_global_devices("joined")
 
 
@@ -146,14 +142,9 @@ def is_loss(error: BaseException) -> bool:
 
 
 def end(status: int, error: BaseException | None = None) -> NoReturn:
-    """Ends this process at once, while others of its run may be waiting for it.
+    """Ends this process at once, where a normal exit would wait for the others of its run.
 
-    A normal exit would wait for the others, and they for this process. They notice that it has
-    gone.
-
-    Args:
-        status: The exit status; `LOST` is used instead if the error `is_loss`.
-        error: An error that has not been printed yet.
+    Prints `error`, if there is one; if it `is_loss`, the exit status is `LOST`.
     """
     try:
         if error is not None and is_loss(error):
@@ -170,7 +161,7 @@ def end(status: int, error: BaseException | None = None) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         if status == USER_ERROR and jax.distributed.is_initialized() and first():
-            time.sleep(SAME_S)  # The others end as soon as this process does.
+            time.sleep(REPORT_S)
     finally:  # Even if nothing can be printed.
         os._exit(status)
 
@@ -192,11 +183,8 @@ def _check_flags(
             f"{num_processes}"
         )
     if process_id == 0:
-        # JAX 0.12 crashes if its service cannot listen.
-        try:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("", int(parts[1])))
+        try:  # JAX 0.12 crashes if its service cannot listen.
+            socket.create_server(("", int(parts[1]))).close()
         except OSError as error:
             raise UserError(
                 f"the first process cannot listen at port {parts[1]} of --coordinator ({error}): "
@@ -211,16 +199,16 @@ def _cluster_detection(coordinator: str | None) -> str | None:
     cluster = started_by()
     if cluster == "Open MPI" and "OMPI_MCA_orte_hnp_uri" not in os.environ:
         # From version 5 on only MPI itself can tell its processes where the first one is.
-        method, package = "mpi4py", "mpi4py"
-        problem = "the processes of Open MPI 5 meet through mpi4py"
-    elif cluster is None and "KUBERNETES_SERVICE_HOST" in os.environ:
-        method, package = None, "kubernetes"
-        problem = "--distributed asks Kubernetes through its package"
-    else:
-        return None
+        _need("mpi4py", "the processes of Open MPI 5 meet through mpi4py")
+        return "mpi4py"
+    if cluster is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+        _need("kubernetes", "--distributed asks Kubernetes through its package")
+    return None
+
+
+def _need(package: str, reason: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise UserError(f"{problem}: pip install {package}, or {_BY_HAND}")
-    return method
+        raise UserError(f"{reason}: pip install {package}, or {_BY_HAND}")
 
 
 def _cause(coordinator: str | None, text: str) -> str:
@@ -238,11 +226,10 @@ def _cause(coordinator: str | None, text: str) -> str:
 
 
 def _give_up(coordinator: str | None, timeout_s: float) -> None:
+    where, advice = "", f"by {started_by() or 'the cluster'}, or give --nodistributed"
     if coordinator:
         where = f" at {coordinator}"
         advice = "with the same --coordinator and --num_processes and its own --process_id"
-    else:
-        where, advice = "", f"by {started_by() or 'the cluster'}, or give --nodistributed"
     print(
         f"error: not all processes have met{where} within {timeout_s:.0f} s: check that each was "
         f"started, {advice}",

@@ -1,5 +1,4 @@
-"""Training, and the evaluation of what was trained.
+"""Training, and the evaluation of what was trained: `train.py` is the loop around `step.py`.
 
-One step is `step.py`; `train.py` is the loop around it. Training may import everything but the
-codec, `image_model`, `cli` and `main`.
+It may import everything but the codec, `image_model`, `cli` and `main`.
 """

@@ -20,11 +20,10 @@ class Comparison:
     Attributes:
         discrete: The negative log-probability of the images.
         implied: The negative log-density that the discrete model implies at dequantised images. It
-            is constant over the unit cell of each level, so it equals `discrete`: a check, not a
-            result.
-        continuous: The negative log-density that the continuous model has at dequantised images: an
-            upper bound of the negative log-probability that it implies. The standard error is that
-            over the images, after the mean over the draws of each.
+            is constant over the unit cell of each level, so it equals `discrete`: a check.
+        continuous: The negative log-density of the continuous model at dequantised images, an upper
+            bound of the negative log-probability that it implies. The standard error is over the
+            images, each with the mean over its draws.
     """
 
     discrete: Evaluation
@@ -41,7 +40,7 @@ def compare(
         workdir: Where the discrete model was trained.
         continuous: Where the continuous model was trained, on the same data set.
         split: As `evaluate.evaluate` takes it.
-        draws: The number of independent draws of noise for each image.
+        draws: Number of draws of noise for each image.
 
     Raises:
         UserError: A workdir holds no trained model, or one of the other kind; or the two were

@@ -29,7 +29,7 @@ BASELINE_IMAGES = 50_000
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean negative log-likelihood of the images of a split, or log-density under a density.
+    """The mean negative log-likelihood of images, or log-density under a density.
 
     Attributes:
         nats: The mean, in nats per image.
@@ -53,16 +53,11 @@ class Evaluation:
 
     @property
     def bits_per_dim(self) -> float:
-        """The mean, in bits per value of an image."""
+        """The mean, in bits for each value of an image."""
         return float(bits_per_dim(self.nats, self.dims))
 
-    @property
-    def bits_per_dim_error(self) -> float:
-        """The standard error of `bits_per_dim`."""
-        return float(bits_per_dim(self.standard_error, self.dims))
-
     def record(self) -> dict[str, float]:
-        """Returns what a run records of a validation."""
+        """Returns what a run records of a validation: the shares only of several scales."""
         record = {
             "validation/nats": self.nats,
             "validation/standard_error": self.standard_error,
@@ -73,18 +68,15 @@ class Evaluation:
         return record
 
     def __str__(self) -> str:
+        error = bits_per_dim(self.standard_error, self.dims)
         return (
             f"{self.nats:.3f} ± {self.standard_error:.3f} nats, "
-            f"{self.bits_per_dim:.4f} ± {self.bits_per_dim_error:.4f} bits/dim "
-            f"({self.images:,} images)"
+            f"{self.bits_per_dim:.4f} ± {error:.4f} bits/dim ({self.images:,} images)"
         )
 
 
 def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
-    """Evaluates the trained model of a workdir.
-
-    The parameters are those of the checkpoint with the best validation, or of the newest checkpoint
-    if none has been validated: their moving average, unless averaging is off.
+    """Evaluates the trained model of a workdir, with the parameters that `open_run` returns.
 
     Args:
         workdir: Where the model was trained, or is being trained.
@@ -95,16 +87,15 @@ def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
     """
     mesh = devices.make_mesh()
     run = open_run(workdir, mesh)
-    source = open_split(run, split)
-    size = run.config.train.eval_batch_size
+    source, size = open_split(run, split), run.config.train.eval_batch_size
     return measure(run.model, run.params, source, size, mesh, step=run.step)
 
 
 def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
     """Opens a split of the data set that a run was trained on, named as `evaluate` takes it.
 
-    `noise` is the number of the draw that dequantises the values. With None only a density gets
-    noise, the first draw.
+    `noise` numbers the draw that dequantises the values. With None a density has the first draw,
+    and no other model has noise.
 
     Raises:
         UserError: There is no such split, or its images are of another format.
@@ -135,10 +126,9 @@ def measure(
 def nats_of_images(
     model: PixelRNN, params: PyTree, source: Source, batch_size: int, mesh: Mesh
 ) -> np.ndarray:
-    """Returns the nats of every image of `source` in order, `[N, S]`.
+    """Returns the nats of every image of `source` in order, `[N, S]`, in every process.
 
-    Each of several processes reads a part of the images, and all get the whole result. It does not
-    depend on `batch_size`, which is rounded up to a multiple of the number of devices.
+    It does not depend on `batch_size`, which is rounded up to a multiple of the number of devices.
     """
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
     nats_fn = _compiled(model, mesh)
@@ -151,7 +141,7 @@ def nats_of_images(
             process_count=jax.process_count(),
         )
     )
-    # A result is waited for when the next batch is on its way, so that no device is idle.
+    # The next batch is dispatched before a result is waited for, so that no device is idle.
     one_late = (result for result, _ in itertools.pairwise(itertools.chain(results, [None])))
     count = math.ceil(len(source) / batch_size)
     progress = terminal.bar(one_late, count, "evaluating", "batch")
@@ -181,13 +171,12 @@ def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluati
     """
     position = np.arange(math.prod(train.image_shape))
     counts = np.ones((len(position), train.levels), np.int32)
-    images = 0
     for image in itertools.islice(_images(train, batch_size), BASELINE_IMAGES):
         counts[position, image] += 1
-        images += 1
-    total = math.log(images + train.levels)
-    nats = [(total - np.log(counts[position, image])).sum() for image in _images(test, batch_size)]
-    return _mean(np.array(nats), len(position), counted=images)
+    logs = np.log(counts / counts[0].sum())
+    nats = [-logs[position, image].sum() for image in _images(test, batch_size)]
+    counted = min(len(train), BASELINE_IMAGES)
+    return _mean(np.array(nats), len(position), counted=counted)
 
 
 def _images(source: Source, batch_size: int) -> Iterator[np.ndarray]:

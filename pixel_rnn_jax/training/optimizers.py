@@ -14,10 +14,7 @@ RMSPROP_DECAY = 0.99
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Returns the learning rate as a function of the number of updates made before.
-
-    The schedule "cosine" reaches zero after `steps` updates.
-    """
+    """Returns the rate as a function of the updates made before; "cosine" ends after `steps`."""
     start = 0
     if config.schedule == "cosine":
         # It alone begins after the warm-up; boundaries count from the first step.
@@ -40,9 +37,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Returns clipping by the global norm, then RMSProp or Adam at the scheduled rate.
 
-    RMSProp's mean of squares starts at zero and is corrected for that, as Adam's is, so that the
-    first update moves each parameter by the learning rate. Without the correction it would be
-    1 / sqrt(1 - decay) times as long.
+    RMSProp's mean of squares starts at zero and is corrected for that, as Adam's is: without the
+    correction the first update would be 1 / sqrt(1 - decay) times as long.
     """
     if config.name == "rmsprop":
         rule = optax.scale_by_rms(RMSPROP_DECAY, eps_in_sqrt=False, bias_correction=True)

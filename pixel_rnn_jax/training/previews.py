@@ -22,10 +22,9 @@ PARTICLES = 16
 def draw_previews(
     model: PixelRNN, params: PyTree, seed: int, validation: Source
 ) -> dict[str, np.ndarray]:
-    """Returns a picture of samples, and one of validation images with a new lower half.
+    """Draws samples, and but for a density validation images with a new lower half.
 
-    The random numbers are the same at every call, so that pictures differ by what was learnt. A
-    density has no completions.
+    The random numbers are the same at every call, so that pictures differ by what was learnt.
     """
     key = jax.random.key(seed)
     labels = every_class(IMAGES, model.config.classes)

@@ -16,8 +16,7 @@ class Progress:
 
     def __init__(self, step: int, steps: int, batch_size: int):
         """Starts at `step` of `steps`, each of `batch_size` images."""
-        self._steps = steps
-        self._batch_size = batch_size
+        self._steps, self._batch_size = steps, batch_size
         self._bar = tqdm.tqdm(
             initial=step,
             total=steps,

@@ -67,18 +67,17 @@ def init_state(
     key: Array,
     *,
     ema: bool,
-    scale: str | None = None,
+    scale: int | None = None,
 ) -> TrainState:
     """Returns the state before the first step, with random parameters.
 
-    Only a state with `ema` has a moving average. `scale` names the only scale to train; None trains
-    all scales.
+    Only a state with `ema` has a moving average. `scale` is as `make_train_step` takes it.
     """
     params = model.init(key)
     return TrainState(
         params=params,
         ema=jax.tree.map(jnp.copy, params) if ema else {},  # A step donates the buffers of both.
-        opt_state=optimizer.init(params[scale] if scale else params),
+        opt_state=optimizer.init(params if scale is None else params[model.scales[scale].name]),
         step=jnp.zeros((), jnp.int32),
         interval=jnp.zeros(3),
     )
@@ -101,11 +100,11 @@ def make_train_step(
         optimizer: The update rule.
         mesh: The devices; each has the whole state and an equal share of the batch.
         ema_decay: Decay of the moving average of the parameters; 0 for none.
-        scale: The number of the only scale to train, whose parameters alone `opt_state` is for;
-            None trains all scales.
-        first_step: The number of steps before the first one of this scale.
-        micro_batches: The number of equal parts in which each device computes its share of the
-            batch, one after another, to save memory.
+        scale: Number of the only scale to train, whose parameters alone `opt_state` is for; None
+            trains all scales.
+        first_step: Number of steps before the first one of this scale.
+        micro_batches: Number of equal parts in which each device computes its share of the batch,
+            one after another, to save memory.
 
     Returns:
         A function of the state (which is donated), a batch, and the stop flags: a boolean for each

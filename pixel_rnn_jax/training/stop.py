@@ -40,7 +40,7 @@ class StopRequest:
         return previous is not None and float(previous.stop) > 0
 
     def anywhere(self) -> bool:
-        """Whether any process has received a signal; to be called by all of them together."""
+        """Whether any process has received a signal; all of them call this together."""
         return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
 
     def exit(self, text: str) -> NoReturn:

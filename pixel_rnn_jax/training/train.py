@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pixel_rnn_jax import data, terminal
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN, Scale, bits_per_dim
+from pixel_rnn_jax.models import PixelRNN, bits_per_dim
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
@@ -32,13 +33,7 @@ from pixel_rnn_jax.training.stop import stop_on_signal
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What a finished run has reached.
-
-    Attributes:
-        test: The evaluation on the test split, of the parameters with the best validation.
-        baseline: That of the independent-pixel model.
-        pictures: The last pictures of samples and of completions.
-    """
+    """What a finished run has reached: two evaluations on the test split, and the last pictures."""
 
     test: Evaluation
     baseline: Evaluation
@@ -54,16 +49,10 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
 
     On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
 
-    Args:
-        config: The run.
-        workdir: Its folder: config.json, images.json, metrics.jsonl, tensorboard/, pictures/ and
-            checkpoints/ go there.
-
     Raises:
         UserError: The workdir holds something else or cannot be written to; the data cannot be
             read; the loss or the gradient is not finite any more. Checkpoints are kept.
-        SystemExit: After a signal, with status 128 + its number (143 for SIGTERM), as a shell
-            reports it: a run that is not complete must not look complete.
+        SystemExit: After a signal, with status 128 + its number (143 for SIGTERM).
     """
     processes.check()
     storage.check(workdir)
@@ -89,10 +78,12 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
         previous: Metrics | None = None
         with (
             _saying_what_is_kept(checkpoints),
-            _writer(workdir, start) as writer,
+            contextlib.ExitStack() as stack,
             contextlib.closing(Progress(start, settings.steps, settings.batch_size)) as progress,
             stop_on_signal() as request,
         ):
+            first = processes.first()  # It alone writes.
+            writer = stack.enter_context(MetricsWriter(workdir, start)) if first else None
             for step in range(start + 1, settings.steps + 1):
                 step_fn, state = turns.at(step, state)
                 batch = devices.shard_batch(mesh, next(batches))
@@ -165,53 +156,51 @@ class _Turns:
     """What each step trains: all scales, or with `train.in_turn` one after another."""
 
     def __init__(self, config: Config, model: PixelRNN, mesh: Mesh):
-        self._config, self._model, self._mesh = config, model, mesh
-        self._optimizer = optimizers.build(config.optimizer, config.turn)
-        self._learning_rate = optimizers.learning_rate(config.optimizer, config.turn)
+        self._config, self._model, self._steps = config, model, config.steps_per_scale
+        self._optimizer = optimizers.build(config.optimizer, self._steps)
+        self._learning_rate = optimizers.learning_rate(config.optimizer, self._steps)
+        self._jit = functools.partial(jax.jit, out_shardings=devices.replicated(mesh))
         self._step_fns = [
             make_train_step(
                 model,
                 self._optimizer,
                 mesh,
                 ema_decay=config.optimizer.average,
-                scale=number,
-                first_step=(number or 0) * config.turn,
+                scale=scale,
+                first_step=(scale or 0) * self._steps,
                 micro_batches=config.train.micro_batches,
             )
-            for number in (range(len(model.scales)) if config.train.in_turn else [None])
+            for scale in (range(len(model.scales)) if config.train.in_turn else [None])
         ]
 
-    def _scale(self, step: int) -> Scale | None:
-        """Returns the only scale that a step trains; None for all."""
-        number = (step - 1) // self._config.turn
-        return self._model.scales[number] if self._config.train.in_turn else None
+    def _scale(self, step: int) -> int | None:
+        """Returns the number of the only scale that a step trains; None for all."""
+        return (step - 1) // self._steps if self._config.train.in_turn else None
 
     def start(self, checkpoints: Checkpoints) -> tuple[int, TrainState]:
         """Returns the number of steps made so far and the state after them, on every device."""
         step = checkpoints.latest_step()
-        scale = self._scale(step or 1)
+        ema, scale = self._config.optimizer.average > 0, self._scale(step or 1)
 
-        def new() -> TrainState:
+        def init() -> TrainState:
             key = jax.random.key(self._config.seed)
-            ema = self._config.optimizer.average > 0
-            name = scale.name if scale else None
-            return init_state(self._model, self._optimizer, key, ema=ema, scale=name)
+            return init_state(self._model, self._optimizer, key, ema=ema, scale=scale)
 
+        init_fn = self._jit(init)
         if step is None:
-            return 0, jax.jit(new, out_shardings=devices.replicated(self._mesh))()
+            return 0, init_fn()
         steps = self._config.train.steps
         done = f"all steps are done already ({step} of {steps})"
         terminal.say(done if step >= steps else f"going on from step {step}")
-        template = vars(devices.replicated_shapes(new, self._mesh))
-        return step, TrainState(**checkpoints.restore(template, step))
+        return step, TrainState(**checkpoints.restore(vars(jax.eval_shape(init_fn)), step))
 
     def at(self, step: int, state: TrainState) -> tuple[TrainStep, TrainState]:
         """Returns the compiled function for a step, and the state that it takes."""
-        number, made = divmod(step - 1, self._config.turn)
+        number, made = divmod(step - 1, self._steps)
         if number and not made:  # The next scale begins as if it were the only one.
-            init = jax.jit(self._optimizer.init, out_shardings=devices.replicated(self._mesh))
             params = state.params[self._model.scales[number].name]
-            state = dataclasses.replace(state, opt_state=init(params))
+            opt_state = self._jit(self._optimizer.init)(params)
+            state = dataclasses.replace(state, opt_state=opt_state)
         return self._step_fns[number], state
 
     def due(self, step: int) -> tuple[bool, bool, bool]:
@@ -219,14 +208,15 @@ class _Turns:
         settings = self._config.train
         intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
         log, validate, save = (step % n == 0 or step == settings.steps for n in intervals)
-        return log or step % self._config.turn == 0, validate, save  # No record is of two scales.
+        return log or step % self._steps == 0, validate, save  # No record is of two scales.
 
     def log(
         self, step: int, state: TrainState, progress: Progress
     ) -> tuple[dict[str, float], TrainState]:
         """Returns the record of the interval that ends here, and the state to go on with."""
         dims, suffix = math.prod(self._model.image_shape), ""
-        if scale := self._scale(step):
+        if (number := self._scale(step)) is not None:
+            scale = self._model.scales[number]
             height, _, channels = scale.network.image_shape
             dims, suffix = int((~scale.given).sum()) * channels, f"_of_height_{height}"
         nats, norm, count = np.asarray(state.interval).tolist()
@@ -236,7 +226,7 @@ class _Turns:
             f"train/nats{suffix}": nats,
             f"train/bits_per_dim{suffix}": bits,
             "train/gradient_norm": norm,
-            "train/learning_rate": float(self._learning_rate((step - 1) % self._config.turn)),
+            "train/learning_rate": float(self._learning_rate((step - 1) % self._steps)),
             "train/images_per_second": progress.report(step, nats, bits),
         }
         return record, dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
@@ -253,19 +243,12 @@ def _check_finite(step: int, metrics: Metrics) -> None:
             )
 
 
-def _writer(
-    workdir: epath.Path, step: int
-) -> contextlib.AbstractContextManager[MetricsWriter | None]:
-    """Opens the records of the run in the first process, and none in the others."""
-    return MetricsWriter(workdir, step) if processes.first() else contextlib.nullcontext()
-
-
 @contextlib.contextmanager
 def _saying_what_is_kept(checkpoints: Checkpoints) -> Iterator[None]:
-    """Adds the last good checkpoint to the reason for which training cannot go on."""
+    """Adds the last checkpoint to the reason for which training cannot go on."""
     try:
         yield
     except CannotGoOn as error:
         step = checkpoints.latest_step()
         kept = "nothing was saved" if step is None else f"the checkpoint of step {step} is kept"
-        raise UserError(f"training stopped at {error}; {kept}") from error
+        raise UserError(f"training stopped: {error}; {kept}") from error

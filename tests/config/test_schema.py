@@ -113,7 +113,7 @@ def test_a_config_cannot_be_changed():
 
 
 def test_turns():
-    assert (OTHER.turn, cfg.Config().turn) == (15, 2500)
+    assert (OTHER.steps_per_scale, cfg.Config().steps_per_scale) == (15, 2500)
     with pytest.raises(UserError, match="train.steps must be a multiple of the number"):
         replace(OTHER, "train.steps", 31)
     with pytest.raises(UserError, match="train.in_turn is for several model.scales"):

@@ -267,7 +267,7 @@ def refuse(bucket, method, part):
     ("write", "said"),
     [
         ("config.json", f"{RUN} cannot be written to: "),
-        ("metrics.jsonl", f"training stopped at {RUN} cannot be written to: "),
+        ("metrics.jsonl", f"training stopped: {RUN} cannot be written to: "),
         *(
             (f"checkpoints/10/{name}", f"a checkpoint could not be written to {RUN}/checkpoints (")
             for name in ("", "state/ocdbt.process_0/d/", "digest/metadata")

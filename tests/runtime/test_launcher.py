@@ -3,8 +3,6 @@
 import os
 import shlex
 import shutil
-import subprocess
-from pathlib import Path
 
 import programs
 import pytest
@@ -13,19 +11,19 @@ ROOT, LAUNCHER = programs.ROOT, programs.LAUNCHER
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
-    """Returns an environment without a number of CPU devices."""
+def environment():
+    """An environment without a number of CPU devices."""
     values = programs.environment()
     del values["JAX_NUM_CPU_DEVICES"]
     return values
 
 
-def dry_run(count: str, *words: str, env: dict[str, str]) -> list[list[str]]:
+def dry_run(count, *words, env):
     output = programs.run(*LAUNCHER, count, "--dry_run", *words, env=env).stdout
     return [shlex.split(line) for line in output.splitlines()]
 
 
-def test_commands(environment: dict[str, str]) -> None:
+def test_commands(environment):
     cores = len(os.sched_getaffinity(0))
     assert dry_run("2", "evaluate", "--workdir=a b", "--split=train", env=environment) == [
         [
@@ -56,13 +54,7 @@ def test_commands(environment: dict[str, str]) -> None:
         (1, {}, None),
     ],
 )
-def test_gpus_are_shared_out(
-    environment: dict[str, str],
-    tmp_path: Path,
-    count: int,
-    variables: dict[str, str],
-    shares: list[list[str]] | None,
-) -> None:
+def test_gpus_are_shared_out(environment, tmp_path, count, variables, shares):
     stub = tmp_path / "nvidia-smi"
     lines = "".join(f"GPU {i}: Name (UUID: GPU-{i})\n" for i in range(count))
     stub.write_text(f"#!/bin/sh\ncat <<'EOF'\n{lines}EOF\n")
@@ -89,32 +81,27 @@ def test_gpus_are_shared_out(
         (["2", "sample"], "sample needs one process: launch/local.sh runs it"),
     ],
 )
-def test_wrong_words(words: list[str], message: str) -> None:
+def test_wrong_words(words, message):
     error = programs.run(*LAUNCHER, *words, status=2).stderr
     assert error.startswith("error: ") and message in error
 
 
-def test_nothing_is_installed_to_show_the_commands(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_nothing_is_installed_to_show_the_commands(environment, tmp_path):
     shutil.copytree(ROOT / "launch", tmp_path / "launch")
-
-    def run(*words: str, status: int) -> "subprocess.CompletedProcess[str]":
-        script = tmp_path / "launch" / "processes.sh"
-        return programs.run("bash", script, *words, status=status, env=environment)
-
-    shown = run("2", "--restarts=1", "--dry_run", "--workdir=a b", status=0)
+    script = ["bash", tmp_path / "launch" / "processes.sh", "2"]
+    words = ["--restarts=1", "--dry_run", "--workdir=a b"]
+    shown = programs.run(*script, *words, env=environment)
     assert not shown.stderr
     first, second = map(shlex.split, shown.stdout.splitlines())
     assert f"{tmp_path}/.venv/bin/python" in first and "--workdir=a b" in first
     assert "--process_id=1" in second
-    wrong = run("2", "sample", status=2)
+    wrong = programs.run(*script, "sample", env=environment, status=2)
     assert wrong.stderr.startswith("error: sample needs one process")
     assert not (tmp_path / ".venv").exists()
 
 
 @pytest.mark.parametrize("words", [["--help"], []])
-def test_help(words: list[str]) -> None:
+def test_help(words):
     text = programs.run("bash", ROOT / "launch" / "processes.sh", *words).stdout
     assert text.startswith("Usage: bash launch/processes.sh N ")
     assert max(map(len, text.splitlines())) <= 100

@@ -9,7 +9,6 @@ from workdirs import changed
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import evaluate as verb
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_source
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.workdir import ImageFormat, open_run, read_config
@@ -18,18 +17,17 @@ from pixel_rnn_jax.training.compare import compare
 from pixel_rnn_jax.training.evaluate import open_split
 from pixel_rnn_jax.training.train import train
 
+IMAGES = range(13)
+"""Of the test split."""
+
 
 @pytest.fixture(scope="module")
-def workdirs(tmp_path_factory):
+def workdirs(config, tmp_path_factory):
     """A discrete and a continuous run of two steps."""
     folder = tmp_path_factory.mktemp("runs")
-    images = np.random.default_rng(0).integers(5, size=(60, 3, 4, 1), dtype=np.uint8)
-    np.savez(folder / "images.npz", train=images[:30], validation=images[30:40], test=images[40:])
-    model = ModelConfig("pixel_cnn", layers=1, features=3, head_features=4)
-    images = DataConfig(name=str(folder / "images.npz"), levels=5)
-    config = Config(model, images, train=TrainConfig(steps=2, batch_size=8))
-    train(config, folder / "discrete")
-    train(changed(config, "model", output="continuous", mixtures=2), folder / "continuous")
+    discrete = changed(changed(config, "train", steps=2), "model", scales=(), classes=0)
+    train(discrete, folder / "discrete")
+    train(changed(discrete, "model", output="continuous", mixtures=2), folder / "continuous")
     return folder / "discrete", folder / "continuous"
 
 
@@ -39,14 +37,14 @@ def test_comparison(workdirs):
     assert found.implied.nats == pytest.approx(found.discrete.nats, rel=1e-6)
     assert found.implied.standard_error == pytest.approx(found.discrete.standard_error, rel=1e-6)
     model, density = (prnn.load(workdir) for workdir in workdirs)
-    images = open_source(read_config(workdirs[0]), "test").batch(range(20)).images
+    images = open_source(read_config(workdirs[0]), "test").batch(IMAGES).images
     assert found.discrete.nats == pytest.approx(-model.log_prob(images).mean(), rel=1e-5)
     config = read_config(workdirs[1])
     sources = [open_source(config, "test", noise=draw) for draw in range(3)]
-    nats = [-density.log_prob(source.batch(range(20)).images) for source in sources]
+    nats = [-density.log_prob(source.batch(IMAGES).images) for source in sources]
     means = np.mean(nats, axis=0)
     assert found.continuous.nats == pytest.approx(means.mean(), rel=1e-5)
-    error = means.std(ddof=1) / 20**0.5
+    error = means.std(ddof=1) / len(means) ** 0.5
     assert found.continuous.standard_error == pytest.approx(error, rel=1e-4)
 
 
@@ -78,15 +76,17 @@ def test_what_is_printed(workdirs, capsys, monkeypatch):
     assert [path.name for path in (continuous / "pictures").iterdir()] == ["samples-2.png"]
 
 
-def test_what_does_not_compare_is_refused(workdirs):
-    discrete, continuous = workdirs
-    for pair, draws, message in (
-        ((continuous, continuous), 1, "holds a continuous model: workdir .--workdir."),
-        ((discrete, discrete), 1, "holds a discrete model: continuous .--continuous."),
-        ((discrete, continuous), 0, "draws .--dequantize. must be at least 1, got 0"),
-    ):
-        with pytest.raises(prnn.UserError, match=message):
-            compare(*pair, draws=draws)
+@pytest.mark.parametrize(
+    ("first", "second", "draws", "message"),
+    [
+        (1, 1, 1, "holds a continuous model: workdir .--workdir."),
+        (0, 0, 1, "holds a discrete model: continuous .--continuous."),
+        (0, 1, 0, "draws .--dequantize. must be at least 1, got 0"),
+    ],
+)
+def test_what_does_not_compare_is_refused(workdirs, first, second, draws, message):
+    with pytest.raises(prnn.UserError, match=message):
+        compare(workdirs[first], workdirs[second], draws=draws)
 
 
 @pytest.mark.parametrize("difference", ["a value", "the number", "the shape"])
@@ -95,16 +95,17 @@ def test_other_images_are_refused(workdirs, tmp_path, difference):
     discrete, continuous = workdirs
     config = read_config(continuous)
     with np.load(config.data.name) as arrays:
-        splits = dict(arrays)
-    test = splits["test"]
+        splits = {split: arrays[split] for split in ("train", "validation", "test")}
     if difference == "a value":
-        test[-1, -1, -1] = (test[-1, -1, -1] + 1) % 5
-    shape = (4, 3, 1) if difference == "the shape" else (3, 4, 1)
-    splits["test"] = test[:-1] if difference == "the number" else test.reshape(-1, *shape)
+        splits["test"][-1, -1, -1] = (splits["test"][-1, -1, -1] + 1) % 3
+    elif difference == "the number":
+        splits["test"] = splits["test"][:-1]
+    shape = (2, 8, 1) if difference == "the shape" else (4, 4, 1)
+    splits["test"] = splits["test"].reshape(-1, *shape)
     np.savez(tmp_path / "other.npz", allow_pickle=False, **splits)
     shutil.copytree(continuous, tmp_path / "run")
     (tmp_path / "run" / "images.json").unlink()
     other = changed(config, "data", name=str(tmp_path / "other.npz"))
-    workdir_lib.begin_run(tmp_path / "run", other, ImageFormat(shape, 5))
+    workdir_lib.begin_run(tmp_path / "run", other, ImageFormat(shape, 3))
     with pytest.raises(prnn.UserError, match="do not have the same images in this split"):
         compare(discrete, tmp_path / "run")

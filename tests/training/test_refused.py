@@ -22,19 +22,19 @@ def test_other_config_is_refused_before_any_work(config, tmp_path, monkeypatch):
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "metrics.jsonl"])
-def test_workdir_of_something_else_is_refused(config, tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "workdir", "message"),
+    [
+        ("checkpoints", "", "has checkpoints but no config.json"),
+        ("metrics.jsonl", "", "has metrics.jsonl but no config.json"),
+        ("file", "file", "file cannot be written to: "),
+    ],
+)
+def test_workdir_of_something_else_is_refused(config, tmp_path, name, workdir, message):
     (tmp_path / name).write_text("precious")
-    with pytest.raises(UserError, match=f"has {name} but no config.json"):
-        train(config, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "precious"
-
-
-def test_workdir_that_is_a_file(config, tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="file cannot be written to: "):
-        train(config, tmp_path / "file")
+    with pytest.raises(UserError, match=message):
+        train(config, tmp_path / workdir)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 
 
 @pytest.mark.parametrize(

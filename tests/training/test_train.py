@@ -2,8 +2,8 @@
 
 import json
 import signal
-import threading
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 from unittest import mock
 
@@ -48,10 +48,10 @@ def test_records_and_checkpoints(straight):
     workdir, result = straight
     records = records_of(workdir)
     assert [record["step"] for record in records] == [4, 5, 6]
-    names = {"nats", "bits_per_dim", "gradient_norm", "learning_rate"}
-    trained = {"step"} | {f"train/{name}" for name in names}
-    names = {"nats", "standard_error", "bits_per_dim", "nats_of_height_2", "nats_of_height_4"}
-    validated = {"step"} | {f"validation/{name}" for name in names}
+    names = "nats", "bits_per_dim", "gradient_norm", "learning_rate"
+    trained = {"step", *(f"train/{name}" for name in names)}
+    names = "nats", "standard_error", "bits_per_dim", "nats_of_height_2", "nats_of_height_4"
+    validated = {"step", *(f"validation/{name}" for name in names)}
     assert [set(record) for record in records] == [trained, validated, trained | validated]
     best = min(records[1:], key=lambda record: record["validation/nats"])["step"]
     assert saved_steps(workdir) == {5, 6}
@@ -100,11 +100,9 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
     workdir, result = straight
     before = outcome(workdir)
     monkeypatch.setattr(data, "train_batches", lambda *_, **__: iter([]))
-    values = json.loads((workdir / "config.json").read_text())
-    values["train"]["steps"] = steps
     monkeypatch.setattr(train_verb, "join", lambda _: None)
-    flags = SimpleNamespace(config=ml_collections.ConfigDict(values), workdir=workdir)
-    train_verb.train(flags)
+    values = ml_collections.ConfigDict(asdict(changed(config, "train", steps=steps)))
+    train_verb.train(SimpleNamespace(config=values, workdir=workdir))
     coarse, fine = result.test.shares.values()
     assert capsys.readouterr().out.splitlines() == [
         f"workdir: {workdir}",
@@ -120,11 +118,8 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
 
 def test_signals_are_left_alone_outside_the_main_thread(config, straight):
     workdir, result = straight
-    results = []
-    thread = threading.Thread(target=lambda: results.append(train(config, workdir)))
-    thread.start()
-    thread.join()
-    assert results == [result]
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(train, config, workdir).result() == result
 
 
 def test_second_signal_acts_as_it_did_before():
@@ -173,27 +168,27 @@ def test_stopped_run_ends_as_the_other(config, straight, tmp_path, stop_at, caps
 
 
 @pytest.mark.parametrize(
-    ("step", "name", "value", "message", "kept"),
+    ("step", "spoilt", "message", "kept"),
     [
-        (3, "nats", np.nan, "step 3: the loss is nan", 2),
-        (4, "gradient_norm", np.inf, "step 4: the norm of the gradient is inf", 2),
-        (5, "gradient_norm", np.nan, "step 5: the norm of the gradient is nan", 4),
+        (3, {"nats": np.nan}, "step 3: the loss is nan", 2),
+        (4, {"gradient_norm": np.inf}, "step 4: the norm of the gradient is inf", 2),
+        (5, {"gradient_norm": np.nan}, "step 5: the norm of the gradient is nan", 4),
     ],
 )
 def test_nothing_is_saved_after_a_step_that_is_not_finite(
-    config, tmp_path, monkeypatch, step, name, value, message, kept
+    config, tmp_path, monkeypatch, step, spoilt, message, kept
 ):
-    def make_spoiled(*args, **kwargs):
+    def make_spoilt(*args, **kwargs):
         step_fn = make_train_step(*args, **kwargs)
 
-        def spoiled(state, *rest):
+        def spoilt_fn(state, *rest):
             state, metrics = step_fn(state, *rest)
-            return state, replace(metrics, **({name: value} if state.step == step else {}))
+            return state, replace(metrics, **(spoilt if state.step == step else {}))
 
-        return spoiled
+        return spoilt_fn
 
-    monkeypatch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoiled)
-    with pytest.raises(UserError, match=f"training stopped at {message}.*step {kept} is kept"):
+    monkeypatch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoilt)
+    with pytest.raises(UserError, match=f"training stopped: {message}.*step {kept} is kept"):
         train(config, tmp_path)
     assert max(saved_steps(tmp_path)) == kept
     assert all(record["step"] < step for record in records_of(tmp_path))
@@ -202,7 +197,9 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
 def test_validation_that_is_not_finite(config, tmp_path, monkeypatch):
     infinite = Evaluation(nats=np.inf, standard_error=np.nan, dims=VALUES, images=11)
     monkeypatch.setattr(evaluate, "measure", lambda *_: infinite)
-    with pytest.raises(UserError, match="at step 5: the validation loss is not finite; .* step 4"):
+    with pytest.raises(
+        UserError, match="stopped: step 5: the validation loss is not finite; .* step 4"
+    ):
         train(config, tmp_path)
     assert max(saved_steps(tmp_path)) == 4
 
@@ -210,5 +207,5 @@ def test_validation_that_is_not_finite(config, tmp_path, monkeypatch):
 def test_diverging_run(config, tmp_path):
     """A learning rate out of all bounds, without anything planted."""
     wild = changed(config, "optimizer", learning_rate=1e30)
-    with pytest.raises(UserError, match=r"training stopped at step [2-6]: the (loss|norm)"):
+    with pytest.raises(UserError, match="stopped: step 2: the (loss|norm) .*; nothing was saved"):
         train(wild, tmp_path)
