@@ -1,4 +1,4 @@
-"""Pure functions of arrays: the recurrence, and how an image is laid out for it.
+"""Pure functions of arrays: the recurrence, and how images are laid out for it and for matmuls.
 
 There are no parameters here and no Flax. Kernels may import nothing else of the package.
 """
@@ -6,5 +6,15 @@ There are no parameters here and no Flax. Kernels may import nothing else of the
 from pixel_rnn_jax.kernels.conv_lstm import cell, conv_lstm, conv_lstm_reference
 from pixel_rnn_jax.kernels.shift import shift
 from pixel_rnn_jax.kernels.skew import restarts, skew, unskew
+from pixel_rnn_jax.kernels.strip import Strip
 
-__all__ = ["cell", "conv_lstm", "conv_lstm_reference", "restarts", "shift", "skew", "unskew"]
+__all__ = [
+    "Strip",
+    "cell",
+    "conv_lstm",
+    "conv_lstm_reference",
+    "restarts",
+    "shift",
+    "skew",
+    "unskew",
+]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
@@ -38,7 +37,6 @@ class ConvLSTM(nn.Module):
             self.channels,
             kernel_size=self.kernel_size,
             parts=4,
-            spatial_axes=(0, 1),
             dtype=self.dtype,
             param_dtype=self.param_dtype,
         )
@@ -53,18 +51,13 @@ class ConvLSTM(nn.Module):
         self.h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
         self.c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
 
-    def __call__(
-        self, x: Array, condition: Array | None = None, *, restart: np.ndarray | None = None
-    ) -> Array:
-        """Maps `[T, P, L, 2h]`, a map in scan order, to `[T, P, L, h]`.
+    def gates(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
+        """Maps a strip, `[2h, Z]`, to what does not depend on the state, `[B, H, W, 4h]`.
 
-        The condition broadcasts to `[T, P, L, F]`; `restart` is that of `kernels.conv_lstm`.
+        The condition broadcasts to `[B, H, W, F]`.
         """
-        gates = self.input_to_state(x)
-        if condition is not None:
-            gates = gates + self.context(condition)
-        kernel, h0, c0 = self.recurrence()
-        return kernels.conv_lstm(gates, kernel, h0, c0, taps=self.taps, restart=restart)
+        gates = strip.lift_last(self.input_to_state(x, strip, to_features_last=True))
+        return gates if condition is None else gates + self.context(condition)
 
     def context(self, condition: Array) -> Array:
         """Maps the condition, `[..., F]`, to a bias of the gates, `[..., 4h]`, without a mask."""

@@ -1,5 +1,7 @@
 """Diagonal BiLSTM: the state is a diagonal that moves from either upper corner (section 3.2)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -23,6 +25,8 @@ class DiagonalBiLSTM(nn.Module):
             `kernels.skew`); the largest divisor of the batch up to it is used. A larger number is
             less work in more steps.
     """
+
+    features_last: ClassVar = True
 
     features: int
     channels: int
@@ -48,21 +52,29 @@ class DiagonalBiLSTM(nn.Module):
         self.left = direction()
         self.right = direction()
 
-    def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; the condition broadcasts to `[B, H, W, F]`."""
-        if condition is not None:
-            condition = jnp.broadcast_to(condition, (*x.shape[:3], self.condition))
-        left = self._direction(self.left, x, condition)
-        flipped = None if condition is None else condition[:, :, ::-1]
-        right = self._direction(self.right, x[:, :, ::-1], flipped)[:, :, ::-1]
-        return left + shift_down(right)
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The gaps that a strip needs: none."""
+        return 0, 0
 
-    def _direction(self, lstm: ConvLSTM, x: Array, condition: Array | None) -> Array:
-        batch, height, width = x.shape[:3]
+    def __call__(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
+        """Maps a strip, `[2h, Z]`, to one with features last, `[Z, h]`.
+
+        The condition broadcasts to `[B, H, W, F]`.
+        """
+        left, right = (lstm.gates(x, strip, condition) for lstm in (self.left, self.right))
+        left = self._direction(self.left, left)
+        right = self._direction(self.right, right[:, :, ::-1])[:, :, ::-1]
+        return strip.lay_last(left + shift_down(right))
+
+    def _direction(self, lstm: ConvLSTM, gates: Array) -> Array:
+        """Runs the recurrence over gates, `[B, H, W, 4h]`, to the right: `[B, H, W, h]`."""
+        batch, height, width = gates.shape[:3]
         pack = max(size for size in range(1, min(self.pack, batch) + 1) if batch % size == 0)
-        h = lstm(
-            kernels.skew(x, pack=pack),
-            None if condition is None else kernels.skew(condition, pack=pack),
+        h = kernels.conv_lstm(
+            kernels.skew(gates, pack=pack),
+            *lstm.recurrence(),
+            taps=lstm.taps,
             restart=kernels.restarts(height, width, pack=pack),
         )
         return kernels.unskew(h, width=width, pack=pack)
@@ -124,7 +136,8 @@ class DiagonalBiLSTM(nn.Module):
             return row[:, ::-1].transpose(1, 0, 2)[:, None]
 
         (own_kernel, above_kernel), h0, c0 = self.right.recurrence()
-        gates = self.right.input_to_state(in_scan_order(x)) + in_scan_order(above @ above_kernel)
+        gates, _ = self.right.input_to_state.step({}, x, 0)
+        gates = in_scan_order(gates + above @ above_kernel)
         if bias is not None:
             gates = gates + in_scan_order(bias)
         h = kernels.conv_lstm(gates, own_kernel[None], h0, c0, taps=(0,))

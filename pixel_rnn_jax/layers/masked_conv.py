@@ -1,6 +1,5 @@
 """Masked convolution over space and over channel groups (section 3.4)."""
 
-from collections.abc import Sequence
 from typing import Literal
 
 import flax.linen as nn
@@ -66,7 +65,6 @@ class MaskedConv(nn.Module):
         mask: See `channel_mask`.
         kernel_size: Rows and columns, both odd; of these the visible taps are used.
         parts: See `channel_mask`.
-        spatial_axes: The axes of the input that are rows and columns.
     """
 
     inputs: int
@@ -75,7 +73,6 @@ class MaskedConv(nn.Module):
     mask: Mask = "B"
     kernel_size: tuple[int, int] = (1, 1)
     parts: int = 1
-    spatial_axes: tuple[int, int] = (1, 2)
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -93,10 +90,30 @@ class MaskedConv(nn.Module):
         self.kernel = self.param("kernel", scale, (rows, outputs), self.param_dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
 
-    def __call__(self, x: Array) -> Array:
-        """Maps `[..., inputs]`, of four axes, to `[..., parts * features]`."""
-        patches = _shifted_copies(x.astype(self.dtype), self.taps, self.spatial_axes)
-        return patches @ self._masked_kernel() + self._bias(x.ndim)
+    def __call__(
+        self,
+        x: Array,
+        strip: kernels.Strip,
+        *,
+        features_last: bool = False,
+        to_features_last: bool = False,
+    ) -> Array:
+        """Maps a strip, `[inputs, Z]`, to a strip, `[parts * features, Z]`.
+
+        With `features_last` the input is `[Z, inputs]`, which only a 1x1 convolution takes; with
+        `to_features_last` the output is `[Z, parts * features]`.
+        """
+        x = x.astype(self.dtype)
+        axis = 1 if features_last else 0
+        if tuple(self.taps) != ((0, 0),):
+            x = strip.neighbours(x, self.taps)
+        # The bias is the weight of a constant input, so that its gradient comes with the kernel's.
+        one = (1, x.shape[1]) if axis == 0 else (x.shape[0], 1)
+        x = jnp.concatenate([x, jnp.ones(one, self.dtype)], axis)
+        kernel = jnp.concatenate([self._masked_kernel(), self.bias.astype(self.dtype)[None]])
+        if to_features_last:
+            return lax.dot_general(x, kernel, (((axis,), (0,)), ((), ())))
+        return lax.dot_general(kernel, x, (((0,), (axis,)), ((), ())))
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row, all zeros.
@@ -126,7 +143,7 @@ class MaskedConv(nn.Module):
         if len(self.own_mask):
             seen.append(x)
         above = height * self.kernel_size[1] * self.inputs
-        out = jnp.concatenate(seen, axis=-1) @ self._masked_kernel()[above:] + self._bias(2)
+        out = jnp.concatenate(seen, axis=-1) @ self._masked_kernel()[above:] + self._bias(x.ndim)
         if height:
             out = out + at_column(state["above"], column)
         return out, self.remember(state, x, column)
@@ -156,14 +173,3 @@ class MaskedConv(nn.Module):
 
     def _bias(self, axes: int) -> Array:
         return self.bias.astype(self.dtype).reshape((1,) * (axes - 1) + (-1,))
-
-
-def _shifted_copies(x: Array, taps: Sequence[tuple[int, int]], axes: tuple[int, int]) -> Array:
-    """Concatenates along the features what each tap sees."""
-    copies = []
-    for offsets in taps:
-        copy = x
-        for axis, offset in zip(axes, offsets, strict=True):
-            copy = kernels.shift(copy, offset, axis)
-        copies.append(copy)
-    return jnp.concatenate(copies, axis=-1)

@@ -1,10 +1,13 @@
 """The residual block of PixelCNN (table 1, figure 5)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
 from pixel_rnn_jax.layers.state import Context, State, at_column
 
@@ -15,6 +18,8 @@ class PixelCNNLayer(nn.Module):
     The last 1x1 convolution of the block, back to 2h, belongs to `Residual`, as does the one after
     an LSTM layer. `kernel` is k, odd.
     """
+
+    features_last: ClassVar = False
 
     features: int
     channels: int
@@ -43,10 +48,21 @@ class PixelCNNLayer(nn.Module):
                 self.features, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype
             )
 
-    def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; the condition broadcasts to `[B, H, W, F]`."""
-        x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
-        return nn.relu(x if condition is None else x + self.condition_to_map(condition))
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The gaps that a strip needs: rows and columns."""
+        return self.kernel // 2, self.kernel // 2
+
+    def __call__(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
+        """Maps a strip, `[2h, Z]`, to a strip, `[h, Z]`.
+
+        The condition broadcasts to `[B, H, W, F]`.
+        """
+        x = self.convolve(nn.relu(self.reduce(nn.relu(x), strip)), strip)
+        if condition is not None:
+            bias = jnp.moveaxis(self.condition_to_map(condition), -1, 0)
+            x = x + strip.lay(jnp.broadcast_to(bias, (*bias.shape[:2], strip.height, strip.width)))
+        return nn.relu(x)
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to a bias of its k x k map."""

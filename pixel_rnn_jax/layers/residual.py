@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
+from pixel_rnn_jax import kernels
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
 from pixel_rnn_jax.layers.state import Context, State
 
@@ -16,7 +17,8 @@ class Residual(nn.Module):
     a second block of the same matmul, to the 2h of the skip connection.
 
     Attributes:
-        layer: Maps `[B, H, W, 2h]` and a condition to `[B, H, W, h]`.
+        layer: Maps a strip, `[2h, Z]`, and a condition to a strip, `[h, Z]`, or with its
+            `features_last` to `[Z, h]`.
         residual: Whether the input is added to the output.
         skip: Whether there is a skip connection to the head.
     """
@@ -40,9 +42,13 @@ class Residual(nn.Module):
             param_dtype=self.param_dtype,
         )
 
-    def __call__(self, x: Array, condition: Array | None = None) -> tuple[Array, Array | None]:
-        """Returns the stream after the layer and the skip connection, both `[B, H, W, 2h]`."""
-        return self._connect(x, self.expand(self.layer(x, condition)))
+    def __call__(
+        self, x: Array, strip: kernels.Strip, condition: Array | None = None
+    ) -> tuple[Array, Array | None]:
+        """Returns the stream after the layer and the skip connection, both strips, `[2h, Z]`."""
+        out = self.layer(x, strip, condition)
+        out = self.expand(out, strip, features_last=self.layer.features_last)
+        return self._connect(x, out, axis=0)
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to the layer's context."""
@@ -58,12 +64,12 @@ class Residual(nn.Module):
         """Returns what `__call__` does, for one pixel: both `[B, 2h]`."""
         out, state = self.layer.step(state, x, column, context)
         out, _ = self.expand.step({}, out, column)
-        return self._connect(x, out), state
+        return self._connect(x, out, axis=-1), state
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row."""
         return self.layer.end_row(state, context)
 
-    def _connect(self, x: Array, out: Array) -> tuple[Array, Array | None]:
-        stream, skip = jnp.split(out, 2, axis=-1) if self.skip else (out, None)
+    def _connect(self, x: Array, out: Array, axis: int) -> tuple[Array, Array | None]:
+        stream, skip = jnp.split(out, 2, axis) if self.skip else (out, None)
         return (x + stream if self.residual else stream), skip

@@ -1,5 +1,7 @@
 """Row LSTM: the state is a row that moves from the top of the image to its bottom (section 3.1)."""
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -12,6 +14,8 @@ from pixel_rnn_jax.layers.state import Context, State, at_column, put_column
 
 class RowLSTM(nn.Module):
     """One Row LSTM layer. `kernel` is k, the width of both convolutions, odd and at least 3."""
+
+    features_last: ClassVar = True
 
     features: int
     channels: int
@@ -33,10 +37,19 @@ class RowLSTM(nn.Module):
             param_dtype=self.param_dtype,
         )
 
-    def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`; the condition broadcasts to `[B, H, W, F]`."""
-        rows_first = None if condition is None else condition.transpose(1, 2, 0, 3)
-        return self.lstm(x.transpose(1, 2, 0, 3), rows_first).transpose(2, 0, 1, 3)
+    def __call__(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
+        """Maps a strip, `[2h, Z]`, to one with features last, `[Z, h]`.
+
+        The condition broadcasts to `[B, H, W, F]`.
+        """
+        gates = self.lstm.gates(x, strip, condition).transpose(1, 2, 0, 3)
+        h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps)
+        return strip.lay_last(h.transpose(2, 0, 1, 3))
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The gaps that a strip needs: rows and columns."""
+        return 0, self.kernel // 2
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to a bias of its gates."""

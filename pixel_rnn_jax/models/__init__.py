@@ -1,7 +1,7 @@
 """The distribution of images: the network of each scale, and what its outputs mean.
 
 `PixelRNN` is the lowest public interface: pure functions of parameters and images. Models may
-import layers, config and errors.
+import layers, kernels, config and errors.
 """
 
 from pixel_rnn_jax.models.likelihoods import bits_per_dim, dequantize

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from pixel_rnn_jax import kernels
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.layers import (
@@ -84,7 +85,7 @@ class Network(nn.Module):
             condition, self.embed = h, nn.Embed(config.classes, h, **options)
         self.first = MaskedConv(channels, 2 * h, channels, "A", kernel_size=(side, side), **options)
         self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
-        residual = nn.remat(Residual) if config.remat else Residual
+        residual = nn.remat(Residual, static_argnums=2) if config.remat else Residual
         self.residual = [
             residual(layer, channels, config.residual, config.skip, **options)
             for layer in self.body
@@ -117,14 +118,18 @@ class Network(nn.Module):
             coarse: `[B, H / ratio, W / ratio, C]`, the inputs of the small image, if there is one.
         """
         condition = self.condition(labels, coarse)
-        x = self.first(inputs)
+        size, side = self.image_shape[:2], self.config.first_kernel // 2
+        first, strip = kernels.Strip(*size, side, side), kernels.Strip(*size, *self.body[0].reach)
+        x = self.first(first.lay(jnp.moveaxis(inputs, -1, 0)), first)
+        x = strip.lay(first.lift(x))
         skips = []
         for layer in self.residual:
-            x, skip = layer(x, condition)
+            x, skip = layer(x, strip, condition)
             skips.append(skip)
         x = _add(x, skips)
-        for conv in (*self.head, self.logits):
-            x = conv(nn.relu(x))
+        for conv in self.head:
+            x = conv(nn.relu(x), strip)
+        x = strip.lift_last(self.logits(nn.relu(x), strip, to_features_last=True))
         return self._split_values(x)
 
     def condition(self, labels: Array | None, coarse: Array | None) -> Array | None:

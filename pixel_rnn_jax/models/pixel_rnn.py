@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -25,9 +26,11 @@ from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import likelihoods
 from pixel_rnn_jax.models.likelihoods import Likelihood
-from pixel_rnn_jax.models.network import Network
+from pixel_rnn_jax.models.network import CPU_PACK, Network
 
 PyTree = Any
+CPU_PIXELS = 1024
+"""Pixels that a CPU computes at a time; about one image of MNIST or CIFAR-10."""
 
 
 class Scale(NamedTuple):
@@ -145,6 +148,19 @@ class PixelRNN:
     def likelihood(self) -> Likelihood:
         """What the outputs of the networks mean."""
         return likelihoods.of(self.config, self.levels)
+
+    def parts(self, images: int) -> int:
+        """Returns in how many equal parts to compute so many images, one part after another.
+
+        On a CPU the maps of a part stay in its caches; elsewhere it is one part.
+        """
+        if jax.default_backend() != "cpu":
+            return 1
+        height, width, _ = self.image_shape
+        most = max(CPU_PIXELS // (height * width), 1)
+        if any(s.network.config.architecture != "pixel_cnn" for s in self.scales):
+            most *= CPU_PACK  # Which share the steps of a scan.
+        return next(n for n in range(1, images + 1) if images % n == 0 and images // n <= most)
 
     def init(self, key: Array) -> PyTree:
         """Returns random parameters, `{"scale_0": ..., ...}`."""

@@ -52,11 +52,15 @@ def check_cell(_):
 def check_residual(architecture):
     """A residual connection adds the input of a layer, once."""
     layer = LAYERS[architecture](features=5, channels=3)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 4, 10)), jnp.float32)
+    strip = kernels.Strip(3, 4, *layer.reach)
+    maps = jnp.asarray(np.random.default_rng(0).normal(size=(10, 1, 3, 4)), jnp.float32)
+    x = strip.lay(maps)
     with_residual, without = (Residual(layer, 3, residual=flag) for flag in (True, False))
-    params = random_like(jax.eval_shape(with_residual.init, jax.random.key(0), x), seed=0)
-    streams = [jax.jit(module.apply)(params, x)[0] for module in (with_residual, without)]
-    np.testing.assert_allclose(streams[0] - streams[1], x, rtol=1e-4, atol=1e-5)
+    params = random_like(
+        jax.eval_shape(lambda: with_residual.init(jax.random.key(0), x, strip)), seed=0
+    )
+    streams = [module.apply(params, x, strip)[0] for module in (with_residual, without)]
+    np.testing.assert_allclose(strip.lift(streams[0] - streams[1]), maps, rtol=1e-4, atol=1e-5)
 
 
 LAYERS = dict(pixel_cnn=PixelCNNLayer, row_lstm=RowLSTM, diagonal_bilstm=DiagonalBiLSTM)
@@ -88,15 +92,15 @@ def _change_taps(monkeypatch, change):
 def right_direction_is_reversed_after_skewing(monkeypatch):
     direction, skew, unskew = DiagonalBiLSTM._direction, kernels.skew, kernels.unskew
 
-    def wrong_direction(self, lstm, x, context):
+    def wrong_direction(self, lstm, gates):
         if lstm.name == "left":
-            return direction(self, lstm, x, context)
+            return direction(self, lstm, gates)
         with monkeypatch.context() as patch:
             # Takes back the flip before skewing, and reverses the skewed map in time instead.
             patch.setattr(kernels, "skew", lambda x, **kw: skew(x[:, :, ::-1], **kw)[::-1])
             patch.setattr(kernels, "unskew", lambda y, **kw: unskew(y[::-1], **kw)[:, :, ::-1])
             patch.setattr(kernels, "restarts", lambda *args, **kw: None)
-            return direction(self, lstm, x, context)
+            return direction(self, lstm, gates)
 
     monkeypatch.setattr(DiagonalBiLSTM, "_direction", wrong_direction)
 
@@ -137,8 +141,8 @@ def content_gate_has_a_sigmoid(monkeypatch):
 def residual_is_added_twice(monkeypatch):
     right = Residual.__call__
 
-    def twice(self, x, context=None):
-        stream, skip = right(self, x, context)
+    def twice(self, x, strip, condition=None):
+        stream, skip = right(self, x, strip, condition)
         return (x + stream if self.residual else stream), skip
 
     monkeypatch.setattr(Residual, "__call__", twice)
