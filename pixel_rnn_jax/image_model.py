@@ -80,8 +80,9 @@ class ImageModel:
     def __init__(self, model: PixelRNN, params: PyTree):
         self.pixel_rnn, self.params = model, params
         self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
-        self._log_prob = jax.jit(functools.partial(model.log_prob, per_pixel=True))
-        self._conditionals = jax.jit(model.conditionals)
+        self._mesh = devices.local_mesh(jax.local_device_count())
+        self._log_prob = self._compiled(functools.partial(model.log_prob, per_pixel=True))
+        self._conditionals = self._compiled(model.conditionals)
 
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
@@ -245,15 +246,30 @@ class ImageModel:
         return (found.images, found.labels) if return_labels else found.images
 
     def _in_batches(
-        self, function: Callable[..., Array], images: ArrayLike, labels: ArrayLike | None
+        self,
+        function: Callable[[PyTree, Batch], Array],
+        images: ArrayLike,
+        labels: ArrayLike | None,
     ) -> np.ndarray:
         batch = self._checked(images, labels)
-        count, size = len(batch.images), self._batch_size()
+        count, rows, number = len(batch.images), self._batch_size(), self._mesh.size
         results = []
-        for i in range(0, max(count, 1), size):
-            part = jax.tree.map(lambda array, i=i: _padded(array[i : i + size], size), batch)
-            results.append(np.asarray(function(self.params, *part)))
+        for i in range(0, max(count, 1), rows * number):
+            part = jax.tree.map(
+                lambda array, i=i: _padded(array[i : i + rows * number], rows, number), batch
+            )
+            results.append(np.asarray(function(self._everywhere, part)))
         return np.concatenate(results)[:count]
+
+    @functools.cached_property
+    def _everywhere(self) -> PyTree:
+        """The parameters on all devices of this process."""
+        return jax.device_put(self.params, devices.replicated(self._mesh))
+
+    def _compiled(self, function: Callable[..., Array]) -> Callable[[PyTree, Batch], Array]:
+        return devices.map_batch(
+            lambda params, batch: function(params, *batch), self._mesh, self.pixel_rnn.parts
+        )
 
     def _batch_size(self) -> int:
         config, (height, width, channels) = self.config, self.image_shape
@@ -284,7 +300,10 @@ def _check_key(key: Array) -> None:
         raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
 
 
-def _padded(array: np.ndarray, size: int) -> np.ndarray:
-    """Fills a batch up to a power of two, at most `size`, of one type: little is compiled."""
-    full = min(size, 1 << max(len(array) - 1, 0).bit_length())
+def _padded(array: np.ndarray, size: int, devices: int) -> np.ndarray:
+    """Fills a batch, of one type, so that each device has a power of two rows, at most `size`.
+
+    So little is compiled.
+    """
+    full = devices * min(size, 1 << (max(len(array) - 1, 0) // devices).bit_length())
     return sample.padded(array.astype(np.float32 if array.dtype.kind == "f" else np.int32), full)

@@ -1,9 +1,10 @@
 """The Python API: batches of any size, and clear errors for what does not fit."""
 
-import importlib
+import sys
 
 import jax
 import numpy as np
+import programs
 import pytest
 from random_models import model_and_parameters
 
@@ -126,9 +127,14 @@ def test_impossible_formats_are_refused():
 
 
 def test_importing_changes_no_setting():
-    before = dict(jax.config.values)
-    importlib.reload(prnn)
-    assert dict(jax.config.values) == before
+    program = """if True:
+        import jax
+        before = dict(jax.config.values)
+        import pixel_rnn_jax
+        assert pixel_rnn_jax.ImageModel  # What is imported when it is used.
+        assert dict(jax.config.values) == before
+    """
+    programs.run(sys.executable, "-c", program)
 
 
 def test_load_refuses_what_is_no_workdir(tmp_path):

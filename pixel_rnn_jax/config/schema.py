@@ -198,7 +198,8 @@ class TrainConfig:
         steps: Number of updates.
         batch_size: Images of an update, over all devices.
         micro_batches: Parts of a device's share of the batch, computed one after another to save
-            memory. Their gradients are added up; the update is the same.
+            memory. Their gradients are added up; the update is the same. 0 chooses by platform: on
+            a CPU so many that the maps of a part stay in its caches, else 1.
         eval_batch_size: Images evaluated at a time, over all devices; it changes no result.
         log_every: Steps between records of the training loss.
         eval_every: Steps between validations.
@@ -209,7 +210,7 @@ class TrainConfig:
 
     steps: int = 2500
     batch_size: int = 16
-    micro_batches: int = 1
+    micro_batches: int = 0
     eval_batch_size: int = 200
     log_every: int = 50
     eval_every: int = 500
@@ -218,9 +219,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "train")
-        integers = [field.name for field in dataclasses.fields(self) if field.type is int]
-        check_least(self, 1, *(f"train.{name}" for name in integers))
-        whole = self.batch_size % self.micro_batches == 0
+        integers = {field.name for field in dataclasses.fields(self) if field.type is int}
+        check_least(self, 1, *(f"train.{name}" for name in sorted(integers - {"micro_batches"})))
+        check_least(self, 0, "train.micro_batches")
+        whole = self.batch_size % (self.micro_batches or 1) == 0
         check(self, "train.micro_batches", f"divide train.batch_size ({self.batch_size})", whole)
 
 

@@ -37,7 +37,10 @@ def _keep_freed_memory() -> None:
     m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
     with contextlib.suppress(OSError, AttributeError):  # Another C library.
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(m_arena_max, 1)
+        # One arena for the main thread, which compiles, and one for the devices. In a single one,
+        # what compiling leaves behind makes each search for memory slow; with more, large maps
+        # are mapped anew in each step.
+        mallopt(m_arena_max, 2)
         mallopt(m_mmap_max, 0)
         mallopt(m_trim_threshold, 2**31 - 1)
         mallopt(m_top_pad, 64 * 2**20)
@@ -105,17 +108,29 @@ def local_rows(array: jax.Array) -> np.ndarray:
 
 
 def map_batch(
-    function: Callable[[PyTree, PyTree], PyTree], mesh: Mesh
+    function: Callable[[PyTree, PyTree], PyTree],
+    mesh: Mesh,
+    parts: Callable[[int], int] = lambda rows: 1,
 ) -> Callable[[PyTree, PyTree], PyTree]:
     """Compiles a function of (parameters, batch) that returns one result per image.
 
-    Each device holds all parameters and computes its rows of the batch.
+    Each device holds all parameters and computes its rows of the batch, in as many equal parts, one
+    after another, as `parts` returns for their number.
     """
+
+    def in_parts(params: PyTree, batch: PyTree) -> PyTree:
+        number = parts(len(jax.tree.leaves(batch)[0]))
+        if number == 1:
+            return function(params, batch)
+        batches = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), batch)
+        results = jax.lax.map(lambda part: function(params, part), batches)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
+
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     # check_vma=False: a scan's carry starts from replicated parameters and then differs between
     # devices, which the check takes for a mistake.
     return jax.jit(
         jax.shard_map(
-            function, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
+            in_parts, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
         )
     )

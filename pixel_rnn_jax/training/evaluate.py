@@ -160,7 +160,7 @@ def _compiled(model: PixelRNN, mesh: Mesh) -> Any:
             images = jnp.floor(images).astype(jnp.int32)
         return model.nats_by_scale(params, images, batch.labels)
 
-    return devices.map_batch(nats, mesh)
+    return devices.map_batch(nats, mesh, model.parts)
 
 
 def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluation:

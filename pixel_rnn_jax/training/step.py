@@ -104,7 +104,7 @@ def make_train_step(
             trains all scales.
         first_step: Number of steps before the first one of this scale.
         micro_batches: Number of equal parts in which each device computes its share of the batch,
-            one after another, to save memory.
+            one after another, to save memory; 0 chooses by platform.
 
     Returns:
         A function of the state (which is donated), a batch, and the stop flags: a boolean for each
@@ -127,7 +127,8 @@ def make_train_step(
             return model.nats_by_scale(params, *batch, scales=wanted).sum(-1).mean()
 
         params = trained(state.params)
-        gradient_fn = _mean_over_parts(jax.value_and_grad(loss), micro_batches)
+        parts = micro_batches or model.parts(len(batch.images))
+        gradient_fn = _mean_over_parts(jax.value_and_grad(loss), parts)
         nats, gradient = gradient_fn(params, batch)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stopping = jnp.zeros((), nats.dtype) if stop is None else stop.any().astype(nats.dtype)

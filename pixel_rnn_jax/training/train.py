@@ -61,7 +61,7 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     images, (train_source, validation_source, test_source) = _open_sources(config)
     model = PixelRNN(config.model, images.image_shape, images.levels)
     settings, size = config.train, config.train.eval_batch_size
-    mesh = devices.mesh_for(settings.batch_size // settings.micro_batches)
+    mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
     workdir_lib.begin_run(workdir, config, images)
     turns = _Turns(config, model, mesh)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:

@@ -15,7 +15,8 @@ from pixel_rnn_jax.errors import UserError
     "names, values, reason",
     [
         ("model.layers features head_features mixtures", [0], "be at least 1"),
-        ("train.steps batch_size micro_batches eval_batch_size", [0], "be at least 1"),
+        ("train.steps batch_size eval_batch_size", [0], "be at least 1"),
+        ("train.micro_batches", [-1], "be at least 0"),
         ("train.log_every eval_every checkpoint_every", [0], "be at least 1"),
         ("model.pack", [-1], "be at least 0"),
         ("model.first_kernel kernel", [6, 1], "be odd and at least 3"),

@@ -40,6 +40,9 @@ class Weighted:
     image_shape = (2, 3, 2)
     scales = tuple(SimpleNamespace(network=SimpleNamespace(image_shape=(h, 3, 2))) for h in (1, 2))
 
+    def parts(self, images):
+        return 1
+
     def nats_by_scale(self, params, images, labels):
         nats = (params * images).sum(axis=(1, 2, 3))
         return jnp.stack([nats / 4, nats * 3 / 4], axis=-1)
@@ -123,6 +126,6 @@ def test_independent_pixels(sources, monkeypatch, counted):
     ],
 )
 def test_split_that_does_not_fit(height, split, message):
-    run = SimpleNamespace(config=Config(), images=ImageFormat((height, 8, 1), 17))
+    run = SimpleNamespace(config=Config(), image_format=ImageFormat((height, 8, 1), 17))
     with pytest.raises(UserError, match=message):
         evaluate.open_split(run, split)

@@ -30,8 +30,8 @@ def train(model, optimizer, number, steps, **options):
     step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.9, **options)
     state = new_state(model, optimizer, mesh)
     losses, states = [], []
-    for step in range(steps):
-        images = np.random.default_rng(step).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
+    for seed in range(steps):
+        images = np.random.default_rng(seed).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
         batch = devices.shard_batch(mesh, Batch(images.astype(np.uint8)))
         state, metrics = step_fn(state, batch, None)
         losses.append(float(metrics.nats))
@@ -67,6 +67,24 @@ def test_micro_batches_change_nothing_but_the_memory(architecture, number, micro
     whole = train(model, optimizer, number, 5)
     parts = train(model, optimizer, number, 5, micro_batches=micro_batches)
     assert_close(parts, whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "side", "images", "parts"),
+    [
+        ("pixel_cnn", 28, 8, 8),  # One image at a time.
+        ("pixel_cnn", 16, 6, 2),  # At most four, of which six make two parts.
+        ("row_lstm", 28, 8, 2),  # Four share the steps of a scan.
+        ("diagonal_bilstm", 28, 8, 2),
+        ("pixel_cnn", 8, 16, 1),
+        ("pixel_cnn", 64, 3, 3),
+    ],
+)
+def test_a_cpu_computes_few_pixels_at_a_time(monkeypatch, architecture, side, images, parts):
+    model = PixelRNN(ModelConfig(architecture), (side, side, 1), 2)
+    assert model.parts(images) == parts
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert model.parts(images) == 1
 
 
 def test_micro_batches_need_less_memory():

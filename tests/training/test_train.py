@@ -21,6 +21,7 @@ from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.models import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import MetricsWriter
+from pixel_rnn_jax.runtime.compilation import programs_folder
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.step import make_train_step
@@ -106,6 +107,7 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
     coarse, fine = result.test.shares.values()
     assert capsys.readouterr().out.splitlines() == [
         f"workdir: {workdir}",
+        f"compiled programs: {programs_folder()} (--compilation_cache)",
         f"all steps are done already (6 of {steps})",
         f"test, step {result.test.step}: {result.test}",
         f"nats of the scales by height: 2 {coarse:.3f}, 4 {fine:.3f}",
