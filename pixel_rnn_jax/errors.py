@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+USER_ERROR = 2
+"""Exit status after a `UserError`; starting again would only repeat it."""

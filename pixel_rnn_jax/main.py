@@ -8,10 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from absl import app, flags
+from etils import epy
 
 from pixel_rnn_jax.cli import parse
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runtime import devices, processes
+from pixel_rnn_jax.errors import USER_ERROR, UserError
+
+with epy.lazy_imports():  # When they are used: JAX takes a second, which --help does without.
+    from pixel_rnn_jax.runtime import compilation, devices, processes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app.run(operator.call, [parse.PROGRAM, *arguments], flags_parser=_parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return processes.USER_ERROR
+        return USER_ERROR
     except KeyboardInterrupt:
         return 130
     except SystemExit as ended:  # How absl ends.
@@ -43,6 +46,7 @@ def _parse(argv: Sequence[str]) -> Callable[[], None]:
     flags.FLAGS([argv[0], "--verbosity=-1"])
     command = parse.parse(argv)
     devices.set_up_host_devices()
+    compilation.keep_programs(command.args[0].compilation_cache)
     return command
 
 
@@ -54,12 +58,16 @@ def run() -> NoReturn:
     try:
         status = main()
     except Exception as unexpected:  # An OSError, where the error itself cannot be printed.
-        if not processes.joined():
+        if not _joined():
             raise
         status, error = 1, unexpected
-    if status and processes.joined():
+    if status and _joined():
         processes.end(status, error)
     sys.exit(status)
+
+
+def _joined() -> bool:
+    return "jax" in sys.modules and processes.joined()
 
 
 if __name__ == "__main__":

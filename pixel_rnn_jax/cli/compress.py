@@ -62,7 +62,7 @@ def decompress_flags(values: Flags) -> None:
 
 
 def decompress(values: Flags) -> None:
-    """Decompresses a file of `compress`; an .npz file gets the classes of the images as well."""
+    """Decompresses a file of `compress`; an .npz file gets the classes as well."""
     file, out = values.file, values.out
     if not file:
         raise UserError("decompress needs a file, for example decompress images.prnn")

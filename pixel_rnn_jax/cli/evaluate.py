@@ -3,7 +3,7 @@
 import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import Flags, join, process_flags
+from pixel_rnn_jax.cli.flags import Flags, process_flags
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.sample import as_levels
 from pixel_rnn_jax.runs.workdir import open_run
@@ -60,6 +60,13 @@ def evaluate(values: Flags) -> None:
         say(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
         return
     say_evaluation(split, evaluate_lib.evaluate(workdir, split))
+
+
+def join(values: Flags) -> None:
+    """Joins the processes that the flags of `process_flags` name."""
+    processes.join(
+        values.coordinator, values.num_processes, values.process_id, cluster=values.distributed
+    )
 
 
 def say_evaluation(split: str, result: Evaluation) -> None:

@@ -8,7 +8,6 @@ from absl import flags
 from absl.flags import FlagValues
 
 from pixel_rnn_jax.config import config_names
-from pixel_rnn_jax.runtime import processes
 
 
 class Flags(FlagValues):
@@ -53,6 +52,16 @@ def workdir_flag(values: Flags, *, new: bool) -> None:
     values.text("workdir", help_ + more if new else help_)
 
 
+def compilation_flag(values: Flags) -> None:
+    """Defines --compilation_cache."""
+    values.text(
+        "compilation_cache",
+        "Folder of compiled programs, so that a second start compiles nothing; "
+        "--compilation_cache= keeps none. Default: JAX_COMPILATION_CACHE_DIR, or "
+        "pixel-rnn-jax in the user's cache folder.",
+    )
+
+
 def process_flags(values: Flags) -> None:
     """Defines the flags by which several processes join."""
     values.switch(
@@ -68,13 +77,6 @@ def process_flags(values: Flags) -> None:
     )
     values.integer("num_processes", "With --coordinator: the number of processes.")
     values.integer("process_id", "With --coordinator: which one this is, from 0 on.")
-
-
-def join(values: Flags) -> None:
-    """Joins the processes that the flags of `process_flags` name."""
-    processes.join(
-        values.coordinator, values.num_processes, values.process_id, cluster=values.distributed
-    )
 
 
 def images_flag(values: Flags, verb: str, more: str) -> None:

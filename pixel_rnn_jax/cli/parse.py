@@ -2,9 +2,12 @@
 
 import difflib
 import functools
+import importlib
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from absl import flags
@@ -12,51 +15,86 @@ from ml_collections import config_flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax.cli.compress import compress, compress_flags, decompress, decompress_flags
-from pixel_rnn_jax.cli.evaluate import evaluate, evaluate_flags
-from pixel_rnn_jax.cli.flags import Flags, config_flag, process_flags, workdir_flag
-from pixel_rnn_jax.cli.generate import complete, complete_flags, sample, sample_flags
-from pixel_rnn_jax.cli.train import train
+from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, workdir_flag
 from pixel_rnn_jax.errors import UserError
 
 PROGRAM = "python -m pixel_rnn_jax.main"
 
 
 class Verb(NamedTuple):
-    """One command: what it does, the function that defines its flags, and a typical call.
+    """One command; its module is imported when it is needed, since JAX takes a second."""
 
-    The docstring of `run`, one line, is the summary that --help prints.
-    """
-
-    run: Callable[[Flags], None]
-    define: Callable[[Flags], None]
+    name: str
+    module: str
+    summary: str
     example: str
+
+    @property
+    def run(self) -> Callable[[Flags], None]:
+        """Does the work."""
+        return getattr(self._module, self.name)
+
+    @property
+    def define(self) -> Callable[[Flags], None]:
+        """Defines the flags."""
+        return getattr(self._module, f"{self.name}_flags")
+
+    @property
+    def _module(self) -> ModuleType:
+        return importlib.import_module(f"pixel_rnn_jax.cli.{self.module}")
 
 
 TRAIN = "train"
 VERBS = {
-    TRAIN: Verb(
-        train, process_flags, "--config=mnist:row_lstm --config.train.steps=20000 --workdir=runs/a"
-    ),
-    "evaluate": Verb(evaluate, evaluate_flags, "--workdir=runs/a --split=test"),
-    "sample": Verb(sample, sample_flags, "--workdir=runs/a --n=64 --out=samples.png"),
-    "complete": Verb(
-        complete, complete_flags, "--workdir=runs/a --known=top_half --n=16 --out=completions.png"
-    ),
-    "compress": Verb(
-        compress, compress_flags, "--workdir=runs/a --images=images.npz --out=images.prnn"
-    ),
-    "decompress": Verb(
-        decompress, decompress_flags, "images.prnn --workdir=runs/a --out=images.npz"
-    ),
+    name: Verb(name, *rest)
+    for name, *rest in (
+        (
+            TRAIN,
+            "train",
+            "Trains a model, or goes on with the run that is in its workdir.",
+            "--config=mnist:row_lstm --config.train.steps=20000 --workdir=runs/a",
+        ),
+        (
+            "evaluate",
+            "evaluate",
+            "Prints the likelihood of the images of a split, in nats and bits/dim.",
+            "--workdir=runs/a --split=test",
+        ),
+        (
+            "sample",
+            "generate",
+            "Draws new images.",
+            "--workdir=runs/a --n=64 --out=samples.png",
+        ),
+        (
+            "complete",
+            "generate",
+            "Draws the unknown part of images given the known one.",
+            "--workdir=runs/a --known=top_half --n=16 --out=completions.png",
+        ),
+        (
+            "compress",
+            "compress",
+            "Compresses images without loss.",
+            "--workdir=runs/a --images=images.npz --out=images.prnn",
+        ),
+        (
+            "decompress",
+            "compress",
+            "Decompresses a file of `compress`; an .npz file gets the classes as well.",
+            "images.prnn --workdir=runs/a --out=images.npz",
+        ),
+    )
 }
 
 
-def parse(argv: Sequence[str]) -> Callable[[], None]:
+def parse(argv: Sequence[str]) -> functools.partial[None]:
     """Parses a command line: `[program, verb, flag, ...]`; without a verb it is `train`.
 
     Returns:
-        A function without arguments that runs the command.
+        What runs the command: the function of the verb, bound to its flags.
+
+    --help and --version end the program instead.
 
     Raises:
         UserError: A verb, a flag, a field or a file is unknown, or a value has the wrong type.
@@ -67,9 +105,11 @@ def parse(argv: Sequence[str]) -> Callable[[], None]:
         (nearest,) = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.0)
         raise UserError(f"there is no command {name}; did you mean {nearest}?")
     if {"-h", "--help"} & set(words):
-        return functools.partial(print, _help(name) if name else _overview())
+        print(_help(name) if name else _overview())
+        sys.exit()
     if "--version" in words:
-        return functools.partial(print, f"pixel-rnn-jax {prnn.__version__}")
+        print(f"pixel-rnn-jax {prnn.__version__}")
+        sys.exit()
     name = name or TRAIN
     values = _define(name)
     source, words = _define_config(values, words) if name == TRAIN else ("", words)
@@ -90,6 +130,7 @@ def _define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
     workdir_flag(values, new=name == TRAIN)
+    compilation_flag(values)
     VERBS[name].define(values)
     return values
 
@@ -126,7 +167,7 @@ def _read(verb: str, values: Flags, words: list[str], *, known_only: bool = Fals
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:11}{verb.run.__doc__}" for name, verb in VERBS.items())
+    verbs = "\n".join(f"  {name:11}{verb.summary}" for name, verb in VERBS.items())
     return (
         f"Usage: {PROGRAM} [VERB] [FLAGS]\n\n{verbs}\n\n"
         "Without a verb it is train. --help after a verb shows its flags; --version, the version."
@@ -144,4 +185,4 @@ def _help(name: str) -> str:
     # All are defined in one module, so that absl lists them together.
     flags_ = values.get_help(include_special_flags=False).replace(f"{Flags.__module__}:", "Flags:")
     example = f"Example:\n  {PROGRAM} {name} {verb.example}"
-    return f"{verb.run.__doc__}\n\n{example}\n{flags_}\n{fields}".rstrip()
+    return f"{verb.summary}\n\n{example}\n{flags_}\n{fields}".rstrip()

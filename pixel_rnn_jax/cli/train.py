@@ -1,10 +1,16 @@
 """The verb `train`."""
 
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax.cli.evaluate import say_evaluation
-from pixel_rnn_jax.cli.flags import Flags, join
+from pixel_rnn_jax.cli.evaluate import join, say_evaluation
+from pixel_rnn_jax.cli.flags import Flags, process_flags
+from pixel_rnn_jax.runtime import compilation
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import train as train_lib
+
+
+def train_flags(values: Flags) -> None:
+    """Defines the flags of `train`."""
+    process_flags(values)
 
 
 def train(values: Flags) -> None:
@@ -12,6 +18,8 @@ def train(values: Flags) -> None:
     config = config_lib.from_config_dict(values.config)
     join(values)
     say(f"workdir: {values.workdir}")
+    if programs := compilation.programs_folder():
+        say(f"compiled programs: {programs} (--compilation_cache)")
     result = train_lib.train(config, values.workdir)
     say_evaluation("test", result.test)
     say(

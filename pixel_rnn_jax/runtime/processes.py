@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import USER_ERROR, UserError
 
 HEARTBEAT_S = 30
 """A process that has been silent for this long counts as dead, and the others end too."""
@@ -27,8 +27,6 @@ START_S = 300
 """How long the processes wait for each other at the start."""
 STORAGE_S = 60
 """After this long, a file that one process has written is visible to all on network storage too."""
-USER_ERROR = 2
-"""Exit status after a `UserError`; starting again would only repeat it."""
 REPORT_S = 5
 """How long the first process outlives its own `UserError`. The others end when it does, and this
 leaves them the time to print the errors that they have found themselves."""

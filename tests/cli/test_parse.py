@@ -222,7 +222,7 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "compress": {"images", "out"},
         "decompress": {"file", "out", "skip_damaged"},
     }
-    assert shown == {"workdir"} | own[verb]
+    assert shown == {"workdir", "compilation_cache"} | own[verb]
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     assert max(map(len, text.splitlines())) <= 120
     parsed(f"{verb} {VERBS[verb].example}")

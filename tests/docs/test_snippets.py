@@ -179,10 +179,12 @@ def refusal(words: list[str]) -> str:
     """Returns what the program says against the flags of a command; "" if it takes them."""
     try:
         command = parse.parse(["pixel-rnn-jax", *words])
-        if command.func is parse.VERBS["train"].run:  # type: ignore[attr-defined]
-            config_lib.from_config_dict(command.args[0].config)  # type: ignore[attr-defined]
+        if command.func is parse.VERBS["train"].run:
+            config_lib.from_config_dict(command.args[0].config)
     except ValueError as error:
         return str(error)
+    except SystemExit:  # After --help or --version.
+        pass
     return ""
 
 
