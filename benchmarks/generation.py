@@ -12,14 +12,12 @@ beside it.
 
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from train_step import median_seconds
+from training import median_seconds
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.runtime import devices

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import roofline
 from count_operations import Program, at_batch, count
 from roofline import H100, V5E, Machine
-from train_step import median_seconds, peak_gflops
+from training import median_seconds, peak_gflops
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.config import ARCHITECTURES, Config, from_config_dict
@@ -109,7 +109,7 @@ def train_step_of(config: Config, model: PixelRNN, mesh: Mesh) -> Any:
         optimizers.build(config.optimizer, config.steps_per_scale),
         mesh,
         ema_decay=config.optimizer.average,
-        micro_batches=config.train.micro_batches,
+        micro_batches=config.train.micro_batches or 1,
     )
 
 
