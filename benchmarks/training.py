@@ -37,7 +37,7 @@ class Step(NamedTuple):
 def prepare(
     config: ModelConfig, image_shape: tuple[int, int, int], levels: int, batch: int, mesh: Any
 ) -> Step:
-    """Compiles a step with RMSProp and the moving average."""
+    """Compiles a step with RMSProp and the moving average on `batch` images of this process."""
     model = PixelRNN(config, image_shape, levels)
     optimizer = optimizers.build(OptimizerConfig(), steps=1000)
 

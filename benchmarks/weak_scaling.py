@@ -15,18 +15,13 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
+from training import prepare
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from pixel_rnn_jax.config import ModelConfig, OptimizerConfig
-from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.runtime import devices, processes
-from pixel_rnn_jax.training import optimizers
-from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 
 BATCH = 8
 """Images of a device."""
@@ -40,23 +35,12 @@ ROUNDS, STEPS = 2, 20
 
 def measure(architecture: str) -> list[float]:
     """Returns the seconds of some steps of the whole run that this process belongs to."""
-    model = PixelRNN(ModelConfig(architecture), SHAPE, LEVELS)
-    optimizer = optimizers.build(OptimizerConfig(), steps=1000)
-    mesh = devices.make_mesh()
-    step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.999)
-
-    def new_state() -> TrainState:
-        return init_state(model, optimizer, jax.random.key(0), ema=True)
-
-    state = jax.jit(new_state, out_shardings=devices.replicated(mesh))()
     rows = BATCH * jax.local_device_count()
-    images = np.random.default_rng(0).integers(LEVELS, size=(rows, *SHAPE)).astype(np.uint8)
-    batch = devices.shard_batch(mesh, Batch(images))
+    step = prepare(ModelConfig(architecture), SHAPE, LEVELS, rows, devices.make_mesh())
     seconds = []
     for _ in range(STEPS + 2):  # The first two warm it up.
         start = time.perf_counter()
-        state, metrics = step_fn(state, batch, None)
-        jax.block_until_ready(metrics)
+        jax.block_until_ready(step.run())
         seconds.append(time.perf_counter() - start)
     return seconds[2:]
 

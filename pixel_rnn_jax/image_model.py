@@ -253,18 +253,13 @@ class ImageModel:
     ) -> np.ndarray:
         batch = self._checked(images, labels)
         count, rows, number = len(batch.images), self._batch_size(), self._mesh.size
-        results = []
+        params, results = jax.device_put(self.params, devices.replicated(self._mesh)), []
         for i in range(0, max(count, 1), rows * number):
             part = jax.tree.map(
                 lambda array, i=i: _padded(array[i : i + rows * number], rows, number), batch
             )
-            results.append(np.asarray(function(self._everywhere, part)))
+            results.append(np.asarray(function(params, part)))
         return np.concatenate(results)[:count]
-
-    @functools.cached_property
-    def _everywhere(self) -> PyTree:
-        """The parameters on all devices of this process."""
-        return jax.device_put(self.params, devices.replicated(self._mesh))
 
     def _compiled(self, function: Callable[..., Array]) -> Callable[[PyTree, Batch], Array]:
         return devices.map_batch(

@@ -39,6 +39,14 @@ def test_any_batch_size_gives_the_same(model, monkeypatch):
     assert model.conditionals(IMAGES[:0]).shape == (0, 3, 4, 1, 5)
 
 
+def test_replaced_parameters_are_used():
+    model = tiny_model()
+    images = np.zeros((1, 4, 4, 1), np.uint8)
+    before = model.log_prob(images)
+    model.params = jax.tree.map(lambda leaf: 2 * leaf, model.params)
+    assert model.log_prob(images) != before
+
+
 def test_integers_of_any_type_and_units(model):
     nats = model.log_prob(IMAGES)
     for dtype in (np.uint16, np.int32, np.int64):

@@ -91,10 +91,10 @@ VERBS = {
 def parse(argv: Sequence[str]) -> functools.partial[None]:
     """Parses a command line: `[program, verb, flag, ...]`; without a verb it is `train`.
 
+    --help and --version end the program instead.
+
     Returns:
         What runs the command: the function of the verb, bound to its flags.
-
-    --help and --version end the program instead.
 
     Raises:
         UserError: A verb, a flag, a field or a file is unknown, or a value has the wrong type.

@@ -25,7 +25,8 @@ from pixel_rnn_jax.models import likelihoods
 from pixel_rnn_jax.models.likelihoods import Likelihood
 
 CPU_PACK = 4
-"""Images per lane of a Diagonal BiLSTM on a CPU, where a longer scan of fuller lines is faster."""
+"""Images per lane of a Diagonal BiLSTM on a CPU, where a longer scan of fuller lines is faster; and
+how many times as many images as PixelCNN a recurrent model computes at a time."""
 
 
 class Network(nn.Module):
