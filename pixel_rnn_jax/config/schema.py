@@ -8,6 +8,7 @@ from pixel_rnn_jax.config.checks import check, check_choice, check_least, check_
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
+OUTPUTS = ("softmax", "logistic", "continuous", "gaussian_mixture")
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,13 @@ class ModelConfig:
         kernel: Taps of the Row LSTM's two convolutions, or side of the middle convolution of a
             PixelCNN block; odd. The Diagonal BiLSTM does not use it.
         head_features: Width of the two ReLU and 1x1 layers before the output.
+        input: How a value enters: "scalar" (an intensity; the paper's) or "categorical" (an
+            embedding of each level, for codes and classes, whose order means nothing).
         output: Distribution of a value: "softmax" over its levels (a sigmoid for two; the paper's),
-            "logistic" (a discretised mixture of logistics), or "continuous" (the density of a
-            mixture of logistics, which is trained on dequantised values).
-        mixtures: M, the components of the outputs "logistic" and "continuous".
+            "logistic" (a discretised mixture of logistics), "continuous" (the density of a mixture
+            of logistics, which is trained on dequantised values), or "gaussian_mixture" (the
+            density of a mixture of Gaussians, for any real values).
+        mixtures: M, the components of all outputs but "softmax".
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
@@ -34,6 +38,9 @@ class ModelConfig:
             draws them again.
         classes: Number of classes that the model is conditioned on; 0 for none. Training takes them
             from the labels of the data set.
+        condition_vector: D of the vectors `[B, D]` that the model is conditioned on; 0 for none.
+        condition_map: D of the maps `[B, H, W, D]` that the model is conditioned on; 0 for none.
+            Training takes vectors and maps from the array `condition` of an .npz file.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
         dtype: What the network computes in: "float32", "bfloat16", or "float64" (which needs
@@ -48,12 +55,15 @@ class ModelConfig:
     first_kernel: int = 7
     kernel: int = 3
     head_features: int = 32
+    input: str = "scalar"
     output: str = "softmax"
     mixtures: int = 10
     scales: tuple[int, ...] = ()
     scale_architectures: tuple[str, ...] = ()
     exact: bool = True
     classes: int = 0
+    condition_vector: int = 0
+    condition_map: int = 0
     residual: bool = True
     skip: bool = True
     dtype: str = "float32"
@@ -63,15 +73,26 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_types(self, "model")
         check_choice("model.architecture", self.architecture, ARCHITECTURES)
-        check_choice("model.output", self.output, ("softmax", "logistic", "continuous"))
+        check_choice("model.input", self.input, ("scalar", "categorical"))
+        check_choice("model.output", self.output, OUTPUTS)
         check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
         check_least(
             self, 1, "model.layers", "model.features", "model.head_features", "model.mixtures"
         )
-        check_least(self, 0, "model.pack")
+        check_least(self, 0, "model.pack", "model.condition_vector", "model.condition_map")
         for name, side in ("model.first_kernel", self.first_kernel), ("model.kernel", self.kernel):
             check(self, name, "be odd and at least 3", side >= 3 and side % 2 == 1)
         check(self, "model.classes", "be 0 or at least 2", self.classes == 0 or self.classes >= 2)
+        if (self.classes > 0) + (self.condition_vector > 0) + (self.condition_map > 0) > 1:
+            raise UserError(
+                "a model has one condition: set one of model.classes, model.condition_vector and "
+                "model.condition_map (a map can hold a class or a vector at every pixel as well)"
+            )
+        if self.input == "categorical" and not self.discrete:
+            raise UserError(
+                f'model.output "{self.output}" is for values that are numbers: model.input must be '
+                '"scalar"'
+            )
         self._check_scales()
 
     def _check_scales(self) -> None:
@@ -91,8 +112,15 @@ class ModelConfig:
         )
         for architecture in self.scale_architectures:
             check_choice("model.scale_architectures", architecture, ARCHITECTURES)
-        if self.output == "continuous" and self.scales:
-            raise UserError('model.output "continuous" is for a single scale: empty model.scales')
+        if not self.discrete and self.scales:
+            raise UserError(
+                f'model.output "{self.output}" is for a single scale: empty model.scales'
+            )
+
+    @property
+    def discrete(self) -> bool:
+        """Whether values are levels that have probabilities; otherwise the model is a density."""
+        return self.output in ("softmax", "logistic")
 
     @property
     def plain(self) -> bool:
