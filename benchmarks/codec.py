@@ -82,23 +82,23 @@ def main() -> None:
     parser.add_argument("--split", default="test[:1000]", help="the images; default: %(default)s")
     arguments = parser.parse_args()
     source = data.open_source(read_config(arguments.workdir), arguments.split)
-    images, labels = source.batch(range(len(source)))
+    images, condition = source.batch(range(len(source)))
     model = prnn.load(arguments.workdir)
     dims = math.prod(model.image_shape)
-    nats = -model.log_prob(images, labels).sum()
+    nats = -float(model.log_prob(images, condition).sum())
 
     def report(name: str, size: float, note: str = "") -> None:
         bits = 8 * size / len(images) / dims
         print(f"{name:24s} {size:12,.0f} bytes  {bits:7.4f} bits/dim  {note}", flush=True)
 
     print(f"{len(images)} images of shape {model.image_shape} and {model.levels} levels")
-    first = model.compress(images[:1], None if labels is None else labels[:1])
+    first = model.compress(images[:1], None if condition is None else condition[:1])
     decoded = model.decompress(first)  # Compiles.
     stream = b""
 
     def encode() -> None:
         nonlocal stream
-        stream = model.compress(images, labels)
+        stream = model.compress(images, condition)
 
     def decode() -> None:
         nonlocal decoded

@@ -68,7 +68,7 @@ def full_pass_seconds(name: str, *, plain: bool) -> float:
     (scale,) = model.pixel_rnn.scales
 
     def logits(params: Any, images: jax.Array) -> Any:
-        return scale.apply(params, scale.network.likelihood.inputs(images))
+        return scale.apply(params, images)
 
     mapped = devices.map_batch(logits, mesh)
     params = jax.device_put(model.params, devices.replicated(mesh))

@@ -22,7 +22,7 @@ from training import median_seconds, peak_gflops, weights_of
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 
 BATCH = 16

@@ -12,7 +12,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pixel_rnn_jax.config import ModelConfig, OptimizerConfig
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step

@@ -15,7 +15,7 @@ Axes, in names and docstrings everywhere; a letter means one thing:
     F  features                          M  components of a mixture
     N  images of a set or file           Q  outputs of the head for a value
     S  scales                            k  side of a kernel
-    Z  pixels of a batch in a strip, with its gaps (`kernels/strip.py`)
+    D  numbers of a condition            Z  pixels of a batch in a strip (`kernels/strip.py`)
 
 For one scale, H and W are those of its own images. As in the paper, a layer has h features and the
 stream between layers 2h, and an LSTM has the hidden state h and the cell state c.
@@ -30,6 +30,7 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.generation.complete import Completion
     from pixel_rnn_jax.image_model import ImageModel, create, load
     from pixel_rnn_jax.models import dequantize
+    from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ __all__ = [
     "ImageModel",
     "ModelConfig",
     "OptimizerConfig",
+    "PixelRNN",
     "TrainConfig",
     "UserError",
     "__version__",

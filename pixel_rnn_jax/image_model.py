@@ -1,26 +1,26 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
-import functools
 import io
 import math
-import numbers
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import Array
 from jax.typing import ArrayLike
 
+from pixel_rnn_jax.batches import in_batches
 from pixel_rnn_jax.codec import container
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.data import Batch, check_images, check_labels
+from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.generation import complete, sample
 from pixel_rnn_jax.generation.complete import Completion
-from pixel_rnn_jax.models import PixelRNN, bits_per_dim
+from pixel_rnn_jax.models import bits_per_dim, checks
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 
@@ -28,17 +28,25 @@ PyTree = Any
 
 BATCH_BYTES = 256 * 2**20
 """About the largest array of a batch, which limits the number of its images."""
+CPU_LANES = 8
+ACCELERATOR_LANES = 128
+"""Images that a device generates at a time; a smaller batch is padded.
+
+With another number of lanes the compiled program may differ in the last bits, and so, rarely, a
+value. A fixed number keeps an image independent of how many are drawn with it.
+"""
 
 
 def create(
-    model_config: ModelConfig, image_shape: tuple[int, int, int], levels: int, seed: int = 0
+    model_config: ModelConfig, image_shape: tuple[int, int, int], levels: int = 0, seed: int = 0
 ) -> "ImageModel":
     """Creates a model with random parameters.
 
     Args:
         model_config: The architecture.
         image_shape: (H, W, C).
-        levels: K, the number of values that a channel of a pixel can have, at least 2.
+        levels: K, the number of values that a channel of a pixel can have, at least 2; 0 for real
+            values.
         seed: Seed of the random parameters.
 
     Raises:
@@ -55,7 +63,7 @@ def load(workdir: epath.PathLike) -> "ImageModel":
         UserError: There is no trained model, or it is damaged.
     """
     run = open_run(workdir, devices.local_mesh(1))
-    return ImageModel(run.model, run.params)
+    return ImageModel(run.model, run.params, run.image_format.class_names)
 
 
 class LostImages(UserWarning):
@@ -63,47 +71,49 @@ class LostImages(UserWarning):
 
 
 class ImageModel:
-    """An exact-likelihood model of images of one shape and number of levels.
+    """An exact-likelihood model of images of one shape: a `PixelRNN` with its parameters.
 
-    A model with classes needs `labels`, `[B]` integers, in every method; other models take none. A
-    model with `output="continuous"` is a density: its images are floats, dequantised values from 0
-    to K. B may be any number of images.
+    Its methods do what those of `PixelRNN` do, for any number of images: they are computed some at
+    a time, on all devices of the process. Arrays of NumPy are taken as well, and classes by their
+    names where the model has any. `log_prob`, `conditionals` and `bits_per_dim` may be transformed
+    by JAX: given tracers, they are the functions of the `PixelRNN`.
+
+    `condition` is `[B]` integers or names for a model with `classes`, `[B, D]` floats with
+    `condition_vector`, `[B, H, W, D]` floats with `condition_map`, and None for any other.
 
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
         params: Its parameters.
+        class_names: The names of its classes in order; empty if they have none.
         config: The architecture, a `ModelConfig`.
         image_shape: (H, W, C).
-        levels: K, the number of values that a channel of a pixel can have.
+        levels: K, the number of values that a channel of a pixel can have; 0 for real values.
     """
 
-    def __init__(self, model: PixelRNN, params: PyTree):
-        self.pixel_rnn, self.params = model, params
+    def __init__(self, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()):
+        self.pixel_rnn, self.params, self.class_names = model, params, tuple(class_names)
         self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
-        self._mesh = devices.local_mesh(jax.local_device_count())
-        self._log_prob = self._compiled(functools.partial(model.log_prob, per_pixel=True))
-        self._conditionals = self._compiled(model.conditionals)
 
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
         names = dict.fromkeys(config.scale_architectures or (config.architecture,))
+        values = f"of {self.levels} levels" if self.levels else "of real values"
         scales = f", scales {config.scales}" if config.scales else ""
-        classes = f", {config.classes} classes" if config.classes else ""
+        _, kind = checks.condition_form(config, self.image_shape)
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
         return (
             f"ImageModel({' and '.join(names)}, {config.layers} layers, h={config.features}, "
-            f"images {shape} of {self.levels} levels{scales}{classes}, {size:,} parameters)"
+            f"images {shape} {values}{scales}{kind and ', given ' + kind}, {size:,} parameters)"
         )
 
     def log_prob(
-        self, images: ArrayLike, labels: ArrayLike | None = None, *, per_pixel: bool = False
-    ) -> np.ndarray:
+        self, images: ArrayLike, condition: ArrayLike | None = None, *, per_pixel: bool = False
+    ) -> Array:
         """Returns the exact log-probability of each image, or its log-density.
 
         Args:
-            images: `[B, H, W, C]` integers from 0 to K - 1. A density takes floats from 0 to K
-                (see `dequantize`), and is per unit of a level.
-            labels: `[B]` classes.
+            images: `[B, H, W, C]`.
+            condition: That of the images.
             per_pixel: Whether to return the term of each value instead of their sum.
 
         Returns:
@@ -114,10 +124,9 @@ class ImageModel:
         Raises:
             UserError: The shape, the type or a value does not fit the model.
         """
-        terms = self._in_batches(self._log_prob, images, labels)
-        return terms if per_pixel else terms.sum(axis=(1, 2, 3))
+        return self._evaluated(_log_prob, (self.pixel_rnn, per_pixel), images, condition)
 
-    def conditionals(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
+    def conditionals(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """Returns the distribution of each value given all earlier ones, in generation order.
 
         Returns:
@@ -127,59 +136,70 @@ class ImageModel:
             UserError: As `log_prob`; or the model is a density or in the plain multi-scale form,
                 and has no such distributions.
         """
-        self.pixel_rnn.check_conditionals()
-        return self._in_batches(self._conditionals, images, labels)
+        self.pixel_rnn.discrete_likelihood()
+        return self._evaluated(_conditionals, (self.pixel_rnn,), images, condition)
 
-    def bits_per_dim(self, images: ArrayLike, labels: ArrayLike | None = None) -> np.ndarray:
-        """Returns -log2 p(image) / (H * W * C) of each image, `[B]`; raises as `log_prob`."""
-        nats = -self.log_prob(images, labels)
-        return np.asarray(bits_per_dim(nats, math.prod(self.image_shape)))
+    def bits_per_dim(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
+        """Returns -log2 p(image) / (H * W * C) of each image, `[B]`.
+
+        Raises:
+            UserError: As `log_prob`; or the values are real, and have no levels to count bits of.
+        """
+        if not self.levels:
+            raise UserError("real values have no bits/dim: use log_prob, in nats per unit of theirs")
+        return bits_per_dim(-self.log_prob(images, condition), self.pixel_rnn.dims)
 
     def sample(
         self,
         key: Array,
         n: int,
-        labels: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
         *,
         temperature: float = 1.0,
-        return_log_prob: bool = False,
-    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    ) -> Array:
         """Draws images.
 
-        Image i depends only on the key, i and its label, not on n or the number of devices.
+        Image i depends only on the key, i and its condition, not on n or the number of devices.
 
         Args:
             key: A key of `jax.random`, such as `jax.random.key(0)`.
             n: Number of images.
-            labels: `[n]` classes.
+            condition: That of the n images.
             temperature: Logits are divided by it; 0 takes the most probable value of each pixel.
-            return_log_prob: Whether to return the log-probability of each image as well.
 
         Returns:
             `[n, H, W, C]` integers of the smallest of uint8, uint16 and int32 that K fits in
-            (floats from a density); with `return_log_prob`, also nats `[n]`.
+            (floats from a density).
 
         Raises:
             UserError: n or the temperature is negative, the key is not one of `jax.random`, or the
-                labels do not fit.
+                condition does not fit.
         """
-        _check_key(key)
-        if not isinstance(n, numbers.Integral):
-            raise UserError(f"n must be an integer, got {n!r}")
-        labels = check_labels(labels, n, self.config.classes)
-        images, log_probs = sample.sample(
-            self.pixel_rnn, self.params, key, n, labels=labels, temperature=temperature
-        )
-        if not return_log_prob:
-            return images
-        return images, self.log_prob(images, labels) if self.config.plain else log_probs
+        return self._drawn(_sample, key, n, condition, temperature)
+
+    def sample_and_log_prob(
+        self,
+        key: Array,
+        n: int,
+        condition: ArrayLike | None = None,
+        *,
+        temperature: float = 1.0,
+    ) -> tuple[Array, Array]:
+        """Returns what `sample` does, and the log-probabilities under which it is drawn, `[n]`.
+
+        At another temperature than 1 these are not those of the model, which `log_prob` gives.
+
+        Raises:
+            UserError: As `sample`; or the model is in the plain multi-scale form.
+        """
+        return self._drawn(_sample_and_log_prob, key, n, condition, temperature)
 
     def complete(
         self,
         key: Array,
         images: ArrayLike,
         known: ArrayLike,
-        labels: ArrayLike | None = None,
+        condition: ArrayLike | None = None,
         *,
         particles: int = 1,
     ) -> Completion:
@@ -191,9 +211,9 @@ class ImageModel:
 
         Args:
             key: A key of `jax.random`. Image i depends only on it, i and the other arguments.
-            images: `[B, H, W, C]` integers from 0 to K - 1; any of them where unknown.
+            images: `[B, H, W, C]`; any values where unknown.
             known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
-            labels: `[B]` classes.
+            condition: That of the images.
             particles: Number of completions that are drawn for each image, of which one is kept.
 
         Returns:
@@ -201,24 +221,38 @@ class ImageModel:
 
         Raises:
             UserError: As `log_prob`; or the key is not one of `jax.random`, the mask does not fit,
-                there are no particles, or the model is a density.
+                or there are no particles.
         """
-        _check_key(key)
-        batch = self._checked(images, labels)
-        known = self._checked_known(known, len(batch.images))
-        return complete.complete(
-            self.pixel_rnn, self.params, key, batch, known, particles=particles
+        checks.need_values("ImageModel.complete", key, images, known, condition)
+        checks.check_key(key)
+        model, shape = self.pixel_rnn, self.image_shape
+        images = checks.check_form(images, model.config, shape, model.levels)
+        known = checks.check_known(known, images.shape)
+        images, condition = model.checked(
+            jnp.where(known, images, 0), self._numbered(condition)
+        )
+        lanes = _lanes() if particles == 1 else 1
+        return in_batches(
+            _complete,
+            (model, particles),
+            (self.params, key),
+            (np.arange(len(images)), images, known, condition),
+            least=lanes,
+            most=lanes,
+            progress="completing",
         )
 
-    def compress(self, images: ArrayLike, labels: ArrayLike | None = None) -> bytes:
+    def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
         """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
 
-        The classes of a model with classes are stored as well.
+        The classes of a model with classes are stored as well. Vectors and maps are not.
 
         Raises:
             UserError: As `conditionals`.
         """
-        batch, file = self._checked(images, labels), io.BytesIO()
+        checks.need_values("ImageModel.compress", images, condition)
+        batch, file = Batch(*self.pixel_rnn.checked(images, self._numbered(condition))), io.BytesIO()
+        batch = jax.tree.map(np.asarray, batch)
 
         def batch_of(indices: np.ndarray) -> Batch:
             return jax.tree.map(lambda array: array[indices], batch)
@@ -227,78 +261,103 @@ class ImageModel:
         return file.getvalue()
 
     def decompress(
-        self, data: bytes, *, skip_damaged: bool = False, return_labels: bool = False
+        self,
+        data: bytes,
+        condition: ArrayLike | None = None,
+        *,
+        skip_damaged: bool = False,
+        return_classes: bool = False,
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray | None]:
         """Returns the images `[N, H, W, C]` that `compress` was given.
 
         Args:
             data: What `compress` returned, from the same parameters on the same kind of machine.
+            condition: The vectors or maps that `compress` was given.
             skip_damaged: Whether to leave out the images of damaged blocks instead of raising. The
                 warning `LostImages`, a `UserWarning`, says how many they are.
-            return_labels: Whether to return their classes `[N]` as well.
+            return_classes: Whether to return their classes `[N]` as well.
 
         Raises:
-            UserError: The data are damaged, cut off, or of another model, machine or format.
+            UserError: The data are damaged, cut off, or of another model, machine or format; or the
+                condition does not fit.
         """
-        found, lost = container.read(self.pixel_rnn, self.params, data, skip_damaged=skip_damaged)
+        found, lost = container.read(
+            self.pixel_rnn, self.params, data, condition, skip_damaged=skip_damaged
+        )
         if lost:
             warnings.warn(lost, LostImages, stacklevel=2)
-        return (found.images, found.labels) if return_labels else found.images
+        return (found.images, found.condition) if return_classes else found.images
 
-    def _in_batches(
+    def _evaluated(
         self,
-        function: Callable[[PyTree, Batch], Array],
+        function: Callable[..., Array],
+        static: tuple[Any, ...],
         images: ArrayLike,
-        labels: ArrayLike | None,
-    ) -> np.ndarray:
-        batch = self._checked(images, labels)
-        count, rows, number = len(batch.images), self._batch_size(), self._mesh.size
-        params, results = jax.device_put(self.params, devices.replicated(self._mesh)), []
-        for i in range(0, max(count, 1), rows * number):
-            part = jax.tree.map(
-                lambda array, i=i: _padded(array[i : i + rows * number], rows, number), batch
-            )
-            results.append(np.asarray(function(params, part)))
-        return np.concatenate(results)[:count]
+        condition: ArrayLike | None,
+    ) -> Array:
+        checked = self.pixel_rnn.checked(images, self._numbered(condition))
+        if not all(map(checks.has_values, jax.tree.leaves((self.params, checked)))):
+            return function(*static, self.params, checked)
+        return in_batches(function, static, self.params, checked, most=self._batch_size())
 
-    def _compiled(self, function: Callable[..., Array]) -> Callable[[PyTree, Batch], Array]:
-        return devices.map_batch(
-            lambda params, batch: function(params, *batch), self._mesh, self.pixel_rnn.parts
+    def _drawn(
+        self,
+        function: Callable[..., PyTree],
+        key: Array,
+        n: int,
+        condition: ArrayLike | None,
+        temperature: float,
+    ) -> PyTree:
+        checks.need_values("ImageModel.sample", key, temperature, condition)
+        condition, temperature = self.pixel_rnn.check_sampling(
+            key, n, self._numbered(condition), temperature
         )
+        return in_batches(
+            function,
+            (self.pixel_rnn,),
+            (self.params, key, temperature),
+            (np.arange(n), condition),
+            least=_lanes(),
+            most=_lanes(),
+            progress="generating",
+        )
+
+    def _numbered(self, condition: Any) -> Any:
+        """Returns a condition in which names of classes have become their numbers."""
+        return checks.numbered(condition, self.class_names)
 
     def _batch_size(self) -> int:
         config, (height, width, channels) = self.config, self.image_shape
         widest = max(8 * config.features, config.head_features, channels * self.levels)
         return max(1, min(64, BATCH_BYTES // (4 * height * width * widest)))
 
-    def _checked(self, images: ArrayLike, labels: ArrayLike | None) -> Batch:
-        images = np.asarray(images)
-        check_images(
-            images, self.image_shape, self.levels, discrete=self.pixel_rnn.likelihood.discrete
-        )
-        return Batch(images, check_labels(labels, len(images), self.config.classes))
 
-    def _checked_known(self, known: ArrayLike, count: int) -> np.ndarray:
-        known = np.asarray(known)
-        if known.dtype != bool:
-            raise UserError(f"known must be booleans, got {known.dtype} values")
-        shape = (count, *self.image_shape)
-        shapes = shape[1:3], shape[1:], (*shape[:3], 1), shape
-        if known.shape not in shapes:
-            choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
-            raise UserError(f"known must have one of the shapes {choices}, got {list(known.shape)}")
-        return np.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
+def _lanes() -> int:
+    return CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
 
 
-def _check_key(key: Array) -> None:
-    if not isinstance(key, Array):
-        raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
+def _log_prob(model: PixelRNN, per_pixel: bool, params: PyTree, rows: Any) -> Array:
+    return model.log_prob(params, *rows, per_pixel=per_pixel)
 
 
-def _padded(array: np.ndarray, size: int, devices: int) -> np.ndarray:
-    """Fills a batch, of one type, so that each device has a power of two rows, at most `size`.
+def _conditionals(model: PixelRNN, params: PyTree, rows: Any) -> Array:
+    return model.conditionals(params, *rows)
 
-    So little is compiled.
-    """
-    full = devices * min(size, 1 << (max(len(array) - 1, 0) // devices).bit_length())
-    return sample.padded(array.astype(np.float32 if array.dtype.kind == "f" else np.int32), full)
+
+def _sample(model: PixelRNN, common: PyTree, rows: Any) -> Array:
+    (params, key, temperature), (indices, condition) = common, rows
+    n, first = len(indices), indices[0]
+    return model.sample(params, key, n, condition, temperature=temperature, first=first)
+
+
+def _sample_and_log_prob(model: PixelRNN, common: PyTree, rows: Any) -> tuple[Array, Array]:
+    (params, key, temperature), (indices, condition) = common, rows
+    n, first = len(indices), indices[0]
+    return model.sample_and_log_prob(
+        params, key, n, condition, temperature=temperature, first=first
+    )
+
+
+def _complete(model: PixelRNN, particles: int, common: PyTree, rows: Any) -> Completion:
+    (params, key), (indices, *arguments) = common, rows
+    return model.complete(params, key, *arguments, particles=particles, first=indices[0])

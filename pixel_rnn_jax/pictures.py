@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from pixel_rnn_jax.errors import UserError
@@ -42,13 +43,30 @@ def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndar
     return picture[..., 0] if channels == 1 else picture
 
 
+def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
+    """Returns images as integers from 0 to K - 1, and K, so that they can be drawn.
+
+    Dequantised values are floored. Real values, whose `levels` are 0, are spread over 256 levels
+    from the smallest to the largest.
+    """
+    images = np.asarray(images)
+    if not levels:
+        low, high = images.min(initial=np.inf), images.max(initial=-np.inf)
+        return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
+    if images.dtype.kind == "f":
+        images = np.clip(np.floor(images), 0, levels - 1).astype(np.int32)
+    return images, levels
+
+
 def completions(
-    images: np.ndarray, known: np.ndarray, completed: np.ndarray, levels: int
+    images: ArrayLike, known: np.ndarray, completed: ArrayLike, levels: int
 ) -> np.ndarray:
     """Draws a `grid` of each original, its known values and its completion side by side.
 
-    All are `[N, H, W, C]`: integers from 0 to K - 1, and booleans `known`.
+    All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`.
     """
+    together = np.stack([np.asarray(images), np.asarray(completed)])
+    (images, completed), levels = as_levels(together, levels)
     original = _tiles(images, levels)
     shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
     return grid(_joined(original, shown, _tiles(completed, levels)), levels=256)
@@ -99,7 +117,8 @@ def write_images(
     """Writes images in a format that the ending of `out` selects.
 
     - `.png`: one picture of all images (see `grid`).
-    - `.npz`: an array `images`, `[N, H, W, C]`, and `labels`, `[N]`, if there are any.
+    - `.npz`: an array `images`, `[N, H, W, C]`, and `labels`, `[N]`, if there are any. It alone
+      keeps values that are no levels.
     - no ending: a folder with one PNG for each image, which holds the values 0 to K - 1 themselves
       (black and white for two levels, dark for a few).
 
@@ -108,6 +127,8 @@ def write_images(
     """
     check_out(out, levels, images.shape[-1])
     path = Path(out)
+    if path.suffix != ".npz":
+        images, levels = as_levels(images, levels)
     if path.suffix == ".png":
         write_picture(grid(images, levels, columns), out)
         return
@@ -141,9 +162,10 @@ def check_out(out: str, levels: int, channels: int) -> None:
             "images must be written to a .png or .npz file, or to a folder without an ending, got "
             f"{out!r}"
         )
-    if levels > 256 or channels not in (1, 3, 4):
+    if not 2 <= levels <= 256 or channels not in (1, 3, 4):
+        values = f"of {levels} levels" if levels else "of real values"
         raise UserError(
-            f"PNG files cannot hold images of {levels} levels and {channels} channels: write them "
+            f"PNG files cannot hold images {values} and {channels} channels: write them "
             f"to an .npz file, {path}.npz for example"
         )
     if path.is_file() or (path.is_dir() and any(path.iterdir())):

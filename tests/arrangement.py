@@ -13,7 +13,7 @@ import optax
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime.devices import make_mesh, replicated, set_up_host_devices, shard_batch
 from pixel_rnn_jax.runtime.processes import join
 from pixel_rnn_jax.training import evaluate, optimizers

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
 
@@ -27,20 +27,19 @@ def random_like(shapes, seed):
     return jax.tree.map(draw, shapes)
 
 
-def model_and_parameters(architecture, image_shape, levels, *, seed=0, **options):
+def model_and_parameters(architecture, image_shape, levels, *, seed=0, units=None, **options):
     defaults = {"layers": 2, "features": 5, "head_features": 6, "first_kernel": 5}
     config = prnn.ModelConfig(architecture, **defaults | options)
-    model = PixelRNN(config, image_shape, levels)
+    model = PixelRNN(config, image_shape, levels, **units or {})
     return model, random_like(jax.eval_shape(model.init, jax.random.key(0)), seed)
 
 
-def whole_map_outputs(model, params, images, labels=None):
+def whole_map_outputs(model, params, images, condition=None):
     """The outputs of each scale, every network applied to whole images."""
-    inputs = model.likelihood.inputs(jnp.asarray(images))
     outputs, coarse = [], None
     for scale in model.scales:
-        own = scale.subsample(inputs)
-        outputs.append(scale.apply(params, own, labels, coarse))
+        own = scale.subsample(jnp.asarray(images))
+        outputs.append(scale.apply(params, own, scale.condition(condition), coarse))
         coarse = own
     return outputs
 

@@ -10,7 +10,7 @@ from random_models import model_and_parameters
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 CONFIG = prnn.ModelConfig("row_lstm", layers=1, features=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(5, size=(11, 3, 4, 1), dtype=np.uint8)

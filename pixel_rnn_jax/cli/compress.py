@@ -5,11 +5,16 @@ import functools
 import math
 from pathlib import Path
 
+import numpy as np
+
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import Flags, images_flag, out_flag
-from pixel_rnn_jax.cli.images import open_images, read_batch
+from pixel_rnn_jax.cli.flags import Flags, condition_flag, images_flag, out_flag
+from pixel_rnn_jax.cli.images import open_images, read_batch, read_condition
 from pixel_rnn_jax.codec import container
+from pixel_rnn_jax.data import Batch, Records
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.models.checks import numbered
 from pixel_rnn_jax.terminal import say
 
 
@@ -29,7 +34,7 @@ def compress(values: Flags) -> None:
     model = image_model.load(values.workdir)
     records = open_images(values.images)
     count = len(records.keys)
-    batch_of = functools.partial(read_batch, records, classes=model.config.classes)
+    batch_of = functools.partial(_read_batch, model, records)
     if Path(out).is_dir():
         raise UserError(f"{out} is a folder: give --out the name of a file")
     unfinished = Path(f"{out}.unfinished")  # A file named `out` is always complete.
@@ -52,10 +57,16 @@ def compress(values: Flags) -> None:
     )
 
 
+def _read_batch(model: ImageModel, records: Records, indices: np.ndarray) -> Batch:
+    batch = read_batch(records, indices, model.config)
+    return batch._replace(condition=numbered(batch.condition, model.class_names))
+
+
 def decompress_flags(values: Flags) -> None:
     """Defines the flags of `decompress`."""
     values.text("file", "The compressed file; --file= may be left out.")
     out_flag(values, "images.npz")
+    condition_flag(values, "A file does not hold the vectors or maps of its images.")
     values.switch(
         "skip_damaged", "Leaves out the images of damaged blocks instead of stopping at the first."
     )
@@ -72,10 +83,14 @@ def decompress(values: Flags) -> None:
         data = Path(file).read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error
-    (images, labels), lost = container.read(
-        model.pixel_rnn, model.params, data, skip_damaged=values.skip_damaged
+    condition = read_condition(values.condition)
+    (images, condition), lost = container.read(
+        model.pixel_rnn, model.params, data, condition, skip_damaged=values.skip_damaged
     )
     if lost:
         say(lost)
+    labels = condition if model.config.classes else None
+    if labels is not None and model.class_names:
+        labels = np.array(model.class_names)[labels]
     pictures.write_images(images, model.levels, out, labels=labels)
     say(f"{out}: {len(images):,} images")

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from pixel_rnn_jax import image_model, pictures
+from pixel_rnn_jax import pictures
 from pixel_rnn_jax.cli.flags import Flags, process_flags
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.generation.sample import as_levels
+from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.terminal import say
@@ -84,11 +84,12 @@ def _draw_pixel_map(workdir: str, split: str, out: str) -> None:
     """Draws the first images of a split, each beside its negative log-likelihood by pixel."""
     pictures.check_picture_out(out)
     run = open_run(workdir, devices.local_mesh(1))
-    model = image_model.ImageModel(run.model, run.params)
+    model = ImageModel(run.model, run.params)
     source = evaluate_lib.open_split(run, split)
-    images, labels = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
-    nats = -model.log_prob(images, labels, per_pixel=True).sum(-1)
-    picture = pictures.pixel_map(as_levels(model.pixel_rnn, images), nats, model.levels)
+    images, condition = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
+    nats = -np.asarray(model.log_prob(images, condition, per_pixel=True)).sum(-1)
+    images, levels = pictures.as_levels(images, model.levels)
+    picture = pictures.pixel_map(images, nats, levels)
     if processes.first():
         pictures.write_picture(picture, out)
     say(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")

@@ -83,8 +83,17 @@ def images_flag(values: Flags, verb: str, more: str) -> None:
     """Defines --images."""
     values.text(
         "images",
-        f"Images to {verb}: a folder, or an .npy or .npz file (for a model with classes an .npz "
-        f"file with an array `labels`). {more}",
+        f"Images to {verb}: a folder, or an .npy or .npz file (for a model with a condition an "
+        f".npz file with an array `labels` or `condition`). {more}",
+    )
+
+
+def condition_flag(values: Flags, more: str) -> None:
+    """Defines --condition, of a model of vectors or maps."""
+    values.text(
+        "condition",
+        "For a model with model.condition_vector or model.condition_map: an .npy file of the "
+        f"vectors [N, D] or maps [N, H, W, D], or an .npz file with an array `condition`. {more}",
     )
 
 

@@ -1,21 +1,21 @@
 """The verbs `sample` and `complete`."""
 
-import math
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import Flags, images_flag, out_flag, seed_flag
-from pixel_rnn_jax.cli.images import open_images, read_batch
+from pixel_rnn_jax.cli.flags import Flags, condition_flag, images_flag, out_flag, seed_flag
+from pixel_rnn_jax.cli.images import open_images, read_batch, read_condition
 from pixel_rnn_jax.generation.complete import is_exact
-from pixel_rnn_jax.generation.sample import as_levels, every_class
+from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training.evaluate import open_split
+from pixel_rnn_jax.training.previews import every_class
 
 IMAGES = 64
 ROW = 10
@@ -36,12 +36,13 @@ def sample_flags(values: Flags) -> None:
         1.0,
         lower_bound=0,
     )
-    values.integer(
+    values.text(
         "label",
-        "The class of all images, of a model with classes. Default: equally many images of each "
-        "class, and in a picture a row for each class if --n is a multiple of their number.",
-        lower_bound=0,
+        "The class of all images, of a model with classes: its number or its name. Default: "
+        "equally many images of each class, and in a picture a row for each class if --n is a "
+        "multiple of their number.",
     )
+    condition_flag(values, "--n is their number.")
     seed_flag(values)
 
 
@@ -50,20 +51,25 @@ def sample(values: Flags) -> None:
     out, n, label = values.out, values.n, values.label
     model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
-    classes = model.config.classes
-    n = n or (ROW * classes if classes and label is None else IMAGES)
-    labels = every_class(n, classes) if label is None else np.full(n, label)
-    key = jax.random.key(values.seed)
-    images, log_probs = model.sample(
-        key, n, labels, temperature=values.temperature, return_log_prob=True
+    classes, columns = model.config.classes, None
+    condition = read_condition(values.condition)
+    if condition is not None:
+        condition = condition[:n]
+        n = len(condition)
+    elif classes and label is None:
+        n = n or ROW * classes
+        condition = every_class(n, classes)
+        columns = n // classes if n % classes == 0 else None
+    else:
+        n = n or IMAGES
+        if label is not None:
+            condition = np.full(n, int(label) if label.isdecimal() else label)
+    images = model.sample(
+        jax.random.key(values.seed), n, condition, temperature=values.temperature
     )
-    if Path(out).suffix != ".npz":  # Which keeps the values of a density as they were drawn.
-        images = as_levels(model.pixel_rnn, images)
-    columns = n // classes if classes and label is None and n % classes == 0 else None
-    pictures.write_images(images, model.levels, out, columns)
-    nats = -float(np.mean(log_probs))
-    bits = bits_per_dim(nats, math.prod(model.image_shape))
-    say(f"{out}: {n:,} samples, on average {nats:.2f} nats, {bits:.4f} bits/dim")
+    pictures.write_images(np.asarray(images), model.levels, out, columns)
+    nats = -float(model.log_prob(images, condition).mean())
+    say(f"{out}: {n:,} samples, on average {in_words(nats, model)}")
 
 
 def complete_flags(values: Flags) -> None:
@@ -92,29 +98,37 @@ def complete(values: Flags) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = values.out, values.particles
     run = open_run(values.workdir, devices.local_mesh(1))
-    model = image_model.ImageModel(run.model, run.params)
+    model = ImageModel(run.model, run.params, run.image_format.class_names)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(values.known, model.image_shape)
     if values.images is None:
         source = open_split(run, "test")
-        images, labels = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
+        batch = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
     else:
         records = open_images(values.images)
         indices = np.arange(len(records.keys))[: values.n]
-        images, labels = read_batch(records, indices, model.config.classes)
+        batch = read_batch(records, indices, model.config)
     key = jax.random.key(values.seed)
-    found = model.complete(key, images, mask, labels, particles=particles)
+    found = model.complete(key, batch.images, mask, batch.condition, particles=particles)
     if Path(out).suffix == ".png":
         masks = np.broadcast_to(mask, found.images.shape)
-        picture = pictures.completions(images, masks, found.images, model.levels)
+        picture = pictures.completions(batch.images, masks, found.images, model.levels)
         pictures.write_picture(picture, out)
     else:
-        pictures.write_images(found.images, model.levels, out)
+        pictures.write_images(np.asarray(found.images), model.levels, out)
     nats = -found.log_prob_known.mean()
     count = f"{len(found.images):,} completions"
     say(f"{out}: {count}; the known values have {nats:.2f} nats on average")
     if particles > 1:
         smallest = found.effective_sample_size.min()
         say(f"effective sample size: at least {smallest:.1f} of {particles} particles")
-    elif not is_exact(model.pixel_rnn, mask):
+    elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
+
+
+def in_words(nats: float, model: ImageModel) -> str:
+    """Returns nats per image, with bits/dim where values have levels."""
+    dims = model.pixel_rnn.dims
+    if not model.levels:
+        return f"{nats:.2f} nats, {nats / dims:.4f} nats a value"
+    return f"{nats:.2f} nats, {bits_per_dim(nats, dims):.4f} bits/dim"

@@ -26,5 +26,11 @@ def train(values: Flags) -> None:
         f"independent pixels: {result.baseline}; histograms of {result.baseline.counted:,} "
         "training images"
     )
+    if result.test.nats > result.baseline.nats:
+        say(
+            "the model is worse than independent pixels: train for longer, try another "
+            "optimizer.learning_rate, or model.input=categorical for values whose order means "
+            "nothing"
+        )
     for path in result.pictures:
         say(f"{path.name.partition('-')[0]}: {path}")

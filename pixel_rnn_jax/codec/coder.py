@@ -28,11 +28,13 @@ from jax import Array
 from jax.experimental import io_callback
 
 from pixel_rnn_jax import terminal
+from pixel_rnn_jax.batches import padded
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch, value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.decode import Place, decode
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.models.checks import condition_form
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int]], np.ndarray]
@@ -61,14 +63,14 @@ class Coder:
     """Codes blocks of images with one model, in float32 on one device.
 
     The classes of a model with classes come first, each with the same probability. Then come the
-    values in generation order.
+    values in generation order. Vectors and maps are not coded: the decoder is given them.
 
     Raises:
         UserError: The model gives values no probability, or its parameters are not finite.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
-        model.check_conditionals()
+        model.discrete_likelihood()
         # These fields say how a model is computed, not what it computes.
         config = dataclasses.replace(model.config, dtype="float32", remat=False, pack=1)
         self.model = dataclasses.replace(model, config=config)
@@ -82,10 +84,10 @@ class Coder:
         self._classes = models.Uniform(config.classes) if config.classes else None
 
     def encode(self, batch: Batch) -> bytes:
-        """Returns the code of at most `LANES` images `[B, H, W, C]` with their classes `[B]`."""
+        """Returns the code of at most `LANES` images `[B, H, W, C]` with their condition."""
         encoder = constriction.stream.queue.RangeEncoder()
-        if batch.labels is not None:
-            encoder.encode(batch.labels.astype(np.int32), self._classes)
+        if self._classes:
+            encoder.encode(batch.condition.astype(np.int32), self._classes)
         images = batch.images.astype(np.int32)
 
         def encode(probabilities: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
@@ -93,18 +95,20 @@ class Coder:
             encoder.encode(symbols, self._values, probabilities)
             return symbols
 
-        self._each_value(len(images), batch.labels, encode)
+        self._each_value(len(images), batch.condition, encode)
         return encoder.get_compressed().astype("<u4").tobytes()
 
-    def decode(self, code: bytes, count: int) -> Batch:
-        """Returns the `[count, H, W, C]` images of a code with their classes.
+    def decode(self, code: bytes, count: int, condition: np.ndarray | None = None) -> Batch:
+        """Returns the `[count, H, W, C]` images of a code with their condition.
+
+        `condition` are their vectors or maps; classes are in the code.
 
         Raises:
             ValueError: This is not a code under these probabilities.
         """
         words = np.frombuffer(code, "<u4").astype(np.uint32)
         decoder = constriction.stream.queue.RangeDecoder(words)
-        labels = decoder.decode(self._classes, count) if self._classes else None
+        condition = decoder.decode(self._classes, count) if self._classes else condition
         images = np.empty((count, *self.model.image_shape), value_dtype(self.model.levels))
 
         def decode(probabilities: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
@@ -115,13 +119,14 @@ class Coder:
             images[:, *place] = symbols
             return symbols
 
-        self._each_value(count, labels, decode)
-        return Batch(images, labels)
+        self._each_value(count, condition, decode)
+        return Batch(images, condition)
 
-    def _each_value(self, count: int, labels: np.ndarray | None, code: Code) -> None:
+    def _each_value(self, count: int, condition: np.ndarray | None, code: Code) -> None:
         """Calls `code` for each value of `count` images in generation order."""
-        if labels is not None:
-            labels = np.pad(labels.astype(np.int32), (0, LANES - count))
+        if condition is not None:
+            dtype = np.int32 if self._classes else np.float32
+            condition = padded(condition.astype(dtype), LANES)
         scales, channels = self.model.scales, self.model.image_shape[-1]
         rows = sum(len(scale.given) for scale in scales)
         progress = terminal.bar(range(rows), rows, "coding", "row")
@@ -144,7 +149,7 @@ class Coder:
             return values
 
         run, number = _compiled(self.model, self.device, LANES), next(_numbers) % 2**31
-        arguments = jax.device_put((labels, np.int32(number)), self.device)
+        arguments = jax.device_put((condition, np.int32(number)), self.device)
         _sessions[number] = on_host
         try:
             # On a CPU the call blocks until the end; in a thread, it lets Ctrl-C be heard before.
@@ -175,12 +180,12 @@ _numbers = itertools.count()
 
 @functools.lru_cache(maxsize=16)
 def _compiled(model: PixelRNN, device: jax.Device, lanes: int) -> Callable[..., Array]:
-    """Compiles the loop: a function of parameters, classes `[L]` or None, number of a session."""
-    likelihood = model.check_conditionals()
+    """Compiles the loop: a function of parameters, condition and number of a session."""
+    likelihood = model.discrete_likelihood()
     number = jax.ShapeDtypeStruct((), jnp.int32)
     per_lane = jax.ShapeDtypeStruct((lanes,), jnp.int32)
 
-    def run(params: PyTree, labels: Array | None, session: Array) -> Array:
+    def run(params: PyTree, condition: Array | None, session: Array) -> Array:
         def choose(session: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
             def on_host(session: Any, probabilities: Any, row: Any, column: Any) -> Any:
                 call = _sessions[int(session)]
@@ -197,15 +202,17 @@ def _compiled(model: PixelRNN, device: jax.Device, lanes: int) -> Callable[..., 
             # ordered=True, a call that fails would fail all later ones of the process.)
             return io_callback(on_host, (number, per_lane), *arguments)
 
-        return decode(model, params, choose, session, lanes=lanes, labels=labels)[0]
+        return decode(model.scales, params, choose, session, lanes=lanes, condition=condition)[0]
 
     # Whatever the caller has set for the process.
     with jax.enable_x64(False), jax.default_matmul_precision("highest"):
         sharding = jax.sharding.SingleDeviceSharding(device)
-        labels = per_lane if model.config.classes else None
+        shape, kind = condition_form(model.config, model.image_shape)
+        dtype = jnp.int32 if model.config.classes else jnp.float32
+        condition = jax.ShapeDtypeStruct((lanes, *shape), dtype) if kind else None
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            (jax.eval_shape(model.init, jax.random.key(0)), labels, number),
+            (jax.eval_shape(model.init, jax.random.key(0)), condition, number),
         )
         options = COMPILER_OPTIONS.get(device.platform)
         return jax.jit(run).lower(*shapes).compile(compiler_options=options)

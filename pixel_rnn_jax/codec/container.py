@@ -12,15 +12,17 @@ from typing import Any, BinaryIO
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec import coder as coder_lib
 from pixel_rnn_jax.codec import framing
 from pixel_rnn_jax.codec.coder import Coder
 from pixel_rnn_jax.codec.framing import Block, DamageError, Header
-from pixel_rnn_jax.data import Batch, check_images, check_labels, value_dtype
+from pixel_rnn_jax.data import Batch, value_dtype
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.models.checks import check_condition
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 PyTree = Any
 
@@ -35,7 +37,7 @@ def write(
     """Compresses `count` images, which need not all be in memory at once.
 
     `batch_of` returns the images with given indices: `[B, H, W, C]` integers from 0 to K - 1, with
-    their classes `[B]` for a model with classes.
+    their condition for a model that has one. Classes are stored, vectors and maps are not.
 
     Raises:
         UserError: A shape, type or value does not fit the model.
@@ -45,18 +47,21 @@ def write(
     starts = range(0, count, coder_lib.LANES)
     for number, start in enumerate(terminal.bar(starts, len(starts), "compressing", "block")):
         batch = batch_of(np.arange(start, min(start + coder_lib.LANES, count)))
-        images = np.asarray(batch.images)
-        check_images(images, model.image_shape, model.levels)
-        labels = check_labels(batch.labels, len(images), model.config.classes)
-        images = images.astype(value_dtype(model.levels))
-        code = coder.encode(Batch(images, labels))
+        batch = Batch(*jax.tree.map(np.asarray, model.checked(*batch)))
+        images = batch.images.astype(value_dtype(model.levels))
+        code = coder.encode(batch._replace(images=images))
         file.write(Block(number, code, _pixel_digest(images)).pack())
 
 
 def read(
-    model: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
+    model: PixelRNN,
+    params: PyTree,
+    data: bytes,
+    condition: ArrayLike | None = None,
+    *,
+    skip_damaged: bool = False,
 ) -> tuple[Batch, str]:
-    """Decompresses a file.
+    """Decompresses a file; `condition` are the vectors or maps that `write` was given.
 
     Returns:
         The images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
@@ -64,16 +69,19 @@ def read(
         leaves out, or "" if none are lost.
 
     Raises:
-        UserError: The file is damaged, cut off, or of another model, machine or format.
+        UserError: The file is damaged, cut off, or of another model, machine or format; or the
+            condition does not fit.
     """
     coder = Coder(model, params)
     header, position = framing.read_header(data)
     _check_header(header, _header(coder, header.images))
-    blocks = _read_blocks(data, position, coder, header.images, skip_damaged)
+    given = _given_condition(model, condition, header.images)
+    blocks = _read_blocks(data, position, coder, header.images, given, skip_damaged)
     count = math.ceil(header.images / coder_lib.LANES)
-    labels = np.empty(0, np.int32) if model.config.classes else None
-    none = Batch(np.empty((0, *model.image_shape), value_dtype(model.levels)), labels)
-    found = [none]
+    none = np.empty(0, np.int32) if model.config.classes else None
+    none = given[:0] if given is not None else none
+    images = np.empty((0, *model.image_shape), value_dtype(model.levels))
+    found = [Batch(images, none)]
     for block in terminal.bar(blocks, count, "decompressing", "block"):
         found.append(block)  # Not list(bar), which allocates what the header claims.
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
@@ -87,6 +95,17 @@ def _header(coder: Coder, count: int) -> Header:
     model = coder.model
     digest, machine = coder_lib.model_digest(model, coder.params), coder_lib.machine(coder.device)
     return Header(model.image_shape, model.levels, count, digest, machine)
+
+
+def _given_condition(model: PixelRNN, condition: Any, count: int) -> np.ndarray | None:
+    """Checks the vectors or maps of all images, which a file does not hold."""
+    if not (model.config.condition_vector or model.config.condition_map):
+        if condition is not None:
+            raise UserError(
+                "a condition is for models of condition_vector or condition_map: leave it out"
+            )
+        return None
+    return np.asarray(check_condition(condition, count, model.config, model.image_shape))
 
 
 def _check_header(header: Header, own: Header) -> None:
@@ -110,7 +129,12 @@ def _check_header(header: Header, own: Header) -> None:
 
 
 def _read_blocks(
-    data: bytes, position: int, coder: Coder, count: int, skip_damaged: bool
+    data: bytes,
+    position: int,
+    coder: Coder,
+    count: int,
+    given: np.ndarray | None,
+    skip_damaged: bool,
 ) -> Iterator[Batch]:
     """Yields the images of each intact block, from a position on."""
     blocks, expected = math.ceil(count / coder_lib.LANES), 0
@@ -127,22 +151,27 @@ def _read_blocks(
             raise DamageError(f"{missing} is missing from the compressed file")
         expected = block.number + 1
         start = block.number * coder_lib.LANES
-        yield _decode(coder, block, min(coder_lib.LANES, count - start), blocks)
+        end = min(start + coder_lib.LANES, count)
+        own = None if given is None else given[start:end]
+        yield _decode(coder, block, end - start, own, blocks)
     if expected < blocks and not skip_damaged:
         raise DamageError(f"the compressed file is cut off before block {expected + 1} of {blocks}")
 
 
-def _decode(coder: Coder, block: Block, count: int, blocks: int) -> Batch:
+def _decode(
+    coder: Coder, block: Block, count: int, given: np.ndarray | None, blocks: int
+) -> Batch:
     """Returns the images of a block, where they have the pixels that were encoded."""
     try:
-        batch = coder.decode(block.code, count)
+        batch = coder.decode(block.code, count, given)
     except ValueError:
         batch = None
     if batch is None or _pixel_digest(batch.images) != block.pixels:
+        other = "" if given is None else "the condition is not that of these images, or "
         raise UserError(
-            f"block {block.number + 1} of {blocks} is intact, but this machine does not compute "
-            "the model to the last bit as the one that wrote it: decompress it there, with the "
-            "same XLA_FLAGS"
+            f"block {block.number + 1} of {blocks} is intact, but {other}this machine does not "
+            "compute the model to the last bit as the one that wrote it: decompress it there, with "
+            "the same XLA_FLAGS"
         )
     return batch
 

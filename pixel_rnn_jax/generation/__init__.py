@@ -1,4 +1,4 @@
 """Drawing images value by value: one loop over all values, sampling, and completion.
 
-Generation may import models, data, runtime, terminal and errors.
+All of it is traceable, and works on the scales of a model. Generation may import models and kernels.
 """

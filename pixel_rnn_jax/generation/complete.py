@@ -1,8 +1,7 @@
 """Completion of partly known images, by ancestral sampling or sequential Monte Carlo."""
 
-import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,17 +10,15 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax.data import Batch, value_dtype
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax import kernels
 from pixel_rnn_jax.generation.decode import Lanes, Place, decode
-from pixel_rnn_jax.generation.sample import draw_unknown, in_batches, value_uniforms
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.generation.sample import value_uniforms
+from pixel_rnn_jax.models import Scale
 
 PyTree = Any
 
 
-@dataclass(frozen=True)
-class Completion:
+class Completion(NamedTuple):
     """Completed images, and how well the particles fitted the known values.
 
     Attributes:
@@ -32,12 +29,12 @@ class Completion:
             `particles`. A small one means that few particles fit the known values.
     """
 
-    images: np.ndarray
-    log_prob_known: np.ndarray
-    effective_sample_size: np.ndarray
+    images: Array
+    log_prob_known: Array
+    effective_sample_size: Array
 
 
-def is_exact(model: PixelRNN, known: ArrayLike) -> bool:
+def is_exact(scales: Sequence[Scale], known: ArrayLike) -> bool:
     """Whether every unknown value comes after all known ones in the model's generation order.
 
     `known` are booleans `[H, W, C]` or `[B, H, W, C]`.
@@ -45,56 +42,70 @@ def is_exact(model: PixelRNN, known: ArrayLike) -> bool:
     values = np.asarray(known)
     values = values if values.ndim == 4 else values[None]
     # In generation order; the plain form draws some twice.
-    drawn = [scale.subsample(values)[:, ~scale.given] for scale in model.scales]
+    drawn = [scale.subsample(values)[:, ~scale.given] for scale in scales]
     order = np.concatenate([part.reshape(len(values), -1) for part in drawn], axis=1)
     return bool((order[:, :-1] >= order[:, 1:]).all())
 
 
 def complete(
-    model: PixelRNN,
+    scales: Sequence[Scale],
     params: PyTree,
     key: Array,
-    batch: Batch,
-    known: np.ndarray,
+    indices: Array,
+    values: Array,
+    known: Array,
+    condition: Array | None,
     *,
-    particles: int = 1,
+    particles: int,
 ) -> Completion:
-    """Draws the unknown values of images given the known ones, as `ImageModel.complete` describes.
+    """Draws the unknown of the `values`, `[B, H, W, C]`, of images `indices` of a key; traceable.
 
-    With one particle each unknown value is drawn given all values before it, which is exact if
-    `is_exact`. With more, the particles of `particle_filter` are drawn for each image, and one of
-    them is returned. Its distribution tends to the exact one as their number grows.
-
-    Raises:
-        UserError: There are no particles, or the model is a density.
+    With one particle each unknown value is drawn given all values before it. With more, those of
+    `particle_filter` are drawn for each image, and one of them is returned.
     """
-    if not model.likelihood.discrete:
-        raise UserError("a continuous model completes no images: use one with discrete outputs")
-    if particles < 1:
-        raise UserError(f"particles must be at least 1, got {particles}")
-    batch = batch._replace(images=np.where(known, batch.images, 0).astype(np.int32))
     if particles == 1:
-        completed, log_probs = draw_unknown(model, params, key, batch, known)
-        log_prob_known = np.where(known, log_probs, 0).sum(axis=(1, 2, 3))
-        return Completion(completed, log_prob_known, np.ones(len(completed)))
-    completed, log_prob_known, sizes = in_batches(
-        functools.partial(_complete_one, model, particles),
-        (params, key),
-        (np.arange(len(batch.images)), batch, known),
-        lanes=1,
-        progress="completing",
+        return _fill(scales, params, key, indices, values, known, condition)
+
+    def one(arguments: Any) -> Completion:
+        index, values, known, condition = arguments
+        filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
+        all_values, found = particle_filter(
+            scales, params, filter_key, values, known, condition, particles
+        )
+        choice = jax.random.categorical(choice_key, found.log_weights)
+        return Completion(all_values[choice], found.log_evidence, found.effective_sample_size)
+
+    return lax.map(one, (indices, values, known, condition))
+
+
+def _fill(
+    scales: Sequence[Scale],
+    params: PyTree,
+    key: Array,
+    indices: Array,
+    images: Array,
+    known: Array,
+    condition: Array | None,
+) -> Completion:
+    """Draws each unknown value given all values before it."""
+    likelihood, uniforms = scales[-1].network.likelihood, value_uniforms(scales, key, indices)
+    one = jnp.ones((), uniforms[0].dtype)
+
+    def choose(total: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
+        stride = scales[place.scale].stride
+        at = (slice(None), stride * place.row, stride * place.column, place.channel)
+        uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
+        drawn = likelihood.draw(outputs, uniform, one).astype(images.dtype)
+        values = jnp.where(known[at], images[at], drawn)
+        counted = known[at] & jnp.logical_not(place.given)
+        return total + jnp.where(counted, likelihood.log_prob(outputs, values), 0), values
+
+    total = kernels.varying_alike(jnp.zeros(indices.shape, one.dtype), (uniforms, images, known))
+    lanes = indices.shape[0]
+    completed, total = decode(
+        scales, params, choose, total, lanes=lanes, condition=condition, dtype=images.dtype
     )
-    return Completion(completed.astype(value_dtype(model.levels)), log_prob_known, sizes)
-
-
-def _complete_one(model: PixelRNN, particles: int, common: PyTree, rows: PyTree) -> PyTree:
-    """Completes the one image of a batch; traceable."""
-    (params, key), (index, one, known) = common, jax.tree.map(lambda x: x[0], rows)
-    filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
-    values, found = particle_filter(model, params, filter_key, one, known, particles)
-    choice = jax.random.categorical(choice_key, found.log_weights)
-    result = values[choice], found.log_evidence, found.effective_sample_size
-    return jax.tree.map(lambda x: x[None], result)
+    return Completion(completed, total, jnp.ones_like(total))
 
 
 class Particles(NamedTuple):
@@ -112,35 +123,40 @@ class Particles(NamedTuple):
 
 
 def particle_filter(
-    model: PixelRNN, params: PyTree, key: Array, one: Batch, known: Array, particles: int
+    scales: Sequence[Scale],
+    params: PyTree,
+    key: Array,
+    image: Array,
+    known: Array,
+    condition: Array | None,
+    particles: int,
 ) -> tuple[Array, Particles]:
     """Runs sequential Monte Carlo over the pixels of one image; traceable.
 
     Each particle is a completion. Its unknown values are drawn from the model, and the
     probabilities of the known ones are its weight. After a pixel that leaves an effective sample
-    size below half the number of particles, they are resampled (systematic resampling). The image
-    `one` is `[H, W, C]` integers with its class, and `known` are `[H, W, C]` booleans.
+    size below half the number of particles, they are resampled (systematic resampling). The values
+    of the image and the booleans `known` are `[H, W, C]`.
 
     Returns:
         The completions `[particles, H, W, C]` and their weights.
     """
     values_key, resampling_key = jax.random.split(key)
-    dtype = jnp.result_type(float)
-    image, known = jnp.asarray(one.images), jnp.asarray(known)
-    uniforms = value_uniforms(model, values_key, jnp.arange(particles))
+    likelihood, dtype = scales[-1].network.likelihood, scales[-1].network.param_dtype
+    uniforms = value_uniforms(scales, values_key, jnp.arange(particles))
     offsets = [
         jax.random.uniform(jax.random.fold_in(resampling_key, number), scale.given.shape, dtype)
-        for number, scale in enumerate(model.scales)
+        for number, scale in enumerate(scales)
     ]
 
     def choose(found: Particles, outputs: Array, place: Place) -> tuple[Particles, Array]:
-        stride = model.scales[place.scale].stride
+        stride = scales[place.scale].stride
         at = (stride * place.row, stride * place.column, place.channel)
         uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
-        drawn = model.likelihood.draw(outputs, uniform, jnp.ones((), dtype))
+        drawn = likelihood.draw(outputs, uniform, jnp.ones((), dtype))
         values = jnp.where(known[at], image[at], drawn.astype(image.dtype))
         counted = known[at] & jnp.logical_not(place.given)
-        weights = jnp.where(counted, model.likelihood.log_prob(outputs, values), 0)
+        weights = jnp.where(counted, likelihood.log_prob(outputs, values), 0)
         return found._replace(log_weights=found.log_weights + weights), values
 
     def end_pixel(found: Particles, lanes: Lanes, place: Place) -> tuple[Particles, Lanes]:
@@ -154,13 +170,16 @@ def particle_filter(
         )
 
     zero = jnp.zeros((), dtype)
+    start = Particles(jnp.zeros(particles, dtype), zero, zero + particles)
+    if condition is not None:
+        condition = jnp.broadcast_to(condition, (particles, *condition.shape))
     values, found = decode(
-        model,
+        scales,
         params,
         choose,
-        Particles(jnp.zeros(particles, dtype), zero, zero + particles),
+        kernels.varying_alike(start, (uniforms, image, known)),
         lanes=particles,
-        labels=None if one.labels is None else jnp.broadcast_to(one.labels, particles),
+        condition=condition,
         dtype=image.dtype,
         end_pixel=end_pixel,
     )

@@ -6,14 +6,15 @@ decided side by side: a sample, a particle, an image of a compressed block. Ever
 once, through the incremental form of the network (`layers/state.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-from pixel_rnn_jax.models import PixelRNN, Scale
+from pixel_rnn_jax import kernels
+from pixel_rnn_jax.models import Scale
 
 PyTree = Any
 
@@ -37,8 +38,8 @@ class Lanes(NamedTuple):
 
     image: Array  # [L, H, W, C], of this scale so far.
     state: PyTree  # Of the incremental form, after the last pixel.
-    condition: Array | None  # [L, H, W, F], what the scale is conditioned on.
-    contexts: PyTree  # What the condition adds in this row.
+    features: Array | None  # [L, H, W, h], what the scale is conditioned on.
+    contexts: PyTree  # What they add in this row.
 
 
 Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
@@ -46,13 +47,13 @@ EndPixel = Callable[[Any, Lanes, Place], tuple[Any, Lanes]]
 
 
 def decode(
-    model: PixelRNN,
+    scales: Sequence[Scale],
     params: PyTree,
     choose: Choose,
     carry: Any,
     *,
     lanes: int,
-    labels: Array | None = None,
+    condition: Array | None = None,
     dtype: DTypeLike = jnp.int32,
     end_pixel: EndPixel | None = None,
 ) -> tuple[Array, Any]:
@@ -60,28 +61,29 @@ def decode(
 
     `choose` maps (carry, outputs `[L, Q]`, place) to (carry, values `[L]`). After each pixel
     `end_pixel` maps (carry, lanes, place of the last channel) to (carry, lanes); it may replace
-    whole lanes. A model with classes takes `labels`, `[L]`.
+    whole lanes. `condition` is that of the lanes.
 
     Returns:
         The images `[L, H, W, C]` of type `dtype`, and the last carry.
     """
     image = None
-    for number, scale in enumerate(model.scales):
-        condition = scale.condition(params, labels, image)
+    for number, scale in enumerate(scales):
+        features = scale.features(params, condition, image)
         empty = jnp.zeros((lanes, *scale.network.image_shape), dtype)
         start = Lanes(
             image=empty if image is None else scale.place(image),
             state=scale.apply(params, lanes, method="init_state"),
-            condition=condition,
-            contexts=_contexts(scale, params, condition, 0),
+            features=features,
+            contexts=_contexts(scale, params, features, 0),
         )
+        start, carry = kernels.varying_alike((start, carry), (params, start, carry))
         image, carry = _decode_scale(number, scale, params, choose, carry, start, end_pixel)
     assert image is not None
     return image, carry
 
 
-def _contexts(scale: Scale, params: PyTree, condition: Array | None, row: ArrayLike) -> PyTree:
-    here = None if condition is None else condition[:, row]
+def _contexts(scale: Scale, params: PyTree, features: Array | None, row: ArrayLike) -> PyTree:
+    here = None if features is None else features[:, row]
     return scale.apply(params, here, method="contexts")
 
 
@@ -95,7 +97,6 @@ def _decode_scale(
     end_pixel: EndPixel | None,
 ) -> tuple[Array, Any]:
     height, width, channels = scale.network.image_shape
-    inputs = scale.network.likelihood.inputs
     all_given = jnp.asarray(scale.given)
 
     def one_pixel(loop: tuple[Lanes, Any], position: tuple[Array, Array]) -> tuple[Any, None]:
@@ -106,13 +107,13 @@ def _decode_scale(
         for channel in range(channels):
             # Each channel is a step from the same state; the last one's state goes on.
             outputs, state = scale.apply(
-                params, lanes.state, inputs(pixel), column, lanes.contexts, method="step"
+                params, lanes.state, pixel, column, lanes.contexts, method="step"
             )
             place = Place(number, row, column, channel, given)
             carry, values = choose(carry, outputs[:, channel], place)
             values = jnp.where(given, pixel[:, channel], values.astype(pixel.dtype))
             pixel = pixel.at[:, channel].set(values)
-        state = scale.apply(params, state, inputs(pixel), column, method="end_pixel")
+        state = scale.apply(params, state, pixel, column, method="end_pixel")
         lanes = lanes._replace(state=state, image=lanes.image.at[:, row, column].set(pixel))
         if end_pixel is not None:
             carry, lanes = end_pixel(carry, lanes, place)
@@ -120,12 +121,13 @@ def _decode_scale(
 
     def one_row(loop: tuple[Lanes, Any], row: Array) -> tuple[Any, None]:
         lanes, carry = loop
-        lanes = lanes._replace(contexts=_contexts(scale, params, lanes.condition, row))
+        lanes = lanes._replace(contexts=_contexts(scale, params, lanes.features, row))
         columns = jnp.arange(width)
         (lanes, carry), _ = lax.scan(
             one_pixel, (lanes, carry), (jnp.broadcast_to(row, width), columns)
         )
         state = scale.apply(params, lanes.state, lanes.contexts, method="end_row")
+        state = kernels.varying_alike(state, carry)
         return (lanes._replace(state=state), carry), None
 
     (lanes, carry), _ = lax.scan(one_row, (start, carry), jnp.arange(height))

@@ -7,6 +7,7 @@ from pixel_rnn_jax.kernels.conv_lstm import cell, conv_lstm, conv_lstm_reference
 from pixel_rnn_jax.kernels.shift import shift
 from pixel_rnn_jax.kernels.skew import restarts, skew, unskew
 from pixel_rnn_jax.kernels.strip import Strip
+from pixel_rnn_jax.kernels.varying import varying_alike
 
 __all__ = [
     "Strip",
@@ -17,4 +18,5 @@ __all__ = [
     "shift",
     "skew",
     "unskew",
+    "varying_alike",
 ]

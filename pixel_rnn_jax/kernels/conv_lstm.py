@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array, lax
 
 from pixel_rnn_jax.kernels.shift import shift
+from pixel_rnn_jax.kernels.varying import varying_alike
 
 Taps = tuple[int, ...]
 Residuals = tuple[Array, dict[str, Array], Array, Array]
@@ -83,6 +84,7 @@ def conv_lstm_reference(
 ) -> Array:
     """`conv_lstm` as a plain `lax.scan` with JAX's own gradient: a reference for tests."""
     _check(gates, kernel, h0, c0, tuple(taps), restart)
+    gates, kernel, h0, c0 = varying_alike((gates, kernel, h0, c0), (gates, kernel, h0, c0))
     steps, positions, lanes, _ = gates.shape
     line = (positions, lanes, h0.shape[-1])
     flags = np.zeros((steps, positions), bool) if restart is None else restart
@@ -131,7 +133,8 @@ def conv_lstm(
         ValueError: The shapes do not fit.
     """
     _check(gates, kernel, h0, c0, tuple(taps), restart)
-    return _conv_lstm(tuple(taps), _Flags(restart), gates, kernel, h0, c0)
+    arrays = (gates, kernel, h0, c0)
+    return _conv_lstm(tuple(taps), _Flags(restart), *varying_alike(arrays, arrays))
 
 
 class _Flags:
@@ -252,7 +255,7 @@ def _conv_lstm_bwd(
         )
         return (dh, dc_before), (dgates, dc)
 
-    zeros = jnp.zeros(line, h_all.dtype)
+    zeros = varying_alike(jnp.zeros(line, h_all.dtype), dh_all)
     xs = dh_all.reshape(steps, *line), factors, again_all
     (dh, dc), (dgates, dc_all) = lax.scan(step, (zeros, zeros), xs, reverse=True)
     dh0, dc0 = dh.sum(0), dc.sum(0)

@@ -1,10 +1,9 @@
 """The distribution of images: the network of each scale, and what its outputs mean.
 
-`PixelRNN` is the lowest public interface: pure functions of parameters and images. Models may
-import layers, kernels, config and errors.
+Models may import layers, kernels, config and errors.
 """
 
 from pixel_rnn_jax.models.likelihoods import bits_per_dim, dequantize
-from pixel_rnn_jax.models.pixel_rnn import PixelRNN, Scale
+from pixel_rnn_jax.models.scale import Scale, chain
 
-__all__ = ["PixelRNN", "Scale", "bits_per_dim", "dequantize"]
+__all__ = ["Scale", "bits_per_dim", "chain", "dequantize"]

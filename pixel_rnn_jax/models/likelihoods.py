@@ -1,14 +1,15 @@
 """What the outputs of a head mean: probabilities of values or densities, and their units.
 
-A head gives Q numbers for each value, `outputs` `[..., Q]`. Three classes say what they are:
+A head gives Q numbers for each value, `outputs` `[..., Q]`. Four classes say what they are:
 
     Softmax              Q = K logits of the levels; one logit of a sigmoid for K = 2
     LogisticMixture      a mixture of logistic distributions; a level has the mass of its cell
     ContinuousMixture    the density of such a mixture, for values with noise added
+    GaussianMixture      the density of a mixture of Gaussians, for standardised real values
 
-All log-probabilities are in nats. Level x has the cell [x, x + 1), and densities are per unit of a
-level. So the density that is P(x) all over each cell has the log-density log P(x), and densities
-compare with probabilities.
+All log-probabilities are in nats. Level x has the cell [x, x + 1), and the densities of
+ContinuousMixture are per unit of a level. So the density that is P(x) all over each cell has the
+log-density log P(x), and densities compare with probabilities.
 """
 
 import functools
@@ -21,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import DTypeLike
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
@@ -36,9 +38,9 @@ class Discrete:
         """Returns logits, `[..., K]`; for K = 2 that of the value 1, `[..., 1]`."""
         raise NotImplementedError
 
-    def inputs(self, images: Array) -> Array:
+    def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         """Maps values from 0 to K - 1 to the inputs of a network, from -1 to 1."""
-        return _centred(images, self.levels - 1)
+        return images.astype(dtype) * (2 / (self.levels - 1)) - 1
 
     def conditionals(self, outputs: Array) -> Array:
         """Returns the normalised log-probabilities of all levels, `[..., K]`."""
@@ -47,24 +49,34 @@ class Discrete:
             return jax.nn.log_sigmoid(jnp.concatenate([-logits, logits], axis=-1))
         return jax.nn.log_softmax(logits, axis=-1)
 
-    def draw(self, outputs: Array, uniform: Array, temperature: Array | None) -> Array:
+    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
         """Draws values, `[...]` integers, by inverting the cumulative distribution.
 
         Args:
             outputs: `[..., Q]`.
             uniform: `[...]` numbers from [0, 1), to be drawn uniformly.
-            temperature: Divides the logits; None takes the most probable value.
+            temperature: Divides the logits; 0 takes the most probable value.
         """
-        logits = self.logits(outputs)
+        logits = self._tempered(outputs, temperature)
+        # At temperature 0 the first of the most probable values.
+        uniform = jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, uniform)
         if self.levels == 2:
-            if temperature is None:
-                return (logits[..., 0] > 0).astype(jnp.int32)
-            return (uniform >= jax.nn.sigmoid(-logits[..., 0] / temperature)).astype(jnp.int32)
-        if temperature is None:
-            return logits.argmax(-1).astype(jnp.int32)
-        # The largest becomes 0, so that no temperature makes any of them infinite.
-        logits = (logits - logits.max(-1, keepdims=True)) / temperature
+            return (uniform >= jax.nn.sigmoid(-logits[..., 0])).astype(jnp.int32)
         return _index_at(jax.nn.softmax(logits, axis=-1), uniform)
+
+    def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
+        """Returns the log-probability under which `draw` gives values, `[...]`."""
+        logits = self._tempered(outputs, temperature)
+        found = Softmax(self.levels).log_prob(logits, values)
+        return jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, found)
+
+    def _tempered(self, outputs: Array, temperature: Array) -> Array:
+        """Returns logits divided by a temperature; those of K > 2 levels are at most 0."""
+        logits = self.logits(outputs)
+        if self.levels > 2:  # The largest becomes 0, so that it stays finite.
+            logits = logits - logits.max(-1, keepdims=True)
+        temperature = jnp.asarray(temperature, logits.dtype)
+        return logits / jnp.maximum(temperature, jnp.finfo(logits.dtype).tiny)
 
 
 @dataclass(frozen=True)
@@ -95,15 +107,9 @@ class Softmax(Discrete):
 
 
 @dataclass(frozen=True)
-class _Logistics:
-    """Mixtures of M logistic distributions: Q = 3 M weights, means and widths.
+class _Mixture:
+    """Mixtures of M distributions with a mean and a width each: Q = 3 M."""
 
-    The means are offsets, in half ranges, from M places spread over the K levels, so that the
-    components of a new model differ. A width is at least a twentieth of a cell, narrow enough for a
-    value that is certain, and at most five ranges.
-    """
-
-    levels: int
     mixtures: int
 
     @property
@@ -112,14 +118,8 @@ class _Logistics:
         return 3 * self.mixtures
 
     def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
-        """Returns log-weights, means and widths, `[..., M]` each; the last two in levels."""
-        weights, means, widths = jnp.split(outputs, 3, axis=-1)
-        half = self.levels / 2
-        places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], outputs.dtype)
-        places = places.reshape((1,) * (outputs.ndim - 1) + (-1,))
-        first = max(half / self.mixtures, 0.05)
-        widths = jnp.exp(jnp.clip(widths + math.log(first), math.log(0.05), math.log(10 * half)))
-        return jax.nn.log_softmax(weights, axis=-1), (means + places + 1) * half, widths
+        """Returns log-weights, means and widths, `[..., M]` each."""
+        raise NotImplementedError
 
     def _mixture(self, outputs: Array, log_prob: Callable[[Array, Array], Array]) -> Array:
         """Returns the logarithm of the mixture of exp(log_prob(mean, width))."""
@@ -130,6 +130,79 @@ class _Logistics:
             for m in range(self.mixtures)
         ]
         return functools.reduce(jnp.logaddexp, components)
+
+    def _places(self, outputs: Array) -> Array:
+        """Returns M numbers spread over (-1, 1), so that the components of a new model differ."""
+        places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], outputs.dtype)
+        return places.reshape((1,) * (outputs.ndim - 1) + (-1,))
+
+
+@dataclass(frozen=True)
+class _Density(_Mixture):
+    """The density of a mixture: each component is a location and scale family."""
+
+    discrete: ClassVar[bool] = False
+
+    @staticmethod
+    def _log_density(z: Array) -> Array:
+        """Returns the log-density of a component of mean 0 and width 1."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _quantile(uniform: Array) -> Array:
+        """Inverts the cumulative distribution of a component of mean 0 and width 1."""
+        raise NotImplementedError
+
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        """Returns the log-density of each value of images, `[...]` floats."""
+        value = images.astype(outputs.dtype)
+
+        def density(mean: Array, width: Array) -> Array:
+            return self._log_density((value - mean) / width) - jnp.log(width)
+
+        return self._mixture(outputs, density)
+
+    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
+        """Draws values, `[...]` floats: one uniform number gives a component and a value of it.
+
+        The temperature is not used: a density has no logits.
+        """
+        log_weights, means, widths = self._parts(outputs)
+        weights = jnp.exp(log_weights)
+        index = _index_at(weights, uniform)[..., None]
+
+        def chosen(x: Array) -> Array:
+            return jnp.take_along_axis(x, index, axis=-1)[..., 0]
+
+        # How far along the part of [0, 1) that belongs to the component.
+        limits = jnp.finfo(uniform.dtype)
+        before = chosen(jnp.cumsum(weights, axis=-1) - weights)
+        rest = (uniform - before) / jnp.maximum(chosen(weights), limits.tiny)
+        rest = jnp.clip(rest, limits.eps, 1 - limits.eps)
+        return chosen(means) + chosen(widths) * self._quantile(rest)
+
+    def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
+        """Returns the log-density under which `draw` gives values, `[...]`."""
+        return self.log_prob(outputs, values)
+
+
+@dataclass(frozen=True)
+class _Logistics(_Mixture):
+    """Mixtures of logistic distributions over K levels.
+
+    The means are offsets, in half ranges, from places spread over the levels. A width is at least a
+    twentieth of a cell, narrow enough for a value that is certain, and at most five ranges.
+    """
+
+    levels: int
+
+    def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
+        weights, means, widths = jnp.split(outputs, 3, axis=-1)
+        half = self.levels / 2
+        first = max(half / self.mixtures, 0.05)
+        widths = jnp.exp(jnp.clip(widths + math.log(first), math.log(0.05), math.log(10 * half)))
+        means = (means + self._places(outputs) + 1) * half
+        return jax.nn.log_softmax(weights, axis=-1), means, widths
 
 
 @dataclass(frozen=True)
@@ -164,47 +237,51 @@ class LogisticMixture(_Logistics, Discrete):
 
 
 @dataclass(frozen=True)
-class ContinuousMixture(_Logistics):
-    """The density of a mixture of logistics, for dequantised values."""
+class ContinuousMixture(_Logistics, _Density):
+    """The density of a mixture of logistics, for dequantised values.
 
-    discrete: ClassVar[bool] = False
+    Draws may lie outside [0, K), since a logistic distribution has no ends.
+    """
 
-    def inputs(self, images: Array) -> Array:
+    def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         """Maps dequantised values, from 0 to K, to the inputs of a network, from -1 to 1."""
-        return _centred(images, self.levels)
+        return images.astype(dtype) * (2 / self.levels) - 1
 
-    def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the log-density of each value of images, `[...]` floats."""
-        value = images.astype(outputs.dtype)
+    @staticmethod
+    def _log_density(z: Array) -> Array:
+        return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)
 
-        def density(mean: Array, width: Array) -> Array:
-            z = (value - mean) / width
-            return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z) - jnp.log(width)
-
-        return self._mixture(outputs, density)
-
-    def draw(self, outputs: Array, uniform: Array, temperature: Array | None) -> Array:
-        """Draws values, `[...]` floats: one uniform number gives a component and a value of it.
-
-        The values may lie outside [0, K), since a logistic distribution has no ends. The
-        temperature is not used: a density has no logits.
-        """
-        log_weights, means, widths = self._parts(outputs)
-        weights = jnp.exp(log_weights)
-        index = _index_at(weights, uniform)[..., None]
-
-        def chosen(x: Array) -> Array:
-            return jnp.take_along_axis(x, index, axis=-1)[..., 0]
-
-        # How far along the part of [0, 1) that belongs to the component.
-        limits = jnp.finfo(uniform.dtype)
-        before = chosen(jnp.cumsum(weights, axis=-1) - weights)
-        rest = (uniform - before) / jnp.maximum(chosen(weights), limits.tiny)
-        rest = jnp.clip(rest, limits.eps, 1 - limits.eps)
-        return chosen(means) + chosen(widths) * (jnp.log(rest) - jnp.log1p(-rest))
+    @staticmethod
+    def _quantile(uniform: Array) -> Array:
+        return jnp.log(uniform) - jnp.log1p(-uniform)
 
 
-Likelihood = Softmax | LogisticMixture | ContinuousMixture
+@dataclass(frozen=True)
+class GaussianMixture(_Density):
+    """The density of a mixture of Gaussians, for real values of about mean 0 and variance 1.
+
+    A width is from 1e-4, so that the density of a value that repeats stays finite, to 1e4.
+    """
+
+    def inputs(self, images: Array, dtype: DTypeLike) -> Array:
+        """Returns the standardised values: they are the inputs of a network as they are."""
+        return images.astype(dtype)
+
+    def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
+        weights, means, widths = jnp.split(outputs, 3, axis=-1)
+        widths = jnp.exp(jnp.clip(widths, math.log(1e-4), math.log(1e4)))
+        return jax.nn.log_softmax(weights, axis=-1), means + 2 * self._places(outputs), widths
+
+    @staticmethod
+    def _log_density(z: Array) -> Array:
+        return -z * z / 2 - math.log(2 * math.pi) / 2
+
+    @staticmethod
+    def _quantile(uniform: Array) -> Array:
+        return jax.scipy.special.ndtri(uniform)
+
+
+Likelihood = Softmax | LogisticMixture | ContinuousMixture | GaussianMixture
 
 
 def of(config: ModelConfig, levels: int) -> Likelihood:
@@ -213,9 +290,11 @@ def of(config: ModelConfig, levels: int) -> Likelihood:
         case "softmax":
             return Softmax(levels)
         case "logistic":
-            return LogisticMixture(levels, config.mixtures)
+            return LogisticMixture(config.mixtures, levels)
         case "continuous":
-            return ContinuousMixture(levels, config.mixtures)
+            return ContinuousMixture(config.mixtures, levels)
+        case "gaussian_mixture":
+            return GaussianMixture(config.mixtures)
     raise AssertionError(config.output)
 
 
@@ -225,10 +304,6 @@ def _index_at(probabilities: Array, uniform: Array) -> Array:
     # Scaled by the sum itself, which may differ from one in the last digits.
     place = uniform[..., None] * cumulative[..., -1:]
     return (cumulative[..., :-1] <= place).sum(-1, dtype=jnp.int32)
-
-
-def _centred(values: Array, largest: int) -> Array:
-    return values.astype(jnp.result_type(float)) * (2 / largest) - 1
 
 
 def dequantize(images: Array | np.ndarray, key: Array) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -36,9 +37,13 @@ class Network(nn.Module):
     1x1 with mask B) twice, ReLU, 1x1 with mask B to the outputs. The last convolution has a ReLU
     before it as well, since two linear maps in a row would be one.
 
-    The network may be conditioned on a smaller image (section 3.6), on a class, or on both: every
-    body layer adds an unmasked 1x1 map of the condition, h features, to its input-to-state map. The
-    condition is the upsampled small image, an embedding of the class, or their sum.
+    The network may be conditioned on a smaller image (section 3.6), on a class, a vector or a map:
+    every body layer adds an unmasked 1x1 map of h features to its input-to-state map. They are the
+    sum of the upsampled small image and of an embedding of the class, a two-layer map of the
+    vector, or a 5x5 convolution of the map.
+
+    The values of an image enter as numbers of about -1 to 1, or with `input="categorical"` as an
+    embedding of each channel's levels, h features.
 
     Attributes:
         config: The architecture.
@@ -70,13 +75,17 @@ class Network(nn.Module):
         """What the outputs mean."""
         return likelihoods.of(self.config, self.levels)
 
+    @property
+    def param_dtype(self) -> np.dtype:
+        """The type of parameters, outputs and random numbers: at least float32."""
+        return jnp.promote_types(self.config.dtype, jnp.float32)
+
     def setup(self) -> None:
         """Declares the parameters (Linen calls it)."""
         config, channels = self.config, self.image_shape[-1]
-        dtype = jnp.dtype(config.dtype)
         options: dict[str, Any] = {
-            "dtype": dtype,
-            "param_dtype": jnp.promote_types(dtype, jnp.float32),
+            "dtype": jnp.dtype(config.dtype),
+            "param_dtype": self.param_dtype,
         }
         h, width, side = config.features, config.head_features, config.first_kernel
         condition = 0
@@ -84,7 +93,19 @@ class Network(nn.Module):
             condition, self.upsample = h, Upsampler(h, self.ratio, **options)
         if config.classes:
             condition, self.embed = h, nn.Embed(config.classes, h, **options)
-        self.first = MaskedConv(channels, 2 * h, channels, "A", kernel_size=(side, side), **options)
+        elif config.condition_vector:
+            condition = h
+            self.vector = nn.Sequential([nn.Dense(h, **options), nn.relu, nn.Dense(h, **options)])
+        elif config.condition_map:
+            condition, self.map = h, Upsampler(h, 1, **options)
+        inputs = channels
+        if config.input == "categorical":
+            inputs = channels * h
+            unit = nn.initializers.normal(1.0)
+            self.embed_values = nn.Embed(
+                channels * self.levels, h, embedding_init=unit, **options
+            )
+        self.first = MaskedConv(inputs, 2 * h, channels, "A", kernel_size=(side, side), **options)
         self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
         residual = nn.remat(Residual, static_argnums=2) if config.remat else Residual
         self.residual = [
@@ -109,23 +130,24 @@ class Network(nn.Module):
         raise AssertionError(config.architecture)
 
     def __call__(
-        self, inputs: Array, labels: Array | None = None, coarse: Array | None = None
+        self, values: Array, condition: Array | None = None, coarse: Array | None = None
     ) -> Array:
         """Computes the outputs of every value at once, `[B, H, W, C, Q]`: see `likelihood`.
 
         Args:
-            inputs: `[B, H, W, C]` floats from `likelihood.inputs`.
-            labels: `[B]` classes, if the config has any.
-            coarse: `[B, H / ratio, W / ratio, C]`, the inputs of the small image, if there is one.
+            values: `[B, H, W, C]` as the likelihood takes them.
+            condition: `[B]` classes, `[B, D]` vectors or `[B, H, W, D]` maps, if the config has
+                any.
+            coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image, if there is one.
         """
-        condition = self.condition(labels, coarse)
+        features = self.features(condition, coarse)
         size, side = self.image_shape[:2], self.config.first_kernel // 2
         first, strip = kernels.Strip(*size, side, side), kernels.Strip(*size, *self.body[0].reach)
-        x = self.first(first.lay(jnp.moveaxis(inputs, -1, 0)), first)
+        x = self.first(first.lay(jnp.moveaxis(self._inputs(values), -1, 0)), first)
         x = strip.lay(first.lift(x))
         skips = []
         for layer in self.residual:
-            x, skip = layer(x, strip, condition)
+            x, skip = layer(x, strip, features)
             skips.append(skip)
         x = _add(x, skips)
         for conv in self.head:
@@ -133,21 +155,34 @@ class Network(nn.Module):
         x = strip.lift_last(self.logits(nn.relu(x), strip, to_features_last=True))
         return self._split_values(x)
 
-    def condition(self, labels: Array | None, coarse: Array | None) -> Array | None:
-        """Returns what the body layers are conditioned on: `[B, H, W, h]`, `[B, 1, 1, h]` or None.
+    def _inputs(self, values: Array) -> Array:
+        """Maps values, `[..., C]`, to what the first convolution takes, C groups of features."""
+        if self.config.input == "scalar":
+            return self.likelihood.inputs(values, self.param_dtype)
+        channels = values.shape[-1]
+        first = np.arange(channels, dtype=np.int32) * self.levels
+        rows = values.astype(jnp.int32) + first.reshape((1,) * (values.ndim - 1) + (-1,))
+        return self.embed_values(rows).reshape(*values.shape[:-1], -1)
+
+    def features(self, condition: Array | None, coarse: Array | None) -> Array | None:
+        """Maps the condition to what the body layers get: `[B, H, W, h]`, `[B, 1, 1, h]` or None.
 
         The arguments are those of `__call__`.
         """
         parts = []
         if self.ratio:
-            parts.append(self.upsample(jnp.asarray(coarse)))
+            parts.append(self.upsample(self._inputs(coarse)))
         if self.config.classes:
-            parts.append(self.embed(jnp.asarray(labels))[:, None, None])
+            parts.append(self.embed(condition)[:, None, None])
+        elif self.config.condition_vector:
+            parts.append(self.vector(condition)[:, None, None])
+        elif self.config.condition_map:
+            parts.append(self.map(condition))
         return sum(parts[1:], start=parts[0]) if parts else None
 
-    def contexts(self, condition: Array | None) -> Sequence[Context | None]:
-        """Maps the condition of a row, `[B, W, h]`, to the context of each body layer."""
-        return [None if condition is None else layer.context(condition) for layer in self.residual]
+    def contexts(self, features: Array | None) -> Sequence[Context | None]:
+        """Maps the `features` of a row, `[B, W, h]`, to the context of each body layer."""
+        return [None if features is None else layer.context(features) for layer in self.residual]
 
     def init_state(self, batch: int) -> State:
         """Returns the state of the incremental form (see `layers/state.py`) before the first row.
@@ -173,12 +208,12 @@ class Network(nn.Module):
 
         Args:
             state: After all pixels before it.
-            pixel: `[B, C]` inputs. The outputs of a channel depend on earlier ones alone, so that
-                the others may hold any finite number.
+            pixel: `[B, C]` values. The outputs of a channel depend on earlier ones alone, so that
+                the others may hold any value.
             column: That of the pixel.
             contexts: Those of its row.
         """
-        x, first = self.first.step(state["first"], pixel, column)
+        x, first = self.first.step(state["first"], self._inputs(pixel), column)
         skips, body = [], []
         for i, layer in enumerate(self.residual):
             (x, skip), after = layer.step(state["body"][i], x, column, contexts[i])
@@ -194,7 +229,7 @@ class Network(nn.Module):
 
         Only the first convolution needs it: after mask A nothing of this pixel depends on it.
         """
-        return state | {"first": self.first.remember(state["first"], pixel, column)}
+        return state | {"first": self.first.remember(state["first"], self._inputs(pixel), column)}
 
     def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
         """Moves on to the next row; `contexts` are those of the row that ends."""
@@ -207,7 +242,7 @@ class Network(nn.Module):
     def _split_values(self, x: Array) -> Array:
         x = x.reshape(*x.shape[:-1], self.image_shape[-1], self.likelihood.outputs)
         # The loss is never computed in less than float32.
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return x.astype(self.param_dtype)
 
 
 def _add(x: Array, skips: list[Array | None]) -> Array:

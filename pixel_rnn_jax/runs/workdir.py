@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax.config import Config, from_json, leaves, to_json
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runtime import devices, processes, storage
 
@@ -53,7 +53,7 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     """
     processes.check()
     config, image_format = read_config(workdir), read_image_format(workdir)
-    model = PixelRNN(config.model, image_format.image_shape, image_format.levels)
+    model = image_format.model(config.model)
     name = "ema" if config.optimizer.average else "params"
     init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
     template = {name: jax.eval_shape(init, jax.random.key(0))}
@@ -67,8 +67,10 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     return Run(config, image_format, model, step, params)
 
 
-def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) -> None:
+def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) -> ImageFormat:
     """Writes config.json and images.json, and makes sure that all processes see the same ones.
+
+    Returns the image format of the run, which keeps the offset and the scale that it began with.
 
     Raises:
         UserError: The workdir cannot be written to, or belongs to images of another format; or the
@@ -88,6 +90,7 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
                 "--workdir must be on storage that all processes share"
             )
         time.sleep(1)
+    return read_image_format(workdir)
 
 
 def write_config(config: Config, workdir: epath.PathLike) -> None:

@@ -108,29 +108,12 @@ def local_rows(array: jax.Array) -> np.ndarray:
 
 
 def map_batch(
-    function: Callable[[PyTree, PyTree], PyTree],
-    mesh: Mesh,
-    parts: Callable[[int], int] = lambda rows: 1,
+    function: Callable[[PyTree, PyTree], PyTree], mesh: Mesh
 ) -> Callable[[PyTree, PyTree], PyTree]:
     """Compiles a function of (parameters, batch) that returns one result per image.
 
-    Each device holds all parameters and computes its rows of the batch, in as many equal parts, one
-    after another, as `parts` returns for their number.
+    Each device holds all parameters and computes its rows of the batch.
     """
-
-    def in_parts(params: PyTree, batch: PyTree) -> PyTree:
-        number = parts(len(jax.tree.leaves(batch)[0]))
-        if number == 1:
-            return function(params, batch)
-        batches = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), batch)
-        results = jax.lax.map(lambda part: function(params, part), batches)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
-
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
-    # check_vma=False: a scan's carry starts from replicated parameters and then differs between
-    # devices, which the check takes for a mistake.
-    return jax.jit(
-        jax.shard_map(
-            in_parts, mesh=mesh, in_specs=(whole, split), out_specs=split, check_vma=False
-        )
-    )
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=(whole, split), out_specs=split)
+    return jax.jit(mapped)

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from pixel_rnn_jax import data, terminal
 from pixel_rnn_jax.data import Batch, Source
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN, bits_per_dim
+from pixel_rnn_jax.models import bits_per_dim
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.workdir import ImageFormat, Run, open_run
 from pixel_rnn_jax.runtime import devices, processes
 
@@ -37,7 +38,9 @@ class Evaluation:
         dims: H * W * C, the values of one image.
         images: The number of images.
         shares: For each scale, coarsest first, the height of its images and its share of `nats`.
-        density: Whether it is of a density, at values with one draw of noise for each image.
+        density: Whether it is of a density at dequantised values, with one draw for each image.
+        real: Whether it is of a density of real values, in nats per unit of theirs; they have no
+            bits/dim.
         step: The training step that the parameters are from, if they are those of a run.
         counted: Of the independent-pixel model: the training images in its histograms.
     """
@@ -48,6 +51,7 @@ class Evaluation:
     images: int
     shares: dict[int, float] = field(default_factory=dict)
     density: bool = False
+    real: bool = False
     step: int | None = None
     counted: int = 0
 
@@ -58,21 +62,20 @@ class Evaluation:
 
     def record(self) -> dict[str, float]:
         """Returns what a run records of a validation: the shares only of several scales."""
-        record = {
-            "validation/nats": self.nats,
-            "validation/standard_error": self.standard_error,
-            "validation/bits_per_dim": self.bits_per_dim,
-        }
+        record = {"validation/nats": self.nats, "validation/standard_error": self.standard_error}
+        if not self.real:
+            record["validation/bits_per_dim"] = self.bits_per_dim
         for height, nats in self.shares.items() if len(self.shares) > 1 else ():
             record[f"validation/nats_of_height_{height}"] = nats
         return record
 
     def __str__(self) -> str:
-        error = bits_per_dim(self.standard_error, self.dims)
-        return (
-            f"{self.nats:.3f} ± {self.standard_error:.3f} nats, "
-            f"{self.bits_per_dim:.4f} ± {error:.4f} bits/dim ({self.images:,} images)"
-        )
+        per_value = f"{self.nats / self.dims:.4f} ± {self.standard_error / self.dims:.4f} nats a value"
+        if not self.real:
+            error = bits_per_dim(self.standard_error, self.dims)
+            per_value = f"{self.bits_per_dim:.4f} ± {error:.4f} bits/dim"
+        nats = f"{self.nats:.3f} ± {self.standard_error:.3f} nats"
+        return f"{nats}, {per_value} ({self.images:,} images)"
 
 
 def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
@@ -101,8 +104,8 @@ def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
         UserError: There is no such split, or its images are of another format.
     """
     source = data.open_source(run.config, split, noise=noise)
-    found = ImageFormat(source.image_shape, source.levels)
-    if found != run.image_format:
+    found = ImageFormat(source.image_shape, source.levels, class_names=source.class_names)
+    if not found.same_images(run.image_format):
         raise UserError(
             f"the run was trained on images of {run.image_format}, the split {split} has {found}: "
             "choose another split, or restore the data set"
@@ -158,17 +161,20 @@ def _compiled(model: PixelRNN, mesh: Mesh) -> Any:
         if model.likelihood.discrete and jnp.issubdtype(images.dtype, jnp.floating):
             # The density that a discrete model implies is constant over the cell of each level.
             images = jnp.floor(images).astype(jnp.int32)
-        return model.nats_by_scale(params, images, batch.labels)
+        return model.nats_by_scale(params, images, batch.condition)
 
-    return devices.map_batch(nats, mesh, model.parts)
+    return devices.map_batch(nats, mesh)
 
 
 def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluation:
     """Evaluates the model that ignores all context, which a PixelRNN has to beat.
 
     Each position and channel has a distribution of its own: the histogram of its values in the
-    training images (the first `BASELINE_IMAGES` of them), with one added to every count.
+    training images (the first `BASELINE_IMAGES` of them), with one added to every count. Of real
+    values it is a Gaussian with their mean and variance.
     """
+    if not train.levels:
+        return _independent_gaussians(train, test, batch_size)
     position = np.arange(math.prod(train.image_shape))
     counts = np.ones((len(position), train.levels), np.int32)
     for image in itertools.islice(_images(train, batch_size), BASELINE_IMAGES):
@@ -179,19 +185,31 @@ def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluati
     return _mean(np.array(nats), len(position), counted=counted)
 
 
+def _independent_gaussians(train: Source, test: Source, batch_size: int) -> Evaluation:
+    known = np.stack([*itertools.islice(_images(train, batch_size), BASELINE_IMAGES)])
+    mean, variance = known.mean(0), np.maximum(known.var(0), np.finfo(np.float32).tiny)
+    nats = [
+        0.5 * ((image - mean) ** 2 / variance + np.log(2 * math.pi * variance)).sum()
+        for image in _images(test, batch_size)
+    ]
+    return _mean(np.array(nats), len(mean), counted=len(known), real=True)
+
+
 def _images(source: Source, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields every image once, as integers `[H * W * C]`, without the noise of a density."""
+    """Yields every image once, `[H * W * C]`: integers without noise, or real values."""
+    dtype = np.int32 if source.levels else np.float64
     for batch, valid in data.eval_batches(source, batch_size=batch_size):
-        yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(np.int32)
+        yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(dtype)
 
 
 def summary(by_scale: np.ndarray, model: PixelRNN, *, step: int | None = None) -> Evaluation:
     """Returns the mean of the nats of images, `[N, S]`, under a model."""
     heights = [scale.network.image_shape[0] for scale in model.scales]
     shares = dict(zip(heights, by_scale.mean(0).tolist(), strict=True))
-    density = not model.likelihood.discrete
-    dims = math.prod(model.image_shape)
-    return _mean(by_scale.sum(-1), dims, shares=shares, density=density, step=step)
+    real = model.levels == 0
+    density = not model.likelihood.discrete and not real
+    nats = by_scale.sum(-1)
+    return _mean(nats, model.dims, shares=shares, density=density, real=real, step=step)
 
 
 def _mean(nats: np.ndarray, dims: int, **rest: Any) -> Evaluation:

@@ -1,17 +1,12 @@
 """Pictures that training draws at each validation: samples, and completions of known images."""
 
-from typing import Any
-
 import jax
 import numpy as np
 
 from pixel_rnn_jax import pictures
 from pixel_rnn_jax.data import Source
-from pixel_rnn_jax.generation.complete import complete, is_exact
-from pixel_rnn_jax.generation.sample import as_levels, every_class, sample
-from pixel_rnn_jax.models import PixelRNN
-
-PyTree = Any
+from pixel_rnn_jax.generation.complete import is_exact
+from pixel_rnn_jax.image_model import ImageModel
 
 IMAGES = 16
 """Images in a picture: few, so that they cost little."""
@@ -19,22 +14,28 @@ PARTICLES = 16
 """For completions whose known half does not come first in generation order."""
 
 
-def draw_previews(
-    model: PixelRNN, params: PyTree, seed: int, validation: Source
-) -> dict[str, np.ndarray]:
-    """Draws samples, and but for a density validation images with a new lower half.
+def draw_previews(model: ImageModel, seed: int, validation: Source) -> dict[str, np.ndarray]:
+    """Draws samples, and validation images with a new lower half.
 
     The random numbers are the same at every call, so that pictures differ by what was learnt.
     """
-    key = jax.random.key(seed)
-    labels = every_class(IMAGES, model.config.classes)
-    samples, _ = sample(model, params, key, IMAGES, labels=labels)
-    drawn = {"samples": pictures.grid(as_levels(model, samples), model.levels)}
-    if model.likelihood.discrete:
-        batch = validation.batch(range(min(IMAGES, len(validation))))
-        half = pictures.known_mask("top_half", model.image_shape)
-        known = np.broadcast_to(half, batch.images.shape)
-        particles = 1 if is_exact(model, known) else PARTICLES
-        found = complete(model, params, key, batch, known, particles=particles)
-        drawn["completions"] = pictures.completions(batch.images, known, found.images, model.levels)
+    key, levels = jax.random.key(seed), model.levels
+    batch = validation.batch(range(min(IMAGES, len(validation))))
+    condition, count = batch.condition, len(batch.images)
+    if classes := model.config.classes:
+        condition, count = every_class(IMAGES, classes), IMAGES
+    elif condition is None:
+        count = IMAGES
+    samples = model.sample(key, count, condition)
+    drawn = {"samples": pictures.grid(*pictures.as_levels(samples, levels))}
+    half = pictures.known_mask("top_half", model.image_shape)
+    known = np.broadcast_to(half, batch.images.shape)
+    particles = 1 if is_exact(model.pixel_rnn.scales, known) else PARTICLES
+    found = model.complete(key, batch.images, known, batch.condition, particles=particles)
+    drawn["completions"] = pictures.completions(batch.images, known, found.images, levels)
     return drawn
+
+
+def every_class(n: int, classes: int) -> np.ndarray:
+    """Returns `[n]` classes in increasing order, equally many of each."""
+    return np.arange(n) * classes // n

@@ -39,11 +39,16 @@ class Progress:
             self._counted += 1
         self._bar.update()
 
-    def report(self, step: int, nats: float, bits_per_dim: float) -> float:
-        """Shows the loss; returns the images per second since the last report, NaN if unknown."""
+    def report(self, step: int, nats: float, bits_per_dim: float | None) -> float:
+        """Shows the loss; returns the images per second since the last report, NaN if unknown.
+
+        Real values have no bits/dim.
+        """
         now = time.perf_counter()
         speed, left = math.nan, ""
-        text = f"{nats:.2f} nats, {bits_per_dim:.3f} bits/dim"
+        text = f"{nats:.2f} nats"
+        if bits_per_dim is not None:
+            text += f", {bits_per_dim:.3f} bits/dim"
         if self._since is not None and self._counted:
             seconds = (now - self._since) / self._counted
             speed = self._batch_size / seconds

@@ -17,7 +17,9 @@ from pixel_rnn_jax import data, terminal
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN, bits_per_dim
+from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.models import bits_per_dim
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
@@ -59,10 +61,10 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
     workdir = epath.Path(workdir)
     workdir_lib.check_usable(workdir, config)
     images, (train_source, validation_source, test_source) = _open_sources(config)
-    model = PixelRNN(config.model, images.image_shape, images.levels)
+    images.model(config.model)  # Refuses what is impossible before the workdir is touched.
     settings, size = config.train, config.train.eval_batch_size
     mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
-    workdir_lib.begin_run(workdir, config, images)
+    model = workdir_lib.begin_run(workdir, config, images).model(config.model)
     turns = _Turns(config, model, mesh)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         start, state = turns.start(checkpoints)
@@ -113,8 +115,8 @@ def train(config: Config, workdir: epath.PathLike) -> TrainResult:
                         record |= found.record()
                         progress.say(f"step {step}: validation {found}")
                         # All processes draw: the others would only have to wait for one.
-                        params = jax.device_get(params)
-                        drawn = draw_previews(model, params, config.seed, validation_source)
+                        bound = ImageModel(model, jax.device_get(params))
+                        drawn = draw_previews(bound, config.seed, validation_source)
                         if writer:
                             writer.write_pictures(step, drawn)
                     if writer and record:
@@ -142,9 +144,13 @@ def _open_sources(config: Config) -> tuple[ImageFormat, tuple[Source, Source, So
     train, validation, test = (
         data.open_source(config, split) for split in ("train", "validation", "test")
     )
-    images = ImageFormat(train.image_shape, train.levels)
+    offset, scale = (), ()
+    if not train.levels:
+        offset, scale = data.standardisation(train, config.train.eval_batch_size)
+    images = ImageFormat(train.image_shape, train.levels, offset, scale, train.class_names)
     for name, source in (("validation", validation), ("test", test)):
-        if (found := ImageFormat(source.image_shape, source.levels)) != images:
+        found = ImageFormat(source.image_shape, source.levels, class_names=source.class_names)
+        if not found.same_images(images):
             raise UserError(
                 f"the {name} images have {found}, the training images {images}: "
                 f"choose another data.{name}_split"
@@ -221,10 +227,10 @@ class _Turns:
             dims, suffix = int((~scale.given).sum()) * channels, f"_of_height_{height}"
         nats, norm, count = np.asarray(state.interval).tolist()
         nats, norm = nats / count, norm / count
-        bits = float(bits_per_dim(nats, dims))
+        bits = float(bits_per_dim(nats, dims)) if self._model.levels else None
         record = {
             f"train/nats{suffix}": nats,
-            f"train/bits_per_dim{suffix}": bits,
+            **({} if bits is None else {f"train/bits_per_dim{suffix}": bits}),
             "train/gradient_norm": norm,
             "train/learning_rate": float(self._learning_rate((step - 1) % self._steps)),
             "train/images_per_second": progress.report(step, nats, bits),

@@ -11,7 +11,7 @@ from jax import lax
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from count_operations import Loop, Matmul, Program, count

@@ -10,7 +10,8 @@ from random_models import ARCHITECTURES
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN, bits_per_dim
+from pixel_rnn_jax.models import bits_per_dim
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 IMAGE_SHAPE, LEVELS, BATCH = (4, 6, 3), 4, 6
 

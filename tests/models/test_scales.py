@@ -6,7 +6,7 @@ import pytest
 from random_models import model_and_parameters, whole_map_outputs
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 SHAPE, LEVELS, LABELS = (4, 8, 2), 3, np.array([0, 1, 1, 0, 1])
 SCALES = dict(scales=(1, 2, 4), classes=2)

@@ -12,7 +12,7 @@ from example_configs import OTHER, replace
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig, leaves, to_json
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.workdir import (
     ImageFormat,

@@ -7,7 +7,7 @@ import pytest
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.step import init_state, make_train_step
 

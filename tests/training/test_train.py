@@ -18,7 +18,7 @@ from pixel_rnn_jax import data, load, pictures
 from pixel_rnn_jax.cli import train as train_verb
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.models import PixelRNN
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import MetricsWriter
 from pixel_rnn_jax.runtime.compilation import programs_folder

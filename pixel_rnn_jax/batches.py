@@ -1,0 +1,70 @@
+"""Any number of images through a compiled function, some at a time."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh
+
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.runtime import devices
+
+PyTree = Any
+
+
+def in_batches(
+    function: Callable[..., PyTree],
+    static: tuple[Any, ...],
+    common: PyTree,
+    rows: PyTree,
+    *,
+    least: int = 1,
+    most: int,
+    progress: str = "",
+) -> PyTree:
+    """Calls `function(*static, common, rows)` for some rows at a time on all local devices.
+
+    Rows and results are arrays with one row for each image. A device gets from `least` to `most`
+    rows, a power of two times `least`, so that little is compiled; the last batch is padded. A
+    function is compiled once for all calls with the same `static`, which is compared by value.
+    """
+    count = len(jax.tree.leaves(rows)[0])
+    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
+    run = _compiled(function, static, mesh)
+    common = jax.device_put(common, devices.replicated(mesh))
+    size = most * mesh.size
+    starts = range(0, max(count, 1), size)
+    bar = terminal.bar(starts, len(starts), progress, "batch") if progress else starts
+    results = []
+    for start in bar:
+        own = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), rows)
+        wanted = math.ceil(min(count - start, size) / (least * mesh.size))
+        full = mesh.size * min(most, least << max(wanted - 1, 0).bit_length())
+        found = run(common, jax.tree.map(lambda x, n=full: padded(x, n), own))
+        if progress:
+            terminal.show_time(bar, found)
+        results.append(found)
+    return jax.tree.map(lambda *parts: _joined(parts)[:count], *results)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    function: Callable[..., PyTree], static: tuple[Any, ...], mesh: Mesh
+) -> Callable[[PyTree, PyTree], PyTree]:
+    return devices.map_batch(functools.partial(function, *static), mesh)
+
+
+def padded(array: np.ndarray, size: int) -> np.ndarray:
+    """Returns `size` rows: those of the array, and zeros."""
+    return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+def _joined(parts: tuple[Array, ...]) -> Array:
+    """Returns the rows of all parts, on the default device."""
+    whole = [np.asarray(part) for part in parts]  # They lie on several devices.
+    return jnp.asarray(np.concatenate(whole))

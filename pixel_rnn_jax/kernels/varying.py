@@ -1,0 +1,30 @@
+"""What differs between the devices of a `jax.shard_map`, which tracks it in the types of arrays.
+
+A scan must be given a carry that varies over the same mesh axes as the one it returns, although it
+starts from zeros or from parameters that all devices share.
+"""
+
+from typing import Any
+
+import jax
+from jax import lax
+
+PyTree = Any
+
+
+def varying_alike(tree: PyTree, like: PyTree) -> PyTree:
+    """Returns a tree whose arrays vary over every mesh axis over which one of `like` varies."""
+    axes = frozenset().union(*map(_axes, jax.tree.leaves(like)))
+    if not axes:
+        return tree
+
+    def cast(leaf: Any) -> Any:
+        return lax.pcast(leaf, tuple(sorted(axes - _axes(leaf))), to="varying")
+
+    return jax.tree.map(cast, tree)
+
+
+def _axes(leaf: Any) -> frozenset[str]:
+    type_ = jax.typeof(leaf)
+    # JAX before 0.11 calls it `vma`.
+    return type_.mat.varying if hasattr(type_, "mat") else type_.vma

@@ -1,0 +1,181 @@
+"""Checks of what a model is given: shapes and types always, values where there are any.
+
+The arrays may be tracers of `jit`, `grad` or `vmap`, which have no values.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.errors import UserError
+
+
+def has_values(array: Any) -> bool:
+    """Whether an array has values, and is no tracer."""
+    return not isinstance(array, jax.core.Tracer)
+
+
+def need_values(method: str, *arrays: Any) -> None:
+    """Raises a `UserError` if `method`, which works on values, is given a tracer."""
+    if not all(has_values(leaf) for leaf in jax.tree.leaves(arrays)):
+        raise UserError(
+            f"{method} needs values, got a tracer: call it outside of functions that JAX transforms"
+        )
+
+
+def check_images(
+    images: ArrayLike, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
+) -> Array:
+    """Checks images `[B, H, W, C]` and returns them as a JAX array.
+
+    A discrete model takes integers from 0 to K - 1. A density takes finite floats; with
+    `output="continuous"` level x is the interval [x, x + 1).
+
+    Raises:
+        UserError: The shape, the type or a value does not fit.
+    """
+    found = check_form(images, config, image_shape, levels)
+    if config.discrete:
+        _check_range("images must have values", found, levels)
+    else:
+        _check_finite("images", found)
+    return jnp.asarray(found)
+
+
+def check_form(
+    images: ArrayLike, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
+) -> Any:
+    """Checks the shape and the type of images, and returns them as an array."""
+    images = _array(images, "images")
+    if images.ndim != 4 or images.shape[1:] != image_shape:
+        shape = ", ".join(map(str, image_shape))
+        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
+    found = f"got {images.dtype} values"
+    if config.discrete:
+        if not _is_whole(images):
+            raise UserError(f"images must be integers from 0 to {levels - 1} (unscaled), {found}")
+    elif not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(
+            f"a continuous model takes floats from 0 to {levels}, {found}: add noise with "
+            "`dequantize`"
+            if levels
+            else f"a model of real values takes floats, {found}: convert them"
+        )
+    return images
+
+
+def check_known(known: ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Checks which values of images of `shape`, (B, H, W, C), are known; returns all of them."""
+    known = _array(known, "known")
+    if known.dtype != bool:
+        raise UserError(f"known must be booleans, got {known.dtype} values")
+    shapes = shape[1:3], shape[1:], (*shape[:3], 1), shape
+    if known.shape not in shapes:
+        choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
+        raise UserError(f"known must have one of the shapes {choices}, got {list(known.shape)}")
+    return jnp.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
+
+
+def check_condition(
+    condition: Any,
+    count: Any,
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+) -> Array | None:
+    """Checks the condition of `count` images and returns it, None for a model without one.
+
+    Raises:
+        UserError: It is missing, of the wrong shape or type, or has a value that is out of range,
+            or the model takes none.
+    """
+    shape, kind = condition_form(config, image_shape)
+    if not kind:
+        if condition is not None:
+            raise UserError("this model has no condition (model.classes and so on): leave it out")
+        return None
+    size = ", ".join(map(str, (count, *shape)))
+    if condition is None:
+        raise UserError(f"this model needs a condition, {kind}, of shape [{size}]")
+    condition = _array(condition, "condition")
+    if condition.shape != (count, *shape):
+        raise UserError(
+            f"condition must have shape [{size}], {kind}, got {list(condition.shape)}"
+        )
+    if config.classes:
+        if not _is_whole(condition) or condition.dtype == bool:
+            raise UserError(f"condition must be integers, {kind}, got {condition.dtype} values")
+        _check_range("condition must be", condition, config.classes)
+        return jnp.asarray(condition).astype(jnp.int32)
+    if condition.dtype.kind not in "biuf" and not jnp.issubdtype(condition.dtype, jnp.floating):
+        raise UserError(f"condition must be numbers, got {condition.dtype} values")
+    _check_finite("condition", condition)
+    dtype = jnp.promote_types(config.dtype, jnp.float32)
+    return jnp.asarray(condition).astype(dtype)
+
+
+def condition_form(
+    config: ModelConfig, image_shape: tuple[int, int, int]
+) -> tuple[tuple[int, ...], str]:
+    """Returns the shape of the condition of one image, and what it is in words: "" for none."""
+    if config.classes:
+        return (), f"classes from 0 to {config.classes - 1}"
+    if config.condition_vector:
+        return (config.condition_vector,), "a vector for each image"
+    if config.condition_map:
+        return (*image_shape[:2], config.condition_map), "a map for each image"
+    return (), ""
+
+
+def numbered(condition: Any, class_names: Sequence[str]) -> Any:
+    """Returns a condition in which names of classes, `[B]` strings, have become their numbers.
+
+    Raises:
+        UserError: There is no class of such a name.
+    """
+    if condition is None or isinstance(condition, Array):
+        return condition
+    names = _array(condition, "condition")
+    if names.dtype.kind != "U":
+        return names
+    unknown = sorted(set(names.ravel().tolist()) - set(class_names))
+    if unknown:
+        known = f"are {', '.join(class_names)}" if class_names else "of this model have no names"
+        raise UserError(f"there is no class {unknown[0]!r}: the classes {known}")
+    numbers = {name: number for number, name in enumerate(class_names)}
+    return np.array([numbers[name] for name in names.ravel().tolist()], np.int32)
+
+
+def check_key(key: Any) -> None:
+    """Raises a `UserError` unless `key` is one of `jax.random`."""
+    if not isinstance(key, Array):
+        raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
+
+
+def _array(value: Any, name: str) -> Any:
+    """Returns an array of JAX as it is, and of anything else one of NumPy."""
+    if isinstance(value, Array):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise UserError(f"{name} must be an array, got {type(value).__name__}: {error}") from error
+
+
+def _is_whole(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool
+
+
+def _check_range(what: str, array: Any, count: int) -> None:
+    if has_values(array) and array.size and (array.min() < 0 or array.max() >= count):
+        raise UserError(f"{what} from 0 to {count - 1}, got {array.min()} to {array.max()}")
+
+
+def _check_finite(name: str, array: Any) -> None:
+    if has_values(array) and not jnp.isfinite(array).all():
+        raise UserError(f"{name} must have finite values, got NaN or infinity")

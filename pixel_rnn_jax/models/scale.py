@@ -1,0 +1,97 @@
+"""One scale of a chain, and the chain that a config describes (section 3.6)."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models.network import Network
+
+PyTree = Any
+
+
+class Scale(NamedTuple):
+    """One scale of the chain; H and W are those of its own images.
+
+    Attributes:
+        network: Its network.
+        name: The key of its parameters among those of the chain.
+        stride: Its pixel (r, c) is the pixel (stride * r, stride * c) of the whole image.
+        given: `[H, W]` booleans: the pixels that the scale before gives.
+    """
+
+    network: Network
+    name: str
+    stride: int
+    given: np.ndarray
+
+    def apply(self, params: PyTree, *args: Any, method: str | None = None) -> Any:
+        """Calls the network, or a method of it, given the parameters of the chain."""
+        return self.network.apply({"params": params[self.name]}, *args, method=method)
+
+    def subsample(self, images: Any) -> Any:
+        """Returns this scale's part, `[B, H, W, ...]`, of arrays for whole images."""
+        return images[:, :: self.stride, :: self.stride]
+
+    def condition(self, condition: Array | None) -> Array | None:
+        """Returns the condition of this scale: of a map, the mean over what a pixel stands for."""
+        if condition is None or not self.network.config.condition_map or self.stride == 1:
+            return condition
+        (height, width, _), stride = self.network.image_shape, self.stride
+        blocks = condition.reshape(-1, height, stride, width, stride, condition.shape[-1])
+        return blocks.mean(axis=(2, 4))
+
+    def place(self, coarse: Array) -> Array:
+        """Returns `[B, H, W, C]`: the pixels that the scale before gives, zeros elsewhere."""
+        ratio = self.network.ratio
+        image = jnp.zeros((coarse.shape[0], *self.network.image_shape), coarse.dtype)
+        return image.at[:, ::ratio, ::ratio].set(coarse)
+
+    def features(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
+        """Returns what the body layers are conditioned on, `[B, H, W, h]`, or None for nothing.
+
+        Args:
+            params: Those of the chain.
+            condition: That of the whole images, or None.
+            coarse: `[B, H / ratio, W / ratio, C]`, the values of the scale before, or None.
+        """
+        found = self.apply(params, self.condition(condition), coarse, method="features")
+        if found is None:
+            return None
+        shape = found.shape[0], *self.network.image_shape[:2], found.shape[-1]
+        return jnp.broadcast_to(found, shape)
+
+
+def chain(
+    config: ModelConfig, image_shape: tuple[int, int, int], levels: int
+) -> tuple[Scale, ...]:
+    """Returns the scales of a model, the coarsest first; the last one is the whole image.
+
+    Raises:
+        UserError: They do not fit the shape, or features are too few for the channels.
+    """
+    height, width, channels = image_shape
+    heights = config.scales or (height,)
+    if heights[-1] != height:
+        raise UserError(
+            f"model.scales must end with the height of the images, {height}, got {heights}"
+        )
+    if width % (height // heights[0]):
+        raise UserError(
+            f"model.scales: images {width} wide cannot be made {height // heights[0]} times "
+            f"smaller as {heights} says; choose a larger first height"
+        )
+    scales = []
+    for number, own_height in enumerate(heights):
+        stride = height // own_height
+        ratio = own_height // heights[number - 1] if number else 0
+        shape = (own_height, width // stride, channels)
+        network = Network(config.of_scale(number), shape, levels, ratio)
+        given = np.zeros(shape[:2], bool)
+        if ratio and config.exact:
+            given[::ratio, ::ratio] = True
+        scales.append(Scale(network, f"scale_{number}", stride, given))
+    return tuple(scales)
