@@ -1,12 +1,12 @@
 """Sets that are arrays: scikit-learn's digits, and .npy and .npz files."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from pixel_rnn_jax.config import DataConfig
-from pixel_rnn_jax.data import records
+from pixel_rnn_jax.data import npz, records
+from pixel_rnn_jax.data.npz import Beside
 from pixel_rnn_jax.errors import UserError
 
 
@@ -18,23 +18,24 @@ def open_digits(config: DataConfig, split: str) -> records.Records:
     images = digits.images.astype(np.uint8)
     rows = records.divide(config, split, len(images), held_out=250)
     keys = records.record_keys(split, rows)
-    return _records(config, split, images, digits.target, keys, levels=17)
+    return _records(config, split, images, keys, Beside(labels=digits.target), levels=17)
 
 
 def open_array_file(path: Path, config: DataConfig, split: str) -> records.Records:
     """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
 
-    An .npz file may have an array for each split, and labels in an array `labels`, or
-    `train_labels` and so on.
+    An .npz file may have an array for each split. Beside the images it may have labels in an array
+    `labels`, and vectors or maps in an array `condition`: or in `train_labels`, `train_condition`
+    and so on.
     """
-    key, labels = "", None
+    key, beside = "", Beside()
     try:
         images = np.load(path, mmap_mode="r")
         if path.suffix == ".npz":
             with images as arrays:
-                key = _npz_key(arrays.files, config, split)
+                key = npz.image_key(npz.image_keys(arrays), config, split)
                 images = arrays[key]
-                labels = _npz_labels(arrays, key, len(images))
+                beside = npz.beside(arrays, key, len(images))
     except FileNotFoundError:
         raise UserError(f"data.name {config.name!r}: there is no such file") from None
     except UserError:
@@ -49,50 +50,28 @@ def open_array_file(path: Path, config: DataConfig, split: str) -> records.Recor
             f"data.name {config.name!r} must hold an array of shape [N, H, W] or [N, H, W, C], "
             f"got {list(images.shape)}"
         )
+    if images.dtype.kind not in "biuf":
+        raise UserError(
+            f"data.name {config.name!r} must hold integers from 0 to K-1 or real numbers, got "
+            f"{images.dtype}"
+        )
     whole = key == split
     rows = np.arange(len(images)) if whole else records.divide(config, split, len(images))
-    return _records(config, split, images, labels, records.record_keys(key, rows))
-
-
-def _npz_key(keys: list[str], config: DataConfig, split: str) -> str:
-    """Returns the key of the split's own array, or of the only one, which is then divided."""
-    keys = [key for key in keys if not key.endswith("labels")]
-    if records.is_divided(config, split, keys):
-        return split
-    if len(keys) != 1:
-        raise UserError(
-            f"data.name {config.name!r} must hold one array, or arrays named train, validation and "
-            f"test, got {', '.join(keys) or 'none'}"
-        )
-    return keys[0]
-
-
-def _npz_labels(arrays: Any, key: str, count: int) -> np.ndarray | None:
-    """Returns the labels of the images `key`, or None if no array can be their labels."""
-    name = f"{key}_labels" if f"{key}_labels" in arrays.files else "labels"
-    try:
-        labels = np.asarray(arrays[name])
-    except (KeyError, ValueError):  # No such array, or Python objects.
-        return None
-    fits = labels.shape == (count,) and labels.dtype.kind in "iu" and not (labels < 0).any()
-    return labels if fits else None
+    return _records(config, split, images, records.record_keys(key, rows), beside)
 
 
 def _records(
     config: DataConfig,
     split: str,
     images: np.ndarray,
-    labels: np.ndarray | None,
     keys: np.ndarray,
+    beside: Beside,
     levels: int | None = None,
 ) -> records.Records:
     """Returns the records `keys` of an array, which may lie on disk."""
-    if images.dtype.kind not in "biu":
-        raise UserError(
-            f"data.name {config.name!r} must hold integers from 0 to K-1, got {images.dtype}: turn "
-            "the values into levels first, for example np.round(255 * x).astype(np.uint8)"
-        )
     rows, shape = keys[:, 1], (*images.shape[1:], 1)[:3]
+    labels, condition = beside.labels, beside.condition
+    highest = -1 if labels is None else int(labels.max())
     return records.Records(
         name=records.split_name(config, split),
         image_shape=shape,
@@ -101,5 +80,9 @@ def _records(
         read=lambda indices: np.asarray(images[rows[indices]]).reshape(-1, *shape),
         declared_levels=levels,
         labels=None if labels is None else lambda indices: labels[rows[indices]],
-        classes=0 if labels is None else int(labels.max()) + 1,
+        classes=len(beside.class_names) or highest + 1,
+        class_names=beside.class_names,
+        condition=None if condition is None else lambda indices: condition[rows[indices]],
+        condition_shape=() if condition is None else condition.shape[1:],
+        unusable=beside.unusable,
     )

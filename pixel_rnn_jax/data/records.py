@@ -2,8 +2,8 @@
 
 import re
 import zlib
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,13 +24,18 @@ class Records:
     Attributes:
         name: The split in error messages.
         image_shape: (H, W, C).
-        dtype: Integers or booleans.
+        dtype: Integers, booleans or floats.
         keys: `[N, 2]` integers, the identity of each record whichever part of the set is read:
             record 50,000 of "train" has the key of record 0 of "train[50000:]".
         read: Maps record numbers [B] to images [B, H, W, C]; thread-safe.
         declared_levels: K, if the set declares it.
         labels: Maps record numbers [B] to labels [B]; None if the set has no labels.
-        classes: Number of classes (of an array, the largest label + 1); 0 without labels.
+        classes: Number of classes (of integers in an array, the largest + 1); 0 without labels.
+        class_names: Their names; () if they have none.
+        condition: Maps record numbers [B] to vectors [B, D] or maps [B, H, W, D]; None if the set
+            has neither.
+        condition_shape: (D,) or (H, W, D); () without condition.
+        unusable: Why the set's "labels" or "condition" do not fit its images and were left out.
     """
 
     name: str
@@ -41,6 +46,10 @@ class Records:
     declared_levels: int | None = None
     labels: Read | None = None
     classes: int = 0
+    class_names: tuple[str, ...] = ()
+    condition: Read | None = None
+    condition_shape: tuple[int, ...] = ()
+    unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def levels(self) -> int | None:
@@ -122,6 +131,24 @@ def cached(read: Read, count: int, shape: tuple[int, ...], dtype: np.dtype) -> R
         return results[indices]
 
     return read_cached
+
+
+def finite(values: np.ndarray, indices: np.ndarray, name: str) -> np.ndarray:
+    """Returns numbers of the records `indices` as float32.
+
+    Raises:
+        UserError: One is NaN or infinity; `name` says of which split, and perhaps which part of it.
+    """
+    with np.errstate(over="ignore"):
+        numbers = values.astype(np.float32, copy=False)
+    wrong = ~np.isfinite(numbers)
+    if wrong.any():
+        first = tuple(np.argwhere(wrong)[0])
+        raise UserError(
+            f"record {indices[first[0]]} of {name} has the value {values[first]}, but its values "
+            "must be finite numbers of type float32: repair it or leave it out"
+        )
+    return numbers
 
 
 def first_sentence(error: Exception) -> str:

@@ -9,9 +9,10 @@ import numpy as np
 
 from pixel_rnn_jax.config import Config, DataConfig
 from pixel_rnn_jax.data.arrays import open_array_file, open_digits
+from pixel_rnn_jax.data.conditions import condition_reader
 from pixel_rnn_jax.data.folder import open_folder
 from pixel_rnn_jax.data.images import Batch, value_dtype
-from pixel_rnn_jax.data.records import SPLITS, Records
+from pixel_rnn_jax.data.records import SPLITS, Records, finite
 from pixel_rnn_jax.errors import UserError
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
@@ -33,37 +34,27 @@ class Source:
 
     Noise is uniform in [0, 1): new at each visit in training, fixed in evaluation.
 
+    For a model of real values (model.output "gaussian_mixture") all values are numbers as they are
+    stored, without binarisation or noise.
+
     Attributes:
         image_shape: (H, W, C).
-        levels: K of the images, after binarisation.
-        dtype: Of the images: `value_dtype(levels)`, or float32 with noise.
+        levels: K of the images, after binarisation; 0 of real values.
+        dtype: Of the images: `value_dtype(levels)`, or float32 with noise and of real values.
+        class_names: The names of the classes of a model with classes; () if they have none.
     """
 
     def __init__(self, records: Records, config: Config, noise: int | None):
-        stored_levels, classes = config.data.levels or records.levels, config.model.classes
-        if stored_levels is None:
-            raise UserError(
-                f"data.levels must be set: values of type {records.dtype} in {records.name} do not "
-                "tell how many levels there are"
-            )
-        if classes and records.labels is None:
-            raise UserError(
-                f"{records.name} has no labels: model.classes must be 0, or choose a labelled set "
-                "(an .npz file may hold an array `labels`, an integer from 0 on for each image)"
-            )
-        if classes and records.classes > classes:
-            raise UserError(
-                f"{records.name} has {records.classes} classes, but model.classes is {classes}: "
-                "set it to their number"
-            )
         self._records = records
-        self._stored_levels = stored_levels
+        self._stored_levels = _stored_levels(records, config)
         self._binarize = config.data.binarize
-        self._noise = noise
-        self._labels = records.labels if classes else None
+        self._noise = noise if self._stored_levels else None
+        self._condition = condition_reader(records, config.model)
         self.image_shape = records.image_shape
-        self.levels = stored_levels if self._binarize == "none" else 2
-        self.dtype = value_dtype(self.levels) if noise is None else np.dtype(np.float32)
+        self.levels = self._stored_levels if self._binarize == "none" else 2
+        levels = self.levels > 0 and self._noise is None
+        self.dtype = value_dtype(self.levels) if levels else np.dtype(np.float32)
+        self.class_names = records.class_names if config.model.classes else ()
 
     def __len__(self) -> int:
         return len(self._records.keys)
@@ -83,7 +74,8 @@ class Source:
             seed: The run's seed.
 
         Raises:
-            UserError: A stored value is not below the number of levels, or a file is damaged.
+            UserError: A stored value is not below the number of levels, or a number is NaN or
+                infinite; or a file is damaged.
         """
         indices = np.asarray(indices)
         records = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
@@ -102,10 +94,12 @@ class Source:
             noisy = (images + _uniform(keys, self.image_shape)).astype(self.dtype)
             # Rounding to float32 may reach the next level.
             images = np.minimum(noisy, np.nextafter(images + 1, images))
-        return Batch(images, self._labels(indices).astype(np.int32) if self._labels else None)
+        return Batch(images, self._condition(indices) if self._condition else None)
 
     def _stored(self, indices: np.ndarray) -> np.ndarray:
         images = self._records.read(indices)
+        if not self._stored_levels:
+            return finite(images, indices, self._records.name)
         wrong = (images < 0) | (images >= self._stored_levels)
         if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
@@ -118,18 +112,18 @@ class Source:
 
 
 def open_source(config: Config, split: str, *, noise: int | None = None) -> Source:
-    """Opens a split for the model of a run, with labels if it has classes.
+    """Opens a split for the model of a run, with what the model is conditioned on.
 
     Args:
         config: The set and the model.
         split: "train", "validation" or "test" for `config.data.train_split` and so on, or a split
             of the set itself.
-        noise: Number of the draw of noise that is added. By default, none for a discrete model and
-            draw 0 for a continuous one.
+        noise: Number of the draw of noise that is added to levels. By default, none for a discrete
+            model and draw 0 for a continuous one.
 
     Raises:
-        UserError: See `open_records`; or the number of levels is unknown, or labels are missing or
-            do not fit.
+        UserError: See `open_records`; or the number of levels is unknown, the values are not of
+            the kind that the model takes, or its condition is missing or does not fit.
     """
     if split in SPLITS:
         split = getattr(config.data, f"{split}_split")
@@ -149,7 +143,7 @@ def open_records(config: DataConfig, split: str) -> Records:
 
     Raises:
         UserError: There is no such set or split, it is not prepared, or it does not hold images of
-            one size with integer values.
+            one size with integer values (or of an array, any numbers).
     """
     path = Path(config.name).expanduser()
     if config.name == "digits":
@@ -162,6 +156,31 @@ def open_records(config: DataConfig, split: str) -> Records:
         if (records := open_tfds(config, split)) is not None:
             return records
     return open_folder(path, config, split)
+
+
+def _stored_levels(records: Records, config: Config) -> int:
+    """Returns K of the stored values; 0 for a model of real values."""
+    data, output = config.data, f'model.output "{config.model.output}"'
+    if config.model.output == "gaussian_mixture":
+        if data.levels or data.binarize != "none":
+            raise UserError(
+                f'{output} takes values as they are: data.levels must be 0 and data.binarize "none"'
+                f', got {data.levels} and "{data.binarize}"'
+            )
+        return 0
+    if records.dtype.kind == "f":
+        raise UserError(
+            f"{records.name} has values of type {records.dtype}, but {output} takes integers from "
+            "0 to K-1: turn the values into levels, for example np.round(255 * x).astype(np.uint8),"
+            " or set model.output=gaussian_mixture"
+        )
+    levels = data.levels or records.levels
+    if levels is None:
+        raise UserError(
+            f"data.levels must be set: values of type {records.dtype} in {records.name} do not "
+            "tell how many levels there are"
+        )
+    return levels
 
 
 def _uniform(keys: Sequence[Key], shape: tuple[int, ...]) -> np.ndarray:

@@ -67,9 +67,9 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
             images[row] = image
         return images
 
-    labels, classes = None, 0
-    if "label" in features and isinstance(features["label"], tfds.features.ClassLabel):
-        label, classes = reader("label"), features["label"].num_classes
+    labels, (classes, class_names) = None, _classes(features)
+    if classes:
+        label = reader("label")
         labels = records.cached(lambda i: np.array(label(i)), len(source), (), np.dtype(int))
     return records.Records(
         name=name,
@@ -80,6 +80,7 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
         declared_levels=_LEVELS.get(builder.name),
         labels=labels,
         classes=classes,
+        class_names=class_names,
     )
 
 
@@ -151,6 +152,17 @@ def _image_feature(features: Any, config: DataConfig) -> tuple[Any, np.dtype]:
     if dtype.kind not in "biu":
         raise UserError(f"{where} has values of type {dtype}: choose a set with integer values")
     return feature, dtype
+
+
+def _classes(features: Any) -> tuple[int, tuple[str, ...]]:
+    """Returns the number of classes, 0 without labels, and their names if they have any."""
+    if "label" not in features:
+        return 0, ()
+    label = features["label"]
+    if not isinstance(label, tfds.features.ClassLabel) or not label.num_classes:
+        return 0, ()
+    names, numbers = tuple(label.names), tuple(map(str, range(label.num_classes)))
+    return len(names), names if names != numbers else ()  # TFDS names a class by its number.
 
 
 def _record_keys(builder: Any, config: DataConfig, split: str) -> np.ndarray:

@@ -3,11 +3,13 @@
 import contextlib
 import dataclasses
 import json
+import textwrap
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
@@ -22,13 +24,45 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """What a model needs to know of its data set: (H, W, C) and K."""
+    """What a model needs to know of its data set.
+
+    Attributes:
+        image_shape: (H, W, C).
+        levels: K; 0 of real values.
+        offset: [C], what real values are standardised with; () of levels.
+        scale: [C], what they are divided by after that; () of levels.
+        class_names: The names of the classes of a model with classes; () if they have none.
+    """
 
     image_shape: tuple[int, int, int]
     levels: int
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        channels = self.image_shape[-1]
+        if (len(self.offset), len(self.scale)) not in ((0, 0), (channels, channels)):
+            raise ValueError(f"offset and scale must have {channels} numbers each, or none")
+        if not np.isfinite(self.offset + self.scale).all() or min(self.scale, default=1) <= 0:
+            raise ValueError("offset and scale must be finite, and scale greater than 0")
 
     def __str__(self) -> str:
-        return f"shape {self.image_shape} and {self.levels} levels"
+        values = f"{self.levels} levels" if self.levels else "real values"
+        names = textwrap.shorten(", ".join(self.class_names), 60, placeholder=" …")
+        classes = f" in {len(self.class_names)} classes ({names})" if names else ""
+        return f"shape {self.image_shape} and {values}{classes}"
+
+    def same_images(self, other: "ImageFormat") -> bool:
+        """Returns whether images of both have one shape, and values and classes of one meaning.
+
+        Names of classes that one of the two does not know are no difference: runs of earlier
+        versions did not store them.
+        """
+        names = self.class_names, other.class_names
+        return (self.image_shape, self.levels) == (other.image_shape, other.levels) and (
+            names[0] == names[1] or () in names
+        )
 
 
 @dataclass(frozen=True)
@@ -115,12 +149,23 @@ def read_config(workdir: epath.PathLike) -> Config:
 
 
 def write_image_format(image_format: ImageFormat, workdir: epath.PathLike) -> None:
-    """Writes `workdir`/images.json; raises a `UserError` if it exists with another format."""
+    """Writes `workdir`/images.json; raises a `UserError` if it exists with another format.
+
+    An offset, a scale and names that it has already stay: the parameters were trained with them.
+    """
     path = epath.Path(workdir) / "images.json"
-    if path.exists() and (before := read_image_format(workdir)) != image_format:
-        raise UserError(
-            f"{workdir} was trained on images of {before}, the data set now has {image_format}: "
-            "use another --workdir"
+    if path.exists():
+        before = read_image_format(workdir)
+        if not before.same_images(image_format):
+            raise UserError(
+                f"{workdir} was trained on images of {before}, the data set now has {image_format}"
+                ": use another --workdir"
+            )
+        image_format = dataclasses.replace(
+            image_format,
+            offset=before.offset or image_format.offset,
+            scale=before.scale or image_format.scale,
+            class_names=before.class_names or image_format.class_names,
         )
     content = json.dumps(dataclasses.asdict(image_format)) + "\n"
     storage.write_atomically(path, content.encode())
@@ -133,7 +178,16 @@ def read_image_format(workdir: epath.PathLike) -> ImageFormat:
     try:
         values = json.loads(content)
         height, width, channels = map(int, values["image_shape"])
-        return ImageFormat((height, width, channels), int(values["levels"]))
+        names = values.get("class_names", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names must be strings")
+        return ImageFormat(
+            (height, width, channels),
+            int(values["levels"]),
+            offset=tuple(map(float, values.get("offset", []))),
+            scale=tuple(map(float, values.get("scale", []))),
+            class_names=tuple(names),
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): restore it, or train again") from error
 

@@ -1,6 +1,7 @@
 """Sets of every kind, written and opened in one line."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -43,12 +44,14 @@ def pictures():
 def opened(tmp_path):
     """Opens a split of a set by its name, or of new arrays {key: array}."""
 
-    def open_split(which, split="train", *, classes=0, noise=None, **fields):
+    def open_split(which, split="train", *, noise=None, **fields):
         if isinstance(which, dict):
             np.savez(tmp_path / "opened.npz", **which)
             which = tmp_path / "opened.npz"
         fields = {"name": str(which), "data_dir": str(tmp_path), **fields}
-        config = Config(ModelConfig(classes=classes), DataConfig(**fields))
+        of_model = {field.name for field in dataclasses.fields(ModelConfig)} & fields.keys()
+        model = ModelConfig(**{name: fields.pop(name) for name in of_model})
+        config = Config(model, DataConfig(**fields))
         return data.open_source(config, split, noise=noise)
 
     return open_split
@@ -75,10 +78,12 @@ def png(pixels):
 def write_tfds(tmp_path):
     """Writes a prepared TFDS set without TensorFlow: {split: [images of each shard]}."""
 
-    def write(name, shards, feature, *, encode=png, form="array_record", key="image"):
+    def write(
+        name, shards, feature, *, encode=png, form="array_record", key="image", classes=("0", "1")
+    ):
         folder = tmp_path / name / "1.0.0"
         folder.mkdir(parents=True)
-        features = {key: feature, "label": tfds.features.ClassLabel(num_classes=2)}
+        features = {key: feature, "label": tfds.features.ClassLabel(names=classes)}
         features = tfds.features.FeaturesDict(features)
         features.save_config(str(folder))
         serializer = tfds.core.ExampleSerializer(features.get_serialized_info())

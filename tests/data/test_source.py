@@ -9,6 +9,7 @@ from tensorflow_datasets.core.features import Image
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, ModelConfig
+from pixel_rnn_jax.data import standard
 
 
 def test_importing_data_imports_no_large_library():
@@ -48,7 +49,97 @@ def test_labels_that_do_not_fit_the_model_are_refused(opened, refused, pictures)
     labelled = {"images": images, "labels": np.arange(30) % 5}
     with refused("has 5 classes, but model.classes is 3"):
         opened(labelled, classes=3)
-    assert opened(labelled).batch([0]).labels is None
+    assert opened(labelled).batch([0]).condition is None
+
+
+@pytest.mark.parametrize(
+    "fields, parts",
+    [
+        (
+            {"condition_vector": 3},
+            ("shape [N, 5], but model.condition_vector is 3", "of shape [N, 3]"),
+        ),
+        (
+            {"condition_map": 5},
+            ("shape [N, 5], but model.condition_map is 5", "of shape [N, 2, 3, 5]"),
+        ),
+    ],
+)
+def test_conditions_of_another_shape_are_refused(opened, refused, pictures, fields, parts):
+    with refused("split 'train' of data.name", *parts):
+        opened({"any": pictures(30, 2, 3), "condition": np.zeros((30, 5))}, **fields)
+
+
+@pytest.mark.parametrize("shape", [(30, 2, 4, 5), (30, 3, 2, 5), (30, 2, 3, 4)])
+def test_maps_of_another_size_are_refused(opened, refused, pictures, shape):
+    found = ", ".join(map(str, shape[1:]))
+    with refused(f"shape [N, {found}], but model.condition_map is 5", "of shape [N, 2, 3, 5]"):
+        opened({"any": pictures(30, 2, 3), "condition": np.zeros(shape)}, condition_map=5)
+
+
+@pytest.mark.parametrize("field", ["condition_vector", "condition_map"])
+@pytest.mark.parametrize("which", ["digits", "arrays"])
+def test_a_set_without_condition_is_refused(opened, refused, pictures, which, field):
+    which = {"any": pictures(30, 8, 8)} if which == "arrays" else which
+    with refused(f"has no condition, but model.{field} is 2", "[N, ", ", 2]", "array `condition`"):
+        opened(which, **{field: 2})
+
+
+# ----------------------------------------------------------------------------------- real numbers
+
+
+@pytest.mark.parametrize("wrong, said", [(np.nan, "nan"), (-np.inf, "-inf"), (1e300, "1e+300")])
+@pytest.mark.parametrize("where", ["", "the condition of "])
+def test_numbers_that_are_not_finite_name_their_record(opened, refused, where, wrong, said):
+    arrays = {"train": np.zeros((4, 2, 2)), "train_condition": np.zeros((4, 3))}
+    arrays["train_condition" if where else "train"][2, 1] = wrong
+    source = opened(arrays, output="gaussian_mixture", condition_vector=3)
+    source.batch([0, 1, 3])
+    with refused(f"record 2 of {where}split 'train' of data.name", f"has the value {said}"):
+        source.batch([0, 2])
+
+
+@pytest.mark.parametrize("output", ["softmax", "logistic", "continuous"])
+def test_floats_are_refused_for_levels(opened, refused, output):
+    ways_out = "np.round(255 * x).astype(np.uint8)", "model.output=gaussian_mixture"
+    with refused(f'float64, but model.output "{output}" takes integers', *ways_out):
+        opened({"any": np.zeros((4, 2, 2))}, output=output, levels=3)
+
+
+@pytest.mark.parametrize("fields", [{"levels": 17}, {"binarize": "fixed"}])
+def test_levels_and_binarisation_are_refused_for_real_values(opened, refused, fields):
+    with refused("data.levels must be 0 and data.binarize", *map(str, fields.values())):
+        opened("digits", output="gaussian_mixture", **fields)
+
+
+def test_integers_are_real_values_too(opened, read, write_tfds, pictures):
+    images = pictures(6, 4, 4, 1)
+    write_tfds("photos", {"train": [images]}, Image(shape=(4, 4, 1)))
+    for which in ("photos", {"train": images.astype(np.int64)}):
+        source = opened(which, output="gaussian_mixture", noise=1)
+        assert (source.levels, source.dtype, read(source).dtype) == (0, np.float32, np.float32)
+        np.testing.assert_array_equal(read(source), images)
+        np.testing.assert_array_equal(source.batch([4], [9], seed=2).images, images[[4]])
+
+
+def test_standardisation(opened, monkeypatch):
+    """Also of large values of little variance; in a channel of one value; of the first images."""
+    images = np.random.default_rng(0).normal(size=(23, 4, 4, 4))
+    images = (images * [3, 1e-2, 0, 1e-3] + [-5, 1000, 0.1, 1e-3]).astype(np.float32)
+    source = opened({"train": images}, output="gaussian_mixture")
+    offset, scale = data.standardisation(source, 5)
+    exact = images.astype(np.longdouble)
+    np.testing.assert_allclose(offset, exact.mean((0, 1, 2)), rtol=1e-14)
+    np.testing.assert_allclose(scale[:2], exact.std((0, 1, 2))[:2], rtol=1e-12)
+    np.testing.assert_allclose(scale[3], exact.std((0, 1, 2))[3], rtol=1e-12)
+    assert (offset[2], scale[2]) == (np.float32(0.1), 1)
+    assert all(isinstance(number, float) for number in (*offset, *scale))
+    for size in (1, 7, 23, 100):
+        assert data.standardisation(source, size) == (offset, scale)
+    monkeypatch.setattr(standard, "STANDARDISATION_IMAGES", 10)
+    offset, scale = data.standardisation(source, 4)
+    np.testing.assert_allclose(offset, exact[:10].mean((0, 1, 2)), rtol=1e-14)
+    np.testing.assert_allclose(scale[0], exact[:10].std((0, 1, 2))[0], rtol=1e-12)
 
 
 # ----------------------------------------------------------------------------------- binarisation

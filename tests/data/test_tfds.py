@@ -21,7 +21,7 @@ def test_set_is_read_as_it_was_written_and_silently(
     assert (source.image_shape, source.levels, source.dtype) == ((5, 4, 3), 256, np.uint8)
     np.testing.assert_array_equal(read(source), images[:9])
     np.testing.assert_array_equal(source.batch([7, 2]).images, images[[7, 2]])
-    np.testing.assert_array_equal(source.batch([7, 2]).labels, [1, 1])
+    np.testing.assert_array_equal(source.batch([7, 2]).condition, [1, 1])
     np.testing.assert_array_equal(read("photos", "train[5:7]"), images[5:7])
     np.testing.assert_array_equal(read("photos", "test+train[8:]"), images[[9, 10, 8]])
     assert not caplog.records
@@ -58,6 +58,14 @@ def test_kinds_of_images(
     source = opened(name, **fields)
     assert (source.levels, source.image_shape) == (levels, (4, 4, channels))
     np.testing.assert_array_equal(read(source), np.broadcast_to(images, (3, 4, 4, channels)))
+
+
+@pytest.mark.parametrize("names, expected", [("ab", ("a", "b")), ("10", ("1", "0")), ("01", ())])
+def test_names_of_classes(write_tfds, opened, names, expected):
+    """TFDS itself gives the names "0", "1", ... to classes that have none."""
+    write_tfds("photos", {"train": [BYTES]}, GREY, classes=names)
+    assert opened("photos", classes=2).class_names == expected
+    assert opened("photos").class_names == ()
 
 
 def test_images_of_several_sizes_are_refused(write_tfds, read, refused, pictures):
