@@ -11,6 +11,7 @@ upper neighbour.
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import app, flags
@@ -94,7 +95,8 @@ def by_model(splits: dict[str, np.ndarray], input_: str) -> tuple[float, float]:
     """Trains a model and returns bits a code of the test maps with their standard error."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "codes.npz"
-        np.savez(path, **{name: maps.astype(np.int32) for name, maps in splits.items()})
+        arrays: dict[str, Any] = {name: maps.astype(np.int32) for name, maps in splits.items()}
+        np.savez(path, **arrays)
         config = Config(
             model=ModelConfig("row_lstm", layers=2, features=32, input=input_),
             data=DataConfig(str(path), levels=CODES),

@@ -39,8 +39,8 @@ from training import median_seconds, peak_gflops
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.config import ARCHITECTURES, Config, from_config_dict
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.models.network import CPU_PACK
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step

@@ -55,7 +55,7 @@ def measure(name: str, *, plain: bool) -> dict[str, float]:
     def nats(params: Any, batch: Batch) -> jax.Array:
         return model.nats_by_scale(params, *batch)
 
-    forward = devices.map_batch(nats, mesh, model.parts)
+    forward = devices.map_batch(nats, mesh)
     forward_seconds = median_seconds(lambda: forward(step.params, step.batch))
     return {
         "step": step_seconds,

@@ -1,7 +1,6 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
 import io
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -146,8 +145,9 @@ class ImageModel:
             UserError: As `log_prob`; or the values are real, and have no levels to count bits of.
         """
         if not self.levels:
-            raise UserError("real values have no bits/dim: use log_prob, in nats per unit of theirs")
-        return bits_per_dim(-self.log_prob(images, condition), self.pixel_rnn.dims)
+            raise UserError("real values have no bits/dim: use log_prob, in nats per their unit")
+        nats = -self.log_prob(images, condition)
+        return jnp.asarray(bits_per_dim(nats, self.pixel_rnn.dims))
 
     def sample(
         self,
@@ -224,19 +224,14 @@ class ImageModel:
                 or there are no particles.
         """
         checks.need_values("ImageModel.complete", key, images, known, condition)
-        checks.check_key(key)
-        model, shape = self.pixel_rnn, self.image_shape
-        images = checks.check_form(images, model.config, shape, model.levels)
-        known = checks.check_known(known, images.shape)
-        images, condition = model.checked(
-            jnp.where(known, images, 0), self._numbered(condition)
-        )
+        model = self.pixel_rnn
+        rows = model.check_completion(key, images, known, self._numbered(condition), particles)
         lanes = _lanes() if particles == 1 else 1
         return in_batches(
             _complete,
             (model, particles),
             (self.params, key),
-            (np.arange(len(images)), images, known, condition),
+            (np.arange(len(rows[0])), *rows),
             least=lanes,
             most=lanes,
             progress="completing",
@@ -251,7 +246,10 @@ class ImageModel:
             UserError: As `conditionals`.
         """
         checks.need_values("ImageModel.compress", images, condition)
-        batch, file = Batch(*self.pixel_rnn.checked(images, self._numbered(condition))), io.BytesIO()
+        batch, file = (
+            Batch(*self.pixel_rnn.checked(images, self._numbered(condition))),
+            io.BytesIO(),
+        )
         batch = jax.tree.map(np.asarray, batch)
 
         def batch_of(indices: np.ndarray) -> Batch:
@@ -309,13 +307,12 @@ class ImageModel:
         temperature: float,
     ) -> PyTree:
         checks.need_values("ImageModel.sample", key, temperature, condition)
-        condition, temperature = self.pixel_rnn.check_sampling(
-            key, n, self._numbered(condition), temperature
-        )
+        numbered = self._numbered(condition)
+        condition, divisor = self.pixel_rnn.check_sampling(key, n, numbered, temperature)
         return in_batches(
             function,
             (self.pixel_rnn,),
-            (self.params, key, temperature),
+            (self.params, key, divisor),
             (np.arange(n), condition),
             least=_lanes(),
             most=_lanes(),

@@ -66,10 +66,10 @@ def completions(
     All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`.
     """
     together = np.stack([np.asarray(images), np.asarray(completed)])
-    (images, completed), levels = as_levels(together, levels)
-    original = _tiles(images, levels)
+    (before, after), levels = as_levels(together, levels)
+    original = _tiles(before, levels)
     shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
-    return grid(_joined(original, shown, _tiles(completed, levels)), levels=256)
+    return grid(_joined(original, shown, _tiles(after, levels)), levels=256)
 
 
 def pixel_map(images: np.ndarray, nats: np.ndarray, levels: int) -> np.ndarray:

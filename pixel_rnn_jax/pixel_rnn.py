@@ -240,8 +240,8 @@ class PixelRNN:
         n: int,
         condition: ArrayLike | None = None,
         *,
-        temperature: ArrayLike = 1.0,
-        first: ArrayLike = 0,
+        temperature: float | Array = 1.0,
+        first: int | Array = 0,
     ) -> Array:
         """Draws images `[n, H, W, C]`.
 
@@ -254,14 +254,14 @@ class PixelRNN:
             first: Number of the first image, for images of one key that are drawn in turns.
 
         Returns:
-            Integers of the smallest of uint8, uint16 and int32 that K fits in; of a density, floats.
+            Integers of the smallest of uint8, uint16 and int32 that K fits in; floats of a density.
 
         Raises:
             UserError: n or the temperature is negative, the temperature of a density is not 1, the
                 key is not one of `jax.random`, or the condition does not fit.
         """
         condition, temperature = self.check_sampling(key, n, condition, temperature)
-        indices = first + jnp.arange(n)
+        indices = jnp.arange(n) + first
         values, _ = sample.sample(self.scales, params, key, indices, condition, temperature)
         return self._in_units(values)
 
@@ -272,8 +272,8 @@ class PixelRNN:
         n: int,
         condition: ArrayLike | None = None,
         *,
-        temperature: ArrayLike = 1.0,
-        first: ArrayLike = 0,
+        temperature: float | Array = 1.0,
+        first: int | Array = 0,
     ) -> tuple[Array, Array]:
         """Returns what `sample` does, and the log-probabilities under which it is drawn, `[n]`.
 
@@ -284,7 +284,7 @@ class PixelRNN:
         """
         self._refuse_plain("no log-probabilities of samples")
         condition, temperature = self.check_sampling(key, n, condition, temperature)
-        indices, height, width = first + jnp.arange(n), *self.image_shape[:2]
+        indices, height, width = jnp.arange(n) + first, *self.image_shape[:2]
         values, log_probs = sample.sample(
             self.scales, params, key, indices, condition, temperature, with_log_prob=True
         )
@@ -299,7 +299,7 @@ class PixelRNN:
         condition: ArrayLike | None = None,
         *,
         particles: int = 1,
-        first: ArrayLike = 0,
+        first: int | Array = 0,
     ) -> Completion:
         """Draws the unknown values of partly known images.
 
@@ -325,17 +325,12 @@ class PixelRNN:
             UserError: As `log_prob`; or the key is not one of `jax.random`, the mask does not fit,
                 or there are no particles.
         """
-        checks.check_key(key)
-        if not isinstance(particles, numbers.Integral) or particles < 1:
-            raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
-        images = checks.check_form(images, self.config, self.image_shape, self.levels)
-        known = checks.check_known(known, images.shape)
-        images, condition = self.checked(jnp.where(known, images, 0), condition)
+        images, known, condition = self.check_completion(key, images, known, condition, particles)
         found = complete.complete(
             self.scales,
             params,
             key,
-            first + jnp.arange(images.shape[0]),
+            jnp.arange(images.shape[0]) + first,
             self._standardised(images),
             known,
             condition,
@@ -349,17 +344,32 @@ class PixelRNN:
             effective_sample_size=found.effective_sample_size,
         )
 
-    def checked(
-        self, images: ArrayLike, condition: ArrayLike | None
-    ) -> tuple[Array, Array | None]:
+    def checked(self, images: ArrayLike, condition: ArrayLike | None) -> tuple[Array, Array | None]:
         """Returns images and their condition as JAX arrays; raises as `log_prob`."""
         found = checks.check_images(images, self.config, self.image_shape, self.levels)
         return found, checks.check_condition(
             condition, found.shape[0], self.config, self.image_shape
         )
 
+    def check_completion(
+        self,
+        key: Array,
+        images: ArrayLike,
+        known: ArrayLike,
+        condition: ArrayLike | None,
+        particles: int,
+    ) -> tuple[Array, Array, Array | None]:
+        """Returns images, zero where unknown, what is known and the condition of `complete`."""
+        checks.check_key(key)
+        if not isinstance(particles, numbers.Integral) or particles < 1:
+            raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
+        found = checks.check_form(images, self.config, self.image_shape, self.levels)
+        mask = checks.check_known(known, found.shape)
+        found, given = self.checked(jnp.where(mask, found, 0), condition)
+        return found, mask, given
+
     def check_sampling(
-        self, key: Array, n: int, condition: ArrayLike | None, temperature: ArrayLike
+        self, key: Array, n: int, condition: ArrayLike | None, temperature: float | Array
     ) -> tuple[Array | None, Array]:
         """Returns the condition and the temperature of `sample`, checked."""
         checks.check_key(key)

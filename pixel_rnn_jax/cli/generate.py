@@ -64,9 +64,7 @@ def sample(values: Flags) -> None:
         n = n or IMAGES
         if label is not None:
             condition = np.full(n, int(label) if label.isdecimal() else label)
-    images = model.sample(
-        jax.random.key(values.seed), n, condition, temperature=values.temperature
-    )
+    images = model.sample(jax.random.key(values.seed), n, condition, temperature=values.temperature)
     pictures.write_images(np.asarray(images), model.levels, out, columns)
     nats = -float(model.log_prob(images, condition).mean())
     say(f"{out}: {n:,} samples, on average {in_words(nats, model)}")

@@ -158,9 +158,7 @@ def _read_blocks(
         raise DamageError(f"the compressed file is cut off before block {expected + 1} of {blocks}")
 
 
-def _decode(
-    coder: Coder, block: Block, count: int, given: np.ndarray | None, blocks: int
-) -> Batch:
+def _decode(coder: Coder, block: Block, count: int, given: np.ndarray | None, blocks: int) -> Batch:
     """Returns the images of a block, where they have the pixels that were encoded."""
     try:
         batch = coder.decode(block.code, count, given)

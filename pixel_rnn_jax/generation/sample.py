@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.generation.decode import Place, decode
@@ -40,7 +41,7 @@ def sample(
             total = total + jnp.where(place.given, 0, own)
         return total, values
 
-    dtype = scales[-1].network.param_dtype
+    dtype: DTypeLike = scales[-1].network.param_dtype
     total = kernels.varying_alike(jnp.zeros(indices.shape, dtype), (uniforms, temperature))
     lanes, dtype = indices.shape[0], jnp.int32 if likelihood.discrete else dtype
     return decode(scales, params, choose, total, lanes=lanes, condition=condition, dtype=dtype)

@@ -212,10 +212,15 @@ def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
     }
 
 
-def _flags(restart: _Flags, lanes: int) -> np.ndarray | None:
+def _flags(restart: _Flags, lanes: int) -> np.ndarray | Array | None:
+    """Returns the flags of a flat line, `[T, P * L, 1]`."""
     if restart.value is None:
         return None
-    return np.repeat(restart.value, lanes, axis=1)[..., None]
+    steps, positions = restart.value.shape
+    # A constant, unless the number of lanes is a symbol of `jax.export`.
+    broadcast = np.broadcast_to if isinstance(lanes, int) else jnp.broadcast_to
+    flags = broadcast(restart.value[:, :, None], (steps, positions, lanes))
+    return flags.reshape(steps, positions * lanes, 1)
 
 
 def _conv_lstm_fwd(
@@ -264,12 +269,16 @@ def _conv_lstm_bwd(
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
     reads = [shift(h_before, tap * lanes, axis=1) for tap in taps]
     if again_all is not None:
-        where = np.nonzero(again_all[..., 0])
-        dc0 = dc0 + (dc_all[where] * factors["c_before"][where]).sum(0)
+        where = np.nonzero(restart.value)
+
+        def restarted(x: Array) -> Array:  # [T, P * L, F] to [restarts, L, F]
+            return x.reshape(steps, positions, lanes, x.shape[-1])[where]
+
+        dc0 = dc0 + (restarted(dc_all) * restarted(factors["c_before"])).sum((0, 1))
         if 0 in taps:
             own = taps.index(0)
             reads[own] = jnp.where(again_all, h0[None, None], reads[own])
-            dh0 = dh0 + dgates[where].sum(0) @ kernel[own].T
+            dh0 = dh0 + restarted(dgates).sum((0, 1)) @ kernel[own].T
     dkernel = jnp.einsum("tnf,tng->fg", jnp.concatenate(reads, axis=-1), dgates)
     dgates = dgates.reshape(steps, positions, lanes, 4 * features)
     return dgates, dkernel.reshape(kernel.shape), dh0, dc0

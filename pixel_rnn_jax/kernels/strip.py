@@ -60,6 +60,8 @@ class Strip(NamedTuple):
         if self.rows or self.columns:
             inside = np.zeros((self.rows + self.height, self.width + self.columns), bool)
             inside[self.rows :, : self.width] = True
-            x = jnp.where(np.tile(inside.reshape(-1), x.shape[1] // inside.size), x, 0)
+            # A constant, unless the number of images is a symbol of `jax.export`.
+            tile = np.tile if isinstance(x.shape[1], int) else jnp.tile
+            x = jnp.where(tile(inside.reshape(-1), x.shape[1] // inside.size), x, 0)
         steps = [row * (self.width + self.columns) + column for row, column in taps]
         return jnp.concatenate([shift(x, step, axis=1) for step in steps])

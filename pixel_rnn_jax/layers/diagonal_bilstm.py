@@ -70,7 +70,9 @@ class DiagonalBiLSTM(nn.Module):
     def _direction(self, lstm: ConvLSTM, gates: Array) -> Array:
         """Runs the recurrence over gates, `[B, H, W, 4h]`, to the right: `[B, H, W, h]`."""
         batch, height, width = gates.shape[:3]
-        pack = max(size for size in range(1, min(self.pack, batch) + 1) if batch % size == 0)
+        pack = 1
+        if isinstance(batch, int):  # And no symbol of `jax.export`.
+            pack = max(size for size in range(1, min(self.pack, batch) + 1) if batch % size == 0)
         h = kernels.conv_lstm(
             kernels.skew(gates, pack=pack),
             *lstm.recurrence(),

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import ArrayLike
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
@@ -30,7 +29,7 @@ def need_values(method: str, *arrays: Any) -> None:
 
 
 def check_images(
-    images: ArrayLike, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
+    images: Any, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
 ) -> Array:
     """Checks images `[B, H, W, C]` and returns them as a JAX array.
 
@@ -49,7 +48,7 @@ def check_images(
 
 
 def check_form(
-    images: ArrayLike, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
+    images: Any, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
 ) -> Any:
     """Checks the shape and the type of images, and returns them as an array."""
     images = _array(images, "images")
@@ -70,7 +69,7 @@ def check_form(
     return images
 
 
-def check_known(known: ArrayLike, shape: tuple[int, ...]) -> Array:
+def check_known(known: Any, shape: tuple[int, ...]) -> Array:
     """Checks which values of images of `shape`, (B, H, W, C), are known; returns all of them."""
     known = _array(known, "known")
     if known.dtype != bool:
@@ -104,9 +103,7 @@ def check_condition(
         raise UserError(f"this model needs a condition, {kind}, of shape [{size}]")
     condition = _array(condition, "condition")
     if condition.shape != (count, *shape):
-        raise UserError(
-            f"condition must have shape [{size}], {kind}, got {list(condition.shape)}"
-        )
+        raise UserError(f"condition must have shape [{size}], {kind}, got {list(condition.shape)}")
     if config.classes:
         if not _is_whole(condition) or condition.dtype == bool:
             raise UserError(f"condition must be integers, {kind}, got {condition.dtype} values")
@@ -172,10 +169,13 @@ def _is_whole(array: Any) -> bool:
 
 
 def _check_range(what: str, array: Any, count: int) -> None:
-    if has_values(array) and array.size and (array.min() < 0 or array.max() >= count):
-        raise UserError(f"{what} from 0 to {count - 1}, got {array.min()} to {array.max()}")
+    if not has_values(array):
+        return
+    values = np.asarray(array)  # Operations of JAX would be traced inside `jit`.
+    if values.size and (values.min() < 0 or values.max() >= count):
+        raise UserError(f"{what} from 0 to {count - 1}, got {values.min()} to {values.max()}")
 
 
 def _check_finite(name: str, array: Any) -> None:
-    if has_values(array) and not jnp.isfinite(array).all():
+    if has_values(array) and not np.isfinite(np.asarray(array)).all():
         raise UserError(f"{name} must have finite values, got NaN or infinity")

@@ -102,9 +102,7 @@ class Network(nn.Module):
         if config.input == "categorical":
             inputs = channels * h
             unit = nn.initializers.normal(1.0)
-            self.embed_values = nn.Embed(
-                channels * self.levels, h, embedding_init=unit, **options
-            )
+            self.embed_values = nn.Embed(channels * self.levels, h, embedding_init=unit, **options)
         self.first = MaskedConv(inputs, 2 * h, channels, "A", kernel_size=(side, side), **options)
         self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
         residual = nn.remat(Residual, static_argnums=2) if config.remat else Residual
@@ -171,13 +169,13 @@ class Network(nn.Module):
         """
         parts = []
         if self.ratio:
-            parts.append(self.upsample(self._inputs(coarse)))
+            parts.append(self.upsample(self._inputs(jnp.asarray(coarse))))
         if self.config.classes:
             parts.append(self.embed(condition)[:, None, None])
         elif self.config.condition_vector:
             parts.append(self.vector(condition)[:, None, None])
         elif self.config.condition_map:
-            parts.append(self.map(condition))
+            parts.append(self.map(jnp.asarray(condition)))
         return sum(parts[1:], start=parts[0]) if parts else None
 
     def contexts(self, features: Array | None) -> Sequence[Context | None]:

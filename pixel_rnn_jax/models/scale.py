@@ -65,9 +65,7 @@ class Scale(NamedTuple):
         return jnp.broadcast_to(found, shape)
 
 
-def chain(
-    config: ModelConfig, image_shape: tuple[int, int, int], levels: int
-) -> tuple[Scale, ...]:
+def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -> tuple[Scale, ...]:
     """Returns the scales of a model, the coarsest first; the last one is the whole image.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from pixel_rnn_jax.config import Config, from_json, leaves, to_json
+from pixel_rnn_jax.config import Config, ModelConfig, from_json, leaves, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
@@ -52,6 +52,10 @@ class ImageFormat:
         names = textwrap.shorten(", ".join(self.class_names), 60, placeholder=" …")
         classes = f" in {len(self.class_names)} classes ({names})" if names else ""
         return f"shape {self.image_shape} and {values}{classes}"
+
+    def model(self, config: ModelConfig) -> PixelRNN:
+        """Returns the model of such images."""
+        return PixelRNN(config, self.image_shape, self.levels, self.offset, self.scale)
 
     def same_images(self, other: "ImageFormat") -> bool:
         """Returns whether images of both have one shape, and values and classes of one meaning.

@@ -70,12 +70,11 @@ class Evaluation:
         return record
 
     def __str__(self) -> str:
-        per_value = f"{self.nats / self.dims:.4f} ± {self.standard_error / self.dims:.4f} nats a value"
+        mean, error, unit = self.nats / self.dims, self.standard_error / self.dims, "nats a value"
         if not self.real:
-            error = bits_per_dim(self.standard_error, self.dims)
-            per_value = f"{self.bits_per_dim:.4f} ± {error:.4f} bits/dim"
+            mean, error, unit = mean / math.log(2), error / math.log(2), "bits/dim"
         nats = f"{self.nats:.3f} ± {self.standard_error:.3f} nats"
-        return f"{nats}, {per_value} ({self.images:,} images)"
+        return f"{nats}, {mean:.4f} ± {error:.4f} {unit} ({self.images:,} images)"
 
 
 def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:

@@ -144,7 +144,8 @@ def _open_sources(config: Config) -> tuple[ImageFormat, tuple[Source, Source, So
     train, validation, test = (
         data.open_source(config, split) for split in ("train", "validation", "test")
     )
-    offset, scale = (), ()
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
     if not train.levels:
         offset, scale = data.standardisation(train, config.train.eval_batch_size)
     images = ImageFormat(train.image_shape, train.levels, offset, scale, train.class_names)
