@@ -31,6 +31,7 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.image_model import ImageModel, create, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
+    from pixel_rnn_jax.training.fit import fit
 
 __version__ = "0.1.0"
 
@@ -47,5 +48,6 @@ __all__ = [
     "__version__",
     "create",
     "dequantize",
+    "fit",
     "load",
 ]

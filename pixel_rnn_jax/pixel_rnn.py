@@ -176,6 +176,10 @@ class PixelRNN:
 
         return self._in_parts(log_prob, params, *self.checked(images, condition))
 
+    def loss(self, params: PyTree, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
+        """Returns the mean of -log p(image), in nats per image; raises as `log_prob`."""
+        return -self.log_prob(params, images, condition).mean()
+
     def nats_by_scale(
         self,
         params: PyTree,

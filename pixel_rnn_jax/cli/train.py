@@ -10,6 +10,13 @@ from pixel_rnn_jax.training import train as train_lib
 
 def train_flags(values: Flags) -> None:
     """Defines the flags of `train`."""
+    values.text(
+        "allow_change",
+        "Fields of the config, with commas between them, in which this command may differ from the "
+        "run that it goes on with: optimizer.learning_rate,train.steps. history.jsonl in the "
+        "workdir records what changed.",
+        "",
+    )
     process_flags(values)
 
 
@@ -20,7 +27,8 @@ def train(values: Flags) -> None:
     say(f"workdir: {values.workdir}")
     if programs := compilation.programs_folder():
         say(f"compiled programs: {programs} (--compilation_cache)")
-    result = train_lib.train(config, values.workdir)
+    allowed = [name for name in values.allow_change.split(",") if name]
+    result = train_lib.train(config, values.workdir, allow_change=allowed)
     say_evaluation("test", result.test)
     say(
         f"independent pixels: {result.baseline}; histograms of {result.baseline.counted:,} "

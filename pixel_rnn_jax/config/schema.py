@@ -232,6 +232,7 @@ class TrainConfig:
         log_every: Steps between records of the training loss.
         eval_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
+        patience: Validations without a new best one after which training stops; 0 for never.
         in_turn: With several scales: train them one after another, the smallest first, instead of
             all at once. Each has an equal part of the steps, its own schedule and optimiser state.
     """
@@ -243,13 +244,16 @@ class TrainConfig:
     log_every: int = 50
     eval_every: int = 500
     checkpoint_every: int = 500
+    patience: int = 0
     in_turn: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "train")
         integers = {field.name for field in dataclasses.fields(self) if field.type is int}
-        check_least(self, 1, *(f"train.{name}" for name in sorted(integers - {"micro_batches"})))
-        check_least(self, 0, "train.micro_batches")
+        check_least(
+            self, 1, *(f"train.{name}" for name in sorted(integers - {"micro_batches", "patience"}))
+        )
+        check_least(self, 0, "train.micro_batches", "train.patience")
         whole = self.batch_size % (self.micro_batches or 1) == 0
         check(self, "train.micro_batches", f"divide train.batch_size ({self.batch_size})", whole)
 
@@ -264,6 +268,10 @@ class Config:
         optimizer: The update rule.
         train: Duration, batches and intervals.
         seed: Seed of the initial parameters, the order of the images and every random draw.
+        init_from: Where a new run takes its first parameters from: the workdir of a run, or an
+            exported file; "" draws them.
+        init_partial: Whether to draw those that `init_from` lacks or has in another shape, such as
+            those that depend on the number of levels or classes.
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -271,11 +279,17 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     seed: int = 0
+    init_from: str = ""
+    init_partial: bool = False
 
     def __post_init__(self) -> None:
         check_types(self, "")
         check(self, "seed", "be at least 0 and below 2**32", 0 <= self.seed < 2**32)
         scales = len(self.model.scales)
+        if self.init_partial and not self.init_from:
+            raise UserError("init_partial is for init_from, which is not set: set both or neither")
+        if self.train.patience and self.train.in_turn:
+            raise UserError("train.patience must be 0 with train.in_turn, whose turns are fixed")
         if self.train.in_turn and not scales:
             raise UserError("train.in_turn is for several model.scales, and there are none")
         check(

@@ -17,6 +17,8 @@ from pixel_rnn_jax.errors import UserError
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
+IN_MEMORY = "arrays in memory"
+"""What the name of a set of arrays begins with."""
 # The first number of a random key: binarisation by record, by position in training, and for draw
 # n of noise, _NOISE + n.
 _BY_RECORD, _BY_POSITION, _NOISE = 0, 1, 2
@@ -145,6 +147,10 @@ def open_records(config: DataConfig, split: str) -> Records:
         UserError: There is no such set or split, it is not prepared, or it does not hold images of
             one size with integer values (or of an array, any numbers).
     """
+    if config.name.startswith(IN_MEMORY):
+        raise UserError(
+            "the run was trained on arrays in memory, which no file holds: give images of your own"
+        )
     path = Path(config.name).expanduser()
     if config.name == "digits":
         return open_digits(config, split)

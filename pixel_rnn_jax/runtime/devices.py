@@ -22,14 +22,17 @@ def set_up_host_devices() -> None:
     Call it before JAX starts a backend. It also switches off Eigen's thread pool, with which XLA's
     CPU client deadlocks: one device waits in an all-reduce, on a thread that the convolution of
     another device needs.
+
+    Raises:
+        RuntimeError: JAX has started a backend already; nothing is changed then.
     """
-    _keep_freed_memory()
     flags = os.environ.get("XLA_FLAGS", "")
-    if "--xla_cpu_multi_thread_eigen" not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", cores or 1)
+    _keep_freed_memory()
+    if "--xla_cpu_multi_thread_eigen" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
 
 
 def _keep_freed_memory() -> None:

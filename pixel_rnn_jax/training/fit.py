@@ -1,0 +1,73 @@
+"""Training on arrays in memory."""
+
+import contextlib
+import dataclasses
+import tempfile
+from typing import Any
+
+import optax
+from etils import epath
+from jax.typing import ArrayLike
+
+from pixel_rnn_jax import data
+from pixel_rnn_jax.config import Config, ModelConfig, TrainConfig
+from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.train import run
+
+
+def fit(
+    images: ArrayLike,
+    config: Config | ModelConfig | None = None,
+    condition: ArrayLike | None = None,
+    *,
+    validation: float | ArrayLike | tuple[ArrayLike, ArrayLike] = 0.1,
+    workdir: epath.PathLike | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+) -> ImageModel:
+    """Trains a model on arrays, and returns it with the parameters that validate best.
+
+    If nothing has used JAX before, each core of a CPU becomes a device, as for the command `train`.
+
+    Args:
+        images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or for
+            `output="gaussian_mixture"` any real numbers.
+        config: The model alone, or the whole config: `train.steps`, `train.patience`, `seed` and so
+            on. Of its data only `levels` (0 takes the largest value + 1) and `binarize` are used.
+        condition: `[N]` classes, as integers from 0 on or as names; `[N, D]` vectors or
+            `[N, H, W, D]` maps. The config's model takes as many as there are, if it names none.
+        validation: The share of the images to validate on, images of their own, or a pair of images
+            and their condition.
+        workdir: Where the run is kept, so that the same call goes on with it and the verbs of the
+            command line take it. None keeps nothing.
+        optimizer: An update rule of Optax, instead of the config's.
+
+    Raises:
+        UserError: The arrays do not fit one another or the config; or as `train`.
+    """
+    with contextlib.suppress(RuntimeError):  # JAX runs already, as its caller set it up.
+        devices.set_up_host_devices()
+    if isinstance(config, ModelConfig):
+        config = Config(model=config)
+    config = _with_condition(config or Config(), condition)
+    config, train, held_out = data.memory_sources(config, images, condition, validation)
+    with contextlib.ExitStack() as stack:
+        folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
+        if workdir is None:  # What is not kept need not be saved on the way.
+            settings = dataclasses.replace(
+                config.train, checkpoint_every=max(config.train.steps, TrainConfig.checkpoint_every)
+            )
+            config = dataclasses.replace(config, train=settings)
+        found, _ = run(
+            config, folder, train, held_out, optimizer=optimizer, draw=workdir is not None
+        )
+        return ImageModel(found.model, found.params, found.image_format.class_names)
+
+
+def _with_condition(config: Config, condition: Any) -> Config:
+    """Returns a config whose model takes a condition of this form, if it names none itself."""
+    model = config.model
+    if condition is None or model.classes or model.condition_vector or model.condition_map:
+        return config
+    form = data.form_of_condition(condition)
+    return dataclasses.replace(config, model=dataclasses.replace(model, **form))
