@@ -20,7 +20,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -32,6 +31,8 @@ from pixel_rnn_jax.generation.complete import Completion
 from pixel_rnn_jax.models import Scale, chain, checks, likelihoods
 from pixel_rnn_jax.models.likelihoods import Likelihood
 from pixel_rnn_jax.models.network import CPU_PACK
+from pixel_rnn_jax.models.parts import in_parts
+from pixel_rnn_jax.models.units import Units
 
 PyTree = Any
 CPU_PIXELS = 1024
@@ -174,7 +175,7 @@ class PixelRNN:
             total = functools.reduce(jnp.add, terms)
             return total if per_pixel else total.sum(axis=(1, 2, 3))
 
-        return self._in_parts(log_prob, params, *self.checked(images, condition))
+        return self._evaluated(log_prob, params, images, condition)
 
     def loss(self, params: PyTree, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """Returns the mean of -log p(image), in nats per image; raises as `log_prob`."""
@@ -198,7 +199,7 @@ class PixelRNN:
             terms = [self._terms(number, params, images, condition) for number in wanted]
             return jnp.stack([-own.sum(axis=(1, 2, 3)) for own in terms], axis=-1)
 
-        return self._in_parts(nats, params, *self.checked(images, condition))
+        return self._evaluated(nats, params, images, condition)
 
     def conditionals(
         self, params: PyTree, images: ArrayLike, condition: ArrayLike | None = None
@@ -221,7 +222,7 @@ class PixelRNN:
                 result = result.at[:, :: scale.stride, :: scale.stride].set(own)
             return result
 
-        return self._in_parts(conditionals, params, *self.checked(images, condition))
+        return self._evaluated(conditionals, params, images, condition)
 
     def discrete_likelihood(self) -> likelihoods.Discrete:
         """Returns the likelihood of a model that gives images probabilities, value by value.
@@ -292,7 +293,7 @@ class PixelRNN:
         values, log_probs = sample.sample(
             self.scales, params, key, indices, condition, temperature, with_log_prob=True
         )
-        return self._in_units(values), log_probs - height * width * self._log_scale.sum()
+        return self._in_units(values), log_probs - height * width * self._units.log_scale.sum()
 
     def complete(
         self,
@@ -335,7 +336,7 @@ class PixelRNN:
             params,
             key,
             jnp.arange(images.shape[0]) + first,
-            self._standardised(images),
+            self._units.standardised(images),
             known,
             condition,
             particles=int(particles),
@@ -344,7 +345,7 @@ class PixelRNN:
         return Completion(
             images=jnp.where(known, images.astype(completed.dtype), completed),
             log_prob_known=found.log_prob_known
-            - jnp.where(known, self._log_scale, 0).sum(axis=(1, 2, 3)),
+            - jnp.where(known, self._units.log_scale, 0).sum(axis=(1, 2, 3)),
             effective_sample_size=found.effective_sample_size,
         )
 
@@ -404,70 +405,40 @@ class PixelRNN:
                 f"probability, so that it has {lacks}: use one in the exact form"
             )
 
-    def _by_channel(self, numbers_: Sequence[float]) -> np.ndarray:
-        """Returns a number for each channel, `[1, 1, 1, C]`; 0 for levels, which have none."""
-        array = np.array(numbers_ or [0.0] * self.image_shape[-1])
-        return array.astype(self.scales[0].network.param_dtype).reshape(1, 1, 1, -1)
-
     @property
-    def _log_scale(self) -> np.ndarray:
-        """What a log-density of standardised values has to be lowered by, `[1, 1, 1, C]`."""
-        return self._by_channel(np.log(self.scale).tolist())
-
-    def _standardised(self, images: Array) -> Array:
-        """Maps images to the values that the networks see."""
-        if not self.scale:
-            return images
-        images = images.astype(self.scales[0].network.param_dtype)
-        return (images - self._by_channel(self.offset)) / self._by_channel(self.scale)
+    def _units(self) -> Units:
+        return Units(self.offset, self.scale, self.scales[0].network.param_dtype)
 
     def _in_units(self, values: Array) -> Array:
         """Maps what the networks draw to images."""
         if self.likelihood.discrete:
             return values.astype(value_dtype(self.levels))
-        if not self.scale:
-            return values
-        return values * self._by_channel(self.scale) + self._by_channel(self.offset)
+        return self._units.restored(values) if self.scale else values
 
     def _terms(self, number: int, params: PyTree, images: Array, condition: Array | None) -> Array:
         """Returns the terms of one scale, `[B, H, W, C]`; those of given pixels are 0."""
         scale = self.scales[number]
         outputs = self._outputs(number, params, images, condition)
-        terms = self.likelihood.log_prob(outputs, scale.subsample(self._standardised(images)))
-        if self.scale:
-            terms = terms - self._log_scale
+        terms = self.likelihood.log_prob(outputs, scale.subsample(self._units.standardised(images)))
+        terms = terms - self._units.log_scale
         return jnp.where(scale.given[None, ..., None], 0, terms)
 
     def _outputs(self, number: int, params: PyTree, images: Array, condition: Array | None) -> Any:
         """Returns the outputs of the network of one scale, `[B, H, W, C, Q]`."""
-        scale, values = self.scales[number], self._standardised(images)
+        scale, values = self.scales[number], self._units.standardised(images)
         coarse = self.scales[number - 1].subsample(values) if number else None
         return scale.apply(params, scale.subsample(values), scale.condition(condition), coarse)
 
-    def _in_parts(
+    def _evaluated(
         self,
         function: Callable[[PyTree, Array, Array | None], Array],
         params: PyTree,
-        images: Array,
-        condition: Array | None,
+        images: ArrayLike,
+        condition: ArrayLike | None,
     ) -> Array:
-        """Calls a function of one result per image, for a part of the images at a time."""
-        number = self.parts(images.shape[0])
-        if number == 1:
-            return function(params, images, condition)
-
-        @jax.custom_jvp
-        def in_parts(params: PyTree, *rows: Any) -> Array:
-            parts = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), rows)
-            results = jax.lax.map(lambda part: function(params, *part), parts)
-            return results.reshape(-1, *results.shape[2:])
-
-        @in_parts.defjvp
-        def at_once(primals: Any, tangents: Any) -> Any:
-            # Derivatives in parts would copy all that the backward pass needs once more.
-            return jax.jvp(function, primals, tangents)
-
-        return in_parts(params, images, condition)
+        """Calls a function of one result per image, on checked arguments."""
+        rows = self.checked(images, condition)
+        return in_parts(function, self.parts(rows[0].shape[0]), params, *rows)
 
 
 class _Networks(nn.Module):

@@ -16,6 +16,7 @@ from pixel_rnn_jax.config import Config, TrainConfig
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.runs import resume
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
@@ -62,7 +63,7 @@ def train(
         SystemExit: After a signal, with status 128 + its number (143 for SIGTERM).
     """
     _check_workdir(workdir)
-    workdir_lib.check_usable(epath.Path(workdir), config, allow_change)
+    resume.check_usable(epath.Path(workdir), config, allow_change)
     train, validation, test = (
         data.open_source(config, split) for split in ("train", "validation", "test")
     )
@@ -101,7 +102,7 @@ def run(
     """
     _check_workdir(workdir)
     workdir = epath.Path(workdir)
-    changes = workdir_lib.check_usable(workdir, config, allow_change)
+    changes = resume.check_usable(workdir, config, allow_change)
     images = _image_format(config, train_source, validation_source, *others)
     images.model(config.model)  # Refuses what is impossible before the workdir is touched.
     settings, size, mesh = config.train, config.train.eval_batch_size, _mesh(config)
@@ -110,7 +111,7 @@ def run(
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         start, state = turns.start(checkpoints)
         if changes and processes.first():
-            workdir_lib.record_changes(workdir, start, changes)
+            resume.record_changes(workdir, start, changes)
         step = start
         batches = data.train_batches(
             train_source,

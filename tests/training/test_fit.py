@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.training.train import train
 
 KEY = jax.random.key(0)
-SIZES = dict(layers=1, features=3, first_kernel=3, head_features=4)
+SIZES: dict[str, Any] = dict(layers=1, features=3, first_kernel=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(3, size=(60, 4, 4))
 CONFIG = prnn.Config(
     prnn.ModelConfig("pixel_cnn", **SIZES),

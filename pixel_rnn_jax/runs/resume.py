@@ -1,0 +1,119 @@
+"""Which config a run may go on with."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from etils import epath
+
+from pixel_rnn_jax.config import Config, leaves
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runs.workdir import read_config
+from pixel_rnn_jax.runtime import storage
+
+RESUMABLE = {
+    "model.remat",
+    "model.pack",
+    "data.data_dir",
+    "data.test_split",
+    "train.steps",
+    "train.micro_batches",
+    "train.eval_batch_size",
+    "train.log_every",
+    "train.eval_every",
+    "train.checkpoint_every",
+    "train.patience",
+    "init_from",
+    "init_partial",
+}
+"""The fields of a config that may change when a run is resumed, since they do not affect its rest:
+where files are, how often to log, how the same function is computed, how long to train.
+
+`train.steps` may not under the "cosine" schedule or with `train.in_turn`, which spread the learning
+rate or the scales over exactly that many steps. `data.validation_split` may not, since validations
+on different images cannot be compared.
+"""
+CHANGEABLE = {
+    "optimizer.learning_rate",
+    "optimizer.schedule",
+    "optimizer.warmup_steps",
+    "optimizer.boundaries",
+    "optimizer.factors",
+    "optimizer.clip_norm",
+    "train.steps",
+    "train.batch_size",
+    "data.train_split",
+    "data.binarize",
+}
+"""The fields that may change as well where the user names them: they affect the rest of a run, but
+fit what it has saved."""
+
+
+def check_usable(
+    workdir: epath.Path, config: Config, allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Raises a `UserError` unless a workdir is empty or its run can go on with this config.
+
+    Returns:
+        The fields that change what the rest of the run does, with the value before and after.
+    """
+    if (workdir / "config.json").exists():
+        return check_resumable(read_config(workdir), config, allowed)
+    for name in ("checkpoints", "metrics.jsonl"):
+        if (workdir / name).exists():
+            raise UserError(
+                f"{workdir} has {name} but no config.json, so what it holds is not known: use "
+                "another --workdir"
+            )
+    return {}
+
+
+def check_resumable(
+    old: Config, new: Config, allowed: Collection[str] = ()
+) -> dict[str, tuple[Any, Any]]:
+    """Checks that a run that was started with `old` may be resumed with `new` (see RESUMABLE).
+
+    `allowed` are fields of CHANGEABLE that may change as well; those that do are returned with both
+    values.
+
+    Raises:
+        UserError: A field has changed that may not; names each one, with both values.
+    """
+    if impossible := sorted(set(allowed) - CHANGEABLE):
+        raise UserError(
+            f"{impossible[0]} cannot be changed in a run (--allow_change): choose from "
+            f"{', '.join(sorted(CHANGEABLE))}"
+        )
+    new_values = dict(leaves(new))
+    changed = {name: value for name, value in leaves(old) if value != new_values[name]}
+    refused, note = changed.keys() - RESUMABLE, ""
+    cosine = "cosine" in (old.optimizer.schedule, new.optimizer.schedule)
+    if "train.steps" in changed and (cosine or old.train.in_turn):
+        refused |= {"train.steps"}
+        note = ' (the "cosine" schedule, or the turns of the scales, are spread over train.steps)'
+    changes_rest = refused & set(allowed) if not old.train.in_turn else set()
+    refused -= changes_rest
+    if refused:
+        changes = ", ".join(
+            f"{name} from {changed[name]!r} to {new_values[name]!r}" for name in sorted(refused)
+        )
+        raise UserError(
+            f"this workdir holds a run that cannot go on with another config{note}: use another "
+            f"--workdir, or do not change {changes}"
+            + (
+                f"; --allow_change={','.join(sorted(refused))} changes it all the same"
+                if refused <= CHANGEABLE and not old.train.in_turn
+                else ""
+            )
+        )
+    return {name: (changed[name], new_values[name]) for name in sorted(changes_rest)}
+
+
+def record_changes(workdir: epath.Path, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """Adds to `workdir`/history.jsonl which fields of the config changed after a step."""
+    path = workdir / "history.jsonl"
+    before = path.read_bytes() if path.exists() else b""
+    values = {name: {"from": old, "to": new} for name, (old, new) in changes.items()}
+    line = json.dumps({"step": step, "changed": values}) + "\n"
+    with storage.writing(workdir):
+        storage.write_atomically(path, before + line.encode())
