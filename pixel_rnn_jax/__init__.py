@@ -26,12 +26,14 @@ from etils import epy
 # Each is imported when it is first used: JAX takes a second.
 with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+    from pixel_rnn_jax.data.read import Images
     from pixel_rnn_jax.errors import UserError
     from pixel_rnn_jax.generation.complete import Completion
     from pixel_rnn_jax.image_model import ImageModel, create, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
     from pixel_rnn_jax.training.fit import fit
+    from pixel_rnn_jax.training.own_images import read_images
 
 __version__ = "0.1.0"
 
@@ -40,6 +42,7 @@ __all__ = [
     "Config",
     "DataConfig",
     "ImageModel",
+    "Images",
     "ModelConfig",
     "OptimizerConfig",
     "PixelRNN",
@@ -50,4 +53,5 @@ __all__ = [
     "dequantize",
     "fit",
     "load",
+    "read_images",
 ]

@@ -1,11 +1,18 @@
 """The exception for mistakes of the user."""
 
+import re
+
 
 class UserError(ValueError):
     """An error that the caller can correct; the message says what is wrong and what to do.
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+def first_sentence(error: Exception) -> str:
+    """Returns the first sentence of another library's error message."""
+    return re.split(r"\.(?:\s|$)|\n", str(error))[0]
 
 
 USER_ERROR = 2

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.image_files import open_image
 
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048
@@ -197,11 +198,8 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
             f"{known!r}"
         )
     else:
-        try:
-            with Image.open(known) as image:
-                mask = np.asarray(image.convert("L")) > GREY - 1
-        except (OSError, SyntaxError) as error:  # Pillow calls a damaged PNG a syntax error.
-            raise UserError(f"{known} cannot be read as an image: {error}") from error
+        with open_image(Path(known), known) as image:
+            mask = np.asarray(image.convert("L")) > GREY - 1
         if mask.shape != (height, width):
             raise UserError(
                 f"{known} must be as large as the images, {height}x{width}, got "

@@ -167,11 +167,8 @@ class PixelRNN:
         """
 
         def log_prob(params: PyTree, images: Array, condition: Array | None) -> Array:
-            terms = []
-            for number, scale in enumerate(self.scales):
-                own = self._terms(number, params, images, condition)
-                whole = jnp.zeros(images.shape, own.dtype)
-                terms.append(whole.at[:, :: scale.stride, :: scale.stride].set(own))
+            numbers_ = range(len(self.scales))
+            terms = [self._whole(i, self._terms(i, params, images, condition)) for i in numbers_]
             total = functools.reduce(jnp.add, terms)
             return total if per_pixel else total.sum(axis=(1, 2, 3))
 
@@ -188,15 +185,20 @@ class PixelRNN:
         condition: ArrayLike | None = None,
         *,
         scales: Sequence[int] | None = None,
+        per_pixel: bool = False,
     ) -> Array:
         """Returns the share of each scale in -log p(image), `[B, S]` in nats.
 
-        `scales` are the numbers of those to compute; None stands for all. Raises as `log_prob`.
+        `scales` are the numbers of those to compute; None stands for all. With `per_pixel` it is
+        the share of each value, `[B, S, H, W, C]`. Raises as `log_prob`.
         """
         wanted = range(len(self.scales)) if scales is None else scales
 
         def nats(params: PyTree, images: Array, condition: Array | None) -> Array:
             terms = [self._terms(number, params, images, condition) for number in wanted]
+            if per_pixel:
+                whole = [self._whole(*each) for each in zip(wanted, terms, strict=True)]
+                return -jnp.stack(whole, axis=1)
             return jnp.stack([-own.sum(axis=(1, 2, 3)) for own in terms], axis=-1)
 
         return self._evaluated(nats, params, images, condition)
@@ -422,6 +424,12 @@ class PixelRNN:
         terms = self.likelihood.log_prob(outputs, scale.subsample(self._units.standardised(images)))
         terms = terms - self._units.log_scale
         return jnp.where(scale.given[None, ..., None], 0, terms)
+
+    def _whole(self, number: int, terms: Array) -> Array:
+        """Returns the terms of one scale at its pixels of the whole image; the others are 0."""
+        stride = self.scales[number].stride
+        whole = jnp.zeros((terms.shape[0], *self.image_shape), terms.dtype)
+        return whole.at[:, ::stride, ::stride].set(terms)
 
     def _outputs(self, number: int, params: PyTree, images: Array, condition: Array | None) -> Any:
         """Returns the outputs of the network of one scale, `[B, H, W, C, Q]`."""

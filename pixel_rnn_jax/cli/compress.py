@@ -1,7 +1,6 @@
 """The verbs `compress` and `decompress`."""
 
 import contextlib
-import functools
 import math
 from pathlib import Path
 
@@ -9,12 +8,9 @@ import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, condition_flag, images_flag, out_flag
-from pixel_rnn_jax.cli.images import open_images, read_batch, read_condition
+from pixel_rnn_jax.cli.images import open_images, read_condition
 from pixel_rnn_jax.codec import container
-from pixel_rnn_jax.data import Batch, Records
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.models.checks import numbered
 from pixel_rnn_jax.terminal import say
 
 
@@ -29,19 +25,20 @@ def compress_flags(values: Flags) -> None:
 def compress(values: Flags) -> None:
     """Compresses images without loss."""
     if not values.images:
-        raise UserError("compress needs --images=PATH, a folder or an .npy or .npz file")
+        raise UserError(
+            "compress needs --images=PATH, a folder, an image file, or an .npy or .npz file"
+        )
     out = values.out
     model = image_model.load(values.workdir)
-    records = open_images(values.images)
-    count = len(records.keys)
-    batch_of = functools.partial(_read_batch, model, records)
+    images = open_images(values.images, model.pixel_rnn, model.class_names)
+    count = len(images)
     if Path(out).is_dir():
         raise UserError(f"{out} is a folder: give --out the name of a file")
     unfinished = Path(f"{out}.unfinished")  # A file named `out` is always complete.
     try:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
         with unfinished.open("wb") as stream:
-            container.write(model.pixel_rnn, model.params, batch_of, count, stream)
+            container.write(model.pixel_rnn, model.params, images.batch, count, stream)
         size = unfinished.stat().st_size
         unfinished.replace(out)
     except OSError as error:
@@ -55,11 +52,6 @@ def compress(values: Flags) -> None:
         f"{out}: {size:,} bytes for {count:,} images, {8 * size / dims:.4f} bits/dim "
         f"({raw:,} bytes uncompressed)"
     )
-
-
-def _read_batch(model: ImageModel, records: Records, indices: np.ndarray) -> Batch:
-    batch = read_batch(records, indices, model.config)
-    return batch._replace(condition=numbered(batch.condition, model.class_names))
 
 
 def decompress_flags(values: Flags) -> None:

@@ -1,17 +1,21 @@
 """The verb `evaluate`."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from pixel_rnn_jax import pictures
-from pixel_rnn_jax.cli.flags import Flags, process_flags
+from pixel_rnn_jax.cli.flags import Flags, images_flag, process_flags
+from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import compare as compare_lib
-from pixel_rnn_jax.training import evaluate as evaluate_lib
-from pixel_rnn_jax.training.evaluate import Evaluation
+from pixel_rnn_jax.training.evaluate import Evaluation, open_split
+from pixel_rnn_jax.training.scores import Images, score
 
 PIXEL_MAP_IMAGES = 16
 
@@ -21,8 +25,18 @@ def evaluate_flags(values: Flags) -> None:
     values.text(
         "split",
         "Images to evaluate: train, validation or test, as the config of the run names them, or "
-        "any split of the data set, such as 'test[:100]'.",
+        "any split of the data set, such as 'test[:100]'. With --images, a split of those; all of "
+        "them without --split.",
         "test",
+    )
+    images_flag(values, "evaluate", "Default: the --split of the run.")
+    values.text(
+        "out",
+        "An .npz file for the scores of single images: arrays `nats`, `bits_per_dim` (of levels) "
+        "and `names`, the names of image files or rows of an array.",
+    )
+    values.switch(
+        "per_pixel", "With --out: adds an array `nats_per_value`, the nats of each value."
     )
     values.text(
         "pixel_map",
@@ -43,23 +57,70 @@ def evaluate_flags(values: Flags) -> None:
 
 
 def evaluate(values: Flags) -> None:
-    """Prints the likelihood of the images of a split, in nats and bits/dim."""
+    """Prints the likelihood of the images of a split, or of your own, in nats and bits/dim."""
     workdir, split, draws = values.workdir, values.split, values.dequantize
     if bool(draws) != bool(values.continuous):
         raise UserError(
             "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
             "other"
         )
-    join(values)
+    if draws and (values.images or values.out):
+        raise UserError("--dequantize is for a split of the run: leave out --images and --out")
+    if values.per_pixel and not values.out:
+        raise UserError("--per_pixel needs --out=FILE.npz, which gets the nats of each value")
+    if values.out:
+        _check_out(values.out)
     if values.pixel_map:
-        _draw_pixel_map(workdir, split, values.pixel_map)
+        pictures.check_picture_out(values.pixel_map)
+    join(values)
     if draws:
-        found = compare_lib.compare(workdir, values.continuous, split, draws=draws)
-        say(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
-        say(f"density that it implies, {draws} draws of noise: {found.implied}")
-        say(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
+        _compare(values)
         return
-    say_evaluation(split, evaluate_lib.evaluate(workdir, split))
+    run, name = open_run(workdir, devices.make_mesh()), split
+    images: Images
+    if values.images:
+        name, part = values.images, split if values["split"].present else None
+        images = open_images(name, run.model, run.image_format.class_names, part)
+    else:
+        images = open_split(run, split)
+    if values.pixel_map:
+        _draw_pixel_map(workdir, images, values.pixel_map)
+    found = score(run, images, per_pixel=values.per_pixel)
+    say_evaluation(name, found.evaluation)
+    if values.out:
+        _write(found.arrays(images.record_names()), values.out)
+
+
+def _compare(values: Flags) -> None:
+    """Prints the figures of a discrete and a continuous model on the same images."""
+    split, draws = values.split, values.dequantize
+    if values.pixel_map:
+        source = open_split(open_run(values.workdir, devices.local_mesh(1)), split)
+        _draw_pixel_map(values.workdir, source, values.pixel_map)
+    found = compare_lib.compare(values.workdir, values.continuous, split, draws=draws)
+    say(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
+    say(f"density that it implies, {draws} draws of noise: {found.implied}")
+    say(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
+
+
+def _check_out(out: str) -> None:
+    """Checks, before any work, that `out` names an .npz file."""
+    if Path(out).suffix != ".npz":
+        raise UserError(f"scores must be written to a file that ends in .npz, got {out!r}")
+    if Path(out).is_dir():
+        raise UserError(f"{out} is a folder: give --out the name of a file")
+
+
+def _write(arrays: dict[str, Any], out: str) -> None:
+    if not processes.first():
+        return
+    try:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        with Path(out).open("wb") as file:
+            np.savez(file, **arrays)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+    say(f"{out}: the scores of {len(arrays['nats']):,} images")
 
 
 def join(values: Flags) -> None:
@@ -80,12 +141,10 @@ def say_evaluation(split: str, result: Evaluation) -> None:
         say(f"nats of the scales by height: {shares}")
 
 
-def _draw_pixel_map(workdir: str, split: str, out: str) -> None:
-    """Draws the first images of a split, each beside its negative log-likelihood by pixel."""
-    pictures.check_picture_out(out)
+def _draw_pixel_map(workdir: str, source: Images, out: str) -> None:
+    """Draws the first images of a source, each beside its negative log-likelihood by pixel."""
     run = open_run(workdir, devices.local_mesh(1))
     model = ImageModel(run.model, run.params)
-    source = evaluate_lib.open_split(run, split)
     images, condition = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
     nats = -np.asarray(model.log_prob(images, condition, per_pixel=True)).sum(-1)
     images, levels = pictures.as_levels(images, model.levels)

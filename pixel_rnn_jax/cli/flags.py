@@ -83,8 +83,8 @@ def images_flag(values: Flags, verb: str, more: str) -> None:
     """Defines --images."""
     values.text(
         "images",
-        f"Images to {verb}: a folder, or an .npy or .npz file (for a model with a condition an "
-        f".npz file with an array `labels` or `condition`). {more}",
+        f"Images to {verb}: a folder, an image file, or an .npy or .npz file (for a model with a "
+        f"condition an .npz file with an array `labels` or `condition`). {more}",
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, condition_flag, images_flag, out_flag, seed_flag
-from pixel_rnn_jax.cli.images import open_images, read_batch, read_condition
+from pixel_rnn_jax.cli.images import open_images, read_condition
 from pixel_rnn_jax.generation.complete import is_exact
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.models import bits_per_dim
@@ -103,9 +103,8 @@ def complete(values: Flags) -> None:
         source = open_split(run, "test")
         batch = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
     else:
-        records = open_images(values.images)
-        indices = np.arange(len(records.keys))[: values.n]
-        batch = read_batch(records, indices, model.config)
+        images = open_images(values.images, model.pixel_rnn, model.class_names)
+        batch = images.batch(np.arange(len(images))[: values.n], known=mask)
     key = jax.random.key(values.seed)
     found = model.complete(key, batch.images, mask, batch.condition, particles=particles)
     if Path(out).suffix == ".png":

@@ -1,48 +1,21 @@
-"""Images that the user names with --images."""
+"""What the user names with --images and --condition."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from pixel_rnn_jax import data
-from pixel_rnn_jax.config import DataConfig, ModelConfig
-from pixel_rnn_jax.data import Batch, Records
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.training.own_images import OwnImages
 
 
-def open_images(path: str) -> Records:
-    """Opens all images of a folder or of an .npy or .npz file, as they are stored."""
-    # An absolute path is never taken for the name of a TFDS set.
-    config = DataConfig(name=str(Path(path).expanduser().absolute()))
-    try:
-        return data.open_records(config, "all")
-    except UserError as error:  # It speaks of the field of a config, where such paths mostly stand.
-        raise UserError(str(error).replace("data.name", "--images")) from error
-
-
-def read_batch(records: Records, indices: np.ndarray, config: ModelConfig) -> Batch:
-    """Reads some of the images, with their condition for a model that has one."""
-    images = records.read(indices)
-    if not config.discrete and images.dtype.kind != "f":
-        images = images.astype(np.float32)
-    if config.classes:
-        if records.labels is None:
-            raise UserError(
-                f"the model has {config.classes} classes, but {records.name} has no labels: give "
-                "--images an .npz file with an array `labels`"
-            )
-        labels = records.labels(indices)
-        if records.class_names:
-            labels = np.array(records.class_names)[labels]
-        return Batch(images, labels)
-    if config.condition_vector or config.condition_map:
-        if records.condition is None:
-            raise UserError(
-                f"the model has a condition, but {records.name} has none: give --images an .npz "
-                "file with an array `condition`"
-            )
-        return Batch(images, records.condition(indices))
-    return Batch(images)
+def open_images(
+    path: str, model: PixelRNN, class_names: Sequence[str], split: str | None = None
+) -> OwnImages:
+    """Opens all images of --images, or a split of them, for a model."""
+    records = data.open_images(path, split, flag="--images")
+    return OwnImages(records, model, class_names)
 
 
 def read_condition(path: str | None) -> np.ndarray | None:

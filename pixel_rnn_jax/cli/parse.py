@@ -57,7 +57,7 @@ VERBS = {
         (
             "evaluate",
             "evaluate",
-            "Prints the likelihood of the images of a split, in nats and bits/dim.",
+            "Prints the likelihood of the images of a split, or of your own, in nats and bits/dim.",
             "--workdir=runs/a --split=test",
         ),
         (

@@ -4,24 +4,23 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import npz, records
 from pixel_rnn_jax.data.npz import Beside
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import UserError, first_sentence
 
 
-def open_digits(config: DataConfig, split: str) -> records.Records:
+def open_digits(name: str, split: str) -> records.Records:
     """Opens a split of scikit-learn's 1,797 digits of 8×8, K = 17."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
     images = digits.images.astype(np.uint8)
-    rows = records.divide(config, split, len(images), held_out=250)
+    rows = records.divide(name, split, len(images), held_out=250)
     keys = records.record_keys(split, rows)
-    return _records(config, split, images, keys, Beside(labels=digits.target), levels=17)
+    return _records(name, split, images, keys, Beside(labels=digits.target), levels=17)
 
 
-def open_array_file(path: Path, config: DataConfig, split: str) -> records.Records:
+def open_array_file(path: Path, name: str, split: str) -> records.Records:
     """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
 
     An .npz file may have an array for each split. Beside the images it may have labels in an array
@@ -33,35 +32,32 @@ def open_array_file(path: Path, config: DataConfig, split: str) -> records.Recor
         images = np.load(path, mmap_mode="r")
         if path.suffix == ".npz":
             with images as arrays:
-                key = npz.image_key(npz.image_keys(arrays), config, split)
+                key = npz.image_key(npz.image_keys(arrays), name, split)
                 images = arrays[key]
                 beside = npz.beside(arrays, key, len(images))
     except FileNotFoundError:
-        raise UserError(f"data.name {config.name!r}: there is no such file") from None
+        raise UserError(f"{name}: there is no such file") from None
     except UserError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise many types for a damaged file.
-        reason = records.first_sentence(error)
-        raise UserError(
-            f"data.name {config.name!r} cannot be read as an array: {reason}"
-        ) from error
+        reason = first_sentence(error)
+        raise UserError(f"{name} cannot be read as an array: {reason}") from error
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise UserError(
-            f"data.name {config.name!r} must hold an array of shape [N, H, W] or [N, H, W, C], "
+            f"{name} must hold an array of shape [N, H, W] or [N, H, W, C], "
             f"got {list(images.shape)}"
         )
     if images.dtype.kind not in "biuf":
         raise UserError(
-            f"data.name {config.name!r} must hold integers from 0 to K-1 or real numbers, got "
-            f"{images.dtype}"
+            f"{name} must hold integers from 0 to K-1 or real numbers, got {images.dtype}"
         )
     whole = key == split
-    rows = np.arange(len(images)) if whole else records.divide(config, split, len(images))
-    return _records(config, split, images, records.record_keys(key, rows), beside)
+    rows = np.arange(len(images)) if whole else records.divide(name, split, len(images))
+    return _records(name, split, images, records.record_keys(key, rows), beside)
 
 
 def _records(
-    config: DataConfig,
+    name: str,
     split: str,
     images: np.ndarray,
     keys: np.ndarray,
@@ -73,7 +69,7 @@ def _records(
     labels, condition = beside.labels, beside.condition
     highest = -1 if labels is None else int(labels.max())
     return records.Records(
-        name=records.split_name(config, split),
+        name=f"split {split!r} of {name}",
         image_shape=shape,
         dtype=images.dtype,
         keys=keys,

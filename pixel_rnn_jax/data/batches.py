@@ -7,7 +7,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from pixel_rnn_jax.data.images import Batch
+from pixel_rnn_jax.data.images import Batch, Readable
 from pixel_rnn_jax.data.source import Source
 from pixel_rnn_jax.errors import UserError
 
@@ -53,7 +53,7 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    source: Readable, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yields every image exactly once, in the order of the set.
 

@@ -1,58 +1,88 @@
-"""Sets that are folders of image files."""
+"""Sets that are image files: those of a folder, or a single one."""
 
-import contextlib
+import dataclasses
 import io
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import records
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.image_files import SUFFIXES, open_image
 
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Pillow's modes whose values are intensities.
 _MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16", "I")
 
 
-def open_folder(path: Path, config: DataConfig, split: str) -> records.Records:
-    """Opens a split of a folder of image files, perhaps with a subfolder for each split."""
+def open_folder(path: Path, name: str, split: str) -> records.Records:
+    """Opens a split of a folder of image files, perhaps with a subfolder for each split.
+
+    Its images are kept once they are decoded, if they are not too large; `name` is for errors.
+    """
+    found = open_folder_once(path, name, split)
+    read = records.cached(found.read, len(found.keys), found.image_shape, found.dtype)
+    return dataclasses.replace(found, read=read)
+
+
+def open_folder_once(path: Path, name: str, split: str) -> records.Records:
+    """Opens a split of a folder as `open_folder` does; an image is decoded each time it is read."""
     if not path.is_dir():
-        raise UserError(f"data.name {config.name!r}: there is no such folder")
+        raise UserError(f"{name}: there is no such folder")
     folders = [folder.name for folder in path.iterdir() if folder.is_dir()]
-    if records.is_divided(config, split, folders):
-        container, files = split, _image_files(path / split, config)
+    if records.is_divided(name, split, folders):
+        container, files = split, _image_files(path / split, name)
         rows = np.arange(len(files))
     else:
-        container, files = "", _image_files(path, config)
-        rows = records.divide(config, split, len(files))
-    first, files = files[0], [files[row] for row in rows]
+        container, files = "", _image_files(path, name)
+        rows = records.divide(name, split, len(files))
+    names = [file.relative_to(path / container).as_posix() for file in files]
+    chosen, names = [files[row] for row in rows], [names[row] for row in rows]
+    _check_forms(files[0], chosen, name)
+    keys = records.record_keys(container, rows)
+    return _records(f"split {split!r} of {name}", chosen, names, keys)
+
+
+def open_image_file(path: Path, name: str) -> records.Records:
+    """Opens an image file as a set of one image."""
+    _form(path)
+    return _records(name, [path], [path.name], records.record_keys("", np.arange(1)))
+
+
+def _records(
+    name: str, files: Sequence[Path], names: Sequence[str], keys: np.ndarray
+) -> records.Records:
+    """Returns the records of image files of one form, which have `names` in their set."""
+    pixels = decode_image(files[0], str(files[0]))
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        unique, rows = np.unique(indices, return_inverse=True)  # One image pads the last batch.
+        return np.stack([decode_image(files[i], str(files[i])) for i in unique.tolist()])[rows]
+
+    return records.Records(
+        name=name,
+        image_shape=pixels.shape,
+        dtype=pixels.dtype,
+        keys=keys,
+        read=read,
+        file=names.__getitem__,
+    )
+
+
+def _check_forms(first: Path, files: Sequence[Path], name: str) -> None:
+    """Checks that all files have the size and the mode of the first."""
     form = _form(first)
     for file in files:
         if (other := _form(file)) != form:
             raise UserError(
-                f"all images of data.name {config.name!r} must have one size and mode: {file} is "
-                f"{other}, but {first} is {form}"
+                f"all images of {name} must have one size and mode: {file} is {other}, but {first} "
+                f"is {form}"
             )
-    pixels = decode_image(first, str(first))
-
-    def read(indices: np.ndarray) -> np.ndarray:
-        return np.stack([decode_image(files[index], str(files[index])) for index in indices])
-
-    return records.Records(
-        name=records.split_name(config, split),
-        image_shape=pixels.shape,
-        dtype=pixels.dtype,
-        keys=records.record_keys(container, rows),
-        read=records.cached(read, len(files), pixels.shape, pixels.dtype),
-    )
 
 
 def _form(file: Path) -> str:
     """Returns the size and mode of an image whose values are intensities, as "8x8 'L'"."""
-    with _open(file, str(file)) as image:
+    with open_image(file, str(file)) as image:
         if image.mode not in _MODES:
             raise UserError(
                 f"{file} has mode {image.mode!r}, whose values are not intensities: convert the "
@@ -63,28 +93,15 @@ def _form(file: Path) -> str:
 
 def decode_image(file: Path | io.BytesIO, name: str) -> np.ndarray:
     """Returns the pixels [H, W, C] of an image file; `name` is for error messages."""
-    with _open(file, name) as image:
+    with open_image(file, name) as image:
         pixels = np.asarray(image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-@contextlib.contextmanager
-def _open(file: Path | io.BytesIO, name: str) -> Iterator[Image.Image]:
-    try:
-        with Image.open(file) as image:
-            yield image
-    except (OSError, SyntaxError) as error:  # Pillow calls a damaged PNG a syntax error.
-        reason = records.first_sentence(error)
-        raise UserError(f"{name} cannot be read as an image: {reason}") from error
-
-
-def _image_files(folder: Path, config: DataConfig) -> list[Path]:
+def _image_files(folder: Path, name: str) -> list[Path]:
     files = sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file()
+        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
     )
     if not files:
-        raise UserError(
-            f"data.name {config.name!r}: there are no image files in {folder} "
-            f"({', '.join(_SUFFIXES)})"
-        )
+        raise UserError(f"{name}: there are no image files in {folder} ({', '.join(SUFFIXES)})")
     return files

@@ -1,6 +1,6 @@
 """Batches of images, and the type of values that are levels."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -17,6 +17,15 @@ class Batch(NamedTuple):
 
     images: Any
     condition: Any = None
+
+
+class Readable(Protocol):
+    """Images that are read some at a time, by their numbers."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Returns the images with these numbers."""
 
 
 def value_dtype(levels: int) -> np.dtype:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import records
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import UserError, first_sentence
 
 # Keys of arrays that are not images.
 _BESIDE = re.compile(r".*labels|(.*_)?condition|class_names")
@@ -34,14 +33,14 @@ def image_keys(arrays: Any) -> list[str]:
     return [key for key in arrays.files if not _BESIDE.fullmatch(key)]
 
 
-def image_key(keys: list[str], config: DataConfig, split: str) -> str:
+def image_key(keys: list[str], name: str, split: str) -> str:
     """Returns the key of the split's own array, or of the only one, which is then divided."""
-    if records.is_divided(config, split, keys):
+    if records.is_divided(name, split, keys):
         return split
     if len(keys) != 1:
         raise UserError(
-            f"data.name {config.name!r} must hold one array, or arrays named train, validation and "
-            f"test, got {', '.join(keys) or 'none'}"
+            f"{name} must hold one array, or arrays named train, validation and test, got "
+            f"{', '.join(keys) or 'none'}"
         )
     return keys[0]
 
@@ -127,5 +126,5 @@ def _array(arrays: Any, name: str) -> np.ndarray:
     try:
         array = arrays[name]
     except ValueError as error:  # Python objects.
-        raise _DoesNotFit(f"`{name}` cannot be read: {records.first_sentence(error)}") from error
+        raise _DoesNotFit(f"`{name}` cannot be read: {first_sentence(error)}") from error
     return np.char.decode(array, "utf-8", "backslashreplace") if array.dtype.kind == "S" else array

@@ -1,13 +1,11 @@
 """The stored images of a split, and what all kinds of sets share."""
 
-import re
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
@@ -35,6 +33,7 @@ class Records:
         condition: Maps record numbers [B] to vectors [B, D] or maps [B, H, W, D]; None if the set
             has neither.
         condition_shape: (D,) or (H, W, D); () without condition.
+        file: Maps a record number to the name of its file; None if its row in an array names it.
         unusable: Why the set's "labels" or "condition" do not fit its images and were left out.
     """
 
@@ -49,6 +48,7 @@ class Records:
     class_names: tuple[str, ...] = ()
     condition: Read | None = None
     condition_shape: tuple[int, ...] = ()
+    file: Callable[[int], str] | None = None
     unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -56,22 +56,25 @@ class Records:
         """K, or None if neither the set nor the type of the values tells it."""
         return self.declared_levels or {"bool": 2, "uint8": 256}.get(self.dtype.name)
 
+    def record_name(self, index: int) -> str:
+        """Returns the name of a record: that of its file, or its row in the array as a string."""
+        return self.file(index) if self.file else str(self.keys[index, 1])
 
-def split_name(config: DataConfig, split: str) -> str:
-    """Returns the name of a split in error messages."""
-    return f"split {split!r} of data.name {config.name!r}"
+    def record_names(self) -> np.ndarray:
+        """Returns the names of all records, `[N]` strings."""
+        return np.array([self.record_name(index) for index in range(len(self.keys))])
 
 
-def no_split(config: DataConfig, split: str, existing: Collection[str]) -> UserError:
-    """Returns the error for a split that does not exist."""
+def no_split(name: str, split: str, existing: Collection[str]) -> UserError:
+    """Returns the error for a split that does not exist; `name` is that of the set."""
     return UserError(
-        f"data.name {config.name!r} has no split {split!r}: choose from "
+        f"{name} has no split {split!r}: choose from "
         f"{', '.join(sorted(existing))} (or of a TFDS set a part such as 'train[:90%]') with "
         "data.train_split, data.validation_split, data.test_split or --split"
     )
 
 
-def is_divided(config: DataConfig, split: str, parts: Collection[str]) -> bool:
+def is_divided(name: str, split: str, parts: Collection[str]) -> bool:
     """Returns whether `split` is one of the parts of a set; False if the set is not divided.
 
     Raises:
@@ -81,13 +84,13 @@ def is_divided(config: DataConfig, split: str, parts: Collection[str]) -> bool:
         return split in parts
     if split == "all":
         raise UserError(
-            f"data.name {config.name!r} is divided into {', '.join(sorted(parts))}: give a folder "
-            "or file that holds one of these parts alone"
+            f"{name} is divided into {', '.join(sorted(parts))}: give a folder or file that holds "
+            "one of these parts alone, or name the split"
         )
-    raise no_split(config, split, parts)
+    raise no_split(name, split, parts)
 
 
-def divide(config: DataConfig, split: str, count: int, held_out: int | None = None) -> np.ndarray:
+def divide(name: str, split: str, count: int, held_out: int | None = None) -> np.ndarray:
     """Returns the ascending numbers of a split's records in an undivided set of `count` records.
 
     Validation and test have `held_out` records each, by default a tenth of the set.
@@ -98,11 +101,11 @@ def divide(config: DataConfig, split: str, count: int, held_out: int | None = No
     if split == "all":
         return np.arange(count)
     if split not in SPLITS:
-        raise no_split(config, split, ("all", *SPLITS))
+        raise no_split(name, split, ("all", *SPLITS))
     if count < 3:
         raise UserError(
-            f"data.name {config.name!r} must have at least 3 images to be divided into train, "
-            f"validation and test, got {count}"
+            f"{name} must have at least 3 images to be divided into train, validation and test, "
+            f"got {count}"
         )
     held_out = held_out or max(1, count // 10)
     # NumPy promises never to change the raw output of a bit generator.
@@ -149,8 +152,3 @@ def finite(values: np.ndarray, indices: np.ndarray, name: str) -> np.ndarray:
             "must be finite numbers of type float32: repair it or leave it out"
         )
     return numbers
-
-
-def first_sentence(error: Exception) -> str:
-    """Returns the first sentence of another library's error message."""
-    return re.split(r"\.(?:\s|$)|\n", str(error))[0]

@@ -80,7 +80,7 @@ class Source:
                 infinite; or a file is damaged.
         """
         indices = np.asarray(indices)
-        records = [(_BY_RECORD, *key) for key in self._records.keys[indices].tolist()]
+        records = visits_in_evaluation(self._records, indices)
         visits: Sequence[Key] = records
         if positions is not None:
             visits = [(_BY_POSITION, seed, position) for position in positions]
@@ -92,11 +92,12 @@ class Source:
             images = chances > (0.5 if threshold else _uniform(keys, self.image_shape))
         images = images.astype(self.dtype, copy=False)
         if self._noise is not None:
-            keys = [(_NOISE + self._noise, *key) for key in visits]
-            noisy = (images + _uniform(keys, self.image_shape)).astype(self.dtype)
-            # Rounding to float32 may reach the next level.
-            images = np.minimum(noisy, np.nextafter(images + 1, images))
+            images = add_noise(images, visits, self._noise)
         return Batch(images, self._condition(indices) if self._condition else None)
+
+    def record_names(self) -> np.ndarray:
+        """Returns the names of all records, `[N]` strings: see `Records`."""
+        return self._records.record_names()
 
     def _stored(self, indices: np.ndarray) -> np.ndarray:
         images = self._records.read(indices)
@@ -111,6 +112,19 @@ class Source:
                 "them, or set data.levels to how many there are"
             )
         return images
+
+
+def visits_in_evaluation(records: Records, indices: np.ndarray) -> list[Key]:
+    """Returns the keys by which evaluation draws: those of the records, whatever the seed."""
+    return [(_BY_RECORD, *key) for key in records.keys[indices].tolist()]
+
+
+def add_noise(images: np.ndarray, visits: Sequence[Key], draw: int = 0) -> np.ndarray:
+    """Returns levels `[B, H, W, C]` of float32 with uniform noise: draw `draw` of each visit."""
+    keys = [(_NOISE + draw, *key) for key in visits]
+    noisy = (images + _uniform(keys, images.shape[1:])).astype(images.dtype)
+    # Rounding to float32 may reach the next level.
+    return np.minimum(noisy, np.nextafter(images + 1, images))
 
 
 def open_source(config: Config, split: str, *, noise: int | None = None) -> Source:
@@ -151,17 +165,17 @@ def open_records(config: DataConfig, split: str) -> Records:
         raise UserError(
             "the run was trained on arrays in memory, which no file holds: give images of your own"
         )
-    path = Path(config.name).expanduser()
+    path, name = Path(config.name).expanduser(), f"data.name {config.name!r}"
     if config.name == "digits":
-        return open_digits(config, split)
+        return open_digits(name, split)
     if path.suffix in (".npy", ".npz"):
-        return open_array_file(path, config, split)
+        return open_array_file(path, name, split)
     if _TFDS_NAME.fullmatch(config.name):
         from pixel_rnn_jax.data.tfds import open_tfds  # TFDS is imported only where it is used.
 
         if (records := open_tfds(config, split)) is not None:
             return records
-    return open_folder(path, config, split)
+    return open_folder(path, name, split)
 
 
 def _stored_levels(records: Records, config: Config) -> int:

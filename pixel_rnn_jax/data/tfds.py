@@ -15,7 +15,7 @@ from tensorflow_datasets.core import read_only_builder
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import records
 from pixel_rnn_jax.data.folder import decode_image
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import UserError, first_sentence
 
 # K of sets with fewer levels than their type has values.
 _LEVELS = {"binarized_mnist": 2}
@@ -26,10 +26,11 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
     builder = _builder(config)
     if builder is None:
         return None
-    features, name = builder.info.features, records.split_name(config, split)
+    features = builder.info.features
+    name = f"split {split!r} of data.name {config.name!r}"
     feature, dtype = _image_feature(features, config)
     encoded = isinstance(feature, tfds.features.Image)
-    keys = _record_keys(builder, config, split)
+    keys, files = _record_keys(builder, config, split)
     source = builder.as_data_source(
         split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
     )
@@ -81,6 +82,7 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
         labels=labels,
         classes=classes,
         class_names=class_names,
+        file=lambda index: f"{files[keys[index, 0]]}__{keys[index, 1]}",  # As TFDS has its ids.
     )
 
 
@@ -94,7 +96,7 @@ def _builder(config: DataConfig) -> Any | None:
         _check_folder(config)
         return None
     except ValueError as error:
-        reason = records.first_sentence(error)
+        reason = first_sentence(error)
         raise UserError(f"data.name {config.name!r} cannot be opened: {reason}") from error
     try:
         return tfds.builder_from_directory(builder.data_dir, file_format="array_record")
@@ -165,14 +167,19 @@ def _classes(features: Any) -> tuple[int, tuple[str, ...]]:
     return len(names), names if names != numbers else ()  # TFDS names a class by its number.
 
 
-def _record_keys(builder: Any, config: DataConfig, split: str) -> np.ndarray:
-    """Returns `Records.keys`, from the file of each record and its row there."""
+def _record_keys(builder: Any, config: DataConfig, split: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Returns `Records.keys`, from the file of each record and its row there; and the files."""
     try:
         shards = builder.info.splits[split].file_instructions
     except ValueError:
-        raise records.no_split(config, split, builder.info.splits) from None
+        name = f"data.name {config.name!r}"
+        raise records.no_split(name, split, builder.info.splits) from None
     if not shards:
-        raise UserError(f"{records.split_name(config, split)} is empty: choose a larger part")
+        raise UserError(
+            f"split {split!r} of data.name {config.name!r} is empty: choose a larger part"
+        )
     rows = [np.arange(shard.skip, shard.skip + shard.take) for shard in shards]
     names = [os.path.basename(shard.filename) for shard in shards]
-    return np.concatenate(list(map(records.record_keys, names, rows)))
+    keys = list(map(records.record_keys, names, rows))
+    files = {int(part[0, 0]): name for name, part in zip(names, keys, strict=True)}
+    return np.concatenate(keys), files

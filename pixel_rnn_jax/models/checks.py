@@ -54,7 +54,8 @@ def check_form(
     images = _array(images, "images")
     if images.ndim != 4 or images.shape[1:] != image_shape:
         shape = ", ".join(map(str, image_shape))
-        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
+        hint = how_to_fit(images.shape[1:], image_shape)
+        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}{hint}")
     found = f"got {images.dtype} values"
     if config.discrete:
         if not _is_whole(images):
@@ -67,6 +68,16 @@ def check_form(
             else f"a model of real values takes floats, {found}: convert them"
         )
     return images
+
+
+def how_to_fit(shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> str:
+    """Returns what would make images of another shape fit, after a colon; "" if nothing simple."""
+    height, width, channels = image_shape
+    if shape == (channels, height, width):
+        return ": transpose the array to [N, H, W, C]"
+    if shape == (height, width, channels + 1) and channels in (1, 3):
+        return ": save the images without transparency"
+    return ""
 
 
 def check_known(known: Any, shape: tuple[int, ...]) -> Array:

@@ -15,7 +15,8 @@ from jax import Array
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.data import Batch, Source
+from pixel_rnn_jax.config import Config
+from pixel_rnn_jax.data import Batch, Readable, Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -102,11 +103,18 @@ def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
     Raises:
         UserError: There is no such split, or its images are of another format.
     """
-    source = data.open_source(run.config, split, noise=noise)
+    return open_split_of(run.config, run.image_format, split, noise=noise)
+
+
+def open_split_of(
+    config: Config, image_format: ImageFormat, split: str, *, noise: int | None = None
+) -> Source:
+    """Opens a split as `open_split` does, of a run whose parameters are not needed."""
+    source = data.open_source(config, split, noise=noise)
     found = ImageFormat(source.image_shape, source.levels, class_names=source.class_names)
-    if not found.same_images(run.image_format):
+    if not found.same_images(image_format):
         raise UserError(
-            f"the run was trained on images of {run.image_format}, the split {split} has {found}: "
+            f"the run was trained on images of {image_format}, the split {split} has {found}: "
             "choose another split, or restore the data set"
         )
     return source
@@ -126,14 +134,21 @@ def measure(
 
 
 def nats_of_images(
-    model: PixelRNN, params: PyTree, source: Source, batch_size: int, mesh: Mesh
+    model: PixelRNN,
+    params: PyTree,
+    source: Readable,
+    batch_size: int,
+    mesh: Mesh,
+    *,
+    per_pixel: bool = False,
 ) -> np.ndarray:
     """Returns the nats of every image of `source` in order, `[N, S]`, in every process.
 
+    With `per_pixel` they are those of every value, `[N, S, H, W, C]`, in the model's precision.
     It does not depend on `batch_size`, which is rounded up to a multiple of the number of devices.
     """
     batch_size = math.ceil(batch_size / mesh.size) * mesh.size
-    nats_fn = _compiled(model, mesh)
+    nats_fn = _compiled(model, mesh, per_pixel)
     results = (
         nats_fn(params, devices.shard_batch(mesh, batch))
         for batch, _ in data.eval_batches(
@@ -147,19 +162,22 @@ def nats_of_images(
     one_late = (result for result, _ in itertools.pairwise(itertools.chain(results, [None])))
     count = math.ceil(len(source) / batch_size)
     progress = terminal.bar(one_late, count, "evaluating", "batch")
-    own = np.stack([devices.local_rows(nats) for nats in progress])  # [batches, rows, S]
-    every = processes.all_gather(own)  # [processes, batches, rows, S]
-    in_order = every.swapaxes(0, 1).reshape(-1, own.shape[-1])
-    return in_order[: len(source)].astype(np.float64)  # The rest fills up the last batch.
+    own = np.stack([devices.local_rows(nats) for nats in progress])  # [batches, rows, S, ...]
+    every = processes.all_gather(own)  # [processes, batches, rows, S, ...]
+    in_order = every.swapaxes(0, 1).reshape(-1, *own.shape[2:])
+    nats = in_order[: len(source)]  # The rest fills up the last batch.
+    return nats if per_pixel else nats.astype(np.float64)
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: PixelRNN, mesh: Mesh) -> Any:
+def _compiled(model: PixelRNN, mesh: Mesh, per_pixel: bool) -> Any:
     def nats(params: PyTree, batch: Batch) -> Array:
         images = batch.images
         if model.likelihood.discrete and jnp.issubdtype(images.dtype, jnp.floating):
             # The density that a discrete model implies is constant over the cell of each level.
             images = jnp.floor(images).astype(jnp.int32)
+        if per_pixel:
+            return model.nats_by_scale(params, images, batch.condition, per_pixel=True)
         return model.nats_by_scale(params, images, batch.condition)
 
     return devices.map_batch(nats, mesh)

@@ -4,17 +4,18 @@ import re
 import shlex
 import subprocess
 import sys
-from unittest.mock import Mock, call
+from unittest.mock import ANY, Mock, call
 
 import pytest
 from example_configs import OTHER
 
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax.cli import evaluate
 from pixel_rnn_jax.cli.parse import VERBS, parse
 from pixel_rnn_jax.config import CONFIGS, Config, from_config_dict, leaves
 from pixel_rnn_jax.main import main
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training import evaluate, train
+from pixel_rnn_jax.training import train
 
 DIGITS = "--config=digits"
 
@@ -110,6 +111,10 @@ def test_ways_to_write_an_override(override, name, value):
             "evaluate --coordinator=a:1 --num_processes=3 --process_id=0 --distributed",
             dict(coordinator="a:1", num_processes=3, process_id=0, distributed=True),
         ),
+        (
+            "evaluate --images=a.png --out=b.npz --per_pixel",
+            dict(images="a.png", out="b.npz", per_pixel=True, split="test"),
+        ),
         ("evaluate --nodistributed", dict(distributed=False)),
         ("sample", dict(n=None, temperature=1.0, seed=0, label=None, out="samples.png")),
         (
@@ -151,7 +156,7 @@ main evaluate
 main decompress x
     decompress needs --workdir=DIR, the directory of a training run
 main compress --workdir=x
-    compress needs --images=PATH, a folder or an .npy or .npz file
+    compress needs --images=PATH, a folder, an image file, or an .npy or .npz file
 main decompress --workdir=x
     decompress needs a file, for example decompress images.prnn
 main decompress --workdir=x a b
@@ -216,7 +221,8 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     processes = {"distributed", "coordinator", "num_processes", "process_id"}
     own = {
         "train": {"config"} | processes,
-        "evaluate": {"split", "pixel_map", "dequantize", "continuous"} | processes,
+        "evaluate": {"split", "images", "out", "per_pixel", "pixel_map", "dequantize", "continuous"}
+        | processes,
         "sample": {"n", "out", "temperature", "seed", "label"},
         "complete": {"images", "n", "known", "particles", "out", "seed"},
         "compress": {"images", "out"},
@@ -246,10 +252,10 @@ def test_devices_are_set_up_before_a_command_runs(monkeypatch):
     calls = Mock()
     calls.evaluate.side_effect = ZeroDivisionError  # Other errors keep their traceback.
     monkeypatch.setattr(devices, "set_up_host_devices", calls.devices)
-    monkeypatch.setattr(evaluate, "evaluate", calls.evaluate)
+    monkeypatch.setattr(evaluate, "open_run", calls.evaluate)
     with pytest.raises(ZeroDivisionError):
         main(["evaluate", "--workdir=somewhere"])
-    assert calls.mock_calls == [call.devices(), call.evaluate("somewhere", "test")]
+    assert calls.mock_calls == [call.devices(), call.evaluate("somewhere", ANY)]
 
 
 def test_exit_status(run, capsys, monkeypatch):

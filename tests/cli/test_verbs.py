@@ -127,6 +127,53 @@ def test_evaluate_with_a_pixel_map(printed, model, workdir):
     )
 
 
+def scores(file):
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+def test_scores_of_own_images(printed, model, monkeypatch):
+    """All of a folder, in more than one batch, and of one split of a file."""
+    pictures.write_images(IMAGES, 3, "own")
+    out = printed("evaluate --images=own --out=new/scores.npz --per_pixel")
+    found = scores("new/scores.npz")
+    expected = -np.asarray(model.log_prob(IMAGES, per_pixel=True))
+    nats = expected.sum(axis=(1, 2, 3))
+    assert found.keys() == {"nats", "bits_per_dim", "names", "nats_per_value"}
+    assert found["nats"].dtype == np.float64
+    np.testing.assert_allclose(found["nats"], nats, rtol=1e-5)
+    np.testing.assert_allclose(found["bits_per_dim"], nats / 20 / math.log(2), rtol=1e-5)
+    np.testing.assert_allclose(found["nats_per_value"], expected, rtol=1e-4, atol=1e-6)
+    assert found["names"].tolist() == sorted(path.name for path in Path("own").iterdir())
+    first, second = out.splitlines()
+    assert first.startswith(f"own, step 2: {nats.mean():.3f} ± {nats.std(ddof=1) / 40**0.5:.3f}")
+    assert second == "new/scores.npz: the scores of 40 images"
+
+    np.savez("own.npz", a=IMAGES[:7], test=IMAGES[7:])
+    out = printed("evaluate --images=own.npz --split=test --out=scores.npz")
+    np.testing.assert_allclose(scores("scores.npz")["nats"], nats[7:], rtol=1e-5)
+    assert "nats_per_value" not in scores("scores.npz")
+    assert "is divided into a, test" in printed("evaluate --images=own.npz", status=2)
+
+
+def test_scores_of_a_split(printed, workdir):
+    """Of the same program as without a file, so that all digits agree."""
+    out = printed("evaluate --split=validation --out=scores.npz")
+    found, expected = scores("scores.npz"), evaluate(workdir, "validation")
+    assert out.splitlines()[0] == f"validation, step 2: {expected}"
+    assert found["nats"].mean() == expected.nats
+    assert found["names"].tolist() == list(map(str, range(10)))
+
+
+def test_one_image_file(printed, model):
+    Image.fromarray(IMAGES[3, ..., 0]).save("own.png")
+    nats = -float(model.log_prob(IMAGES[3:4])[0])
+    assert printed("evaluate --images=own.png").startswith(f"own.png, step 2: {nats:.3f} ± nan")
+    assert printed("compress --images=own.png").startswith("images.prnn: ")
+    assert printed("complete --images=own.png --out=done.npz").startswith("done.npz: 1 completions")
+    np.testing.assert_array_equal(array("done.npz")[0, :2], IMAGES[3, :2])
+
+
 @pytest.mark.parametrize("images", ["own.npz", "own"])
 def test_compress_and_decompress(printed, monkeypatch, images):
     monkeypatch.setattr(coder, "LANES", 16)
@@ -167,7 +214,7 @@ def test_compress_leaves_no_half_file(printed):
     Path("own.prnn").write_text("precious")
     np.save("own.npy", IMAGES + 1)
     compress = "compress --images=own.npy --out"
-    assert "images must have values from 0 to 2" in printed(f"{compress}=own.prnn", status=2)
+    assert "has the value 3, the model takes 0 to 2" in printed(f"{compress}=own.prnn", status=2)
     assert sorted(path.name for path in Path().iterdir()) == ["own.npy", "own.prnn"]
     assert Path("own.prnn").read_text() == "precious"
     assert "own.npy/a.prnn cannot be written: " in printed(f"{compress}=own.npy/a.prnn", status=2)
@@ -188,16 +235,25 @@ def test_compress_leaves_no_half_file(printed):
         ("evaluate --pixel_map=a.jpg", "ends in .png, got 'a.jpg'"),
         ("complete --known=half", r"what is known must be top_half, .* got 'half'"),
         ("complete --images=missing.npy", "--images '.*missing.npy': there is no such file"),
+        ("evaluate --images=other.npy", "image 0 of .* has the value 3, the model takes 0 to 2"),
+        ("evaluate --per_pixel", "--per_pixel needs --out=FILE.npz"),
+        ("evaluate --out=a.npy", "ends in .npz, got 'a.npy'"),
+        ("evaluate --out=folder.npz", "folder.npz is a folder"),
+        (
+            "evaluate --images=larger.npy --continuous=a --dequantize=1",
+            "leave out --images and --out",
+        ),
         # A word that could be the name of a TFDS set is a folder here.
         ("complete --images=mnist", "--images '.*/mnist': there is no such folder"),
-        ("complete --images=larger.npy", r"images must have shape \[B, 4, 5, 1\]"),
-        ("complete --images=other.npy", "images must have values from 0 to 2, got 1 to 3"),
+        ("complete --images=larger.npy", r"has shape \[3, 5, 1\], the model takes \[4, 5, 1\]"),
+        ("complete --images=other.npy", "image 0 of .* has the value 3, the model takes 0 to 2"),
     ],
 )
 def test_mistakes_are_found_before_any_work(printed, monkeypatch, words, message):
     np.save("larger.npy", IMAGES[:, :3])
     np.save("other.npy", IMAGES + 1)
-    for name in ("sample", "log_prob", "_in_batches"):
+    Path("folder.npz").mkdir()
+    for name in ("sample", "log_prob"):
         monkeypatch.setattr(ImageModel, name, lambda *_, **__: pytest.fail("worked"))
     assert re.search(message, printed(words, status=2))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixel_rnn_jax.data import folder, records
+from pixel_rnn_jax.data import folder, open_images, records
 from pixel_rnn_jax.data.records import SPLITS
 
 
@@ -91,3 +91,13 @@ def test_files_are_decoded_once_unless_they_are_large(
     found = {image.tobytes() for image in read(source)}
     assert len(found) == 8 and found < {image.tobytes() for image in images}
     assert len(decoded) == count
+
+
+def test_an_image_that_pads_a_batch_is_decoded_once(tmp_path, monkeypatch, pictures):
+    images = pictures(3, 3, 3)
+    save(tmp_path, images)
+    found = open_images(tmp_path)
+    decoded, decode = [], folder.decode_image
+    monkeypatch.setattr(folder, "decode_image", lambda *a: decoded.append(a) or decode(*a))
+    np.testing.assert_array_equal(found.read(np.array([2, 0, 2, 2]))[..., 0], images[[2, 0, 2, 2]])
+    assert len(decoded) == 2

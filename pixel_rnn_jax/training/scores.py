@@ -1,0 +1,58 @@
+"""Scores of single images: how likely each is under the model of a run."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pixel_rnn_jax.data import Source
+from pixel_rnn_jax.models import bits_per_dim
+from pixel_rnn_jax.runs.workdir import Run
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.evaluate import Evaluation, nats_of_images, summary
+from pixel_rnn_jax.training.own_images import OwnImages
+
+Images = Source | OwnImages
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The negative log-likelihood of every image, and their mean.
+
+    Attributes:
+        evaluation: The mean.
+        nats: `[N]` float64, those of each image.
+        nats_per_value: `[N, H, W, C]`, those of each value, if they were asked for.
+    """
+
+    evaluation: Evaluation
+    nats: np.ndarray
+    nats_per_value: np.ndarray | None = None
+
+    def arrays(self, names: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns what a file of scores holds, by name; `names` are those of the images, `[N]`."""
+        found = {"nats": self.nats, "names": names}
+        if not self.evaluation.real:
+            found["bits_per_dim"] = np.asarray(bits_per_dim(self.nats, self.evaluation.dims))
+        if self.nats_per_value is not None:
+            found["nats_per_value"] = self.nats_per_value
+        return found
+
+
+def score(run: Run, images: Images, *, per_pixel: bool = False) -> Scores:
+    """Scores every image under the model of a run, with `per_pixel` also each value.
+
+    The arrays are the same in every process.
+
+    The parameters lie on all devices, where `open_run` puts them with `devices.make_mesh()`.
+
+    Raises:
+        UserError: A value does not fit the model, or a file is damaged.
+    """
+    size, mesh = run.config.train.eval_batch_size, devices.make_mesh()
+    found = nats_of_images(run.model, run.params, images, size, mesh, per_pixel=per_pixel)
+    by_scale = found.sum(axis=(2, 3, 4), dtype=np.float64) if per_pixel else found
+    return Scores(
+        summary(by_scale, run.model, step=run.step),
+        by_scale.sum(-1),
+        found.sum(axis=1) if per_pixel else None,
+    )
