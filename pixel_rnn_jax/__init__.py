@@ -28,7 +28,7 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
     from pixel_rnn_jax.errors import UserError
     from pixel_rnn_jax.generation.complete import Completion
-    from pixel_rnn_jax.image_model import ImageModel, create, load
+    from pixel_rnn_jax.image_model import ImageModel, create, from_pretrained, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
 
@@ -47,5 +47,6 @@ __all__ = [
     "__version__",
     "create",
     "dequantize",
+    "from_pretrained",
     "load",
 ]
