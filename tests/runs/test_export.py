@@ -319,6 +319,16 @@ def test_other_files(path, tmp_path, content):
         prnn.load("s3://bucket/model.safetensors")
 
 
+@pytest.mark.parametrize(
+    "old, new", [("one", "uno"), ('pack\\": 0', 'pack\\": 1'), ("first/bias", "third/bias")]
+)
+def test_the_digest_covers_texts_and_names(path, content, old, new):
+    assert old.encode() in content
+    path.write_bytes(content.replace(old.encode(), new.encode()))
+    with pytest.raises(prnn.UserError, match="it does not have the digest in its header"):
+        prnn.load(path)
+
+
 @pytest.mark.parametrize("where", ["header", "anywhere", "cut"])
 def test_damage_never_goes_unnoticed(path, model, content, where):
     """A file with a wrong byte is refused, or the byte means nothing."""
