@@ -51,6 +51,7 @@ setup(
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12,<1",  # 1.0 moves its v1 API to the top level
         "pillow>=11",
+        "safetensors>=0.6",
         "scikit-learn>=1.6",
         "tensorboardX>=2.6",
         "tensorflow-datasets>=4.9.10",
@@ -60,6 +61,7 @@ setup(
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
         "gcs": ["gcsfs>=2026.4"],  # workdirs in a bucket, gs://
+        "hub": ["huggingface_hub>=1.0"],  # push_to_hub and from_pretrained
         # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
         "prepare": ["tensorflow>=2.20", "importlib_resources"],
         "notebook": ["matplotlib>=3.10", "notebook>=7"],

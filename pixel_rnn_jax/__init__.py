@@ -29,7 +29,7 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.data.read import Images
     from pixel_rnn_jax.errors import UserError
     from pixel_rnn_jax.generation.complete import Completion
-    from pixel_rnn_jax.image_model import ImageModel, create, load
+    from pixel_rnn_jax.image_model import ImageModel, create, from_pretrained, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
     from pixel_rnn_jax.training.fit import fit
@@ -52,6 +52,7 @@ __all__ = [
     "create",
     "dequantize",
     "fit",
+    "from_pretrained",
     "load",
     "read_images",
 ]

@@ -12,6 +12,7 @@ from etils import epath
 from jax import Array
 from jax.typing import ArrayLike
 
+from pixel_rnn_jax import hub
 from pixel_rnn_jax.batches import in_batches
 from pixel_rnn_jax.codec import container
 from pixel_rnn_jax.config import ModelConfig
@@ -20,6 +21,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import Completion
 from pixel_rnn_jax.models import bits_per_dim, checks
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 
@@ -55,14 +57,37 @@ def create(
     return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
 
 
-def load(workdir: epath.PathLike) -> "ImageModel":
-    """Loads the trained model of a workdir: the parameters with the best validation.
+def load(path: epath.PathLike) -> "ImageModel":
+    """Loads a trained model.
+
+    Args:
+        path: A workdir, of which the parameters with the best validation are taken; or a file that
+            `ImageModel.save` or the command `export` wrote.
 
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
-    run = open_run(workdir, devices.local_mesh(1))
+    if export.is_exported(path):
+        return ImageModel(*export.read(path))
+    run = open_run(path, devices.local_mesh(1))
     return ImageModel(run.model, run.params, run.image_format.class_names)
+
+
+def from_pretrained(
+    repo_id: str, *, revision: str | None = None, token: str | None = None
+) -> "ImageModel":
+    """Loads a model that `ImageModel.push_to_hub` has put on the Hugging Face Hub.
+
+    Args:
+        repo_id: The repository, "OWNER/NAME".
+        revision: A branch, tag or commit of it; by default the newest commit.
+        token: An access token; by default the one of `hf auth login`.
+
+    Raises:
+        UserError: The repository or the model in it cannot be read, or huggingface_hub is not
+            installed.
+    """
+    return load(hub.fetch(repo_id, revision=revision, token=token))
 
 
 class LostImages(UserWarning):
@@ -104,6 +129,40 @@ class ImageModel:
             f"ImageModel({' and '.join(names)}, {config.layers} layers, h={config.features}, "
             f"images {shape} {values}{scales}{kind and ', given ' + kind}, {size:,} parameters)"
         )
+
+    def save(self, path: epath.PathLike) -> None:
+        """Writes the model to one file, which `load` reads; "model.safetensors" is a usual name.
+
+        It holds the architecture, the image format and the parameters, in the safetensors format,
+        which other frameworks read as well.
+
+        Raises:
+            UserError: The parameters do not fit the architecture or are not finite; or the file
+                cannot be written.
+        """
+        checks.need_values("ImageModel.save", self.params)
+        export.write(path, self.pixel_rnn, self.params, self.class_names)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Uploads the model to a repository on the Hugging Face Hub, which `from_pretrained` reads.
+
+        It also writes a model card, README.md, unless the repository has one.
+
+        Args:
+            repo_id: The repository, "OWNER/NAME", which is created if there is none.
+            private: Whether a new repository is seen by you alone.
+            token: An access token; by default the one of `hf auth login`.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            UserError: As `save`; or the Hub refuses, or huggingface_hub is not installed.
+        """
+        checks.need_values("ImageModel.push_to_hub", self.params)
+        content = export.to_bytes(self.pixel_rnn, self.params, self.class_names)
+        facts = repr(self), self.image_shape, self.levels, self.class_names
+        return hub.push(repo_id, content, hub.Facts(*facts), private=private, token=token)
 
     def log_prob(
         self, images: ArrayLike, condition: ArrayLike | None = None, *, per_pixel: bool = False

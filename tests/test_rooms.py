@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pixel_rnn_jax"
 FLOORS = [
     {"errors", "kernels"},
-    {"config", "runtime", "layers", "image_files"},
+    {"config", "runtime", "layers", "image_files", "hub"},
     {"terminal", "pictures", "data", "models"},
     {"generation", "batches"},
     {"pixel_rnn"},

@@ -49,7 +49,8 @@ def workdir_flag(values: Flags, *, new: bool) -> None:
         "--config=CONFIG:VARIANT."
     )
     help_ = "Directory of a training run, or gs://BUCKET/FOLDER."
-    values.text("workdir", help_ + more if new else help_)
+    file = " Where a model is enough, also a file that `export` wrote."
+    values.text("workdir", help_ + (more if new else file))
 
 
 def compilation_flag(values: Flags) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags, condition_flag, images_flag, out_flag, seed_flag
 from pixel_rnn_jax.cli.images import open_images, read_condition
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import is_exact
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.models import bits_per_dim
+from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.terminal import say
@@ -95,8 +97,16 @@ def complete_flags(values: Flags) -> None:
 def complete(values: Flags) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = values.out, values.particles
-    run = open_run(values.workdir, devices.local_mesh(1))
-    model = ImageModel(run.model, run.params, run.image_format.class_names)
+    if values.images is None:
+        if is_exported(values.workdir):
+            raise UserError(
+                f"{values.workdir} holds a model without its data set: give --images=PATH, or the "
+                "workdir of the run"
+            )
+        run = open_run(values.workdir, devices.local_mesh(1))
+        model = ImageModel(run.model, run.params, run.image_format.class_names)
+    else:
+        model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(values.known, model.image_shape)
     if values.images is None:

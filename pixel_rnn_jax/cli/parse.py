@@ -84,6 +84,12 @@ VERBS = {
             "Decompresses a file of `compress`; an .npz file gets the classes as well.",
             "images.prnn --workdir=runs/a --out=images.npz",
         ),
+        (
+            "export",
+            "export",
+            "Writes the trained model to one file, which needs no workdir.",
+            "--workdir=runs/a --out=model.safetensors",
+        ),
     )
 }
 

@@ -71,8 +71,7 @@ class Coder:
 
     def __init__(self, model: PixelRNN, params: PyTree):
         model.discrete_likelihood()
-        # These fields say how a model is computed, not what it computes.
-        config = dataclasses.replace(model.config, dtype="float32", remat=False, pack=1)
+        config = _computed_alike(model.config)
         self.model = dataclasses.replace(model, config=config)
         self.device = jax.local_devices()[0]
         floats = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
@@ -218,14 +217,20 @@ def _compiled(model: PixelRNN, device: jax.Device, lanes: int) -> Callable[..., 
         return jax.jit(run).lower(*shapes).compile(compiler_options=options)
 
 
+def _computed_alike(config: ModelConfig) -> ModelConfig:
+    """Fixes the fields that say how a model is computed, not what it computes."""
+    return dataclasses.replace(config, dtype="float32", remat=False, pack=1)
+
+
 def model_digest(model: PixelRNN, params: PyTree) -> bytes:
     """Returns a digest of the function that a model computes."""
     digest = hashlib.blake2b(digest_size=8)
     # Without the defaults: a field that a later version adds leaves the digest as it was.
     default = dataclasses.asdict(ModelConfig())
-    fields = dataclasses.asdict(model.config).items()
+    fields = dataclasses.asdict(_computed_alike(model.config)).items()
     changed = sorted(item for item in fields if item[1] != default[item[0]])
-    digest.update(repr((changed, model.image_shape, model.levels)).encode())
+    units = (model.offset, model.scale) if model.scale else ()
+    digest.update(repr((changed, model.image_shape, model.levels, *units)).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
         digest.update(np.asarray(leaf, "<f4").tobytes())

@@ -53,6 +53,30 @@ class ImageFormat:
         classes = f" in {len(self.class_names)} classes ({names})" if names else ""
         return f"shape {self.image_shape} and {values}{classes}"
 
+    def to_json(self) -> str:
+        """Returns the image format as JSON text."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "ImageFormat":
+        """Returns the image format that `to_json` wrote.
+
+        Raises:
+            ValueError, KeyError, TypeError: The text is damaged or is no image format.
+        """
+        values = json.loads(text)
+        height, width, channels = map(int, values["image_shape"])
+        names = values.get("class_names", [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("class_names must be strings")
+        return cls(
+            (height, width, channels),
+            int(values["levels"]),
+            offset=tuple(map(float, values.get("offset", []))),
+            scale=tuple(map(float, values.get("scale", []))),
+            class_names=tuple(names),
+        )
+
     def model(self, config: ModelConfig) -> PixelRNN:
         """Returns the model of such images."""
         return PixelRNN(config, self.image_shape, self.levels, self.offset, self.scale)
@@ -171,8 +195,7 @@ def write_image_format(image_format: ImageFormat, workdir: epath.PathLike) -> No
             scale=before.scale or image_format.scale,
             class_names=before.class_names or image_format.class_names,
         )
-    content = json.dumps(dataclasses.asdict(image_format)) + "\n"
-    storage.write_atomically(path, content.encode())
+    storage.write_atomically(path, f"{image_format.to_json()}\n".encode())
 
 
 def read_image_format(workdir: epath.PathLike) -> ImageFormat:
@@ -180,18 +203,7 @@ def read_image_format(workdir: epath.PathLike) -> ImageFormat:
     path = epath.Path(workdir) / "images.json"
     content = _read(path, "trained model")
     try:
-        values = json.loads(content)
-        height, width, channels = map(int, values["image_shape"])
-        names = values.get("class_names", [])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("class_names must be strings")
-        return ImageFormat(
-            (height, width, channels),
-            int(values["levels"]),
-            offset=tuple(map(float, values.get("offset", []))),
-            scale=tuple(map(float, values.get("scale", []))),
-            class_names=tuple(names),
-        )
+        return ImageFormat.from_json(content.decode())
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): restore it, or train again") from error
 

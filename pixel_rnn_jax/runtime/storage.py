@@ -75,8 +75,13 @@ def write_atomically(path: epath.Path, content: bytes) -> None:
     """Writes a file so that a reader finds either its old content or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.parent / f"{path.name}.unfinished"
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError:  # Such as a full disk.
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise
 
 
 @contextlib.contextmanager

@@ -136,6 +136,7 @@ def test_ways_to_write_an_override(override, name, value):
             dict(file="x.prnn", skip_damaged=True, out="y"),
         ),
         ("decompress --out=y x.prnn", dict(file="x.prnn", out="y")),
+        ("export", dict(out="model.safetensors")),
     ],
 )
 def test_flags_of_a_verb(words, expected):
@@ -227,6 +228,7 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "complete": {"images", "n", "known", "particles", "out", "seed"},
         "compress": {"images", "out"},
         "decompress": {"file", "out", "skip_damaged"},
+        "export": {"out"},
     }
     assert shown == {"workdir", "compilation_cache"} | own[verb]
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")

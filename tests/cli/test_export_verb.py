@@ -1,0 +1,83 @@
+"""The verb `export`, and the verbs that take what it writes as --workdir."""
+
+import re
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from random_models import model_and_parameters
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax import image_model
+from pixel_rnn_jax.codec import coder
+
+IMAGES = np.random.default_rng(0).integers(3, size=(3, 4, 5, 1), dtype=np.uint8)
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A model in the file a.safetensors of an empty folder, with images in own.npy."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(coder, "LANES", 4)
+    tiny = dict(layers=1, features=2, first_kernel=3, head_features=3)
+    model = prnn.ImageModel(*model_and_parameters("pixel_cnn", (4, 5, 1), 3, **tiny))
+    model.save("a.safetensors")
+    np.save("own.npy", IMAGES)
+    return model
+
+
+@pytest.fixture
+def printed(run, capsys):
+    """Runs a command, and returns what it prints."""
+
+    def command(words, status=0):
+        assert run(words) == status
+        out, err = capsys.readouterr()
+        return err if status else out
+
+    return command
+
+
+def test_export(model, printed, monkeypatch):
+    load, seen = image_model.load, []
+    monkeypatch.setattr(
+        image_model, "load", lambda path: seen.append(path) or load("a.safetensors")
+    )
+    out = printed("export --workdir=runs/a --out=new/b.safetensors")
+    assert seen == ["runs/a"]
+    assert Path("new/b.safetensors").read_bytes() == Path("a.safetensors").read_bytes()
+    size = Path("a.safetensors").stat().st_size
+    count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    digest = coder.Coder(model.pixel_rnn, model.params)
+    digest = coder.model_digest(digest.model, digest.params).hex()
+    assert out == f"new/b.safetensors: {size:,} bytes, {count:,} parameters, digest {digest}\n"
+
+
+def test_export_without_a_run(model, printed):
+    assert "nowhere holds no training run" in printed("export --workdir=nowhere", status=2)
+    assert printed("export --workdir=a.safetensors --out=.", status=2) == (
+        "error: . is a folder: give the name of a file\n"
+    )
+
+
+def test_verbs_that_need_a_model_only(model, printed):
+    workdir = "--workdir=a.safetensors"
+    printed(f"sample {workdir} --n=2 --seed=7 --out=s.npz")
+    with np.load("s.npz") as file:
+        np.testing.assert_array_equal(file["images"], model.sample(jax.random.key(7), 2))
+    out = printed(f"complete {workdir} --images=own.npy --out=c.npz")
+    assert out.startswith("c.npz: 3 completions; ")
+    with np.load("c.npz") as file:
+        np.testing.assert_array_equal(file["images"][:, :2], IMAGES[:, :2])
+    printed(f"compress {workdir} --images=own.npy --out=x.prnn")
+    printed(f"decompress x.prnn {workdir} --out=back.npz")
+    with np.load("back.npz") as file:
+        np.testing.assert_array_equal(file["images"], IMAGES)
+
+
+def test_verbs_that_need_the_data_set(model, printed):
+    said = printed("complete --workdir=a.safetensors", status=2)
+    assert re.match(r"error: a.safetensors holds a model without its data set: give --images", said)
+    said = printed("evaluate --workdir=a.safetensors", status=2)
+    assert said.startswith("error: a.safetensors holds no training run: there is no config.json")
