@@ -11,7 +11,7 @@ from random_models import ARCHITECTURES, model_and_parameters, whole_map_outputs
 from pixel_rnn_jax.generation.decode import decode
 
 
-def decode_known(model, params, images, labels=None, end_pixel=None):
+def decode_known(model, params, images, condition=None, end_pixel=None):
     """Decodes images that are known, and records by scale and place what the loop hands out.
 
     These are the outputs, how many values came before, and whether the scale before gives the
@@ -37,8 +37,8 @@ def decode_known(model, params, images, labels=None, end_pixel=None):
         values = jnp.where(place.given, (known + 1) % model.levels, known)
         return carry | {"count": carry["count"] + 1, scale.name: found}, values
 
-    options = dict(lanes=lanes, labels=labels, dtype=images.dtype, end_pixel=end_pixel)
-    image, carry = decode(model, params, choose, start, **options)
+    options = dict(lanes=lanes, condition=condition, dtype=images.dtype, end_pixel=end_pixel)
+    image, carry = decode(model.scales, params, choose, start, **options)
     return image, [carry[scale.name] for scale in model.scales]
 
 
@@ -53,12 +53,12 @@ def check(architecture, image_shape, levels, dtype="float64", **options):
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         options |= dict(dtype=dtype)
         model, params = model_and_parameters(architecture, image_shape, levels, **options)
-        images, labels = random_batch(model)
+        images, condition = random_batch(model)
 
         @jax.jit
         def both(params):
-            whole = whole_map_outputs(model, params, images, labels)
-            return decode_known(model, params, images, labels), whole
+            whole = whole_map_outputs(model, params, images, condition)
+            return decode_known(model, params, images, condition), whole
 
         (image, found), whole = both(params)
     np.testing.assert_array_equal(image, images)
@@ -87,7 +87,7 @@ def test_end_pixel_may_replace_lanes(x64):
     options = dict(scales=(2, 4), classes=3, layers=1, dtype="float64")
     model, params = model_and_parameters("row_lstm", (4, 6, 3), 4, **options)
     images, _ = random_batch(model)
-    labels, lanes = np.full(3, 2), np.array([2, 0, 0])
+    condition, lanes = np.full(3, 2), np.array([2, 0, 0])
 
     def end_pixel(carry, state, place):
         assert place.channel == 2
@@ -103,8 +103,8 @@ def test_end_pixel_may_replace_lanes(x64):
 
     @jax.jit
     def both(params):
-        whole = whole_map_outputs(model, params, expected, labels)
-        return decode_known(model, params, images, labels, end_pixel), whole
+        whole = whole_map_outputs(model, params, expected, condition)
+        return decode_known(model, params, images, condition, end_pixel), whole
 
     (image, found), whole = both(params)
     np.testing.assert_array_equal(image, expected)
