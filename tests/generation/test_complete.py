@@ -143,7 +143,9 @@ def test_known_values_are_unchanged(levels, particles, options):
 def test_a_density_completes_what_follows_known_values(levels, options, units, particles):
     """Known values stay to the last bit, and unknown ones may be anything, even NaN."""
     options |= dict(layers=1, mixtures=2)
-    model, params = model_and_parameters("pixel_cnn", SHAPE[:2] + (2,), levels, units=units, **options)
+    model, params = model_and_parameters(
+        "pixel_cnn", (*SHAPE[:2], 2), levels, units=units, **options
+    )
     model, random = prnn.ImageModel(model, params), np.random.default_rng(0)
     known = np.arange(16).reshape(2, 4, 2) < 7
     images = np.where(known, random.uniform(0, 5, (3, *known.shape)), np.nan).astype(np.float32)

@@ -43,7 +43,7 @@ class Weighted:
     def parts(self, images):
         return 1
 
-    def nats_by_scale(self, params, images, labels):
+    def nats_by_scale(self, params, images, condition):
         nats = (params * images).sum(axis=(1, 2, 3))
         return jnp.stack([nats / 4, nats * 3 / 4], axis=-1)
 

@@ -89,10 +89,10 @@ def test_pictures(config, straight):
     samples = model.sample(key, 16, np.repeat([0, 1], 8))
     assert drawn[names[0]] == pictures.png(pictures.grid(samples, 3))
     # There are only eleven validation images. Some known pixels come after unknown ones.
-    images, labels = data.open_source(config, "validation").batch(range(11))
+    images, condition = data.open_source(config, "validation").batch(range(11))
     known = np.zeros((11, 4, 4, 1), bool)
     known[:, :2] = True
-    completed = model.complete(key, images, known, labels, particles=16).images
+    completed = model.complete(key, images, known, condition, particles=16).images
     assert drawn[names[1]] == pictures.png(pictures.completions(images, known, completed, 3))
 
 
@@ -105,6 +105,7 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
     values = ml_collections.ConfigDict(asdict(changed(config, "train", steps=steps)))
     train_verb.train(SimpleNamespace(config=values, workdir=workdir))
     coarse, fine = result.test.shares.values()
+    worse = [train_verb.WORSE] if result.test.nats > result.baseline.nats else []
     assert capsys.readouterr().out.splitlines() == [
         f"workdir: {workdir}",
         f"compiled programs: {programs_folder()} (--compilation_cache)",
@@ -112,6 +113,7 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
         f"test, step {result.test.step}: {result.test}",
         f"nats of the scales by height: 2 {coarse:.3f}, 4 {fine:.3f}",
         f"independent pixels: {result.baseline}; histograms of 40 training images",
+        *worse,
         f"samples: {workdir}/pictures/samples-6.png",
         f"completions: {workdir}/pictures/completions-6.png",
     ]
