@@ -268,7 +268,7 @@ def _conv_lstm_bwd(
     h_before = h_all.reshape(steps, *line)[:-1]
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
     reads = [shift(h_before, tap * lanes, axis=1) for tap in taps]
-    if again_all is not None:
+    if restart.value is not None and again_all is not None:
         where = np.nonzero(restart.value)
 
         def restarted(x: Array) -> Array:  # [T, P * L, F] to [restarts, L, F]
