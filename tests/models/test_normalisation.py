@@ -60,8 +60,9 @@ def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, le
     assert_normalised(nats)
 
 
-VECTORS = np.random.default_rng(0).normal(size=(3, 2))
-MAPS = np.random.default_rng(1).normal(size=(3, 2, 2, 2))
+# Large, so that a model with random parameters makes something of them.
+VECTORS = 20 * np.random.default_rng(0).normal(size=(3, 2))
+MAPS = 20 * np.random.default_rng(1).normal(size=(3, 2, 2, 2))
 CONDITIONS = [
     (dict(classes=3), range(3)),
     (dict(condition_vector=2), VECTORS),

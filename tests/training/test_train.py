@@ -69,7 +69,8 @@ def test_moving_average_of_the_best_checkpoint_is_evaluated(config, straight):
     (record,) = (r for r in records_of(workdir) if r["step"] == result.test.step)
     recorded = record["validation/nats"]
     model = averaged(config, workdir, result.test.step)
-    nats = -model.log_prob(*data.open_source(config, "validation").batch(range(11)))
+    log_probs = model.log_prob(*data.open_source(config, "validation").batch(range(11)))
+    nats = -np.asarray(log_probs, float)
     assert recorded == pytest.approx(nats.mean(), rel=1e-6)
     assert evaluate.evaluate(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
     # In training as in the command, and from Python.
