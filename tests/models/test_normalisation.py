@@ -5,7 +5,12 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from random_models import ARCHITECTURES, all_images, model_and_parameters
+from random_models import (
+    ARCHITECTURES,
+    all_images,
+    model_and_parameters,
+    with_large_conditions,
+)
 
 import pixel_rnn_jax as prnn
 
@@ -60,7 +65,6 @@ def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, le
     assert_normalised(nats)
 
 
-# Large, so that a model with random parameters makes something of them.
 VECTORS = 20 * np.random.default_rng(0).normal(size=(3, 2))
 MAPS = 20 * np.random.default_rng(1).normal(size=(3, 2, 2, 2))
 CONDITIONS = [
@@ -92,7 +96,8 @@ QUICK = [
 )
 def test_probabilities_add_up_to_one_for_each_condition(architecture, options, conditions):
     options = dict(layers=1, features=4, first_kernel=3) | options
-    found = log_probs(*model_and_parameters(architecture, (2, 2, 2), 2, **options), conditions)
+    model, params = model_and_parameters(architecture, (2, 2, 2), 2, **options)
+    found = log_probs(model, with_large_conditions(params), conditions)
     for nats in found:
         assert_normalised(nats)
     for one, other in itertools.combinations(found, 2):
