@@ -67,6 +67,7 @@ setup(
         "notebook": ["matplotlib>=3.10", "notebook>=7"],
         "docs": ["furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
+            "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",
             "kubernetes-validate>=1.37",
             "matplotlib>=3.10",  # for the notebook, which is tested

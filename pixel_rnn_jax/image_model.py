@@ -332,7 +332,7 @@ class ImageModel:
             condition: The vectors or maps that `compress` was given.
             skip_damaged: Whether to leave out the images of damaged blocks instead of raising. The
                 warning `LostImages`, a `UserWarning`, says how many they are.
-            return_classes: Whether to return their classes `[N]` as well.
+            return_classes: Whether to return their classes `[N]` as well, None of other models.
 
         Raises:
             UserError: The data are damaged, cut off, or of another model, machine or format; or the
@@ -343,7 +343,8 @@ class ImageModel:
         )
         if lost:
             warnings.warn(lost, LostImages, stacklevel=2)
-        return (found.images, found.condition) if return_classes else found.images
+        classes = found.condition if self.config.classes else None
+        return (found.images, classes) if return_classes else found.images
 
     def _evaluated(
         self,

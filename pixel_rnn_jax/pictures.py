@@ -19,7 +19,7 @@ GREY = 128
 """The level of gaps and unknown values."""
 
 
-def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndarray:
+def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarray:
     """Arranges images `[N, H, W, C]`, integers from 0 to K - 1, in one picture of uint8.
 
     One channel is drawn in grey (a picture `[height, width]`), three as RGB and four as RGBA; other
@@ -29,9 +29,9 @@ def grid(images: np.ndarray, levels: int, columns: int | None = None) -> np.ndar
     Raises:
         UserError: There are no images.
     """
-    if not len(images):
-        raise UserError("there are no images to draw: ask for at least one")
     tiles = _tiles(images, levels)
+    if not len(tiles):
+        raise UserError("there are no images to draw: ask for at least one")
     count, height, width, channels = tiles.shape
     columns = columns or int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
     rows = -(-count // columns)
@@ -73,12 +73,12 @@ def completions(
     return grid(_joined(original, shown, _tiles(after, levels)), levels=256)
 
 
-def pixel_map(images: np.ndarray, nats: np.ndarray, levels: int) -> np.ndarray:
+def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> np.ndarray:
     """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
 
     The colours go from black for 0 over red and yellow to white for the largest value of all maps.
     """
-    tiles = _tiles(images, levels)[..., :3]
+    tiles, nats = _tiles(images, levels)[..., :3], np.asarray(nats)
     # Red rises in the first third of the range, green in the second, blue in the last.
     heat = np.clip(3 * nats[..., None] / max(nats.max(), 1e-30) - np.arange(3.0), 0, 1)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
@@ -208,8 +208,9 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     return np.broadcast_to(mask[..., None], image_shape)
 
 
-def _tiles(images: np.ndarray, levels: int) -> np.ndarray:
+def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
     """Returns images as uint8 `[N, H, W, 1, 3 or 4]`, wider for other numbers of channels."""
+    images = np.asarray(images)
     tiles = np.round(images * (255 / (levels - 1))).astype(np.uint8)
     channels = images.shape[-1]
     return tiles if channels in (1, 3, 4) else _joined(*np.split(tiles, channels, axis=-1))

@@ -13,16 +13,52 @@ from pixel_rnn_jax.models.network import Network
 def check_dependencies(architecture, image_shape, *, levels=3, ratio=0, **options):
     """Asserts that every output depends on exactly the inputs that the architecture promises.
 
-    With a `ratio` the network is conditioned on a smaller image, which counts as an input as well.
+    A map that the network is conditioned on counts as an input as well, and so does the smaller
+    image with a `ratio`.
     """
     config = ModelConfig(architecture, **{"head_features": 12, "dtype": "float64"} | options)
     sizes = dict(layers=config.layers, kernel=config.kernel)
     promised = [reach(architecture, image_shape, first_kernel=config.first_kernel, **sizes)]
-    if ratio:
-        of_coarse = reach_of_coarse(architecture, image_shape, ratio, **sizes)
-        channels = image_shape[-1]
-        promised.append(np.repeat(of_coarse[..., None], channels, axis=-1))
-    found = _dependencies(config, image_shape, levels, ratio, promised)
+    for own_ratio, channels in ((1, config.condition_map), (ratio, image_shape[-1])):
+        if own_ratio and channels:
+            of_coarse = reach_of_coarse(architecture, image_shape, own_ratio, **sizes)
+            promised.append(np.repeat(of_coarse[..., None], channels, axis=-1))
+    _complain(promised, _dependencies(config, image_shape, levels, ratio, promised))
+
+
+def check_changes(architecture, image_shape, *, levels=3, **options):
+    """Asserts the same of a network that values enter by an embedding, which has no gradient.
+
+    Every value is changed to another level, one at a time.
+    """
+    config = ModelConfig(
+        architecture,
+        **{"head_features": 12, "dtype": "float64", "input": "categorical"} | options,
+    )
+    sizes = dict(layers=config.layers, kernel=config.kernel, first_kernel=config.first_kernel)
+    promised = reach(architecture, image_shape, **sizes)
+    size = int(np.prod(image_shape))
+    with jax.enable_x64(True):
+        network = Network(config, image_shape, levels)
+        image = jnp.zeros((1, *image_shape), int)
+        start = jax.eval_shape(lambda: network.init(jax.random.key(0), image)["params"])
+        apply = jax.jit(lambda params, images: network.apply({"params": params}, images))
+        seen = np.zeros_like(promised)
+        for draw in range(60):
+            random = np.random.default_rng(draw)
+            image = random.integers(levels, size=size)
+            steps = np.diag(random.integers(1, levels, size=size))
+            images = np.concatenate([image[None], (image + steps) % levels])
+            outputs = apply(random_like(start, draw), images.reshape(-1, *image_shape))
+            changed = (np.abs(outputs[1:] - outputs[:1]) > 1e-9).any(-1)  # [inputs, H, W, C]
+            seen |= np.moveaxis(changed, 0, -1).reshape(promised.shape)
+            if draw >= 3 and not (promised & ~seen).any():
+                break
+    _complain([promised], [seen])
+
+
+def _complain(promised, found):
+    """Raises an `AssertionError` that lists each difference."""
     complaints = [
         f"output {pair[:3]} {verb} input {pair[3:]} of image {number}"
         for number, (right, seen) in enumerate(zip(promised, found, strict=True))
@@ -44,11 +80,14 @@ def _dependencies(config, image_shape, levels, ratio, promised):
     with jax.enable_x64(True):
         network = Network(config, image_shape, levels, ratio)
 
-        def apply(params, image, *coarse):
-            return network.apply({"params": params}, image, None, *coarse)
+        def in_order(image, *others):
+            return image, others[0] if config.condition_map else None, others[-1] if ratio else None
 
-        def init(image, *coarse):
-            return network.init(jax.random.key(0), image, None, *coarse)["params"]
+        def apply(params, *images):
+            return network.apply({"params": params}, *in_order(*images))
+
+        def init(*images):
+            return network.init(jax.random.key(0), *in_order(*images))["params"]
 
         start = jax.eval_shape(init, *(jnp.zeros((1, *shape)) for shape in shapes))
         # One copy of the images for each output, so that one pass gives all gradients. (With a vmap

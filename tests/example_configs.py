@@ -1,4 +1,4 @@
-"""A config that differs from the defaults in every field, and copies with another value."""
+"""Configs that together differ from the defaults in every field, and copies of them."""
 
 import dataclasses
 from typing import Any
@@ -10,6 +10,7 @@ _SIZES: Fields = dict(layers=3, features=5, first_kernel=5, kernel=5, head_featu
 _SCALES: Fields = dict(scales=(4, 8), scale_architectures=("pixel_cnn", "row_lstm"), exact=False)
 _FLAGS: Fields = dict(residual=False, skip=False, remat=True)
 _KINDS: Fields = dict(architecture="row_lstm", output="logistic", dtype="bfloat16")
+_INPUT: Fields = dict(input="categorical")
 _NUMBERS: Fields = dict(mixtures=3, classes=4, pack=2)
 _SPLITS = ("train[:50000]", "train[50000:]", "test[:10]")
 _RATE: Fields = dict(learning_rate=0.25, schedule="piecewise", warmup_steps=7)
@@ -18,12 +19,28 @@ _INTERVALS = dict(log_every=4, eval_every=5, checkpoint_every=6)
 _BATCHES = dict(batch_size=2, micro_batches=2, eval_batch_size=3)
 
 OTHER = cfg.Config(
-    cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_NUMBERS),
+    cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
     cfg.DataConfig("mnist", "elsewhere", 2, "fixed", *_SPLITS),
     cfg.OptimizerConfig("adam", clip_norm=0.0, average=0.0, **_RATE, **_PIECES),
     cfg.TrainConfig(steps=30, in_turn=True, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,
 )
+
+
+def _conditioned(**condition: Any) -> cfg.Config:
+    """Returns OTHER with another condition: a model has one."""
+    model = dataclasses.replace(OTHER.model, classes=0, **condition)
+    return dataclasses.replace(OTHER, model=model)
+
+
+OTHERS = (OTHER, _conditioned(condition_vector=3), _conditioned(condition_map=2))
+"""OTHER differs in every field but two, which one of the others has each."""
+
+
+def other(name: str) -> cfg.Config:
+    """Returns the first of OTHERS that differs from the defaults in the field of this name."""
+    default = dict(cfg.leaves(cfg.Config()))[name]
+    return next(config for config in OTHERS if dict(cfg.leaves(config))[name] != default)
 
 
 def replace(config: cfg.Config, name: str, value: Any) -> cfg.Config:

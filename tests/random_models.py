@@ -55,8 +55,8 @@ def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0, **options
     """A model with random parameters and no extreme probability: logits up to about `size`."""
     model, params = model_and_parameters(architecture, image_shape, levels, seed=seed, **options)
     images = all_images(image_shape, levels)
-    labels = np.zeros(len(images), int) if model.config.classes else None
-    found = jax.jit(lambda params: whole_map_outputs(model, params, images, labels))(params)
+    condition = np.zeros(len(images), int) if model.config.classes else None
+    found = jax.jit(lambda params: whole_map_outputs(model, params, images, condition))(params)
     return prnn.ImageModel(
         model, with_scaled_outputs(model, params, [size / np.abs(own).max() for own in found])
     )
@@ -79,7 +79,7 @@ def all_images(image_shape, levels):
 
 def frequencies(images, levels, weights=None):
     """How often each image occurs, in the order of `all_images`."""
-    digits = images.reshape(len(images), -1)
+    digits = np.asarray(images).reshape(len(images), -1)
     places = levels ** np.arange(digits.shape[1])[::-1]
     return np.bincount(digits.astype(int) @ places, weights, minlength=levels ** digits.shape[1])
 
@@ -87,8 +87,8 @@ def frequencies(images, levels, weights=None):
 def posterior(model, image, known, label=None):
     """The exact probability of every image given the known values, and log p(known)."""
     images = all_images(model.image_shape, model.levels)
-    labels = None if label is None else np.full(len(images), label)
-    chances = np.exp(model.log_prob(images, labels).astype(float))
+    condition = None if label is None else np.full(len(images), label)
+    chances = np.exp(np.asarray(model.log_prob(images, condition), float))
     chances[((images != image) & known).any(axis=(1, 2, 3))] = 0
     return chances / chances.sum(), np.log(chances.sum())
 

@@ -38,12 +38,13 @@ def reach_of_coarse(
     """Returns the pixels of the small image that every output sees, bool [H, W, C, h, w].
 
     `ratio` is prime: a 5x5 convolution, then a transposed one, whose output sees the coarse pixel
-    that it lies in and the eight around it. Every body layer adds that map to its sums.
+    that it lies in and the eight around it. With a ratio of 1, for a map that is no smaller, there
+    is no transposed one. Every body layer adds that map to its sums.
     """
     height, width, channels = image_shape
-    coarse = height // ratio, width // ratio
+    coarse, distance = (height // ratio, width // ratio), 2 if ratio == 1 else 3
     rows, columns = (
-        np.abs(np.arange(size)[:, None] // ratio - np.arange(small)[None]) <= 3
+        np.abs(np.arange(size)[:, None] // ratio - np.arange(small)[None]) <= distance
         for size, small in zip((height, width), coarse, strict=True)
     )
     condition = rows[:, None, :, None] & columns[None, :, None, :]

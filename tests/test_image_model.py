@@ -72,41 +72,48 @@ def test_repr_says_what_the_model_is(model):
     config = prnn.ModelConfig(scales=(1, 2, 4), scale_architectures=architectures, classes=3)
     several = repr(prnn.ImageModel(PixelRNN(config, (4, 8, 3), 256), {}))
     assert several.startswith("ImageModel(pixel_cnn and row_lstm, 7 layers, h=16, images 4x8x3 of")
-    assert "256 levels, scales (1, 2, 4), 3 classes, 0 parameters" in several
+    assert "256 levels, scales (1, 2, 4), given classes from 0 to 2, 0 parameters" in several
+    config = prnn.ModelConfig(output="gaussian_mixture", condition_map=2)
+    real = repr(prnn.ImageModel(PixelRNN(config, (4, 8, 3)), {}))
+    assert real.endswith("images 4x8x3 of real values, given a map for each image, 0 parameters)")
 
 
-def test_every_method_checks_images_and_labels():
-    """`tests/data/test_images.py` has all that the two checks refuse."""
+def test_every_method_checks_images_and_conditions():
+    """`test_pixel_rnn.py` has all that the two checks refuse."""
     images, known = np.zeros((4, 4, 4, 1), np.uint8), np.ones((4, 4), bool)
-    for model, labels, message in [
-        (tiny_model(classes=3), None, "this model has 3 classes: give labels"),
-        (tiny_model(), [0, 0, 0, 0], "labels are for a model with classes"),
+    for model, condition, message in [
+        (tiny_model(classes=3), None, "this model needs a condition, classes from 0 to 2"),
+        (tiny_model(), [0, 0, 0, 0], "this model has no condition"),
     ]:
         with pytest.raises(prnn.UserError, match=message):
-            model.sample(KEY, 4, labels)
+            model.sample(KEY, 4, condition)
         for call in (model.log_prob, model.conditionals, model.bits_per_dim, model.compress):
             with pytest.raises(prnn.UserError, match=message):
-                call(images, labels)
+                call(images, condition)
             with pytest.raises(prnn.UserError, match="images must have values from 0 to 1, got 2"):
-                call(images + 2, labels)
+                call(images + 2, condition)
         with pytest.raises(prnn.UserError, match=message):
-            model.complete(KEY, images, known, labels)
+            model.complete(KEY, images, known, condition)
         with pytest.raises(prnn.UserError, match="images must have values from 0 to 1, got 2"):
-            model.complete(KEY, images + 2, known, labels)
+            model.complete(KEY, images + 2, known, condition)
 
 
 def test_plain_form_refuses_what_needs_a_probability():
     model = tiny_model(scales=(2, 4), exact=False)
-    images, log_probs = model.sample(KEY, 20, return_log_prob=True)
-    np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4)
-    for refused in (model.conditionals, model.compress):
+    images = model.sample(KEY, 20)
+    assert (model.log_prob(images) < 0).all()
+    for refused in (
+        model.conditionals,
+        model.compress,
+        lambda images: model.sample_and_log_prob(KEY, 2),
+    ):
         with pytest.raises(prnn.UserError, match="plain form .model.exact=false. gives images no"):
             refused(images)
 
 
 def test_density_refuses_what_needs_a_probability():
     model = tiny_model(output="continuous", levels=5)
-    images, log_probs = model.sample(KEY, 3, return_log_prob=True)
+    images, log_probs = model.sample_and_log_prob(KEY, 3)
     assert images.dtype == np.float32
     np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4)
     for message, refused in [
@@ -114,10 +121,6 @@ def test_density_refuses_what_needs_a_probability():
         ("continuous model gives images no probability", lambda: model.compress(images)),
         ("add noise with `dequantize`", lambda: model.log_prob(images.astype(np.uint8))),
         ("finite", lambda: model.log_prob(images * np.inf)),
-        (
-            "a continuous model completes no images",
-            lambda: model.complete(KEY, images, np.ones((4, 4), bool)),
-        ),
         (
             "temperature must be 1 for a continuous model",
             lambda: model.sample(KEY, 1, temperature=0.5),
@@ -132,6 +135,12 @@ def test_impossible_formats_are_refused():
         prnn.create(CONFIG, (3, 4, 1), 1)
     with pytest.raises(prnn.UserError, match=r"image_shape must be \(H, W, C\)"):
         prnn.create(CONFIG, (3, 4), 2)
+
+
+def test_real_values_have_no_bits_per_dim():
+    model = tiny_model(0, output="gaussian_mixture")
+    with pytest.raises(prnn.UserError, match="real values have no bits/dim: use log_prob"):
+        model.bits_per_dim(np.zeros((1, 4, 4, 1), np.float32))
 
 
 def test_importing_changes_no_setting():

@@ -2,6 +2,7 @@
 
 import io
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -110,6 +111,19 @@ def test_pixel_map(plain, channels):
     white, yellow, _, pale = picture[2, -4:].tolist()  # One scale for all.
     assert (white, yellow, pale) == ([255, 255, 255], [255, 255, 0], [255, 255, 128])
     assert not pictures.pixel_map(images, 0 * nats, 5)[[0, 2], -4:].any()
+    of_jax = pictures.pixel_map(jnp.asarray(images), jnp.asarray(nats), 5)
+    np.testing.assert_array_equal(of_jax, picture)
+
+
+def test_values_that_are_no_levels_are_drawn_as_levels():
+    noisy = jnp.array([-0.5, 0.0, 0.99, 4.2, 5.0])
+    found, levels = pictures.as_levels(noisy, 5)
+    assert (found.tolist(), levels) == ([0, 0, 0, 4, 4], 5)
+    found, levels = pictures.as_levels(10 * noisy, 0)
+    assert (found.tolist(), levels) == ([0, 23, 69, 218, 255], 256)
+    found, levels = pictures.as_levels(np.full(3, 7.5), 0)
+    assert (found.tolist(), levels) == ([0, 0, 0], 256)
+    assert pictures.as_levels(np.zeros((0, 2)), 0)[0].shape == (0, 2)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

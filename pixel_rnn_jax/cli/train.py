@@ -7,6 +7,11 @@ from pixel_rnn_jax.runtime import compilation
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import train as train_lib
 
+WORSE = (
+    "the model is worse than independent pixels: train for longer, try another "
+    "optimizer.learning_rate, or model.input=categorical for values whose order means nothing"
+)
+
 
 def train_flags(values: Flags) -> None:
     """Defines the flags of `train`."""
@@ -30,15 +35,12 @@ def train(values: Flags) -> None:
     allowed = [name for name in values.allow_change.split(",") if name]
     result = train_lib.train(config, values.workdir, allow_change=allowed)
     say_evaluation("test", result.test)
+    kind = "Gaussians" if result.baseline.real else "histograms"
     say(
-        f"independent pixels: {result.baseline}; histograms of {result.baseline.counted:,} "
+        f"independent pixels: {result.baseline}; {kind} of {result.baseline.counted:,} "
         "training images"
     )
     if result.test.nats > result.baseline.nats:
-        say(
-            "the model is worse than independent pixels: train for longer, try another "
-            "optimizer.learning_rate, or model.input=categorical for values whose order means "
-            "nothing"
-        )
+        say(WORSE)
     for path in result.pictures:
         say(f"{path.name.partition('-')[0]}: {path}")

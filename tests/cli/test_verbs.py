@@ -7,14 +7,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from codec_streams import small_model
 from PIL import Image
 
 from pixel_rnn_jax import ImageModel, load, pictures
 from pixel_rnn_jax.codec import coder
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_records
-from pixel_rnn_jax.training.evaluate import evaluate
-from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.runtime import processes
+from pixel_rnn_jax.training.evaluate import Evaluation, evaluate
+from pixel_rnn_jax.training.train import TrainResult, train
 
 IMAGES = np.random.default_rng(0).integers(3, size=(40, 4, 5, 1), dtype=np.uint8)
 TOP = np.arange(4)[:, None] < np.full(5, 2)
@@ -82,7 +84,7 @@ def test_sample(printed, model):
     cold = array("cold.npz")
     assert (cold == cold[:1]).all()
     assert printed("sample").startswith("samples.png: 64 samples")
-    assert printed("sample --label=1", status=2).startswith("error: labels are for a model with")
+    assert printed("sample --label=1", status=2).startswith("error: this model has no condition")
 
 
 def test_complete_the_test_split(printed, model):
@@ -119,7 +121,7 @@ def test_complete_own_images(printed):
 def test_evaluate_with_a_pixel_map(printed, model, workdir):
     images = IMAGES[10:20]
     out = printed("evaluate --split=validation --pixel_map=map.png")
-    nats = -model.log_prob(images, per_pixel=True).sum(-1)
+    nats = -np.asarray(model.log_prob(images, per_pixel=True)).sum(-1)
     np.testing.assert_array_equal(picture("map.png"), pictures.pixel_map(images, nats, 3))
     assert out == (
         f"map.png: 10 images; white is {nats.max():.2f} nats, black is none\n"
@@ -253,9 +255,103 @@ def test_mistakes_are_found_before_any_work(printed, monkeypatch, words, message
     np.save("larger.npy", IMAGES[:, :3])
     np.save("other.npy", IMAGES + 1)
     Path("folder.npz").mkdir()
-    for name in ("sample", "log_prob"):
+    for name in ("sample", "log_prob", "_evaluated"):
         monkeypatch.setattr(ImageModel, name, lambda *_, **__: pytest.fail("worked"))
     assert re.search(message, printed(words, status=2))
+
+
+def train_tiny(folder, data, **options):
+    """Trains for two steps on a file of images; returns the model."""
+    tiny = dict(layers=1, features=2, first_kernel=3, head_features=3)
+    config = Config(
+        model=ModelConfig("pixel_cnn", **tiny | options),
+        data=DataConfig(name=str(data), levels=0 if "output" in options else 3),
+        train=TrainConfig(steps=2, batch_size=8),
+    )
+    train(config, folder)
+    return load(folder)
+
+
+def test_sample_a_class_by_its_name_or_number(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names = np.array(["oak", "ash", "elm"])[np.arange(40) % 3]
+    np.savez("images.npz", images=IMAGES, labels=names)
+    model = train_tiny(tmp_path / "run", tmp_path / "images.npz", classes=3)
+    assert model.class_names == ("ash", "elm", "oak")
+    for label in ("oak", "2"):
+        assert run(f"sample --n=3 --label={label} --out={label}.npz --workdir=run") == 0
+        expected = model.sample(jax.random.key(0), 3, ["oak"] * 3)
+        np.testing.assert_array_equal(array(f"{label}.npz"), expected)
+    assert run("sample --n=6 --out=rows.npz --workdir=run") == 0
+    expected = model.sample(jax.random.key(0), 6, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(array("rows.npz"), expected)
+    assert run("sample --label=fir --workdir=run") == 2
+    assert "no class 'fir': the classes are ash, elm, oak" in capsys.readouterr().err
+
+
+def test_sample_with_a_condition(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    model = small_model("pixel_cnn", (4, 5, 1), 3, condition_vector=2)
+    monkeypatch.setattr("pixel_rnn_jax.image_model.load", lambda _: model)
+    vectors = np.random.default_rng(0).normal(size=(4, 2))
+    np.savez("condition.npz", condition=vectors)
+    np.save("condition.npy", vectors)
+    sample = "sample --seed=3 --out=samples.npz --workdir=run"
+    assert run(f"{sample} --condition=condition.npz") == 0
+    images = array("samples.npz")
+    np.testing.assert_array_equal(images, model.sample(jax.random.key(3), 4, vectors))
+    nats = -float(model.log_prob(images, vectors).mean())
+    assert f"4 samples, on average {nats:.2f} nats" in capsys.readouterr().out
+    assert run(f"{sample} --condition=condition.npy --n=3") == 0
+    np.testing.assert_array_equal(array("samples.npz"), images[:3])
+    for words, message in [
+        ("", "this model needs a condition, a vector for each image"),
+        ("--condition=missing.npy", "--condition=missing.npy cannot be read"),
+    ]:
+        assert run(f"{sample} {words}") == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_run_on_real_values(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(50, 10, size=(40, 4, 5, 1)).astype(np.float32)
+    np.save("values.npy", values)
+    model = train_tiny(tmp_path / "run", tmp_path / "values.npy", output="gaussian_mixture")
+    assert model.levels == 0 and 40 < model.pixel_rnn.offset[0] < 60
+    for words in (
+        "evaluate --pixel_map=map.png",
+        "sample --n=2 --out=samples.npz",
+        "sample --n=2",
+        "complete --images=values.npy --n=2 --out=done.npz",
+        "complete --n=2",
+    ):
+        assert run(f"{words} --workdir=run") == 0
+    said = capsys.readouterr().out
+    assert f"test, step 2: {evaluate(tmp_path / 'run')}\n" in said
+    nats = -float(model.log_prob(array("samples.npz")).mean())
+    assert (
+        f"samples.npz: 2 samples, on average {nats:.2f} nats, {nats / 20:.4f} nats a value" in said
+    )
+    done = array("done.npz")
+    np.testing.assert_array_equal(done[:, :2], values[:2, :2])
+    assert abs(done[:, 2:] - 50).max() < 1000 and (done[:, 2:] != values[:2, 2:]).all()
+    assert all(picture(f"{name}.png").size for name in ("map", "samples", "completions"))
+    np.save("levels.npy", IMAGES)
+    assert run("compress --images=values.npy --workdir=run") == 2
+    assert "a continuous model gives images no probability" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("worse", [True, False])
+def test_train_says_where_the_model_is_worse_than_independent_pixels(
+    run, tmp_path, monkeypatch, capsys, worse
+):
+    test, baseline = (Evaluation(nats, 0.5, 20, 20) for nats in (8.0 + worse, 8.0))
+    result = TrainResult(test, baseline, ())
+    monkeypatch.setattr("pixel_rnn_jax.training.train.train", lambda *_: result)
+    monkeypatch.setattr(processes, "join", lambda *_, **__: None)
+    assert run(f"train --config=digits --workdir={tmp_path}") == 0
+    said = capsys.readouterr().out
+    assert ("the model is worse than independent pixels: train for longer" in said) == worse
 
 
 def test_no_run(run, capsys):

@@ -30,10 +30,12 @@ ROOT = Path(__file__).resolve().parents[2]
         ("diagonal_bilstm", 2, 3),
         ("diagonal_bilstm", 256, 1),
         ("row_lstm", 1000, 1),
+        ("pixel_cnn", 17, 3),
     ],
 )
 def test_round_trip(architecture, levels, channels):
-    model = small_model(architecture, (2, 3, channels), levels)
+    options = dict(input="categorical") if architecture == "pixel_cnn" and levels > 2 else {}
+    model = small_model(architecture, (2, 3, channels), levels, **options)
     for count in (0, 1, LANES, LANES + 1):
         images = random_images(model, count)
         images[:1] = levels - 1
@@ -55,12 +57,12 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options
     monkeypatch.setattr(coder, "LANES", 200)
     model = small_model("pixel_cnn", (4, 8, 2), **options)
     model.params, classes = with_large_conditions(model.params), model.config.classes
-    labels = np.random.default_rng(0).integers(classes, size=200) if classes else None
-    images = model.sample(jax.random.key(3), 200, labels)
+    condition = np.random.default_rng(0).integers(classes, size=200) if classes else None
+    images = model.sample(jax.random.key(3), 200, condition)
     sizes, expected = [], []
-    for own in [labels, (labels + 1) % classes] if classes else [None]:
+    for own in [condition, (condition + 1) % classes] if classes else [None]:
         data = model.compress(images, own)
-        decoded, found = model.decompress(data, return_labels=True)
+        decoded, found = model.decompress(data, return_classes=True)
         np.testing.assert_array_equal(decoded, images)
         np.testing.assert_array_equal(found, own)
         assert header_length(data) < 200
@@ -71,6 +73,41 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options
     if classes:  # The model makes use of the class.
         assert np.diff(expected) > 8
         np.testing.assert_allclose(np.diff(sizes), np.diff(expected), atol=6)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "options"),
+    [
+        ("pixel_cnn", dict(condition_vector=2)),
+        ("row_lstm", dict(condition_map=2, input="categorical")),
+        pytest.param(
+            "diagonal_bilstm", dict(condition_map=1, scales=(2, 4)), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "row_lstm", dict(condition_vector=3, input="categorical"), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_vector_or_a_map_is_given_again(architecture, options):
+    model = small_model(architecture, (4, 6, 2), **options)
+    images, random, config = random_images(model, LANES + 1), np.random.default_rng(0), model.config
+    vector, of_map = config.condition_vector, config.condition_map
+    shape = (LANES + 1, vector) if vector else (LANES + 1, 4, 6, of_map)
+    condition = random.normal(size=shape)
+    data = model.compress(images, condition)
+    decoded, classes = model.decompress(data, condition, return_classes=True)
+    np.testing.assert_array_equal(decoded, images)
+    assert classes is None
+    bits = -np.asarray(model.log_prob(images, condition)).sum() / np.log(2)
+    assert abs(len(data) - header_length(data) - 2 * 28 - bits / 8) < 2 * 8
+    other = condition.copy()
+    other[-1] += 1.0
+    with pytest.raises(prnn.UserError, match="block 2 of 2 .* the condition is not that of these"):
+        model.decompress(data, other)
+    with pytest.raises(prnn.UserError, match="this model needs a condition, a (vector|map) for ea"):
+        model.decompress(data)
+    with pytest.raises(prnn.UserError, match="condition must have shape"):
+        model.decompress(data, condition[1:])
 
 
 def test_precision_of_the_model_and_of_the_process_change_nothing():

@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_refused_in_its_own_words(stream, model, monkeypa
         patch.setattr(coder, "_cpu", lambda: ("Other CPU", ""))
         refused(data, 'was written on "cpu .*, jax .*", but this is "cpu Other CPU #')
     # A machine that passes for the same one, but computes otherwise.
-    monkeypatch.setattr(Softmax, "inputs", lambda self, x: x / self.levels)
+    monkeypatch.setattr(Softmax, "inputs", lambda self, x, dtype: x.astype(dtype) / self.levels)
     coder._compiled.cache_clear()
     refused(data, "block 1 of 3 is intact, but this machine does not compute the model")
     coder._compiled.cache_clear()

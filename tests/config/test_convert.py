@@ -5,7 +5,7 @@ import runpy
 
 import ml_collections
 import pytest
-from example_configs import OTHER, replace
+from example_configs import OTHER, OTHERS, replace
 
 from pixel_rnn_jax import config as cfg
 from pixel_rnn_jax.errors import UserError
@@ -31,9 +31,10 @@ def test_unknown_field_is_refused_with_the_nearest_name(values, message):
 
 
 def test_round_trips():
-    assert cfg.from_config_dict(cfg.to_config_dict(OTHER)) == OTHER
+    for config in OTHERS:
+        assert cfg.from_config_dict(cfg.to_config_dict(config)) == config
+        assert cfg.from_json(cfg.to_json(config)) == config
     assert cfg.from_config_dict(ml_collections.ConfigDict({"train": {"steps": 7}})) == STEPS
-    assert cfg.from_json(cfg.to_json(OTHER)) == OTHER
 
 
 @pytest.mark.parametrize(

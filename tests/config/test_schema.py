@@ -18,7 +18,7 @@ from pixel_rnn_jax.errors import UserError
         ("train.steps batch_size eval_batch_size", [0], "be at least 1"),
         ("train.micro_batches", [-1], "be at least 0"),
         ("train.log_every eval_every checkpoint_every", [0], "be at least 1"),
-        ("model.pack", [-1], "be at least 0"),
+        ("model.pack condition_vector condition_map", [-1], "be at least 0"),
         ("model.first_kernel kernel", [6, 1], "be odd and at least 3"),
         ("model.classes", [-1, 1], "be 0 or at least 2"),
         (
@@ -62,7 +62,8 @@ def test_impossible_value_is_refused_by_name(names, values, reason):
     [
         ("model.architecture", "lstm", '"pixel_cnn", "row_lstm", "diagonal_bilstm"'),
         ("model.dtype", "float16", '"float32", "bfloat16", "float64"'),
-        ("model.output", "gauss", '"softmax", "logistic", "continuous"'),
+        ("model.input", "embedding", '"scalar", "categorical"'),
+        ("model.output", "gauss", '"softmax", "logistic", "continuous", "gaussian_mixture"'),
         ("data.binarize", "half", '"none", "dynamic", "fixed", "threshold"'),
         ("optimizer.name", "sgd", '"rmsprop", "adam"'),
         ("optimizer.schedule", "step", '"constant", "cosine", "piecewise"'),
@@ -89,6 +90,28 @@ def test_choices(name, value, choices):
 def test_impossible_pieces_are_refused(fields, reason):
     with pytest.raises(UserError, match=rf"^optimizer\.{reason}"):
         cfg.OptimizerConfig(**{"schedule": "piecewise"} | fields)
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        (dict(classes=2, condition_map=1), "a model has one condition: set one of model.classes"),
+        (dict(condition_vector=3, condition_map=1), "a model has one condition"),
+        (
+            dict(input="categorical", output="continuous"),
+            'model.output "continuous" is for values that are numbers: model.input must be',
+        ),
+        (dict(input="categorical", output="gaussian_mixture"), 'model.input must be "scalar"'),
+        (
+            dict(output="gaussian_mixture", scales=(2, 4)),
+            'model.output "gaussian_mixture" is for a single scale',
+        ),
+        (dict(output="continuous", scales=(2, 4)), "is for a single scale: empty model.scales"),
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        cfg.ModelConfig(**fields)
 
 
 def test_cosine_needs_steps_after_the_warmup():

@@ -21,14 +21,15 @@ from random_models import (
 )
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.generation import complete, sample
+from pixel_rnn_jax import image_model
+from pixel_rnn_jax.generation import complete
 
 KEY = jax.random.key(5)
 SHAPE = (2, 4, 1)
 IMAGES = all_images(SHAPE, 2)
 KNOWN = np.array([[0, 1, 1, 0], [1, 0, 1, 1]], bool)[..., None]
 """Known values before and after unknown ones."""
+UNITS = dict(offset=(3.0, -2.0), scale=(2.0, 0.5))
 
 
 @functools.cache
@@ -40,18 +41,19 @@ def lively(architecture, label=None, **options):
     model, params = model_and_parameters(architecture, SHAPE, 2, layers=1, **options)
     params = jax.tree.map(lambda x: 2 * x if x.ndim > 1 else (x - 2) / 2, params)
     params = with_large_conditions(params)
-    labels = None if label is None else np.full(len(IMAGES), label)
-    outputs = jax.jit(lambda params: whole_map_outputs(model, params, IMAGES, labels))(params)
+    condition = None if label is None else np.full(len(IMAGES), label)
+    outputs = jax.jit(lambda params: whole_map_outputs(model, params, IMAGES, condition))(params)
     factors = [4 / np.abs(own - np.mean(own)).max() for own in outputs]
     model = prnn.ImageModel(model, with_scaled_outputs(model, params, factors))
     patterns = IMAGES[:, KNOWN] @ 2 ** np.arange(KNOWN.sum())
-    rarest = np.bincount(patterns, np.exp(model.log_prob(IMAGES, labels).astype(float))).argmin()
+    chances = np.exp(np.asarray(model.log_prob(IMAGES, condition), float))
+    rarest = np.bincount(patterns, chances).argmin()
     image = IMAGES[patterns == rarest][0]
     return model, image, *posterior(model, image, KNOWN, label)
 
 
 def test_known_first_is_exact(monkeypatch):
-    monkeypatch.setattr(sample, "CPU_LANES", 1000)
+    monkeypatch.setattr(image_model, "CPU_LANES", 1000)
     model = soft_model("row_lstm", SHAPE, 2, seed=1, layers=1)
     known = np.arange(8).reshape(SHAPE) < 4
     done = model.complete(KEY, np.repeat(IMAGES[40:41], 8000, axis=0), known)
@@ -73,10 +75,13 @@ def test_known_first_is_exact(monkeypatch):
 def test_particles_have_the_exact_posterior(architecture, options):
     label = 1 if options else None
     model, image, exact, log_prob_known = lively(architecture, label, **options)
-    one = Batch(image.astype(np.int32), label and jnp.asarray(label))
-    run = jax.jit(
-        lambda params: complete.particle_filter(model.pixel_rnn, params, KEY, one, KNOWN, 4096)
-    )
+    image, condition = image.astype(np.int32), label and jnp.asarray(label)
+
+    @jax.jit
+    def run(params):
+        arguments = jnp.asarray(image), jnp.asarray(KNOWN), condition, 4096
+        return complete.particle_filter(model.pixel_rnn.scales, params, KEY, *arguments)
+
     values, found = jax.tree.map(np.asarray, run(model.params))
     assert found.effective_sample_size < 2048  # They were resampled.
     assert (values == image)[:, KNOWN].all()
@@ -87,7 +92,7 @@ def test_particles_have_the_exact_posterior(architecture, options):
 
 
 def test_one_particle_ignores_what_is_known_further_on(monkeypatch):
-    monkeypatch.setattr(sample, "CPU_LANES", 1000)
+    monkeypatch.setattr(image_model, "CPU_LANES", 1000)
     model, image, exact, _ = lively("row_lstm")
     plain = model.complete(KEY, np.repeat(image[None], 1000, axis=0), KNOWN)
     assert total_variation(frequencies(plain.images, 2) / 1000, exact) > 0.3
@@ -98,7 +103,7 @@ def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
     model, image, exact, log_prob_known = lively("row_lstm")
     runs = np.repeat(image[None], 200, axis=0)
     done = model.complete(KEY, runs, KNOWN, particles=64)
-    estimates = np.exp(done.log_prob_known.astype(float))
+    estimates = np.exp(np.asarray(done.log_prob_known, float))
     error = estimates.std(ddof=1) / np.sqrt(len(runs))
     assert abs(estimates.mean() - np.exp(log_prob_known)) < 3 * error
     assert error < 0.05 * np.exp(log_prob_known)
@@ -114,17 +119,49 @@ def test_known_values_are_unchanged(levels, particles, options):
     model, params = model_and_parameters("row_lstm", (2, 4, 3), levels, layers=1, **options)
     model, random = prnn.ImageModel(model, params), np.random.default_rng(0)
     images = random.integers(levels, size=(3, 2, 4, 3))
-    labels = np.array([0, 1, 1]) if options else None
+    condition = np.array([0, 1, 1]) if options else None
     for shape in [(2, 4), (2, 4, 3), (3, 2, 4, 1), (3, 2, 4, 3)]:
         known = random.random(shape) < 0.5
-        done = model.complete(KEY, images, known, labels, particles=particles)
+        done = model.complete(KEY, images, known, condition, particles=particles)
         mask = np.broadcast_to(known[..., None] if known.ndim == 2 else known, images.shape)
         assert (done.images == images)[mask].all()
         assert (done.images != images)[~mask].any()
         assert done.images.dtype == np.uint8
-    whole = model.complete(KEY, images, np.ones((2, 4), bool), labels, particles=particles)
+    whole = model.complete(KEY, images, np.ones((2, 4), bool), condition, particles=particles)
     np.testing.assert_array_equal(whole.images, images)
-    np.testing.assert_allclose(whole.log_prob_known, model.log_prob(images, labels), rtol=1e-4)
+    np.testing.assert_allclose(whole.log_prob_known, model.log_prob(images, condition), rtol=1e-4)
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+@pytest.mark.parametrize(
+    ("levels", "options", "units"),
+    [
+        (0, dict(output="gaussian_mixture", condition_vector=2), UNITS),
+        (5, dict(output="continuous"), {}),
+    ],
+)
+def test_a_density_completes_what_follows_known_values(levels, options, units, particles):
+    """Known values stay to the last bit, and unknown ones may be anything, even NaN."""
+    options |= dict(layers=1, mixtures=2)
+    model, params = model_and_parameters(
+        "pixel_cnn", (*SHAPE[:2], 2), levels, units=units, **options
+    )
+    model, random = prnn.ImageModel(model, params), np.random.default_rng(0)
+    known = np.arange(16).reshape(2, 4, 2) < 7
+    images = np.where(known, random.uniform(0, 5, (3, *known.shape)), np.nan).astype(np.float32)
+    condition = random.normal(size=(3, 2)) if levels == 0 else None
+    done = model.complete(KEY, images, known, condition, particles=particles)
+    assert done.images.dtype == np.float32 and np.isfinite(done.images).all()
+    np.testing.assert_array_equal(np.asarray(done.images)[:, known], images[:, known])
+    terms = np.asarray(model.log_prob(done.images, condition, per_pixel=True))
+    np.testing.assert_allclose(done.log_prob_known, terms[:, known].sum(-1), rtol=1e-4)
+    np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-5)
+    assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
+    if particles == 1:
+        free = model.complete(KEY, images, known & False, condition)
+        drawn, _ = model.sample_and_log_prob(KEY, 3, condition)
+        np.testing.assert_allclose(free.images, drawn, rtol=1e-5)
+        np.testing.assert_array_equal(free.log_prob_known, 0)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
@@ -145,17 +182,17 @@ def test_nothing_known_and_any_number_of_images(particles):
 
 
 def test_is_exact():
-    model = lively("pixel_cnn")[0].pixel_rnn
-    assert complete.is_exact(model, np.arange(8).reshape(SHAPE) < 3)
-    assert complete.is_exact(model, np.zeros((5, *SHAPE), bool))
-    assert not complete.is_exact(model, KNOWN)
-    assert not complete.is_exact(model, np.stack([np.ones(SHAPE, bool), KNOWN]))
+    scales = lively("pixel_cnn")[0].pixel_rnn.scales
+    assert complete.is_exact(scales, np.arange(8).reshape(SHAPE) < 3)
+    assert complete.is_exact(scales, np.zeros((5, *SHAPE), bool))
+    assert not complete.is_exact(scales, KNOWN)
+    assert not complete.is_exact(scales, np.stack([np.ones(SHAPE, bool), KNOWN]))
 
 
 def test_what_is_exact_with_scales():
     def exact(known, **options):
         model, _ = model_and_parameters("pixel_cnn", (4, 4, 2), 2, scales=(2, 4), **options)
-        return complete.is_exact(model, known)
+        return complete.is_exact(model.scales, known)
 
     known = np.zeros((4, 4, 2), bool)
     known[::2, ::2] = True  # The smaller image.
@@ -182,7 +219,7 @@ def test_what_is_exact_with_scales():
             1,
             r"one of the shapes \[2, 4\], \[2, 4, 1\], \[4, 2, 4, 1\], got \[4, 2\]",
         ),
-        (np.ones((2, 4), bool), 0, "particles must be at least 1, got 0"),
+        (np.ones((2, 4), bool), 0, "particles must be an integer of at least 1, got 0"),
     ],
 )
 def test_impossible_arguments_are_refused(known, particles, message):

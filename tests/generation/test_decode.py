@@ -11,7 +11,7 @@ from random_models import ARCHITECTURES, model_and_parameters, whole_map_outputs
 from pixel_rnn_jax.generation.decode import decode
 
 
-def decode_known(model, params, images, labels=None, end_pixel=None):
+def decode_known(model, params, images, condition=None, end_pixel=None):
     """Decodes images that are known, and records by scale and place what the loop hands out.
 
     These are the outputs, how many values came before, and whether the scale before gives the
@@ -37,15 +37,22 @@ def decode_known(model, params, images, labels=None, end_pixel=None):
         values = jnp.where(place.given, (known + 1) % model.levels, known)
         return carry | {"count": carry["count"] + 1, scale.name: found}, values
 
-    options = dict(lanes=lanes, labels=labels, dtype=images.dtype, end_pixel=end_pixel)
-    image, carry = decode(model, params, choose, start, **options)
+    options = dict(lanes=lanes, condition=condition, dtype=images.dtype, end_pixel=end_pixel)
+    image, carry = decode(model.scales, params, choose, start, **options)
     return image, [carry[scale.name] for scale in model.scales]
 
 
 def random_batch(model, count=3):
-    images = np.random.default_rng(1).integers(model.levels, size=(count, *model.image_shape))
-    classes = model.config.classes
-    return images, np.arange(count) % classes if classes else None
+    """Images and their condition."""
+    random, config = np.random.default_rng(1), model.config
+    images = random.integers(model.levels, size=(count, *model.image_shape))
+    if config.classes:
+        return images, np.arange(count) % config.classes
+    if config.condition_vector:
+        return images, random.normal(size=(count, config.condition_vector))
+    if config.condition_map:
+        return images, random.normal(size=(count, *model.image_shape[:2], config.condition_map))
+    return images, None
 
 
 def check(architecture, image_shape, levels, dtype="float64", **options):
@@ -53,12 +60,12 @@ def check(architecture, image_shape, levels, dtype="float64", **options):
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         options |= dict(dtype=dtype)
         model, params = model_and_parameters(architecture, image_shape, levels, **options)
-        images, labels = random_batch(model)
+        images, condition = random_batch(model)
 
         @jax.jit
         def both(params):
-            whole = whole_map_outputs(model, params, images, labels)
-            return decode_known(model, params, images, labels), whole
+            whole = whole_map_outputs(model, params, images, condition)
+            return decode_known(model, params, images, condition), whole
 
         (image, found), whole = both(params)
     np.testing.assert_array_equal(image, images)
@@ -87,7 +94,7 @@ def test_end_pixel_may_replace_lanes(x64):
     options = dict(scales=(2, 4), classes=3, layers=1, dtype="float64")
     model, params = model_and_parameters("row_lstm", (4, 6, 3), 4, **options)
     images, _ = random_batch(model)
-    labels, lanes = np.full(3, 2), np.array([2, 0, 0])
+    condition, lanes = np.full(3, 2), np.array([2, 0, 0])
 
     def end_pixel(carry, state, place):
         assert place.channel == 2
@@ -103,8 +110,8 @@ def test_end_pixel_may_replace_lanes(x64):
 
     @jax.jit
     def both(params):
-        whole = whole_map_outputs(model, params, expected, labels)
-        return decode_known(model, params, images, labels, end_pixel), whole
+        whole = whole_map_outputs(model, params, expected, condition)
+        return decode_known(model, params, images, condition, end_pixel), whole
 
     (image, found), whole = both(params)
     np.testing.assert_array_equal(image, expected)
@@ -117,6 +124,9 @@ SHAPES = itertools.cycle([(4, 7), (6, 3), (1, 4), (5, 1)])
 CONDITIONS = [
     ("row_lstm", dict(scales=(1, 2, 4))),
     ("pixel_cnn", dict(scales=(2, 4), output="logistic", mixtures=3)),
+    ("pixel_cnn", dict(scales=(2, 4), condition_map=2, input="categorical")),
+    ("diagonal_bilstm", dict(condition_vector=3)),
+    ("row_lstm", dict(input="categorical", condition_map=3)),
     ("row_lstm", dict(scales=(1, 4), scale_architectures=("pixel_cnn", "diagonal_bilstm"))),
     ("diagonal_bilstm", dict(classes=3)),
     ("diagonal_bilstm", dict(scales=(1, 2, 4))),
@@ -125,12 +135,18 @@ CONDITIONS = [
     ("row_lstm", dict(scales=(2, 4), exact=False)),
     ("row_lstm", dict(classes=3)),
     ("pixel_cnn", dict(classes=3)),
+    ("pixel_cnn", dict(condition_vector=3, input="categorical")),
+    ("row_lstm", dict(scales=(2, 4), condition_vector=2)),
+    ("diagonal_bilstm", dict(scales=(1, 2, 4), condition_map=2)),
+    ("diagonal_bilstm", dict(scales=(1, 4), input="categorical")),
+    ("pixel_cnn", dict(condition_map=2)),
+    ("diagonal_bilstm", dict(input="categorical", condition_map=1)),
 ]
 QUICK = [
     *[(name, (4, 7, 1), 2, dict(residual=True, skip=True)) for name in ARCHITECTURES],
     *[(name, (5, 1, 3), 17, dict(residual=False, skip=False)) for name in ARCHITECTURES],
     *[(name, (6, 5, 1), 2, dict(dtype="float32")) for name in ARCHITECTURES],
-    *[(name, (4, 8, 3), 4, options) for name, options in CONDITIONS[:2]],
+    *[(name, (4, 8, 3), 4, options) for name, options in CONDITIONS[:5]],
     *[(name, (7, 6, 2), 3, dict(kernel=5, first_kernel=7)) for name in ("pixel_cnn", "row_lstm")],
 ]
 SLOW = [
@@ -145,7 +161,7 @@ SLOW = [
         (name, (6, 5, channels), levels, dict(dtype="float32"))
         for name, channels, levels in itertools.product(ARCHITECTURES, (1, 3, 4), (2, 17, 256))
     ],
-    *[(name, (4, 8, 3), 4, options) for name, options in CONDITIONS[2:]],
+    *[(name, (4, 8, 3), 4, options) for name, options in CONDITIONS[5:]],
     *[(name, (4, 8, 1), 2, options) for name, options in CONDITIONS],
     *[(name, (7, 6, 2), 3, dict(kernel=7, first_kernel=7)) for name in ("pixel_cnn", "row_lstm")],
 ]

@@ -16,7 +16,8 @@ from random_models import (
 )
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.data import Batch, value_dtype
+from pixel_rnn_jax import image_model
+from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.generation import sample
 from pixel_rnn_jax.generation.decode import decode
 
@@ -28,7 +29,9 @@ TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
     ("architecture", "options"),
     [
         ("row_lstm", dict(scales=(2, 4), classes=2)),
-        ("pixel_cnn", dict(layers=1)),
+        ("pixel_cnn", dict(layers=1, input="categorical", condition_map=2)),
+        ("pixel_cnn", dict(layers=1, output="gaussian_mixture", mixtures=2)),
+        pytest.param("row_lstm", dict(output="continuous", mixtures=2), marks=pytest.mark.slow),
         pytest.param("pixel_cnn", dict(scales=(2, 4), classes=2), marks=pytest.mark.slow),
         pytest.param("diagonal_bilstm", dict(scales=(2, 4), classes=2), marks=pytest.mark.slow),
         pytest.param("row_lstm", dict(), marks=pytest.mark.slow),
@@ -36,29 +39,50 @@ TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
     ],
 )
 def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, options):
-    model, params = model_and_parameters(architecture, (4, 6, 2), 3, dtype="float64", **options)
-    random, count = np.random.default_rng(0), 5
-    labels = np.array([0, 1, 1, 0, 1]) if model.config.classes else None
-    known = random.random((count, 4, 6, 2)) < 0.2
-    images = np.where(known, random.integers(3, size=known.shape), 0)
+    """Where some values are known, which are completed; and where none is, at a temperature."""
+    shape, count = (4, 6, 2), 5
+    levels = 0 if options.get("output") == "gaussian_mixture" else 3
+    model, params = model_and_parameters(architecture, shape, levels, dtype="float64", **options)
+    random, config = np.random.default_rng(0), model.config
+    condition = np.array([0, 1, 1, 0, 1]) if config.classes else None
+    if config.condition_map:
+        condition = random.normal(size=(count, 4, 6, config.condition_map))
+    known = random.random((count, *shape)) < 0.2
+    values = random.integers(3, size=known.shape)
+    values = np.where(known, values if config.discrete else values + random.random(known.shape), 0)
+    outputs = jax.jit(lambda params, images: whole_map_outputs(model, params, images, condition))
 
-    drawn, terms = sample.draw_unknown(model, params, KEY, Batch(images, labels), known)
-    outputs = jax.jit(lambda params, images: whole_map_outputs(model, params, images, labels))
-    images, expected_terms = images.copy(), np.zeros(known.shape)
-    for number, scale in enumerate(model.scales):
-        uniforms = sample.value_uniforms(model, KEY, jnp.arange(count))[number]
-        # Views: what is drawn lands in the whole image.
-        own, own_known, own_terms = map(scale.subsample, (images, known, expected_terms))
-        for r, c, channel in np.ndindex(scale.network.image_shape):
-            if not scale.given[r, c]:
-                here = (slice(None), r, c, channel)
-                found = outputs(params, images)[number][here]
-                values = model.likelihood.draw(found, uniforms[here], 1.0)
-                own[here] = np.where(own_known[here], own[here], values)
-                own_terms[here] = model.likelihood.log_prob(found, own[here])
-    np.testing.assert_array_equal(drawn, images)
-    np.testing.assert_allclose(terms, expected_terms, atol=1e-9)
-    assert len(np.unique(images.reshape(count, -1), axis=0)) > 2
+    def one_pass_a_value(known, temperature):
+        images, terms = np.where(known, values, 0), np.zeros(known.shape)
+        for number, scale in enumerate(model.scales):
+            uniforms = sample.value_uniforms(model.scales, KEY, jnp.arange(count))[number]
+            # Views: what is drawn lands in the whole image.
+            own, own_known, own_terms = map(scale.subsample, (images, known, terms))
+            for r, c, channel in np.ndindex(scale.network.image_shape):
+                if not scale.given[r, c]:
+                    here = (slice(None), r, c, channel)
+                    found = outputs(params, images)[number][here]
+                    drawn = model.likelihood.draw(found, uniforms[here], temperature)
+                    own[here] = np.where(own_known[here], own[here], drawn)
+                    of_draw = model.likelihood.log_prob_of_draw(found, own[here], temperature)
+                    own_terms[here] = of_draw
+        return images, terms
+
+    one = jnp.ones(())
+    expected, terms = one_pass_a_value(known, one)
+    run = jax.jit(lambda params: model.complete(params, KEY, values, known, condition))
+    done = run(params)
+    np.testing.assert_allclose(done.images, expected, rtol=0 if config.discrete else 1e-9)
+    total = np.where(known, terms, 0).sum(axis=(1, 2, 3))
+    np.testing.assert_allclose(done.log_prob_known, total, atol=1e-9)
+    assert len(np.unique(expected.reshape(count, -1), axis=0)) > 2
+
+    temperature = 0.7 if config.discrete else 1.0
+    expected, terms = one_pass_a_value(known & False, temperature * one)
+    draw = functools.partial(model.sample_and_log_prob, n=count, temperature=temperature)
+    images, log_probs = jax.jit(lambda params: draw(params, KEY, condition=condition))(params)
+    np.testing.assert_allclose(images, expected, rtol=0 if config.discrete else 1e-9)
+    np.testing.assert_allclose(log_probs, terms.sum(axis=(1, 2, 3)), atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +91,11 @@ def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, 
 )
 def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, shape):
     model, params = model_and_parameters("pixel_cnn", shape, 2, scales=heights, exact=False, **TINY)
-    total = np.exp(jax.jit(model.log_prob)(params, all_images(shape, 2)).astype(float)).sum()
+    log_probs = jax.jit(model.log_prob)(params, all_images(shape, 2))
+    total = np.exp(np.asarray(log_probs, float)).sum()
     assert total < 0.9
     count = 20_000
-    uniforms = sample.value_uniforms(model, KEY, jnp.arange(count))
+    uniforms = sample.value_uniforms(model.scales, KEY, jnp.arange(count))
     start = [jnp.zeros(uniform.shape, int) for uniform in uniforms]
 
     def choose(drawn, outputs, place):
@@ -79,7 +104,8 @@ def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, s
         own = drawn[place.scale].at[here].set(values)
         return [*drawn[: place.scale], own, *drawn[place.scale + 1 :]], values
 
-    _, drawn = jax.jit(lambda params: decode(model, params, choose, start, lanes=count))(params)
+    run = jax.jit(lambda params: decode(model.scales, params, choose, start, lanes=count))
+    _, drawn = run(params)
     agrees = np.ones(count, bool)
     for scale, before, own in zip(model.scales[1:], drawn, drawn[1:], strict=False):
         ratio = scale.network.ratio
@@ -97,24 +123,24 @@ def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, s
     ],
 )
 def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shape, levels, options):
-    monkeypatch.setattr(sample, "CPU_LANES", 12_500)
+    monkeypatch.setattr(image_model, "CPU_LANES", 12_500)
     model = soft_model(architecture, image_shape, levels, size=0.6, layers=1, **options)
     images, classes = all_images(image_shape, levels), model.config.classes
-    labels, own_labels, count = None, None, 100_000
+    condition, own_condition, count = None, None, 100_000
     if classes:
-        labels, own_labels = np.ones(len(images), int), np.ones(count, int)
-    probabilities = np.exp(model.log_prob(images, labels).astype(float))
-    counts = frequencies(model.sample(KEY, count, own_labels), levels)
+        condition, own_condition = np.ones(len(images), int), np.ones(count, int)
+    probabilities = np.exp(np.asarray(model.log_prob(images, condition), float))
+    counts = frequencies(model.sample(KEY, count, own_condition), levels)
     assert chi_square_is_plausible(counts, probabilities)
     assert not chi_square_is_plausible(counts, np.full(len(counts), 1 / len(counts)))
     # At other temperatures each conditional is its power, normalised.
-    terms = model.conditionals(images, labels).astype(float)
+    terms = np.asarray(model.conditionals(images, condition), float)
     for temperature in (0.5, 2.0):
         powers = terms / temperature
         powers -= np.log(np.exp(powers).sum(-1, keepdims=True))
         chosen = np.take_along_axis(powers, images[..., None].astype(int), axis=-1)
         probabilities = np.exp(chosen.sum(axis=(1, 2, 3, 4)))
-        drawn = model.sample(KEY, count, own_labels, temperature=temperature)
+        drawn = model.sample(KEY, count, own_condition, temperature=temperature)
         assert chi_square_is_plausible(frequencies(drawn, levels), probabilities)
 
 
@@ -140,12 +166,14 @@ def test_an_image_depends_on_its_number_alone(architecture):
     """Not on how many are drawn with it, and not on the number of devices that share the work."""
     model = prnn.ImageModel(*model_and_parameters(architecture, (2, 3, 2), 256, layers=1))
     for temperature in (1.0, 0.5):
-        draw = functools.partial(model.sample, temperature=temperature, return_log_prob=True)
+        draw = functools.partial(model.sample_and_log_prob, temperature=temperature)
         many, many_log_probs = draw(KEY, 20)  # On three devices.
         few, few_log_probs = draw(KEY, 3)  # On one.
         np.testing.assert_array_equal(few, many[:3])
         np.testing.assert_array_equal(few_log_probs, many_log_probs[:3])
-        np.testing.assert_allclose(many_log_probs, model.log_prob(many), rtol=1e-5)
+        np.testing.assert_array_equal(model.sample(KEY, 3, temperature=temperature), few)
+        if temperature == 1:
+            np.testing.assert_allclose(many_log_probs, model.log_prob(many), rtol=1e-5)
         assert len(np.unique(many.reshape(20, -1), axis=0)) > 10
     assert (model.sample(jax.random.key(8), 3) != model.sample(KEY, 3)).any()
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_kernels
-from dependencies import check_dependencies
+from dependencies import check_changes, check_dependencies
 from random_models import random_like
 
 from pixel_rnn_jax import kernels
@@ -24,6 +24,7 @@ from pixel_rnn_jax.layers import (
     masked_conv,
     row_lstm,
 )
+from pixel_rnn_jax.models.network import Network
 
 # `kernels` exports a function of the same name.
 conv_lstm_module = importlib.import_module("pixel_rnn_jax.kernels.conv_lstm")
@@ -35,6 +36,11 @@ conv_lstm_module = importlib.import_module("pixel_rnn_jax.kernels.conv_lstm")
 def check_masks(architecture):
     """In colour, with features that the channels do not divide."""
     check_dependencies(architecture, (3, 4, 3), features=5, layers=1, first_kernel=3, pack=1)
+
+
+def check_levels(architecture):
+    """The same where values enter by an embedding."""
+    check_changes(architecture, (3, 4, 3), features=5, layers=1, first_kernel=3, pack=1)
 
 
 def check_context(architecture):
@@ -156,6 +162,21 @@ def mask_is_applied_at_creation_only(monkeypatch):
     )
 
 
+def features_of_embedded_values_are_not_in_the_order_of_channels(monkeypatch):
+    right = Network._inputs
+
+    def interleaved(self, values):
+        x = right(self, values)
+        return x.reshape(*values.shape, -1).swapaxes(-1, -2).reshape(x.shape)
+
+    monkeypatch.setattr(Network, "_inputs", interleaved)
+
+
+def channels_come_in_reverse(monkeypatch):
+    right = Network._inputs
+    monkeypatch.setattr(Network, "_inputs", lambda self, values: right(self, values[..., ::-1]))
+
+
 CASES = [
     (right_direction_is_padded_after_its_rows, check_masks, "diagonal_bilstm", "sees"),
     (state_convolution_is_padded_below, check_masks, "diagonal_bilstm", "sees"),
@@ -170,6 +191,14 @@ CASES = [
     (residual_is_added_twice, check_residual, "row_lstm", "Not equal to tolerance"),
     (residual_is_added_twice, check_residual, "diagonal_bilstm", "Not equal to tolerance"),
     (mask_is_applied_at_creation_only, check_masks, "pixel_cnn", "sees"),
+    (mask_is_applied_at_creation_only, check_levels, "pixel_cnn", "sees"),
+    (
+        features_of_embedded_values_are_not_in_the_order_of_channels,
+        check_levels,
+        "row_lstm",
+        "sees",
+    ),
+    (channels_come_in_reverse, check_levels, "pixel_cnn", "sees"),
 ]
 
 

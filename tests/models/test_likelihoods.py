@@ -1,12 +1,19 @@
 """What outputs mean: distributions that add up to one, densities that integrate to one."""
 
+import statistics
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models.likelihoods import ContinuousMixture, LogisticMixture, Softmax
+from pixel_rnn_jax.models.likelihoods import (
+    ContinuousMixture,
+    GaussianMixture,
+    LogisticMixture,
+    Softmax,
+)
 
 LEVELS = [2, 3, 17, 256]
 MIXTURES = 4
@@ -20,11 +27,17 @@ def sigmoid(x):
     return (1 + np.tanh(x / 2)) / 2
 
 
+normal = np.vectorize(statistics.NormalDist().cdf)
+
+
 def mixture(likelihood, outputs):
-    """Weights, means and widths in levels, from their definition alone."""
+    """Weights, means and widths in levels, or in units of real values, from their definition."""
     weights, means, widths = np.split(np.asarray(outputs, float), 3, axis=-1)
     weights = np.exp(weights) / np.exp(weights).sum(-1, keepdims=True)
-    means = means + np.linspace(-1, 1, MIXTURES + 2)[1:-1]
+    places = np.linspace(-1, 1, MIXTURES + 2)[1:-1]
+    if isinstance(likelihood, GaussianMixture):
+        return weights, means + 2 * places, np.clip(np.exp(widths), 1e-4, 1e4)
+    means = means + places
     first = max(1 / MIXTURES, 0.1 / likelihood.levels)
     widths = np.clip(np.exp(widths) * first, 0.1 / likelihood.levels, 10)
     half = likelihood.levels / 2
@@ -34,7 +47,7 @@ def mixture(likelihood, outputs):
 @pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("kind", [Softmax, LogisticMixture])
 def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(kind, levels):
-    likelihood = kind(levels) if kind is Softmax else kind(levels, MIXTURES)
+    likelihood = kind(levels) if kind is Softmax else kind(MIXTURES, levels)
     conditionals, log_prob = jax.jit(likelihood.conditionals), jax.jit(likelihood.log_prob)
     for size in (1, 10):
         outputs, values = outputs_of(likelihood, size=size), np.arange(50) % levels
@@ -47,7 +60,7 @@ def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(kind, levels
 
 @pytest.mark.parametrize("levels", LEVELS)
 def test_discretised_mixture_is_the_mass_of_the_cells(x64, levels):
-    likelihood = LogisticMixture(levels, MIXTURES)
+    likelihood = LogisticMixture(MIXTURES, levels)
     outputs = outputs_of(likelihood)
     weights, means, widths = mixture(likelihood, outputs)
     edges = np.arange(1, levels)[:, None, None]
@@ -61,8 +74,11 @@ def test_discretised_mixture_is_the_mass_of_the_cells(x64, levels):
 def test_mixtures_stay_finite_with_extreme_outputs(levels):
     values = jnp.arange(6.0) * (levels - 1) // 5
     uniform = jnp.array([0, 1e-30, 0.3, 0.7, 1 - 2**-23, 1 - 2**-24])
-    for kind in (LogisticMixture, ContinuousMixture):
-        likelihood = kind(levels, MIXTURES)
+    for likelihood in (
+        LogisticMixture(MIXTURES, levels),
+        ContinuousMixture(MIXTURES, levels),
+        GaussianMixture(MIXTURES),
+    ):
         outputs = outputs_of(likelihood, size=100.0, count=6)
         run = jax.jit(jax.value_and_grad(lambda x, own=likelihood: own.log_prob(x, values).sum()))
         assert all(np.isfinite(x).all() for x in run(outputs))
@@ -72,7 +88,7 @@ def test_mixtures_stay_finite_with_extreme_outputs(levels):
 @pytest.mark.parametrize("levels", [50_000, 65_536])
 def test_narrow_components_lose_no_probability_among_many_levels(levels):
     """In float32, whose digits hardly tell the edges of the cells there."""
-    likelihood = LogisticMixture(levels, MIXTURES)
+    likelihood = LogisticMixture(MIXTURES, levels)
     outputs = outputs_of(likelihood).at[:, 2 * MIXTURES :].set(-30)
     log_probs = likelihood.log_prob(outputs[:, None], jnp.arange(levels)[None])
     np.testing.assert_allclose(jnp.exp(log_probs).sum(-1), 1, atol=1e-4)
@@ -86,42 +102,57 @@ def test_draws_never_have_a_level_without_probability():
 
 
 def test_conditionals_of_a_mixture_need_no_array_of_components_and_levels():
-    likelihood = LogisticMixture(256, 10)
+    likelihood = LogisticMixture(10, 256)
     shape = jax.ShapeDtypeStruct((1000, likelihood.outputs), jnp.float32)
     compiled = jax.jit(likelihood.conditionals).lower(shape).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * 1000 * 256 * 4
 
 
-@pytest.mark.parametrize("levels", [2, 17])
-def test_density_is_one_per_unit_of_a_level(x64, levels):
-    likelihood = ContinuousMixture(levels, MIXTURES)
+DENSITIES = [
+    ContinuousMixture(MIXTURES, 2),
+    ContinuousMixture(MIXTURES, 17),
+    GaussianMixture(MIXTURES),
+]
+
+
+@pytest.mark.parametrize("likelihood", DENSITIES, ids=str)
+def test_density_integrates_to_one_and_is_that_of_the_definition(x64, likelihood):
     outputs = outputs_of(likelihood, count=5)
-    points = np.linspace(-60 * levels, 60 * levels, 400_001)
+    real = isinstance(likelihood, GaussianMixture)
+    far = 60 if real else 60 * likelihood.levels
+    points = np.linspace(-far, far, 400_001)
     density = np.exp(likelihood.log_prob(outputs[:, None], jnp.asarray(points)[None]))
     np.testing.assert_allclose(np.trapezoid(density, points, axis=-1), 1, atol=1e-6)
     weights, means, widths = (x[:, None] for x in mixture(likelihood, outputs))
-    z = sigmoid((points[None, ::4000, None] - means) / widths)
-    expected = (weights * z * (1 - z) / widths).sum(-1)
+    z = (points[None, ::4000, None] - means) / widths
+    own = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) if real else sigmoid(z) * (1 - sigmoid(z))
+    expected = (weights * own / widths).sum(-1)
     np.testing.assert_allclose(density[:, ::4000], expected, rtol=1e-8, atol=1e-12)
 
 
-def test_draws_have_the_density(x64):
-    likelihood = ContinuousMixture(17, MIXTURES)
+@pytest.mark.parametrize("likelihood", DENSITIES, ids=str)
+def test_draws_have_the_density(x64, likelihood):
     outputs = outputs_of(likelihood, count=3)
     uniform = (np.arange(20_000) + 0.5) / 20_000
-    drawn = np.asarray(likelihood.draw(outputs[:, None], jnp.asarray(uniform)[None], None))
+    drawn = likelihood.draw(outputs[:, None], jnp.asarray(uniform)[None], jnp.ones(()))
+    drawn = np.asarray(drawn)
     weights, means, widths = (x[:, None] for x in mixture(likelihood, outputs))
-    for point in (3.0, 8.5, 14.0):
-        expected = (weights * sigmoid((point - means) / widths)).sum(axis=(1, 2))
+    real = isinstance(likelihood, GaussianMixture)
+    for point in (-1.5, 0.1, 2.0) if real else np.array([0.2, 0.5, 0.8]) * likelihood.levels:
+        z = (point - means) / widths
+        expected = (weights * (normal(z) if real else sigmoid(z))).sum(axis=(1, 2))
         np.testing.assert_allclose((drawn < point).mean(-1), expected, atol=2e-3)
+    found = likelihood.log_prob_of_draw(outputs[:, None], jnp.asarray(drawn), jnp.ones(()))
+    np.testing.assert_array_equal(found, likelihood.log_prob(outputs[:, None], drawn))
 
 
 @pytest.mark.parametrize("levels", LEVELS)
-def test_draws_have_the_probabilities(levels):
-    likelihood, count = LogisticMixture(levels, MIXTURES), 5_000
+@pytest.mark.parametrize("kind", [Softmax, LogisticMixture])
+def test_draws_have_the_probabilities(kind, levels):
+    likelihood, count = kind(levels) if kind is Softmax else kind(MIXTURES, levels), 5_000
     outputs = outputs_of(likelihood, count=3)
     uniform = jnp.asarray((np.arange(count) + 0.5) / count)
-    draw = jax.jit(likelihood.draw)
+    draw, log_prob_of_draw = jax.jit(likelihood.draw), jax.jit(likelihood.log_prob_of_draw)
     log_probs = np.asarray(jax.jit(likelihood.conditionals)(outputs), float)
     for temperature in (1.0, 0.5):
         expected = np.exp(log_probs / temperature)
@@ -130,16 +161,40 @@ def test_draws_have_the_probabilities(levels):
         for values, chances in zip(drawn, expected, strict=True):
             frequencies = np.bincount(values, minlength=levels) / count
             np.testing.assert_allclose(frequencies, chances, atol=2e-3)
-    np.testing.assert_array_equal(draw(outputs, uniform[:3], None), log_probs.argmax(-1))
+        every = np.broadcast_to(np.arange(levels), (3, levels))
+        found = log_prob_of_draw(outputs[:, None], every, temperature)
+        np.testing.assert_allclose(np.exp(found), expected, rtol=2e-3, atol=1e-6)
+    for cold in (0.0, 1e-45):
+        greedy = draw(outputs, uniform[:3], cold)
+        np.testing.assert_array_equal(greedy, log_probs.argmax(-1))
+        np.testing.assert_array_equal(log_prob_of_draw(outputs, greedy, cold), 0)
 
 
 @pytest.mark.parametrize("levels", [2, 5])
 def test_inputs_span_minus_one_to_one(levels):
     values = jnp.arange(levels, dtype=jnp.uint8)
-    for likelihood in (Softmax(levels), LogisticMixture(levels, MIXTURES)):
-        np.testing.assert_allclose(likelihood.inputs(values), np.linspace(-1, 1, levels))
-    ends = ContinuousMixture(levels, MIXTURES).inputs(jnp.array([0.0, levels]))
+    for likelihood in (Softmax(levels), LogisticMixture(MIXTURES, levels)):
+        inputs = likelihood.inputs(values, jnp.float32)
+        np.testing.assert_allclose(inputs, np.linspace(-1, 1, levels))
+    ends = ContinuousMixture(MIXTURES, levels).inputs(jnp.array([0.0, levels]), jnp.float32)
     np.testing.assert_allclose(ends, [-1, 1])
+
+
+def test_inputs_of_real_values_are_the_values():
+    values = jnp.array([-1e3, 0.5, 7.0])
+    inputs = GaussianMixture(MIXTURES).inputs(values, jnp.bfloat16)
+    assert inputs.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(inputs, values.astype(jnp.bfloat16))
+
+
+def test_a_value_that_repeats_has_a_finite_density_and_a_gradient():
+    """The width ends at 1e-4, and a component that is far away gives no NaN."""
+    likelihood, values = GaussianMixture(1), jnp.array([0.5, 30.0, -1e4])
+    outputs = jnp.tile(jnp.array([[0.0, 0.5, -50.0]]), (3, 1))
+    run = jax.value_and_grad(lambda outputs: likelihood.log_prob(outputs, values).sum())
+    assert all(np.isfinite(found).all() for found in run(outputs))
+    highest = likelihood.log_prob(outputs, values)[0]
+    assert highest == pytest.approx(np.log(1e4) - 0.5 * np.log(2 * np.pi), rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

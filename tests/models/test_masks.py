@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dependencies import check_dependencies
+from dependencies import check_changes, check_dependencies
 from random_models import ARCHITECTURES, model_and_parameters
 from reachability import allowed, reach, reach_of_coarse
 
@@ -121,10 +121,41 @@ def test_outputs_see_the_small_image_as_far_as_promised(architecture, image_shap
     check_dependencies(architecture, image_shape, ratio=ratio, **options)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("image_shape", "options"),
+    [
+        ((4, 5, 2), dict(layers=1, first_kernel=3)),
+        pytest.param((9, 10, 3), dict(layers=2), marks=pytest.mark.slow),
+        pytest.param((3, 6, 4), dict(layers=3, residual=False, skip=False), marks=pytest.mark.slow),
+    ],
+)
+def test_outputs_change_with_exactly_the_levels_that_the_architecture_promises(
+    architecture, image_shape, options
+):
+    check_changes(architecture, image_shape, features=5, **options)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("image_shape", "options"),
+    [
+        ((6, 7, 2), dict(condition_map=2)),
+        pytest.param((4, 6, 3), dict(condition_map=1, ratio=2, layers=2), marks=pytest.mark.slow),
+        pytest.param((9, 5, 1), dict(condition_map=3, skip=False), marks=pytest.mark.slow),
+    ],
+)
+def test_a_map_is_seen_all_around_and_values_no_further_than_before(
+    architecture, image_shape, options
+):
+    options = dict(layers=1, features=4, head_features=5, first_kernel=3) | options
+    check_dependencies(architecture, image_shape, **options)
+
+
 def test_images_of_a_packed_lane_do_not_see_one_another(x64):
     options = dict(features=4, first_kernel=3, pack=4, dtype="float64")
     model, params = model_and_parameters("diagonal_bilstm", (3, 4, 2), 3, **options)
-    images = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 3, 4, 2)))
+    images = jnp.asarray(np.random.default_rng(0).uniform(0, 2, (4, 3, 4, 2)))
 
     @jax.jit
     def seen_images(image):

@@ -25,10 +25,17 @@ def model_of(architecture, **options):
 def loss_and_gradient(model):
     """Those of one batch; all models of one structure have the same parameters."""
     images = np.random.default_rng(0).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
-    labels = np.arange(BATCH) % model.config.classes if model.config.classes else None
+    condition, config = None, model.config
+    if config.classes:
+        condition = np.arange(BATCH) % config.classes
+    if config.condition_vector:
+        condition = np.random.default_rng(1).normal(size=(BATCH, config.condition_vector))
+    if config.condition_map:
+        shape = BATCH, *IMAGE_SHAPE[:2], config.condition_map
+        condition = np.random.default_rng(1).normal(size=shape)
 
     def loss(params):
-        return model.nats_by_scale(params, images, labels).sum(-1).mean()
+        return model.nats_by_scale(params, images, condition).sum(-1).mean()
 
     return jax.jit(jax.value_and_grad(loss))(model.init(jax.random.key(1)))
 
@@ -81,8 +88,10 @@ OPTIONS = [
     dict(skip=False),
     dict(residual=False),
     dict(scales=(2, 4), classes=2),
+    dict(input="categorical", condition_vector=3),
+    dict(scales=(2, 4), condition_map=2),
 ]
-QUICK = [(0, 1, 2, 3), (0, 1, 4), (0, 1)]
+QUICK = [(0, 1, 2, 3, 5), (0, 1, 4), (0, 1)]
 
 
 @pytest.mark.parametrize(

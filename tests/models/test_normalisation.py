@@ -5,22 +5,29 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from random_models import ARCHITECTURES, all_images, model_and_parameters
+from random_models import (
+    ARCHITECTURES,
+    all_images,
+    model_and_parameters,
+    with_large_conditions,
+)
 
 import pixel_rnn_jax as prnn
 
 
-def log_probs(model, params, labels=(None,)):
-    """The log-probabilities of all images, in float64, for each of some labels."""
+def log_probs(model, params, conditions=(None,)):
+    """The log-probabilities of all images, in float64, for each of some conditions."""
     images = all_images(model.image_shape, model.levels)
     parts = np.split(images, max(1, len(images) // 4096))
     run = jax.jit(model.log_prob)
 
-    def all_of(label):
-        classes = None if label is None else np.full(len(parts[0]), label)
-        return np.concatenate([np.asarray(run(params, part, classes), float) for part in parts])
+    def all_of(condition):
+        given = None
+        if condition is not None:
+            given = np.broadcast_to(condition, (len(parts[0]), *np.shape(condition)))
+        return np.concatenate([np.asarray(run(params, part, given), float) for part in parts])
 
-    return [all_of(label) for label in labels]
+    return [all_of(condition) for condition in conditions]
 
 
 def assert_normalised(nats):
@@ -29,6 +36,11 @@ def assert_normalised(nats):
 
 
 FORMATS = [((2, 3, 1), 2), ((2, 2, 3), 2), ((2, 2, 1), 4), ((1, 3, 2), 3)]
+CATEGORICAL = [
+    ((2, 2, 3), 2, dict(input="categorical")),
+    ((1, 3, 2), 3, dict(input="categorical")),
+    ((2, 4, 1), 2, dict(input="categorical", scales=(1, 2))),
+]
 SCALES = [
     ((4, 4, 1), 2, dict(scales=(2, 4))),
     ((4, 4, 1), 2, dict(scales=(1, 2, 4), output="logistic", mixtures=3)),
@@ -42,8 +54,9 @@ SCALES = [
     [(architecture, *case, {}) for case in FORMATS for architecture in ARCHITECTURES]
     + [
         pytest.param(architecture, *case, marks=() if i == j else pytest.mark.slow)
+        for cases in (SCALES, CATEGORICAL)
         for i, architecture in enumerate(ARCHITECTURES)
-        for j, case in enumerate(SCALES)
+        for j, case in enumerate(cases)
     ],
 )
 def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, levels, options):
@@ -52,21 +65,46 @@ def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, le
     assert_normalised(nats)
 
 
+VECTORS = 20 * np.random.default_rng(0).normal(size=(3, 2))
+MAPS = 20 * np.random.default_rng(1).normal(size=(3, 2, 2, 2))
+CONDITIONS = [
+    (dict(classes=3), range(3)),
+    (dict(condition_vector=2), VECTORS),
+    (dict(condition_map=2), MAPS),
+]
+CONDITIONED = [
+    (architecture, of_scales | fields, conditions)
+    for architecture in ARCHITECTURES
+    for of_scales in (dict(scales=(1, 2)), dict())
+    for fields, conditions in CONDITIONS
+]
+QUICK = [
+    ("row_lstm", ["classes"]),
+    ("row_lstm", ["scales", "classes"]),
+    ("pixel_cnn", ["condition_vector"]),
+    ("diagonal_bilstm", ["scales", "condition_map"]),
+    ("row_lstm", ["condition_map"]),
+]
+
+
 @pytest.mark.parametrize(
-    "architecture",
-    ["row_lstm", *(pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES[::2])],
+    ("architecture", "options", "conditions"),
+    [
+        pytest.param(*case, marks=() if (case[0], [*case[1]]) in QUICK else pytest.mark.slow)
+        for case in CONDITIONED
+    ],
 )
-@pytest.mark.parametrize("options", [dict(scales=(1, 2)), dict()])
-def test_probabilities_add_up_to_one_for_each_class(architecture, options):
-    options = dict(classes=3, layers=1, features=4, first_kernel=3) | options
-    by_class = log_probs(*model_and_parameters(architecture, (2, 2, 2), 2, **options), range(3))
-    for nats in by_class:
+def test_probabilities_add_up_to_one_for_each_condition(architecture, options, conditions):
+    options = dict(layers=1, features=4, first_kernel=3) | options
+    model, params = model_and_parameters(architecture, (2, 2, 2), 2, **options)
+    found = log_probs(model, with_large_conditions(params), conditions)
+    for nats in found:
         assert_normalised(nats)
-    for one, other in itertools.combinations(by_class, 2):
+    for one, other in itertools.combinations(found, 2):
         assert np.abs(one - other).max() > 0.05
 
 
 def test_a_new_model_is_normalised():
     model = prnn.create(prnn.ModelConfig(layers=1, features=4), image_shape=(2, 3, 1), levels=2)
-    nats = model.log_prob(all_images((2, 3, 1), 2)).astype(float)
+    nats = np.asarray(model.log_prob(all_images((2, 3, 1), 2)), float)
     assert np.exp(nats).sum() == pytest.approx(1, abs=1e-5)

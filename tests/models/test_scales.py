@@ -8,7 +8,7 @@ from random_models import model_and_parameters, whole_map_outputs
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 
-SHAPE, LEVELS, LABELS = (4, 8, 2), 3, np.array([0, 1, 1, 0, 1])
+SHAPE, LEVELS, CLASSES = (4, 8, 2), 3, np.array([0, 1, 1, 0, 1])
 SCALES = dict(scales=(1, 2, 4), classes=2)
 
 
@@ -26,12 +26,12 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
 
     @jax.jit
     def measure(params):
-        nats = model.nats_by_scale(params, images, LABELS)
-        terms = model.log_prob(params, images, LABELS, per_pixel=True)
-        conditionals = None if model.config.plain else model.conditionals(params, images, LABELS)
-        some = model.nats_by_scale(params, images, LABELS, scales=[len(model.scales) - 1, 0])
-        whole = model.log_prob(params, images, LABELS)
-        outputs = whole_map_outputs(model, params, images, LABELS)
+        nats = model.nats_by_scale(params, images, CLASSES)
+        terms = model.log_prob(params, images, CLASSES, per_pixel=True)
+        conditionals = None if model.config.plain else model.conditionals(params, images, CLASSES)
+        some = model.nats_by_scale(params, images, CLASSES, scales=[len(model.scales) - 1, 0])
+        whole = model.log_prob(params, images, CLASSES)
+        outputs = whole_map_outputs(model, params, images, CLASSES)
         return nats, terms, conditionals, some, whole, outputs
 
     nats, terms, conditionals, some, whole, outputs = jax.tree.map(np.asarray, measure(params))
@@ -46,7 +46,7 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
     np.testing.assert_allclose(whole, -nats.sum(-1), rtol=1e-5)
     np.testing.assert_allclose(some, nats[:, [-1, 0]], rtol=1e-5)
     if conditionals is not None:
-        np.testing.assert_allclose(np.exp(conditionals.astype(float)).sum(-1), 1, atol=1e-5)
+        np.testing.assert_allclose(np.exp(np.asarray(conditionals, float)).sum(-1), 1, atol=1e-5)
         picked = np.take_along_axis(conditionals, images[..., None], axis=-1)[..., 0]
         np.testing.assert_allclose(terms, picked, atol=1e-5)
 

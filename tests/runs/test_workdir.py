@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
-from example_configs import OTHER, replace
+from example_configs import OTHER, other, replace
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig, leaves, to_json
@@ -88,7 +88,7 @@ MAY_CHANGE = {
 
 @pytest.mark.parametrize("name", [name for name, _ in leaves(OTHER)])
 def test_a_run_goes_on_with_another_value_of_a_resumable_field_alone(name):
-    old, new = Config(), OTHER
+    old, new = Config(), other(name)
     if name == "optimizer.schedule":  # OTHER's pieces go with the schedule "piecewise" alone.
         new = replace(old, name, "cosine")
     else:

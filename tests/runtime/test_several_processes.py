@@ -106,7 +106,7 @@ def test_each_number_of_processes_goes_on_from_the_checkpoint_of_another(
         output = run("shared", count, 5 * (number + 1))
         assert (f"going on from step {5 * number}\n" in output) == (number > 0)
         # One process wrote and printed.
-        assert output.count("workdir: ") == output.count("independent pixels: ") == 1
+        assert output.count("workdir: ") == output.count("\nindependent pixels: ") == 1
     run("straight", 1, 5 * len(counts))
     folders = [tmp_path / name for name in ("shared", "straight")]
     # The averages over all steps, which depend on the state of the optimiser at each.

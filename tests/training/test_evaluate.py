@@ -37,13 +37,10 @@ class Weighted:
     """Stands for a model of two scales: any function of each image alone."""
 
     likelihood = SimpleNamespace(discrete=True)
-    image_shape = (2, 3, 2)
+    image_shape, levels, dims = (2, 3, 2), 3, 12
     scales = tuple(SimpleNamespace(network=SimpleNamespace(image_shape=(h, 3, 2))) for h in (1, 2))
 
-    def parts(self, images):
-        return 1
-
-    def nats_by_scale(self, params, images, labels):
+    def nats_by_scale(self, params, images, condition):
         nats = (params * images).sum(axis=(1, 2, 3))
         return jnp.stack([nats / 4, nats * 3 / 4], axis=-1)
 

@@ -69,7 +69,8 @@ def test_moving_average_of_the_best_checkpoint_is_evaluated(config, straight):
     (record,) = (r for r in records_of(workdir) if r["step"] == result.test.step)
     recorded = record["validation/nats"]
     model = averaged(config, workdir, result.test.step)
-    nats = -model.log_prob(*data.open_source(config, "validation").batch(range(11)))
+    log_probs = model.log_prob(*data.open_source(config, "validation").batch(range(11)))
+    nats = -np.asarray(log_probs, float)
     assert recorded == pytest.approx(nats.mean(), rel=1e-6)
     assert evaluate.evaluate(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
     # In training as in the command, and from Python.
@@ -89,10 +90,10 @@ def test_pictures(config, straight):
     samples = model.sample(key, 16, np.repeat([0, 1], 8))
     assert drawn[names[0]] == pictures.png(pictures.grid(samples, 3))
     # There are only eleven validation images. Some known pixels come after unknown ones.
-    images, labels = data.open_source(config, "validation").batch(range(11))
+    images, condition = data.open_source(config, "validation").batch(range(11))
     known = np.zeros((11, 4, 4, 1), bool)
     known[:, :2] = True
-    completed = model.complete(key, images, known, labels, particles=16).images
+    completed = model.complete(key, images, known, condition, particles=16).images
     assert drawn[names[1]] == pictures.png(pictures.completions(images, known, completed, 3))
 
 
@@ -105,6 +106,7 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
     values = ml_collections.ConfigDict(asdict(changed(config, "train", steps=steps)))
     train_verb.train(SimpleNamespace(config=values, workdir=workdir))
     coarse, fine = result.test.shares.values()
+    worse = [train_verb.WORSE] if result.test.nats > result.baseline.nats else []
     assert capsys.readouterr().out.splitlines() == [
         f"workdir: {workdir}",
         f"compiled programs: {programs_folder()} (--compilation_cache)",
@@ -112,6 +114,7 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
         f"test, step {result.test.step}: {result.test}",
         f"nats of the scales by height: 2 {coarse:.3f}, 4 {fine:.3f}",
         f"independent pixels: {result.baseline}; histograms of 40 training images",
+        *worse,
         f"samples: {workdir}/pictures/samples-6.png",
         f"completions: {workdir}/pictures/completions-6.png",
     ]
