@@ -33,8 +33,17 @@ def _conditioned(**condition: Any) -> cfg.Config:
     return dataclasses.replace(OTHER, model=model)
 
 
-OTHERS = (OTHER, _conditioned(condition_vector=3), _conditioned(condition_map=2))
-"""OTHER differs in every field but two, which one of the others has each."""
+_STARTED = dataclasses.replace(
+    OTHER, train=dataclasses.replace(OTHER.train, in_turn=False, patience=2), init_from="runs/a"
+)
+OTHERS = (
+    OTHER,
+    _conditioned(condition_vector=3),
+    _conditioned(condition_map=2),
+    _STARTED,
+    dataclasses.replace(_STARTED, init_partial=True),
+)
+"""OTHER differs in every field but some that exclude others, which one of the rest has each."""
 
 
 def other(name: str) -> cfg.Config:

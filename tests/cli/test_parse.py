@@ -222,7 +222,7 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     shown = set(re.findall(r"^  --(?:\[no\])?(\w+): ", text, flags=re.MULTILINE))
     processes = {"distributed", "coordinator", "num_processes", "process_id"}
     own = {
-        "train": {"config"} | processes,
+        "train": {"config", "allow_change"} | processes,
         "evaluate": {"split", "images", "out", "per_pixel", "pixel_map", "dequantize", "continuous"}
         | processes,
         "sample": {"n", "out", "temperature", "seed", "label", "condition"},

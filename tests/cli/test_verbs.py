@@ -347,7 +347,7 @@ def test_train_says_where_the_model_is_worse_than_independent_pixels(
 ):
     test, baseline = (Evaluation(nats, 0.5, 20, 20) for nats in (8.0 + worse, 8.0))
     result = TrainResult(test, baseline, ())
-    monkeypatch.setattr("pixel_rnn_jax.training.train.train", lambda *_: result)
+    monkeypatch.setattr("pixel_rnn_jax.training.train.train", lambda *_, **__: result)
     monkeypatch.setattr(processes, "join", lambda *_, **__: None)
     assert run(f"train --config=digits --workdir={tmp_path}") == 0
     said = capsys.readouterr().out

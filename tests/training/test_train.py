@@ -104,7 +104,7 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
     monkeypatch.setattr(data, "train_batches", lambda *_, **__: iter([]))
     monkeypatch.setattr(train_verb, "join", lambda _: None)
     values = ml_collections.ConfigDict(asdict(changed(config, "train", steps=steps)))
-    train_verb.train(SimpleNamespace(config=values, workdir=workdir))
+    train_verb.train(SimpleNamespace(config=values, workdir=workdir, allow_change=""))
     coarse, fine = result.test.shares.values()
     worse = [train_verb.WORSE] if result.test.nats > result.baseline.nats else []
     assert capsys.readouterr().out.splitlines() == [
@@ -192,7 +192,7 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
 
         return spoilt_fn
 
-    monkeypatch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoilt)
+    monkeypatch.setattr("pixel_rnn_jax.training.turns.make_train_step", make_spoilt)
     with pytest.raises(UserError, match=f"training stopped: {message}.*step {kept} is kept"):
         train(config, tmp_path)
     assert max(saved_steps(tmp_path)) == kept
