@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from pixel_rnn_jax import pictures
 from pixel_rnn_jax.cli.flags import Flags, images_flag, process_flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.image_model import ImageModel, load
+from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.terminal import say
@@ -76,16 +78,28 @@ def evaluate(values: Flags) -> None:
     if draws:
         _compare(values)
         return
-    run, name = open_run(workdir, devices.make_mesh()), split
+    name, options = split, {}
     images: Images
+    if is_exported(workdir):
+        if not values.images:
+            raise UserError(
+                f"{workdir} holds a model without its data set: give --images=PATH, or the workdir "
+                "of the run"
+            )
+        model = load(workdir)
+    else:
+        run = open_run(workdir, devices.make_mesh())
+        model = ImageModel(run.model, run.params, run.image_format.class_names)
+        options = {"batch_size": run.config.train.eval_batch_size, "step": run.step}
     if values.images:
         name, part = values.images, split if values["split"].present else None
-        images = open_images(name, run.model, run.image_format.class_names, part)
+        images = open_images(name, model.pixel_rnn, model.class_names, part)
     else:
         images = open_split(run, split)
     if values.pixel_map:
-        _draw_pixel_map(workdir, images, values.pixel_map)
-    found = score(run, images, per_pixel=values.per_pixel)
+        _draw_pixel_map(model, images, values.pixel_map)
+    per_pixel = values.per_pixel
+    found = score(model.pixel_rnn, model.params, images, per_pixel=per_pixel, **options)
     say_evaluation(name, found.evaluation)
     if values.out:
         _write(found.arrays(images.record_names()), values.out)
@@ -95,8 +109,8 @@ def _compare(values: Flags) -> None:
     """Prints the figures of a discrete and a continuous model on the same images."""
     split, draws = values.split, values.dequantize
     if values.pixel_map:
-        source = open_split(open_run(values.workdir, devices.local_mesh(1)), split)
-        _draw_pixel_map(values.workdir, source, values.pixel_map)
+        run = open_run(values.workdir, devices.local_mesh(1))
+        _draw_pixel_map(ImageModel(run.model, run.params), open_split(run, split), values.pixel_map)
     found = compare_lib.compare(values.workdir, values.continuous, split, draws=draws)
     say(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
     say(f"density that it implies, {draws} draws of noise: {found.implied}")
@@ -135,17 +149,18 @@ def say_evaluation(split: str, result: Evaluation) -> None:
     kind = ""
     if result.density:
         kind = ", of a density at values with noise added: an upper bound, with one draw an image"
-    say(f"{split}, step {result.step}: {result}{kind}")
+    step = "" if result.step is None else f", step {result.step}"
+    say(f"{split}{step}: {result}{kind}")
     if len(result.shares) > 1:
         shares = ", ".join(f"{height} {nats:.3f}" for height, nats in result.shares.items())
         say(f"nats of the scales by height: {shares}")
 
 
-def _draw_pixel_map(workdir: str, source: Images, out: str) -> None:
+def _draw_pixel_map(model: ImageModel, source: Images, out: str) -> None:
     """Draws the first images of a source, each beside its negative log-likelihood by pixel."""
-    run = open_run(workdir, devices.local_mesh(1))
-    model = ImageModel(run.model, run.params)
     images, condition = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
+    # On the devices of this process alone, wherever the parameters lie.
+    model = ImageModel(model.pixel_rnn, jax.device_get(model.params))
     nats = -np.asarray(model.log_prob(images, condition, per_pixel=True)).sum(-1)
     images, levels = pictures.as_levels(images, model.levels)
     picture = pictures.pixel_map(images, nats, levels)

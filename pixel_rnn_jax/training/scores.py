@@ -1,16 +1,20 @@
 """Scores of single images: how likely each is under the model of a run."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 import numpy as np
 
+from pixel_rnn_jax.config import TrainConfig
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.models import bits_per_dim
-from pixel_rnn_jax.runs.workdir import Run
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.evaluate import Evaluation, nats_of_images, summary
 from pixel_rnn_jax.training.own_images import OwnImages
 
+PyTree = Any
 Images = Source | OwnImages
 
 
@@ -38,21 +42,28 @@ class Scores:
         return found
 
 
-def score(run: Run, images: Images, *, per_pixel: bool = False) -> Scores:
-    """Scores every image under the model of a run, with `per_pixel` also each value.
+def score(
+    model: PixelRNN,
+    params: PyTree,
+    images: Images,
+    *,
+    batch_size: int = TrainConfig.eval_batch_size,
+    step: int | None = None,
+    per_pixel: bool = False,
+) -> Scores:
+    """Scores every image under a model, with `per_pixel` also each value.
 
-    The arrays are the same in every process.
-
-    The parameters lie on all devices, where `open_run` puts them with `devices.make_mesh()`.
+    The arrays are the same in every process. `step` is the training step of the parameters.
 
     Raises:
         UserError: A value does not fit the model, or a file is damaged.
     """
-    size, mesh = run.config.train.eval_batch_size, devices.make_mesh()
-    found = nats_of_images(run.model, run.params, images, size, mesh, per_pixel=per_pixel)
+    mesh = devices.make_mesh()
+    params = jax.device_put(params, devices.replicated(mesh))
+    found = nats_of_images(model, params, images, batch_size, mesh, per_pixel=per_pixel)
     by_scale = found.sum(axis=(2, 3, 4), dtype=np.float64) if per_pixel else found
     return Scores(
-        summary(by_scale, run.model, step=run.step),
+        summary(by_scale, model, step=step),
         by_scale.sum(-1),
         found.sum(axis=1) if per_pixel else None,
     )

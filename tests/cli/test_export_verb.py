@@ -70,6 +70,9 @@ def test_verbs_that_need_a_model_only(model, printed):
     assert out.startswith("c.npz: 3 completions; ")
     with np.load("c.npz") as file:
         np.testing.assert_array_equal(file["images"][:, :2], IMAGES[:, :2])
+    nats = -np.asarray(model.log_prob(IMAGES)).mean()
+    said = printed(f"evaluate {workdir} --images=own.npy --out=scores.npz")
+    assert said.startswith(f"own.npy: {nats:.3f} ± ")
     printed(f"compress {workdir} --images=own.npy --out=x.prnn")
     printed(f"decompress x.prnn {workdir} --out=back.npz")
     with np.load("back.npz") as file:
@@ -80,4 +83,4 @@ def test_verbs_that_need_the_data_set(model, printed):
     said = printed("complete --workdir=a.safetensors", status=2)
     assert re.match(r"error: a.safetensors holds a model without its data set: give --images", said)
     said = printed("evaluate --workdir=a.safetensors", status=2)
-    assert said.startswith("error: a.safetensors holds no training run: there is no config.json")
+    assert re.match(r"error: a.safetensors holds a model without its data set: give --images", said)

@@ -1,7 +1,6 @@
 """Scores of single images and values, against the model itself."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,15 +20,11 @@ def test_scores_of_several_scales(tmp_path):
     source = data.open_source(
         prnn.Config(config, prnn.DataConfig(str(tmp_path / "own.npy"), levels=3)), "all"
     )
-    run = SimpleNamespace(
-        config=prnn.Config(train=prnn.TrainConfig(eval_batch_size=8)),
-        model=model.pixel_rnn,
-        params=model.params,
-        step=5,
-    )
     expected = -np.asarray(model.log_prob(images, per_pixel=True))
     for per_pixel in False, True:
-        found = score(run, source, per_pixel=per_pixel)
+        found = score(
+            model.pixel_rnn, model.params, source, batch_size=8, step=5, per_pixel=per_pixel
+        )
         np.testing.assert_allclose(found.nats, expected.sum(axis=(1, 2, 3)), rtol=1e-5)
         shares = np.asarray(model.pixel_rnn.nats_by_scale(model.params, images)).mean(0)
         assert found.evaluation.shares == pytest.approx({2: shares[0], 4: shares[1]}, rel=1e-5)
@@ -43,6 +38,8 @@ def test_real_values_have_no_bits(tmp_path):
     config = prnn.ModelConfig("pixel_cnn", layers=1, features=1, output="gaussian_mixture")
     model = prnn.create(config, (2, 2, 1))
     config = prnn.Config(config, prnn.DataConfig(str(tmp_path / "own.npy")))
-    run = SimpleNamespace(config=config, model=model.pixel_rnn, params=model.params, step=5)
     source = data.open_source(config, "all")
-    assert score(run, source).arrays(source.record_names()).keys() == {"nats", "names"}
+    assert score(model.pixel_rnn, model.params, source).arrays(source.record_names()).keys() == {
+        "nats",
+        "names",
+    }
