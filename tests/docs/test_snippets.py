@@ -23,7 +23,7 @@ from pixel_rnn_jax.cli import parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*")]
-LONG = ("docs/first_hour.md", "docs/generation.md")  # they train several models
+LONG = ("docs/data.md", "docs/first_hour.md", "docs/generation.md")  # They train several models.
 NEEDS = ("", "GPU", "TPU", "cluster", "data", "network", "time")
 # Programs of others, in blocks that are marked.
 FOREIGN = ("gcloud", "pre-commit")
