@@ -65,7 +65,8 @@ def sample(values: Flags) -> None:
     else:
         n = n or IMAGES
         if label is not None:
-            condition = np.full(n, int(label) if label.isdecimal() else label)
+            number = label.isdecimal() and label not in model.class_names
+            condition = np.full(n, int(label) if number else label)
     images = model.sample(jax.random.key(values.seed), n, condition, temperature=values.temperature)
     pictures.write_images(np.asarray(images), model.levels, out, columns)
     nats = -float(model.log_prob(images, condition).mean())

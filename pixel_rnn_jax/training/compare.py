@@ -54,10 +54,10 @@ def compare(
         raise UserError(
             f"{workdir} holds a continuous model: workdir (--workdir) must hold a discrete one"
         )
-    if continuous_run.model.likelihood.discrete:
+    if (output := continuous_run.config.model.output) != "continuous":
         raise UserError(
-            f"{continuous} holds a discrete model: continuous (--continuous) must hold one that "
-            "was trained with model.output=continuous"
+            f"{continuous} holds a model of model.output={output}: continuous (--continuous) must "
+            "hold one that was trained with model.output=continuous"
         )
     source = open_split(discrete_run, split)
     noisy = [open_split(continuous_run, split, noise=draw) for draw in range(draws)]

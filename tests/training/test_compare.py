@@ -81,7 +81,7 @@ def test_what_is_printed(workdirs, capsys, monkeypatch):
     ("first", "second", "draws", "message"),
     [
         (1, 1, 1, "holds a continuous model: workdir .--workdir."),
-        (0, 0, 1, "holds a discrete model: continuous .--continuous."),
+        (0, 0, 1, "holds a model of model.output=softmax: continuous .--continuous."),
         (0, 1, 0, "draws .--dequantize. must be at least 1, got 0"),
     ],
 )
