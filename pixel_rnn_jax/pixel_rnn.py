@@ -20,6 +20,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
@@ -84,7 +85,9 @@ class PixelRNN:
             raise UserError(
                 f"image_shape and levels must be integers, got {shape} and {self.levels}"
             )
-        object.__setattr__(self, "image_shape", shape)
+        # NumPy's integers would have another digest, and other types in what is computed of them.
+        object.__setattr__(self, "image_shape", tuple(map(int, shape)))
+        object.__setattr__(self, "levels", int(self.levels))
         real = self.config.output == "gaussian_mixture"
         if real and self.levels:
             raise UserError(
@@ -338,7 +341,9 @@ class PixelRNN:
             params,
             key,
             jnp.arange(images.shape[0]) + first,
-            self._units.standardised(images),
+            self._units.standardised(images).astype(
+                jnp.int32 if self.likelihood.discrete else self.scales[0].network.param_dtype
+            ),
             known,
             condition,
             particles=int(particles),
@@ -390,9 +395,10 @@ class PixelRNN:
         if isinstance(n, numbers.Integral) and n < 0:
             raise UserError(f"n must be at least 0, got {n}")
         if checks.has_values(temperature):
-            if not temperature >= 0:
-                raise UserError(f"temperature must be at least 0, got {temperature}")
-            if temperature != 1 and not self.likelihood.discrete:
+            value = np.asarray(temperature)  # Operations of JAX would be traced inside `jit`.
+            if value.ndim or value.dtype.kind not in "iuf" or not value >= 0:
+                raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
+            if value != 1 and not self.likelihood.discrete:
                 raise UserError(
                     "temperature must be 1 for a continuous model, which has no logits, got "
                     f"{temperature}"

@@ -256,6 +256,29 @@ def test_exported_programs_take_any_batch_size(architecture):
     )
 
 
+def test_completed_values_and_numbers_of_numpy_keep_their_range():
+    """Of images whose type could not hold all levels."""
+    config = prnn.ModelConfig("pixel_cnn", **TINY)
+    model = prnn.PixelRNN(config, SHAPE, np.int64(1000))
+    assert model == prnn.PixelRNN(config, SHAPE, 1000) and type(model.levels) is int
+    params, nothing = model.init(KEY), np.zeros(SHAPE, bool)
+    found = model.complete(params, KEY, np.zeros((3, *SHAPE), np.uint8), nothing)
+    assert found.images.max() > 255
+    np.testing.assert_array_equal(found.images, model.sample(params, KEY, 3))
+
+
+def test_a_temperature_may_be_an_array_that_is_known():
+    model, params, *_ = build("pixel_cnn", "softmax", "none")
+    half = jnp.float32(0.5)
+    found = jax.jit(lambda key: model.sample(params, key, 3, temperature=half))(KEY)
+    np.testing.assert_array_equal(found, model.sample(params, KEY, 3, temperature=0.5))
+    for wrong in (-1.0, "warm", np.ones(2)):
+        with pytest.raises(prnn.UserError, match="temperature must be a number of at least 0, got"):
+            model.sample(params, KEY, 3, temperature=wrong)
+    with pytest.raises(prnn.UserError, match="key must be one of jax.random"):
+        model.sample(params, jnp.zeros(3), 3)
+
+
 def test_models_can_be_pickled_and_copied():
     model, params, images, given = build("row_lstm", "gaussian_mixture", "class")
     names = ("ash", "birch", "cedar")

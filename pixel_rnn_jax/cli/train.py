@@ -32,7 +32,7 @@ def train(values: Flags) -> None:
     say(f"workdir: {values.workdir}")
     if programs := compilation.programs_folder():
         say(f"compiled programs: {programs} (--compilation_cache)")
-    allowed = [name for name in values.allow_change.split(",") if name]
+    allowed = [name.strip() for name in values.allow_change.split(",") if name.strip()]
     result = train_lib.train(config, values.workdir, allow_change=allowed)
     say_evaluation("test", result.test)
     kind = "Gaussians" if result.baseline.real else "histograms"

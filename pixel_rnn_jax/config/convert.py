@@ -149,7 +149,7 @@ def from_json(text: str) -> Config:
         values = json.loads(text)
     except ValueError as error:
         raise UserError(f"it is not JSON ({error})") from error
-    sections = [field.name for field in dataclasses.fields(Config)]
+    sections = [f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)]
     if not isinstance(values, dict) or not set(sections) <= values.keys():
         raise UserError(f"it does not hold the fields {', '.join(sections)}")
     return from_config_dict(values)

@@ -232,7 +232,8 @@ class TrainConfig:
         log_every: Steps between records of the training loss.
         eval_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
-        patience: Validations without a new best one after which training stops; 0 for never.
+        patience: Training stops after this many times eval_every steps without a validation that is
+            the best so far; 0 for never.
         in_turn: With several scales: train them one after another, the smallest first, instead of
             all at once. Each has an equal part of the steps, its own schedule and optimiser state.
     """

@@ -34,12 +34,18 @@ def memory_sources(
     Raises:
         UserError: The arrays do not fit one another or the config.
     """
-    images, condition = _arrays(images, condition)
-    if isinstance(validation, float):
-        if not 0 < validation < 1:
-            raise UserError(f"validation must be between 0 and 1, got {validation}")
+    images, condition = _arrays("images", images, condition)
+    # Before some are held out: a value or a class may be in those alone.
+    largest = int(images.max()) if images.dtype.kind in "biu" else 0
+    names: tuple[str, ...] = ()
+    if condition is not None and condition.dtype.kind == "U":
+        names = tuple(np.unique(condition).tolist())
+    if isinstance(validation, (int, float, np.number)):
+        share = float(validation)
+        if not 0 < share < 1:
+            raise UserError(f"validation must be a share between 0 and 1, got {validation}")
         held_out = np.argsort(np.random.PCG64(0).random_raw(len(images)), kind="stable")
-        held_out = np.sort(held_out[: max(1, round(validation * len(images)))])
+        held_out = np.sort(held_out[: max(1, round(share * len(images)))])
         if len(held_out) == len(images):
             raise UserError(f"validation needs images of its own, got {len(images)} in all")
         other, other_condition = _rows(images, condition, held_out)
@@ -47,16 +53,16 @@ def memory_sources(
         images, condition = _rows(images, condition, kept)
     else:
         pair = validation if isinstance(validation, tuple) else (validation, None)
-        other, other_condition = _arrays(*pair)
-    names: tuple[str, ...] = ()
-    if condition is not None and condition.dtype.kind == "U":
-        names = tuple(np.unique(condition).tolist())
+        other, other_condition = _arrays("validation", *pair)
+        if other.dtype.kind in "biu":
+            largest = max(largest, int(other.max()))
+    if names:
         condition, other_condition = (
             _numbers(each, names) for each in (condition, other_condition)
         )
     levels = config.data.levels
     if not levels and config.model.discrete and images.dtype.kind in "biu":
-        levels = max(2, int(images.max()) + 1)
+        levels = max(2, largest + 1)
     digest = 0
     for array in (images, condition, other, other_condition):
         if array is not None:
@@ -65,13 +71,13 @@ def memory_sources(
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, name=name, levels=levels)
     )
-    train = _source(config, "train", images, condition, names)
+    train = _source(config, "training", images, condition, names)
     return config, train, _source(config, "validation", other, other_condition, names)
 
 
 def form_of_condition(condition: Any) -> dict[str, Any]:
     """Returns the field of `ModelConfig` that a condition of arrays belongs to, with its value."""
-    array = np.asarray(condition)
+    array = _condition(condition)
     if array.ndim == 1 and array.dtype.kind in "iuU":
         count = len(np.unique(array)) if array.dtype.kind == "U" else int(array.max()) + 1
         return {"classes": max(2, count)}
@@ -84,21 +90,35 @@ def form_of_condition(condition: Any) -> dict[str, Any]:
     )
 
 
-def _arrays(images: Any, condition: Any) -> tuple[np.ndarray, np.ndarray | None]:
+def _arrays(what: str, images: Any, condition: Any) -> tuple[np.ndarray, np.ndarray | None]:
     images = np.asarray(images)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape or images.dtype.kind not in "biuf":
         raise UserError(
-            "images must be numbers of shape [N, H, W] or [N, H, W, C], got "
-            f"{list(images.shape)} of {images.dtype}"
+            f"{what} must be numbers of shape [N, H, W] or [N, H, W, C], got {list(images.shape)} "
+            f"of {images.dtype}"
         )
     if condition is None:
         return images, None
-    condition = np.asarray(condition)
+    condition = _condition(condition)
     if len(condition) != len(images):
         raise UserError(f"there are {len(images)} images, but condition has {len(condition)} rows")
     return images, condition
+
+
+def _condition(condition: Any) -> np.ndarray:
+    """Returns a condition as an array of at least one axis, of numbers or of text."""
+    array = np.asarray(condition)
+    if array.dtype.kind == "O" and all(isinstance(name, str) for name in array.ravel()):
+        array = array.astype(str)  # As pandas keeps text.
+    if not array.size or array.dtype.kind not in "biufU":
+        raise UserError(
+            f"condition must be numbers or names, got {list(array.shape)} of {array.dtype}"
+        )
+    if array.ndim == 1 and array.dtype.kind == "i" and array.min() < 0:
+        raise UserError(f"classes must be integers from 0 on, got {array.min()}")
+    return np.atleast_1d(array)
 
 
 def _rows(
@@ -135,7 +155,7 @@ def _source(
     if classes := condition is not None and condition.ndim == 1 and condition.dtype.kind in "iu":
         highest = int(np.max(condition))
     records = Records(
-        name=f"the {split} images",
+        name=f"the {split} set",
         image_shape=images.shape[1:],
         dtype=images.dtype,
         keys=record_keys(split, np.arange(len(images))),

@@ -161,7 +161,9 @@ def numbered(condition: Any, class_names: Sequence[str]) -> Any:
 
 def check_key(key: Any) -> None:
     """Raises a `UserError` unless `key` is one of `jax.random`."""
-    if not isinstance(key, Array):
+    typed = isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    raw = isinstance(key, Array) and key.dtype == jnp.uint32 and key.ndim == 1
+    if not (typed and key.ndim == 0) and not raw:
         raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
 
 

@@ -57,6 +57,7 @@ def check_usable(
     Returns:
         The fields that change what the rest of the run does, with the value before and after.
     """
+    _check_names(allowed)
     if (workdir / "config.json").exists():
         return check_resumable(read_config(workdir), config, allowed)
     for name in ("checkpoints", "metrics.jsonl"):
@@ -66,6 +67,14 @@ def check_usable(
                 "another --workdir"
             )
     return {}
+
+
+def _check_names(allowed: Collection[str]) -> None:
+    if impossible := sorted(set(allowed) - CHANGEABLE):
+        raise UserError(
+            f"{impossible[0]} cannot be changed in a run (--allow_change): choose from "
+            f"{', '.join(sorted(CHANGEABLE))}"
+        )
 
 
 def check_resumable(
@@ -79,11 +88,6 @@ def check_resumable(
     Raises:
         UserError: A field has changed that may not; names each one, with both values.
     """
-    if impossible := sorted(set(allowed) - CHANGEABLE):
-        raise UserError(
-            f"{impossible[0]} cannot be changed in a run (--allow_change): choose from "
-            f"{', '.join(sorted(CHANGEABLE))}"
-        )
     new_values = dict(leaves(new))
     changed = {name: value for name, value in leaves(old) if value != new_values[name]}
     refused, note = changed.keys() - RESUMABLE, ""

@@ -203,13 +203,23 @@ def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluati
 
 
 def _independent_gaussians(train: Source, test: Source, batch_size: int) -> Evaluation:
-    known = np.stack([*itertools.islice(_images(train, batch_size), BASELINE_IMAGES)])
-    mean, variance = known.mean(0), np.maximum(known.var(0), np.finfo(np.float32).tiny)
+    first = next(_images(train, batch_size))
+    counted, total, squares = 0, np.zeros_like(first), np.zeros_like(first)
+    for image in itertools.islice(_images(train, batch_size), BASELINE_IMAGES):
+        # Differences from one image, so that large values lose nothing.
+        counted, total, squares = (
+            counted + 1,
+            total + (image - first),
+            squares + (image - first) ** 2,
+        )
+    mean, variance = first + total / counted, squares / counted - (total / counted) ** 2
+    # No narrower than a component of `GaussianMixture` can be.
+    variance = np.maximum(variance, 1e-8 * max(variance.mean(), 1e-30))
     nats = [
         0.5 * ((image - mean) ** 2 / variance + np.log(2 * math.pi * variance)).sum()
         for image in _images(test, batch_size)
     ]
-    return _mean(np.array(nats), len(mean), counted=len(known), real=True)
+    return _mean(np.array(nats), len(mean), counted=counted, real=True)
 
 
 def _images(source: Source, batch_size: int) -> Iterator[np.ndarray]:

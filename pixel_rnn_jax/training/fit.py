@@ -2,15 +2,18 @@
 
 import contextlib
 import dataclasses
+import signal
 import tempfile
 from typing import Any
 
+import jax
 import optax
 from etils import epath
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, ModelConfig, TrainConfig
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.train import run
@@ -44,9 +47,12 @@ def fit(
 
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
+        KeyboardInterrupt: After a Ctrl-C; a run with a workdir has been saved there.
     """
     with contextlib.suppress(RuntimeError):  # JAX runs already, as its caller set it up.
         devices.set_up_host_devices()
+    if workdir is None and jax.process_count() > 1:
+        raise UserError("several processes need a workdir that all share: give workdir=")
     if isinstance(config, ModelConfig):
         config = Config(model=config)
     config = _with_condition(config or Config(), condition)
@@ -58,9 +64,14 @@ def fit(
                 config.train, checkpoint_every=max(config.train.steps, TrainConfig.checkpoint_every)
             )
             config = dataclasses.replace(config, train=settings)
-        found, _ = run(
-            config, folder, train, held_out, optimizer=optimizer, draw=workdir is not None
-        )
+        try:
+            found, _ = run(
+                config, folder, train, held_out, optimizer=optimizer, draw=workdir is not None
+            )
+        except SystemExit as stopped:  # The command ends at a signal; a caller of Python may not.
+            if stopped.code != 128 + signal.SIGINT:
+                raise
+            raise KeyboardInterrupt from stopped
         return ImageModel(found.model, found.params, found.image_format.class_names)
 
 

@@ -9,10 +9,16 @@ from etils import epath
 from pixel_rnn_jax import terminal
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import load
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 PyTree = Any
 NAMED = 6
 """Parameters that a message names at most."""
+
+
+def check_initial(source: epath.PathLike, model: PixelRNN, *, partial: bool) -> None:
+    """Raises as `initial_params`, without making any parameters."""
+    _compared(source, jax.eval_shape(model.init, jax.random.key(0)), partial=partial)
 
 
 def initial_params(source: epath.PathLike, template: PyTree, *, partial: bool) -> PyTree:
@@ -27,8 +33,24 @@ def initial_params(source: epath.PathLike, template: PyTree, *, partial: bool) -
         UserError: There is no model in `source`; or it has other parameters, without `partial`, or
             none in common.
     """
-    found = _by_name(jax.device_get(load(source).params))
-    wanted = _by_name(template)
+    found, differences = _compared(source, template, partial=partial)
+    count = len(jax.tree.leaves(template))
+    terminal.say(f"{len(found)} of {count} parameters are those of {source}")
+    for difference in differences:
+        terminal.say(difference)
+
+    def value(path: Any, leaf: Any) -> Any:
+        own = found.get(_name(path))
+        return np.asarray(leaf) if own is None else own.astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(value, template)
+
+
+def _compared(
+    source: epath.PathLike, template: PyTree, *, partial: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the parameters of `source` that fit, by name, and in words which do not."""
+    found, wanted = _by_name(jax.device_get(load(source).params)), _by_name(template)
     missing = [name for name in wanted if name not in found]
     left_over = [name for name in found if name not in wanted]
     other = [n for n in wanted if n in found and wanted[n].shape != found[n].shape]
@@ -46,18 +68,10 @@ def initial_params(source: epath.PathLike, template: PyTree, *, partial: bool) -
             f"the parameters of init_from {str(source)!r} are not those of this model ("
             f"{'; '.join(differences)}): --config.init_partial=true takes the others"
         )
-    taken = wanted.keys() - set(missing) - set(other)
+    taken = {name: found[name] for name in wanted if name not in (*missing, *other)}
     if not taken:
         raise UserError(f"init_from {str(source)!r} has no parameter of this model")
-    terminal.say(f"{len(taken)} of {len(wanted)} parameters are those of {source}")
-    for difference in differences:
-        terminal.say(difference)
-
-    def value(path: Any, leaf: Any) -> Any:
-        name = _name(path)
-        return found[name].astype(leaf.dtype) if name in taken else np.asarray(leaf)
-
-    return jax.tree_util.tree_map_with_path(value, template)
+    return taken, differences
 
 
 def _by_name(tree: PyTree) -> dict[str, Any]:

@@ -154,8 +154,7 @@ def make_train_step(
         return new, Metrics(nats=nats, gradient_norm=norm, stop=stopping)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
-    # Without the check: a scan's carry starts from replicated parameters and then differs from
-    # device to device, which the check takes for a mistake.
+    # With the check JAX would add up the gradient of shared parameters by itself, one by one.
     mapped = jax.shard_map(
         train_step, mesh=mesh, in_specs=(whole, split, split), out_specs=whole, check_vma=False
     )

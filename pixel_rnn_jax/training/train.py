@@ -24,6 +24,7 @@ from pixel_rnn_jax.runs.workdir import ImageFormat, Run
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation
+from pixel_rnn_jax.training.initial import check_initial
 from pixel_rnn_jax.training.previews import draw_previews
 from pixel_rnn_jax.training.progress import Progress
 from pixel_rnn_jax.training.step import Metrics
@@ -104,14 +105,18 @@ def run(
     workdir = epath.Path(workdir)
     changes = resume.check_usable(workdir, config, allow_change)
     images = _image_format(config, train_source, validation_source, *others)
-    images.model(config.model)  # Refuses what is impossible before the workdir is touched.
+    # What is impossible is refused before the workdir is touched.
+    new = images.model(config.model)
+    if config.init_from and not (workdir / "config.json").exists():
+        check_initial(config.init_from, new, partial=config.init_partial)
+    if changes and processes.first():
+        with contextlib.closing(Checkpoints(workdir, read_only=True)) as saved:
+            resume.record_changes(workdir, saved.latest_step() or 0, changes)
     settings, size, mesh = config.train, config.train.eval_batch_size, _mesh(config)
     model = workdir_lib.begin_run(workdir, config, images).model(config.model)
     turns = Turns(config, model, mesh, optimizer)
     with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         start, state = turns.start(checkpoints)
-        if changes and processes.first():
-            resume.record_changes(workdir, start, changes)
         step = start
         batches = data.train_batches(
             train_source,

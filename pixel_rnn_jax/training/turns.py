@@ -79,8 +79,13 @@ class Turns:
         partial = self._config.init_partial
         params = initial_params(self._config.init_from, state.params, partial=partial)
         params = self._jit(lambda tree: tree)(params)
+        scale = self._scale(1)
+        trained = params if scale is None else params[self._model.scales[scale].name]
         return dataclasses.replace(
-            state, params=params, ema=jax.tree.map(jnp.copy, params) if state.ema else {}
+            state,
+            params=params,
+            ema=jax.tree.map(jnp.copy, params) if state.ema else {},
+            opt_state=self._jit(self._optimizer.init)(trained),
         )
 
     def at(self, step: int, state: TrainState) -> tuple[TrainStep, TrainState]:

@@ -192,8 +192,11 @@ def test_type_of_the_values():
     [
         (dict(n=-1), "n must be at least 0, got -1"),
         (dict(n=2.0), "n must be an integer, got 2.0"),
-        (dict(n=1, temperature=-0.5), "temperature must be at least 0, got -0.5"),
-        (dict(n=1, temperature=float("nan")), "temperature must be at least 0, got nan"),
+        (dict(n=1, temperature=-0.5), "temperature must be a number of at least 0, got -0.5"),
+        (
+            dict(n=1, temperature=float("nan")),
+            "temperature must be a number of at least 0",
+        ),
         (dict(n=1, key=0), "key must be one of jax.random, .* got 0"),
     ],
 )

@@ -51,7 +51,7 @@ def test_config_round_trip(tmp_path, monkeypatch):
         (to_json(OTHER)[:-5].encode(), "it is not JSON"),
         (b"", "it is not JSON"),
         (b"\xff\x00", "codec can't decode"),
-        (b'{"model": {}}', "it does not hold the fields model, data, optimizer, train, seed"),
+        (b'{"model": {}}', "it does not hold the fields model, data, optimizer, train"),
         (to_json(OTHER).replace("features", "width").encode(), "no field model.width"),
         (to_json(OTHER).replace("0.25", "NaN").encode(), "optimizer.learning_rate must be"),
     ],

@@ -47,6 +47,14 @@ def test_arrays_become_a_model(condition, field, value):
     assert model.log_prob(IMAGES[:2, ..., None], given).shape == (2,)
 
 
+def test_values_and_names_that_are_held_out_alone_count():
+    images, names = IMAGES.copy(), np.full(60, "oak", object)
+    held_out = np.argsort(np.random.PCG64(0).random_raw(60), kind="stable")[0]
+    images[held_out], names[held_out] = 6, "elm"
+    model = prnn.fit(images, CONFIG, names)
+    assert (model.levels, model.class_names) == (7, ("elm", "oak"))
+
+
 def test_real_values_are_fitted_in_their_own_units():
     images = np.random.default_rng(1).normal(50, 4, size=(80, 2, 2))
     config = dataclasses.replace(
@@ -89,10 +97,13 @@ def test_training_stops_when_patience_ends(tmp_path):
     ("images", "options", "message"),
     [
         (IMAGES[0], {}, r"shape .N, H, W. or .N, H, W, C., got .4, 4. of int64"),
-        (IMAGES / 3, {}, "floats|integers"),
+        (IMAGES / 3, {}, "turn the values into levels"),
+        (IMAGES, dict(validation=1), "validation must be a share between 0 and 1, got 1"),
+        (IMAGES, dict(condition=np.arange(60) - 1), "classes must be integers from 0 on, got -1"),
+        (IMAGES, dict(condition=3), "there are 60 images, but condition has 1 rows"),
         (IMAGES, dict(condition=[0, 1]), "there are 60 images, but condition has 2 rows"),
         (IMAGES, dict(condition=np.ones((60, 2, 2))), r"condition must be .N. integers or names"),
-        (IMAGES, dict(validation=1.5), "validation must be between 0 and 1, got 1.5"),
+        (IMAGES, dict(validation=1.5), "validation must be a share between 0 and 1, got 1.5"),
         (IMAGES, dict(validation=IMAGES[:, :3]), "the validation images have shape .3, 4, 1."),
         (
             IMAGES[:2],
@@ -124,7 +135,7 @@ def test_a_new_run_starts_from_the_parameters_of_another(trained, capsys):
     assert re.search(r"(\d+) of \1 parameters are those of", capsys.readouterr().out)
 
 
-def test_parameters_that_do_not_fit_are_listed_and_drawn_if_asked_to(trained, capsys):
+def test_parameters_that_do_not_fit_are_listed_and_drawn_if_asked_to(trained, tmp_path, capsys):
     """One more level changes the last layer, classes add to every layer."""
     wider = dataclasses.replace(CONFIG, init_from=str(trained))
     images = IMAGES.copy()
@@ -144,6 +155,9 @@ def test_parameters_that_do_not_fit_are_listed_and_drawn_if_asked_to(trained, ca
     np.testing.assert_allclose(new["first"]["kernel"], old["first"]["kernel"], rtol=1e-6)
     assert new["logits"]["bias"].shape == (4,)
     assert "of another shape are: scale_0/logits/bias" in capsys.readouterr().out
+    with pytest.raises(prnn.UserError, match="it lacks"):
+        prnn.fit(images, wider, classes, workdir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # So that a corrected call may use it.
     with pytest.raises(prnn.UserError, match="init_partial is for init_from, which is not set"):
         dataclasses.replace(partial, init_from="")
     with pytest.raises(prnn.UserError, match="holds no training run"):
