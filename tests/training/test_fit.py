@@ -187,3 +187,30 @@ def test_a_finished_run_goes_on_under_another_rate_and_schedule_if_named(config,
     assert read_config(tmp_path) == longer
     with pytest.raises(prnn.UserError, match="model.layers cannot be changed in a run"):
         train(longer, tmp_path, allow_change=["model.layers"])
+
+
+@pytest.mark.parametrize("kind", ["class", "vector", "map"])
+def test_what_a_condition_says_of_an_image_is_learned(kind):
+    """Each value is noise, but for what is planted in the condition."""
+    random, count = np.random.default_rng(2), 400
+    if kind == "class":
+        condition = random.integers(2, size=count)
+        images = np.broadcast_to(condition[:, None, None], (count, 4, 4))
+    elif kind == "vector":
+        condition = random.normal(size=(count, 3))
+        images = np.broadcast_to(condition[:, 1, None, None] > 0, (count, 4, 4))
+    else:
+        condition = random.normal(size=(count, 4, 4, 2))
+        images = condition[..., 1] > 0
+    images = images ^ (random.random(images.shape) < 0.02)  # A value is certain to 0.1 nats.
+    config = dataclasses.replace(
+        with_train(CONFIG, steps=150, batch_size=32, eval_every=150),
+        model=prnn.ModelConfig("pixel_cnn", layers=1, features=8, head_features=8, first_kernel=3),
+        optimizer=prnn.OptimizerConfig("adam", 0.02, average=0.9),
+    )
+    model = prnn.fit(images.astype(int), config, condition)
+    held_out = images[:100, ..., None].astype(np.uint8)
+    nats = -model.log_prob(held_out, condition[:100]).mean()
+    other = -model.log_prob(held_out, condition[100:200]).mean()
+    assert nats < 0.35 * 16 * np.log(2)
+    assert other > 3 * nats
