@@ -189,7 +189,9 @@ def test_a_finished_run_goes_on_under_another_rate_and_schedule_if_named(config,
         train(longer, tmp_path, allow_change=["model.layers"])
 
 
-@pytest.mark.parametrize("kind", ["class", "vector", "map"])
+@pytest.mark.parametrize(
+    "kind", ["map", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("class", "vector"))]
+)
 def test_what_a_condition_says_of_an_image_is_learned(kind):
     """Each value is noise, but for what is planted in the condition."""
     random, count = np.random.default_rng(2), 400
