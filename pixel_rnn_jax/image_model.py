@@ -22,7 +22,7 @@ from pixel_rnn_jax.generation.complete import Completion
 from pixel_rnn_jax.models import bits_per_dim, checks
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import export
-from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runs.workdir import Run, open_run
 from pixel_rnn_jax.runtime import devices
 
 PyTree = Any
@@ -70,6 +70,11 @@ def load(path: epath.PathLike) -> "ImageModel":
     if export.is_exported(path):
         return ImageModel(*export.read(path))
     run = open_run(path, devices.local_mesh(1))
+    return of_run(run)
+
+
+def of_run(run: Run) -> "ImageModel":
+    """Returns the model of a run that is open, with its parameters and names of classes."""
     return ImageModel(run.model, run.params, run.image_format.class_names)
 
 

@@ -10,6 +10,7 @@ from random_models import model_and_parameters
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.runs import export
+from pixel_rnn_jax.runs.names import by_name
 from pixel_rnn_jax.runs.workdir import ImageFormat
 
 TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
@@ -32,7 +33,7 @@ def assert_same(one, other):
 
 def arrays_of(model):
     """Returns the parameters by the names that they have in a file."""
-    return {name: np.asarray(leaf) for name, leaf in export._by_name(model.params).items()}
+    return {name: np.asarray(leaf) for name, leaf in by_name(model.params).items()}
 
 
 def write_by_hand(path, model, arrays, **changed):

@@ -10,7 +10,7 @@ from pixel_rnn_jax import pictures
 from pixel_rnn_jax.cli.flags import Flags, images_flag, process_flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_model import ImageModel, load
+from pixel_rnn_jax.image_model import ImageModel, load, of_run
 from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
@@ -89,7 +89,7 @@ def evaluate(values: Flags) -> None:
         model = load(workdir)
     else:
         run = open_run(workdir, devices.make_mesh())
-        model = ImageModel(run.model, run.params, run.image_format.class_names)
+        model = of_run(run)
         options = {"batch_size": run.config.train.eval_batch_size, "step": run.step}
     if values.images:
         name, part = values.images, split if values["split"].present else None
@@ -110,7 +110,7 @@ def _compare(values: Flags) -> None:
     split, draws = values.split, values.dequantize
     if values.pixel_map:
         run = open_run(values.workdir, devices.local_mesh(1))
-        _draw_pixel_map(ImageModel(run.model, run.params), open_split(run, split), values.pixel_map)
+        _draw_pixel_map(of_run(run), open_split(run, split), values.pixel_map)
     found = compare_lib.compare(values.workdir, values.continuous, split, draws=draws)
     say(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
     say(f"density that it implies, {draws} draws of noise: {found.implied}")

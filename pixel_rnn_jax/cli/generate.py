@@ -105,7 +105,7 @@ def complete(values: Flags) -> None:
                 "workdir of the run"
             )
         run = open_run(values.workdir, devices.local_mesh(1))
-        model = ImageModel(run.model, run.params, run.image_format.class_names)
+        model = image_model.of_run(run)
     else:
         model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])

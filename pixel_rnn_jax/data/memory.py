@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pixel_rnn_jax.config import Config
-from pixel_rnn_jax.data.records import Records, record_keys
+from pixel_rnn_jax.data.records import Records, random_order, record_keys
 from pixel_rnn_jax.data.source import IN_MEMORY, Source
 from pixel_rnn_jax.errors import UserError
 
@@ -44,8 +44,7 @@ def memory_sources(
         share = float(validation)
         if not 0 < share < 1:
             raise UserError(f"validation must be a share between 0 and 1, got {validation}")
-        held_out = np.argsort(np.random.PCG64(0).random_raw(len(images)), kind="stable")
-        held_out = np.sort(held_out[: max(1, round(share * len(images)))])
+        held_out = np.sort(random_order(len(images))[: max(1, round(share * len(images)))])
         if len(held_out) == len(images):
             raise UserError(f"validation needs images of its own, got {len(images)} in all")
         other, other_condition = _rows(images, condition, held_out)

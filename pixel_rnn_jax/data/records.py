@@ -108,10 +108,15 @@ def divide(name: str, split: str, count: int, held_out: int | None = None) -> np
             f"got {count}"
         )
     held_out = held_out or max(1, count // 10)
-    # NumPy promises never to change the raw output of a bit generator.
-    order = np.argsort(np.random.PCG64(0).random_raw(count), kind="stable")
+    order = random_order(count)
     parts = np.split(order, [count - 2 * held_out, count - held_out])
     return np.sort(parts[SPLITS.index(split)])
+
+
+def random_order(count: int) -> np.ndarray:
+    """Returns the numbers below `count` in a random order, always the same one."""
+    # NumPy promises never to change the raw output of a bit generator.
+    return np.argsort(np.random.PCG64(0).random_raw(count), kind="stable")
 
 
 def record_keys(container: str, rows: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runs.names import by_name
 from pixel_rnn_jax.runtime import processes, storage
 
 PyTree = Any
@@ -113,7 +114,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
-        arrays = _by_path(state)
+        arrays = by_name(state)
         self._nats[step] = math.nan if validation_nats is None else validation_nats
         digest: dict[str, Any] = {
             "validation_nats": self._nats[step],
@@ -153,7 +154,7 @@ class Checkpoints:
         if not path.exists():
             steps = sorted(self._manager.all_steps())
             raise UserError(f"there is no checkpoint {path}: choose one of the steps {steps}")
-        wanted = _by_path(template)
+        wanted = by_name(template)
         digests = self._read_digest(step)["arrays"]
         stored = {name: digests[name] for name in digests if name.split("/")[0] in template}
         for name in wanted | stored:
@@ -263,11 +264,6 @@ class _NewestTwoAndBest(ocp.checkpoint_managers.PreservationPolicy):
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-2:], self._best(steps)}
         return [step in kept for step in steps]
-
-
-def _by_path(tree: PyTree) -> dict[str, Any]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _fingerprint(array: np.ndarray) -> dict[str, str]:

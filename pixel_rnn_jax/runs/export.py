@@ -30,6 +30,7 @@ from safetensors import SafetensorError
 from pixel_rnn_jax.config import ModelConfig, from_config_dict
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.names import by_name, some
 from pixel_rnn_jax.runs.workdir import ImageFormat
 from pixel_rnn_jax.runtime import processes, storage
 
@@ -70,11 +71,10 @@ def write(
 
 def to_bytes(model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()) -> bytes:
     """Returns what `write` writes."""
-    arrays = {name: np.asarray(leaf) for name, leaf in sorted(_by_name(params).items())}
+    arrays = {name: np.asarray(leaf) for name, leaf in sorted(by_name(params).items())}
     _check_params(model, arrays)
-    height, width, channels = map(int, model.image_shape)
     image_format = ImageFormat(
-        (height, width, channels), int(model.levels), model.offset, model.scale, tuple(class_names)
+        model.image_shape, model.levels, model.offset, model.scale, tuple(class_names)
     )
     config, images = json.dumps(dataclasses.asdict(model.config)), image_format.to_json()
     metadata = {
@@ -135,21 +135,13 @@ def digest(config: str, images: str, arrays: Arrays) -> str:
     return found.hexdigest()
 
 
-def _by_name(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves of nested dicts by their paths, such as "scale_0/first/kernel"."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
 def _little_endian(array: np.ndarray) -> bytes:
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _check_params(model: PixelRNN, arrays: Arrays) -> None:
     """Raises a `UserError` unless parameters, by their names, are finite and fit a model."""
-    shapes = _by_name(jax.eval_shape(model.init, jax.random.key(0)))
+    shapes = by_name(jax.eval_shape(model.init, jax.random.key(0)))
     expected = {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in shapes.items()}
     found = {name: f"{array.dtype}{list(array.shape)}" for name, array in arrays.items()}
     others = [
@@ -158,7 +150,7 @@ def _check_params(model: PixelRNN, arrays: Arrays) -> None:
         if found[name] != expected[name]
     ]
     mistakes = [
-        f"{_few(names)}{said}"
+        f"{some(names, NAMED)}{said}"
         for names, said in (
             (sorted(expected.keys() - found.keys()), " missing"),
             (sorted(found.keys() - expected.keys()), " left over"),
@@ -170,12 +162,9 @@ def _check_params(model: PixelRNN, arrays: Arrays) -> None:
         raise UserError(f"the parameters do not fit the architecture: {'; '.join(mistakes)}")
     wrong = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if wrong:
-        raise UserError(f"the parameters are not finite: {_few(wrong)}; train the model again")
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+        raise UserError(
+            f"the parameters are not finite: {some(wrong, NAMED)}; train the model again"
+        )
 
 
 def _read_bytes(path: epath.PathLike) -> bytes:
@@ -222,7 +211,7 @@ def _model_config(text: str) -> ModelConfig:
     if unknown := sorted({*values} - known):
         raise UserError(
             f"a later version of {FORMAT} wrote it, with fields of the config that this one does "
-            f"not have: {_few(unknown)}"
+            f"not have: {some(unknown, NAMED)}"
         )
     return from_config_dict({"model": values}).model
 

@@ -94,6 +94,11 @@ def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
     return measure(run.model, run.params, source, size, mesh, step=run.step)
 
 
+def format_of(source: Source) -> ImageFormat:
+    """Returns the format of the images of a source, without what standardises them."""
+    return ImageFormat(source.image_shape, source.levels, class_names=source.class_names)
+
+
 def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
     """Opens a split of the data set that a run was trained on, named as `evaluate` takes it.
 
@@ -111,7 +116,7 @@ def open_split_of(
 ) -> Source:
     """Opens a split as `open_split` does, of a run whose parameters are not needed."""
     source = data.open_source(config, split, noise=noise)
-    found = ImageFormat(source.image_shape, source.levels, class_names=source.class_names)
+    found = format_of(source)
     if not found.same_images(image_format):
         raise UserError(
             f"the run was trained on images of {image_format}, the split {split} has {found}: "

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, ModelConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.image_model import ImageModel, of_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.train import run
 
@@ -72,7 +72,7 @@ def fit(
             if stopped.code != 128 + signal.SIGINT:
                 raise
             raise KeyboardInterrupt from stopped
-        return ImageModel(found.model, found.params, found.image_format.class_names)
+        return of_run(found)
 
 
 def _with_condition(config: Config, condition: Any) -> Config:

@@ -10,6 +10,7 @@ from pixel_rnn_jax import terminal
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import load
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.names import by_name, some
 
 PyTree = Any
 NAMED = 6
@@ -34,28 +35,28 @@ def initial_params(source: epath.PathLike, template: PyTree, *, partial: bool) -
             none in common.
     """
     found, differences = _compared(source, template, partial=partial)
-    count = len(jax.tree.leaves(template))
-    terminal.say(f"{len(found)} of {count} parameters are those of {source}")
+    wanted = by_name(template)
+    terminal.say(f"{len(found)} of {len(wanted)} parameters are those of {source}")
     for difference in differences:
         terminal.say(difference)
 
-    def value(path: Any, leaf: Any) -> Any:
-        own = found.get(_name(path))
-        return np.asarray(leaf) if own is None else own.astype(leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(value, template)
+    values = [
+        found[name].astype(leaf.dtype) if name in found else np.asarray(leaf)
+        for name, leaf in wanted.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(template), values)
 
 
 def _compared(
     source: epath.PathLike, template: PyTree, *, partial: bool
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Returns the parameters of `source` that fit, by name, and in words which do not."""
-    found, wanted = _by_name(jax.device_get(load(source).params)), _by_name(template)
+    found, wanted = by_name(jax.device_get(load(source).params)), by_name(template)
     missing = [name for name in wanted if name not in found]
     left_over = [name for name in found if name not in wanted]
     other = [n for n in wanted if n in found and wanted[n].shape != found[n].shape]
     differences = [
-        f"{what}: {_listed(names)}"
+        f"{what}: {some(names, NAMED)}"
         for what, names in (
             ("it lacks", missing),
             ("only it has", left_over),
@@ -72,16 +73,3 @@ def _compared(
     if not taken:
         raise UserError(f"init_from {str(source)!r} has no parameter of this model")
     return taken, differences
-
-
-def _by_name(tree: PyTree) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _name(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more

@@ -1,6 +1,7 @@
 """Training, from the config to the evaluated model, in a workdir where it can be resumed."""
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -205,13 +206,12 @@ def _patience_ends(settings: TrainConfig, checkpoints: Checkpoints, step: int) -
 
 def _image_format(config: Config, train: Source, *others: Source) -> ImageFormat:
     """Returns the format of the sources, whose images must be of one format."""
-    offset: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
+    images = evaluate.format_of(train)
     if not train.levels:
         offset, scale = data.standardisation(train, config.train.eval_batch_size)
-    images = ImageFormat(train.image_shape, train.levels, offset, scale, train.class_names)
+        images = dataclasses.replace(images, offset=offset, scale=scale)
     for name, source in zip(("validation", "test"), others, strict=False):
-        found = ImageFormat(source.image_shape, source.levels, class_names=source.class_names)
+        found = evaluate.format_of(source)
         if not found.same_images(images):
             raise UserError(
                 f"the {name} images have {found}, the training images {images}: "

@@ -21,21 +21,6 @@ from pixel_rnn_jax.runs import export
 RANDOM = np.random.default_rng(0)
 
 
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model(classes=2, class_names=("one", "two"))
-
-
-@pytest.fixture(scope="module")
-def content(model):
-    return export.to_bytes(model.pixel_rnn, model.params, model.class_names)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
-
-
 KINDS = {
     "pixel_cnn": {},
     "row_lstm": dict(architecture="row_lstm", input="categorical", residual=False, pack=2),

@@ -5,27 +5,11 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from export_files import arrays_of, assert_same, config_with, tiny_model, write_by_hand
+from export_files import arrays_of, assert_same, config_with, write_by_hand
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.runs import export
 
 RANDOM = np.random.default_rng(0)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny_model(classes=2, class_names=("one", "two"))
-
-
-@pytest.fixture(scope="module")
-def content(model):
-    return export.to_bytes(model.pixel_rnn, model.params, model.class_names)
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
 
 
 @pytest.mark.parametrize(
