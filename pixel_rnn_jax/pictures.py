@@ -1,17 +1,18 @@
 """Pictures of images: grids to look at, and files that keep every value."""
 
-import contextlib
 import io
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from pixel_rnn_jax import outputs
+from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_files import open_image
+from pixel_rnn_jax.image_files import SUFFIXES, open_image
 
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048
@@ -98,8 +99,8 @@ def write_picture(picture: np.ndarray, out: str) -> None:
     Raises:
         UserError: It cannot be written.
     """
-    with _writing(out):
-        Path(out).write_bytes(png(picture))
+    with outputs.writing(out) as file:
+        file.write(png(picture))
 
 
 def check_picture_out(out: str) -> None:
@@ -113,15 +114,18 @@ def write_images(
     levels: int,
     out: str,
     columns: int | None = None,
-    labels: np.ndarray | None = None,
+    arrays: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
+    mode: str = "",
 ) -> None:
     """Writes images in a format that the ending of `out` selects.
 
     - `.png`: one picture of all images (see `grid`).
-    - `.npz`: an array `images`, `[N, H, W, C]`, and `labels`, `[N]`, if there are any. It alone
-      keeps values that are no levels.
+    - `.npz`: an array `images`, `[N, H, W, C]`, and those of `arrays`. It alone keeps values that
+      are no levels.
     - no ending: a folder with one PNG for each image, which holds the values 0 to K - 1 themselves
-      (black and white for two levels, dark for a few).
+      (black and white for two levels, dark for a few). It has the name of the image, if there are
+      `names`; with Pillow's `mode` "L" those of two levels are grey as well.
 
     Raises:
         UserError: See `check_out`, or it cannot be written.
@@ -133,19 +137,51 @@ def write_images(
     if path.suffix == ".png":
         write_picture(grid(images, levels, columns), out)
         return
-    with _writing(out):
-        if path.suffix == ".npz":
-            arrays: dict[str, Any] = {} if labels is None else {"labels": labels}
-            with path.open("wb") as file:
-                np.savez_compressed(file, images=images, **arrays)
-            return
-        path.mkdir(exist_ok=True)
-        digits = len(str(len(images)))
-        for index, image in enumerate(images):
-            values = image.squeeze(-1) if image.shape[-1] == 1 else image
-            # Booleans have Pillow's mode "1", which is read back as 0 and 1.
-            values = values.astype(bool if levels == 2 and values.ndim == 2 else np.uint8)
-            Image.fromarray(values).save(path / f"{index:0{digits}}.png")
+    if path.suffix == ".npz":
+        with outputs.writing(out) as file:
+            np.savez_compressed(file, images=images, **dict(arrays or {}))
+        return
+    files = (
+        _file_names(names)
+        if names
+        else [f"{i:0{len(str(len(images)))}}" for i in range(len(images))]
+    )
+    with outputs.filling(out) as folder:
+        for name, image in zip(files, images, strict=True):
+            target = folder / f"{name}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _as_picture(image, levels, mode).save(target)
+
+
+def _as_picture(image: np.ndarray, levels: int, mode: str) -> Image.Image:
+    """Returns an image of Pillow that holds the values themselves."""
+    values = image.squeeze(-1) if image.shape[-1] == 1 else image
+    # Booleans have Pillow's mode "1", which is read back as 0 and 1.
+    of_two = levels == 2 and values.ndim == 2 and mode in ("", "1")
+    return Image.fromarray(values.astype(bool if of_two else value_dtype(levels)))
+
+
+def _file_names(names: Sequence[str]) -> list[str]:
+    """Returns paths within a folder, without ending, that are all different."""
+    found: dict[str, None] = {}
+    for name in names:
+        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
+        path = PurePosixPath(*parts) if parts else PurePosixPath("image")
+        stem, number = str(path.with_suffix("") if path.suffix in SUFFIXES else path), 1
+        while stem in found:  # a.png beside a.jpg, or a name twice.
+            number += 1
+            stem = f"{path}-{number}"
+        found[stem] = None
+    return list(found)
+
+
+def check_ending(out: str) -> None:
+    """Checks, before any work, that the ending of `out` says what to write; see `check_out`."""
+    if Path(out).suffix not in ("", ".png", ".npz"):
+        raise UserError(
+            "images must be written to a .png or .npz file, or to a folder without an ending, got "
+            f"{out!r}"
+        )
 
 
 def check_out(out: str, levels: int, channels: int) -> None:
@@ -156,14 +192,10 @@ def check_out(out: str, levels: int, channels: int) -> None:
             values.
     """
     path = Path(out)
-    if path.suffix in (".png", ".npz"):
-        return
+    check_ending(out)
     if path.suffix:
-        raise UserError(
-            "images must be written to a .png or .npz file, or to a folder without an ending, got "
-            f"{out!r}"
-        )
-    if not 2 <= levels <= 256 or channels not in (1, 3, 4):
+        return
+    if not 2 <= levels <= (2**16 if channels == 1 else 256) or channels > 4:
         values = f"of {levels} levels" if levels else "of real values"
         raise UserError(
             f"PNG files cannot hold images {values} and {channels} channels: write them "
@@ -228,13 +260,3 @@ def _gap(shape: tuple[int, ...]) -> np.ndarray:
     gap = np.full(shape, GREY, np.uint8)
     gap[..., 3:] = 255
     return gap
-
-
-@contextlib.contextmanager
-def _writing(out: str) -> Iterator[None]:
-    """Makes the folder of a file; a file that cannot be written is a `UserError`."""
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error

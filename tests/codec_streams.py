@@ -1,14 +1,21 @@
 """Small models, images and the parts of compressed files, for the tests of the codec."""
 
+import io
 import re
 
 import numpy as np
 from random_models import model_and_parameters
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import framing
+from pixel_rnn_jax.codec import archive, coder, framing
 
-LANES = 4
+GROUP = 4
+
+
+def in_small_groups(set_attribute=setattr):
+    """Makes groups of four images, each of them a block."""
+    set_attribute(coder, "GROUP", GROUP)
+    set_attribute(archive, "BLOCK_BYTES", 1)
 
 
 def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **options):
@@ -24,9 +31,9 @@ def random_images(model, count):
 
 
 def header_length(data):
-    fixed = len(framing.MAGIC) + 1 + framing.FORMAT.size
-    return fixed + data[fixed - 1] + framing.CHECKSUM.size
+    return len(framing.read(io.BytesIO(data))[0].pack())
 
 
 def block_starts(data):
-    return [match.start() for match in re.finditer(re.escape(framing.MARKER), data)]
+    """Returns where each block begins, and the end."""
+    return [match.start() for match in re.finditer(b"\xb1P[BE]", data)]

@@ -154,7 +154,9 @@ def test_npz_keeps_the_values(tmp_path, levels, channels):
     images, labels = random_images(levels, 12, 3, 4, channels), np.arange(12)
     out = str(tmp_path / "images.npz")
     for arrays in ({"images": images, "labels": labels}, {"images": images}):
-        pictures.write_images(images, levels, out, labels=arrays.get("labels"))
+        pictures.write_images(
+            images, levels, out, arrays={k: v for k, v in arrays.items() if k != "images"}
+        )
         with np.load(out) as file:
             assert file["images"].dtype == images.dtype
             np.testing.assert_equal(dict(file), arrays)
@@ -165,8 +167,8 @@ def test_npz_keeps_the_values(tmp_path, levels, channels):
     ("levels", "channels", "out", "message"),
     [
         (2, 1, "images.jpg", "to a .png or .npz file, or to a folder .*, got '.*images.jpg'"),
-        (1000, 1, "images", r"of 1000 levels and 1 channels: .* .npz file, .*/images\.npz for"),
-        (2, 2, "images/", r"of 2 levels and 2 channels: .* .npz file, .*/images\.npz for"),
+        (1000, 3, "images", r"of 1000 levels and 3 channels: .* .npz file, .*/images\.npz for"),
+        (2, 5, "images/", r"of 2 levels and 5 channels: .* .npz file, .*/images\.npz for"),
         (2, 1, "full", "full is there already and is no empty folder: choose another name"),
         (2, 1, "full/0", "full/0 is there already and is no empty folder: choose another name"),
         (2, 1, "full/0/images.npz", "images.npz cannot be written: "),
@@ -181,6 +183,20 @@ def test_where_images_cannot_go(tmp_path, levels, channels, out, message):
         pictures.write_images(random_images(levels, 3, 3, 4, channels), levels, f"{tmp_path}/{out}")
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "0"]
     assert (tmp_path / "full" / "0").read_text() == "precious"
+
+
+def test_files_keep_the_names_of_images(tmp_path):
+    """Below the folder, whatever they are, and each its own."""
+    names = ["a/b.png", "b.jpg", "b.png", "../../etc/c.png", "/d", "e.tar.gz", "..", "b.png"]
+    images = random_images(2, len(names), 3, 4, 1)
+    pictures.write_images(images, 2, str(tmp_path / "out"), names=names, mode="L")
+    found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png"))
+    files = ["a/b", "b", "b.png-2", "b.png-3", "d", "e.tar.gz", "etc/c", "image"]
+    assert found == [f"out/{name}.png" for name in files]
+    with Image.open(tmp_path / "out" / "b.png-2.png") as image:
+        assert image.mode == "L"  # Not "1", as of two levels without a mode.
+        np.testing.assert_array_equal(np.asarray(image), images[2, ..., 0])
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_cannot_be_drawn():

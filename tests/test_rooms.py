@@ -9,9 +9,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pixel_rnn_jax"
 FLOORS = [
     {"errors", "kernels"},
-    {"config", "runtime", "layers", "image_files", "hub"},
-    {"terminal", "pictures", "data", "models"},
-    {"generation", "batches"},
+    {"config", "runtime", "layers", "image_files", "outputs", "hub"},
+    {"terminal", "data", "models"},
+    {"generation", "batches", "pictures"},
     {"pixel_rnn"},
     {"codec", "runs"},
     {"image_model"},

@@ -5,7 +5,7 @@ from etils import epath
 
 from pixel_rnn_jax import image_model
 from pixel_rnn_jax.cli.flags import Flags
-from pixel_rnn_jax.codec.coder import model_digest
+from pixel_rnn_jax.codec.identity import model_digest
 from pixel_rnn_jax.terminal import say
 
 

@@ -13,8 +13,8 @@ from pixel_rnn_jax.config import config_names
 class Flags(FlagValues):
     """The flags of one verb: verbs share names, and a process may run several of them.
 
-    `text`, `integer`, `number` and `switch` define a flag with a name, its help and a default; of
-    numbers also with `lower_bound` and `upper_bound`.
+    `text`, `words`, `integer`, `number` and `switch` define a flag with a name, its help and a
+    default; of numbers also with `lower_bound` and `upper_bound`.
     """
 
     def __init__(self) -> None:
@@ -26,6 +26,7 @@ class Flags(FlagValues):
     ) -> None:
         define(name, default, help_, flag_values=self, **bounds)
 
+    words = functools.partialmethod(_define, flags.DEFINE_multi_string)
     text = functools.partialmethod(_define, flags.DEFINE_string)
     integer = functools.partialmethod(_define, flags.DEFINE_integer)
     number = functools.partialmethod(_define, flags.DEFINE_float)

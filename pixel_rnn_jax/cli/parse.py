@@ -79,10 +79,34 @@ VERBS = {
             "--workdir=runs/a --images=images.npz --out=images.prnn",
         ),
         (
-            "decompress",
+            "append",
             "compress",
-            "Decompresses a file of `compress`; an .npz file gets the classes as well.",
+            "Adds images to a compressed file.",
+            "images.prnn --workdir=runs/a --images=more",
+        ),
+        (
+            "decompress",
+            "archive",
+            "Decompresses a file; an .npz file gets names, classes or conditions as well.",
             "images.prnn --workdir=runs/a --out=images.npz",
+        ),
+        (
+            "extract",
+            "archive",
+            "Decompresses the images of a file that have the given names.",
+            "images.prnn cat.png dog.png --workdir=runs/a --out=pets",
+        ),
+        (
+            "info",
+            "archive",
+            "Prints what a compressed file holds; no model is needed.",
+            "images.prnn",
+        ),
+        (
+            "verify",
+            "archive",
+            "Checks a compressed file: all checksums, and with --workdir what it decodes to.",
+            "images.prnn --workdir=runs/a",
         ),
         (
             "export",
@@ -92,6 +116,8 @@ VERBS = {
         ),
     )
 }
+WITHOUT_MODEL = ("info", "verify")
+"""Verbs that do without --workdir."""
 
 
 def parse(argv: Sequence[str]) -> functools.partial[None]:
@@ -122,12 +148,14 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
     words = _read(name, values, words)
     if words and "file" in values and not values["file"].present:  # A positional argument.
         values["file"].value = words.pop(0)
+    if words and "names" in values:
+        values["names"].value, words = words, []
     if words:
         raise UserError(f"{name} takes nothing but flags, got {words[0]!r}")
     if source and not values.workdir:
         file, _, argument = source.partition(":")
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")
-    if not values.workdir:
+    if name not in WITHOUT_MODEL and not values.workdir:
         raise UserError(f"{name} needs --workdir=DIR, the directory of a training run")
     return functools.partial(VERBS[name].run, values)
 
@@ -135,7 +163,8 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
 def _define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
-    workdir_flag(values, new=name == TRAIN)
+    if name != "info":
+        workdir_flag(values, new=name == TRAIN)
     compilation_flag(values)
     VERBS[name].define(values)
     return values

@@ -1,112 +1,270 @@
-"""The format of a compressed file: a header, then blocks that are checked one by one.
+"""The bytes of a compressed file: a header, blocks that are checked one by one, an end.
 
-header  magic, version, H, W, C, K, number of images, digest of the model, machine, checksum
-block   marker, its number from 0, length of the code, checksum of the code, digest of the pixels,
-        checksum of these fields; then the code
-
-Messages count blocks from 1.
+docs/format.md specifies them. A checksum is a CRC-32; those of blocks and of the end go on from
+that of the header, which has a checksum of the first block. So a block of another file does not
+pass.
 """
 
-import struct
+import itertools
+import math
 import zlib
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
 
+from pixel_rnn_jax.codec import varint
 from pixel_rnn_jax.errors import UserError
 
-MAGIC, VERSION = b"\x89PRNN", 1
-MARKER = b"\xb1PRB"
-FORMAT = struct.Struct("<4IQ8sB")  # H, W, C, K, count, model, length of the machine's name.
-BLOCK = struct.Struct("<4sIII8s")  # Marker, number, length of the code, its checksum, pixels.
-CHECKSUM = struct.Struct("<I")
+MAGIC, VERSION = b"\x89PRN", 1
+BLOCK, END = b"\xb1PB", b"\xb1PE"
+MAX_VALUES = 2**22
+"""A block has no more values than this, unless it has one image."""
+MAX_SECTION = 2**28
+"""Bytes of a section of a block, so that a forged length costs no memory."""
+_CHUNK, _LONGEST_NAME = 2**16, 2**10
 
 
 class Header(NamedTuple):
-    """What a file holds, and which model on which machine can decode it."""
+    """What a file holds, and which model decodes it."""
 
     image_shape: tuple[int, int, int]
     levels: int
-    images: int
-    model: bytes  # A digest.
-    machine: str
+    model: bytes  # Its digest, 8 bytes.
+    machine: str  # Of the fast form; "" of the portable one.
+    first: int = 0  # Checksum of the sections of the first block; 0 without any.
 
     def pack(self) -> bytes:
-        """Returns the header as bytes."""
+        """Returns the header as bytes, of which the last four are its checksum."""
         machine = self.machine.encode()
-        fields = *self.image_shape, self.levels, self.images, self.model, len(machine)
-        return _with_checksum(MAGIC + bytes([VERSION]) + FORMAT.pack(*fields) + machine)
-
-
-def read_header(data: bytes) -> tuple[Header, int]:
-    """Returns the header of a file and the position after it, or raises `UserError`."""
-    start = len(MAGIC) + 1
-    if not data.startswith(MAGIC):
-        raise UserError("this is not a compressed file of pixel_rnn_jax")
-    if len(data) >= start and data[start - 1] > VERSION:
-        raise UserError(
-            f"the compressed file has version {data[start - 1]} of the format, but this "
-            f"pixel_rnn_jax reads versions up to {VERSION}: update it"
-        )
-    fixed = start + FORMAT.size
-    size = fixed + data[fixed - 1] if len(data) >= fixed else fixed
-    head = data[: size + CHECKSUM.size]
-    if len(head) < size + CHECKSUM.size:
-        raise UserError("the compressed file is cut off in its header: get the whole file")
-    if _with_checksum(head[:size]) != head:
-        raise UserError("the header of the compressed file is damaged: get an intact copy")
-    height, width, channels, levels, count, model, _ = FORMAT.unpack_from(head, start)
-    machine = head[fixed:size].decode(errors="replace")
-    return Header((height, width, channels), levels, count, model, machine), len(head)
+        numbers = (*self.image_shape, self.levels, len(machine))
+        body = MAGIC + bytes([VERSION]) + b"".join(map(varint.pack, numbers))
+        return _checked(body + machine + self.model + _word(self.first))
 
 
 class Block(NamedTuple):
-    """The code of some images."""
+    """Some images, which are decoded without the other blocks."""
 
-    number: int
+    start: int  # Number of its first image.
+    length: int  # Number of its images.
+    names: bytes  # Four sections: see docs/format.md.
+    condition: bytes
+    corrections: bytes
     code: bytes
-    pixels: bytes  # A digest.
+    pixels: int  # Checksum of what it decodes to.
 
-    def pack(self) -> bytes:
-        """Returns the block as bytes."""
-        fields = MARKER, self.number, len(self.code), zlib.crc32(self.code), self.pixels
-        return _with_checksum(BLOCK.pack(*fields)) + self.code
+    @property
+    def sections(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """Returns its sections in their order."""
+        return self.names, self.condition, self.corrections, self.code
 
-
-class DamageError(UserError):
-    """A block that cannot be read, while others perhaps can."""
-
-    def __init__(self, what: str):
-        super().__init__(
-            f"{what}: get an intact copy, or leave out damaged blocks with --skip_damaged "
-            "(from Python skip_damaged=True)"
-        )
+    def pack(self, header: bytes) -> bytes:
+        """Returns the block as bytes, in a file with this header."""
+        numbers = (self.start, self.length, *map(len, self.sections))
+        body = BLOCK + b"".join(map(varint.pack, numbers)) + b"".join(self.sections)
+        return _checked(body + _word(self.pixels), _value(header[-4:]))
 
 
-def read_block(data: bytes, position: int, expected: int, blocks: int) -> tuple[Block, int]:
-    """Returns block number `expected` of `blocks`, or a later one, and the position after it.
+class Damage(NamedTuple):
+    """Images that cannot be read."""
+
+    what: str  # In words.
+    start: int  # The first of them.
+    stop: int | None  # After the last of them; None where the file does not tell.
+    names: bytes = b""  # The section of their names, if it may be whole.
+
+    def __str__(self) -> str:
+        if self.stop == self.start:
+            return self.what
+        last = "the last" if self.stop is None else f"{self.stop:,}"
+        single = self.stop is not None and self.stop == self.start + 1
+        which = f"image {self.stop:,}" if single else f"images {self.start + 1:,} to {last}"
+        return f"{self.what}: {which} cannot be read"
+
+
+def pack_end(header: bytes, count: int, blocks: bytes) -> bytes:
+    """Returns the end of a file of `count` images; `blocks` are the checksums of its blocks."""
+    body = END + varint.pack(count) + _word(zlib.crc32(blocks))
+    return _checked(body, _value(header[-4:]))
+
+
+def read(file: BinaryIO) -> tuple[Header, Iterator[Block | Damage]]:
+    """Returns the header of a file, and its blocks as they come.
+
+    Where something is damaged, a `Damage` comes in place of what is lost. The file may be a pipe:
+    nothing is read before it is needed.
 
     Raises:
-        DamageError: It is damaged, or another one.
+        UserError: This is no such file, it has a newer format, or its header is damaged.
     """
-    place = f"block {expected + 1} of {blocks}"
-    start = position + BLOCK.size + CHECKSUM.size
-    head = data[position:start]
-    if expected == blocks:
-        raise DamageError("the compressed file goes on after its last block")
-    if len(head) < BLOCK.size + CHECKSUM.size:
-        raise DamageError(f"the compressed file is cut off in {place}")
-    marker, number, length, checksum, pixels = BLOCK.unpack_from(head)
-    if marker != MARKER or _with_checksum(head[: BLOCK.size]) != head:
-        raise DamageError(f"{place} of the compressed file is damaged")
-    if not expected <= number < blocks:
-        raise DamageError(f"the compressed file has block {number + 1} in place of {place}")
-    place = f"block {number + 1} of {blocks}"
-    code = data[start : start + length]
-    if len(code) < length:
-        raise DamageError(f"the compressed file is cut off in {place}")
-    if zlib.crc32(code) != checksum or length % 4:
-        raise DamageError(f"{place} of the compressed file is damaged")
-    return Block(number, code, pixels), start + length
+    window = _Window(file)
+    header, packed = _read_header(window)
+    return header, _read_blocks(window, header, packed)
 
 
-def _with_checksum(head: bytes) -> bytes:
-    return head + CHECKSUM.pack(zlib.crc32(head))
+class _Window:
+    """The bytes of a file from a place on, of which those that were looked at are in memory."""
+
+    def __init__(self, file: BinaryIO):
+        self._file = file
+        self.data = bytearray()
+
+    def need(self, size: int) -> bool:
+        """Reads on until `data` has this size; returns whether it does."""
+        while len(self.data) < size:
+            more = self._file.read(min(_CHUNK, size - len(self.data)))
+            if not more:
+                return False
+            self.data += more
+        return True
+
+    def drop(self, size: int) -> None:
+        """Goes on to a later place."""
+        del self.data[:size]
+
+    def seek(self, *markers: bytes) -> bool:
+        """Goes on to the next marker, from the next byte on; returns whether there is one."""
+        self.drop(1)
+        size = len(markers[0])
+        while True:
+            found = [at for marker in markers if (at := self.data.find(marker)) >= 0]
+            if found:
+                self.drop(min(found))
+                return True
+            self.drop(max(0, len(self.data) - size + 1))
+            if not self.need(len(self.data) + 1) or not self.need(size):
+                return False
+            self.need(_CHUNK)
+
+
+def _read_header(window: _Window) -> tuple[Header, bytes]:
+    start = len(MAGIC) + 1
+    if not window.need(len(MAGIC)) or not window.data.startswith(MAGIC):
+        raise UserError("this is not a compressed file of pixel_rnn_jax")
+    window.need(start)
+    if len(window.data) >= start and window.data[start - 1] > VERSION:
+        raise UserError(
+            f"the compressed file has version {window.data[start - 1]} of the format, but this "
+            f"pixel_rnn_jax reads versions up to {VERSION}: update it"
+        )
+    data, cut = window.data, "the compressed file is cut off in its header: get the whole file"
+    try:
+        numbers, position = _numbers(window, start, 5)
+    except EOFError as error:
+        raise UserError(cut) from error
+    except ValueError:
+        numbers, position = [0] * 5, start
+    size = position + numbers[-1] + 8 + 4 + 4
+    if numbers[-1] <= _LONGEST_NAME and not window.need(size):
+        raise UserError(cut)
+    packed = bytes(data[:size])
+    if numbers[-1] > _LONGEST_NAME or _checked(packed[:-4]) != packed:
+        raise UserError("the header of the compressed file is damaged: get an intact copy")
+    machine, rest = packed[position : size - 16].decode(errors="replace"), packed[size - 16 :]
+    height, width, channels, levels, _ = numbers
+    window.drop(size)
+    header = Header((height, width, channels), levels, rest[:8], machine, _value(rest[8:12]))
+    return header, packed
+
+
+def _read_blocks(window: _Window, header: Header, packed: bytes) -> Iterator[Block | Damage]:
+    seed, expected, blocks = _value(packed[-4:]), 0, b""
+    damage: Damage | None = None  # Since the last block that could be read.
+    lost = False  # Whether anything was.
+    while True:
+        found, size = _parse(window, header, seed, expected)
+        if isinstance(found, Damage):
+            damage, lost = damage or found, True
+            if not window.seek(BLOCK, END):
+                yield damage
+                return
+            continue
+        start = found if isinstance(found, int) else found.start
+        if damage or start > expected:
+            missing = Damage("a block of the compressed file is missing", expected, start)
+            yield (damage or missing)._replace(stop=start)
+            damage, lost = None, True
+        checksum = bytes(window.data[size - 4 : size])
+        if isinstance(found, int):
+            other = _value(window.data[size - 8 : size - 4]) != zlib.crc32(blocks)
+            window.drop(size)
+            if other and not lost:
+                yield Damage("a block of the compressed file is of another file", 0, found)
+            if window.need(1):
+                yield Damage("the compressed file goes on after its end", found, found)
+            return
+        yield found
+        blocks += checksum
+        window.drop(size)
+        expected = start + found.length
+
+
+def _parse(
+    window: _Window, header: Header, seed: int, expected: int
+) -> tuple[Block | int | Damage, int]:
+    """Returns the block, or the number of images at the end, that comes next, and its size."""
+    damaged = Damage("a block of the compressed file is damaged", expected, None)
+    cut = damaged._replace(what="the compressed file is cut off")
+    if not window.need(1):
+        return cut, 0
+    window.need(3)
+    data = window.data
+    try:
+        if data.startswith(END):
+            (count,), position = _numbers(window, len(END), 1)
+            size = position + 8
+            if not window.need(size):
+                return cut, 0
+            good = _checked(bytes(data[: size - 4]), seed) == data[:size] and count >= expected
+            return (count if good else damaged), size
+        if not data.startswith(BLOCK):
+            return (cut if BLOCK.startswith(data) or END.startswith(data) else damaged), 0
+        (start, count, *lengths), position = _numbers(window, len(BLOCK), 6)
+    except EOFError:
+        return cut, 0
+    except ValueError:
+        return damaged, 0
+    most = max(1, MAX_VALUES // math.prod(header.image_shape))
+    if start < expected or not 0 < count <= most or max(lengths) > MAX_SECTION:
+        return damaged, 0
+    size = position + sum(lengths) + 8
+    whole = window.need(size)
+    if whole and _checked(bytes(data[: size - 4]), seed) == data[:size]:
+        ends = itertools.accumulate(lengths, initial=position)
+        names, given, doubts, code = (bytes(data[a:b]) for a, b in itertools.pairwise(ends))
+        pixels = _value(data[size - 8 : size - 4])
+        return Block(start, count, names, given, doubts, code, pixels), size
+    if start == expected:  # Their names may be whole.
+        names = bytes(data[position : position + lengths[0]])
+        damaged, cut = damaged._replace(names=names), cut._replace(names=names)
+    return (damaged if whole else cut), 0
+
+
+def _numbers(window: _Window, position: int, count: int) -> tuple[list[int], int]:
+    """Returns some numbers from a position on, and the position after them.
+
+    Raises:
+        EOFError: The file ends before.
+        ValueError: These are no numbers.
+    """
+    numbers = []
+    for _ in range(count):
+        end = position + 1
+        while window.need(end) and window.data[end - 1] > 127 and end - position < 10:
+            end += 1
+        if len(window.data) < end:
+            raise EOFError
+        number, position = varint.unpack(window.data, position)
+        numbers.append(number)
+    return numbers, position
+
+
+def _word(value: int) -> bytes:
+    return value.to_bytes(4, "little")
+
+
+def _value(word: bytes | bytearray) -> int:
+    return int.from_bytes(word, "little")
+
+
+def _checked(body: bytes, seed: int = 0) -> bytes:
+    """Returns bytes with their checksum."""
+    return body + _word(zlib.crc32(body, seed))

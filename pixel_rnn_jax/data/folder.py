@@ -54,6 +54,8 @@ def _records(
 ) -> records.Records:
     """Returns the records of image files of one form, which have `names` in their set."""
     pixels = decode_image(files[0], str(files[0]))
+    with open_image(files[0], str(files[0])) as first:
+        mode = first.mode
 
     def read(indices: np.ndarray) -> np.ndarray:
         unique, rows = np.unique(indices, return_inverse=True)  # One image pads the last batch.
@@ -66,6 +68,7 @@ def _records(
         keys=keys,
         read=read,
         file=names.__getitem__,
+        mode=mode,
     )
 
 

@@ -34,6 +34,7 @@ class Records:
             has neither.
         condition_shape: (D,) or (H, W, D); () without condition.
         file: Maps a record number to the name of its file; None if its row in an array names it.
+        mode: Pillow's mode of the files; "" if there are none.
         unusable: Why the set's "labels" or "condition" do not fit its images and were left out.
     """
 
@@ -49,6 +50,7 @@ class Records:
     condition: Read | None = None
     condition_shape: tuple[int, ...] = ()
     file: Callable[[int], str] | None = None
+    mode: str = ""
     unusable: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -97,6 +97,15 @@ class OwnImages:
         """Returns the names of all images, `[N]` strings: see `Records`."""
         return self._records.record_names()
 
+    def file_names(self) -> tuple[str, ...]:
+        """Returns the names of the files of all images; () if they are rows of an array."""
+        return tuple(self._records.record_names().tolist()) if self._records.file else ()
+
+    @property
+    def mode(self) -> str:
+        """Pillow's mode of the files; "" if there are none."""
+        return self._records.mode
+
     def _named(self, index: int) -> str:
         """Returns an image in words, for error messages."""
         name = self._records.record_name(index)

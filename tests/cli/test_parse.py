@@ -161,6 +161,14 @@ main compress --workdir=x
     compress needs --images=PATH, a folder, an image file, or an .npy or .npz file
 main decompress --workdir=x
     decompress needs a file, for example decompress images.prnn
+main extract --workdir=x a
+    extract needs names of images, for example extract images.prnn cat.png
+main info
+    info needs a file, for example info images.prnn
+main info a b
+    info takes nothing but flags, got 'b'
+main append a --workdir=x
+    append needs --images=PATH, a folder, an image file, or an .npy or .npz file
 main decompress --workdir=x a b
     decompress takes nothing but flags, got 'b'
 main decompress --file=a --workdir=x b
@@ -227,11 +235,16 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         | processes,
         "sample": {"n", "out", "temperature", "seed", "label", "condition"},
         "complete": {"images", "n", "known", "particles", "out", "seed"},
-        "compress": {"images", "out"},
-        "decompress": {"file", "out", "skip_damaged", "condition"},
+        "compress": {"images", "out", "fast"},
+        "append": {"file", "images"},
+        "decompress": {"file", "out", "skip_damaged"},
+        "extract": {"file", "names", "out"},
+        "info": {"file"},
+        "verify": {"file"},
         "export": {"out"},
     }
-    assert shown == {"workdir", "compilation_cache"} | own[verb]
+    workdir = set() if verb == "info" else {"workdir"}
+    assert shown == workdir | {"compilation_cache"} | own[verb]
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     assert max(map(len, text.splitlines())) <= 120
     parsed(f"{verb} {VERBS[verb].example}")

@@ -3,15 +3,16 @@
 import math
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import jax
 import numpy as np
 import pytest
-from codec_streams import small_model
+from codec_streams import block_starts, small_model
 from PIL import Image
 
 from pixel_rnn_jax import ImageModel, load, pictures
-from pixel_rnn_jax.codec import coder
+from pixel_rnn_jax.codec import archive, coder
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_records
 from pixel_rnn_jax.runtime import processes
@@ -19,6 +20,7 @@ from pixel_rnn_jax.training.evaluate import Evaluation, evaluate
 from pixel_rnn_jax.training.train import TrainResult, train
 
 IMAGES = np.random.default_rng(0).integers(3, size=(40, 4, 5, 1), dtype=np.uint8)
+DAMAGED = "a block of the compressed file is damaged"
 TOP = np.arange(4)[:, None] < np.full(5, 2)
 
 
@@ -178,7 +180,8 @@ def test_one_image_file(printed, model):
 
 @pytest.mark.parametrize("images", ["own.npz", "own"])
 def test_compress_and_decompress(printed, monkeypatch, images):
-    monkeypatch.setattr(coder, "LANES", 16)
+    monkeypatch.setattr(coder, "GROUP", 16)
+    monkeypatch.setattr(archive, "BLOCK_BYTES", 1)
     pictures.write_images(IMAGES, 3, images)
     out = printed(f"compress --images={images}")
     size = Path("images.prnn").stat().st_size
@@ -191,12 +194,12 @@ def test_compress_and_decompress(printed, monkeypatch, images):
     np.testing.assert_array_equal(back.read(np.arange(40)), IMAGES)
 
     stream = bytearray(Path("images.prnn").read_bytes())
-    stream[-1] ^= 1
+    stream[block_starts(stream)[-1] - 1] ^= 1
     Path("images.prnn").write_bytes(stream)
     assert "damaged" in printed("decompress images.prnn --out=rest.npz", status=2)
     assert not Path("rest.npz").exists()
     out = printed("decompress images.prnn --out=rest.npz --skip_damaged")
-    lost = "8 of 40 images are lost: they were in damaged blocks\n"
+    lost = "a block of the compressed file is damaged: images 33 to 40 cannot be read\n"
     assert out == f"{lost}rest.npz: 32 images\n"
     np.testing.assert_array_equal(array("rest.npz"), IMAGES[:32])
 
@@ -204,11 +207,109 @@ def test_compress_and_decompress(printed, monkeypatch, images):
 def test_decompress_tells_of_lost_images_where_none_is_left_to_draw(run, printed, workdir, capsys):
     np.save("own.npy", IMAGES[:3])
     printed("compress --images=own.npy")
-    Path("images.prnn").write_bytes(Path("images.prnn").read_bytes()[:-1])
+    data = Path("images.prnn").read_bytes()
+    Path("images.prnn").write_bytes(data[: block_starts(data)[-1] - 1])
     assert run(f"decompress images.prnn --skip_damaged --out=a.png --workdir={workdir}") == 2
     out, err = capsys.readouterr()
-    assert out == "3 of 3 images are lost: they were in damaged blocks\n"
+    assert out == "the compressed file is cut off: images 1 to the last cannot be read\n"
     assert err.startswith("error: there are no images to draw")
+
+
+@pytest.fixture
+def pets(printed, monkeypatch):
+    """A compressed folder of 40 files in three blocks."""
+    monkeypatch.setattr(coder, "GROUP", 16)
+    monkeypatch.setattr(archive, "BLOCK_BYTES", 1)
+    names = [f"{'dogs' if i % 2 else 'cats'}/{i:02}.png" for i in range(40)]
+    pictures.write_images(IMAGES, 3, "pets", names=names)
+    printed("compress --images=pets --out=pets.prnn")
+    order = np.argsort(names)
+    return [names[i] for i in order], IMAGES[order]
+
+
+def test_a_folder_comes_back_with_its_names(printed, pets):
+    names, images = pets
+    assert printed("decompress pets.prnn --out=back") == "back: 40 images\n"
+    for name, image in zip(names, images, strict=True):
+        before, after = Path("pets", name), Path("back", name)
+        with Image.open(before) as old, Image.open(after) as new:
+            assert new.mode == old.mode
+            np.testing.assert_array_equal(np.asarray(new), image[..., 0])
+    printed("decompress pets.prnn --out=back.npz")
+    with np.load("back.npz") as file:
+        assert file["names"].tolist() == names
+        np.testing.assert_array_equal(file["images"], images)
+
+
+def test_info_needs_no_model(run, capsys, pets):
+    names, _ = pets
+    size = Path("pets.prnn").stat().st_size
+    assert run("info pets.prnn") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "pets.prnn: pixel_rnn_jax, format 1, portable"
+    assert re.fullmatch("model: [0-9a-f]{16}", lines[1])
+    assert lines[2] == "images: 40 of 4x5x1, 3 levels"
+    assert lines[3] == f"size: {size:,} bytes in 3 blocks, {8 * size / 800:.4f} bits a pixel"
+    assert lines[4:] == [f"  {name}" for name in names]
+
+
+def test_extract(printed, pets):
+    names, images = pets
+    words = f"extract pets.prnn {names[20]} {names[3]} --out"
+    assert printed(f"{words}=two.npz") == "two.npz: 2 images\n"
+    with np.load("two.npz") as file:
+        assert file["names"].tolist() == [names[3], names[20]]
+        np.testing.assert_array_equal(file["images"], images[[3, 20]])
+    printed(f"{words}=two")
+    assert sorted(str(path) for path in Path("two").rglob("*.png")) == sorted(
+        f"two/{names[i]}" for i in (3, 20)
+    )
+    missing = "error: pets.prnn has no image 'cow.png', nor 1 others: see `info` for the names\n"
+    assert printed("extract pets.prnn cow.png x --out=one", status=2) == missing
+
+
+def test_append(printed, pets):
+    names, images = pets
+    before = Path("pets.prnn").stat().st_size
+    pictures.write_images(IMAGES[:3], 3, "more")
+    out = printed("append pets.prnn --images=more")
+    assert re.match(r"pets.prnn: [\d,]+ bytes for 3 more images, [\d.]+ bits/dim ", out)
+    printed("decompress pets.prnn --out=back.npz")
+    with np.load("back.npz") as file:
+        assert file["names"].tolist() == [*names, "0.png", "1.png", "2.png"]
+        np.testing.assert_array_equal(file["images"], np.concatenate([images, IMAGES[:3]]))
+    data = Path("pets.prnn").read_bytes()
+    assert len(data) > before
+    Path("pets.prnn").write_bytes(data[:-4])
+    assert "cut off" in printed("append pets.prnn --images=more", status=2)
+    assert Path("pets.prnn").read_bytes() == data[:-4]  # As it was.
+
+
+def test_verify(run, printed, pets, workdir, capsys):
+    names, _ = pets
+    assert printed("verify pets.prnn") == (
+        "pets.prnn: all 40 images decode to what was compressed\n"
+    )
+    assert run("verify pets.prnn") == 0
+    assert "images are as they were written (give --workdir" in capsys.readouterr().out
+    data = bytearray(Path("pets.prnn").read_bytes())
+    data[block_starts(data)[2] - 1] ^= 1
+    Path("pets.prnn").write_bytes(data)
+    for words in ("verify pets.prnn", f"verify pets.prnn --workdir={workdir}", "info pets.prnn"):
+        assert run(words) == 2
+        out, err = capsys.readouterr()
+        lines = out.splitlines()[-17:]
+        assert lines[0] == f"{DAMAGED}: images 17 to 32 cannot be read"
+        assert lines[1:] == [f"  {name}" for name in names[16:32]]
+        assert err.startswith("error: the file is damaged: get an intact copy")
+
+
+def test_a_stream_from_the_standard_input(printed, pets, monkeypatch):
+    _, images = pets
+    with Path("pets.prnn").open("rb") as file:
+        monkeypatch.setattr("sys.stdin", Mock(buffer=file))
+        printed("decompress - --out=back.npz")
+    np.testing.assert_array_equal(array("back.npz"), images)
 
 
 def test_compress_leaves_no_half_file(printed):

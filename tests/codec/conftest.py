@@ -1,20 +1,18 @@
-"""What the tests of the codec share: few lanes, a model, and images that it has compressed."""
+"""What the tests of the codec share: small groups, a model, and images that it has compressed."""
 
 import pytest
-from codec_streams import LANES, block_starts, random_images, small_model
-
-from pixel_rnn_jax.codec import coder
+from codec_streams import block_starts, in_small_groups, random_images, small_model
 
 
 @pytest.fixture(scope="package", autouse=True)
-def few_lanes():
+def small_groups():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(coder, "LANES", LANES)
+        in_small_groups(patch.setattr)
         yield
 
 
 @pytest.fixture(scope="package")
-def model(few_lanes):
+def model(small_groups):
     return small_model()
 
 
@@ -23,5 +21,5 @@ def stream(model):
     """Eleven images in three blocks."""
     images = random_images(model, 11)
     data = model.compress(images)
-    assert len(block_starts(data)) == 3
+    assert len(block_starts(data)) == 4
     return images, data

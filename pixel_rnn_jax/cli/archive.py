@@ -1,0 +1,185 @@
+"""The verbs that read compressed files: `decompress`, `extract`, `info` and `verify`."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import numpy as np
+
+from pixel_rnn_jax import image_model, pictures
+from pixel_rnn_jax.cli.flags import Flags, out_flag
+from pixel_rnn_jax.codec import archive, framing
+from pixel_rnn_jax.codec.archive import Damage, Part
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.terminal import say
+
+
+def file_flag(values: Flags) -> None:
+    """Defines --file, the first positional argument."""
+    values.text("file", "The compressed file; --file= may be left out.")
+
+
+@contextlib.contextmanager
+def opened(values: Flags, verb: str) -> Iterator[BinaryIO]:
+    """Opens the file of the verb for reading; - is the standard input."""
+    if not values.file:
+        raise UserError(f"{verb} needs a file, for example {verb} images.prnn")
+    if values.file == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(values.file).open("rb")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(f"{values.file} cannot be read: {error.strerror}") from error
+    with file:
+        yield file
+
+
+def decompress_flags(values: Flags) -> None:
+    """Defines the flags of `decompress`."""
+    file_flag(values)
+    out_flag(values, "images.npz")
+    values.switch(
+        "skip_damaged", "Leaves out the images of damaged blocks instead of stopping at the first."
+    )
+
+
+def decompress(values: Flags) -> None:
+    """Decompresses a file; an .npz file gets names, classes or conditions as well."""
+    pictures.check_ending(values.out)
+    with opened(values, "decompress") as file:
+        model = image_model.load(values.workdir)
+        pictures.check_out(values.out, model.levels, model.image_shape[-1])
+        part, lost = archive.read_all(
+            model.pixel_rnn, model.params, file, skip_damaged=values.skip_damaged
+        )
+    if lost:
+        say(lost)
+    _write(part, model, values.out)
+
+
+def extract_flags(values: Flags) -> None:
+    """Defines the flags of `extract`."""
+    file_flag(values)
+    values.words(
+        "names", "The names of the images, as `info` prints them; --names= may be left out."
+    )
+    out_flag(values, "images")
+
+
+def extract(values: Flags) -> None:
+    """Decompresses the images of a file that have the given names."""
+    wanted = dict.fromkeys(values.names or [])
+    if not wanted:
+        raise UserError("extract needs names of images, for example extract images.prnn cat.png")
+    pictures.check_ending(values.out)
+    found = []
+    with opened(values, "extract") as file:
+        model = image_model.load(values.workdir)
+        pictures.check_out(values.out, model.levels, model.image_shape[-1])
+        for part in archive.read(model.pixel_rnn, model.params, file, wanted):
+            if isinstance(part, Damage):
+                say(str(part))
+                continue
+            rows = np.flatnonzero([name in wanted for name in part.names])
+            batch = jax.tree.map(lambda array, rows=rows: array[rows], part.batch)
+            found.append(Part(batch, tuple(part.names[row] for row in rows), part.mode))
+    names = [name for part in found for name in part.names]
+    if missing := [name for name in wanted if name not in names]:
+        raise UserError(
+            f"{values.file} has no image {missing[0]!r}"
+            + (f", nor {len(missing) - 1} others" if len(missing) > 1 else "")
+            + ": see `info` for the names"
+        )
+    batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part.batch for part in found))
+    _write(Part(batch, tuple(names), found[0].mode), model, values.out)
+
+
+def info_flags(values: Flags) -> None:
+    """Defines the flags of `info`."""
+    file_flag(values)
+
+
+def info(values: Flags) -> None:
+    """Prints what a compressed file holds; no model is needed."""
+    with opened(values, "info") as file:
+        header, blocks = framing.read(file)
+        size = len(header.pack())
+        count, sizes, lines = 0, [], []
+        damage = []
+        for block in blocks:
+            if isinstance(block, Damage):
+                damage.append(block)
+                continue
+            count += block.length
+            sizes.append(len(block.pack(header.pack())))
+            lines += [f"  {name}" for name in archive.unpack_names(block)[0]]
+    height, width, channels = header.image_shape
+    size += sum(sizes) + len(framing.pack_end(header.pack(), count, b""))
+    form = f"fast, for {header.machine}" if header.machine else "portable"
+    say(f"{values.file}: pixel_rnn_jax, format {framing.VERSION}, {form}")
+    say(f"model: {header.model.hex()}")
+    say(f"images: {count:,} of {height}x{width}x{channels}, {header.levels:,} levels")
+    pixels = count * height * width
+    each = f", {8 * size / pixels:.4f} bits a pixel" if pixels else ""
+    say(f"size: {size:,} bytes in {len(sizes):,} blocks{each}")
+    for line in lines:
+        say(line)
+    _refuse(damage)
+
+
+def verify_flags(values: Flags) -> None:
+    """Defines the flags of `verify`."""
+    file_flag(values)
+
+
+def verify(values: Flags) -> None:
+    """Checks a compressed file: all checksums, and with --workdir what it decodes to."""
+    damage: list[Damage] = []
+    count = 0
+    with opened(values, "verify") as file:
+        if values.workdir:
+            model = image_model.load(values.workdir)
+            parts: Iterator[Any] = archive.read(model.pixel_rnn, model.params, file)
+            what = "decode to what was compressed"
+        else:
+            _, parts = framing.read(file)
+            what = "are as they were written (give --workdir to decode them as well)"
+        for part in parts:
+            if isinstance(part, Damage):
+                damage.append(part)
+            else:
+                count += len(part.batch.images) if isinstance(part, Part) else part.length
+    if not damage:
+        say(f"{values.file}: all {count:,} images {what}")
+    _refuse(damage)
+
+
+def _refuse(damage: list[Damage]) -> None:
+    """Says which images are lost, and ends with an error if any are."""
+    for lost in damage:
+        say(str(lost))
+        names, _ = archive.unpack_names(lost)
+        for name in names[: None if lost.stop is None else lost.stop - lost.start]:
+            say(f"  {name}")
+    if damage:
+        raise UserError("the file is damaged: get an intact copy, or decompress --skip_damaged")
+
+
+def _write(part: Part, model: ImageModel, out: str) -> None:
+    """Writes decompressed images with what belongs to them."""
+    (images, condition), arrays = part.batch, {}
+    if condition is not None:
+        named = model.class_names and model.config.classes
+        name = "labels" if model.config.classes else "condition"
+        arrays[name] = np.array(model.class_names)[condition] if named else condition
+    if part.names:
+        arrays["names"] = np.array(part.names)
+    pictures.write_images(
+        images, model.levels, out, arrays=arrays, names=part.names, mode=part.mode
+    )
+    say(f"{out}: {len(images):,} images")

@@ -1,0 +1,236 @@
+"""Compressed files: a sentence for each that cannot be read, and what is saved of a damaged one."""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+from codec_streams import GROUP, block_starts, header_length, random_images, small_model
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.codec import archive, framing, identity, loop
+from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.image_model import LostImages
+from pixel_rnn_jax.models.likelihoods import Softmax
+
+
+def flipped(data, position):
+    return data[:position] + bytes([data[position] ^ 16]) + data[position + 1 :]
+
+
+def test_what_cannot_be_read_is_refused_in_its_own_words(stream, model, monkeypatch):
+    images, data = stream
+    header = header_length(data)
+    starts = block_starts(data)
+
+    def refused(data, message, model=model):
+        with pytest.raises(prnn.UserError, match=message):
+            model.decompress(data)
+
+    refused(b"", "not a compressed file")
+    refused(b"GIF89a" + data, "not a compressed file")
+    refused(data[: header - 1], "cut off in its header")
+    refused(data[:header], "file is cut off: images 1 to the last cannot be read")
+    refused(data[: starts[1] + 9], "file is cut off: images 5 to the last")
+    refused(data[:-1], "cut off: images 12 to the last")
+    refused(data + b"\n", "goes on after its end")
+    refused(flipped(data, 8), "header of the compressed file is damaged")
+    refused(flipped(data, starts[1] + 3), "a block of the .* is damaged: images 5 to 8 cannot be")
+    refused(flipped(data, starts[2] - 1), "a block of the .* is damaged: images 5 to 8 cannot be")
+    refused(data[: starts[0]] + data[starts[1] :], "a block of .* is missing: images 1 to 4")
+    refused(data[: starts[1]] + data[starts[0] :], "a block of the .* is damaged")
+    newer = data[: len(framing.MAGIC)] + b"\x07" + data[len(framing.MAGIC) + 1 :]
+    refused(newer, "version 7 of the format, .* reads versions up to 1")
+    levels = small_model(levels=6)
+    refused(data, r"shape \(3, 4, 1\) and 5 levels, but .* \(3, 4, 1\) and 6", levels)
+    refused(data, "written with another model, [0-9a-f]{16}; this one is", small_model(seed=1))
+    refused(data, "written with another model", small_model(residual=False))
+    fast = model.compress(images, fast=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(identity, "_cpu", lambda: ("Other CPU", ""))
+        refused(fast, 'was written on "cpu .*, jax .*", but this is "cpu Other CPU #')
+        np.testing.assert_array_equal(model.decompress(data), images)
+    # A machine that computes another function.
+    monkeypatch.setattr(Softmax, "inputs", lambda self, x, dtype: x.astype(dtype) / self.levels)
+    loop._compiled.cache_clear()
+    refused(data, "block of images 1 to 4 is intact, but this machine does not compute the model")
+    loop._compiled.cache_clear()
+
+
+def test_a_block_of_another_file_of_the_same_model_is_refused(stream, model):
+    images, data = stream
+    other = model.compress(images[::-1])
+    starts, others = block_starts(data), block_starts(other)
+    spliced = data[: starts[1]] + other[others[1] : others[2]] + data[starts[2] :]
+    with pytest.raises(prnn.UserError, match="is damaged: images 5 to 8 cannot be read"):
+        model.decompress(spliced)
+    # Of one that begins with the same images: its blocks pass one by one.
+    other = model.compress(np.concatenate([images[:4], images[::-1][:7]]))
+    others = block_starts(other)
+    spliced = data[: starts[1]] + other[others[1] : others[2]] + data[starts[2] :]
+    with pytest.raises(prnn.UserError, match="is of another file"):
+        model.decompress(spliced)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+@pytest.mark.parametrize("where", ["head", "code", "length", "gone", "inserted"])
+def test_damaged_blocks_are_skipped(stream, model, lost, where):
+    images, data = stream
+    starts = block_starts(data)
+    start, end = starts[lost], starts[lost + 1]
+    damaged = {
+        "head": flipped(data, start + 2),
+        "code": flipped(data, end - 2),
+        "length": data[: start + 8] + b"\xff\xff\xff\xff" + data[start + 12 :],
+        "gone": data[: start + 20] + data[end:],
+        "inserted": data[: end - 3] + 100 * framing.BLOCK[:2] + data[end - 3 :],
+    }[where]
+    with pytest.raises(prnn.UserError, match=r"--skip_damaged .from Python skip_damaged=True.$"):
+        model.decompress(damaged)
+    rows = slice(GROUP * lost, GROUP * (lost + 1))
+    kept = np.delete(images, rows, axis=0)
+    which = f"images {rows.start + 1} to {min(rows.stop, 11)} cannot be read"
+    with pytest.warns(LostImages, match=which):
+        decoded = model.decompress(damaged, skip_damaged=True)
+    np.testing.assert_array_equal(decoded, kept)
+
+
+def archived(model, names, mode="L"):
+    images = random_images(model, len(names)).astype(np.uint8)
+    file = io.BytesIO()
+    source = archive.Source(len(names), lambda rows: Batch(images[rows], None), tuple(names), mode)
+    archive.write(model.pixel_rnn, model.params, source, file)
+    return images, file.getvalue()
+
+
+NAMES = ["a/ä.png", "b.jpg", "c", "d" * 300, "e.png", "f.png"]
+
+
+def test_names_and_modes_are_kept(model):
+    images, data = archived(model, NAMES)
+    part, lost = archive.read_all(model.pixel_rnn, model.params, io.BytesIO(data))
+    assert part.names == tuple(NAMES) and part.mode == "L" and not lost
+    np.testing.assert_array_equal(part.batch.images, images)
+    # Of a damaged block they may be whole: verify tells them.
+    starts = block_starts(data)
+    _, blocks = framing.read(io.BytesIO(flipped(data, starts[1] - 9)))
+    damage, whole = blocks
+    assert archive.unpack_names(damage) == (tuple(NAMES[:4]), "L")
+    assert archive.unpack_names(whole) == (tuple(NAMES[4:]), "L")
+
+
+def test_only_blocks_with_wanted_names_are_decoded(model, monkeypatch):
+    images, data = archived(model, NAMES)
+    decoded = []
+    decode = archive.decode
+    monkeypatch.setattr(archive, "decode", lambda *a: decoded.append(a[3]) or decode(*a))
+    (part,) = archive.read(model.pixel_rnn, model.params, io.BytesIO(data), ["f.png"])
+    np.testing.assert_array_equal(part.batch.images, images[4:])
+    assert decoded == [2]
+
+
+def test_append_adds_blocks_to_those_that_are_there(stream, model):
+    images, data = stream
+    source = archive.Source(5, lambda rows: Batch(images[rows], None))
+    file = io.BytesIO()
+    archive.append(model.pixel_rnn, model.params, io.BytesIO(data), source, file)
+    longer, end = file.getvalue(), block_starts(data)[-1]
+    assert longer[:end] == data[:end]
+    both = np.concatenate([images, images[:5]])
+    np.testing.assert_array_equal(model.decompress(longer), both)
+    damaged = io.BytesIO(flipped(data, block_starts(data)[0] + 3))
+    with pytest.raises(prnn.UserError, match="damaged: images 1 to 4 .*: append to an intact copy"):
+        archive.append(model.pixel_rnn, model.params, damaged, source, io.BytesIO())
+
+
+class Pipe(io.RawIOBase):
+    """Gives what was written to it so far, and fails where more is read."""
+
+    def __init__(self):
+        self.data = b""
+
+    def read(self, size=-1):
+        assert self.data or size == 0, "nothing has come yet"
+        given, self.data = self.data[:size], self.data[size:]
+        return given
+
+
+def test_a_stream_is_decoded_while_it_comes(model):
+    images = random_images(model, 4 * GROUP)
+    data, pipe = model.compress(images), Pipe()
+    starts = block_starts(data)
+    pipe.data = data[: starts[1]]
+    found = model.decompress_stream(pipe)
+    first = next(found)
+    np.testing.assert_array_equal(first.images, images[:GROUP])
+    assert first.names.tolist() == ["0", "1", "2", "3"]
+    pipe.data += data[starts[1] : starts[2]]
+    second = next(found)
+    np.testing.assert_array_equal(second.images, images[GROUP : 2 * GROUP])
+
+
+def checked(body, seed=0):
+    return body + struct.pack("<I", zlib.crc32(body, seed))
+
+
+@pytest.mark.parametrize("skip_damaged", [False, True])
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 5])
+def test_forged_numbers_cost_no_memory(stream, model, skip_damaged, number):
+    """The first image, the count, or the length of a section of a block, with a right checksum."""
+    _, data = stream
+    header, (block, *_) = framing.read(io.BytesIO(data))
+    numbers = [block.start, block.length, *map(len, block.sections)]
+    numbers[number] += 2**62
+    body = framing.BLOCK + b"".join(map(framing.varint.pack, numbers)) + b"".join(block.sections)
+    seed = struct.unpack("<I", header.pack()[-4:])[0]
+    forged = header.pack() + checked(body + struct.pack("<I", block.pixels), seed)
+    end = framing.pack_end(header.pack(), 4, b"")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LostImages)
+        if skip_damaged:
+            assert len(model.decompress(forged + end, skip_damaged=True)) <= 4
+        else:
+            with pytest.raises(prnn.UserError, match=r"damaged|missing|intact"):
+                model.decompress(forged + end)
+
+
+def altered_at_random(data, random):
+    """Flips bits, overwrites, removes, doubles or inserts bytes somewhere, or cuts the end off."""
+    start, end = sorted(random.integers(len(data) + 1, size=2))
+    match random.integers(6):
+        case 0:
+            return data[:start]
+        case 1:
+            return data[:start] + data[end:]
+        case 2:
+            return data[:end] + data[start:]
+        case 3:
+            return data[:start] + random.bytes(end - start) + data[end:]
+        case 4:
+            return data[:start] + random.bytes(9) + data[start:]
+    for position in random.integers(len(data), size=random.integers(1, 4)):
+        data = flipped(data, position)
+    return data
+
+
+@pytest.mark.parametrize("streams", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_altered_streams_give_an_error_or_the_right_pixels(stream, model, streams):
+    images, data = stream
+    random = np.random.default_rng(streams)
+    right = {image.tobytes() for image in images.astype(np.uint8)}
+    errors = 0
+    for _ in range(streams):
+        altered = altered_at_random(data, random)
+        skip = bool(random.integers(2))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", LostImages)
+                decoded = model.decompress(altered, skip_damaged=skip)
+        except prnn.UserError:
+            errors += 1
+        else:
+            assert {image.tobytes() for image in decoded} <= right
+            assert skip or altered == data
+    assert errors > streams / 3

@@ -1,0 +1,139 @@
+"""The format of a file: a decoder written after its specification reads what the codec writes."""
+
+import zlib
+
+import jax
+import numpy as np
+import pytest
+import reference_decoder as reference
+from codec_streams import GROUP, random_images, small_model
+
+from pixel_rnn_jax.codec import archive, frequencies, varint
+from pixel_rnn_jax.codec.coder import Coder
+from pixel_rnn_jax.codec.corrections import Corrector, Recorder
+from pixel_rnn_jax.codec.identity import model_digest
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(levels=2),
+        dict(levels=7, classes=3),
+        pytest.param(dict(levels=300, shape=(2, 4, 1), scales=(1, 2)), marks=pytest.mark.slow),
+    ],
+)
+def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
+    monkeypatch.setattr(archive, "BLOCK_BYTES", 30)
+    monkeypatch.setattr(frequencies, "MARGIN", 1e-4)  # More corrections than there would be.
+    model = small_model(**options)
+    images, classes = random_images(model, 2 * GROUP + 3), None
+    if model.config.classes:
+        classes = np.random.default_rng(0).integers(3, size=len(images))
+    data = model.compress(images, classes)
+
+    coder, found = Coder(model.pixel_rnn, model.params), []
+    form, machine, digest, blocks = reference.read(data)
+    assert form == [*model.image_shape, model.levels] and not machine
+    assert digest == model_digest(model.pixel_rnn, coder.params)
+    for count, names, condition, corrections, code, pixels in blocks:
+        assert not names and not condition
+        stream, fixed, number = reference.RangeDecoder(code), reference.corrections(corrections), 0
+        decoded, labels = np.empty((count, *model.image_shape), int), []
+        for start in range(0, count, GROUP):
+            rows = range(start, min(start + GROUP, count))
+            if classes is not None:
+                thirds = [2**24 // 3, 2**24 // 3, 2**24 - 2 * (2**24 // 3)]
+                labels += [stream.value(thirds) for _ in rows]
+
+            def code_of(rounded, place, rows=rows, stream=stream, fixed=fixed, decoded=decoded):
+                nonlocal number
+                for row, logits in zip(rows, rounded >> 1, strict=True):
+                    grid = []
+                    for q in map(int, logits):
+                        if number in fixed:
+                            (q,) = (p for p in (q - 1, q, q + 1) if p % 4 == fixed[number])
+                        grid.append(q)
+                        number += 1
+                    decoded[row, *place] = stream.value(reference.frequencies(grid))
+                return decoded[rows, *place]
+
+            own = None if classes is None else np.array(labels[start:], np.int32)
+            coder.each_value(len(rows), own, code_of)
+        checked = decoded.astype("<u1" if model.levels <= 256 else "<u2").tobytes()
+        before = zlib.crc32(np.array(labels, "<i4").tobytes()) if labels else 0
+        assert zlib.crc32(checked, before) == pixels
+        found.append((decoded, labels))
+    assert len(found) > 1
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in found]), images)
+    if classes is not None:
+        assert [label for _, labels in found for label in labels] == classes.tolist()
+
+
+def test_frequencies_are_those_of_whole_numbers():
+    random = np.random.default_rng(0)
+    for levels, scale in ((1, 300), (1, 6000), (3, 1000), (256, 900), (5000, 3000)):
+        grid = np.rint(scale * random.normal(size=(4, levels))).astype(np.int32)
+        found = frequencies.frequencies(grid)
+        for row, of_row in zip(grid.tolist(), found, strict=True):
+            assert [1 + int(f) for f in of_row] == reference.frequencies(row)
+        assert (found >= 0).all() and (found == np.floor(found)).all()
+        assert (found.sum(-1) == 2**24 - max(levels, 2)).all()
+    ends = frequencies.frequencies(np.array([[-(2**29)], [2**29]]))
+    np.testing.assert_array_equal(ends, [[2**24 - 2, 0], [0, 2**24 - 2]])
+
+
+def rounded(logits):
+    with jax.enable_x64(True):
+        return np.asarray(frequencies.on_grid(logits))
+
+
+def test_the_grid_costs_less_than_a_millionth_of_a_nat():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=(500, 256)) * 3
+    exact = np.exp(logits - logits.max(-1, keepdims=True))
+    exact /= exact.sum(-1, keepdims=True)
+    grid = rounded(logits) >> 1
+    coded = (1 + frequencies.frequencies(grid)) / 2**24
+    cost = (exact * np.log(exact / coded)).sum(-1)
+
+    assert 0 < cost.mean() < 1e-6
+
+
+def test_corrections_repeat_what_the_encoder_did():
+    random = np.random.default_rng(0)
+    for levels in (1, 5):
+        logits = (random.integers(-900, 900, (50, 6, levels)) + 0.5) / 256
+        sides = 1e-11 * random.choice([-1, 1], size=(2, *logits.shape))
+        recorder = Recorder()
+        encoded = [recorder.exact(rounded(x)) for x in logits + sides[0]]
+        corrector = Corrector(recorder.pack())
+        decoded = [corrector.exact(rounded(x)) for x in logits + sides[1]]
+        np.testing.assert_array_equal(encoded, decoded)
+        plain = [Corrector(b"").exact(rounded(x)) for x in logits]
+        assert (np.array(plain) != encoded).any()
+
+
+def test_logits_without_weight_need_no_correction():
+    logits = np.array([[0.0, -(len(frequencies.WEIGHTS) + 2.5) / 256, -2.5 / 256]])
+    recorder = Recorder()
+    recorder.exact(rounded(logits))
+    assert [*reference.corrections(recorder.pack())] == [2]
+
+
+def test_numbers_of_any_size():
+    for value in (0, 1, 127, 128, 300, 2**32, 2**63):
+        assert varint.unpack(b"x" + varint.pack(value) + b"y", 1) == (
+            value,
+            1 + len(varint.pack(value)),
+        )
+    for broken in (b"", b"\x80", b"\xff" * 11):
+        with pytest.raises(ValueError, match="no end"):
+            varint.unpack(broken, 0)
+
+
+def test_fast_files_name_their_machine(model):
+    images = random_images(model, 3)
+    portable, fast = model.compress(images), model.compress(images, fast=True)
+    assert not reference.read(portable)[1]
+    assert b"jaxlib" in reference.read(fast)[1]
+    np.testing.assert_array_equal(model.decompress(fast), images)

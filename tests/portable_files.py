@@ -1,0 +1,73 @@
+"""Files of several models, which one process writes and others decode.
+
+    python tests/portable_files.py write FOLDER
+    python tests/portable_files.py check FOLDER [NOISE]
+
+`check` adds uniform noise of up to NOISE to all logits, which a decoder would compute otherwise.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from codec_streams import random_images, small_model
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.models.likelihoods import LogisticMixture, Softmax
+
+LOGISTIC = dict(output="logistic", mixtures=3)
+MODELS = {
+    "pixel_cnn_8x8": dict(architecture="pixel_cnn", shape=(8, 8, 1), levels=2, layers=4),
+    "row_lstm_classes_logistic": dict(shape=(12, 8, 3), levels=256, classes=3, **LOGISTIC),
+    "diagonal_softmax": dict(architecture="diagonal_bilstm", shape=(16, 16, 1), levels=256),
+    "scales_logistic": dict(
+        architecture="pixel_cnn", shape=(32, 32, 1), levels=17, scales=(8, 32), **LOGISTIC
+    ),
+    "row_lstm_64x64": dict(shape=(64, 64, 1), levels=4, features=8, layers=2),
+}
+COUNT = 5
+
+
+def write(folder: Path, names: list[str]) -> None:
+    for name in names:
+        model = small_model(**MODELS[name])
+        images = random_images(model, COUNT)
+        classes = np.arange(COUNT) % 3 if model.config.classes else None
+        model.save(folder / f"{name}.safetensors")
+        (folder / f"{name}.prnn").write_bytes(model.compress(images, classes))
+        np.savez_compressed(folder / f"{name}.npz", images=images.astype(np.uint8))
+
+
+def check(folder: Path) -> None:
+    for file in sorted(folder.glob("*.prnn")):
+        model = prnn.load(file.with_suffix(".safetensors"))
+        images, classes = model.decompress(file.read_bytes(), return_condition=True)
+        with np.load(file.with_suffix(".npz")) as stored:
+            np.testing.assert_array_equal(images, stored["images"])
+        if model.config.classes:
+            np.testing.assert_array_equal(classes, np.arange(COUNT) % 3)
+        print(file.stem, flush=True)
+
+
+def add_noise(largest: float) -> None:
+    """Makes the logits of this process differ from those of any other."""
+    for likelihood in (Softmax, LogisticMixture):
+        exact = likelihood.logits
+
+        def logits(self, outputs, exact=exact):
+            found = exact(self, outputs)
+            bits = jax.lax.bitcast_convert_type(found, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+            return found + largest * (bits.astype(found.dtype) / 2.0**63 - 1)
+
+        setattr(likelihood, "logits", logits)  # noqa: B010
+
+
+if __name__ == "__main__":
+    verb, folder, *noise = sys.argv[1:]
+    if verb == "write":
+        write(Path(folder), [*MODELS])
+    else:
+        if noise:
+            add_noise(float(noise[0]))
+        check(Path(folder))
