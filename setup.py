@@ -70,7 +70,7 @@ setup(
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",
             "kubernetes-validate>=1.37",
-            "matplotlib>=3.10",  # for the notebook, which is tested
+            "matplotlib>=3.10",  # for the notebooks, which are tested
             "mypy~=2.4",
             "pytest>=9",
             "pytest-xdist>=3.8",

@@ -12,8 +12,9 @@ release = version = pixel_rnn_jax.__version__
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 
-# Markdown, and the notebook with the outputs that it has.
+# Markdown, and notebooks with the outputs that they have.
 myst_heading_anchors = 3
+myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
 
 # Docstrings, in which a word in backticks is code.

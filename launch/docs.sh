@@ -7,7 +7,7 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 Usage: bash launch/docs.sh [OPTIONS OF SPHINX-BUILD]
 
 Builds the pages of docs/ into docs/_build/html, in the environment that launch/local.sh uses, with
-the package's extra `docs`. Warnings are errors. The notebook is shown with the outputs that it has.
+the package's extra `docs`. Warnings are errors. Notebooks are shown with the outputs that they have.
 
   bash launch/docs.sh       what has changed since the last time
   bash launch/docs.sh -E -a everything anew
