@@ -31,7 +31,10 @@ __all__ = ["Damage", "Part", "Source", "append", "read", "read_all", "unpack_nam
 BLOCK_BYTES = 2**16
 """A block ends with the group that brings its code to this size, so that its head does not count;
 what is damaged in a file takes one block with it."""
-_MAX_NAMES = 2**26
+NAMES_LENGTH = 2**20
+"""A block ends with the group that brings its names to this length."""
+_MAX_NAMES, _LONGEST_NAME = 2**24, 2**12
+"""Bytes of the names of a block, and characters of one name, that are read; more are forged."""
 
 
 class Part(NamedTuple):
@@ -87,7 +90,8 @@ class Writer:
         self._parts.append(part._replace(batch=batch))
         size = sum(len(part.batch.images) for part in self._parts)
         group, most = self._coder.group, MAX_VALUES // model.dims
-        full = self._encoder.size >= BLOCK_BYTES or size + group > most
+        text = sum(len(name) for part in self._parts for name in part.names)
+        full = self._encoder.size >= BLOCK_BYTES or size + group > most or text >= NAMES_LENGTH
         if full or len(batch.images) < group:
             self._end_block()
 
@@ -294,7 +298,11 @@ def unpack_names(block: Block | Damage) -> tuple[tuple[str, ...], str]:
         text = zlib.decompressobj().decompress(block.names, _MAX_NAMES)
         found = json.loads(text.decode(errors="surrogateescape"))
         names, mode = tuple(map(str, found["names"])), str(found["mode"])
-    except (ValueError, KeyError, TypeError, zlib.error):
+        # A forged name may be none of any file; UnicodeEncodeError is a ValueError.
+        "".join(names).encode(errors="surrogateescape")
+        if any("\0" in name or len(name) > _LONGEST_NAME for name in names):
+            return (), ""
+    except (ValueError, KeyError, TypeError, RecursionError, zlib.error):
         return (), ""
     return (names, mode) if isinstance(block, Damage) or len(names) == block.length else ((), "")
 

@@ -156,7 +156,8 @@ def _read_header(window: _Window) -> tuple[Header, bytes]:
     if numbers[-1] <= _LONGEST_NAME and not window.need(size):
         raise UserError(cut)
     packed = bytes(data[:size])
-    if numbers[-1] > _LONGEST_NAME or _checked(packed[:-4]) != packed:
+    sound = numbers[-1] <= _LONGEST_NAME and all(numbers[:4])
+    if not sound or _checked(packed[:-4]) != packed:
         raise UserError("the header of the compressed file is damaged: get an intact copy")
     machine, rest = packed[position : size - 16].decode(errors="replace"), packed[size - 16 :]
     height, width, channels, levels, _ = numbers

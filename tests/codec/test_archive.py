@@ -196,6 +196,80 @@ def test_forged_numbers_cost_no_memory(stream, model, skip_damaged, number):
                 model.decompress(forged + end)
 
 
+def forged(model, **changes):
+    """Returns a file of one block that has been changed and given its right checksums."""
+    images, names = random_images(model, GROUP), tuple("abcd")
+    classes = np.arange(GROUP) % 3 if model.config.classes else None
+
+    def batch(rows):
+        return Batch(images[rows], None if classes is None else classes[rows])
+
+    file = io.BytesIO()
+    source = archive.Source(GROUP, batch, names)
+    archive.write(model.pixel_rnn, model.params, source, file)
+    header, (block,) = framing.read(io.BytesIO(file.getvalue()))
+    packed = block._replace(**changes).pack(header.pack())
+    return header.pack() + packed + framing.pack_end(header.pack(), GROUP, packed[-4:])
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(code=b""),
+        dict(code=b"abc"),
+        dict(code=b"\xff" * 40),
+        dict(corrections=b"\x80"),
+        dict(corrections=b"\xff" * 20),
+        dict(pixels=0),
+    ],
+    ids=str,
+)
+def test_forged_codes_are_refused(classes, changes):
+    model = small_model(classes=classes)
+    with pytest.raises(prnn.UserError, match="is intact, but this machine does not compute"):
+        model.decompress(forged(model, **changes))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"names":' + "[" * 100_000,
+        r'{"names":["\ud800","b","c","d"],"mode":""}',
+        r'{"names":["\u0000","b","c","d"],"mode":""}',
+        f'{{"names":["{"a" * 5000}","b","c","d"],"mode":""}}',
+        '{"names":["a","b","c"],"mode":""}',
+        '{"names":4,"mode":""}',
+        "[]",
+        '{"names":[' + "0.5," * 2**25 + '"d"],"mode":""}',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_forged_names_are_none(model, text):
+    data = forged(model, names=zlib.compress(text.encode()))
+    part, lost = archive.read_all(model.pixel_rnn, model.params, io.BytesIO(data))
+    np.testing.assert_array_equal(part.batch.images, random_images(model, GROUP))
+    assert not part.names and not lost
+
+
+def test_a_block_ends_with_long_names(model, monkeypatch):
+    monkeypatch.setattr(archive, "BLOCK_BYTES", 2**16)
+    names = [str(i) * 300 for i in range(3 * GROUP)]
+    assert len(block_starts(archived(model, names)[1])) == 2  # One block and the end.
+    monkeypatch.setattr(archive, "NAMES_LENGTH", 1000)
+    assert len(block_starts(archived(model, names)[1])) == 4
+
+
+def test_a_header_without_values_is_refused(stream):
+    _, data = stream
+    header, _ = framing.read(io.BytesIO(data))
+    for changes in (dict(image_shape=(0, 4, 1)), dict(levels=0)):
+        forged = header._replace(**changes).pack() + data[len(header.pack()) :]
+        with pytest.raises(prnn.UserError, match="header of the compressed file is damaged"):
+            framing.read(io.BytesIO(forged))
+
+
 def altered_at_random(data, random):
     """Flips bits, overwrites, removes, doubles or inserts bytes somewhere, or cuts the end off."""
     start, end = sorted(random.integers(len(data) + 1, size=2))
