@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import warnings
 import zlib
 
@@ -268,6 +269,18 @@ def test_a_header_without_values_is_refused(stream):
         forged = header._replace(**changes).pack() + data[len(header.pack()) :]
         with pytest.raises(prnn.UserError, match="header of the compressed file is damaged"):
             framing.read(io.BytesIO(forged))
+
+
+@pytest.mark.parametrize("length", [0, 10**6])
+def test_many_forged_heads_cost_no_time(stream, length):
+    """Each says that it is a long block, of which the checksum would have to be computed."""
+    packed = framing.read(io.BytesIO(stream[1]))[0].pack()
+    head = framing.BLOCK + b"".join(map(framing.varint.pack, (0, 1, 0, 0, 0, length)))
+    start = time.monotonic()
+    _, blocks = framing.read(io.BytesIO(packed + head * (2 * 10**6 // len(head))))
+    (damage,) = blocks
+    assert str(damage).endswith("is damaged: images 1 to the last cannot be read")
+    assert time.monotonic() - start < 10  # They took a minute.
 
 
 def altered_at_random(data, random):
