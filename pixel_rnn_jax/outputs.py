@@ -21,7 +21,7 @@ def writing(out: str) -> Iterator[BinaryIO]:
     Raises:
         UserError: It cannot be written.
     """
-    path = Path(out).resolve()
+    path = Path(out)
     with _refused(out):
         if path.exists() and not path.is_file():
             if path.is_dir():
@@ -29,6 +29,7 @@ def writing(out: str) -> Iterator[BinaryIO]:
             with path.open("wb") as file:
                 yield file
             return
+        path = path.resolve()  # But not /dev/stdout, a link to no path.
         path.parent.mkdir(parents=True, exist_ok=True)
         number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

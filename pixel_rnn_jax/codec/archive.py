@@ -65,12 +65,15 @@ class Source(NamedTuple):
 class Writer:
     """Writes a file, to which groups of images are added. Nothing is complete before `close`.
 
+    Attributes:
+        size: Bytes that are written.
+
     Raises:
         UserError: See `Coder`.
     """
 
     def __init__(self, coder: Coder, file: BinaryIO):
-        self._coder, self._file = coder, file
+        self._coder, self._file, self.size = coder, file, 0
         self._header, self._checksums, self._count = b"", b"", 0
         self._new_block()
 
@@ -124,9 +127,9 @@ class Writer:
         if not self._header:
             first = zlib.crc32(b"".join(block.sections))
             self._header = own_header(self._coder)._replace(first=first).pack()
-            self._file.write(self._header)
+            self._write(self._header)
         packed = block._replace(start=self._count).pack(self._header)
-        self._file.write(packed)
+        self._write(packed)
         self._checksums += packed[-4:]
         self._count += block.length
 
@@ -136,14 +139,18 @@ class Writer:
             self._end_block()
         if not self._header:
             self._header = own_header(self._coder).pack()
-            self._file.write(self._header)
-        self._file.write(framing.pack_end(self._header, self._count, self._checksums))
+            self._write(self._header)
+        self._write(framing.pack_end(self._header, self._count, self._checksums))
+
+    def _write(self, packed: bytes) -> None:
+        self._file.write(packed)  # Which may be a pipe, and then knows no position.
+        self.size += len(packed)
 
 
 def write(
     model: PixelRNN, params: PyTree, source: Source, file: BinaryIO, *, fast: bool = False
-) -> None:
-    """Compresses images.
+) -> int:
+    """Compresses images, and returns the size of the file.
 
     Raises:
         UserError: A shape, type or value does not fit the model.
@@ -151,10 +158,14 @@ def write(
     writer = Writer(Coder(model, params, fast=fast), file)
     writer.add_all(source)
     writer.close()
+    return writer.size
 
 
-def append(model: PixelRNN, params: PyTree, old: BinaryIO, source: Source, file: BinaryIO) -> None:
+def append(model: PixelRNN, params: PyTree, old: BinaryIO, source: Source, file: BinaryIO) -> int:
     """Writes a file that has the blocks of an old one and then more images, in the same form.
+
+    Returns:
+        The size of the file.
 
     Raises:
         UserError: As `write`; or the old file is damaged, or of another model or machine.
@@ -169,6 +180,7 @@ def append(model: PixelRNN, params: PyTree, old: BinaryIO, source: Source, file:
         writer.copy(block)
     writer.add_all(source)
     writer.close()
+    return writer.size
 
 
 def read(

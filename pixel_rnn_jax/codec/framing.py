@@ -116,7 +116,11 @@ class _Window:
     def need(self, size: int) -> bool:
         """Reads on until `data` has this size; returns whether it does."""
         while len(self.data) < size:
-            more = self._file.read(min(_CHUNK, size - len(self.data)))
+            try:
+                more = self._file.read(min(_CHUNK, size - len(self.data)))
+            except OSError as error:
+                reason = error.strerror or error
+                raise UserError(f"the compressed file cannot be read: {reason}") from error
             if not more:
                 return False
             self.data += more
