@@ -204,7 +204,8 @@ def _read_blocks(window: _Window, header: Header, packed: bytes) -> Iterator[Blo
             other = _value(window.data[size - 8 : size - 4]) != zlib.crc32(blocks)
             window.drop(size)
             if other and not lost:
-                yield Damage("a block of the compressed file is of another file", 0, found)
+                # All that came could be read; which one it is cannot be told.
+                yield Damage("a block of the compressed file is of another file", found, found)
             if window.need(1):
                 yield Damage("the compressed file goes on after its end", found, found)
             return

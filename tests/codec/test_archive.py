@@ -71,8 +71,10 @@ def test_a_block_of_another_file_of_the_same_model_is_refused(stream, model):
     other = model.compress(np.concatenate([images[:4], images[::-1][:7]]))
     others = block_starts(other)
     spliced = data[: starts[1]] + other[others[1] : others[2]] + data[starts[2] :]
-    with pytest.raises(prnn.UserError, match="is of another file"):
+    with pytest.raises(prnn.UserError, match="is of another file: get an intact copy"):
         model.decompress(spliced)
+    with pytest.warns(LostImages, match="is of another file$"):  # No image is lost.
+        assert len(model.decompress(spliced, skip_damaged=True)) == 11
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
