@@ -31,7 +31,7 @@ def writing(out: str) -> Iterator[BinaryIO]:
             return
         path = path.resolve()  # But not /dev/stdout, a link to no path.
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        number, name = tempfile.mkstemp(prefix=f".{path.name[:40]}.", dir=path.parent)
         try:
             with os.fdopen(number, "wb") as file:
                 yield file
@@ -49,7 +49,7 @@ def filling(out: str) -> Iterator[Path]:
     path = Path(out).resolve()
     with _refused(out):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
         try:
             yield folder
             folder.chmod(0o777 & ~_umask())

@@ -345,6 +345,14 @@ def test_compress_writes_to_a_pipe(printed, out):
         os.close(end)
 
 
+def test_names_of_files_may_be_as_long_as_the_disk_takes(printed):
+    np.save("own.npy", IMAGES)
+    longest = 250 * "a" + ".prnn"
+    assert printed(f"compress --images=own.npy --out={longest}").startswith(f"{longest}: ")
+    printed(f"decompress {longest} --out={250 * 'b'}")
+    assert len(list(Path(250 * "b").iterdir())) == 40
+
+
 def test_append_refuses_the_standard_input(printed):
     np.save("own.npy", IMAGES)
     error = printed("append - --images=own.npy", status=2)
