@@ -3,7 +3,7 @@
 import contextlib
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +21,7 @@ def writing(out: str) -> Iterator[BinaryIO]:
     Raises:
         UserError: It cannot be written.
     """
-    path = Path(out).resolve()
+    path = Path(out)
     with _refused(out):
         if path.exists() and not path.is_file():
             if path.is_dir():
@@ -29,17 +29,19 @@ def writing(out: str) -> Iterator[BinaryIO]:
             with path.open("wb") as file:
                 yield file
             return
+        path = path.resolve()  # But not /dev/stdout, a link to no path.
         path.parent.mkdir(parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        unfinished = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
         try:
-            with os.fdopen(number, "wb") as file:
+            with unfinished.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(path.stat().st_mode if path.exists() else 0o666 & ~_umask())
-            Path(name).replace(path)
+            if path.exists():
+                unfinished.chmod(path.stat().st_mode)
+            unfinished.replace(path)
         finally:
-            Path(name).unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -48,19 +50,13 @@ def filling(out: str) -> Iterator[Path]:
     path = Path(out).resolve()
     with _refused(out):
         path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        folder = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
+        folder.mkdir()
         try:
             yield folder
-            folder.chmod(0o777 & ~_umask())
             folder.replace(path)  # Which may be an empty folder.
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 @contextlib.contextmanager

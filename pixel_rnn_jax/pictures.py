@@ -18,6 +18,7 @@ from pixel_rnn_jax.image_files import SUFFIXES, open_image
 HEIGHT, LARGEST = 64, 2048
 GREY = 128
 """The level of gaps and unknown values."""
+_DEEPEST = 64  # Parts of a name: folders are made and removed recursively.
 
 
 def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarray:
@@ -150,7 +151,7 @@ def write_images(
         for name, image in zip(files, images, strict=True):
             target = folder / f"{name}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
-            _as_picture(image, levels, mode).save(target)
+            _as_picture(image, levels, mode).save(target, "PNG")
 
 
 def _as_picture(image: np.ndarray, levels: int, mode: str) -> Image.Image:
@@ -164,13 +165,18 @@ def _as_picture(image: np.ndarray, levels: int, mode: str) -> Image.Image:
 def _file_names(names: Sequence[str]) -> list[str]:
     """Returns paths within a folder, without ending, that are all different."""
     found: dict[str, None] = {}
+    numbers: dict[PurePosixPath, int] = {}
     for name in names:
-        parts = [part for part in PurePosixPath(name).parts if part not in ("/", "..")]
-        path = PurePosixPath(*parts) if parts else PurePosixPath("image")
-        stem, number = str(path.with_suffix("") if path.suffix in SUFFIXES else path), 1
+        # A path may begin with "//", which is a part of its own as "/" is.
+        parts = [part for part in PurePosixPath(name).parts if part.strip("/") and part != ".."]
+        path = PurePosixPath(*parts[-_DEEPEST:]) if parts else PurePosixPath("image")
+        ends = path.suffix.lower() in SUFFIXES and path.stem.strip(
+            "."
+        )  # Not "..png", which has no stem.
+        stem = str(path.with_suffix("") if ends else path)
         while stem in found:  # a.png beside a.jpg, or a name twice.
-            number += 1
-            stem = f"{path}-{number}"
+            numbers[path] = numbers.get(path, 1) + 1
+            stem = f"{path}-{numbers[path]}"
         found[stem] = None
     return list(found)
 

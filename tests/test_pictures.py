@@ -1,6 +1,7 @@
 """Grids show every image in its place; files keep every value."""
 
 import io
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -197,6 +198,24 @@ def test_files_keep_the_names_of_images(tmp_path):
         assert image.mode == "L"  # Not "1", as of two levels without a mode.
         np.testing.assert_array_equal(np.asarray(image), images[2, ..., 0])
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_no_name_leads_out_of_the_folder(tmp_path):
+    names = [f"/{tmp_path}/a.png", "//b.png", "///c.png", ".//../d.png", "..png", "...png", "./."]
+    names += ["E.PNG", 900 * "f/" + "f.png"]
+    images = random_images(2, len(names), 3, 4, 1)
+    pictures.write_images(images, 2, str(tmp_path / "out"), names=names)
+    found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")]
+    files = [f"{tmp_path}/a"[1:], "b", "c", "d", "..png", "...png", "image", "E", 63 * "f/" + "f"]
+    assert sorted(found) == sorted(f"out/{name}.png" for name in files)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_many_images_of_one_name_take_no_longer():
+    start = time.monotonic()
+    names = pictures._file_names(["a.png"] * 30_000)  # They took a minute.
+    assert names[0] == "a" and names[-1] == "a.png-30000"
+    assert time.monotonic() - start < 10
 
 
 def test_what_cannot_be_drawn():

@@ -109,7 +109,8 @@ def info(values: Flags) -> None:
     with opened(values, "info") as file:
         header, blocks = framing.read(file)
         size = len(header.pack())
-        count, sizes, lines = 0, [], []
+        count, sizes = 0, []
+        lines: list[str] = []
         damage = []
         for block in blocks:
             if isinstance(block, Damage):
@@ -117,7 +118,7 @@ def info(values: Flags) -> None:
                 continue
             count += block.length
             sizes.append(len(block.pack(header.pack())))
-            lines += [f"  {name}" for name in archive.unpack_names(block)[0]]
+            lines += map(_line, archive.unpack_names(block)[0])
     height, width, channels = header.image_shape
     size += sum(sizes) + len(framing.pack_end(header.pack(), count, b""))
     form = f"fast, for {header.machine}" if header.machine else "portable"
@@ -165,9 +166,14 @@ def _refuse(damage: list[Damage]) -> None:
         say(str(lost))
         names, _ = archive.unpack_names(lost)
         for name in names[: None if lost.stop is None else lost.stop - lost.start]:
-            say(f"  {name}")
+            say(_line(name))
     if damage:
         raise UserError("the file is damaged: get an intact copy, or decompress --skip_damaged")
+
+
+def _line(name: str) -> str:
+    """Returns a line with a name, which may have characters that no terminal should be sent."""
+    return f"  {name if name.isprintable() else ascii(name)[1:-1]}"
 
 
 def _write(part: Part, model: ImageModel, out: str) -> None:

@@ -39,6 +39,8 @@ def append_flags(values: Flags) -> None:
 def append(values: Flags) -> None:
     """Adds images to a compressed file."""
     _check_images(values, "append")
+    if values.file == "-":
+        raise UserError("append needs a file, not the standard input: it writes to it as well")
     with opened(values, "append") as old:
         _compress(values, values.file, archive.append, old)
 
@@ -51,14 +53,14 @@ def _check_images(values: Flags, verb: str) -> None:
 
 
 def _compress(
-    values: Flags, out: str, write: Callable[..., None], *old: BinaryIO, **form: Any
+    values: Flags, out: str, write: Callable[..., int], *old: BinaryIO, **form: Any
 ) -> None:
     model = image_model.load(values.workdir)
     images = open_images(values.images, model.pixel_rnn, model.class_names)
     source = archive.Source(len(images), images.batch, images.file_names(), images.mode)
     with outputs.writing(out) as file:
-        write(model.pixel_rnn, model.params, *old, source, file, **form)
-        size = file.tell() - (old[0].tell() if old else 0)
+        size = write(model.pixel_rnn, model.params, *old, source, file, **form)
+        size -= old[0].tell() if old else 0
     dims = len(images) * math.prod(model.image_shape)
     raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
     bits = f"{8 * size / dims:.4f} bits/dim" if dims else "no bits/dim"

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixel_rnn_jax import pictures
+from pixel_rnn_jax import outputs, pictures
 from pixel_rnn_jax.cli.flags import Flags, images_flag, process_flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.errors import UserError
@@ -128,12 +128,8 @@ def _check_out(out: str) -> None:
 def _write(arrays: dict[str, Any], out: str) -> None:
     if not processes.first():
         return
-    try:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        with Path(out).open("wb") as file:
-            np.savez(file, **arrays)
-    except OSError as error:
-        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+    with outputs.writing(out) as file:
+        np.savez(file, **arrays)
     say(f"{out}: the scores of {len(arrays['nats']):,} images")
 
 

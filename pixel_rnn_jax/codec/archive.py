@@ -31,7 +31,10 @@ __all__ = ["Damage", "Part", "Source", "append", "read", "read_all", "unpack_nam
 BLOCK_BYTES = 2**16
 """A block ends with the group that brings its code to this size, so that its head does not count;
 what is damaged in a file takes one block with it."""
-_MAX_NAMES = 2**26
+NAMES_LENGTH = 2**20
+"""A block ends with the group that brings its names to this length."""
+_MAX_NAMES, _LONGEST_NAME = 2**24, 2**12
+"""Bytes of the names of a block, and characters of one name, that are read; more are forged."""
 
 
 class Part(NamedTuple):
@@ -62,12 +65,15 @@ class Source(NamedTuple):
 class Writer:
     """Writes a file, to which groups of images are added. Nothing is complete before `close`.
 
+    Attributes:
+        size: Bytes that are written.
+
     Raises:
         UserError: See `Coder`.
     """
 
     def __init__(self, coder: Coder, file: BinaryIO):
-        self._coder, self._file = coder, file
+        self._coder, self._file, self.size = coder, file, 0
         self._header, self._checksums, self._count = b"", b"", 0
         self._new_block()
 
@@ -87,7 +93,8 @@ class Writer:
         self._parts.append(part._replace(batch=batch))
         size = sum(len(part.batch.images) for part in self._parts)
         group, most = self._coder.group, MAX_VALUES // model.dims
-        full = self._encoder.size >= BLOCK_BYTES or size + group > most
+        text = sum(len(name) for part in self._parts for name in part.names)
+        full = self._encoder.size >= BLOCK_BYTES or size + group > most or text >= NAMES_LENGTH
         if full or len(batch.images) < group:
             self._end_block()
 
@@ -120,9 +127,9 @@ class Writer:
         if not self._header:
             first = zlib.crc32(b"".join(block.sections))
             self._header = own_header(self._coder)._replace(first=first).pack()
-            self._file.write(self._header)
+            self._write(self._header)
         packed = block._replace(start=self._count).pack(self._header)
-        self._file.write(packed)
+        self._write(packed)
         self._checksums += packed[-4:]
         self._count += block.length
 
@@ -132,14 +139,18 @@ class Writer:
             self._end_block()
         if not self._header:
             self._header = own_header(self._coder).pack()
-            self._file.write(self._header)
-        self._file.write(framing.pack_end(self._header, self._count, self._checksums))
+            self._write(self._header)
+        self._write(framing.pack_end(self._header, self._count, self._checksums))
+
+    def _write(self, packed: bytes) -> None:
+        self._file.write(packed)  # Which may be a pipe, and then knows no position.
+        self.size += len(packed)
 
 
 def write(
     model: PixelRNN, params: PyTree, source: Source, file: BinaryIO, *, fast: bool = False
-) -> None:
-    """Compresses images.
+) -> int:
+    """Compresses images, and returns the size of the file.
 
     Raises:
         UserError: A shape, type or value does not fit the model.
@@ -147,10 +158,14 @@ def write(
     writer = Writer(Coder(model, params, fast=fast), file)
     writer.add_all(source)
     writer.close()
+    return writer.size
 
 
-def append(model: PixelRNN, params: PyTree, old: BinaryIO, source: Source, file: BinaryIO) -> None:
+def append(model: PixelRNN, params: PyTree, old: BinaryIO, source: Source, file: BinaryIO) -> int:
     """Writes a file that has the blocks of an old one and then more images, in the same form.
+
+    Returns:
+        The size of the file.
 
     Raises:
         UserError: As `write`; or the old file is damaged, or of another model or machine.
@@ -165,6 +180,7 @@ def append(model: PixelRNN, params: PyTree, old: BinaryIO, source: Source, file:
         writer.copy(block)
     writer.add_all(source)
     writer.close()
+    return writer.size
 
 
 def read(
@@ -294,7 +310,11 @@ def unpack_names(block: Block | Damage) -> tuple[tuple[str, ...], str]:
         text = zlib.decompressobj().decompress(block.names, _MAX_NAMES)
         found = json.loads(text.decode(errors="surrogateescape"))
         names, mode = tuple(map(str, found["names"])), str(found["mode"])
-    except (ValueError, KeyError, TypeError, zlib.error):
+        # A forged name may be none of any file; UnicodeEncodeError is a ValueError.
+        "".join(names).encode(errors="surrogateescape")
+        if any("\0" in name or len(name) > _LONGEST_NAME for name in names):
+            return (), ""
+    except (ValueError, KeyError, TypeError, RecursionError, zlib.error):
         return (), ""
     return (names, mode) if isinstance(block, Damage) or len(names) == block.length else ((), "")
 

@@ -121,20 +121,24 @@ def decode(
     stream = constriction.stream.queue.RangeDecoder(words)
     images = np.empty((count, *model.image_shape), value_dtype(model.levels))
     classes = []
+
+    def decoded(*arguments: Any) -> np.ndarray:
+        try:
+            return stream.decode(*arguments)
+        except AssertionError as error:  # How constriction reports an impossible code.
+            raise ValueError(str(error)) from error
+
     for start in range(0, count, coder.group):
         rows = slice(start, min(start + coder.group, count))
         own = None if condition is None else condition[rows]
         if coder.class_model:
-            classes.append(own := stream.decode(coder.class_model, rows.stop - start))
+            classes.append(own := decoded(coder.class_model, rows.stop - start))
 
         def code_of(
             rounded: np.ndarray, place: tuple[int, int, int], rows: slice = rows
         ) -> np.ndarray:
             found = frequencies(corrector.exact(rounded))
-            try:
-                images[rows, *place] = values = stream.decode(coder.value_model, found)
-            except AssertionError as error:  # How constriction reports an impossible code.
-                raise ValueError(str(error)) from error
+            images[rows, *place] = values = decoded(coder.value_model, found)
             return values
 
         coder.each_value(rows.stop - start, own, code_of)

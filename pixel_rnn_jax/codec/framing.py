@@ -7,6 +7,7 @@ pass.
 
 import itertools
 import math
+import re
 import zlib
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
@@ -21,6 +22,10 @@ MAX_VALUES = 2**22
 MAX_SECTION = 2**28
 """Bytes of a section of a block, so that a forged length costs no memory."""
 _CHUNK, _LONGEST_NAME = 2**16, 2**10
+_MARKERS = re.compile(re.escape(BLOCK) + b"|" + re.escape(END))
+_IN_VAIN = 2**28, 16
+"""The search behind damage ends where this many bytes, and so many times those that it has passed,
+were looked at in vain: heads of blocks may be forged to overlap."""
 
 
 class Header(NamedTuple):
@@ -106,11 +111,16 @@ class _Window:
     def __init__(self, file: BinaryIO):
         self._file = file
         self.data = bytearray()
+        self.passed = 0  # Bytes before it.
 
     def need(self, size: int) -> bool:
         """Reads on until `data` has this size; returns whether it does."""
         while len(self.data) < size:
-            more = self._file.read(min(_CHUNK, size - len(self.data)))
+            try:
+                more = self._file.read(min(_CHUNK, size - len(self.data)))
+            except OSError as error:
+                reason = error.strerror or error
+                raise UserError(f"the compressed file cannot be read: {reason}") from error
             if not more:
                 return False
             self.data += more
@@ -118,21 +128,24 @@ class _Window:
 
     def drop(self, size: int) -> None:
         """Goes on to a later place."""
+        self.passed += size
         del self.data[:size]
 
-    def seek(self, *markers: bytes) -> bool:
+    def seek(self) -> bool:
         """Goes on to the next marker, from the next byte on; returns whether there is one."""
-        self.drop(1)
-        size = len(markers[0])
-        while True:
-            found = [at for marker in markers if (at := self.data.find(marker)) >= 0]
-            if found:
-                self.drop(min(found))
-                return True
-            self.drop(max(0, len(self.data) - size + 1))
-            if not self.need(len(self.data) + 1) or not self.need(size):
+        self.drop(min(1, len(self.data)))
+        while not (found := _MARKERS.search(self.data)):
+            self.drop(max(0, len(self.data) - len(BLOCK) + 1))
+            if not self.need(len(BLOCK)):
                 return False
             self.need(_CHUNK)
+        self.drop(found.start())
+        return True
+
+    def intact(self, size: int, seed: int = 0) -> bool:
+        """Returns whether the first `size` bytes end with their checksum."""
+        with memoryview(self.data) as view:
+            return zlib.crc32(view[: size - 4], seed) == _value(bytes(view[size - 4 : size]))
 
 
 def _read_header(window: _Window) -> tuple[Header, bytes]:
@@ -156,7 +169,8 @@ def _read_header(window: _Window) -> tuple[Header, bytes]:
     if numbers[-1] <= _LONGEST_NAME and not window.need(size):
         raise UserError(cut)
     packed = bytes(data[:size])
-    if numbers[-1] > _LONGEST_NAME or _checked(packed[:-4]) != packed:
+    sound = numbers[-1] <= _LONGEST_NAME and all(numbers[:4])
+    if not sound or _checked(packed[:-4]) != packed:
         raise UserError("the header of the compressed file is damaged: get an intact copy")
     machine, rest = packed[position : size - 16].decode(errors="replace"), packed[size - 16 :]
     height, width, channels, levels, _ = numbers
@@ -169,11 +183,14 @@ def _read_blocks(window: _Window, header: Header, packed: bytes) -> Iterator[Blo
     seed, expected, blocks = _value(packed[-4:]), 0, b""
     damage: Damage | None = None  # Since the last block that could be read.
     lost = False  # Whether anything was.
+    in_vain = 0  # Bytes that were looked at.
     while True:
         found, size = _parse(window, header, seed, expected)
         if isinstance(found, Damage):
             damage, lost = damage or found, True
-            if not window.seek(BLOCK, END):
+            in_vain += size
+            tired = in_vain > _IN_VAIN[0] + _IN_VAIN[1] * window.passed
+            if tired or not window.seek():
                 yield damage
                 return
             continue
@@ -187,7 +204,8 @@ def _read_blocks(window: _Window, header: Header, packed: bytes) -> Iterator[Blo
             other = _value(window.data[size - 8 : size - 4]) != zlib.crc32(blocks)
             window.drop(size)
             if other and not lost:
-                yield Damage("a block of the compressed file is of another file", 0, found)
+                # All that came could be read; which one it is cannot be told.
+                yield Damage("a block of the compressed file is of another file", found, found)
             if window.need(1):
                 yield Damage("the compressed file goes on after its end", found, found)
             return
@@ -200,7 +218,10 @@ def _read_blocks(window: _Window, header: Header, packed: bytes) -> Iterator[Blo
 def _parse(
     window: _Window, header: Header, seed: int, expected: int
 ) -> tuple[Block | int | Damage, int]:
-    """Returns the block, or the number of images at the end, that comes next, and its size."""
+    """Returns the block, or the number of images at the end, that comes next, and its size.
+
+    Of damage it is the size of what was looked at.
+    """
     damaged = Damage("a block of the compressed file is damaged", expected, None)
     cut = damaged._replace(what="the compressed file is cut off")
     if not window.need(1):
@@ -213,7 +234,7 @@ def _parse(
             size = position + 8
             if not window.need(size):
                 return cut, 0
-            good = _checked(bytes(data[: size - 4]), seed) == data[:size] and count >= expected
+            good = window.intact(size, seed) and count >= expected
             return (count if good else damaged), size
         if not data.startswith(BLOCK):
             return (cut if BLOCK.startswith(data) or END.startswith(data) else damaged), 0
@@ -227,7 +248,7 @@ def _parse(
         return damaged, 0
     size = position + sum(lengths) + 8
     whole = window.need(size)
-    if whole and _checked(bytes(data[: size - 4]), seed) == data[:size]:
+    if whole and window.intact(size, seed):
         ends = itertools.accumulate(lengths, initial=position)
         names, given, doubts, code = (bytes(data[a:b]) for a, b in itertools.pairwise(ends))
         pixels = _value(data[size - 8 : size - 4])
@@ -235,7 +256,7 @@ def _parse(
     if start == expected:  # Their names may be whole.
         names = bytes(data[position : position + lengths[0]])
         damaged, cut = damaged._replace(names=names), cut._replace(names=names)
-    return (damaged if whole else cut), 0
+    return (damaged if whole else cut), min(size, len(data))
 
 
 def _numbers(window: _Window, position: int, count: int) -> tuple[list[int], int]:

@@ -1,6 +1,7 @@
 """The verbs on a tiny trained model: files and what is printed, against the model itself."""
 
 import math
+import os
 import re
 from pathlib import Path
 from unittest.mock import Mock
@@ -310,6 +311,60 @@ def test_a_stream_from_the_standard_input(printed, pets, monkeypatch):
         monkeypatch.setattr("sys.stdin", Mock(buffer=file))
         printed("decompress - --out=back.npz")
     np.testing.assert_array_equal(array("back.npz"), images)
+
+
+def test_names_of_any_bytes_are_listed_and_extracted(run, printed, capsys):
+    """Not UTF-8, of two lines, or with a colour."""
+    names = ["caf\udce9.png", "two\nlines.png", "\x1b[31mred.png", "\u00e4 b.png"]
+    pictures.write_images(IMAGES[:4], 3, "pets", names=names)
+    printed("compress --images=pets --out=pets.prnn")
+    assert run("info pets.prnn") == 0
+    lines = capsys.readouterr().out.splitlines()[4:]
+    shown = [r"caf\udce9.png", r"two\nlines.png", r"\x1b[31mred.png", "\u00e4 b.png"]
+    assert sorted(lines) == sorted(f"  {name}" for name in shown)
+    assert printed("extract pets.prnn caf\udce9.png --out=one") == "one: 1 images\n"
+    assert Path("one", names[0]).is_file()
+
+
+@pytest.mark.parametrize("out", ["pipe", "/dev/fd/{}"])
+def test_compress_writes_to_a_pipe(printed, out):
+    np.save("own.npy", IMAGES)
+    printed("compress --images=own.npy")
+    expected = Path("images.prnn").read_bytes()
+    if out == "pipe":
+        os.mkfifo(out)
+        reading = os.open(out, os.O_RDONLY | os.O_NONBLOCK)
+        ends = [reading]
+    else:
+        reading, writing = ends = os.pipe()
+        out = out.format(writing)
+    said = printed(f"compress --images=own.npy --out={out}")
+    assert said.startswith(f"{out}: {len(expected):,} bytes for 40 images, ")
+    assert os.read(reading, 2**16) == expected
+    for end in ends:
+        os.close(end)
+
+
+def test_names_of_files_may_be_as_long_as_the_disk_takes(printed):
+    np.save("own.npy", IMAGES)
+    longest = 250 * "a" + ".prnn"
+    assert printed(f"compress --images=own.npy --out={longest}").startswith(f"{longest}: ")
+    printed(f"decompress {longest} --out={250 * 'b'}")
+    assert len(list(Path(250 * "b").iterdir())) == 40
+
+
+def test_append_refuses_the_standard_input(printed):
+    np.save("own.npy", IMAGES)
+    error = printed("append - --images=own.npy", status=2)
+    assert error.startswith("error: append needs a file, not the standard input")
+    assert [path.name for path in Path().iterdir()] == ["own.npy"]
+
+
+def test_a_file_that_fails_while_it_is_read(printed, monkeypatch):
+    failing = Mock(read=Mock(side_effect=OSError(5, "Input/output error")))
+    monkeypatch.setattr("sys.stdin", Mock(buffer=failing))
+    error = printed("decompress -", status=2)
+    assert error == "error: the compressed file cannot be read: Input/output error\n"
 
 
 def test_compress_leaves_no_half_file(printed):

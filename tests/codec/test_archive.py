@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import warnings
 import zlib
 
@@ -70,8 +71,10 @@ def test_a_block_of_another_file_of_the_same_model_is_refused(stream, model):
     other = model.compress(np.concatenate([images[:4], images[::-1][:7]]))
     others = block_starts(other)
     spliced = data[: starts[1]] + other[others[1] : others[2]] + data[starts[2] :]
-    with pytest.raises(prnn.UserError, match="is of another file"):
+    with pytest.raises(prnn.UserError, match="is of another file: get an intact copy"):
         model.decompress(spliced)
+    with pytest.warns(LostImages, match="is of another file$"):  # No image is lost.
+        assert len(model.decompress(spliced, skip_damaged=True)) == 11
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -194,6 +197,92 @@ def test_forged_numbers_cost_no_memory(stream, model, skip_damaged, number):
         else:
             with pytest.raises(prnn.UserError, match=r"damaged|missing|intact"):
                 model.decompress(forged + end)
+
+
+def forged(model, **changes):
+    """Returns a file of one block that has been changed and given its right checksums."""
+    images, names = random_images(model, GROUP), tuple("abcd")
+    classes = np.arange(GROUP) % 3 if model.config.classes else None
+
+    def batch(rows):
+        return Batch(images[rows], None if classes is None else classes[rows])
+
+    file = io.BytesIO()
+    source = archive.Source(GROUP, batch, names)
+    archive.write(model.pixel_rnn, model.params, source, file)
+    header, (block,) = framing.read(io.BytesIO(file.getvalue()))
+    packed = block._replace(**changes).pack(header.pack())
+    return header.pack() + packed + framing.pack_end(header.pack(), GROUP, packed[-4:])
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(code=b""),
+        dict(code=b"abc"),
+        dict(code=b"\xff" * 40),
+        dict(corrections=b"\x80"),
+        dict(corrections=b"\xff" * 20),
+        dict(pixels=0),
+    ],
+    ids=str,
+)
+def test_forged_codes_are_refused(classes, changes):
+    model = small_model(classes=classes)
+    with pytest.raises(prnn.UserError, match="is intact, but this machine does not compute"):
+        model.decompress(forged(model, **changes))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"names":' + "[" * 100_000,
+        r'{"names":["\ud800","b","c","d"],"mode":""}',
+        r'{"names":["\u0000","b","c","d"],"mode":""}',
+        f'{{"names":["{"a" * 5000}","b","c","d"],"mode":""}}',
+        '{"names":["a","b","c"],"mode":""}',
+        '{"names":4,"mode":""}',
+        "[]",
+        '{"names":[' + "0.5," * 2**25 + '"d"],"mode":""}',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_forged_names_are_none(model, text):
+    data = forged(model, names=zlib.compress(text.encode()))
+    part, lost = archive.read_all(model.pixel_rnn, model.params, io.BytesIO(data))
+    np.testing.assert_array_equal(part.batch.images, random_images(model, GROUP))
+    assert not part.names and not lost
+
+
+def test_a_block_ends_with_long_names(model, monkeypatch):
+    monkeypatch.setattr(archive, "BLOCK_BYTES", 2**16)
+    names = [str(i) * 300 for i in range(3 * GROUP)]
+    assert len(block_starts(archived(model, names)[1])) == 2  # One block and the end.
+    monkeypatch.setattr(archive, "NAMES_LENGTH", 1000)
+    assert len(block_starts(archived(model, names)[1])) == 4
+
+
+def test_a_header_without_values_is_refused(stream):
+    _, data = stream
+    header, _ = framing.read(io.BytesIO(data))
+    for changes in (dict(image_shape=(0, 4, 1)), dict(levels=0)):
+        forged = header._replace(**changes).pack() + data[len(header.pack()) :]
+        with pytest.raises(prnn.UserError, match="header of the compressed file is damaged"):
+            framing.read(io.BytesIO(forged))
+
+
+@pytest.mark.parametrize("length", [0, 10**6])
+def test_many_forged_heads_cost_no_time(stream, length):
+    """Each says that it is a long block, of which the checksum would have to be computed."""
+    packed = framing.read(io.BytesIO(stream[1]))[0].pack()
+    head = framing.BLOCK + b"".join(map(framing.varint.pack, (0, 1, 0, 0, 0, length)))
+    start = time.monotonic()
+    _, blocks = framing.read(io.BytesIO(packed + head * (2 * 10**6 // len(head))))
+    (damage,) = blocks
+    assert str(damage).endswith("is damaged: images 1 to the last cannot be read")
+    assert time.monotonic() - start < 10  # They took a minute.
 
 
 def altered_at_random(data, random):
