@@ -15,5 +15,10 @@ def first_sentence(error: Exception) -> str:
     return re.split(r"\.(?:\s|$)|\n", str(error))[0]
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Returns whether an error is that of Python or of JAX without memory left."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 USER_ERROR = 2
 """Exit status after a `UserError`; starting again would only repeat it."""

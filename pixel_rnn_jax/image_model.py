@@ -1,6 +1,7 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
@@ -389,6 +390,7 @@ class ImageModel:
     ) -> PyTree:
         checks.need_values("ImageModel.sample", key, temperature, condition)
         numbered = self._numbered(condition)
+        self._check_memory(n)
         condition, divisor = self.pixel_rnn.check_sampling(key, n, numbered, temperature)
         return in_batches(
             function,
@@ -399,6 +401,16 @@ class ImageModel:
             most=_lanes(),
             progress="generating",
         )
+
+    def _check_memory(self, n: Any) -> None:
+        """Refuses a number of images that this machine cannot hold, before any work."""
+        needed = n * self.pixel_rnn.dims * 4 if isinstance(n, int) else 0
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if needed > memory:
+            raise UserError(
+                f"{n:,} images take {needed / 2**30:,.0f} GiB, this machine has "
+                f"{memory / 2**30:,.0f}: draw fewer at a time, each part with a key of its own"
+            )
 
     def _numbered(self, condition: Any) -> Any:
         """Returns a condition in which names of classes have become their numbers."""

@@ -11,7 +11,7 @@ from absl import app, flags
 from etils import epy
 
 from pixel_rnn_jax.cli import parse
-from pixel_rnn_jax.errors import USER_ERROR, UserError
+from pixel_rnn_jax.errors import USER_ERROR, UserError, first_sentence, out_of_memory
 
 with epy.lazy_imports():  # When they are used: JAX takes a second, which --help does without.
     from pixel_rnn_jax.runtime import compilation, devices, processes
@@ -32,6 +32,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         app.run(operator.call, [parse.PROGRAM, *arguments], flags_parser=_parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        less = "ask for fewer images or particles, or a smaller batch"
+        print(f"error: out of memory: {less} ({first_sentence(error)})", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         return 130

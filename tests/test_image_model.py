@@ -157,3 +157,11 @@ def test_importing_changes_no_setting():
 def test_load_refuses_what_is_no_workdir(tmp_path):
     with pytest.raises(prnn.UserError, match="holds no training run"):
         prnn.load(tmp_path)
+
+
+def test_more_images_than_memory_holds_are_refused_before_any_work():
+    model = tiny()
+    with pytest.raises(
+        prnn.UserError, match=r"images take [\d,]+ GiB, this machine has [\d,]+: dr"
+    ):
+        model.sample(jax.random.key(0), 10**12)

@@ -56,8 +56,10 @@ def make_mesh(devices: int | None = None) -> Mesh:
     `jax.make_mesh` may order them otherwise.
 
     Raises:
-        UserError: The processes have different numbers of devices.
+        UserError: The processes have different numbers of devices, or none of the kind that the
+            environment asks for.
     """
+    _start()
     by_process = [
         sorted(jax.local_devices(process), key=lambda device: device.id)
         for process in range(jax.process_count())
@@ -69,8 +71,24 @@ def make_mesh(devices: int | None = None) -> Mesh:
 
 
 def local_mesh(devices: int) -> Mesh:
-    """Returns a mesh of the first `devices` of this process."""
+    """Returns a mesh of the first `devices` of this process.
+
+    Raises:
+        UserError: There is none of the kind that the environment asks for.
+    """
+    _start()
     return _mesh(jax.local_devices()[:devices])
+
+
+def _start() -> None:
+    """Starts JAX's backend, or says what is wrong with the devices that the environment names."""
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError) as error:  # How JAX ends without a backend.
+        raise UserError(
+            f"JAX has no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}: unset it, or "
+            'install JAX for such a device, for a GPU pip install "jax[cuda13]"'
+        ) from error
 
 
 def _mesh(devices: list[jax.Device]) -> Mesh:

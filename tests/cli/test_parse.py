@@ -274,10 +274,15 @@ def test_devices_are_set_up_before_a_command_runs(monkeypatch):
     assert calls.mock_calls == [call.devices(), call.evaluate("somewhere", ANY)]
 
 
+OUT = "error: out of memory: ask for fewer images or particles, or a smaller batch"
+
+
 def test_exit_status(run, capsys, monkeypatch):
     for ending, status, error in [
         (prnn.UserError("no such thing: do that"), 2, "error: no such thing: do that\n"),
         (KeyboardInterrupt(), 130, ""),
+        (MemoryError("10 GiB"), 2, f"{OUT} (10 GiB)\n"),
+        (RuntimeError("RESOURCE_EXHAUSTED: No. a"), 2, f"{OUT} (RESOURCE_EXHAUSTED: No)\n"),
         (SystemExit(0), 0, ""),
     ]:
         monkeypatch.setattr(train, "train", Mock(side_effect=ending))

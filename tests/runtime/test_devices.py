@@ -1,6 +1,7 @@
 """Meshes that share a batch equally, and the devices of a CPU."""
 
 import sys
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ def test_mesh_shares_the_batch_equally(batch, size):
 def test_processes_contribute_equally_many_neighbouring_devices(monkeypatch):
     local = {0: jax.devices()[:4], 1: jax.devices()[4:]}
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    monkeypatch.setattr(jax, "local_devices", lambda process: local[process][::-1])
+    monkeypatch.setattr(jax, "local_devices", lambda process=0: local[process][::-1])
     assert [device.id for device in devices.make_mesh(3).devices] == [0, 1, 2, 4, 5, 6]
     with pytest.raises(UserError, match="a multiple of the number of processes, got 3 for 2"):
         devices.mesh_for(3)
@@ -62,3 +63,12 @@ def test_every_core_is_a_device_unless_the_environment_says_otherwise(environmen
     count, cores, flags = result.stdout.split(maxsplit=2)
     assert int(count) == (number or int(cores))
     assert "--xla_cpu_multi_thread_eigen=false" in flags
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend"), AssertionError()])
+def test_platforms_without_a_device_are_one_sentence(monkeypatch, error):
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setattr(jax, "local_devices", Mock(side_effect=error))
+    for mesh in (devices.make_mesh, lambda: devices.local_mesh(1)):
+        with pytest.raises(UserError, match="no device of JAX_PLATFORMS=cuda: unset it, or"):
+            mesh()
