@@ -160,7 +160,7 @@ def test_load_refuses_what_is_no_workdir(tmp_path):
 
 
 def test_more_images_than_memory_holds_are_refused_before_any_work():
-    model = tiny()
+    model = tiny_model()
     with pytest.raises(
         prnn.UserError, match=r"images take [\d,]+ GiB, this machine has [\d,]+: dr"
     ):

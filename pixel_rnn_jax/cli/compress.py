@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 
 from pixel_rnn_jax import image_model, outputs
 from pixel_rnn_jax.cli.archive import file_flag, opened
-from pixel_rnn_jax.cli.flags import Flags, images_flag
+from pixel_rnn_jax.cli.flags import Flags, images_flag, part_flag
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.errors import UserError
@@ -16,6 +16,7 @@ from pixel_rnn_jax.terminal import say
 def compress_flags(values: Flags) -> None:
     """Defines the flags of `compress`."""
     images_flag(values, "compress", "Files keep their names and their order.")
+    part_flag(values)
     values.text("out", "The compressed file.", "images.prnn")
     values.switch(
         "fast",
@@ -34,6 +35,7 @@ def append_flags(values: Flags) -> None:
     """Defines the flags of `append`."""
     file_flag(values)
     images_flag(values, "append", "Files keep their names and their order.")
+    part_flag(values)
 
 
 def append(values: Flags) -> None:
@@ -56,7 +58,7 @@ def _compress(
     values: Flags, out: str, write: Callable[..., int], *old: BinaryIO, **form: Any
 ) -> None:
     model = image_model.load(values.workdir)
-    images = open_images(values.images, model.pixel_rnn, model.class_names)
+    images = open_images(values.images, model.pixel_rnn, model.class_names, values.split)
     source = archive.Source(len(images), images.batch, images.file_names(), images.mode)
     with outputs.writing(out) as file:
         size = write(model.pixel_rnn, model.params, *old, source, file, **form)

@@ -90,6 +90,15 @@ def images_flag(values: Flags, verb: str, more: str) -> None:
     )
 
 
+def part_flag(values: Flags, default: str = "Default: all.") -> None:
+    """Defines --split of --images."""
+    values.text(
+        "split",
+        "Of --images: a subfolder, an array of an .npz file, or train, validation or test of a set "
+        "that is not divided, which then is; or a part such as 'test[:300]'. " + default,
+    )
+
+
 def condition_flag(values: Flags, more: str) -> None:
     """Defines --condition, of a model of vectors or maps."""
     values.text(

@@ -6,7 +6,14 @@ import jax
 import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import Flags, condition_flag, images_flag, out_flag, seed_flag
+from pixel_rnn_jax.cli.flags import (
+    Flags,
+    condition_flag,
+    images_flag,
+    out_flag,
+    part_flag,
+    seed_flag,
+)
 from pixel_rnn_jax.cli.images import open_images, read_condition
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import is_exact
@@ -76,6 +83,7 @@ def sample(values: Flags) -> None:
 def complete_flags(values: Flags) -> None:
     """Defines the flags of `complete`."""
     images_flag(values, "complete", "Default: the run's test split.")
+    part_flag(values, "Default: all; without --images, test of the run.")
     default = f"Default: all of --images, or {TEST_IMAGES} of the test split."
     values.integer("n", f"Number of images, from the first on. {default}", lower_bound=1)
     values.text(
@@ -111,10 +119,10 @@ def complete(values: Flags) -> None:
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(values.known, model.image_shape)
     if values.images is None:
-        source = open_split(run, "test")
+        source = open_split(run, values.split or "test")
         batch = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
     else:
-        images = open_images(values.images, model.pixel_rnn, model.class_names)
+        images = open_images(values.images, model.pixel_rnn, model.class_names, values.split)
         batch = images.batch(np.arange(len(images))[: values.n], known=mask)
     key = jax.random.key(values.seed)
     found = model.complete(key, batch.images, mask, batch.condition, particles=particles)

@@ -9,7 +9,7 @@ from etils import epath
 
 from pixel_rnn_jax.data.arrays import open_array_file
 from pixel_rnn_jax.data.folder import open_folder_once, open_image_file
-from pixel_rnn_jax.data.records import Records
+from pixel_rnn_jax.data.records import Records, open_part
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_files import SUFFIXES
 
@@ -35,7 +35,7 @@ def open_images(path: epath.PathLike, split: str | None = None, flag: str = "") 
     Args:
         path: Where they are.
         split: A subfolder, a key of an .npz file, or "train", "validation" or "test" of a set that
-            is not divided, which then is; None for all images.
+            is not divided, which then is, or a part of it such as "test[:300]"; None for all.
         flag: The flag that names them, for error messages.
 
     Raises:
@@ -44,9 +44,9 @@ def open_images(path: epath.PathLike, split: str | None = None, flag: str = "") 
     place = Path(path).expanduser().absolute()
     name = f"{flag} {str(place)!r}".strip()
     if place.suffix in (".npy", ".npz"):
-        found = open_array_file(place, name, split or "all")
+        found = open_part(lambda split: open_array_file(place, name, split), split or "all")
     elif place.is_dir():
-        found = open_folder_once(place, name, split or "all")
+        found = open_part(lambda split: open_folder_once(place, name, split), split or "all")
     elif not place.exists():
         raise UserError(f"{name}: there is no such folder or image file")
     elif place.suffix.lower() not in SUFFIXES:

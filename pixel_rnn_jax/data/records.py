@@ -1,8 +1,10 @@
 """The stored images of a split, and what all kinds of sets share."""
 
+import re
 import zlib
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -71,8 +73,44 @@ def no_split(name: str, split: str, existing: Collection[str]) -> UserError:
     """Returns the error for a split that does not exist; `name` is that of the set."""
     return UserError(
         f"{name} has no split {split!r}: choose from "
-        f"{', '.join(sorted(existing))} (or of a TFDS set a part such as 'train[:90%]') with "
+        f"{', '.join(sorted(existing))} (or a part of one such as 'train[:90%]') with "
         "data.train_split, data.validation_split, data.test_split or --split"
+    )
+
+
+_PART = re.compile(r"(.+)\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\]")
+
+
+def open_part(open_split: Callable[[str], Records], split: str) -> Records:
+    """Opens a split, or a part of one as TFDS writes it: "test[:300]", "train[10%:20%]".
+
+    Raises:
+        UserError: As `open_split`; or there are no records in the part.
+    """
+    if not (found := _PART.fullmatch(split)):
+        return open_split(split)
+    name, *ends = found.groups()
+    whole = open_split(name)
+    count = len(whole.keys)
+    start, stop = (
+        round(count * int(number) / 100) if percent else int(number or default)
+        for number, percent, default in ((*ends[:2], 0), (*ends[2:], count))
+    )
+    rows = np.arange(count)[start:stop]
+    if not len(rows):
+        raise UserError(f"{whole.name} has {count:,} images, of which {split!r} takes none")
+
+    def of_rows(read: Any) -> Any:
+        return read and (lambda indices: read(rows[indices]))
+
+    return replace(
+        whole,
+        name=whole.name.replace(repr(name), repr(split)),
+        keys=whole.keys[rows],
+        read=of_rows(whole.read),
+        labels=of_rows(whole.labels),
+        condition=of_rows(whole.condition),
+        file=of_rows(whole.file),
     )
 
 

@@ -12,7 +12,7 @@ from pixel_rnn_jax.data.arrays import open_array_file, open_digits
 from pixel_rnn_jax.data.conditions import condition_reader
 from pixel_rnn_jax.data.folder import open_folder
 from pixel_rnn_jax.data.images import Batch, value_dtype
-from pixel_rnn_jax.data.records import SPLITS, Records, finite
+from pixel_rnn_jax.data.records import SPLITS, Records, finite, open_part
 from pixel_rnn_jax.errors import UserError
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
@@ -155,7 +155,7 @@ def open_records(config: DataConfig, split: str) -> Records:
         config: `name` and `data_dir` are used.
         split: A TFDS split, a subfolder, or a key of an .npz file. An undivided set has the splits
             "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others
-            80/10/10 percent), and "all".
+            80/10/10 percent), and "all". Of each a part may be taken, as in "test[:300]".
 
     Raises:
         UserError: There is no such set or split, it is not prepared, or it does not hold images of
@@ -167,15 +167,15 @@ def open_records(config: DataConfig, split: str) -> Records:
         )
     path, name = Path(config.name).expanduser(), f"data.name {config.name!r}"
     if config.name == "digits":
-        return open_digits(name, split)
+        return open_part(lambda split: open_digits(name, split), split)
     if path.suffix in (".npy", ".npz"):
-        return open_array_file(path, name, split)
+        return open_part(lambda split: open_array_file(path, name, split), split)
     if _TFDS_NAME.fullmatch(config.name):
         from pixel_rnn_jax.data.tfds import open_tfds  # TFDS is imported only where it is used.
 
         if (records := open_tfds(config, split)) is not None:
             return records
-    return open_folder(path, name, split)
+    return open_part(lambda split: open_folder(path, name, split), split)
 
 
 def _stored_levels(records: Records, config: Config) -> int:

@@ -234,9 +234,9 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "evaluate": {"split", "images", "out", "per_pixel", "pixel_map", "dequantize", "continuous"}
         | processes,
         "sample": {"n", "out", "temperature", "seed", "label", "condition"},
-        "complete": {"images", "n", "known", "particles", "out", "seed"},
-        "compress": {"images", "out", "fast"},
-        "append": {"file", "images"},
+        "complete": {"images", "split", "n", "known", "particles", "out", "seed"},
+        "compress": {"images", "split", "out", "fast"},
+        "append": {"file", "images", "split"},
         "decompress": {"file", "out", "skip_damaged"},
         "extract": {"file", "names", "out"},
         "info": {"file"},

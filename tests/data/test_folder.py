@@ -27,8 +27,9 @@ def test_folder_without_splits_is_divided(tmp_path, opened, read, refused, pictu
     assert [len(part) for part in parts] == [16, 2, 2]
     found = sorted(image.tobytes() for image in np.concatenate(parts))
     assert found == sorted(image.tobytes() for image in images)
-    with refused("no split 'train[:5]'", "all, test, train, validation"):
-        opened(tmp_path, "train[:5]")
+    with refused("no split 'some'", "all, test, train, validation"):
+        opened(tmp_path, "some[:5]")
+    np.testing.assert_array_equal(read(tmp_path, "train[:5]"), parts[0][:5])
 
 
 def test_folder_with_splits_and_a_bare_name(tmp_path, monkeypatch, opened, read, refused, pictures):

@@ -225,3 +225,24 @@ def test_python_arrays_that_would_fit(refused, pictures):
         model.log_prob(pictures(2, 3, 4, 5))
     with refused("got [2, 4, 5, 4]: save the images without transparency"):
         model.log_prob(pictures(2, 4, 5, 4))
+
+
+PARTS = {"[:3]": slice(3), "[1:2]": slice(1, 2), "[50%:]": slice(3, None), "[:]": slice(None)}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_of_a_split(tmp_path, folder, images, part):
+    path = saved(tmp_path, images=images, labels=LABELS)
+    found = prnn.read_images(path, f"all{part}")
+    for one, other in zip(found, prnn.read_images(path), strict=True):
+        np.testing.assert_array_equal(one, other[PARTS[part]])
+    # A folder of three images.
+    found, whole = prnn.read_images(folder, "all[1:]"), prnn.read_images(folder)
+    np.testing.assert_array_equal(found.images, whole.images[1:])
+    np.testing.assert_array_equal(found.names, whole.names[1:])
+
+
+def test_a_part_without_images_is_refused(tmp_path, images, refused):
+    path = saved(tmp_path, images=images)
+    with refused("has 6 images, of which 'all[9:]' takes none"):
+        prnn.read_images(path, "all[9:]")

@@ -23,7 +23,10 @@ from pixel_rnn_jax.cli import parse
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*")]
-LONG = ("docs/data.md", "docs/first_hour.md", "docs/generation.md")  # They train several models.
+# They train several models, or one for long.
+LONG = tuple(
+    f"docs/{page}.md" for page in ["data", "first_hour", "functions", "generation", "training"]
+)
 NEEDS = ("", "GPU", "TPU", "cluster", "data", "network", "time")
 # Programs of others, in blocks that are marked.
 FOREIGN = ("gcloud", "pre-commit")
@@ -145,7 +148,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compilation_cache: dict[st
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=name(page), marks=[pytest.mark.slow] if name(page) in LONG else [])
+        pytest.param(page, id=name(page), marks=[pytest.mark.slow] if page.stem in LONG else [])
         for page in TO_RUN
     ],
 )
