@@ -24,9 +24,7 @@ from pixel_rnn_jax.cli import parse
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*")]
 # They train several models, or one for long.
-LONG = tuple(
-    f"docs/{page}.md" for page in ["data", "first_hour", "functions", "generation", "training"]
-)
+LONG = ("data", "first_hour", "functions", "generation", "training")
 NEEDS = ("", "GPU", "TPU", "cluster", "data", "network", "time")
 # Programs of others, in blocks that are marked.
 FOREIGN = ("gcloud", "pre-commit")
