@@ -5,15 +5,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import NoReturn
 
-from absl import app, flags
 from etils import epy
 
-from pixel_rnn_jax.cli import parse
 from pixel_rnn_jax.errors import USER_ERROR, UserError
 
-with epy.lazy_imports():  # When they are used: JAX takes a second, which --help does without.
+# When they are used: `run` has to see a Ctrl-C before, and --help does without JAX.
+with epy.lazy_imports():
+    from absl import app, flags
+
+    from pixel_rnn_jax import terminal
+    from pixel_rnn_jax.cli import parse
     from pixel_rnn_jax.runtime import compilation, devices, processes
 
 
@@ -24,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C.
+        The exit status: 0, 2 after a `UserError` (printed as one line) or if results could not be
+        printed, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if argv is None else argv
     try:
@@ -38,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:  # How absl ends.
         if ended.code:  # After a signal, while a model was trained.
             raise
-    return 0
+    lost = "pixel_rnn_jax.terminal" in sys.modules and terminal.lost_lines()
+    return USER_ERROR if lost else 0
 
 
 def _parse(argv: Sequence[str]) -> Callable[[], None]:
@@ -47,13 +53,22 @@ def _parse(argv: Sequence[str]) -> Callable[[], None]:
     command = parse.parse(argv)
     devices.set_up_host_devices()
     compilation.keep_programs(command.args[0].compilation_cache)
+    if signal.getsignal(signal.SIGINT) is _leave:  # From here on a command has things to put away.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return command
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Ends the process at once: an exception could be lost, or look like an error, in an import."""
+    os._exit(128 + number)
 
 
 def run() -> NoReturn:
     """Runs `main` as the whole of a process, perhaps one of several that wait for each other."""
     if os.getpid() == 1:  # In a container: the first process ignores what it does not handle.
-        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+        signal.signal(signal.SIGTERM, _leave)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Not ignored.
+        signal.signal(signal.SIGINT, _leave)
     error = None
     try:
         status = main()
