@@ -89,8 +89,8 @@ class _Bucket:
 
     def own(self) -> bool:
         """Whether the file is there and of this process."""
-        found = _read(self.path)
-        return bool(found) and found.items() >= self._holder.items()
+        found = _read(self.path) or {}
+        return found.items() >= self._holder.items()
 
     def close(self) -> None:
         """Frees what it holds."""

@@ -19,11 +19,12 @@ def missing(workdir: epath.PathLike, validations: Mapping[int, float]) -> list[s
             was not validated.
     """
     path = epath.Path(workdir) / "metrics.jsonl"
+    unreadable: tuple[type[Exception], ...] = (UserError, *storage.errors())
     try:
         if not path.exists():
             return [f"{path} is not there: the records of the run are lost"] if validations else []
         records = read_records(workdir)
-    except (UserError, *storage.errors()) as error:
+    except unreadable as error:
         return [f"the records of the run cannot be read: {error}"]
     if not validations:
         last = max((record["step"] for record in records), default=0)

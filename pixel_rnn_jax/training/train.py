@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,7 @@ from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.initial import check_initial
 from pixel_rnn_jax.training.previews import draw_previews
 from pixel_rnn_jax.training.progress import Progress
+from pixel_rnn_jax.training.result import write_result
 from pixel_rnn_jax.training.step import Metrics
 from pixel_rnn_jax.training.stop import stop_on_signal
 from pixel_rnn_jax.training.turns import Turns
@@ -50,7 +52,7 @@ def train(
 
     A run that the workdir holds already is resumed from its last checkpoint. It ends with the
     parameters and the records that it would have without the interruption, bit for bit. If it is
-    complete, it is only evaluated again.
+    complete, it is only evaluated again. `result.json` in the workdir has what is returned.
 
     On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
 
@@ -66,6 +68,7 @@ def train(
         SystemExit: After a signal, with status 128 + its number (143 for SIGTERM).
     """
     _check_workdir(workdir)
+    begin, resumed_from = time.monotonic(), workdir_lib.newest_step(epath.Path(workdir)) or 0
     resume.check_usable(epath.Path(workdir), config, allow_change)
     train, validation, test = (
         data.open_source(config, split) for split in ("train", "validation", "test")
@@ -74,6 +77,8 @@ def train(
     size, mesh = config.train.eval_batch_size, _mesh(config)
     found = evaluate.measure(best.model, best.params, test, size, mesh, step=best.step)
     baseline = evaluate.independent_pixels(train, test, size)
+    seconds = time.monotonic() - begin
+    write_result(workdir, found, baseline, steps=last, resumed_from=resumed_from, seconds=seconds)
     paths = (picture_path(workdir, name, last) for name in ("samples", "completions"))
     return TrainResult(found, baseline, tuple(path for path in paths if path.exists()))
 

@@ -80,6 +80,23 @@ def test_moving_average_of_the_best_checkpoint_is_evaluated(config, straight):
     assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)
 
 
+def test_result_is_in_the_workdir(config, straight):
+    workdir, result = straight
+    written = json.loads((workdir / "result.json").read_text())
+    evaluations = {"test": result.test, "independent_pixels": result.baseline}
+    for name, found in evaluations.items():
+        for number in ("nats", "standard_error", "bits_per_dim", "images"):
+            assert written[name][number] == getattr(found, number)
+    (record,) = (r for r in records_of(workdir) if r["step"] == result.test.step)
+    assert written["validation"]["nats"] == record["validation/nats"]
+    assert (written["step"], written["steps"], written["resumed_from"]) == (result.test.step, 6, 0)
+    assert written["independent_pixels"]["training_images"] == 40
+    assert written["seconds"] > 0
+    assert written["versions"]["jax"] == jax.__version__
+    hardware = written["hardware"]
+    assert (hardware["platform"], hardware["devices"], hardware["processes"]) == ("cpu", 8, 1)
+
+
 def test_pictures(config, straight):
     """At each validation; those of the last one are what its average draws, and can be found."""
     workdir, result = straight
