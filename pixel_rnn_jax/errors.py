@@ -15,9 +15,12 @@ def first_sentence(error: Exception) -> str:
     return re.split(r"\.(?:\s|$)|\n", str(error))[0]
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Returns whether an error is that of Python or of JAX without memory left."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+def what_to_say(error: Exception) -> str:
+    """Returns a sentence about an error that the user can correct; "" about any other."""
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        less = "ask for fewer images or particles, or a smaller batch"
+        return f"out of memory: {less} ({first_sentence(error)})"
+    return str(error) if isinstance(error, UserError) else ""
 
 
 USER_ERROR = 2

@@ -1,19 +1,21 @@
 """The program, `python -m pixel_rnn_jax.main [VERB] [FLAGS]`: one command, and how it ends."""
 
 import operator
-import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from absl import app, flags
 from etils import epy
 
-from pixel_rnn_jax.cli import parse
-from pixel_rnn_jax.errors import USER_ERROR, UserError, first_sentence, out_of_memory
+from pixel_rnn_jax.cli import interrupts
+from pixel_rnn_jax.errors import USER_ERROR, what_to_say
 
-with epy.lazy_imports():  # When they are used: JAX takes a second, which --help does without.
+# When they are used: `run` has to see a Ctrl-C before, and --help does without JAX.
+with epy.lazy_imports():
+    from absl import app, flags
+
+    from pixel_rnn_jax import terminal
+    from pixel_rnn_jax.cli import parse
     from pixel_rnn_jax.runtime import compilation, devices, processes
 
 
@@ -24,27 +26,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; None takes those of the process.
 
     Returns:
-        The exit status: 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C.
+        The exit status: 0, 2 after a `UserError` (printed as one line) or if results could not be
+        printed, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if argv is None else argv
     try:
         # absl calls what `_parse` returns: the verb with its flags.
         app.run(operator.call, [parse.PROGRAM, *arguments], flags_parser=_parse)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+    except (ValueError, MemoryError, RuntimeError) as error:
+        if not (text := what_to_say(error)):
             raise
-        less = "ask for fewer images or particles, or a smaller batch"
-        print(f"error: out of memory: {less} ({first_sentence(error)})", file=sys.stderr)
+        print(f"error: {text}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         return 130
     except SystemExit as ended:  # How absl ends.
         if ended.code:  # After a signal, while a model was trained.
             raise
-    return 0
+    lost = "pixel_rnn_jax.terminal" in sys.modules and terminal.lost_lines()
+    return USER_ERROR if lost else 0
 
 
 def _parse(argv: Sequence[str]) -> Callable[[], None]:
@@ -53,13 +53,13 @@ def _parse(argv: Sequence[str]) -> Callable[[], None]:
     command = parse.parse(argv)
     devices.set_up_host_devices()
     compilation.keep_programs(command.args[0].compilation_cache)
+    interrupts.raise_again()
     return command
 
 
 def run() -> NoReturn:
     """Runs `main` as the whole of a process, perhaps one of several that wait for each other."""
-    if os.getpid() == 1:  # In a container: the first process ignores what it does not handle.
-        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+    interrupts.leave_at_once()
     error = None
     try:
         status = main()

@@ -35,7 +35,9 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
     if not len(tiles):
         raise UserError("there are no images to draw: ask for at least one")
     count, height, width, channels = tiles.shape
-    columns = columns or int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
+    if not columns:
+        columns = int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
+        columns = -(-count // -(-count // columns))  # No more than so many rows need.
     rows = -(-count // columns)
     picture = _gap((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
     for index, tile in enumerate(tiles):

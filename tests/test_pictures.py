@@ -51,6 +51,13 @@ def test_grid_is_about_as_wide_as_high(plain, height, width):
     assert 0.6 < rows / columns < 1.7
 
 
+@pytest.mark.parametrize(("height", "count"), [(9, 25), (9, 64), (8, 25)])
+def test_a_grid_has_no_more_columns_than_its_rows_need(plain, height, count):
+    side = int(count**0.5)
+    shape = pictures.grid(np.zeros((count, height, 8, 1), int), 2).shape
+    assert shape == (side * (height + 1) - 1, side * 9 - 1)
+
+
 @pytest.mark.parametrize(
     ("levels", "values", "shown"),
     [(2, [0, 1], [0, 255]), (17, [0, 8, 16], [0, 128, 255]), (1000, [0, 500, 999], [0, 128, 255])],

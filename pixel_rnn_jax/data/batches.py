@@ -11,6 +11,9 @@ from pixel_rnn_jax.data.images import Batch, Readable
 from pixel_rnn_jax.data.source import Source
 from pixel_rnn_jax.errors import UserError
 
+ENDLESS = 2**53
+"""Images that are never all read."""
+
 
 def train_batches(
     source: Source,
@@ -48,7 +51,8 @@ def train_batches(
         return source.batch(indices, positions.tolist(), seed)
 
     stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
-    batches = stream[process_index::process_count].batch(rows).map_with_index(read)
+    # Grain counts the batches of an endless stream in floats, which one image a batch overflows.
+    batches = stream[process_index:ENDLESS:process_count].batch(rows).map_with_index(read)
     return _iterate(batches[start_step:])
 
 

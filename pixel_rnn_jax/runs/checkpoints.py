@@ -7,23 +7,20 @@ without the containers that held them, such as the named tuples of an optimiser.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
-import logging
 import math
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import absl.logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runs import orbax_messages
 from pixel_rnn_jax.runs.names import by_name
 from pixel_rnn_jax.runtime import processes, storage
 
@@ -31,6 +28,8 @@ PyTree = Any
 
 OTHERS_S = 300
 """How long a process that has written its part of a checkpoint waits for the others."""
+DELETED_S = 3
+"""After this long, a checkpoint that a training deletes while it is read is gone."""
 
 
 class Checkpoints:
@@ -49,9 +48,10 @@ class Checkpoints:
             read_only: Create and delete nothing, so that a run can be read while it trains.
 
         Raises:
-            UserError: The folder cannot be used, or the processes see different checkpoints in it.
+            UserError: The folder cannot be used, the processes see different checkpoints in it, or
+                the validation of one cannot be read, so that the best one is not known.
         """
-        _silence_orbax()
+        orbax_messages.silence()
         path = epath.Path(workdir)  # Orbax takes absolute paths; that of a bucket is absolute.
         self._directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
         self._nats: dict[int, float] = {}  # Of each step; NaN where the model was not validated.
@@ -90,9 +90,14 @@ class Checkpoints:
             if seconds:
                 time.sleep(1)
                 self._manager.reload()
-            self._nats = {step: self._read_nats(step) for step in self._manager.all_steps()}
-            if processes.all_equal(json.dumps(self._nats, sort_keys=True)):
+            damage = self._read_validations()
+            known = {step: None if step in damage else nats for step, nats in self._nats.items()}
+            if not processes.all_equal(json.dumps(known, sort_keys=True)):
+                continue
+            if not damage:
                 return
+            if not read_only or seconds >= DELETED_S:
+                raise damage[max(damage)]
         raise UserError(
             f"the processes see different checkpoints in {self._directory}: --workdir must be on "
             "storage that all of them share"
@@ -153,7 +158,7 @@ class Checkpoints:
         path = self._directory / str(step)
         if not path.exists():
             steps = sorted(self._manager.all_steps())
-            raise UserError(f"there is no checkpoint {path}: choose one of the steps {steps}")
+            raise Unreadable(f"there is no checkpoint {path}: choose one of the steps {steps}")
         wanted = by_name(template)
         digests = self._read_digest(step)["arrays"]
         stored = {name: digests[name] for name in digests if name.split("/")[0] in template}
@@ -176,6 +181,11 @@ class Checkpoints:
         leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
+    def validations(self) -> dict[int, float]:
+        """Returns the nats per validation image of each stored step; NaN where there are none."""
+        self.wait()
+        return {step: self._nats[step] for step in sorted(self._manager.all_steps())}
+
     def wait(self) -> None:
         """Waits for the save in the background; raises a `UserError` if it has failed."""
         with self._errors_of_saving():
@@ -193,11 +203,16 @@ class Checkpoints:
         measured = [step for step in sorted(steps) if math.isfinite(self._nats[step])]
         return min(measured, key=self._nats.__getitem__, default=None)
 
-    def _read_nats(self, step: int) -> float:
-        try:
-            return float(self._read_digest(step)["validation_nats"])
-        except _Damaged:  # Whoever restores this step is told.
-            return math.nan
+    def _read_validations(self) -> dict[int, "Unreadable"]:
+        """Reads the nats of all steps; returns why those of some steps cannot be read."""
+        self._nats, damage = {}, {}
+        for step in self._manager.all_steps():
+            self._nats[step] = math.nan
+            try:
+                self._nats[step] = float(self._read_digest(step)["validation_nats"])
+            except Unreadable as error:
+                damage[step] = error
+        return damage
 
     def _read_digest(self, step: int) -> dict[str, Any]:
         with self._reading(step, digest=ocp.args.JsonRestore()) as digest:
@@ -220,7 +235,7 @@ class Checkpoints:
                 ) from error
             others = set(self._manager.all_steps()) - {step}
             fallback = f"fall back on step {max(others)}" if others else "start again from step 0"
-            raise _Damaged(
+            raise Unreadable(
                 f"checkpoint {path} cannot be restored ({reason}); if it is damaged or incomplete, "
                 f"delete this folder to {fallback}"
             ) from error
@@ -247,8 +262,8 @@ class Checkpoints:
             ) from error
 
 
-class _Damaged(UserError):
-    pass
+class Unreadable(UserError):
+    """A checkpoint is damaged, or not there any more."""
 
 
 def _check(matches: bool) -> None:
@@ -277,17 +292,3 @@ def _type(array: Any) -> str:
 
 def _sha256_of_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-@functools.cache
-def _silence_orbax() -> None:
-    """Switches off Orbax's messages, since its errors are raised."""
-    absl.logging.get_absl_logger().addFilter(
-        lambda record: "orbax" not in epath.Path(record.pathname).parts
-    )
-    # Arrays that fail after the first one are told by asyncio; after its end, by Python's hook.
-    with_traceback = logging.Formatter()
-    logging.getLogger("asyncio").addFilter(
-        lambda record: not re.search("orbax|tensorstore", with_traceback.format(record))
-    )
-    storage.silence_unraisable(lambda error: str(error) == "Event loop is closed")

@@ -56,10 +56,9 @@ class MetricsWriter:
             # The thread of a `SummaryWriter` dies when the disk is full, and then blocks the run.
             self._events = RecordWriter(str(events))
         self._add_event(Event(file_version="brain.Event:2"))
-        if step:
-            # Makes TensorBoard hide what earlier files hold after this step.
-            start = SessionLog(status=SessionLog.START)
-            self._add_event(Event(step=step + 1, session_log=start))
+        # Makes TensorBoard hide what earlier files hold after this step.
+        start = SessionLog(status=SessionLog.START)
+        self._add_event(Event(step=step + 1, session_log=start))
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the record of a step; leaves out values that are not finite."""

@@ -8,7 +8,7 @@ from etils import epath
 
 from pixel_rnn_jax.config import Config, leaves
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runs.workdir import read_config
+from pixel_rnn_jax.runs.workdir import newest_step, read_config
 from pixel_rnn_jax.runtime import storage
 
 RESUMABLE = {
@@ -54,11 +54,15 @@ def check_usable(
 ) -> dict[str, tuple[Any, Any]]:
     """Raises a `UserError` unless a workdir is empty or its run can go on with this config.
 
+    A run without a checkpoint may begin again with any config.
+
     Returns:
         The fields that change what the rest of the run does, with the value before and after.
     """
     _check_names(allowed)
     if (workdir / "config.json").exists():
+        if newest_step(workdir) is None:
+            return {}
         return check_resumable(read_config(workdir), config, allowed)
     for name in ("checkpoints", "metrics.jsonl"):
         if (workdir / name).exists():

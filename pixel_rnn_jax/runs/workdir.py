@@ -13,10 +13,12 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from pixel_rnn_jax import terminal
 from pixel_rnn_jax.config import Config, ModelConfig, from_json, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.checkpoints import Checkpoints
+from pixel_rnn_jax.runs.checkpoints import Checkpoints, Unreadable
+from pixel_rnn_jax.runs.missing import missing
 from pixel_rnn_jax.runtime import devices, processes, storage
 
 PyTree = Any
@@ -119,20 +121,46 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     name = "ema" if config.optimizer.average else "params"
     init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
     template = {name: jax.eval_shape(init, jax.random.key(0))}
-    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
-        step = checkpoints.best_step()
-        if step is None:
-            step = checkpoints.latest_step()
-        if step is None:
-            raise UserError(f"there is no checkpoint in {workdir} yet: train for longer")
-        params = checkpoints.restore(template, step)[name]
-    return Run(config, image_format, model, step, params)
+    step, params = _restore_best(workdir, template)
+    return Run(config, image_format, model, step, params[name])
+
+
+def _restore_best(workdir: epath.PathLike, template: PyTree) -> tuple[int, PyTree]:
+    """Restores the best checkpoint; a training may replace it between a look and the next."""
+    tried, failure = None, None
+    while True:
+        with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+            step = checkpoints.best_step()
+            if step is None:
+                step = checkpoints.latest_step()
+            if step is None:
+                raise UserError(f"there is no checkpoint in {workdir} yet: train for longer")
+            if failure and step == tried:
+                raise failure
+            tried, failure, params = step, None, None
+            try:
+                params = checkpoints.restore(template, step)
+            except Unreadable as error:
+                failure = error
+            if processes.all_equal("damaged" if failure else "whole") and not failure:
+                for text in missing(workdir, checkpoints.validations()):
+                    terminal.say(text)
+                return step, params
+        time.sleep(1)
+
+
+def newest_step(workdir: epath.Path) -> int | None:
+    """Returns the step of the newest checkpoint without reading it; None if there is none."""
+    folder = workdir / "checkpoints"
+    steps = folder.iterdir() if folder.exists() else ()
+    return max((int(path.name) for path in steps if path.name.isdigit()), default=None)
 
 
 def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) -> ImageFormat:
     """Writes config.json and images.json, and makes sure that all processes see the same ones.
 
-    Returns the image format of the run, which keeps the offset and the scale that it began with.
+    Returns the image format of the run, which keeps the offset and the scale that it began with,
+    unless nothing has been learnt with them yet.
 
     Raises:
         UserError: The workdir cannot be written to, or belongs to images of another format; or the
@@ -140,6 +168,8 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
     """
     if processes.first():
         with storage.writing(workdir):
+            if newest_step(workdir) is None:
+                (workdir / "images.json").unlink(missing_ok=True)
             write_image_format(image_format, workdir)
             write_config(config, workdir)
     if not processes.all_equal(to_json(config)):

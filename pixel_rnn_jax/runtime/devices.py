@@ -3,7 +3,10 @@
 import contextlib
 import ctypes
 import os
+import platform
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -109,6 +112,26 @@ def mesh_for(batch_size: int) -> Mesh:
         )
     most = min(rows, jax.local_device_count())
     return make_mesh(max(n for n in range(1, most + 1) if rows % n == 0))
+
+
+def hardware() -> dict[str, str | int]:
+    """Returns what a run is computed on: the name and the number of all devices."""
+    device = jax.devices()[0]
+    name = _processor_name() if device.platform == "cpu" else device.device_kind
+    return {
+        "platform": device.platform,
+        "device": name,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+    }
+
+
+def _processor_name() -> str:
+    try:
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # Not Linux.
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -74,8 +74,11 @@ class Evaluation:
         mean, error, unit = self.nats / self.dims, self.standard_error / self.dims, "nats a value"
         if not self.real:
             mean, error, unit = mean / math.log(2), error / math.log(2), "bits/dim"
+        images = f"{self.images:,} image{'s' * (self.images != 1)}"
+        if math.isnan(error):  # Of a single image.
+            return f"{self.nats:.3f} nats, {mean:.4f} {unit} ({images})"
         nats = f"{self.nats:.3f} ± {self.standard_error:.3f} nats"
-        return f"{nats}, {mean:.4f} ± {error:.4f} {unit} ({self.images:,} images)"
+        return f"{nats}, {mean:.4f} ± {error:.4f} {unit} ({images})"
 
 
 def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -12,14 +13,15 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from pixel_rnn_jax import data
+from pixel_rnn_jax import data, terminal
 from pixel_rnn_jax.config import Config, TrainConfig
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.runs import resume
+from pixel_rnn_jax.runs import lock, resume
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
+from pixel_rnn_jax.runs.missing import missing
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
 from pixel_rnn_jax.runs.workdir import ImageFormat, Run
 from pixel_rnn_jax.runtime import devices, processes, storage
@@ -28,6 +30,7 @@ from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.initial import check_initial
 from pixel_rnn_jax.training.previews import draw_previews
 from pixel_rnn_jax.training.progress import Progress
+from pixel_rnn_jax.training.result import write_result
 from pixel_rnn_jax.training.step import Metrics
 from pixel_rnn_jax.training.stop import stop_on_signal
 from pixel_rnn_jax.training.turns import Turns
@@ -49,7 +52,7 @@ def train(
 
     A run that the workdir holds already is resumed from its last checkpoint. It ends with the
     parameters and the records that it would have without the interruption, bit for bit. If it is
-    complete, it is only evaluated again.
+    complete, it is only evaluated again. `result.json` in the workdir has what is returned.
 
     On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
 
@@ -65,6 +68,7 @@ def train(
         SystemExit: After a signal, with status 128 + its number (143 for SIGTERM).
     """
     _check_workdir(workdir)
+    begin, resumed_from = time.monotonic(), workdir_lib.newest_step(epath.Path(workdir)) or 0
     resume.check_usable(epath.Path(workdir), config, allow_change)
     train, validation, test = (
         data.open_source(config, split) for split in ("train", "validation", "test")
@@ -73,6 +77,8 @@ def train(
     size, mesh = config.train.eval_batch_size, _mesh(config)
     found = evaluate.measure(best.model, best.params, test, size, mesh, step=best.step)
     baseline = evaluate.independent_pixels(train, test, size)
+    seconds = time.monotonic() - begin
+    write_result(workdir, found, baseline, steps=last, resumed_from=resumed_from, seconds=seconds)
     paths = (picture_path(workdir, name, last) for name in ("samples", "completions"))
     return TrainResult(found, baseline, tuple(path for path in paths if path.exists()))
 
@@ -104,85 +110,91 @@ def run(
     """
     _check_workdir(workdir)
     workdir = epath.Path(workdir)
-    changes = resume.check_usable(workdir, config, allow_change)
     images = _image_format(config, train_source, validation_source, *others)
     # What is impossible is refused before the workdir is touched.
     new = images.model(config.model)
-    if config.init_from and not (workdir / "config.json").exists():
+    if config.init_from and workdir_lib.newest_step(workdir) is None:
         check_initial(config.init_from, new, partial=config.init_partial)
-    if changes and processes.first():
-        with contextlib.closing(Checkpoints(workdir, read_only=True)) as saved:
-            resume.record_changes(workdir, saved.latest_step() or 0, changes)
     settings, size, mesh = config.train, config.train.eval_batch_size, _mesh(config)
-    model = workdir_lib.begin_run(workdir, config, images).model(config.model)
-    turns = Turns(config, model, mesh, optimizer)
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        start, state = turns.start(checkpoints)
-        step = start
-        batches = data.train_batches(
-            train_source,
-            batch_size=settings.batch_size,
-            seed=config.seed,
-            start_step=start,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        previous: Metrics | None = None
-        with (
-            _saying_what_is_kept(checkpoints),
-            contextlib.ExitStack() as stack,
-            contextlib.closing(Progress(start, settings.steps, settings.batch_size)) as progress,
-            stop_on_signal() as request,
-        ):
-            first = processes.first()  # It alone writes.
-            writer = stack.enter_context(MetricsWriter(workdir, start)) if first else None
-            while step < settings.steps and not _patience_ends(settings, checkpoints, step):
-                step += 1
-                step_fn, state = turns.at(step, state)
-                batch = devices.shard_batch(mesh, next(batches))
-                state, metrics = step_fn(state, batch, request.flags(mesh))
-                if previous is not None:  # Read while this step runs.
-                    _check_finite(step - 1, previous)
-                progress.advance()
-                # Asked once, so that no signal comes between saving and stopping.
-                stop = request.agreed(previous)
-                previous = metrics
-                log, validate, save = turns.due(step)
-                if not (log or validate or save or stop):
-                    continue
+    with lock.hold(workdir) as check_held:
+        changes = resume.check_usable(workdir, config, allow_change)
+        if changes and processes.first():
+            resume.record_changes(workdir, workdir_lib.newest_step(workdir) or 0, changes)
+        model = workdir_lib.begin_run(workdir, config, images).model(config.model)
+        turns = Turns(config, model, mesh, optimizer)
+        with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+            for text in missing(workdir, checkpoints.validations()):
+                terminal.say(text)
+            start, state = turns.start(checkpoints)
+            step = start
+            batches = data.train_batches(
+                train_source,
+                batch_size=settings.batch_size,
+                seed=config.seed,
+                start_step=start,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            previous: Metrics | None = None
+            with (
+                _saying_what_is_kept(checkpoints),
+                contextlib.ExitStack() as stack,
+                contextlib.closing(
+                    Progress(start, settings.steps, settings.batch_size)
+                ) as progress,
+                stop_on_signal() as request,
+            ):
+                first = processes.first()  # It alone writes.
+                writer = stack.enter_context(MetricsWriter(workdir, start)) if first else None
+                while step < settings.steps and not _patience_ends(settings, checkpoints, step):
+                    step += 1
+                    step_fn, state = turns.at(step, state)
+                    batch = devices.shard_batch(mesh, next(batches))
+                    state, metrics = step_fn(state, batch, request.flags(mesh))
+                    if previous is not None:  # Read while this step runs.
+                        _check_finite(step - 1, previous)
+                    progress.advance()
+                    # Asked once, so that no signal comes between saving and stopping.
+                    stop = request.agreed(previous)
+                    previous = metrics
+                    log, validate, save = turns.due(step)
+                    if not (log or validate or save or stop):
+                        continue
 
-                # Nothing is recorded or saved of a step that is not known to be finite.
-                _check_finite(step, metrics)
-                record: dict[str, float] = {}
-                nats: float | None = None
-                if log:
-                    record, state = turns.log(step, state, progress)
-                with progress.paused():
-                    if validate:
-                        params = state.eval_params
-                        found = evaluate.measure(model, params, validation_source, size, mesh)
-                        if not math.isfinite(nats := found.nats):
-                            raise CannotGoOn(f"step {step}: the validation loss is not finite")
-                        record |= found.record()
-                        progress.say(f"step {step}: validation {found}")
-                        # All processes draw: the others would only have to wait for one.
-                        if draw:
-                            bound = ImageModel(model, jax.device_get(params))
-                            drawn = draw_previews(bound, config.seed, validation_source)
+                    # Nothing is recorded or saved of a step that is not known to be finite.
+                    _check_finite(step, metrics)
+                    record: dict[str, float] = {}
+                    nats: float | None = None
+                    if log:
+                        record, state = turns.log(step, state, progress)
+                    with progress.paused():
+                        if validate or save or stop:
+                            check_held()
+                        if validate:
+                            params = state.eval_params
+                            found = evaluate.measure(model, params, validation_source, size, mesh)
+                            if not math.isfinite(nats := found.nats):
+                                raise CannotGoOn(f"step {step}: the validation loss is not finite")
+                            record |= found.record()
+                            progress.say(f"step {step}: validation {found}")
+                            # All processes draw: the others would only have to wait for one.
+                            if draw:
+                                bound = ImageModel(model, jax.device_get(params))
+                                drawn = draw_previews(bound, config.seed, validation_source)
+                                if writer:
+                                    writer.write_pictures(step, drawn)
+                        if writer and record:
+                            writer.write(step, record)
+                        if validate or save or stop:
                             if writer:
-                                writer.write_pictures(step, drawn)
-                    if writer and record:
-                        writer.write(step, record)
-                    if validate or save or stop:
-                        if writer:
-                            writer.flush()
-                        checkpoints.save(step, vars(state), validation_nats=nats)
-                if stop:
-                    break
+                                writer.flush()
+                            checkpoints.save(step, vars(state), validation_nats=nats)
+                    if stop:
+                        break
 
-        if request.anywhere():  # Or after the last step.
-            checkpoints.wait()
-            request.exit(f"stopped after step {step}, which is saved; the same command goes on")
+            if request.anywhere():  # Or after the last step.
+                checkpoints.wait()
+                request.exit(f"stopped after step {step}, which is saved; the same command goes on")
 
     return workdir_lib.open_run(workdir, mesh), step
 

@@ -2,20 +2,13 @@
 
 import re
 import shlex
-import subprocess
-import sys
-from unittest.mock import ANY, Mock, call
 
 import pytest
 from example_configs import OTHERS, other
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.cli import evaluate
 from pixel_rnn_jax.cli.parse import VERBS, parse
 from pixel_rnn_jax.config import CONFIGS, Config, from_config_dict, leaves
-from pixel_rnn_jax.main import main
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training import train
 
 DIGITS = "--config=digits"
 
@@ -259,42 +252,3 @@ def test_help_without_a_verb_lists_the_verbs_and_version_the_version(run, capsys
     for words in ("--version", "sample --version"):
         assert run(words) == 0
         assert capsys.readouterr().out == f"pixel-rnn-jax {prnn.__version__}\n"
-
-
-# How a command ends.
-
-
-def test_devices_are_set_up_before_a_command_runs(monkeypatch):
-    calls = Mock()
-    calls.evaluate.side_effect = ZeroDivisionError  # Other errors keep their traceback.
-    monkeypatch.setattr(devices, "set_up_host_devices", calls.devices)
-    monkeypatch.setattr(evaluate, "open_run", calls.evaluate)
-    with pytest.raises(ZeroDivisionError):
-        main(["evaluate", "--workdir=somewhere"])
-    assert calls.mock_calls == [call.devices(), call.evaluate("somewhere", ANY)]
-
-
-OUT = "error: out of memory: ask for fewer images or particles, or a smaller batch"
-
-
-def test_exit_status(run, capsys, monkeypatch):
-    for ending, status, error in [
-        (prnn.UserError("no such thing: do that"), 2, "error: no such thing: do that\n"),
-        (KeyboardInterrupt(), 130, ""),
-        (MemoryError("10 GiB"), 2, f"{OUT} (10 GiB)\n"),
-        (RuntimeError("RESOURCE_EXHAUSTED: No. a"), 2, f"{OUT} (RESOURCE_EXHAUSTED: No)\n"),
-        (SystemExit(0), 0, ""),
-    ]:
-        monkeypatch.setattr(train, "train", Mock(side_effect=ending))
-        assert run(DIGITS) == status
-        assert capsys.readouterr().err == error
-    monkeypatch.setattr(train, "train", Mock(side_effect=SystemExit(143)))  # After a signal.
-    with pytest.raises(SystemExit, match="143"):
-        run(DIGITS)
-
-
-def test_exit_status_of_the_process():
-    words = ["-m", "pixel_rnn_jax.main", "--config=digits", "--config.model.layers=0"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr == "error: model.layers must be at least 1, got 0\n"

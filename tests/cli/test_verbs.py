@@ -173,7 +173,7 @@ def test_scores_of_a_split(printed, workdir):
 def test_one_image_file(printed, model):
     Image.fromarray(IMAGES[3, ..., 0]).save("own.png")
     nats = -float(model.log_prob(IMAGES[3:4])[0])
-    assert printed("evaluate --images=own.png").startswith(f"own.png, step 2: {nats:.3f} ± nan")
+    assert printed("evaluate --images=own.png").startswith(f"own.png, step 2: {nats:.3f} nats, ")
     assert printed("compress --images=own.png").startswith("images.prnn: ")
     assert printed("complete --images=own.png --out=done.npz").startswith("done.npz: 1 completions")
     np.testing.assert_array_equal(array("done.npz")[0, :2], IMAGES[3, :2])

@@ -208,16 +208,33 @@ def test_an_array_that_changed_in_a_readable_file(two_saved, tmp_path):
     assert_restores(checkpoints, 2, {"params": state["params"]})
 
 
-def test_a_damaged_digest_is_not_the_best(two_saved, tmp_path):
-    checkpoints, path = two_saved
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_damaged_digest_hides_no_best_checkpoint(two_saved, tmp_path, read_only):
+    """Another one would pass for the best, and the next save would delete this one."""
+    path, writer = two_saved[1], two_saved[0]
+    writer.save(3, make_state(3), validation_nats=81.0)
+    writer.close()
     digest = path / "digest" / "metadata"
-    assert checkpoints.best_step() == 2
-    digest.write_text(digest.read_text().replace("80.0", "8.00"))
-    assert Checkpoints(tmp_path).best_step() is None
-    shutil.rmtree(path.parent / "1")
+    content = digest.read_bytes()
+    for at in random.Random(0).sample(range(len(content)), 2):
+        digest.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        said = f"^checkpoint {path} cannot be restored .* delete this folder to fall back on step 3"
+        with pytest.raises(UserError, match=said):
+            Checkpoints(tmp_path, read_only=read_only)
+    assert path.exists()
+    digest.write_bytes(content)
+    checkpoints = Checkpoints(tmp_path, read_only=read_only)
+    assert (checkpoints.best_step(), checkpoints.validations()) == (2, {2: 80.0, 3: 81.0})
+
+
+def test_a_checkpoint_that_is_deleted_while_it_is_read(two_saved, tmp_path, monkeypatch):
+    """As a training does, which keeps the newest two and the best."""
+    path = two_saved[1]
     shutil.rmtree(path / "digest")
-    with pytest.raises(UserError, match="delete this folder to start again from step 0"):
-        Checkpoints(tmp_path).restore(make_state(2), 2)
+    sleep = Mock(side_effect=lambda seconds: path.exists() and shutil.rmtree(path))
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert Checkpoints(tmp_path, read_only=True).latest_step() == 1
+    assert sleep.mock_calls == [call(1)]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
@@ -147,22 +148,55 @@ def test_what_a_workdir_lacks_is_named(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "images.json"]
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
-@pytest.mark.parametrize(("validations", "step"), [((None, None), 2), ((3.0, 4.0), 1)])
-def test_a_run_is_opened_with_its_best_parameters(tmp_path, average, validations, step):
+def save_run(workdir, validations, average=0.0):
+    """Saves a run of as many steps as validations; returns the parameters and their averages."""
     model_config = ModelConfig("pixel_cnn", layers=1, features=2, head_features=2)
     config = Config(model=model_config, optimizer=OptimizerConfig(average=average))
-    write_config(config, tmp_path)
-    write_image_format(IMAGES, tmp_path)
+    write_config(config, workdir)
+    write_image_format(IMAGES, workdir)
     model = PixelRNN(model_config, IMAGES.image_shape, IMAGES.levels)
     params, averages = (
         {saved: model.init(jax.random.key(seed + saved)) for saved in (1, 2)} for seed in (0, 10)
     )
-    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
         for saved, nats in enumerate(validations, start=1):
             state = {"params": params[saved], "ema": averages[saved] if average else {}}
             checkpoints.save(saved, state, validation_nats=nats)
-    expected = (averages if average else params)[step]
+    return config, averages if average else params
+
+
+def test_a_checkpoint_that_a_training_deletes_is_not_damaged(tmp_path, monkeypatch):
+    save_run(tmp_path, (3.0, 4.0))
+    restore = Checkpoints.restore
+
+    def late(self, template, step):
+        shutil.rmtree(tmp_path / "checkpoints" / "1", ignore_errors=True)
+        return restore(self, template, step)
+
+    monkeypatch.setattr(Checkpoints, "restore", late)
+    assert open_run(tmp_path, devices.local_mesh(1)).step == 2
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path, capsys):
+    save_run(tmp_path, (3.0, 4.0))
+    path = tmp_path / "checkpoints" / "1"
+    digest = path / "digest" / "metadata"
+    content = digest.read_bytes()
+    for file, damaged in ((digest, content[:-9] + b"?" + content[-8:]), (path / "state", None)):
+        if damaged:
+            file.write_bytes(damaged)
+        else:
+            shutil.rmtree(file)
+        with pytest.raises(UserError, match=f"^checkpoint {path} cannot .* fall back on step 2"):
+            open_run(tmp_path, devices.local_mesh(1))
+        digest.write_bytes(content)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize(("validations", "step"), [((None, None), 2), ((3.0, 4.0), 1)])
+def test_a_run_is_opened_with_its_best_parameters(tmp_path, average, validations, step):
+    config, saved = save_run(tmp_path, validations, average)
+    expected = saved[step]
 
     mesh = devices.make_mesh(2)
     run = open_run(tmp_path, mesh)

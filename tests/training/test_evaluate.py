@@ -94,6 +94,9 @@ def test_units():
     record = {"nats": nats, "standard_error": error, "bits_per_dim": pytest.approx(2)}
     record = {f"validation/{name}": value for name, value in record.items()}
     assert result.record() == record
+    # One image has no standard error.
+    single = replace(result, images=1, standard_error=math.nan)
+    assert str(single) == "8.318 nats, 2.0000 bits/dim (1 image)"
     # Only several scales are recorded one by one.
     heights = {"validation/nats_of_height_2": 1.0, "validation/nats_of_height_4": nats - 1.0}
     assert replace(result, shares={2: 1.0, 4: nats - 1.0}).record() == record | heights

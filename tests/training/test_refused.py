@@ -4,22 +4,32 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from etils import epath
 from workdirs import changed
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runs import lock
 from pixel_rnn_jax.runs.workdir import write_config
 from pixel_rnn_jax.training.train import train
 
 
 def test_other_config_is_refused_before_any_work(config, tmp_path, monkeypatch):
     write_config(config, tmp_path)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
     before = (tmp_path / "config.json").read_bytes()
     monkeypatch.setattr(data, "open_source", lambda *_: pytest.fail("worked"))
     other = replace(changed(config, "optimizer", learning_rate=1.0), seed=4)
     with pytest.raises(UserError, match=r"optimizer\.learning_rate from 0.01 to 1.0, seed from 3"):
         train(other, tmp_path)
     assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_workdir_in_use_is_refused_before_a_file_is_touched(config, tmp_path):
+    with lock.hold(epath.Path(tmp_path)):
+        with pytest.raises(UserError, match=f"^{tmp_path} is in use: process "):
+            train(config, tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What a run leaves behind and prints, with a stop and without, and what it never saves."""
 
 import json
+import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -77,6 +78,23 @@ def test_moving_average_of_the_best_checkpoint_is_evaluated(config, straight):
     assert evaluate.evaluate(workdir) == result.test
     nats = -load(workdir).log_prob(*data.open_source(config, "test").batch(range(13)))
     assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)
+
+
+def test_result_is_in_the_workdir(config, straight):
+    workdir, result = straight
+    written = json.loads((workdir / "result.json").read_text())
+    evaluations = {"test": result.test, "independent_pixels": result.baseline}
+    for name, found in evaluations.items():
+        for number in ("nats", "standard_error", "bits_per_dim", "images"):
+            assert written[name][number] == getattr(found, number)
+    (record,) = (r for r in records_of(workdir) if r["step"] == result.test.step)
+    assert written["validation"]["nats"] == record["validation/nats"]
+    assert (written["step"], written["steps"], written["resumed_from"]) == (result.test.step, 6, 0)
+    assert written["independent_pixels"]["training_images"] == 40
+    assert written["seconds"] > 0
+    assert written["versions"]["jax"] == jax.__version__
+    hardware = written["hardware"]
+    assert (hardware["platform"], hardware["devices"], hardware["processes"]) == ("cpu", 8, 1)
 
 
 def test_pictures(config, straight):
@@ -214,3 +232,51 @@ def test_diverging_run(config, tmp_path):
     wild = changed(config, "optimizer", learning_rate=1e30)
     with pytest.raises(UserError, match="stopped: step 2: the (loss|norm) .*; nothing was saved"):
         train(wild, tmp_path)
+
+
+def test_a_workdir_that_vanishes_stops_the_run(config, tmp_path, monkeypatch):
+    config = changed(config, "train", checkpoint_every=4)
+    train_batches, workdir = data.train_batches, tmp_path / "run"
+
+    def batches(*args, **kwargs):
+        for number, batch in enumerate(train_batches(*args, **kwargs), start=1):
+            if number == 3:
+                shutil.rmtree(workdir)
+            yield batch
+
+    monkeypatch.setattr(data, "train_batches", batches)
+    with pytest.raises(UserError, match=f"^training stopped: {workdir} has been moved or deleted"):
+        train(config, workdir)
+    assert not workdir.exists()
+
+
+def test_a_first_attempt_that_saved_nothing_may_begin_again(config, straight, tmp_path, capsys):
+    wild = changed(config, "optimizer", learning_rate=1e30)
+    other = changed(wild, "data", levels=4)
+    for failing in (wild, other):
+        with pytest.raises(UserError, match="nothing was saved"):
+            train(failing, tmp_path)
+    train(config, tmp_path)
+    assert differences(tmp_path, straight[0]) == set()
+
+
+def test_what_a_run_has_lost_is_said_when_it_goes_on(config, straight, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight[0], workdir)
+    newest = workdir / "checkpoints" / "6"
+    digest = newest / "digest" / "metadata"
+    content = digest.read_bytes()
+    digest.write_bytes(content.replace(b"nats", b"nets"))
+    with pytest.raises(UserError, match=f"^checkpoint {newest} cannot be restored"):
+        train(config, workdir)
+    assert saved_steps(workdir) == {5, 6}
+    digest.write_bytes(content)
+    (workdir / "metrics.jsonl").unlink()
+    train(config, workdir)
+    assert f"{workdir}/metrics.jsonl is not there: the records" in capsys.readouterr().out
+    shutil.rmtree(workdir)
+    shutil.copytree(straight[0], workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    train(config, workdir)
+    assert f"{workdir} has records up to step 6, but no checkpoint" in capsys.readouterr().out
+    assert differences(workdir, straight[0]) == set()
