@@ -47,6 +47,12 @@ def open_array_file(path: Path, name: str, split: str) -> records.Records:
             f"{name} must hold an array of shape [N, H, W] or [N, H, W, C], "
             f"got {list(images.shape)}"
         )
+    _, first, *rest = (*images.shape, 1)[:4]
+    if first in (1, 3, 4) and rest[0] == rest[1] > 4:
+        raise UserError(
+            f"{name} has the shape {list(images.shape)}, as if its channels came first: they come "
+            "last here, np.moveaxis(images, 1, -1)"
+        )
     if images.dtype.kind not in "biuf":
         raise UserError(
             f"{name} must hold integers from 0 to K-1 or real numbers, got {images.dtype}"

@@ -18,6 +18,8 @@ from pixel_rnn_jax.errors import UserError
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
 IN_MEMORY = "arrays in memory"
+FIRST = 64
+"""Images that are looked at for what their values can mean."""
 """What the name of a set of arrays begins with."""
 # The first number of a random key: binarisation by record, by position in training, and for draw
 # n of noise, _NOISE + n.
@@ -200,6 +202,13 @@ def _stored_levels(records: Records, config: Config) -> int:
             f"data.levels must be set: values of type {records.dtype} in {records.name} do not "
             "tell how many levels there are"
         )
+    if not (data.levels or records.declared_levels or records.file) and levels > 2:
+        first = records.read(np.arange(min(len(records.keys), FIRST)))
+        if first.max() == 1:
+            raise UserError(
+                f"{records.name} has the values 0 and 1 in its first images, but the type "
+                f"{records.dtype} stands for {levels} levels: set data.levels=2"
+            )
     return levels
 
 

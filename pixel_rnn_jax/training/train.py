@@ -73,6 +73,12 @@ def train(
     train, validation, test = (
         data.open_source(config, split) for split in ("train", "validation", "test")
     )
+    height, width, channels = train.image_shape
+    values = f"{train.levels} levels" if train.levels else "real values"
+    terminal.say(
+        f"{len(train):,} training, {len(validation):,} validation, {len(test):,} test images of "
+        f"{height}x{width}x{channels}, {values}"
+    )
     best, last = run(config, workdir, train, validation, test, allow_change=allow_change)
     size, mesh = config.train.eval_batch_size, _mesh(config)
     found = evaluate.measure(best.model, best.params, test, size, mesh, step=best.step)

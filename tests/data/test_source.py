@@ -242,3 +242,11 @@ def test_noise_does_not_repeat_the_draws_of_binarisation(read):
 def test_continuous_model_takes_the_first_draw(read):
     source = data.open_source(Config(ModelConfig(output="continuous")), "test")
     np.testing.assert_array_equal(read(source), read("digits", "test", noise=0))
+
+
+def test_two_values_are_not_taken_for_256_levels(opened, refused):
+    images = np.random.default_rng(0).integers(2, size=(30, 4, 5), dtype=np.uint8)
+    with refused("has the values 0 and 1 in its first images", "uint8 stands for 256 levels: set"):
+        opened({"any": images})
+    for levels in (2, 256):
+        assert opened({"any": images}, levels=levels).levels == levels
