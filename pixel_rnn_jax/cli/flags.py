@@ -90,6 +90,14 @@ def images_flag(values: Flags, verb: str, more: str) -> None:
     )
 
 
+def data_flag(values: Flags) -> None:
+    """Defines --data."""
+    values.text(
+        "data",
+        "Where the data set of the run is now, if it has moved: a folder, or an .npy or .npz file.",
+    )
+
+
 def condition_flag(values: Flags, more: str) -> None:
     """Defines --condition, of a model of vectors or maps."""
     values.text(

@@ -6,7 +6,14 @@ import jax
 import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import Flags, condition_flag, images_flag, out_flag, seed_flag
+from pixel_rnn_jax.cli.flags import (
+    Flags,
+    condition_flag,
+    data_flag,
+    images_flag,
+    out_flag,
+    seed_flag,
+)
 from pixel_rnn_jax.cli.images import open_images, read_condition
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import is_exact
@@ -16,7 +23,7 @@ from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.terminal import say
-from pixel_rnn_jax.training.evaluate import open_split
+from pixel_rnn_jax.training.evaluate import open_split, with_data
 from pixel_rnn_jax.training.previews import every_class
 
 IMAGES = 64
@@ -76,6 +83,7 @@ def sample(values: Flags) -> None:
 def complete_flags(values: Flags) -> None:
     """Defines the flags of `complete`."""
     images_flag(values, "complete", "Default: the run's test split.")
+    data_flag(values)
     default = f"Default: all of --images, or {TEST_IMAGES} of the test split."
     values.integer("n", f"Number of images, from the first on. {default}", lower_bound=1)
     values.text(
@@ -111,6 +119,8 @@ def complete(values: Flags) -> None:
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(values.known, model.image_shape)
     if values.images is None:
+        if values.data:
+            run = with_data(run, values.workdir, values.data)
         source = open_split(run, "test")
         batch = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
     else:
