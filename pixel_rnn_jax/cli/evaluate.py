@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from pixel_rnn_jax import outputs, pictures
-from pixel_rnn_jax.cli.flags import Flags, images_flag, process_flags
+from pixel_rnn_jax.cli.flags import Flags, data_flag, images_flag, process_flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, load, of_run
@@ -16,7 +16,7 @@ from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import compare as compare_lib
-from pixel_rnn_jax.training.evaluate import Evaluation, open_split
+from pixel_rnn_jax.training.evaluate import Evaluation, open_split, with_data
 from pixel_rnn_jax.training.scores import Images, score
 
 PIXEL_MAP_IMAGES = 16
@@ -32,6 +32,7 @@ def evaluate_flags(values: Flags) -> None:
         "test",
     )
     images_flag(values, "evaluate", "Default: the --split of the run.")
+    data_flag(values)
     values.text(
         "out",
         "An .npz file for the scores of single images: arrays `nats`, `bits_per_dim` (of levels) "
@@ -66,8 +67,10 @@ def evaluate(values: Flags) -> None:
             "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
             "other"
         )
-    if draws and (values.images or values.out):
-        raise UserError("--dequantize is for a split of the run: leave out --images and --out")
+    if draws and (values.images or values.out or values.data):
+        raise UserError(
+            "--dequantize is for a split of the run: leave out --images, --out and --data"
+        )
     if values.per_pixel and not values.out:
         raise UserError("--per_pixel needs --out=FILE.npz, which gets the nats of each value")
     if values.out:
@@ -95,6 +98,8 @@ def evaluate(values: Flags) -> None:
         name, part = values.images, split if values["split"].present else None
         images = open_images(name, model.pixel_rnn, model.class_names, part)
     else:
+        if values.data:
+            run = with_data(run, workdir, values.data)
         images = open_split(run, split)
     if values.pixel_map:
         _draw_pixel_map(model, images, values.pixel_map)

@@ -99,6 +99,14 @@ def part_flag(values: Flags, default: str = "Default: all.") -> None:
     )
 
 
+def data_flag(values: Flags) -> None:
+    """Defines --data."""
+    values.text(
+        "data",
+        "Where the data set of the run is now, if it has moved: a folder, or an .npy or .npz file.",
+    )
+
+
 def condition_flag(values: Flags, more: str) -> None:
     """Defines --condition, of a model of vectors or maps."""
     values.text(

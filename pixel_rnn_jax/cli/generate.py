@@ -9,6 +9,7 @@ from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import (
     Flags,
     condition_flag,
+    data_flag,
     images_flag,
     out_flag,
     part_flag,
@@ -23,7 +24,7 @@ from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.terminal import say
-from pixel_rnn_jax.training.evaluate import open_split
+from pixel_rnn_jax.training.evaluate import open_split, with_data
 from pixel_rnn_jax.training.previews import every_class
 
 IMAGES = 64
@@ -84,6 +85,7 @@ def complete_flags(values: Flags) -> None:
     """Defines the flags of `complete`."""
     images_flag(values, "complete", "Default: the run's test split.")
     part_flag(values, "Default: all; without --images, test of the run.")
+    data_flag(values)
     default = f"Default: all of --images, or {TEST_IMAGES} of the test split."
     values.integer("n", f"Number of images, from the first on. {default}", lower_bound=1)
     values.text(
@@ -119,6 +121,8 @@ def complete(values: Flags) -> None:
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(values.known, model.image_shape)
     if values.images is None:
+        if values.data:
+            run = with_data(run, values.workdir, values.data)
         source = open_split(run, values.split or "test")
         batch = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
     else:

@@ -170,9 +170,16 @@ def open_records(config: DataConfig, split: str) -> Records:
     path, name = Path(config.name).expanduser(), f"data.name {config.name!r}"
     if config.name == "digits":
         return open_part(lambda split: open_digits(name, split), split)
-    if path.suffix in (".npy", ".npz"):
+    array, tfds_name = path.suffix in (".npy", ".npz"), _TFDS_NAME.fullmatch(config.name)
+    if (array or not tfds_name) and not path.exists():
+        kind = "file" if array else "folder"
+        raise UserError(
+            f"{name}: there is no such {kind}; if it has moved, say where it is now with "
+            "--config.data.name, or with --data of evaluate and complete"
+        )
+    if array:
         return open_part(lambda split: open_array_file(path, name, split), split)
-    if _TFDS_NAME.fullmatch(config.name):
+    if tfds_name:
         from pixel_rnn_jax.data.tfds import open_tfds  # TFDS is imported only where it is used.
 
         if (records := open_tfds(config, split)) is not None:

@@ -7,11 +7,10 @@ without the containers that held them, such as the named tuples of an optimiser.
 """
 
 import contextlib
-import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +20,9 @@ from etils import epath
 
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs import orbax_messages
+from pixel_rnn_jax.runs.fingerprints import fingerprint, sha256_of_json, type_of
 from pixel_rnn_jax.runs.names import by_name
+from pixel_rnn_jax.runs.records import read_records
 from pixel_rnn_jax.runtime import processes, storage
 
 PyTree = Any
@@ -94,10 +95,11 @@ class Checkpoints:
             known = {step: None if step in damage else nats for step, nats in self._nats.items()}
             if not processes.all_equal(json.dumps(known, sort_keys=True)):
                 continue
-            if not damage:
+            hidden = self._perhaps_best(damage)
+            if hidden is None:
                 return
             if not read_only or seconds >= DELETED_S:
-                raise damage[max(damage)]
+                raise damage[hidden]
         raise UserError(
             f"the processes see different checkpoints in {self._directory}: --workdir must be on "
             "storage that all of them share"
@@ -123,9 +125,9 @@ class Checkpoints:
         self._nats[step] = math.nan if validation_nats is None else validation_nats
         digest: dict[str, Any] = {
             "validation_nats": self._nats[step],
-            "arrays": {name: _fingerprint(array) for name, array in jax.device_get(arrays).items()},
+            "arrays": {name: fingerprint(array) for name, array in jax.device_get(arrays).items()},
         }
-        digest["sha256"] = _sha256_of_json(digest)
+        digest["sha256"] = sha256_of_json(digest)
         items = {"state": ocp.args.PyTreeSave(arrays), "digest": ocp.args.JsonSave(digest)}
         with self._errors_of_saving():
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
@@ -163,7 +165,7 @@ class Checkpoints:
         digests = self._read_digest(step)["arrays"]
         stored = {name: digests[name] for name in digests if name.split("/")[0] in template}
         for name in wanted | stored:
-            here = _type(wanted[name]) if name in wanted else "absent"
+            here = type_of(wanted[name]) if name in wanted else "absent"
             there = stored[name]["type"] if name in stored else "absent"
             if here != there:
                 raise UserError(
@@ -177,7 +179,7 @@ class Checkpoints:
             dict.fromkeys(wanted, 0), restore_args=types, partial_restore=True
         )
         with self._reading(step, state=state) as arrays:
-            _check(all(_fingerprint(arrays[name]) == stored[name] for name in wanted))
+            _check(all(fingerprint(arrays[name]) == stored[name] for name in wanted))
         leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in wanted.items()]
         return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
@@ -214,9 +216,25 @@ class Checkpoints:
                 damage[step] = error
         return damage
 
+    def _perhaps_best(self, damage: Collection[int]) -> int | None:
+        """Returns a step that cannot be read and may be the best, by the records of the run.
+
+        Others are what a killed run was deleting.
+        """
+        if not damage:
+            return None
+        try:
+            records = read_records(self._directory.parent)
+        except (FileNotFoundError, UserError):
+            return max(damage)
+        recorded = {record["step"]: record.get("validation/nats", math.nan) for record in records}
+        self._nats |= {step: recorded.get(step, math.nan) for step in damage}
+        best = self._best(self._nats)
+        return best if best in damage else None
+
     def _read_digest(self, step: int) -> dict[str, Any]:
         with self._reading(step, digest=ocp.args.JsonRestore()) as digest:
-            _check(digest.pop("sha256") == _sha256_of_json(digest))
+            _check(digest.pop("sha256") == sha256_of_json(digest))
         return digest
 
     @contextlib.contextmanager
@@ -279,16 +297,3 @@ class _NewestTwoAndBest(ocp.checkpoint_managers.PreservationPolicy):
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-2:], self._best(steps)}
         return [step in kept for step in steps]
-
-
-def _fingerprint(array: np.ndarray) -> dict[str, str]:
-    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return {"type": _type(array), "sha256": hashlib.sha256(data.data).hexdigest()}
-
-
-def _type(array: Any) -> str:
-    return f"{np.dtype(array.dtype).name}{list(array.shape)}"
-
-
-def _sha256_of_json(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

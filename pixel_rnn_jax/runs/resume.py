@@ -1,7 +1,9 @@
 """Which config a run may go on with."""
 
+import contextlib
+import dataclasses
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from etils import epath
@@ -10,6 +12,9 @@ from pixel_rnn_jax.config import Config, leaves
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs.workdir import newest_step, read_config
 from pixel_rnn_jax.runtime import storage
+
+Digests = dict[str, str]
+"""Digests of the splits "train" and "validation"."""
 
 RESUMABLE = {
     "model.remat",
@@ -50,11 +55,15 @@ fit what it has saved."""
 
 
 def check_usable(
-    workdir: epath.Path, config: Config, allowed: Collection[str] = ()
+    workdir: epath.Path,
+    config: Config,
+    allowed: Collection[str] = (),
+    digests: Callable[[], Digests] | None = None,
 ) -> dict[str, tuple[Any, Any]]:
     """Raises a `UserError` unless a workdir is empty or its run can go on with this config.
 
-    A run without a checkpoint may begin again with any config.
+    A run without a checkpoint may begin again with any config. The data may have moved: `digests`
+    returns those of the data that `config` names, and None leaves that check for later.
 
     Returns:
         The fields that change what the rest of the run does, with the value before and after.
@@ -63,7 +72,16 @@ def check_usable(
     if (workdir / "config.json").exists():
         if newest_step(workdir) is None:
             return {}
-        return check_resumable(read_config(workdir), config, allowed)
+        old, name = read_config(workdir), config.data.name
+        if name != old.data.name and (stored := read_digests(workdir)):
+            if digests and digests() != stored:
+                raise UserError(
+                    f"data.name {name!r} does not hold the images that {workdir} was trained on, "
+                    f"which were in {old.data.name!r}: name their new place, or use another "
+                    "--workdir"
+                )
+            old = dataclasses.replace(old, data=dataclasses.replace(old.data, name=name))
+        return check_resumable(old, config, allowed)
     for name in ("checkpoints", "metrics.jsonl"):
         if (workdir / name).exists():
             raise UserError(
@@ -71,6 +89,20 @@ def check_usable(
                 "another --workdir"
             )
     return {}
+
+
+def read_digests(workdir: epath.PathLike) -> Digests:
+    """Returns what `write_digests` wrote; {} where there is nothing, or nothing readable."""
+    with contextlib.suppress(ValueError, AttributeError, *storage.errors()):
+        return dict(json.loads((epath.Path(workdir) / "data.json").read_bytes()).items())
+    return {}
+
+
+def write_digests(workdir: epath.PathLike, digests: Digests) -> None:
+    """Writes `workdir`/data.json, by which the run knows its data again."""
+    with storage.writing(workdir):
+        content = json.dumps(digests) + "\n"
+        storage.write_atomically(epath.Path(workdir) / "data.json", content.encode())
 
 
 def _check_names(allowed: Collection[str]) -> None:

@@ -152,7 +152,7 @@ def _restore_best(workdir: epath.PathLike, template: PyTree) -> tuple[int, PyTre
 def newest_step(workdir: epath.Path) -> int | None:
     """Returns the step of the newest checkpoint without reading it; None if there is none."""
     folder = workdir / "checkpoints"
-    steps = folder.iterdir() if folder.exists() else ()
+    steps = folder.iterdir() if folder.is_dir() else ()
     return max((int(path.name) for path in steps if path.name.isdigit()), default=None)
 
 

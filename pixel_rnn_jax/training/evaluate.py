@@ -1,5 +1,6 @@
 """How likely images are: the negative log-likelihood of a split, in nats and in bits/dim."""
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -20,6 +21,7 @@ from pixel_rnn_jax.data import Batch, Readable, Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.resume import read_digests
 from pixel_rnn_jax.runs.workdir import ImageFormat, Run, open_run
 from pixel_rnn_jax.runtime import devices, processes
 
@@ -126,6 +128,22 @@ def open_split_of(
             "choose another split, or restore the data set"
         )
     return source
+
+
+def with_data(run: Run, workdir: epath.PathLike, name: str) -> Run:
+    """Returns a run whose data set is now where `name` says, as `data.name` of a config does.
+
+    Raises:
+        UserError: There is no such set, or its validation images are not those of the run.
+    """
+    config = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, name=name))
+    stored = read_digests(workdir).get("validation")
+    if stored and data.digest(data.open_source(config, "validation")) != stored:
+        raise UserError(
+            f"{name} does not hold the images that {workdir} was trained on: name their new place, "
+            "or evaluate other images with --images"
+        )
+    return dataclasses.replace(run, config=config)
 
 
 def measure(

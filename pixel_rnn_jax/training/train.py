@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Collection, Iterator
@@ -123,9 +124,18 @@ def run(
         check_initial(config.init_from, new, partial=config.init_partial)
     settings, size, mesh = config.train, config.train.eval_batch_size, _mesh(config)
     with lock.hold(workdir) as check_held:
-        changes = resume.check_usable(workdir, config, allow_change)
-        if changes and processes.first():
-            resume.record_changes(workdir, workdir_lib.newest_step(workdir) or 0, changes)
+
+        @functools.cache
+        def digests() -> resume.Digests:
+            splits = {"train": train_source, "validation": validation_source}
+            return {split: data.digest(source) for split, source in splits.items()}
+
+        changes = resume.check_usable(workdir, config, allow_change, digests)
+        begun = workdir_lib.newest_step(workdir)
+        if processes.first() and changes:
+            resume.record_changes(workdir, begun or 0, changes)
+        if processes.first() and begun is None:
+            resume.write_digests(workdir, digests())
         model = workdir_lib.begin_run(workdir, config, images).model(config.model)
         turns = Turns(config, model, mesh, optimizer)
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:

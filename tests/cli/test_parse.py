@@ -224,10 +224,11 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     processes = {"distributed", "coordinator", "num_processes", "process_id"}
     own = {
         "train": {"config", "allow_change"} | processes,
-        "evaluate": {"split", "images", "out", "per_pixel", "pixel_map", "dequantize", "continuous"}
+        "evaluate": {"split", "images", "data", "out", "per_pixel", "pixel_map", "dequantize"}
+        | {"continuous"}
         | processes,
         "sample": {"n", "out", "temperature", "seed", "label", "condition"},
-        "complete": {"images", "split", "n", "known", "particles", "out", "seed"},
+        "complete": {"images", "split", "data", "n", "known", "particles", "out", "seed"},
         "compress": {"images", "split", "out", "fast"},
         "append": {"file", "images", "split"},
         "decompress": {"file", "out", "skip_damaged"},

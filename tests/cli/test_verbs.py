@@ -132,6 +132,24 @@ def test_evaluate_with_a_pixel_map(printed, model, workdir):
     )
 
 
+def test_data_that_have_moved(printed, workdir):
+    """`--data` says where they are now; other images are refused."""
+    expected = printed("evaluate"), printed("complete --n=2")
+    images = workdir / "images.npz"
+    moved = images.rename(workdir / "moved.npz")
+    try:
+        for verb in ("evaluate", "complete"):
+            assert "no such file; if it has moved, say where" in printed(verb, status=2)
+        words = f"--data={moved}"
+        assert (printed(f"evaluate {words}"), printed(f"complete --n=2 {words}")) == expected
+        np.savez("other.npz", train=IMAGES[:10], validation=IMAGES[:10], test=IMAGES[20:])
+        for verb in ("evaluate", "complete"):
+            error = printed(f"{verb} --data=other.npz", status=2)
+            assert error.startswith(f"error: other.npz does not hold the images that {workdir} was")
+    finally:
+        moved.rename(images)
+
+
 def scores(file):
     with np.load(file) as arrays:
         return dict(arrays)
@@ -399,7 +417,7 @@ def test_compress_leaves_no_half_file(printed):
         ("evaluate --out=folder.npz", "folder.npz is a folder"),
         (
             "evaluate --images=larger.npy --continuous=a --dequantize=1",
-            "leave out --images and --out",
+            "leave out --images, --out and --data",
         ),
         # A word that could be the name of a TFDS set is a folder here.
         ("complete --images=mnist", "--images '.*/mnist': there is no such folder"),
@@ -510,7 +528,9 @@ def test_train_says_where_the_model_is_worse_than_independent_pixels(
     assert ("the model is worse than independent pixels: train for longer" in said) == worse
 
 
-def test_no_run(run, capsys):
+def test_no_run(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a").touch()
     for words in ("sample", "compress --images=a", "decompress a", "evaluate"):
         assert run(f"{words} --workdir=nowhere") == 2
         assert "nowhere holds no training run" in capsys.readouterr().err

@@ -23,6 +23,7 @@ from workdirs import full_disk, saved_steps
 
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
+from pixel_rnn_jax.runs.records import MetricsWriter
 from pixel_rnn_jax.runtime import devices, processes
 
 
@@ -227,6 +228,24 @@ def test_a_damaged_digest_hides_no_best_checkpoint(two_saved, tmp_path, read_onl
     assert (checkpoints.best_step(), checkpoints.validations()) == (2, {2: 80.0, 3: 81.0})
 
 
+@pytest.mark.parametrize(("nats", "refused"), [(79.0, True), (90.0, False), (None, False)])
+def test_a_killed_run_may_leave_what_it_was_deleting(two_saved, tmp_path, nats, refused):
+    """The records of the run tell it from the best checkpoint."""
+    two_saved[0].save(3, make_state(3), validation_nats=81.0)
+    two_saved[0].close()
+    path = tmp_path / "checkpoints" / "2"
+    shutil.rmtree(path / "digest")
+    with MetricsWriter(tmp_path, 0) as records:
+        records.write(2, {"train/nats": 1.0} if nats is None else {"validation/nats": nats})
+        records.write(3, {"validation/nats": 81.0})
+    if refused:
+        with pytest.raises(UserError, match=f"^checkpoint {path} cannot be restored"):
+            Checkpoints(tmp_path)
+    else:
+        checkpoints = Checkpoints(tmp_path)
+        assert (checkpoints.latest_step(), checkpoints.best_step()) == (3, 3)
+
+
 def test_a_checkpoint_that_is_deleted_while_it_is_read(two_saved, tmp_path, monkeypatch):
     """As a training does, which keeps the newest two and the best."""
     path = two_saved[1]
@@ -326,6 +345,7 @@ def test_killed_while_saving(tmp_path, seed):
     checkpoints = tmp_path / "checkpoints"
     until = "3.orbax-checkpoint-tmp" if seed is None else "[45]*"
     words, environment = command(SAVE_FOR_EVER, tmp_path), programs.environment()
+    (tmp_path / "metrics.jsonl").touch()
     with subprocess.Popen(words, stdout=subprocess.PIPE, env=environment, text=True) as process:
         while not list(checkpoints.glob(until)):
             assert process.poll() is None

@@ -22,6 +22,7 @@ from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import MetricsWriter
+from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.runtime.compilation import programs_folder
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation
@@ -280,3 +281,18 @@ def test_what_a_run_has_lost_is_said_when_it_goes_on(config, straight, tmp_path,
     train(config, workdir)
     assert f"{workdir} has records up to step 6, but no checkpoint" in capsys.readouterr().out
     assert differences(workdir, straight[0]) == set()
+
+
+def test_a_run_goes_on_where_its_data_have_moved(config, straight, tmp_path):
+    workdir, moved = tmp_path / "run", tmp_path / "moved.npz"
+    short = changed(config, "train", steps=4)
+    train(short, workdir)
+    shutil.copy(config.data.name, moved)
+    train(changed(config, "data", name=str(moved)), workdir)
+    assert differences(workdir, straight[0]) == {"records", "pictures", "steps"}
+    arrays, other = dict(np.load(moved)), tmp_path / "other.npz"
+    for split in ("train", "validation"):
+        np.savez(other, **arrays | {split: np.flip(arrays[split], 1)})
+        with pytest.raises(UserError, match="does not hold the images that .* was trained on"):
+            train(changed(config, "data", name=str(other)), workdir)
+    assert read_config(workdir).data.name == str(moved)
