@@ -73,7 +73,8 @@ def check_usable(
         if newest_step(workdir) is None:
             return {}
         old, name = read_config(workdir), config.data.name
-        if name != old.data.name and (stored := read_digests(workdir)):
+        moved = name != old.data.name and epath.Path(name).is_absolute()
+        if moved and (stored := read_digests(workdir)):
             if digests and digests() != stored:
                 raise UserError(
                     f"data.name {name!r} does not hold the images that {workdir} was trained on, "

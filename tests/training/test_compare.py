@@ -59,7 +59,7 @@ def test_what_is_printed(workdirs, capsys, monkeypatch):
 
     def lines(workdir, dequantize=None, continuous=None):
         flags = {"workdir": workdir, "split": "test", "pixel_map": None}
-        flags |= {"images": None, "out": None, "per_pixel": False}
+        flags |= {"images": None, "data": None, "out": None, "per_pixel": False}
         verb.evaluate(SimpleNamespace(**flags, dequantize=dequantize, continuous=continuous))
         return capsys.readouterr().out.splitlines()
 

@@ -129,6 +129,7 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
     assert capsys.readouterr().out.splitlines() == [
         f"workdir: {workdir}",
         f"compiled programs: {programs_folder()} (--compilation_cache)",
+        "40 training, 11 validation, 13 test images of 4x4x1, 3 levels",
         f"all steps are done already (6 of {steps})",
         f"test, step {result.test.step}: {result.test}",
         f"nats of the scales by height: 2 {coarse:.3f}, 4 {fine:.3f}",
