@@ -73,7 +73,7 @@ def check_usable(
         if newest_step(workdir) is None:
             return {}
         old, name = read_config(workdir), config.data.name
-        moved = name != old.data.name and epath.Path(name).is_absolute()
+        moved = name != old.data.name and epath.Path(name).expanduser().exists()
         if moved and (stored := read_digests(workdir)):
             if digests and digests() != stored:
                 raise UserError(
