@@ -60,7 +60,7 @@ def hold(workdir: epath.Path) -> Iterator[Callable[[], None]]:
             yield lambda: _check(lock, workdir)
         finally:
             ended.set()
-            beating.join()
+            beating.join(BEAT_S)  # Not for a bucket that does not answer.
             with contextlib.suppress(*storage.errors()):
                 if lock.own():
                     path.unlink()
