@@ -108,8 +108,7 @@ def info(values: Flags) -> None:
     """Prints what a compressed file holds; no model is needed."""
     with opened(values, "info") as file:
         header, blocks = framing.read(file)
-        size = len(header.pack())
-        count, sizes = 0, []
+        packed, count, sizes = header.pack(), 0, []
         lines: list[str] = []
         damage = []
         for block in blocks:
@@ -117,10 +116,10 @@ def info(values: Flags) -> None:
                 damage.append(block)
                 continue
             count += block.length
-            sizes.append(len(block.pack(header.pack())))
+            sizes.append(len(block.pack(packed)))
             lines += map(_line, archive.unpack_names(block)[0])
     height, width, channels = header.image_shape
-    size += sum(sizes) + len(framing.pack_end(header.pack(), count, b""))
+    size = len(packed) + sum(sizes) + len(framing.pack_end(packed, count, b""))
     form = f"fast, for {header.machine}" if header.machine else "portable"
     say(f"{values.file}: pixel_rnn_jax, format {framing.VERSION}, {form}")
     say(f"model: {header.model.hex()}")
