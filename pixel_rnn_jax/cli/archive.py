@@ -10,17 +10,12 @@ import jax
 import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import Flags, out_flag
+from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.codec import archive, framing
 from pixel_rnn_jax.codec.archive import Damage, Part
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.terminal import say
-
-
-def file_flag(values: Flags) -> None:
-    """Defines --file, the first positional argument."""
-    values.text("file", "The compressed file; --file= may be left out.")
 
 
 @contextlib.contextmanager
@@ -39,15 +34,6 @@ def opened(values: Flags, verb: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def decompress_flags(values: Flags) -> None:
-    """Defines the flags of `decompress`."""
-    file_flag(values)
-    out_flag(values, "images.npz")
-    values.switch(
-        "skip_damaged", "Leaves out the images of damaged blocks instead of stopping at the first."
-    )
-
-
 def decompress(values: Flags) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
     pictures.check_ending(values.out)
@@ -60,15 +46,6 @@ def decompress(values: Flags) -> None:
     if lost:
         say(lost)
     _write(part, model, values.out)
-
-
-def extract_flags(values: Flags) -> None:
-    """Defines the flags of `extract`."""
-    file_flag(values)
-    values.words(
-        "names", "The names of the images, as `info` prints them; --names= may be left out."
-    )
-    out_flag(values, "images")
 
 
 def extract(values: Flags) -> None:
@@ -99,11 +76,6 @@ def extract(values: Flags) -> None:
     _write(Part(batch, tuple(names), found[0].mode), model, values.out)
 
 
-def info_flags(values: Flags) -> None:
-    """Defines the flags of `info`."""
-    file_flag(values)
-
-
 def info(values: Flags) -> None:
     """Prints what a compressed file holds; no model is needed."""
     with opened(values, "info") as file:
@@ -130,11 +102,6 @@ def info(values: Flags) -> None:
     for line in lines:
         say(line)
     _refuse(damage)
-
-
-def verify_flags(values: Flags) -> None:
-    """Defines the flags of `verify`."""
-    file_flag(values)
 
 
 def verify(values: Flags) -> None:

@@ -5,37 +5,18 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from pixel_rnn_jax import image_model, outputs
-from pixel_rnn_jax.cli.archive import file_flag, opened
-from pixel_rnn_jax.cli.flags import Flags, images_flag, part_flag
+from pixel_rnn_jax.cli.archive import opened
+from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.terminal import say
 
 
-def compress_flags(values: Flags) -> None:
-    """Defines the flags of `compress`."""
-    images_flag(values, "compress", "Files keep their names and their order.")
-    part_flag(values)
-    values.text("out", "The compressed file.", "images.prnn")
-    values.switch(
-        "fast",
-        "Computes in float32, about 1.7 times as fast. Only the same kind of machine with the same "
-        "versions of JAX then decompresses the file; otherwise any machine does.",
-    )
-
-
 def compress(values: Flags) -> None:
     """Compresses images without loss."""
     _check_images(values, "compress")
     _compress(values, values.out, archive.write, fast=values.fast)
-
-
-def append_flags(values: Flags) -> None:
-    """Defines the flags of `append`."""
-    file_flag(values)
-    images_flag(values, "append", "Files keep their names and their order.")
-    part_flag(values)
 
 
 def append(values: Flags) -> None:

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 
 from pixel_rnn_jax import outputs, pictures
-from pixel_rnn_jax.cli.flags import Flags, data_flag, images_flag, process_flags
+from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images
+from pixel_rnn_jax.cli.verb_flags import PIXEL_MAP_IMAGES
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, load, of_run
 from pixel_rnn_jax.runs.export import is_exported
@@ -18,45 +19,6 @@ from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import compare as compare_lib
 from pixel_rnn_jax.training.evaluate import Evaluation, open_split, with_data
 from pixel_rnn_jax.training.scores import Images, score
-
-PIXEL_MAP_IMAGES = 16
-
-
-def evaluate_flags(values: Flags) -> None:
-    """Defines the flags of `evaluate`."""
-    values.text(
-        "split",
-        "Images to evaluate: train, validation or test, as the config of the run names them, or "
-        "any split of the data set, such as 'test[:100]'. With --images, a split of those; all of "
-        "them without --split.",
-        "test",
-    )
-    images_flag(values, "evaluate", "Default: the --split of the run.")
-    data_flag(values)
-    values.text(
-        "out",
-        "An .npz file for the scores of single images: arrays `nats`, `bits_per_dim` (of levels) "
-        "and `names`, the names of image files or rows of an array.",
-    )
-    values.switch(
-        "per_pixel", "With --out: adds an array `nats_per_value`, the nats of each value."
-    )
-    values.text(
-        "pixel_map",
-        f"A .png file for a picture of where the nats are: the first {PIXEL_MAP_IMAGES} images of "
-        "the split, each beside the negative log-likelihood of its pixels.",
-    )
-    values.text(
-        "continuous",
-        "With --dequantize: the workdir of a model that was trained with model.output=continuous.",
-    )
-    values.integer(
-        "dequantize",
-        "Compares the discrete model of --workdir with the density of --continuous, on this many "
-        "draws of uniform noise for each image.",
-        lower_bound=1,
-    )
-    process_flags(values)
 
 
 def evaluate(values: Flags) -> None:

@@ -9,11 +9,6 @@ from pixel_rnn_jax.codec.identity import model_digest
 from pixel_rnn_jax.terminal import say
 
 
-def export_flags(values: Flags) -> None:
-    """Defines the flags of `export`."""
-    values.text("out", "The file, in the safetensors format.", "model.safetensors")
-
-
 def export(values: Flags) -> None:
     """Writes the trained model to one file, which needs no workdir."""
     out = values.out

@@ -81,6 +81,11 @@ def process_flags(values: Flags) -> None:
     values.integer("process_id", "With --coordinator: which one this is, from 0 on.")
 
 
+def file_flag(values: Flags) -> None:
+    """Defines --file, the first positional argument."""
+    values.text("file", "The compressed file; --file= may be left out.")
+
+
 def images_flag(values: Flags, verb: str, more: str) -> None:
     """Defines --images."""
     values.text(

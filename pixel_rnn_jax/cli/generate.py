@@ -6,16 +6,9 @@ import jax
 import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import (
-    Flags,
-    condition_flag,
-    data_flag,
-    images_flag,
-    out_flag,
-    part_flag,
-    seed_flag,
-)
+from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images, read_condition
+from pixel_rnn_jax.cli.verb_flags import IMAGES, ROW, TEST_IMAGES
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import is_exact
 from pixel_rnn_jax.image_model import ImageModel
@@ -26,34 +19,6 @@ from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training.evaluate import open_split, with_data
 from pixel_rnn_jax.training.previews import every_class
-
-IMAGES = 64
-ROW = 10
-"""Images of each class that `sample` draws by default."""
-TEST_IMAGES = 16
-"""Images of the test split that `complete` completes by default."""
-
-
-def sample_flags(values: Flags) -> None:
-    """Defines the flags of `sample`."""
-    default = f"Default: {IMAGES}, or {ROW} of each class."
-    values.integer("n", f"Number of images. {default}", lower_bound=1)
-    out_flag(values, "samples.png")
-    values.number(
-        "temperature",
-        "What the logits are divided by: below 1 the likely becomes likelier, and 0 takes the most "
-        "probable value of each pixel; 1 is the model itself.",
-        1.0,
-        lower_bound=0,
-    )
-    values.text(
-        "label",
-        "The class of all images, of a model with classes: its number or its name. Default: "
-        "equally many images of each class, and in a picture a row for each class if --n is a "
-        "multiple of their number.",
-    )
-    condition_flag(values, "--n is their number.")
-    seed_flag(values)
 
 
 def sample(values: Flags) -> None:
@@ -79,30 +44,6 @@ def sample(values: Flags) -> None:
     pictures.write_images(np.asarray(images), model.levels, out, columns)
     nats = -float(model.log_prob(images, condition).mean())
     say(f"{out}: {n:,} samples, on average {in_words(nats, model)}")
-
-
-def complete_flags(values: Flags) -> None:
-    """Defines the flags of `complete`."""
-    images_flag(values, "complete", "Default: the run's test split.")
-    part_flag(values, "Default: all; without --images, test of the run.")
-    data_flag(values)
-    default = f"Default: all of --images, or {TEST_IMAGES} of the test split."
-    values.integer("n", f"Number of images, from the first on. {default}", lower_bound=1)
-    values.text(
-        "known",
-        "What is known of each: top_half, bottom_half, left_half, right_half, or an image file of "
-        "the same size in which what is known is white.",
-        "top_half",
-    )
-    values.integer(
-        "particles",
-        "Completions of an image that are drawn side by side. With 1, values are drawn given what "
-        "is above and to the left. More, such as 64, take known values further on into account.",
-        1,
-        lower_bound=1,
-    )
-    out_flag(values, "completions.png")
-    seed_flag(values)
 
 
 def complete(values: Flags) -> None:

@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax.cli import verb_flags
 from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, workdir_flag
 from pixel_rnn_jax.errors import UserError
 
@@ -37,7 +38,7 @@ class Verb(NamedTuple):
     @property
     def define(self) -> Callable[[Flags], None]:
         """Defines the flags."""
-        return getattr(self._module, f"{self.name}_flags")
+        return getattr(verb_flags, f"{self.name}_flags")
 
     @property
     def _module(self) -> ModuleType:

@@ -2,7 +2,7 @@
 
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli.evaluate import join, say_evaluation
-from pixel_rnn_jax.cli.flags import Flags, process_flags
+from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.runtime import compilation
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import train as train_lib
@@ -11,18 +11,6 @@ WORSE = (
     "the model is worse than independent pixels: train for longer, try another "
     "optimizer.learning_rate, or model.input=categorical for values whose order means nothing"
 )
-
-
-def train_flags(values: Flags) -> None:
-    """Defines the flags of `train`."""
-    values.text(
-        "allow_change",
-        "Fields of the config, with commas between them, in which this command may differ from the "
-        "run that it goes on with: optimizer.learning_rate,train.steps. history.jsonl in the "
-        "workdir records what changed.",
-        "",
-    )
-    process_flags(values)
 
 
 def train(values: Flags) -> None:

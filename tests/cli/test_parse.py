@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 from example_configs import OTHERS, other
@@ -242,6 +244,14 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     assert max(map(len, text.splitlines())) <= 120
     parsed(f"{verb} {VERBS[verb].example}")
+
+
+def test_help_does_without_jax():
+    """It takes a tenth of a second."""
+    code = "import sys; from pixel_rnn_jax.main import main\n"
+    code += f"for verb in {list(VERBS)}: assert main([verb, '--help']) == 0\n"
+    code += "assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
 
 
 def test_help_without_a_verb_lists_the_verbs_and_version_the_version(run, capsys):
