@@ -45,7 +45,7 @@ class Verb(NamedTuple):
         return importlib.import_module(f"pixel_rnn_jax.cli.{self.module}")
 
 
-TRAIN = "train"
+TRAIN, COMPLETION = "train", "completion"
 VERBS = {
     name: Verb(name, *rest)
     for name, *rest in (
@@ -115,16 +115,22 @@ VERBS = {
             "Writes the trained model to one file, which needs no workdir.",
             "--workdir=runs/a --out=model.safetensors",
         ),
+        (
+            COMPLETION,
+            "completion",
+            "Prints a script with which bash or zsh completes commands.",
+            "bash",
+        ),
     )
 }
-WITHOUT_MODEL = ("info", "verify")
+WITHOUT_MODEL = ("info", "verify", COMPLETION)
 """Verbs that do without --workdir."""
 
 
 def parse(argv: Sequence[str]) -> functools.partial[None]:
     """Parses a command line: `[program, verb, flag, ...]`; without a verb it is `train`.
 
-    --help and --version end the program instead.
+    --help, --version and `completion`, which need no JAX, end the program instead.
 
     Returns:
         What runs the command: the function of the verb, bound to its flags.
@@ -144,11 +150,12 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         print(f"pixel-rnn-jax {prnn.__version__}")
         sys.exit()
     name = name or TRAIN
-    values = _define(name)
+    values = define(name)
     source, words = _define_config(values, words) if name == TRAIN else ("", words)
     words = _read(name, values, words)
-    if words and "file" in values and not values["file"].present:  # A positional argument.
-        values["file"].value = words.pop(0)
+    for positional in ("file", "shell"):
+        if words and positional in values and not values[positional].present:
+            values[positional].value = words.pop(0)
     if words and "names" in values:
         values["names"].value, words = words, []
     if words:
@@ -158,15 +165,20 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")
     if name not in WITHOUT_MODEL and not values.workdir:
         raise UserError(f"{name} needs --workdir=DIR, the directory of a training run")
-    return functools.partial(VERBS[name].run, values)
+    command = functools.partial(VERBS[name].run, values)
+    if name == COMPLETION:
+        command()
+        sys.exit()
+    return command
 
 
-def _define(name: str) -> Flags:
+def define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
-    if name != "info":
+    if name not in ("info", COMPLETION):
         workdir_flag(values, new=name == TRAIN)
-    compilation_flag(values)
+    if name != COMPLETION:
+        compilation_flag(values)
     VERBS[name].define(values)
     return values
 
@@ -212,7 +224,7 @@ def _overview() -> str:
 
 
 def _help(name: str) -> str:
-    verb, values, fields = VERBS[name], _define(name), ""
+    verb, values, fields = VERBS[name], define(name), ""
     if name == TRAIN:
         config_flag(values)
         defaults = config_lib.leaves(config_lib.Config())

@@ -166,3 +166,12 @@ def verify_flags(values: Flags) -> None:
 def export_flags(values: Flags) -> None:
     """Defines the flags of `export`."""
     values.text("out", "The file, in the safetensors format.", "model.safetensors")
+
+
+def completion_flags(values: Flags) -> None:
+    """Defines the flags of `completion`."""
+    values.text("shell", "bash or zsh; --shell= may be left out.")
+    values.text(
+        "line",
+        "What the script asks with: a command as far as it is typed; prints how it may go on.",
+    )

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 from pixel_rnn_jax.errors import UserError
@@ -71,3 +72,10 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         options = ", ".join(f'"{choice}"' for choice in choices)
         raise UserError(f'{name} must be one of {options}, got "{value}"')
+
+
+def check_choices(config: Any, group: str, choices: Mapping[str, tuple[str, ...]]) -> None:
+    """Checks every field of a group that has choices, {dotted name: choices}."""
+    for name, words in choices.items():
+        if name.startswith(f"{group}."):
+            check_choice(name, getattr(config, name.removeprefix(f"{group}.")), words)

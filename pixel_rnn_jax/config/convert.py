@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 import ml_collections
 
 from pixel_rnn_jax.config.checks import KINDS, check_choice, of_type
-from pixel_rnn_jax.config.schema import ARCHITECTURES, Config
+from pixel_rnn_jax.config.schema import ARCHITECTURES, CHOICES, Config
 from pixel_rnn_jax.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
@@ -167,6 +167,11 @@ def field_kind(name: str) -> str:
         UserError: There is no such field, or it is a group of fields.
     """
     return KINDS[_field_type(name)]
+
+
+def field_choices(name: str) -> tuple[str, ...]:
+    """Returns the words that the field with this dotted name takes, if it takes no others."""
+    return ("true", "false") if _field_type(name) is bool else CHOICES.get(name, ())
 
 
 def _field_type(name: str) -> Any:

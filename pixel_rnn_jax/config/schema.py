@@ -4,11 +4,26 @@ import dataclasses
 import itertools
 from dataclasses import dataclass
 
-from pixel_rnn_jax.config.checks import check, check_choice, check_least, check_types
+from pixel_rnn_jax.config.checks import (
+    check,
+    check_choice,
+    check_choices,
+    check_least,
+    check_types,
+)
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
-OUTPUTS = ("softmax", "logistic", "continuous", "gaussian_mixture")
+CHOICES = {
+    "model.architecture": ARCHITECTURES,
+    "model.input": ("scalar", "categorical"),
+    "model.output": ("softmax", "logistic", "continuous", "gaussian_mixture"),
+    "model.dtype": ("float32", "bfloat16", "float64"),
+    "data.binarize": ("none", "dynamic", "fixed", "threshold"),
+    "optimizer.name": ("rmsprop", "adam"),
+    "optimizer.schedule": ("constant", "cosine", "piecewise"),
+}
+"""What a field takes, of those that take a few words only."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +87,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "model")
-        check_choice("model.architecture", self.architecture, ARCHITECTURES)
-        check_choice("model.input", self.input, ("scalar", "categorical"))
-        check_choice("model.output", self.output, OUTPUTS)
-        check_choice("model.dtype", self.dtype, ("float32", "bfloat16", "float64"))
+        check_choices(self, "model", CHOICES)
         check_least(
             self, 1, "model.layers", "model.features", "model.head_features", "model.mixtures"
         )
@@ -164,7 +176,7 @@ class DataConfig:
         for field in ("name", "train_split", "validation_split", "test_split"):
             check(self, f"data.{field}", "not be empty", getattr(self, field) != "")
         check(self, "data.levels", "be 0 or at least 2", self.levels == 0 or self.levels >= 2)
-        check_choice("data.binarize", self.binarize, ("none", "dynamic", "fixed", "threshold"))
+        check_choices(self, "data", CHOICES)
 
 
 @dataclass(frozen=True)
@@ -194,9 +206,8 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer")
-        check_choice("optimizer.name", self.name, ("rmsprop", "adam"))
+        check_choices(self, "optimizer", CHOICES)
         check(self, "optimizer.learning_rate", "be greater than 0", self.learning_rate > 0)
-        check_choice("optimizer.schedule", self.schedule, ("constant", "cosine", "piecewise"))
         check_least(self, 0, "optimizer.warmup_steps", "optimizer.clip_norm")
         self._check_pieces()
         check(self, "optimizer.average", "be at least 0 and below 1", 0 <= self.average < 1)
