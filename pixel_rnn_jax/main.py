@@ -1,8 +1,8 @@
 """The program, `python -m pixel_rnn_jax.main [VERB] [FLAGS]`: one command, and how it ends."""
 
-import operator
+import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from etils import epy
@@ -15,8 +15,8 @@ with epy.lazy_imports():
     from absl import app, flags
 
     from pixel_rnn_jax import terminal
-    from pixel_rnn_jax.cli import parse
-    from pixel_rnn_jax.runtime import compilation, devices, processes
+    from pixel_rnn_jax.cli import parse, start
+    from pixel_rnn_jax.runtime import processes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     try:
         # absl calls what `_parse` returns: the verb with its flags.
-        app.run(operator.call, [parse.PROGRAM, *arguments], flags_parser=_parse)
+        app.run(
+            lambda command: start.run(command), [parse.PROGRAM, *arguments], flags_parser=_parse
+        )
     except (ValueError, MemoryError, RuntimeError) as error:
         if not (text := what_to_say(error)):
             raise
@@ -47,14 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return USER_ERROR if lost else 0
 
 
-def _parse(argv: Sequence[str]) -> Callable[[], None]:
+def _parse(argv: Sequence[str]) -> functools.partial[None]:
     # absl's own flags; a verb has its own. Only warnings of what libraries log are shown.
     flags.FLAGS([argv[0], "--verbosity=-1"])
-    command = parse.parse(argv)
-    devices.set_up_host_devices()
-    compilation.keep_programs(command.args[0].compilation_cache)
-    interrupts.raise_again()
-    return command
+    return parse.parse(argv)
 
 
 def run() -> NoReturn:

@@ -15,7 +15,7 @@ from pixel_rnn_jax.codec import archive, framing
 from pixel_rnn_jax.codec.archive import Damage, Part
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.terminal import say
+from pixel_rnn_jax.terminal import show, show_json
 
 
 @contextlib.contextmanager
@@ -44,7 +44,7 @@ def decompress(values: Flags) -> None:
             model.pixel_rnn, model.params, file, skip_damaged=values.skip_damaged
         )
     if lost:
-        say(lost)
+        show(lost)
     _write(part, model, values.out)
 
 
@@ -60,7 +60,7 @@ def extract(values: Flags) -> None:
         pictures.check_out(values.out, model.levels, model.image_shape[-1])
         for part in archive.read(model.pixel_rnn, model.params, file, wanted):
             if isinstance(part, Damage):
-                say(str(part))
+                show(str(part))
                 continue
             rows = np.flatnonzero([name in wanted for name in part.names])
             batch = jax.tree.map(lambda array, rows=rows: array[rows], part.batch)
@@ -81,7 +81,7 @@ def info(values: Flags) -> None:
     with opened(values, "info") as file:
         header, blocks = framing.read(file)
         packed, count, sizes = header.pack(), 0, []
-        lines: list[str] = []
+        names: list[str] = []
         damage = []
         for block in blocks:
             if isinstance(block, Damage):
@@ -89,18 +89,33 @@ def info(values: Flags) -> None:
                 continue
             count += block.length
             sizes.append(len(block.pack(packed)))
-            lines += map(_line, archive.unpack_names(block)[0])
+            names += archive.unpack_names(block)[0]
     height, width, channels = header.image_shape
     size = len(packed) + sum(sizes) + len(framing.pack_end(packed, count, b""))
     form = f"fast, for {header.machine}" if header.machine else "portable"
-    say(f"{values.file}: pixel_rnn_jax, format {framing.VERSION}, {form}")
-    say(f"model: {header.model.hex()}")
-    say(f"images: {count:,} of {height}x{width}x{channels}, {header.levels:,} levels")
+    show(f"{values.file}: pixel_rnn_jax, format {framing.VERSION}, {form}")
+    show(f"model: {header.model.hex()}")
+    show(f"images: {count:,} of {height}x{width}x{channels}, {header.levels:,} levels")
     pixels = count * height * width
-    each = f", {8 * size / pixels:.4f} bits a pixel" if pixels else ""
-    say(f"size: {size:,} bytes in {len(sizes):,} blocks{each}")
-    for line in lines:
-        say(line)
+    bits = 8 * size / pixels if pixels else None
+    each = "" if bits is None else f", {bits:.4f} bits a pixel"
+    show(f"size: {size:,} bytes in {len(sizes):,} blocks{each}")
+    for name in names:
+        show(_line(name))
+    show_json(
+        file=values.file,
+        format=framing.VERSION,
+        machine=header.machine or None,
+        model=header.model.hex(),
+        images=count,
+        image_shape=header.image_shape,
+        levels=header.levels,
+        bytes=size,
+        blocks=len(sizes),
+        bits_per_pixel=bits,
+        names=names,
+        damage=_as_json(damage),
+    )
     _refuse(damage)
 
 
@@ -122,19 +137,31 @@ def verify(values: Flags) -> None:
             else:
                 count += len(part.batch.images) if isinstance(part, Part) else part.length
     if not damage:
-        say(f"{values.file}: all {count:,} images {what}")
+        show(f"{values.file}: all {count:,} images {what}")
+    found = {"images": count, "decoded": bool(values.workdir), "damage": _as_json(damage)}
+    show_json(file=values.file, **found)
     _refuse(damage)
 
 
 def _refuse(damage: list[Damage]) -> None:
     """Says which images are lost, and ends with an error if any are."""
     for lost in damage:
-        say(str(lost))
-        names, _ = archive.unpack_names(lost)
-        for name in names[: None if lost.stop is None else lost.stop - lost.start]:
-            say(_line(name))
+        show(str(lost))
+        for name in _lost_names(lost):
+            show(_line(name))
     if damage:
         raise UserError("the file is damaged: get an intact copy, or decompress --skip_damaged")
+
+
+def _lost_names(lost: Damage) -> list[str]:
+    """Returns the names of images that cannot be read, as far as they can."""
+    names, _ = archive.unpack_names(lost)
+    return list(names[: None if lost.stop is None else lost.stop - lost.start])
+
+
+def _as_json(damage: list[Damage]) -> list[dict[str, Any]]:
+    """Returns what is lost for JSON: image numbers from `start` on and before `stop`, from 0."""
+    return [{**lost._asdict(), "names": _lost_names(lost)} for lost in damage]
 
 
 def _line(name: str) -> str:
@@ -154,4 +181,4 @@ def _write(part: Part, model: ImageModel, out: str) -> None:
     pictures.write_images(
         images, model.levels, out, arrays=arrays, names=part.names, mode=part.mode
     )
-    say(f"{out}: {len(images):,} images")
+    show(f"{out}: {len(images):,} images")

@@ -10,7 +10,7 @@ from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.terminal import say
+from pixel_rnn_jax.terminal import show
 
 
 def compress(values: Flags) -> None:
@@ -48,4 +48,4 @@ def _compress(
     raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
     bits = f"{8 * size / dims:.4f} bits/dim" if dims else "no bits/dim"
     what = f"{len(images):,} more images" if old else f"{len(images):,} images"
-    say(f"{out}: {size:,} bytes for {what}, {bits} ({raw:,} bytes uncompressed)")
+    show(f"{out}: {size:,} bytes for {what}, {bits} ({raw:,} bytes uncompressed)")

@@ -15,7 +15,7 @@ from pixel_rnn_jax.image_model import ImageModel, load, of_run
 from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
-from pixel_rnn_jax.terminal import say
+from pixel_rnn_jax.terminal import show, show_json
 from pixel_rnn_jax.training import compare as compare_lib
 from pixel_rnn_jax.training.evaluate import Evaluation, open_split, with_data
 from pixel_rnn_jax.training.scores import Images, score
@@ -43,7 +43,7 @@ def evaluate(values: Flags) -> None:
     if draws:
         _compare(values)
         return
-    name, options = split, {}
+    options = {}
     images: Images
     if is_exported(workdir):
         if not values.images:
@@ -57,31 +57,44 @@ def evaluate(values: Flags) -> None:
         model = of_run(run)
         options = {"batch_size": run.config.train.eval_batch_size, "step": run.step}
     if values.images:
-        name, part = values.images, split if values["split"].present else None
-        images = open_images(name, model.pixel_rnn, model.class_names, part)
+        split = split if values["split"].present else None
+        images = open_images(values.images, model.pixel_rnn, model.class_names, split)
     else:
         if values.data:
             run = with_data(run, workdir, values.data)
         images = open_split(run, split)
-    if values.pixel_map:
-        _draw_pixel_map(model, images, values.pixel_map)
     per_pixel = values.per_pixel
     found = score(model.pixel_rnn, model.params, images, per_pixel=per_pixel, **options)
-    say_evaluation(name, found.evaluation)
+    show_evaluation(values.images or split, found.evaluation)
+    if values.pixel_map:
+        _draw_pixel_map(model, images, values.pixel_map)
     if values.out:
         _write(found.arrays(images.record_names()), values.out)
+    written = {"out": values.out, "pixel_map": values.pixel_map}
+    where = {"workdir": workdir, "path": values.images, "split": split}
+    show_json(**where, **_numbers(found.evaluation), **written)
 
 
 def _compare(values: Flags) -> None:
     """Prints the figures of a discrete and a continuous model on the same images."""
     split, draws = values.split, values.dequantize
+    found = compare_lib.compare(values.workdir, values.continuous, split, draws=draws)
+    show(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
+    show(f"density that it implies, {draws} draws of noise: {found.implied}")
+    show(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
     if values.pixel_map:
         run = open_run(values.workdir, devices.local_mesh(1))
         _draw_pixel_map(of_run(run), open_split(run, split), values.pixel_map)
-    found = compare_lib.compare(values.workdir, values.continuous, split, draws=draws)
-    say(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
-    say(f"density that it implies, {draws} draws of noise: {found.implied}")
-    say(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
+    where = {"workdir": values.workdir, "continuous_workdir": values.continuous, "split": split}
+    numbers = {name: _numbers(result) for name, result in vars(found).items()}
+    show_json(**where, draws=draws, **numbers, pixel_map=values.pixel_map)
+
+
+def _numbers(found: Evaluation) -> dict[str, Any]:
+    """Returns an evaluation for JSON; real values have no bits/dim."""
+    numbers = {**vars(found), "bits_per_dim": None if found.real else found.bits_per_dim}
+    del numbers["counted"]  # Of the baseline.
+    return numbers
 
 
 def _check_out(out: str) -> None:
@@ -97,7 +110,7 @@ def _write(arrays: dict[str, Any], out: str) -> None:
         return
     with outputs.writing(out) as file:
         np.savez(file, **arrays)
-    say(f"{out}: the scores of {len(arrays['nats']):,} images")
+    show(f"{out}: the scores of {len(arrays['nats']):,} images")
 
 
 def join(values: Flags) -> None:
@@ -107,16 +120,16 @@ def join(values: Flags) -> None:
     )
 
 
-def say_evaluation(split: str, result: Evaluation) -> None:
+def show_evaluation(split: str, result: Evaluation) -> None:
     """Prints an evaluation of a run, with the share of each scale if there are several."""
     kind = ""
     if result.density:
         kind = ", of a density at values with noise added: an upper bound, with one draw an image"
     step = "" if result.step is None else f", step {result.step}"
-    say(f"{split}{step}: {result}{kind}")
+    show(f"{split}{step}: {result}{kind}")
     if len(result.shares) > 1:
         shares = ", ".join(f"{height} {nats:.3f}" for height, nats in result.shares.items())
-        say(f"nats of the scales by height: {shares}")
+        show(f"nats of the scales by height: {shares}")
 
 
 def _draw_pixel_map(model: ImageModel, source: Images, out: str) -> None:
@@ -129,4 +142,4 @@ def _draw_pixel_map(model: ImageModel, source: Images, out: str) -> None:
     picture = pictures.pixel_map(images, nats, levels)
     if processes.first():
         pictures.write_picture(picture, out)
-    say(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")
+    show(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")

@@ -64,6 +64,16 @@ def compilation_flag(values: Flags) -> None:
     )
 
 
+def quiet_flag(values: Flags) -> None:
+    """Defines --quiet."""
+    values.switch("quiet", "Prints the results and errors only: no progress, no remarks.")
+
+
+def json_flag(values: Flags) -> None:
+    """Defines --json."""
+    values.switch("json", "Prints the results as one JSON object, with all their digits.")
+
+
 def process_flags(values: Flags) -> None:
     """Defines the flags by which several processes join."""
     values.switch(

@@ -16,7 +16,7 @@ from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.terminal import say
+from pixel_rnn_jax.terminal import say, show
 from pixel_rnn_jax.training.evaluate import open_split, with_data
 from pixel_rnn_jax.training.previews import every_class
 
@@ -43,7 +43,7 @@ def sample(values: Flags) -> None:
     images = model.sample(jax.random.key(values.seed), n, condition, temperature=values.temperature)
     pictures.write_images(np.asarray(images), model.levels, out, columns)
     nats = -float(model.log_prob(images, condition).mean())
-    say(f"{out}: {n:,} samples, on average {in_words(nats, model)}")
+    show(f"{out}: {n:,} samples, on average {in_words(nats, model)}")
 
 
 def complete(values: Flags) -> None:
@@ -77,14 +77,14 @@ def complete(values: Flags) -> None:
         pictures.write_picture(picture, out)
     else:
         pictures.write_images(np.asarray(found.images), model.levels, out)
-    nats = -found.log_prob_known.mean()
-    count = f"{len(found.images):,} completions"
-    say(f"{out}: {count}; the known values have {nats:.2f} nats on average")
     if particles > 1:
         smallest = found.effective_sample_size.min()
-        say(f"effective sample size: at least {smallest:.1f} of {particles} particles")
+        show(f"effective sample size: at least {smallest:.1f} of {particles} particles")
     elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
+    nats = -found.log_prob_known.mean()
+    count = f"{len(found.images):,} completions"
+    show(f"{out}: {count}; the known values have {nats:.2f} nats on average")
 
 
 def in_words(nats: float, model: ImageModel) -> str:

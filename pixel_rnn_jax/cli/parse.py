@@ -16,7 +16,7 @@ from ml_collections import config_flags
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli import verb_flags
-from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, workdir_flag
+from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, quiet_flag, workdir_flag
 from pixel_rnn_jax.errors import UserError
 
 PROGRAM = "python -m pixel_rnn_jax.main"
@@ -179,6 +179,7 @@ def define(name: str) -> Flags:
         workdir_flag(values, new=name == TRAIN)
     if name != COMPLETION:
         compilation_flag(values)
+        quiet_flag(values)
     VERBS[name].define(values)
     return values
 

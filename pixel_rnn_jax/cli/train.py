@@ -1,10 +1,12 @@
 """The verb `train`."""
 
+from etils import epath
+
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax.cli.evaluate import join, say_evaluation
+from pixel_rnn_jax.cli.evaluate import join, show_evaluation
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.runtime import compilation
-from pixel_rnn_jax.terminal import say
+from pixel_rnn_jax.terminal import say, show
 from pixel_rnn_jax.training import train as train_lib
 
 WORSE = (
@@ -22,7 +24,7 @@ def train(values: Flags) -> None:
         say(f"compiled programs: {programs} (--compilation_cache)")
     allowed = [name.strip() for name in values.allow_change.split(",") if name.strip()]
     result = train_lib.train(config, values.workdir, allow_change=allowed)
-    say_evaluation("test", result.test)
+    show_evaluation("test", result.test)
     kind = "Gaussians" if result.baseline.real else "histograms"
     say(
         f"independent pixels: {result.baseline}; {kind} of {result.baseline.counted:,} "
@@ -30,5 +32,6 @@ def train(values: Flags) -> None:
     )
     if result.test.nats > result.baseline.nats:
         say(WORSE)
+    show(f"{epath.Path(values.workdir) / 'result.json'}: these results, for programs")
     for path in result.pictures:
-        say(f"{path.name.partition('-')[0]}: {path}")
+        show(f"{path}: {path.name.partition('-')[0]}")

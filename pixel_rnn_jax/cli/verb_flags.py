@@ -6,6 +6,7 @@ from pixel_rnn_jax.cli.flags import (
     data_flag,
     file_flag,
     images_flag,
+    json_flag,
     out_flag,
     part_flag,
     process_flags,
@@ -67,6 +68,7 @@ def evaluate_flags(values: Flags) -> None:
         "draws of uniform noise for each image.",
         lower_bound=1,
     )
+    json_flag(values)
     process_flags(values)
 
 
@@ -156,11 +158,13 @@ def extract_flags(values: Flags) -> None:
 def info_flags(values: Flags) -> None:
     """Defines the flags of `info`."""
     file_flag(values)
+    json_flag(values)
 
 
 def verify_flags(values: Flags) -> None:
     """Defines the flags of `verify`."""
     file_flag(values)
+    json_flag(values)
 
 
 def export_flags(values: Flags) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import tqdm
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.runtime import processes
 
 
 class Progress:
@@ -21,7 +20,7 @@ class Progress:
             initial=step,
             total=steps,
             unit="step",
-            disable=None if processes.first() else True,
+            disable=terminal.no_bar(),
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, "
             "{remaining} left",

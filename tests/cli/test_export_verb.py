@@ -65,7 +65,7 @@ def test_verbs_that_need_a_model_only(model, printed):
     with np.load("s.npz") as file:
         np.testing.assert_array_equal(file["images"], model.sample(jax.random.key(7), 2))
     out = printed(f"complete {workdir} --images=own.npy --out=c.npz")
-    assert out.startswith("c.npz: 3 completions; ")
+    assert "\nc.npz: 3 completions; " in f"\n{out}"
     with np.load("c.npz") as file:
         np.testing.assert_array_equal(file["images"][:, :2], IMAGES[:, :2])
     nats = -np.asarray(model.log_prob(IMAGES)).mean()

@@ -227,7 +227,7 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     own = {
         "train": {"config", "allow_change"} | processes,
         "evaluate": {"split", "images", "data", "out", "per_pixel", "pixel_map", "dequantize"}
-        | {"continuous"}
+        | {"continuous", "json"}
         | processes,
         "sample": {"n", "out", "temperature", "seed", "label", "condition"},
         "complete": {"images", "split", "data", "n", "known", "particles", "out", "seed"},
@@ -235,13 +235,13 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "append": {"file", "images", "split"},
         "decompress": {"file", "out", "skip_damaged"},
         "extract": {"file", "names", "out"},
-        "info": {"file"},
-        "verify": {"file"},
+        "info": {"file", "json"},
+        "verify": {"file", "json"},
         "export": {"out"},
         "completion": {"shell", "line"},
     }
-    shared = {"info": {"compilation_cache"}, "completion": set()}
-    assert shown == own[verb] | shared.get(verb, {"compilation_cache", "workdir"})
+    shared = {"info": {"compilation_cache", "quiet"}, "completion": set()}
+    assert shown == own[verb] | shared.get(verb, {"compilation_cache", "quiet", "workdir"})
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     assert max(map(len, text.splitlines())) <= 120
     if verb != "completion":

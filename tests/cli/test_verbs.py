@@ -116,8 +116,9 @@ def test_complete_own_images(printed):
         completed = picture(Path("done", name))
         np.testing.assert_array_equal(completed[diagonal, diagonal], IMAGES[index].diagonal()[0])
     out = printed(f"{own} --n=1 --particles=4")
-    assert out.startswith("completions.png: 1 completions")
-    size = re.search(r"effective sample size: at least (\S+) of 4 particles\n$", out)
+    first, last = out.splitlines()
+    assert last.startswith("completions.png: 1 completions")
+    size = re.fullmatch(r"effective sample size: at least (\S+) of 4 particles", first)
     assert size and 1 <= float(size[1]) <= 4
 
 
@@ -127,8 +128,8 @@ def test_evaluate_with_a_pixel_map(printed, model, workdir):
     nats = -np.asarray(model.log_prob(images, per_pixel=True)).sum(-1)
     np.testing.assert_array_equal(picture("map.png"), pictures.pixel_map(images, nats, 3))
     assert out == (
-        f"map.png: 10 images; white is {nats.max():.2f} nats, black is none\n"
         f"validation, step 2: {evaluate(workdir, 'validation')}\n"
+        f"map.png: 10 images; white is {nats.max():.2f} nats, black is none\n"
     )
 
 

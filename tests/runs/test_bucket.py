@@ -111,7 +111,7 @@ def test_a_run_that_was_stopped_ends_like_one_on_a_local_disk(bucket, program, s
     assert "SIGTERM: stopped after step 6, which is saved" in program(*train(), status=143)
     output = program(*train())
     assert "going on from step 6\n" in output
-    assert f"samples: {RUN}/pictures/samples-20.png\n" in output
+    assert f"\n{RUN}/pictures/samples-20.png: samples\n" in output
     assert_same_run(fetch(), straight)
     assert not list(program.folder.iterdir())
 

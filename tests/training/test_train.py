@@ -135,8 +135,9 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
         f"nats of the scales by height: 2 {coarse:.3f}, 4 {fine:.3f}",
         f"independent pixels: {result.baseline}; histograms of 40 training images",
         *worse,
-        f"samples: {workdir}/pictures/samples-6.png",
-        f"completions: {workdir}/pictures/completions-6.png",
+        f"{workdir}/result.json: these results, for programs",
+        f"{workdir}/pictures/samples-6.png: samples",
+        f"{workdir}/pictures/completions-6.png: completions",
     ]
     assert outcome(workdir) == before
 
