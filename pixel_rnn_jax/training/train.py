@@ -136,6 +136,9 @@ def run(
             resume.record_changes(workdir, begun or 0, changes)
         if processes.first() and begun is None:
             resume.write_digests(workdir, digests())
+        checked = None
+        if begun is None:
+            checked = data.check_beside(train_source, validation_source, *others)
         model = workdir_lib.begin_run(workdir, config, images).model(config.model)
         turns = Turns(config, model, mesh, optimizer)
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
@@ -169,6 +172,8 @@ def run(
                     state, metrics = step_fn(state, batch, request.flags(mesh))
                     if previous is not None:  # Read while this step runs.
                         _check_finite(step - 1, previous)
+                    elif checked:  # The data were read while this step was compiled.
+                        checked.result()
                     progress.advance()
                     # Asked once, so that no signal comes between saving and stopping.
                     stop = request.agreed(previous)
