@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import Config, TrainConfig
+from pixel_rnn_jax.config import Config, TrainConfig, to_json
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
@@ -165,6 +165,8 @@ def run(
             ):
                 first = processes.first()  # It alone writes.
                 writer = stack.enter_context(MetricsWriter(workdir, start)) if first else None
+                if writer and not start:
+                    writer.show(1, {}, {"config": to_json(config)})
                 while step < settings.steps and not _patience_ends(settings, checkpoints, step):
                     step += 1
                     step_fn, state = turns.at(step, state)
