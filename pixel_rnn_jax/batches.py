@@ -39,7 +39,7 @@ def in_batches(
     common = jax.device_put(common, devices.replicated(mesh))
     size = most * mesh.size
     starts = range(0, max(count, 1), size)
-    bar = terminal.bar(starts, len(starts), progress, "batch") if progress else None
+    bar = terminal.bar(starts, len(starts), progress, "batches") if progress else None
     results = []
     for start in starts if bar is None else bar:
         own = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), rows)
@@ -47,7 +47,7 @@ def in_batches(
         full = mesh.size * min(most, least << max(wanted - 1, 0).bit_length())
         found = run(common, jax.tree.map(lambda x, n=full: padded(x, n), own))
         if bar is not None:
-            terminal.show_time(bar, found)
+            terminal.wait(found)
         results.append(found)
     return jax.tree.map(lambda *parts: _joined(parts)[:count], *results)
 

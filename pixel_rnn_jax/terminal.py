@@ -1,25 +1,28 @@
 """Output of a command on the terminal: remarks, results, and progress bars."""
 
 import contextlib
+import io
 import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, TextIO, TypeVar
+from typing import Any, TextIO
 
 import jax
 import tqdm
 
 from pixel_rnn_jax.runtime import processes
 
-T = TypeVar("T")
-
-
+SILENCE = 10.0
+"""Seconds after which a line says how far the work is, where no bar does."""
 _quiet = False  # Whether only results are printed.
 _as_json = False  # Whether they are printed as JSON.
+_last_line = time.monotonic()  # When a line was printed.
 _lost = False  # Whether a line could not be printed.
+_open: list["Bar"] = []  # The last one is of the work inside the others.
 
 
 @contextlib.contextmanager
@@ -64,9 +67,10 @@ def _print(text: str, stream: TextIO) -> None:
     Characters that the terminal lacks are replaced. If nothing can be printed any more, as after
     `| head` or on a full disk, the standard error says so once; see `lost_lines`.
     """
-    global _lost
+    global _last_line, _lost
     if not processes.first():
         return
+    _last_line = time.monotonic()
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
@@ -92,25 +96,82 @@ def lost_lines() -> bool:
     return lost
 
 
-def no_bar() -> bool | None:
-    """Returns what tqdm takes as `disable`: None for bars on a terminal only."""
-    return None if processes.first() and not _quiet else True
+def bar(items: Iterable[Any], total: int, desc: str, units: str) -> "Bar":
+    """Returns a progress bar over `items`, shown after three seconds."""
+    return Bar(items, total=total, desc=desc, unit=units, delay=3, leave=False)
 
 
-def bar(items: Iterable[T], total: int, desc: str, unit: str) -> "tqdm.tqdm[T]":
-    """Returns a progress bar over `items`, shown after three seconds and on a terminal only."""
-    return tqdm.tqdm(
-        items, total=total, desc=desc, unit=unit, delay=3, leave=False, disable=no_bar()
-    )
+class Bar(tqdm.tqdm):
+    """A bar of tqdm in the first process, on a terminal or in a notebook.
+
+    Elsewhere, as in a log file, the standard error gets a line whenever nothing was printed for
+    `SILENCE` seconds. A thread sees to that while the work itself is silent, as in a compilation.
+
+    Attributes:
+        drawn: Whether there is a bar, not lines.
+    """
+
+    def __init__(self, items: Any = None, **options: Any):
+        self.drawn, self._over = _can_draw(), threading.Event()
+        file = None if self.drawn else _Nowhere()
+        hidden = _quiet or not processes.first()
+        super().__init__(items, file=file, disable=hidden, **options)
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        if not self.disable:
+            _open.append(self)
+            self._thread.start()
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        """Shows the bar, or a line if it is time for one."""
+        global _last_line
+        if self.drawn:
+            super().display(msg, pos)
+        elif _open and _open[-1] is self and time.monotonic() >= _last_line + SILENCE:
+            _last_line = time.monotonic()
+            values = self.format_dict
+            text = f"{self.desc}: {values['n']:,} of {values['total']:,} {self.unit}"
+            with contextlib.suppress(OSError):
+                print(
+                    f"{text}, {self.format_interval(values['elapsed'])}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def close(self) -> None:
+        """Ends the bar."""
+        if not self._over.is_set() and not self.disable:
+            self._over.set()
+            self._thread.join()
+            _open.remove(self)
+        super().close()
+
+    def _watch(self) -> None:
+        begin = time.monotonic() + (self.delay or 0)
+        while not self._over.wait(0.5):
+            if time.monotonic() >= begin:
+                self.refresh()
+                self.last_print_t = time.time()  # So that `close` clears it.
 
 
-def show_time(progress: "tqdm.tqdm[Any]", results: Any) -> None:
-    """Waits for a PyTree of arrays while the bar shows the time; returns at once without a bar."""
-    if progress.disable:
-        return
-    start, pause = time.monotonic(), 0.001
+class _Nowhere(io.TextIOBase):
+    """Where a bar goes that is not drawn."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def _can_draw() -> bool:
+    """Returns whether the standard error is a terminal with columns, or shown by a notebook."""
+    if "ipykernel" in sys.modules:
+        return True
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError):
+        return False
+
+
+def wait(results: Any) -> None:
+    """Waits for a PyTree of arrays in such a way that Ctrl-C is heard."""
+    start = time.monotonic()
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(results)):
-        time.sleep(pause)
-        pause = min(2 * pause, 0.5)
-        if time.monotonic() - start > (progress.delay or 0):
-            progress.refresh()
+        time.sleep(min(0.5, max(0.001, (time.monotonic() - start) / 50)))

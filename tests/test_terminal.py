@@ -1,38 +1,66 @@
-"""A bar on a terminal shows that time passes, and a line that cannot be printed stops nothing."""
+"""A bar shows that time passes, and a line that cannot be printed stops nothing."""
 
+import contextlib
+import fcntl
 import io
 import os
+import pty
+import re
+import struct
 import sys
+import termios
+import time
 
 import pytest
-import tqdm
 
-from pixel_rnn_jax.terminal import lost_lines, say, show_time
-
-
-class Result:
-    """Is ready when it is asked the twelfth time."""
-
-    asked = 0
-
-    def is_ready(self):
-        self.asked += 1
-        return self.asked > 11
+from pixel_rnn_jax.terminal import Bar, bar, lost_lines, say
 
 
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
+@contextlib.contextmanager
+def screen(monkeypatch, columns=80):
+    """Makes standard error a terminal; yields a function that reads what it shows."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("4H", 24 * (columns > 0), columns, 0, 0))
+    with open(writer, "w") as file, open(reader, "rb", buffering=0) as shown:
+        monkeypatch.setattr(sys, "stderr", file)
+        yield lambda: shown.read(10_000).decode()
 
 
-def test_a_terminal_shows_that_time_passes():
-    result, elsewhere, terminal = Result(), Result(), Terminal()
-    with tqdm.tqdm(total=1, disable=None, file=terminal) as progress:
-        before = terminal.getvalue().count("0/1")
-        show_time(progress, [result])
-        assert terminal.getvalue().count("0/1") > before + 3
-    show_time(tqdm.tqdm(disable=True), [elsewhere])
-    assert (result.asked, elsewhere.asked) == (12, 0)
+def test_a_terminal_shows_that_time_passes(monkeypatch):
+    with screen(monkeypatch) as read:
+        with contextlib.closing(Bar(total=3, desc="drawing", unit="batches")):
+            time.sleep(1.2)
+        assert read().count("0/3") >= 3
+
+
+def test_a_short_bar_is_not_seen(monkeypatch):
+    with screen(monkeypatch) as read:
+        assert list(bar("ab", 2, "drawing", "batches")) == ["a", "b"]
+        print("end", file=sys.stderr, flush=True)
+        assert read() == "end\r\n"
+
+
+def test_elsewhere_a_line_breaks_a_silence(monkeypatch, capsys):
+    """Of what is done inside, unless something else was printed."""
+    monkeypatch.setattr("pixel_rnn_jax.terminal.SILENCE", 1.0)
+    say("begin")
+    with contextlib.closing(Bar(total=2000, desc="training", unit="steps", initial=1200)) as outer:
+        time.sleep(0.7)
+        assert capsys.readouterr() == ("begin\n", "")
+        for seconds in Bar((0.6, 1.2), total=2, desc="evaluating", unit="batches"):
+            time.sleep(seconds)
+        outer.update(34)
+        time.sleep(1.6)
+    lines = capsys.readouterr().err.splitlines()
+    assert any(re.fullmatch("evaluating: 1 of 2 batches, 00:01", line) for line in lines)
+    assert len(lines) < 7 and re.fullmatch("training: 1,234 of 2,000 steps, 00:0.", lines[-1])
+    time.sleep(1.2)
+    assert not capsys.readouterr().err
+
+
+def test_a_terminal_without_columns_gets_lines(monkeypatch):
+    with screen(monkeypatch, columns=0), contextlib.closing(Bar(total=3)) as progress:
+        assert not progress.drawn
 
 
 def test_characters_that_a_terminal_lacks(monkeypatch):

@@ -46,8 +46,8 @@ def config_flag(values: Flags) -> None:
 def workdir_flag(values: Flags, *, new: bool) -> None:
     """Defines --workdir, of a run that is there or that may be `new`."""
     more = (
-        " A run that is there already goes on. Default: runs/CONFIG, or runs/CONFIG-VARIANT for "
-        "--config=CONFIG:VARIANT."
+        " A run that is there already goes on, with its own config if there is no --config. "
+        "Default: runs/CONFIG, or runs/CONFIG-VARIANT for --config=CONFIG:VARIANT."
     )
     help_ = "Directory of a training run, or gs://BUCKET/FOLDER."
     file = " Where a model is enough, also a file that `export` wrote."

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
@@ -185,22 +185,42 @@ def define(name: str) -> Flags:
 
 
 def _define_config(values: Flags, words: list[str]) -> tuple[str, list[str]]:
-    """Defines overrides of the config that --config names; returns its name and the other words."""
+    """Defines overrides of the config that --config names, or of the run in --workdir without it.
+
+    Returns the name and the other words.
+    """
     config = Flags()
     config_flag(config)
     words = _read(TRAIN, config, words, known_only=True)
-    if not config.config:
-        raise UserError("train needs --config=FILE, for example --config=digits")
+    fields = config_lib.load_config_dict(config.config) if config.config else _of_run(words)
     for word in words:
         if override := re.match(r"--?(?:no)?config\.([^=]*)", word):
             config_lib.field_kind(override[1])
     config_flags.DEFINE_config_dict(
         "config",
-        config_lib.load_config_dict(config.config),
+        fields,
         flag_values=values,
         sys_argv=[PROGRAM, *words],
     )
     return config.config, words
+
+
+def _of_run(words: list[str]) -> ConfigDict:
+    """Returns the config of the run that --workdir names."""
+    values = Flags()
+    workdir_flag(values, new=True)
+    _read(TRAIN, values, words, known_only=True)
+    if not values.workdir:
+        raise UserError(
+            "train needs --config=FILE, for example --config=digits, or the --workdir of a run to "
+            "go on with"
+        )
+    from pixel_rnn_jax.runs.workdir import read_config  # It imports JAX.
+
+    try:
+        return config_lib.to_config_dict(read_config(values.workdir))
+    except UserError as error:
+        raise UserError(f"{error}; a new run needs --config=FILE") from error
 
 
 def _read(verb: str, values: Flags, words: list[str], *, known_only: bool = False) -> list[str]:

@@ -101,7 +101,7 @@ class Writer:
     def add_all(self, source: Source) -> None:
         """Compresses images, a group at a time."""
         starts = range(0, source.length, self._coder.group)
-        for start in terminal.bar(starts, len(starts), "compressing", "group"):
+        for start in terminal.bar(starts, len(starts), "compressing", "groups"):
             rows = np.arange(start, min(start + self._coder.group, source.length))
             names = source.names[start : start + len(rows)]
             self.add(Part(source.batch(rows), names, source.mode))

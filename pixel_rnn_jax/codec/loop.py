@@ -65,7 +65,7 @@ def each_value(
         dtype = np.int32 if model.config.classes else np.float32
         condition = padded(condition.astype(dtype), lanes)
     total = sum(scale.given.size for scale in model.scales) * model.image_shape[-1]
-    progress = terminal.bar(_places(model), total, "coding", "value")
+    progress = terminal.bar(_places(model), total, "coding", "values")
     places = iter(progress)
     errors: list[BaseException] = []
 

@@ -1,9 +1,13 @@
-"""A digest of a split, by which a data set that has moved is known again."""
+"""A look at a whole split before it is used: is it sound, and is it the one of an earlier run?"""
 
 import hashlib
+import math
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from pixel_rnn_jax.data.records import CACHE_BYTES
 from pixel_rnn_jax.data.source import Source
 
 SAMPLE, AT_ONCE = 1000, 100
@@ -19,11 +23,36 @@ def digest(source: Source) -> str:
     Raises:
         UserError: An image does not fit the model, or a file is damaged.
     """
-    count = len(source)
-    found = hashlib.sha256(repr((count, source.image_shape, source.levels)).encode())
-    rows = np.unique(np.linspace(0, count - 1, SAMPLE).astype(int))
-    for start in range(0, len(rows), AT_ONCE):
-        for array in source.batch(rows[start : start + AT_ONCE]):
+    found = hashlib.sha256(repr((len(source), source.image_shape, source.levels)).encode())
+    for rows in _rows(source, SAMPLE):
+        for array in source.batch(rows):
             if array is not None:
                 found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
+
+
+def check_beside(*sources: Source) -> Future[None]:
+    """Begins to `check` splits in a thread; `result` of what it returns waits for the end."""
+    pool = ThreadPoolExecutor(1)
+    checked = pool.submit(check, *sources)
+    pool.shutdown(wait=False)
+    return checked
+
+
+def check(*sources: Source) -> None:
+    """Reads every image of some splits; of a split larger than `CACHE_BYTES`, `SAMPLE` of them.
+
+    Raises:
+        UserError: An image or its condition does not fit the model, or a file is damaged.
+    """
+    for source in sources:
+        large = len(source) * math.prod(source.image_shape) > CACHE_BYTES
+        for rows in _rows(source, SAMPLE if large else len(source)):
+            source.check(rows)
+
+
+def _rows(source: Source, count: int) -> Iterator[np.ndarray]:
+    """Yields the numbers of `count` records, evenly spread, some at a time."""
+    rows = np.unique(np.linspace(0, len(source) - 1, count).astype(int))
+    for start in range(0, len(rows), AT_ONCE):
+        yield rows[start : start + AT_ONCE]

@@ -97,6 +97,16 @@ class Source:
             images = add_noise(images, visits, self._noise)
         return Batch(images, self._condition(indices) if self._condition else None)
 
+    def check(self, indices: np.ndarray) -> None:
+        """Reads records without drawing anything.
+
+        Raises:
+            UserError: As `batch` does.
+        """
+        self._stored(indices)
+        if self._condition:
+            self._condition(indices)
+
     def record_names(self) -> np.ndarray:
         """Returns the names of all records, `[N]` strings: see `Records`."""
         return self._records.record_names()

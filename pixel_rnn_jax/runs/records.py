@@ -5,13 +5,14 @@ import json
 import math
 import os
 import tempfile
+import textwrap
 import time
 from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
 from etils import epath
-from tensorboardX import RecordWriter
+from tensorboardX import RecordWriter, summary
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
@@ -66,8 +67,16 @@ class MetricsWriter:
         with storage.writing(self._workdir, CannotGoOn):
             self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
             self._lines.flush()
-            scalars = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-            self._add_summary(step, scalars)
+        self.show(step, values, {})
+
+    def show(self, step: int, values: Mapping[str, float], texts: Mapping[str, str]) -> None:
+        """Writes finite values and texts of a step to TensorBoard alone."""
+        summaries = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        for tag, text in texts.items():
+            # TensorBoard takes it as Markdown, in which what is indented is shown as it is.
+            summaries += summary.text(tag, textwrap.indent(text, "    ")).value
+        with storage.writing(self._workdir, CannotGoOn):
+            self._add_summary(step, summaries)
 
     def write_pictures(self, step: int, drawn: Mapping[str, np.ndarray]) -> None:
         """Writes pictures of uint8 to their `picture_path` and to TensorBoard."""

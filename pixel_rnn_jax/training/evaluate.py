@@ -187,7 +187,7 @@ def nats_of_images(
     # The next batch is dispatched before a result is waited for, so that no device is idle.
     one_late = (result for result, _ in itertools.pairwise(itertools.chain(results, [None])))
     count = math.ceil(len(source) / batch_size)
-    progress = terminal.bar(one_late, count, "evaluating", "batch")
+    progress = terminal.bar(one_late, count, "evaluating", "batches")
     own = np.stack([devices.local_rows(nats) for nats in progress])  # [batches, rows, S, ...]
     every = processes.all_gather(own)  # [processes, batches, rows, S, ...]
     in_order = every.swapaxes(0, 1).reshape(-1, *own.shape[2:])

@@ -1,30 +1,30 @@
-"""What a person sees of a training run: a bar on a terminal, lines in a log file."""
+"""What a person sees of a training run: a bar on a terminal or in a notebook, lines elsewhere."""
 
 import contextlib
 import math
 import time
 from collections.abc import Iterator
 
-import tqdm
-
 from pixel_rnn_jax import terminal
 
 
 class Progress:
-    """A bar on a terminal; elsewhere, as in a log file, a line for each record."""
+    """A bar that is drawn; elsewhere, as in a log file, a line for each record."""
 
     def __init__(self, step: int, steps: int, batch_size: int):
         """Starts at `step` of `steps`, each of `batch_size` images."""
         self._steps, self._batch_size = steps, batch_size
-        self._bar = tqdm.tqdm(
+        self._bar = terminal.Bar(
+            desc="training",
             initial=step,
             total=steps,
-            unit="step",
-            disable=terminal.no_bar(),
+            unit="steps",
             dynamic_ncols=True,
             bar_format="{percentage:3.0f}%|{bar}| step {n_fmt}/{total_fmt}{postfix}, "
             "{remaining} left",
         )
+        if step < steps:
+            self.say("compiling the training step")
         # The clock starts after the first step, which includes compilation.
         self._since: float | None = None
         self._counted = 0
@@ -52,8 +52,8 @@ class Progress:
             seconds = (now - self._since) / self._counted
             speed = self._batch_size / seconds
             text += f", {speed:.0f} images/s"
-            left = f", {tqdm.tqdm.format_interval((self._steps - step) * seconds)} left"
-        if self._bar.disable:
+            left = f", {self._bar.format_interval((self._steps - step) * seconds)} left"
+        if not self._bar.drawn:
             self.say(f"step {step}/{self._steps}: {text}{left}")
         else:
             self._bar.set_postfix_str(text)

@@ -1,4 +1,4 @@
-"""What a finished run has reached, for other programs: `result.json` in the workdir."""
+"""What a finished run has reached, for other programs: `result.json` and TensorBoard."""
 
 import contextlib
 import importlib.metadata
@@ -11,7 +11,7 @@ from typing import Any
 from etils import epath
 
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runs.records import read_records
+from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, read_records
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training.evaluate import Evaluation
 
@@ -27,7 +27,7 @@ def write_result(
     resumed_from: int,
     seconds: float,
 ) -> None:
-    """Writes `workdir`/result.json in the first process.
+    """Writes `workdir`/result.json and the same to TensorBoard, in the first process.
 
     Args:
         workdir: The folder of the run.
@@ -58,14 +58,32 @@ def write_result(
         },
         "hardware": devices.hardware(),
     }
-    path = epath.Path(workdir) / "result.json"
+    path, again = epath.Path(workdir) / "result.json", False
     if steps == resumed_from:  # The time of the training is that of an earlier command.
         with contextlib.suppress(ValueError, TypeError, KeyError, *storage.errors()):
             before = json.loads(path.read_bytes())
             result |= {name: before[name] for name in ("resumed_from", "seconds")}
+            again = True
+    content = json.dumps(result, indent=2, allow_nan=False) + "\n"
     with storage.writing(workdir):
-        content = json.dumps(result, indent=2, allow_nan=False) + "\n"
         storage.write_atomically(path, content.encode())
+    if not again:
+        _show(workdir, steps, {"test": test, "independent_pixels": baseline}, content)
+
+
+def _show(workdir: epath.PathLike, step: int, splits: dict[str, Evaluation], content: str) -> None:
+    """Writes a result to TensorBoard."""
+    numbers = {
+        f"{name}/{unit}": value
+        for name, found in splits.items()
+        for unit, value in _values(found).items()
+    }
+    try:
+        with MetricsWriter(workdir, step) as writer:
+            writer.show(step, numbers, {"result": content})
+            writer.flush()
+    except CannotGoOn as error:
+        raise UserError(str(error)) from error
 
 
 def _version(package: str) -> str | None:

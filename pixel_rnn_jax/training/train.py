@@ -15,7 +15,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import Config, TrainConfig
+from pixel_rnn_jax.config import Config, TrainConfig, to_json
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
@@ -136,6 +136,9 @@ def run(
             resume.record_changes(workdir, begun or 0, changes)
         if processes.first() and begun is None:
             resume.write_digests(workdir, digests())
+        checked = None
+        if begun is None:
+            checked = data.check_beside(train_source, validation_source, *others)
         model = workdir_lib.begin_run(workdir, config, images).model(config.model)
         turns = Turns(config, model, mesh, optimizer)
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
@@ -162,6 +165,8 @@ def run(
             ):
                 first = processes.first()  # It alone writes.
                 writer = stack.enter_context(MetricsWriter(workdir, start)) if first else None
+                if writer and not start:
+                    writer.show(1, {}, {"config": to_json(config)})
                 while step < settings.steps and not _patience_ends(settings, checkpoints, step):
                     step += 1
                     step_fn, state = turns.at(step, state)
@@ -169,6 +174,8 @@ def run(
                     state, metrics = step_fn(state, batch, request.flags(mesh))
                     if previous is not None:  # Read while this step runs.
                         _check_finite(step - 1, previous)
+                    elif checked:  # The data were read while this step was compiled.
+                        checked.result()
                     progress.advance()
                     # Asked once, so that no signal comes between saving and stopping.
                     stop = request.agreed(previous)

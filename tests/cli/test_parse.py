@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from example_configs import OTHERS, other
@@ -11,6 +12,7 @@ from example_configs import OTHERS, other
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli.parse import VERBS, parse
 from pixel_rnn_jax.config import CONFIGS, Config, from_config_dict, leaves
+from pixel_rnn_jax.runs.workdir import write_config
 
 DIGITS = "--config=digits"
 
@@ -50,6 +52,14 @@ def test_last_config_counts_and_names_the_workdir(words, workdir):
         3 if "steps" in words else trained(f"--config={name}").train.steps
     )
     assert config.model.architecture == (architecture or "diagonal_bilstm")
+
+
+def test_a_workdir_alone_goes_on_with_its_config(tmp_path):
+    config = trained(f"{DIGITS} --config.model.layers=3")
+    write_config(config, tmp_path)
+    assert trained(f"--workdir={tmp_path}") == config
+    longer = trained(f"train --config.train.steps=7 --workdir {tmp_path}")
+    assert longer == replace(config, train=replace(config.train, steps=7))
 
 
 def test_a_path_is_a_config_with_and_without_its_ending(tmp_path, monkeypatch):
@@ -143,7 +153,9 @@ def test_flags_of_a_verb(words, expected):
 
 MISTAKES = """
 main
-    train needs --config=FILE, for example --config=digits
+    train needs --config=FILE, for example --config=digits, or the --workdir of a run to go on with
+main train --workdir=no/such/run --config.train.steps=3
+    no/such/run holds no training run: there is no config.json in it; a new run needs --config=FILE
 main --workdir=x --config
     train: Missing value for flag --config
 main trian

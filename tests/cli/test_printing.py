@@ -1,10 +1,9 @@
 """What the verbs print: the paths of what they wrote, results alone, or JSON."""
 
+import contextlib
 import json
 import math
-import sys
 from pathlib import Path
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -88,11 +87,12 @@ def test_every_verb_ends_with_the_paths_of_what_it_wrote(printed, workdir):
         assert len(quiet) == len(lines) and (quiet == lines or verb == "append")
 
 
-def test_quiet_hides_bars(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Mock(isatty=lambda: True))
-    assert terminal.no_bar() is None
+def test_quiet_hides_bars():
+    options = {"total": 2, "desc": "working", "units": "images"}
+    with contextlib.closing(terminal.bar(range(2), **options)) as bar:
+        assert not bar.disable
     with terminal.printing(quiet=True, as_json=False):
-        assert terminal.no_bar()
+        assert terminal.bar(range(2), **options).disable
 
 
 def test_errors_are_printed_with_quiet(run, capsys):

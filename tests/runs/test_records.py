@@ -104,3 +104,14 @@ def test_what_cannot_be_written(tmp_path):
     (other / "tensorboard").write_text("a file, not a folder")
     with pytest.raises(UserError, match=f"{other} cannot be written to: File exists"):
         MetricsWriter(other, 0)
+
+
+def test_texts_and_values_for_tensorboard_alone(tmp_path):
+    with MetricsWriter(tmp_path, 0) as writer:
+        writer.show(3, {"test/nats": 1.5}, {"config": "{\n}"})
+    (event,) = (event for event in events(tmp_path) if event.summary.value)
+    value, text = event.summary.value
+    assert (event.step, value.tag, value.simple_value) == (3, "test/nats", 1.5)
+    assert text.tensor.string_val == [b"    {\n    }"]
+    assert text.metadata.plugin_data.plugin_name == "text"
+    assert not read_records(tmp_path)

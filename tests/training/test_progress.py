@@ -11,6 +11,7 @@ def test_progress_line(monkeypatch, capsys):
     times = [0.0]
     monkeypatch.setattr("pixel_rnn_jax.training.progress.time.perf_counter", lambda: times[-1])
     progress = Progress(step=0, steps=100, batch_size=16)
+    assert capsys.readouterr().out == "compiling the training step\n"
     times.append(60.0)  # Compilation.
     progress.advance()
     assert math.isnan(progress.report(1, 81.0, 0.149))  # The speed is not known yet.

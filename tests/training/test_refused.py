@@ -64,3 +64,14 @@ def test_wrong_data_leave_no_trace(config, tmp_path, name, message):
     with pytest.raises(UserError, match=message):
         train(changed(config, "data", name=str(tmp_path / name)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_wrong_values_of_any_split_are_found_before_anything_is_saved(config, tmp_path, split):
+    splits = {name: np.zeros((40, 4, 4, 1), np.uint8) for name in ("train", "validation", "test")}
+    splits[split][-1] = 9
+    np.savez(tmp_path / "images.npz", **splits)
+    config = changed(config, "data", name=str(tmp_path / "images.npz"), levels=9)
+    with pytest.raises(UserError, match=f"record 39 of .* '{split}' .*has the value 9"):
+        train(changed(config, "model", classes=0), tmp_path / "run")
+    assert not list(tmp_path.glob("run/checkpoints/*"))

@@ -12,6 +12,7 @@ import jax
 import ml_collections
 import numpy as np
 import pytest
+import tensorboard_files
 from flax import traverse_util
 from workdirs import changed, differences, outcome, records_of, saved_steps, state_of
 
@@ -94,6 +95,13 @@ def test_result_is_in_the_workdir(config, straight):
     assert written["independent_pixels"]["training_images"] == 40
     assert written["seconds"] > 0
     assert written["versions"]["jax"] == jax.__version__
+    events = [value for event in tensorboard_files.events(workdir) for value in event.summary.value]
+    shown = {value.tag: value for value in events}
+    assert shown["test/nats"].simple_value == np.float32(result.test.nats)
+    (text,) = shown["result/text_summary"].tensor.string_val
+    assert json.loads(text) == written
+    (text,) = shown["config/text_summary"].tensor.string_val
+    assert json.loads(text) == json.loads((workdir / "config.json").read_text())
     hardware = written["hardware"]
     assert (hardware["platform"], hardware["devices"], hardware["processes"]) == ("cpu", 8, 1)
 
@@ -165,8 +173,10 @@ def test_more_steps_may_be_asked_for_later(config, straight, tmp_path, monkeypat
         monkeypatch.setattr(owner, name, getattr(calls, name))
     for steps in (4, 6):
         train(changed(config, "train", steps=steps, log_every=2), tmp_path)
-    # All records are in the workdir when a checkpoint is saved: of steps 2, 4, 5 and 6.
-    assert [name for name, *_ in calls.mock_calls] == ["write", "flush", "save"] * 4
+    # All records are in the workdir when a checkpoint is saved: of steps 2 and 4, 5 and 6. Then
+    # comes the result.
+    expected = [*["write", "flush", "save"] * 2, "flush"] * 2
+    assert [name for name, *_ in calls.mock_calls] == expected
     assert differences(tmp_path, straight[0]) == {"records", "pictures", "steps"}
     records, (whole, *_) = records_of(tmp_path), records_of(straight[0])
     assert [record["step"] for record in records] == [2, 4, 5, 6]
