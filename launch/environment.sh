@@ -29,7 +29,9 @@ find_python() {
       "install it (on Debian and Ubuntu: apt install python3-venv)" >&2
   else
     echo "error: there is no Python 3.11 or later" \
-      "(looked for ${PYTHON:-python3.13, python3.12, python3.11 and python3}); install one" >&2
+      "(looked for ${PYTHON:-python3.13, python3.12, python3.11 and python3}); install one" \
+      "(on Debian 12, Ubuntu 24.04 and later: apt install python3-venv;" \
+      "anywhere: uv python install 3.13)" >&2
   fi
   return 1
 }

@@ -21,7 +21,30 @@ For one scale, H and W are those of its own images. As in the paper, a layer has
 stream between layers 2h, and an LSTM has the hidden state h and the cell state c.
 """
 
-from etils import epy
+import sys
+
+
+def _refuse(text):  # type: ignore[no-untyped-def]  # In words that an old Python reads.
+    if not sys.argv[0].endswith(("-m", "pixel-rnn-jax")):
+        raise ImportError(text)
+    sys.stderr.write("error: " + text + "\n")
+    sys.exit(2)
+
+
+if sys.version_info < (3, 11):  # noqa: UP036
+    _refuse(
+        "pixel-rnn-jax needs Python 3.11 or later, and this is "
+        + sys.version.split()[0]
+        + ": install a newer one, and with it `python3.13 -m venv .venv` and "
+        "`.venv/bin/pip install pixel-rnn-jax`"
+    )
+try:
+    from etils import epy
+except ImportError:
+    _refuse(
+        "pixel-rnn-jax lacks packages that it needs, etils to begin with: `pip install "
+        "pixel-rnn-jax`, or `pip install -e .` in a checkout"
+    )
 
 # Each is imported when it is first used: JAX takes a second.
 with epy.lazy_api_imports(globals()):

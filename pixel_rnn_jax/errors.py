@@ -25,3 +25,5 @@ def what_to_say(error: Exception) -> str:
 
 USER_ERROR = 2
 """Exit status after a `UserError`; starting again would only repeat it."""
+LOST = 3
+"""Exit status of a process that has lost another one; starting all of them again may help."""

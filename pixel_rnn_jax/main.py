@@ -14,7 +14,7 @@ from pixel_rnn_jax.errors import USER_ERROR, what_to_say
 with epy.lazy_imports():
     from absl import app, flags
 
-    from pixel_rnn_jax import terminal
+    from pixel_rnn_jax import installation, terminal
     from pixel_rnn_jax.cli import parse, start
     from pixel_rnn_jax.runtime import processes
 
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         app.run(
             lambda command: start.run(command), [parse.PROGRAM, *arguments], flags_parser=_parse
         )
-    except (ValueError, MemoryError, RuntimeError) as error:
-        if not (text := what_to_say(error)):
+    except (ValueError, MemoryError, RuntimeError, ImportError) as error:
+        if not (text := what_to_say(error) or installation.what_to_say(error)):
             raise
         print(f"error: {text}", file=sys.stderr)
         return USER_ERROR
@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(argv: Sequence[str]) -> functools.partial[None]:
     # absl's own flags; a verb has its own. Only warnings of what libraries log are shown.
     flags.FLAGS([argv[0], "--verbosity=-1"])
-    return parse.parse(argv)
+    command = parse.parse(argv)
+    installation.check()  # Before JAX is imported.
+    return command
 
 
 def run() -> NoReturn:

@@ -17,7 +17,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli import verb_flags
 from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, quiet_flag, workdir_flag
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
 
 PROGRAM = "python -m pixel_rnn_jax.main"
 
@@ -240,7 +240,7 @@ def _overview() -> str:
     return (
         f"Usage: {PROGRAM} [VERB] [FLAGS]\n\n{verbs}\n\n"
         "Without a verb it is train. --help after a verb shows its flags; --version, the version."
-        f"\n\nExample:\n  {PROGRAM} {VERBS['train'].example}"
+        f"\n\nExample:\n  {PROGRAM} {VERBS['train'].example}\n\n{_statuses(TRAIN)}"
     )
 
 
@@ -254,4 +254,22 @@ def _help(name: str) -> str:
     # All are defined in one module, so that absl lists them together.
     flags_ = values.get_help(include_special_flags=False).replace(f"{Flags.__module__}:", "Flags:")
     example = f"Example:\n  {PROGRAM} {name} {verb.example}"
-    return f"{verb.summary}\n\n{example}\n{flags_}\n{fields}".rstrip()
+    body = f"{verb.summary}\n\n{example}\n{flags_}\n{fields}".rstrip()
+    return f"{body}\n\n{_statuses(name)}"
+
+
+def _statuses(name: str) -> str:
+    """Returns the exit statuses of a verb, in lines."""
+    saved = "; what was trained is saved, and the same command goes on" if name == TRAIN else ""
+    meanings = {
+        0: "It is done.",
+        USER_ERROR: "A mistake, which the standard error explains; or results that could not be "
+        "printed.",
+        LOST: "Another process of the run has ended or cannot be reached.",
+        130: f"Ctrl-C{saved}.",
+        143: f"SIGTERM{saved}.",
+    }
+    if name not in (TRAIN, "evaluate"):
+        del meanings[LOST]
+    lines = [f"  {status:<5}{meaning}" for status, meaning in meanings.items()]
+    return "\n".join(["Exit status, 1 after an unexpected error:", *lines])

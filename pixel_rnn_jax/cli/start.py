@@ -2,7 +2,7 @@
 
 import functools
 
-from pixel_rnn_jax import terminal
+from pixel_rnn_jax import installation, terminal
 from pixel_rnn_jax.cli import interrupts
 from pixel_rnn_jax.runtime import compilation, devices
 
@@ -10,6 +10,7 @@ from pixel_rnn_jax.runtime import compilation, devices
 def run(command: functools.partial[None]) -> None:
     """Runs the function of a verb on its flags."""
     (values,) = command.args
+    installation.name_extras()
     devices.set_up_host_devices()
     compilation.keep_programs(values.compilation_cache)
     interrupts.raise_again()

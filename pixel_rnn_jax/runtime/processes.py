@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from pixel_rnn_jax.errors import USER_ERROR, UserError
+from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
 
 HEARTBEAT_S = 30
 """A process that has been silent for this long counts as dead, and the others end too."""
@@ -30,8 +30,6 @@ STORAGE_S = 60
 REPORT_S = 5
 """How long the first process outlives its own `UserError`. The others end when it does, and this
 leaves them the time to print the errors that they have found themselves."""
-LOST = 3
-"""Exit status of a process that has lost another one; starting all of them again may help."""
 
 _BY_HAND = "name the meeting point with --coordinator, --num_processes and --process_id"
 _begun = False  # Whether `join` has called jax.distributed.initialize, successfully or not.

@@ -77,6 +77,14 @@ def test_ctrl_c_during_imports(imported, tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+def test_exit_status_after_sigterm():
+    """Of a verb that has nothing to save; a shell reports 143."""
+    words = [sys.executable, "-m", "pixel_rnn_jax.main", "info", "-"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+        process.terminate()
+        assert 128 - process.wait(60) == 143
+
+
 def test_exit_status_of_the_process():
     words = ["-m", "pixel_rnn_jax.main", "--config=digits", "--config.model.layers=0"]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)

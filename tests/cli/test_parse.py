@@ -255,6 +255,9 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     shared = {"info": {"compilation_cache", "quiet"}, "completion": set()}
     assert shown == own[verb] | shared.get(verb, {"compilation_cache", "quiet", "workdir"})
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
+    statuses = re.findall(r"^  (\d+) +[A-Z].*\.$", text, flags=re.MULTILINE)
+    lost = ["3"] if verb in ("train", "evaluate") else []  # Verbs of several processes.
+    assert statuses == ["0", "2", *lost, "130", "143"]
     assert max(map(len, text.splitlines())) <= 120
     if verb != "completion":
         parsed(f"{verb} {VERBS[verb].example}")

@@ -22,6 +22,16 @@ def test_shellcheck():
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def test_without_a_new_python_it_says_how_to_install_one(cluster):
+    old = cluster.bin / "python3.10"
+    cluster.write(old, "exit 1")
+    words = "-c", f"source {LAUNCH}/environment.sh; find_python"
+    run = cluster.run(*words, PYTHON=str(old))
+    assert run.returncode == 1
+    assert run.stderr.startswith(f"error: there is no Python 3.11 or later (looked for {old}); ")
+    assert run.stderr.endswith("uv python install 3.13)\n")
+
+
 @pytest.mark.parametrize("name", ["tpu_pod.sh", "slurm.sbatch", "kubernetes.sh"])
 def test_help_says_how_it_is_called(name, cluster):
     run = cluster.run(LAUNCH / name, "--help")

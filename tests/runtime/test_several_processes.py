@@ -21,7 +21,7 @@ from programs import LAUNCHER, MAIN, ROOT, train_words
 from workdirs import records_of, saved_steps
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.runtime import processes
+from pixel_rnn_jax.errors import LOST, USER_ERROR
 
 MERGED = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT)
 
@@ -271,7 +271,7 @@ def test_signal_after_the_last_step(tmp_path):
 # Without the minute that the file of one process may take to be seen by all.
 IMPATIENT = """if True:
     from pixel_rnn_jax import main
-    from pixel_rnn_jax.runtime import processes
+    from pixel_rnn_jax.errors import LOST, USER_ERROR
     processes.STORAGE_S = 2
     main.run()
 """
@@ -289,10 +289,10 @@ def test_processes_that_do_not_belong_together(flag, message, tmp_path):
     words = train_words(tmp_path / "run", train__steps=3)
     second = [flag.format(other=tmp_path / "other")]
     (status, output), (other, said) = together("-c", IMPATIENT, *words, second=second)
-    assert other == processes.USER_ERROR
+    assert other == USER_ERROR
     assert re.search(f"^error: .*{message}", said, re.MULTILINE)
     # Which has the same to say, or says that it lacks the other one.
-    assert status in (processes.USER_ERROR, processes.LOST, -signal.SIGABRT)
+    assert status in (USER_ERROR, LOST, -signal.SIGABRT)
     assert "Traceback" not in output
 
 
@@ -317,9 +317,9 @@ LITTLE_SPACE = """if True:
 def test_full_disk_is_named(tmp_path):
     words = train_words(tmp_path, train__steps=400, train__checkpoint_every=10)
     (status, output), (other, _) = together("-c", LITTLE_SPACE, *words)
-    assert status == processes.USER_ERROR
+    assert status == USER_ERROR
     assert re.search("error: a checkpoint could not be written.*File too large", output)
-    assert other in (processes.LOST, -signal.SIGABRT)
+    assert other in (LOST, -signal.SIGABRT)
 
 
 def test_launcher_passes_an_error_on_and_does_not_try_again(tmp_path):
