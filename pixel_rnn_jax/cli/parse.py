@@ -265,7 +265,7 @@ def _statuses(name: str) -> str:
         0: "It is done.",
         USER_ERROR: "A mistake, which the standard error explains; or results that could not be "
         "printed.",
-        LOST: "Another process of the run has ended or cannot be reached.",
+        LOST: "Another process of the run has ended or cannot be reached (134 if JAX says so).",
         130: f"Ctrl-C{saved}.",
         143: f"SIGTERM{saved}.",
     }
