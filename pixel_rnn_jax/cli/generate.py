@@ -30,6 +30,8 @@ from pixel_rnn_jax.training.previews import every_class
 IMAGES = 64
 ROW = 10
 """Images of each class that `sample` draws by default."""
+FEW = 8
+"""Effective sample size below which `complete` advises more particles."""
 TEST_IMAGES = 16
 """Images of the test split that `complete` completes by default."""
 
@@ -142,6 +144,8 @@ def complete(values: Flags) -> None:
     if particles > 1:
         smallest = found.effective_sample_size.min()
         say(f"effective sample size: at least {smallest:.1f} of {particles} particles")
+        if smallest < FEW:
+            say(f"few particles fit the known values: --particles={4 * particles} may fit better")
     elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
 

@@ -117,8 +117,9 @@ def test_complete_own_images(printed):
         np.testing.assert_array_equal(completed[diagonal, diagonal], IMAGES[index].diagonal()[0])
     out = printed(f"{own} --n=1 --particles=4")
     assert out.startswith("completions.png: 1 completions")
-    size = re.search(r"effective sample size: at least (\S+) of 4 particles\n$", out)
+    size = re.search(r"effective sample size: at least (\S+) of 4 particles\n", out)
     assert size and 1 <= float(size[1]) <= 4
+    assert out.endswith("few particles fit the known values: --particles=16 may fit better\n")
 
 
 def test_evaluate_with_a_pixel_map(printed, model, workdir):
