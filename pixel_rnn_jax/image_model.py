@@ -21,6 +21,7 @@ from pixel_rnn_jax.data import Batch, Images
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import Completion
 from pixel_rnn_jax.models import bits_per_dim, checks
+from pixel_rnn_jax.paths import expanded
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.workdir import Run, open_run
@@ -52,9 +53,11 @@ def create(
         seed: Seed of the random parameters.
 
     Raises:
-        UserError: As `PixelRNN`.
+        UserError: As `PixelRNN`; or the seed is no integer.
     """
     model = PixelRNN(model_config, image_shape, levels)
+    if not checks.is_integer(seed):
+        raise UserError(f"seed must be an integer, got {seed!r}")
     return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
 
 
@@ -68,6 +71,7 @@ def load(path: epath.PathLike) -> "ImageModel":
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
+    path = expanded(path)
     if export.is_exported(path):
         return ImageModel(*export.read(path))
     run = open_run(path, devices.local_mesh(1))
@@ -147,7 +151,7 @@ class ImageModel:
                 cannot be written.
         """
         checks.need_values("ImageModel.save", self.params)
-        export.write(path, self.pixel_rnn, self.params, self.class_names)
+        export.write(expanded(path), self.pixel_rnn, self.params, self.class_names)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the model to a repository on the Hugging Face Hub, which `from_pretrained` reads.
@@ -345,6 +349,8 @@ class ImageModel:
             UserError: The data are damaged, cut off, or of another model or format, or of the fast
                 form and another machine.
         """
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise UserError(f"data must be bytes, got {type(data).__name__}")
         part, lost = archive.read_all(
             self.pixel_rnn, self.params, io.BytesIO(data), skip_damaged=skip_damaged
         )

@@ -12,7 +12,6 @@ product adds up to less than one over all images.
 
 import functools
 import math
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -78,13 +77,13 @@ class PixelRNN:
     scale: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        shape = tuple(self.image_shape)
+        if not isinstance(self.config, ModelConfig):
+            raise UserError(f"config must be a ModelConfig, got {self.config!r}")
+        shape, levels = self.image_shape, self.levels
+        if not isinstance(shape, Sequence) or not all(map(checks.is_integer, (*shape, levels))):
+            raise UserError(f"image_shape and levels must be integers, got {shape} and {levels}")
         if len(shape) != 3 or min(shape) < 1:
             raise UserError(f"image_shape must be (H, W, C) with sizes of at least 1, got {shape}")
-        if not all(isinstance(size, numbers.Integral) for size in (*shape, self.levels)):
-            raise UserError(
-                f"image_shape and levels must be integers, got {shape} and {self.levels}"
-            )
         # NumPy's integers would have another digest, and other types in what is computed of them.
         object.__setattr__(self, "image_shape", tuple(map(int, shape)))
         object.__setattr__(self, "levels", int(self.levels))
@@ -373,7 +372,7 @@ class PixelRNN:
     ) -> tuple[Array, Array, Array | None]:
         """Returns images, zero where unknown, what is known and the condition of `complete`."""
         checks.check_key(key)
-        if not isinstance(particles, numbers.Integral) or particles < 1:
+        if not checks.is_integer(particles) or particles < 1:
             raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
         found = checks.check_form(images, self.config, self.image_shape, self.levels)
         mask = checks.check_known(known, found.shape)
@@ -390,9 +389,9 @@ class PixelRNN:
                 "n must be known when the function is compiled, got a tracer: make it a static "
                 "argument of jax.jit"
             )
-        if not isinstance(n, numbers.Integral) and not jax.export.is_symbolic_dim(n):
+        if not checks.is_integer(n) and not jax.export.is_symbolic_dim(n):
             raise UserError(f"n must be an integer, got {n!r}")
-        if isinstance(n, numbers.Integral) and n < 0:
+        if checks.is_integer(n) and n < 0:
             raise UserError(f"n must be at least 0, got {n}")
         if checks.has_values(temperature):
             value = np.asarray(temperature)  # Operations of JAX would be traced inside `jit`.

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pixel_rnn_jax"
 FLOORS = [
     {"errors", "kernels"},
-    {"config", "runtime", "layers", "image_files", "outputs", "hub", "installation"},
+    {"config", "runtime", "layers", "image_files", "outputs", "paths", "hub", "installation"},
     {"terminal", "data", "models"},
     {"generation", "batches", "pictures"},
     {"pixel_rnn"},

@@ -20,6 +20,9 @@ from pixel_rnn_jax.terminal import say, show
 from pixel_rnn_jax.training.evaluate import open_split, with_data
 from pixel_rnn_jax.training.previews import every_class
 
+FEW = 8
+"""Effective sample size below which `complete` advises more particles."""
+
 
 def sample(values: Flags) -> None:
     """Draws new images."""
@@ -80,6 +83,8 @@ def complete(values: Flags) -> None:
     if particles > 1:
         smallest = found.effective_sample_size.min()
         show(f"effective sample size: at least {smallest:.1f} of {particles} particles")
+        if smallest < FEW:
+            say(f"few particles fit the known values: --particles={4 * particles} may fit better")
     elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
     nats = -found.log_prob_known.mean()

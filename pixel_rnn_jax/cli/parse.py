@@ -18,6 +18,7 @@ from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli import verb_flags
 from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, quiet_flag, workdir_flag
 from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
+from pixel_rnn_jax.paths import expanded
 
 PROGRAM = "python -m pixel_rnn_jax.main"
 
@@ -123,6 +124,11 @@ VERBS = {
         ),
     )
 }
+PATHS = {
+    *("workdir", "images", "data", "condition", "known", "file"),
+    *("out", "pixel_map", "continuous", "compilation_cache"),
+}
+"""Flags that take a path."""
 WITHOUT_MODEL = ("info", "verify", COMPLETION)
 """Verbs that do without --workdir."""
 
@@ -160,6 +166,9 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         values["names"].value, words = words, []
     if words:
         raise UserError(f"{name} takes nothing but flags, got {words[0]!r}")
+    for flag in PATHS & set(values):
+        if isinstance(path := values[flag].value, str):
+            values[flag].value = expanded(path, f"--{flag}")
     if source and not values.workdir:
         file, _, argument = source.partition(":")
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")

@@ -235,6 +235,9 @@ class TrainConfig:
 
     Attributes:
         steps: Number of updates.
+        minutes: Time for the updates, instead of `steps`: when a run begins, some updates are
+            timed, and `steps` becomes as many as fit, with the schedule over all of them. Starting,
+            validations and pictures come on top. 0 for none.
         batch_size: Images of an update, over all devices.
         micro_batches: Parts of a device's share of the batch, computed one after another to save
             memory. Their gradients are added up; the update is the same. 0 chooses by platform: on
@@ -250,6 +253,7 @@ class TrainConfig:
     """
 
     steps: int = 2500
+    minutes: float = 0.0
     batch_size: int = 16
     micro_batches: int = 0
     eval_batch_size: int = 200
@@ -265,7 +269,7 @@ class TrainConfig:
         check_least(
             self, 1, *(f"train.{name}" for name in sorted(integers - {"micro_batches", "patience"}))
         )
-        check_least(self, 0, "train.micro_batches", "train.patience")
+        check_least(self, 0, "train.micro_batches", "train.patience", "train.minutes")
         whole = self.batch_size % (self.micro_batches or 1) == 0
         check(self, "train.micro_batches", f"divide train.batch_size ({self.batch_size})", whole)
 
@@ -304,6 +308,8 @@ class Config:
             raise UserError("train.patience must be 0 with train.in_turn, whose turns are fixed")
         if self.train.in_turn and not scales:
             raise UserError("train.in_turn is for several model.scales, and there are none")
+        if self.train.minutes and self.train.in_turn:
+            raise UserError("train.minutes must be 0 with train.in_turn: give train.steps")
         check(
             self.train,
             "train.steps",

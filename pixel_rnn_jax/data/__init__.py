@@ -1,7 +1,7 @@
 """Image sets on disk with their labels or conditions, and batches of what a model sees of them.
 
-This room imports `config`, `image_files` and `errors`. It imports scikit-learn and TFDS only to
-read their sets.
+This room imports `config`, `image_files`, `paths` and `errors`. It imports scikit-learn and TFDS
+only to read their sets.
 """
 
 from pixel_rnn_jax.data.batches import eval_batches, train_batches

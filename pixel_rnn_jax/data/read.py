@@ -12,6 +12,7 @@ from pixel_rnn_jax.data.folder import open_folder_once, open_image_file
 from pixel_rnn_jax.data.records import Records, open_part
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_files import SUFFIXES
+from pixel_rnn_jax.paths import expanded
 
 
 class Images(NamedTuple):
@@ -41,7 +42,7 @@ def open_images(path: epath.PathLike, split: str | None = None, flag: str = "") 
     Raises:
         UserError: There is no such path or split, or it does not hold images of one size.
     """
-    place = Path(path).expanduser().absolute()
+    place = Path(expanded(path, flag or "path")).absolute()
     name = f"{flag} {str(place)!r}".strip()
     if place.suffix in (".npy", ".npz"):
         found = open_part(lambda split: open_array_file(place, name, split), split or "all")

@@ -73,8 +73,7 @@ def no_split(name: str, split: str, existing: Collection[str]) -> UserError:
     """Returns the error for a split that does not exist; `name` is that of the set."""
     return UserError(
         f"{name} has no split {split!r}: choose from "
-        f"{', '.join(sorted(existing))} (or a part of one such as 'train[:90%]') with "
-        "data.train_split, data.validation_split, data.test_split or --split"
+        f"{', '.join(sorted(existing))}, or a part of one such as 'train[:90%]'"
     )
 
 

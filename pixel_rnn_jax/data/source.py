@@ -14,6 +14,7 @@ from pixel_rnn_jax.data.folder import open_folder
 from pixel_rnn_jax.data.images import Batch, value_dtype
 from pixel_rnn_jax.data.records import SPLITS, Records, finite, open_part
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.paths import expanded
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
@@ -177,7 +178,7 @@ def open_records(config: DataConfig, split: str) -> Records:
         raise UserError(
             "the run was trained on arrays in memory, which no file holds: give images of your own"
         )
-    path, name = Path(config.name).expanduser(), f"data.name {config.name!r}"
+    path, name = Path(expanded(config.name, "data.name")), f"data.name {config.name!r}"
     if config.name == "digits":
         return open_part(lambda split: open_digits(name, split), split)
     array, tfds_name = path.suffix in (".npy", ".npz"), _TFDS_NAME.fullmatch(config.name)

@@ -16,6 +16,7 @@ from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import records
 from pixel_rnn_jax.data.folder import decode_image
 from pixel_rnn_jax.errors import UserError, first_sentence
+from pixel_rnn_jax.paths import expanded
 
 # K of sets with fewer levels than their type has values.
 _LEVELS = {"binarized_mnist": 2}
@@ -89,7 +90,7 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
 def _builder(config: DataConfig) -> Any | None:
     """Returns the builder of a prepared set, or None if there is only a folder of that name."""
     # From the prepared files alone: the code that prepares a set often needs TensorFlow.
-    data_dir = os.path.expanduser(config.data_dir) or None
+    data_dir = expanded(config.data_dir, "data.data_dir") or None
     try:
         builder = read_only_builder.builder_from_files(config.name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:

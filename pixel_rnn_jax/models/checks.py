@@ -3,6 +3,7 @@
 The arrays may be tracers of `jit`, `grad` or `vmap`, which have no values.
 """
 
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,11 @@ from pixel_rnn_jax.errors import UserError
 def has_values(array: Any) -> bool:
     """Whether an array has values, and is no tracer."""
     return not isinstance(array, jax.core.Tracer)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy, and no boolean."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def need_values(method: str, *arrays: Any) -> None:

@@ -10,6 +10,7 @@ from etils import epath
 
 from pixel_rnn_jax.config import Config, leaves
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.paths import expanded
 from pixel_rnn_jax.runs.workdir import newest_step, read_config
 from pixel_rnn_jax.runtime import storage
 
@@ -73,7 +74,7 @@ def check_usable(
         if newest_step(workdir) is None:
             return {}
         old, name = read_config(workdir), config.data.name
-        moved = name != old.data.name and epath.Path(name).expanduser().exists()
+        moved = name != old.data.name and epath.Path(expanded(name)).exists()
         if moved and (stored := read_digests(workdir)):
             if digests and digests() != stored:
                 raise UserError(

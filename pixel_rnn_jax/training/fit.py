@@ -15,6 +15,7 @@ from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, ModelConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, of_run
+from pixel_rnn_jax.paths import expanded
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.train import run
 
@@ -55,7 +56,13 @@ def fit(
         raise UserError("several processes need a workdir that all share: give workdir=")
     if isinstance(config, ModelConfig):
         config = Config(model=config)
-    config = _with_condition(config or Config(), condition)
+    config = Config() if config is None else config
+    if not isinstance(config, Config):
+        raise UserError(f"config must be a Config or a ModelConfig, got {type(config).__name__}")
+    if not isinstance(optimizer, optax.GradientTransformation | None):
+        raise UserError(f"optimizer must be an update rule of Optax, got {optimizer!r}")
+    workdir = None if workdir is None else expanded(workdir, "workdir")
+    config = _with_condition(config, condition)
     config, train, held_out = data.memory_sources(config, images, condition, validation)
     with contextlib.ExitStack() as stack:
         folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())

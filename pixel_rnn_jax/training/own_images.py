@@ -9,6 +9,7 @@ from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Batch, Images, Records, value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import checks
+from pixel_rnn_jax.paths import expanded
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.workdir import read_config, read_image_format
 from pixel_rnn_jax.runtime import storage
@@ -33,8 +34,9 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
         UserError: There is no such path or split, the images have several sizes, a file is damaged,
             or labels or a condition do not fit the images.
     """
+    source = expanded(source, "source")
     storage.check(source)
-    if not (epath.Path(source).expanduser() / "config.json").exists():
+    if not (epath.Path(source) / "config.json").exists():
         return data.read_stored(source, split)
     config, image_format = read_config(source), read_image_format(source)
     found = open_split_of(config, image_format, split or "test")

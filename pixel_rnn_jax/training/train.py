@@ -26,7 +26,7 @@ from pixel_rnn_jax.runs.missing import missing
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
 from pixel_rnn_jax.runs.workdir import ImageFormat, Run
 from pixel_rnn_jax.runtime import devices, processes, storage
-from pixel_rnn_jax.training import evaluate
+from pixel_rnn_jax.training import evaluate, minutes
 from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.initial import check_initial
 from pixel_rnn_jax.training.previews import draw_previews
@@ -69,6 +69,7 @@ def train(
         SystemExit: After a signal, with status 128 + its number (143 for SIGTERM).
     """
     _check_workdir(workdir)
+    config = minutes.of_run(config, workdir)
     begin, resumed_from = time.monotonic(), workdir_lib.newest_step(epath.Path(workdir)) or 0
     resume.check_usable(epath.Path(workdir), config, allow_change)
     train, validation, test = (
@@ -117,12 +118,13 @@ def run(
     """
     _check_workdir(workdir)
     workdir = epath.Path(workdir)
+    config = minutes.of_run(config, workdir)
     images = _image_format(config, train_source, validation_source, *others)
     # What is impossible is refused before the workdir is touched.
     new = images.model(config.model)
     if config.init_from and workdir_lib.newest_step(workdir) is None:
         check_initial(config.init_from, new, partial=config.init_partial)
-    settings, size, mesh = config.train, config.train.eval_batch_size, _mesh(config)
+    mesh = _mesh(config)
     with lock.hold(workdir) as check_held:
 
         @functools.cache
@@ -139,6 +141,8 @@ def run(
         checked = None
         if begun is None:
             checked = data.check_beside(train_source, validation_source, *others)
+            config = minutes.timed(config, new, mesh, train_source, optimizer)
+        settings, size = config.train, config.train.eval_batch_size
         model = workdir_lib.begin_run(workdir, config, images).model(config.model)
         turns = Turns(config, model, mesh, optimizer)
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
@@ -197,7 +201,7 @@ def run(
                             params = state.eval_params
                             found = evaluate.measure(model, params, validation_source, size, mesh)
                             if not math.isfinite(nats := found.nats):
-                                raise CannotGoOn(f"step {step}: the validation loss is not finite")
+                                raise _not_finite(step, "the validation loss", nats)
                             record |= found.record()
                             progress.say(f"step {step}: validation {found}")
                             # All processes draw: the others would only have to wait for one.
@@ -260,10 +264,14 @@ def _check_finite(step: int, metrics: Metrics) -> None:
     measured = {"the loss": metrics.nats, "the norm of the gradient": metrics.gradient_norm}
     for name, value in measured.items():
         if not np.isfinite(value):
-            raise CannotGoOn(
-                f"step {step}: {name} is {value}; a lower optimizer.learning_rate, in another "
-                "workdir, may help"
-            )
+            raise _not_finite(step, name, value)
+
+
+def _not_finite(step: int, name: str, value: object) -> CannotGoOn:
+    return CannotGoOn(
+        f"step {step}: {name} is {value}; a lower optimizer.learning_rate, in another workdir, may "
+        "help"
+    )
 
 
 @contextlib.contextmanager

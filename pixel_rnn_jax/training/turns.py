@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,19 +59,28 @@ class Turns:
     def start(self, checkpoints: Checkpoints) -> tuple[int, TrainState]:
         """Returns the number of steps made so far and the state after them, on every device."""
         step = checkpoints.latest_step()
-        ema, scale = self._config.optimizer.average > 0, self._scale(step or 1)
+        if step is None:
+            return 0, self._from_elsewhere(self.initial())
+        steps = self._config.train.steps
+        done = f"all steps are done already ({step} of {steps})"
+        terminal.say(done if step >= steps else f"going on from step {step}")
+        template = jax.eval_shape(self._init_fn(step))
+        return step, TrainState(**checkpoints.restore(vars(template), step))
+
+    def initial(self) -> TrainState:
+        """Returns the state before the first step, with random parameters, on every device."""
+        state: TrainState = self._init_fn(1)()
+        return state
+
+    def _init_fn(self, step: int) -> Any:
+        """Returns the compiled function that makes a state of the form that `step` has."""
+        ema, scale = self._config.optimizer.average > 0, self._scale(step)
 
         def init() -> TrainState:
             key = jax.random.key(self._config.seed)
             return init_state(self._model, self._optimizer, key, ema=ema, scale=scale)
 
-        init_fn = self._jit(init)
-        if step is None:
-            return 0, self._from_elsewhere(init_fn())
-        steps = self._config.train.steps
-        done = f"all steps are done already ({step} of {steps})"
-        terminal.say(done if step >= steps else f"going on from step {step}")
-        return step, TrainState(**checkpoints.restore(vars(jax.eval_shape(init_fn)), step))
+        return self._jit(init)
 
     def _from_elsewhere(self, state: TrainState) -> TrainState:
         """Returns the first state with the parameters of `init_from`, if the config names one."""

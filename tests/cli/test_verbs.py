@@ -116,10 +116,11 @@ def test_complete_own_images(printed):
         completed = picture(Path("done", name))
         np.testing.assert_array_equal(completed[diagonal, diagonal], IMAGES[index].diagonal()[0])
     out = printed(f"{own} --n=1 --particles=4")
-    first, last = out.splitlines()
+    *remarks, last = out.splitlines()
     assert last.startswith("completions.png: 1 completions")
-    size = re.fullmatch(r"effective sample size: at least (\S+) of 4 particles", first)
+    size = re.fullmatch(r"effective sample size: at least (\S+) of 4 particles", remarks[0])
     assert size and 1 <= float(size[1]) <= 4
+    assert remarks[1:] == ["few particles fit the known values: --particles=16 may fit better"]
 
 
 def test_evaluate_with_a_pixel_map(printed, model, workdir):
