@@ -159,9 +159,9 @@ main --workdir=x --config
 main trian
     there is no command trian; did you mean train?
 main evaluate
-    evaluate needs --workdir=DIR, the directory of a training run
+    evaluate needs --workdir=DIR, the directory of a training run, or --model=NAME
 main decompress x
-    decompress needs --workdir=DIR, the directory of a training run
+    decompress needs --workdir=DIR, the directory of a training run, or --model=NAME
 main compress --workdir=x
     compress needs --images=PATH, a folder, an image file, or an .npy or .npz file
 main decompress --workdir=x
@@ -249,7 +249,7 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "verify": {"file"},
         "export": {"out"},
     }
-    workdir = set() if verb == "info" else {"workdir"}
+    workdir = set() if verb == "info" else {"workdir"} if verb == "train" else {"workdir", "model"}
     assert shown == workdir | {"compilation_cache"} | own[verb]
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     assert max(map(len, text.splitlines())) <= 120
