@@ -3,8 +3,8 @@
     python launch/ship_model.py --workdir=runs/digits --name=digits
 
 writes `pixel_rnn_jax/weights/digits/`: the exported file, the config without folders of this
-machine, the result, the digests of the data, and 100 test images with their nats. Its `card.md` is written by hand;
-tests/cli/test_shipped.py checks that it has the numbers of the result.
+machine, the result, the digests of the data, and 100 test images with their nats. Its `card.md` is
+written by hand; tests/cli/test_shipped.py checks that it has the numbers of the result.
 """
 
 import dataclasses
