@@ -34,7 +34,7 @@ setup(
         "pixel_rnn_jax.configs",
     ],
     package_dir={"pixel_rnn_jax.configs": "configs"},
-    package_data={"pixel_rnn_jax": ["py.typed"]},
+    package_data={"pixel_rnn_jax": ["py.typed", "weights/*/*"]},
     entry_points={"console_scripts": ["pixel-rnn-jax = pixel_rnn_jax.main:run"]},
     python_requires=">=3.11",
     install_requires=[

@@ -25,6 +25,8 @@ def execute(path: Path) -> None:
         NotebookClient(notebook, resources=resources, coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata = {}  # When each cell was run.
+        if cell.cell_type == "code":  # Progress bars, which are of that run alone.
+            cell.outputs = [out for out in cell.outputs if "%|" not in out.get("text", "")]
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

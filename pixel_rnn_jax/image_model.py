@@ -13,7 +13,7 @@ from etils import epath
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import hub
+from pixel_rnn_jax import hub, shipped
 from pixel_rnn_jax.batches import in_batches
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.config import ModelConfig
@@ -65,13 +65,14 @@ def load(path: epath.PathLike) -> "ImageModel":
     """Loads a trained model.
 
     Args:
-        path: A workdir, of which the parameters with the best validation are taken; or a file that
-            `ImageModel.save` or the command `export` wrote.
+        path: The name of a model that comes with the package, such as "digits"; a workdir, of which
+            the parameters with the best validation are taken; or a file that `ImageModel.save` or
+            the command `export` wrote.
 
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
-    path = expanded(path)
+    path = shipped.place(expanded(path))
     if export.is_exported(path):
         return ImageModel(*export.read(path))
     run = open_run(path, devices.local_mesh(1))

@@ -20,6 +20,14 @@ with pytest.MonkeyPatch.context() as patch:
     jax.devices()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share fixtures and so a process; a notebook, which is long, has its own."""
+    for item in items:
+        file, _, name = item.nodeid.partition("::")
+        group = name if name.startswith("test_every_cell_runs") else file
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture
 def x64() -> Iterator[None]:
     """Computes in float64 within one test."""

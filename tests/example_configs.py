@@ -34,7 +34,9 @@ def _conditioned(**condition: Any) -> cfg.Config:
 
 
 _STARTED = dataclasses.replace(
-    OTHER, train=dataclasses.replace(OTHER.train, in_turn=False, patience=2), init_from="runs/a"
+    OTHER,
+    train=dataclasses.replace(OTHER.train, in_turn=False, patience=2, minutes=2.0),
+    init_from="runs/a",
 )
 OTHERS = (
     OTHER,

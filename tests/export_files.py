@@ -10,8 +10,8 @@ from random_models import model_and_parameters
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.runs import export
+from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.names import by_name
-from pixel_rnn_jax.runs.workdir import ImageFormat
 
 TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax import shipped
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.parse import COMPLETION, TRAIN, VERBS, define
 from pixel_rnn_jax.errors import UserError
@@ -68,6 +69,7 @@ def _flags(verb: str) -> Iterator[str]:
         yield f"--{name} " if values[name].boolean else f"--{name}="
         if values[name].boolean and values[name].default is None:
             yield f"--no{name} "
+    yield from (f"--model={name} " for name in shipped.names() if "model" in values)
     if verb != TRAIN:
         return
     single = (*config_lib.ARCHITECTURES, "multi_scale")

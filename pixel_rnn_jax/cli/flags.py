@@ -7,6 +7,7 @@ from typing import Any
 from absl import flags
 from absl.flags import FlagValues
 
+from pixel_rnn_jax import shipped
 from pixel_rnn_jax.config import config_names
 
 
@@ -52,6 +53,12 @@ def workdir_flag(values: Flags, *, new: bool) -> None:
     help_ = "Directory of a training run, or gs://BUCKET/FOLDER."
     file = " Where a model is enough, also a file that `export` wrote."
     values.text("workdir", help_ + (more if new else file))
+
+
+def model_flag(values: Flags) -> None:
+    """Defines --model."""
+    names = ", ".join(shipped.names())
+    values.text("model", f"Instead of --workdir, a model that comes with the package: {names}.")
 
 
 def compilation_flag(values: Flags) -> None:
@@ -118,7 +125,8 @@ def data_flag(values: Flags) -> None:
     """Defines --data."""
     values.text(
         "data",
-        "Where the data set of the run is now, if it has moved: a folder, or an .npy or .npz file.",
+        "Where the data set of the run is now, if it has moved: a folder, or an .npy or .npz file; "
+        "or the folder of TFDS that it is in.",
     )
 
 

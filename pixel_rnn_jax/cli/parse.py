@@ -15,8 +15,16 @@ from ml_collections import ConfigDict, config_flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax import shipped
 from pixel_rnn_jax.cli import verb_flags
-from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, quiet_flag, workdir_flag
+from pixel_rnn_jax.cli.flags import (
+    Flags,
+    compilation_flag,
+    config_flag,
+    model_flag,
+    quiet_flag,
+    workdir_flag,
+)
 from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
 from pixel_rnn_jax.paths import expanded
 
@@ -172,8 +180,11 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
     if source and not values.workdir:
         file, _, argument = source.partition(":")
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")
+    if "model" in values and values.model:
+        _take_model(values)
     if name not in WITHOUT_MODEL and not values.workdir:
-        raise UserError(f"{name} needs --workdir=DIR, the directory of a training run")
+        instead = "" if name == TRAIN else ", or --model=NAME"
+        raise UserError(f"{name} needs --workdir=DIR, the directory of a training run{instead}")
     command = functools.partial(VERBS[name].run, values)
     if name == COMPLETION:
         command()
@@ -181,11 +192,25 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
     return command
 
 
+def _take_model(values: Flags) -> None:
+    """Makes the folder of --model the workdir."""
+    if values.workdir:
+        raise UserError("leave out one of --workdir and --model")
+    if values.model not in shipped.names():
+        raise UserError(
+            f"there is no model {values.model!r} in the package: choose from "
+            f"{', '.join(shipped.names())}, or give --workdir"
+        )
+    values["workdir"].value = shipped.place(values.model)
+
+
 def define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
     if name not in ("info", COMPLETION):
         workdir_flag(values, new=name == TRAIN)
+    if name not in ("info", TRAIN, COMPLETION):
+        model_flag(values)
     if name != COMPLETION:
         compilation_flag(values)
         quiet_flag(values)

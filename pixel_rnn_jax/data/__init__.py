@@ -13,6 +13,7 @@ from pixel_rnn_jax.data.records import Records, finite
 from pixel_rnn_jax.data.source import (
     Source,
     add_noise,
+    moved,
     open_records,
     open_source,
     visits_in_evaluation,
@@ -32,6 +33,7 @@ __all__ = [
     "finite",
     "form_of_condition",
     "memory_sources",
+    "moved",
     "open_images",
     "open_records",
     "open_source",

@@ -1,5 +1,6 @@
 """A split of a set as a model sees it: checked, and if asked for, binarised or dequantised."""
 
+import dataclasses
 import math
 import re
 from collections.abc import Sequence
@@ -196,6 +197,14 @@ def open_records(config: DataConfig, split: str) -> Records:
         if (records := open_tfds(config, split)) is not None:
             return records
     return open_part(lambda split: open_folder(path, name, split), split)
+
+
+def moved(config: DataConfig, place: str) -> DataConfig:
+    """Returns the config of a set that is now at `place`: a folder or file, or a TFDS folder."""
+    tfds_set = config.name != "digits" and _TFDS_NAME.fullmatch(config.name)
+    if tfds_set and Path(place).suffix not in (".npy", ".npz") and not Path(config.name).exists():
+        return dataclasses.replace(config, data_dir=place)
+    return dataclasses.replace(config, name=place)
 
 
 def _stored_levels(records: Records, config: Config) -> int:

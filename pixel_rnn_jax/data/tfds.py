@@ -117,7 +117,8 @@ def _check_folder(config: DataConfig) -> None:
     if name in known:
         raise UserError(
             f"data.name {config.name!r} is not prepared in {where}: prepare it once with "
-            f"{_how_to_prepare(config.name, config.data_dir)}, or set data.data_dir to where it is"
+            f"{_how_to_prepare(config.name, config.data_dir)}, or name the folder where it is with "
+            "--config.data.data_dir, or with --data of evaluate and complete"
         )
     if Path(config.name).is_dir():
         return

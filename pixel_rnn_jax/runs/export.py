@@ -30,8 +30,8 @@ from safetensors import SafetensorError
 from pixel_rnn_jax.config import ModelConfig, from_config_dict
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.names import by_name, some
-from pixel_rnn_jax.runs.workdir import ImageFormat
 from pixel_rnn_jax.runtime import processes, storage
 
 PyTree = Any

@@ -3,96 +3,27 @@
 import contextlib
 import dataclasses
 import json
-import textwrap
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.config import Config, ModelConfig, from_json, to_json
+from pixel_rnn_jax.config import Config, from_json, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.checkpoints import Checkpoints, Unreadable
+from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.missing import missing
 from pixel_rnn_jax.runtime import devices, processes, storage
 
 PyTree = Any
-
-
-@dataclass(frozen=True)
-class ImageFormat:
-    """What a model needs to know of its data set.
-
-    Attributes:
-        image_shape: (H, W, C).
-        levels: K; 0 of real values.
-        offset: [C], what real values are standardised with; () of levels.
-        scale: [C], what they are divided by after that; () of levels.
-        class_names: The names of the classes of a model with classes; () if they have none.
-    """
-
-    image_shape: tuple[int, int, int]
-    levels: int
-    offset: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
-    class_names: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        channels = self.image_shape[-1]
-        if (len(self.offset), len(self.scale)) not in ((0, 0), (channels, channels)):
-            raise ValueError(f"offset and scale must have {channels} numbers each, or none")
-        if not np.isfinite(self.offset + self.scale).all() or min(self.scale, default=1) <= 0:
-            raise ValueError("offset and scale must be finite, and scale greater than 0")
-
-    def __str__(self) -> str:
-        values = f"{self.levels} levels" if self.levels else "real values"
-        names = textwrap.shorten(", ".join(self.class_names), 60, placeholder=" …")
-        classes = f" in {len(self.class_names)} classes ({names})" if names else ""
-        return f"shape {self.image_shape} and {values}{classes}"
-
-    def to_json(self) -> str:
-        """Returns the image format as JSON text."""
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "ImageFormat":
-        """Returns the image format that `to_json` wrote.
-
-        Raises:
-            ValueError, KeyError, TypeError: The text is damaged or is no image format.
-        """
-        values = json.loads(text)
-        height, width, channels = map(int, values["image_shape"])
-        names = values.get("class_names", [])
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("class_names must be strings")
-        return cls(
-            (height, width, channels),
-            int(values["levels"]),
-            offset=tuple(map(float, values.get("offset", []))),
-            scale=tuple(map(float, values.get("scale", []))),
-            class_names=tuple(names),
-        )
-
-    def model(self, config: ModelConfig) -> PixelRNN:
-        """Returns the model of such images."""
-        return PixelRNN(config, self.image_shape, self.levels, self.offset, self.scale)
-
-    def same_images(self, other: "ImageFormat") -> bool:
-        """Returns whether images of both have one shape, and values and classes of one meaning.
-
-        Names of classes that one of the two does not know are no difference: runs of earlier
-        versions did not store them.
-        """
-        names = self.class_names, other.class_names
-        return (self.image_shape, self.levels) == (other.image_shape, other.levels) and (
-            names[0] == names[1] or () in names
-        )
+WEIGHTS = "model.safetensors"
+"""The exported file in a folder of `shipped.FOLDER`."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +38,7 @@ class Run:
 
 
 def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
-    """Opens the trained model of a workdir, which may still be training.
+    """Opens the trained model of a workdir, which may still be training, or of `shipped.FOLDER`.
 
     The parameters are those of the checkpoint with the best validation, or of the newest one if
     none has been validated: the moving average, or the parameters themselves without an average.
@@ -116,13 +47,24 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
         UserError: There is no trained model, or a file of it is damaged or cannot be read.
     """
     processes.check()
-    config, image_format = read_config(workdir), read_image_format(workdir)
+    config, weights = read_config(workdir), epath.Path(workdir) / WEIGHTS
+    if weights.exists():
+        return _open_weights(weights, config, mesh)
+    image_format = read_image_format(workdir)
     model = image_format.model(config.model)
     name = "ema" if config.optimizer.average else "params"
     init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
     template = {name: jax.eval_shape(init, jax.random.key(0))}
     step, params = _restore_best(workdir, template)
     return Run(config, image_format, model, step, params[name])
+
+
+def _open_weights(weights: epath.Path, config: Config, mesh: Mesh) -> Run:
+    """Opens a model whose folder has its exported file, config and result, and no checkpoints."""
+    model, params, names = export.read(weights)
+    image_format = ImageFormat(model.image_shape, model.levels, model.offset, model.scale, names)
+    step = json.loads((weights.parent / "result.json").read_bytes())["step"]
+    return Run(config, image_format, model, step, jax.device_put(params, devices.replicated(mesh)))
 
 
 def _restore_best(workdir: epath.PathLike, template: PyTree) -> tuple[int, PyTree]:

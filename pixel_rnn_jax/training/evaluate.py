@@ -21,8 +21,9 @@ from pixel_rnn_jax.data import Batch, Readable, Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.resume import read_digests
-from pixel_rnn_jax.runs.workdir import ImageFormat, Run, open_run
+from pixel_rnn_jax.runs.workdir import Run, open_run
 from pixel_rnn_jax.runtime import devices, processes
 
 PyTree = Any
@@ -131,12 +132,12 @@ def open_split_of(
 
 
 def with_data(run: Run, workdir: epath.PathLike, name: str) -> Run:
-    """Returns a run whose data set is now where `name` says, as `data.name` of a config does.
+    """Returns a run whose data set is now where `name` says; see `data.moved`.
 
     Raises:
         UserError: There is no such set, or its validation images are not those of the run.
     """
-    config = dataclasses.replace(run.config, data=dataclasses.replace(run.config.data, name=name))
+    config = dataclasses.replace(run.config, data=data.moved(run.config.data, name))
     stored = read_digests(workdir).get("validation")
     if stored and data.digest(data.open_source(config, "validation")) != stored:
         raise UserError(

@@ -22,9 +22,10 @@ from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runs import lock, resume
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
+from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.missing import missing
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
-from pixel_rnn_jax.runs.workdir import ImageFormat, Run
+from pixel_rnn_jax.runs.workdir import Run
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import evaluate, minutes
 from pixel_rnn_jax.training.evaluate import Evaluation

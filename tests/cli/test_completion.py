@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
         ("evaluate --p", ["--per_pixel ", "--pixel_map=", "--process_id="]),
         ("evaluate --pixel_map=", []),
         ("evaluate --conf", []),
+        ("sample --model=", ["--model=digits "]),
         ("train --dist", ["--distributed "]),
         ("train --nod", ["--nodistributed "]),
         ("--he", ["--help "]),

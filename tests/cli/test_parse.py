@@ -161,9 +161,9 @@ main --workdir=x --config
 main trian
     there is no command trian; did you mean train?
 main evaluate
-    evaluate needs --workdir=DIR, the directory of a training run
+    evaluate needs --workdir=DIR, the directory of a training run, or --model=NAME
 main decompress x
-    decompress needs --workdir=DIR, the directory of a training run
+    decompress needs --workdir=DIR, the directory of a training run, or --model=NAME
 main compress --workdir=x
     compress needs --images=PATH, a folder, an image file, or an .npy or .npz file
 main decompress --workdir=x
@@ -253,7 +253,8 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "completion": {"shell", "line"},
     }
     shared = {"info": {"compilation_cache", "quiet"}, "completion": set()}
-    assert shown == own[verb] | shared.get(verb, {"compilation_cache", "quiet", "workdir"})
+    shared["train"] = shared["info"] | {"workdir"}
+    assert shown == own[verb] | shared.get(verb, shared["train"] | {"model"})
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     statuses = re.findall(r"^  (\d+) +[A-Z].*\.$", text, flags=re.MULTILINE)
     lost = ["3"] if verb in ("train", "evaluate") else []  # Verbs of several processes.

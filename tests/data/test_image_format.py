@@ -6,7 +6,8 @@ import json
 import pytest
 
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runs.workdir import ImageFormat, read_image_format, write_image_format
+from pixel_rnn_jax.runs.image_format import ImageFormat
+from pixel_rnn_jax.runs.workdir import read_image_format, write_image_format
 
 REAL = ImageFormat((3, 4, 2), 0, (0.1, -5.0), (1.0, 0.25))
 NAMED = ImageFormat((3, 4, 2), 17, class_names=("cat", "älg"))

@@ -6,7 +6,8 @@ from PIL import Image
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
-from pixel_rnn_jax.runs.workdir import ImageFormat, write_config, write_image_format
+from pixel_rnn_jax.runs.image_format import ImageFormat
+from pixel_rnn_jax.runs.workdir import write_config, write_image_format
 from pixel_rnn_jax.training.own_images import OwnImages
 
 LABELS = np.array(["emu", "ape", "emu", "cat", "ape", "emu"])

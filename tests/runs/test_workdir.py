@@ -15,9 +15,9 @@ from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig, leaves, t
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
+from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.resume import check_resumable
 from pixel_rnn_jax.runs.workdir import (
-    ImageFormat,
     open_run,
     read_config,
     read_image_format,

@@ -11,7 +11,8 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import evaluate as verb
 from pixel_rnn_jax.data import open_source
 from pixel_rnn_jax.runs import workdir as workdir_lib
-from pixel_rnn_jax.runs.workdir import ImageFormat, open_run, read_config
+from pixel_rnn_jax.runs.image_format import ImageFormat
+from pixel_rnn_jax.runs.workdir import open_run, read_config
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.compare import compare
 from pixel_rnn_jax.training.evaluate import open_split

@@ -11,7 +11,7 @@ import pytest
 from pixel_rnn_jax.config import Config, DataConfig
 from pixel_rnn_jax.data import open_source
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runs.workdir import ImageFormat
+from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation
