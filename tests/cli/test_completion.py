@@ -85,9 +85,9 @@ COMP_WORDBREAKS=$' =:'
 """
 ZSH = """
 compdef() { }
-compset() { [[ $* == '-P *=' ]] }
+compset() { printf '%s ' $* }
 compadd() { printf '%s|' ${(P)@[-1]}; echo }
-_files() { echo '|' }
+_files() { echo files }
 try() { words=(${(s: :)1}) CURRENT=${#words} PREFIX=$words[-1]; _pixel_rnn_jax; }
 """
 
@@ -103,7 +103,7 @@ try() { words=(${(s: :)1}) CURRENT=${#words} PREFIX=$words[-1]; _pixel_rnn_jax; 
                 "evaluate |",
                 "--config=mnist:row_lstm |--config=mnist:row_lstm,multi_scale |",
                 "--config.model.dtype=bfloat16 |",
-                "|",
+                "-P *= files",
             ],
         ),
     ],
