@@ -54,6 +54,15 @@ def workdir_flag(values: Flags, *, new: bool) -> None:
     values.text("workdir", help_ + (more if new else file))
 
 
+def workdirs_flag(values: Flags) -> None:
+    """Defines --workdir, of one run or several."""
+    values.words(
+        "workdir",
+        "Directory of a training run, or gs://BUCKET/FOLDER. More may follow, each after another "
+        "--workdir or as a word of its own: --workdir=runs/a runs/b.",
+    )
+
+
 def compilation_flag(values: Flags) -> None:
     """Defines --compilation_cache."""
     values.text(

@@ -15,7 +15,13 @@ from ml_collections import config_flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, workdir_flag
+from pixel_rnn_jax.cli.flags import (
+    Flags,
+    compilation_flag,
+    config_flag,
+    workdir_flag,
+    workdirs_flag,
+)
 from pixel_rnn_jax.errors import UserError
 
 PROGRAM = "python -m pixel_rnn_jax.main"
@@ -114,10 +120,18 @@ VERBS = {
             "Writes the trained model to one file, which needs no workdir.",
             "--workdir=runs/a --out=model.safetensors",
         ),
+        (
+            "report",
+            "report",
+            "Writes a page about runs, side by side: configs, curves, results and pictures.",
+            "--workdir=runs/a runs/b --out=report.html",
+        ),
     )
 }
 WITHOUT_MODEL = ("info", "verify")
 """Verbs that do without --workdir."""
+OF_RUNS = ("report",)
+"""Verbs that take several workdirs."""
 
 
 def parse(argv: Sequence[str]) -> functools.partial[None]:
@@ -150,6 +164,8 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         values["file"].value = words.pop(0)
     if words and "names" in values:
         values["names"].value, words = words, []
+    if name in OF_RUNS:
+        values["workdir"].value, words = [*filter(None, values.workdir or []), *words], []
     if words:
         raise UserError(f"{name} takes nothing but flags, got {words[0]!r}")
     if source and not values.workdir:
@@ -163,7 +179,9 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
 def _define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
-    if name != "info":
+    if name in OF_RUNS:
+        workdirs_flag(values)
+    elif name != "info":
         workdir_flag(values, new=name == TRAIN)
     compilation_flag(values)
     VERBS[name].define(values)
