@@ -35,12 +35,13 @@ class Field(NamedTuple):
 class Shown(NamedTuple):
     """A picture on the page: what it is, its `data:` address and what stands below it.
 
-    A map also has the nats of its lightest colour.
+    A map also says how many nats its darkest and its lightest colour are.
     """
 
     title: str
     address: str
     caption: str
+    least: str = ""
     largest: str = ""
 
 
@@ -238,8 +239,8 @@ def _notes(runs: Sequence[RunFacts]) -> list[str]:
     """Returns what a reader has to know to compare the figures."""
     notes = [
         "A test figure is the mean negative log-likelihood of a test image ± its standard error, "
-        "with the parameters that validate best. Independent pixels are the baseline that knows a "
-        "histogram for each position and nothing else. Lower is better."
+        "with the parameters that validate best. Independent pixels are the baseline that knows "
+        "how often each position has which value, and nothing else. Lower is better."
     ]
     if len({_data(run) for run in runs}) > 1:
         notes.append(
@@ -304,6 +305,7 @@ def _pixel_map(run: RunFacts) -> Shown | None:
         "Nats per pixel",
         _address(pictures.png(found.picture), PNG),
         f"{found.images} validation images, each beside the negative log-likelihood of its pixels.",
+        "0" if run.config.model.discrete else "0 or less",
         f"{found.largest:.2f}",
     )
 
