@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from pixel_rnn_jax import outputs, pictures
@@ -17,9 +16,8 @@ from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.terminal import say
 from pixel_rnn_jax.training import compare as compare_lib
 from pixel_rnn_jax.training.evaluate import Evaluation, open_split, with_data
+from pixel_rnn_jax.training.pixel_map import PIXEL_MAP_IMAGES, draw_pixel_map
 from pixel_rnn_jax.training.scores import Images, score
-
-PIXEL_MAP_IMAGES = 16
 
 
 def evaluate_flags(values: Flags) -> None:
@@ -159,12 +157,7 @@ def say_evaluation(split: str, result: Evaluation) -> None:
 
 def _draw_pixel_map(model: ImageModel, source: Images, out: str) -> None:
     """Draws the first images of a source, each beside its negative log-likelihood by pixel."""
-    images, condition = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
-    # On the devices of this process alone, wherever the parameters lie.
-    model = ImageModel(model.pixel_rnn, jax.device_get(model.params))
-    nats = -np.asarray(model.log_prob(images, condition, per_pixel=True)).sum(-1)
-    images, levels = pictures.as_levels(images, model.levels)
-    picture = pictures.pixel_map(images, nats, levels)
+    found = draw_pixel_map(model, source)
     if processes.first():
-        pictures.write_picture(picture, out)
-    say(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")
+        pictures.write_picture(found.picture, out)
+    say(f"{out}: {found.images} images; white is {found.largest:.2f} nats, black is none")

@@ -16,7 +16,14 @@ from ml_collections import ConfigDict, config_flags
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax import shipped
-from pixel_rnn_jax.cli.flags import Flags, compilation_flag, config_flag, model_flag, workdir_flag
+from pixel_rnn_jax.cli.flags import (
+    Flags,
+    compilation_flag,
+    config_flag,
+    model_flag,
+    workdir_flag,
+    workdirs_flag,
+)
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.paths import expanded
 
@@ -116,6 +123,12 @@ VERBS = {
             "Writes the trained model to one file, which needs no workdir.",
             "--workdir=runs/a --out=model.safetensors",
         ),
+        (
+            "report",
+            "report",
+            "Writes a page about runs, side by side: configs, curves, results and pictures.",
+            "--workdir=runs/a runs/b --out=report.html",
+        ),
     )
 }
 PATHS = {
@@ -125,6 +138,8 @@ PATHS = {
 """Flags that take a path."""
 WITHOUT_MODEL = ("info", "verify")
 """Verbs that do without --workdir."""
+OF_RUNS = ("report",)
+"""Verbs that take several workdirs."""
 
 
 def parse(argv: Sequence[str]) -> functools.partial[None]:
@@ -157,6 +172,8 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         values["file"].value = words.pop(0)
     if words and "names" in values:
         values["names"].value, words = words, []
+    if name in OF_RUNS:
+        values["workdir"].value, words = [*filter(None, values.workdir or []), *words], []
     if words:
         raise UserError(f"{name} takes nothing but flags, got {words[0]!r}")
     for flag in PATHS & set(values):
@@ -168,7 +185,7 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
     if "model" in values and values.model:
         _take_model(values)
     if name not in WITHOUT_MODEL and not values.workdir:
-        instead = "" if name == TRAIN else ", or --model=NAME"
+        instead = ", or --model=NAME" if "model" in values else ""
         raise UserError(f"{name} needs --workdir=DIR, the directory of a training run{instead}")
     return functools.partial(VERBS[name].run, values)
 
@@ -188,9 +205,11 @@ def _take_model(values: Flags) -> None:
 def _define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
-    if name != "info":
+    if name in OF_RUNS:
+        workdirs_flag(values)
+    elif name != "info":
         workdir_flag(values, new=name == TRAIN)
-    if name not in ("info", TRAIN):
+    if name not in ("info", TRAIN, *OF_RUNS):
         model_flag(values)
     compilation_flag(values)
     VERBS[name].define(values)

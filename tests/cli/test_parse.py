@@ -149,6 +149,19 @@ def test_flags_of_a_verb(words, expected):
     assert {name: values[name].value for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    "words, workdirs",
+    [
+        ("--workdir=a", ["a"]),
+        ("--workdir=a b c", ["a", "b", "c"]),
+        ("--workdir a --workdir=b", ["a", "b"]),
+        ("a --out=x.html b", ["a", "b"]),
+    ],
+)
+def test_a_report_takes_several_workdirs(words, workdirs):
+    assert parsed(f"report {words}")[1].workdir == workdirs
+
+
 MISTAKES = """
 main
     train needs --config=FILE, for example --config=digits, or the --workdir of a run to go on with
@@ -160,6 +173,10 @@ main trian
     there is no command trian; did you mean train?
 main evaluate
     evaluate needs --workdir=DIR, the directory of a training run, or --model=NAME
+main report --workdir= --out=a.html
+    report needs --workdir=DIR, the directory of a training run
+main report --workdir=a --out=a.pdf
+    a report must be written to a file that ends in .html, got 'a.pdf'
 main decompress x
     decompress needs --workdir=DIR, the directory of a training run, or --model=NAME
 main compress --workdir=x
@@ -248,8 +265,10 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "info": {"file"},
         "verify": {"file"},
         "export": {"out"},
+        "report": {"out", "maps"},
     }
-    workdir = set() if verb == "info" else {"workdir"} if verb == "train" else {"workdir", "model"}
+    workdir = set() if verb == "info" else {"workdir"}
+    workdir |= set() if verb in ("info", "train", "report") else {"model"}
     assert shown == workdir | {"compilation_cache"} | own[verb]
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     assert max(map(len, text.splitlines())) <= 120
