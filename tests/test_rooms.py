@@ -17,6 +17,7 @@ FLOORS = [
     {"image_model"},
     {"training"},
     {"__init__"},
+    {"report"},
     {"cli"},
     {"main"},
 ]

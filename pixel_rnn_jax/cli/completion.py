@@ -66,8 +66,12 @@ def _flags(verb: str) -> Iterator[str]:
     yield "--help "
     values = define(verb)
     for name in values:
-        yield f"--{name} " if values[name].boolean else f"--{name}="
-        if values[name].boolean and values[name].default is None:
+        default = values[name].default
+        if not values[name].boolean:
+            yield f"--{name}="
+        elif default is not True:
+            yield f"--{name} "
+        if values[name].boolean and default is not False:
             yield f"--no{name} "
     yield from (f"--model={name} " for name in shipped.names() if "model" in values)
     if verb != TRAIN:

@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from pixel_rnn_jax import outputs, pictures
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images
-from pixel_rnn_jax.cli.verb_flags import PIXEL_MAP_IMAGES
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, load, of_run
 from pixel_rnn_jax.runs.export import is_exported
@@ -18,6 +16,7 @@ from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.terminal import show, show_json
 from pixel_rnn_jax.training import compare as compare_lib
 from pixel_rnn_jax.training.evaluate import Evaluation, open_split, with_data
+from pixel_rnn_jax.training.pixel_map import draw_pixel_map
 from pixel_rnn_jax.training.scores import Images, score
 
 
@@ -134,12 +133,7 @@ def show_evaluation(split: str, result: Evaluation) -> None:
 
 def _draw_pixel_map(model: ImageModel, source: Images, out: str) -> None:
     """Draws the first images of a source, each beside its negative log-likelihood by pixel."""
-    images, condition = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
-    # On the devices of this process alone, wherever the parameters lie.
-    model = ImageModel(model.pixel_rnn, jax.device_get(model.params))
-    nats = -np.asarray(model.log_prob(images, condition, per_pixel=True)).sum(-1)
-    images, levels = pictures.as_levels(images, model.levels)
-    picture = pictures.pixel_map(images, nats, levels)
+    found = draw_pixel_map(model, source)
     if processes.first():
-        pictures.write_picture(picture, out)
-    show(f"{out}: {len(images)} images; white is {nats.max():.2f} nats, black is none")
+        pictures.write_picture(found.picture, out)
+    show(f"{out}: {found.images} images; white is {found.largest:.2f} nats, black is none")

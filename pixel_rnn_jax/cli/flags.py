@@ -61,6 +61,15 @@ def model_flag(values: Flags) -> None:
     values.text("model", f"Instead of --workdir, a model that comes with the package: {names}.")
 
 
+def workdirs_flag(values: Flags) -> None:
+    """Defines --workdir, of one run or several."""
+    values.words(
+        "workdir",
+        "Directory of a training run, or gs://BUCKET/FOLDER. More may follow, each after another "
+        "--workdir or as a word of its own: --workdir=runs/a runs/b.",
+    )
+
+
 def compilation_flag(values: Flags) -> None:
     """Defines --compilation_cache."""
     values.text(

@@ -24,6 +24,7 @@ from pixel_rnn_jax.cli.flags import (
     model_flag,
     quiet_flag,
     workdir_flag,
+    workdirs_flag,
 )
 from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
 from pixel_rnn_jax.paths import expanded
@@ -125,6 +126,12 @@ VERBS = {
             "--workdir=runs/a --out=model.safetensors",
         ),
         (
+            "report",
+            "report",
+            "Writes a page about runs, side by side: configs, curves, results and pictures.",
+            "--workdir=runs/a runs/b --out=report.html",
+        ),
+        (
             COMPLETION,
             "completion",
             "Prints a script with which bash or zsh completes commands.",
@@ -139,6 +146,8 @@ PATHS = {
 """Flags that take a path."""
 WITHOUT_MODEL = ("info", "verify", COMPLETION)
 """Verbs that do without --workdir."""
+OF_RUNS = ("report",)
+"""Verbs that take several workdirs."""
 
 
 def parse(argv: Sequence[str]) -> functools.partial[None]:
@@ -172,6 +181,8 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
             values[positional].value = words.pop(0)
     if words and "names" in values:
         values["names"].value, words = words, []
+    if name in OF_RUNS:
+        values["workdir"].value, words = [*filter(None, values.workdir or []), *words], []
     if words:
         raise UserError(f"{name} takes nothing but flags, got {words[0]!r}")
     for flag in PATHS & set(values):
@@ -183,7 +194,7 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
     if "model" in values and values.model:
         _take_model(values)
     if name not in WITHOUT_MODEL and not values.workdir:
-        instead = "" if name == TRAIN else ", or --model=NAME"
+        instead = ", or --model=NAME" if "model" in values else ""
         raise UserError(f"{name} needs --workdir=DIR, the directory of a training run{instead}")
     command = functools.partial(VERBS[name].run, values)
     if name == COMPLETION:
@@ -207,9 +218,11 @@ def _take_model(values: Flags) -> None:
 def define(name: str) -> Flags:
     """Returns the flags of a verb, without those of a config."""
     values = Flags()
-    if name not in ("info", COMPLETION):
+    if name in OF_RUNS:
+        workdirs_flag(values)
+    elif name not in ("info", COMPLETION):
         workdir_flag(values, new=name == TRAIN)
-    if name not in ("info", TRAIN, COMPLETION):
+    if name not in ("info", TRAIN, COMPLETION, *OF_RUNS):
         model_flag(values)
     if name != COMPLETION:
         compilation_flag(values)

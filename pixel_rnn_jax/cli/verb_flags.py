@@ -13,8 +13,6 @@ from pixel_rnn_jax.cli.flags import (
     seed_flag,
 )
 
-PIXEL_MAP_IMAGES = 16
-"""Images of a picture that `evaluate` draws."""
 IMAGES = 64
 ROW = 10
 """Images of each class that `sample` draws by default."""
@@ -55,8 +53,8 @@ def evaluate_flags(values: Flags) -> None:
     )
     values.text(
         "pixel_map",
-        f"A .png file for a picture of where the nats are: the first {PIXEL_MAP_IMAGES} images of "
-        "the split, each beside the negative log-likelihood of its pixels.",
+        "A .png file for a picture of where the nats are: the first images of the split, each "
+        "beside the negative log-likelihood of its pixels.",
     )
     values.text(
         "continuous",
@@ -170,6 +168,17 @@ def verify_flags(values: Flags) -> None:
 def export_flags(values: Flags) -> None:
     """Defines the flags of `export`."""
     values.text("out", "The file, in the safetensors format.", "model.safetensors")
+
+
+def report_flags(values: Flags) -> None:
+    """Defines the flags of `report`."""
+    values.text("out", "The .html file, which opens offline and can be mailed.", "report.html")
+    values.switch(
+        "maps",
+        "Draws maps of the nats per pixel, which takes the data and, for a large model, some time; "
+        "--nomaps leaves them out.",
+        default=True,
+    )
 
 
 def completion_flags(values: Flags) -> None:

@@ -32,6 +32,11 @@ class MetricsWriter:
     a checkpoint is saved, so that none is missing then. The objects of a bucket (gs://) cannot be
     appended to, so there `flush` copies local files.
 
+    "seconds" in a record is how long the run has trained, validations and compilation included. It
+    goes on from the last record that a resumed run keeps: neither the pause before it counts nor
+    what was lost. Where that record does not say, as in runs of earlier versions, later ones do not
+    either.
+
     All methods raise `CannotGoOn` if a file cannot be written, because the disk is full, say.
     """
 
@@ -44,10 +49,10 @@ class MetricsWriter:
         self._workdir = folder = epath.Path(workdir)
         self._local = contextlib.ExitStack()
         with storage.writing(workdir):
-            records = _drop_records_after(self._workdir, step)
+            kept = _drop_records_after(self._workdir, step)
             if "://" in str(workdir):
                 folder = epath.Path(self._local.enter_context(tempfile.TemporaryDirectory()))
-                (folder / "metrics.jsonl").write_bytes(records)
+                (folder / "metrics.jsonl").write_bytes(_as_lines(kept))
             # TensorBoard reads the files of a folder in the order of their names.
             names = "metrics.jsonl", f"tensorboard/events.out.tfevents.{time.time_ns()}"
             self._copies = {folder / name: self._workdir / name for name in names}
@@ -56,6 +61,8 @@ class MetricsWriter:
             self._lines = lines.open("ab")
             # The thread of a `SummaryWriter` dies when the disk is full, and then blocks the run.
             self._events = RecordWriter(str(events))
+        self._begin = time.monotonic()
+        self._seconds_before = kept[-1].get("seconds") if kept else 0.0
         self._add_event(Event(file_version="brain.Event:2"))
         # Makes TensorBoard hide what earlier files hold after this step.
         start = SessionLog(status=SessionLog.START)
@@ -64,8 +71,12 @@ class MetricsWriter:
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the record of a step; leaves out values that are not finite."""
         values = {name: value for name, value in values.items() if math.isfinite(value)}
+        record = {"step": step, **values}
+        if self._seconds_before is not None:
+            seconds = self._seconds_before + time.monotonic() - self._begin
+            record["seconds"] = round(seconds, 3)
         with storage.writing(self._workdir, CannotGoOn):
-            self._lines.write(json.dumps({"step": step, **values}).encode() + b"\n")
+            self._lines.write(_as_lines([record]))
             self._lines.flush()
         self.show(step, values, {})
 
@@ -145,13 +156,17 @@ def read_records(workdir: epath.PathLike) -> list[dict[str, float]]:
     return records
 
 
-def _drop_records_after(workdir: epath.Path, step: int) -> bytes:
-    """Drops later records and half a record from `metrics.jsonl`; returns what it holds then."""
+def _drop_records_after(workdir: epath.Path, step: int) -> list[dict[str, float]]:
+    """Drops later records and half a record from `metrics.jsonl`; returns those that it keeps."""
     path = workdir / "metrics.jsonl"
     if not path.exists():
-        return b""
+        return []
     kept = [record for record in read_records(workdir) if record["step"] <= step]
-    content = "".join(json.dumps(record) + "\n" for record in kept).encode()
+    content = _as_lines(kept)
     if content != path.read_bytes():
         storage.write_atomically(path, content)
-    return content
+    return kept
+
+
+def _as_lines(records: list[dict[str, float]]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()

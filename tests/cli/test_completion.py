@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
         ("sample --model=", ["--model=digits "]),
         ("train --dist", ["--distributed "]),
         ("train --nod", ["--nodistributed "]),
+        ("report --no", ["--nomaps "]),
         ("--he", ["--help "]),
         ("nothing --he", []),
         ("--conf", ["--config=", "--config."]),

@@ -151,6 +151,19 @@ def test_flags_of_a_verb(words, expected):
     assert {name: values[name].value for name in expected} == expected
 
 
+@pytest.mark.parametrize(
+    "words, workdirs",
+    [
+        ("--workdir=a", ["a"]),
+        ("--workdir=a b c", ["a", "b", "c"]),
+        ("--workdir a --workdir=b", ["a", "b"]),
+        ("a --out=x.html b", ["a", "b"]),
+    ],
+)
+def test_a_report_takes_several_workdirs(words, workdirs):
+    assert parsed(f"report {words}")[1].workdir == workdirs
+
+
 MISTAKES = """
 main
     train needs --config=FILE, for example --config=digits, or the --workdir of a run to go on with
@@ -162,6 +175,10 @@ main trian
     there is no command trian; did you mean train?
 main evaluate
     evaluate needs --workdir=DIR, the directory of a training run, or --model=NAME
+main report --workdir= --out=a.html
+    report needs --workdir=DIR, the directory of a training run
+main report --workdir=a --out=a.pdf
+    a report must be written to a file that ends in .html, got 'a.pdf'
 main decompress x
     decompress needs --workdir=DIR, the directory of a training run, or --model=NAME
 main compress --workdir=x
@@ -250,10 +267,11 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
         "info": {"file", "json"},
         "verify": {"file", "json"},
         "export": {"out"},
+        "report": {"out", "maps"},
         "completion": {"shell", "line"},
     }
     shared = {"info": {"compilation_cache", "quiet"}, "completion": set()}
-    shared["train"] = shared["info"] | {"workdir"}
+    shared["train"] = shared["report"] = shared["info"] | {"workdir"}
     assert shown == own[verb] | shared.get(verb, shared["train"] | {"model"})
     assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
     statuses = re.findall(r"^  (\d+) +[A-Z].*\.$", text, flags=re.MULTILINE)

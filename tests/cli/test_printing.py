@@ -64,6 +64,7 @@ VERBS_THAT_WRITE = {
     "decompress": ("images.prnn", ["images.npz"]),
     "extract": ("images.prnn 0.png", ["images"]),
     "export": ("", ["model.safetensors"]),
+    "report": ("--nomaps", ["report.html"]),
 }
 
 

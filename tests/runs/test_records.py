@@ -13,6 +13,14 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path, read_records
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """A list whose last number is the time."""
+    times = [0.0]
+    monkeypatch.setattr("pixel_rnn_jax.runs.records.time.monotonic", lambda: times[-1])
+    return times
+
+
 def write(workdir, start, steps):
     with MetricsWriter(workdir, start) as writer:
         for step in steps:
@@ -20,15 +28,16 @@ def write(workdir, start, steps):
         writer.flush()
 
 
-def test_records_are_readable_at_once_and_finite(tmp_path):
+def test_records_are_readable_at_once_and_finite(tmp_path, clock):
     with MetricsWriter(tmp_path, 0) as writer:
         writer.write(5, {"a": math.inf, "b": -math.inf, "c": math.nan, "train/nats": 1.5})
-        assert read_records(tmp_path) == [{"step": 5, "train/nats": 1.5}]
+        assert read_records(tmp_path) == [{"step": 5, "train/nats": 1.5, "seconds": 0.0}]
         assert shown(tmp_path) == [(5, "train/nats", 1.5)]
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 5, "train/nats": 1.5}\n'
+    line = '{"step": 5, "train/nats": 1.5, "seconds": 0.0}\n'
+    assert (tmp_path / "metrics.jsonl").read_text() == line
 
 
-def test_resumed_run_leaves_the_same_records(tmp_path):
+def test_resumed_run_leaves_the_same_records(tmp_path, clock):
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     write(straight, 0, range(1, 10))
     write(resumed, 0, range(1, 7))
@@ -40,8 +49,30 @@ def test_resumed_run_leaves_the_same_records(tmp_path):
     assert len(shown(straight)) == 18
 
 
+def test_seconds_count_training_and_no_pause(tmp_path, clock):
+    def write_until(start, *times):
+        with MetricsWriter(tmp_path, start) as writer:
+            for step, time in enumerate(times, start=start + 1):
+                clock.append(time)
+                writer.write(step, {"train/nats": 1.0})
+
+    def seconds():
+        return [record.get("seconds") for record in read_records(tmp_path)]
+
+    clock.append(100.0)
+    write_until(0, 110.0, 120.0, 135.0)
+    assert seconds() == [10, 20, 35]
+    clock.append(1000.0)  # The pause; step 3 is lost.
+    write_until(2, 1010.5)
+    assert seconds() == [10, 20, 30.5]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "train/nats": 1.0}\n')  # Of an earlier version.
+    write_until(1, 2000.0)
+    assert seconds() == [None, None]
+
+
 @pytest.mark.parametrize("length", [1, 20, -1])
-def test_half_a_record_at_the_end_is_dropped(tmp_path, length):
+def test_half_a_record_at_the_end_is_dropped(tmp_path, length, clock):
     write(tmp_path, 0, range(1, 4))
     path = tmp_path / "metrics.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)

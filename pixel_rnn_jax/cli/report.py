@@ -1,0 +1,27 @@
+"""The verb `report`."""
+
+from pathlib import Path
+
+from pixel_rnn_jax import outputs
+from pixel_rnn_jax import report as report_lib
+from pixel_rnn_jax.cli.flags import Flags
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.terminal import show
+
+
+def report(values: Flags) -> None:
+    """Writes a page about runs, side by side: configs, curves, results and pictures."""
+    out = values.out
+    if Path(out).suffix != ".html":
+        raise UserError(f"a report must be written to a file that ends in .html, got {out!r}")
+    if Path(out).is_dir():
+        raise UserError(f"{out} is a folder: give --out the name of a file")
+    report_lib.check_extra()
+    runs = [
+        report_lib.read_run(workdir, pixel_map=values.maps)
+        for workdir in dict.fromkeys(values.workdir)
+    ]
+    content = report_lib.render(runs).encode()
+    with outputs.writing(out) as file:
+        file.write(content)
+    show(f"{out}: {len(runs)} run{'s' * (len(runs) != 1)}, {len(content) / 1e3:,.0f} kB")
