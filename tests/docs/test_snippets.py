@@ -197,7 +197,8 @@ def test_flags_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         if (words := command.main) is not None:
             if trains(words) and not any(word.startswith("--config=") for word in words):
                 words = [*words, "--config=digits"]  # In text that speaks of another flag.
-            alone = "--workdir" in " ".join(words) or words[0] in parse.WITHOUT_MODEL
+            named = re.search("--(workdir|model)", " ".join(words))
+            alone = named or words[0] in parse.WITHOUT_MODEL
             if said := refusal(words if alone else [*words, "--workdir=a"]):
                 wrong.append(f"{command}\n  {said}")
     assert not wrong, "\n".join(wrong)
