@@ -70,9 +70,9 @@ def check_usable(
     """
     _check_names(allowed)
     if (workdir / "config.json").exists():
+        old, name = read_config(workdir), config.data.name
         if newest_step(workdir) is None:
             return {}
-        old, name = read_config(workdir), config.data.name
         moved = name != old.data.name and epath.Path(name).expanduser().exists()
         if moved and (stored := read_digests(workdir)):
             if digests and digests() != stored:
