@@ -24,7 +24,10 @@ def read_condition(path: str | None) -> np.ndarray | None:
         return None
     try:
         found = np.load(path)
-        return found if isinstance(found, np.ndarray) else found["condition"]
+        if isinstance(found, np.ndarray):
+            return found
+        with found as arrays:
+            return arrays["condition"]
     except KeyError as error:
         raise UserError(f"--condition={path} holds no array `condition`") from error
     except Exception as error:  # NumPy, zipfile and zlib raise many types for a damaged file.
