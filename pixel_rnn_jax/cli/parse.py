@@ -3,6 +3,8 @@
 import difflib
 import functools
 import importlib
+import itertools
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -118,6 +120,7 @@ VERBS = {
 }
 WITHOUT_MODEL = ("info", "verify")
 """Verbs that do without --workdir."""
+_READ, _WRITTEN = ("workdir", "file", "images", "data", "known", "condition"), ("out", "pixel_map")
 
 
 def parse(argv: Sequence[str]) -> functools.partial[None]:
@@ -157,7 +160,19 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")
     if name not in WITHOUT_MODEL and not values.workdir:
         raise UserError(f"{name} needs --workdir=DIR, the directory of a training run")
+    _check_paths(values)
     return functools.partial(VERBS[name].run, values)
+
+
+def _check_paths(values: Flags) -> None:
+    """Refuses to write over what is read, and to read images in two places."""
+    given = {name: values[name].value or "" for name in (*_READ, *_WRITTEN) if name in values}
+    for out, read in itertools.product(_WRITTEN, _READ):
+        paths = given.get(out, ""), given.get(read, "")
+        if all(map(os.path.isfile, paths)) and os.path.samefile(*paths):
+            raise UserError(f"--{out}={paths[0]} would replace --{read}: give it another name")
+    if given.get("images") and given.get("data"):
+        raise UserError("--data is for the images of the run: leave it out with --images")
 
 
 def _define(name: str) -> Flags:
