@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from etils import epath
 from workdirs import changed
@@ -45,22 +44,3 @@ def test_workdir_of_something_else_is_refused(config, tmp_path, name, workdir, m
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / workdir)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("missing.npy", "missing.npy"),
-        ("other.npz", r"the test images have shape \(5, 4, 1\)"),
-        ("unlabelled.npz", "has no labels: model.classes must be 0"),
-    ],
-)
-def test_wrong_data_leave_no_trace(config, tmp_path, name, message):
-    """A mistyped name can be put right with the same workdir."""
-    splits = {split: np.zeros((6, 4, 4, 1), np.uint8) for split in ("train", "validation", "test")}
-    np.savez(tmp_path / "unlabelled.npz", **splits)
-    labels = {f"{split}_labels": np.zeros(6, int) for split in splits}
-    np.savez(tmp_path / "other.npz", **splits | labels | {"test": np.zeros((6, 5, 4, 1), np.uint8)})
-    with pytest.raises(UserError, match=message):
-        train(changed(config, "data", name=str(tmp_path / name)), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
