@@ -60,7 +60,8 @@ def write_result(
     }
     path = epath.Path(workdir) / "result.json"
     if steps == resumed_from:  # The time of the training is that of an earlier command.
-        with contextlib.suppress(ValueError, TypeError, KeyError, *storage.errors()):
+        unreadable = ValueError, TypeError, KeyError, RecursionError, *storage.errors()
+        with contextlib.suppress(*unreadable):
             before = json.loads(path.read_bytes())
             result |= {name: before[name] for name in ("resumed_from", "seconds")}
     with storage.writing(workdir):
