@@ -1,5 +1,6 @@
 """The exception for mistakes of the user."""
 
+import os
 import re
 
 
@@ -20,7 +21,17 @@ def what_to_say(error: Exception) -> str:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         less = "ask for fewer images or particles, or a smaller batch"
         return f"out of memory: {less} ({first_sentence(error)})"
+    if str(error).startswith("Unable to initialize backend"):  # JAX's words.
+        return no_device()
     return str(error) if isinstance(error, UserError) else ""
+
+
+def no_device() -> str:
+    """Returns what to say where JAX has no device of the kind that the environment names."""
+    return (
+        f"JAX has no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}: unset it, or "
+        'install JAX for such a device, for a GPU pip install "jax[cuda13]"'
+    )
 
 
 USER_ERROR = 2

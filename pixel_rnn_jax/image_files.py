@@ -25,11 +25,8 @@ def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
     try:
         with Image.open(file, formats=_FORMATS) as image:
             yield image
-    except (
-        OSError,
-        SyntaxError,  # What Pillow calls a damaged PNG.
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow raises many types for a damaged file.
         reason = first_sentence(error)
         raise UserError(f"{name} cannot be read as an image: {reason}") from error

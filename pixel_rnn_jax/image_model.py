@@ -368,6 +368,8 @@ class ImageModel:
         Raises:
             UserError: As `decompress`.
         """
+        if not hasattr(file, "read"):
+            raise UserError(f"file must be open for reading, got {file!r}")
         count = 0
         for part in archive.read(self.pixel_rnn, self.params, file):
             if isinstance(part, archive.Damage):

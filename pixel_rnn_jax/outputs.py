@@ -11,6 +11,12 @@ from typing import BinaryIO
 from pixel_rnn_jax.errors import UserError
 
 
+def check_name(out: str) -> None:
+    """Checks, before any work, that `out` is a name here: gs://a would be a folder "gs:"."""
+    if not out or "://" in out:
+        raise UserError(f"{out!r} is not the name of a file or folder on this machine")
+
+
 @contextlib.contextmanager
 def writing(out: str) -> Iterator[BinaryIO]:
     """Gives a file to write, which gets its name once it is complete, in place of any other.
@@ -61,6 +67,7 @@ def filling(out: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _refused(out: str) -> Iterator[None]:
+    check_name(out)
     try:
         yield
     except OSError as error:

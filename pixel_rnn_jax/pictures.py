@@ -108,6 +108,7 @@ def write_picture(picture: np.ndarray, out: str) -> None:
 
 def check_picture_out(out: str) -> None:
     """Checks, before any work, that `out` names a PNG file."""
+    outputs.check_name(out)
     if Path(out).suffix != ".png":
         raise UserError(f"a picture must be written to a file that ends in .png, got {out!r}")
 
@@ -185,6 +186,7 @@ def _file_names(names: Sequence[str]) -> list[str]:
 
 def check_ending(out: str) -> None:
     """Checks, before any work, that the ending of `out` says what to write; see `check_out`."""
+    outputs.check_name(out)
     if Path(out).suffix not in ("", ".png", ".npz"):
         raise UserError(
             "images must be written to a .png or .npz file, or to a folder without an ending, got "

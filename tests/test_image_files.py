@@ -18,9 +18,10 @@ from pixel_rnn_jax.image_files import SUFFIXES, open_image
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 4\n%%EndComments\nshowpage\n%%EOF\n"
 
 
-def bomb():
-    """A PNG whose header promises 30,000x30,000 pixels."""
-    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)), (b"IDAT", b"")]
+def png(length=13):
+    """A PNG whose header promises 30,000x30,000 pixels, if it is not too short."""
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)[:length]
+    chunks = [(b"IHDR", header), (b"IDAT", b"")]
     parts = [
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in chunks
@@ -42,7 +43,11 @@ def ghostscript(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "content, reason",
-    [(POSTSCRIPT, "cannot identify image file"), (bomb(), r"Image size \(900000000 pixels\)")],
+    [
+        (POSTSCRIPT, "cannot identify image file"),
+        (png(), r"Image size \(900000000 pixels\)"),
+        (png(length=9), "Truncated IHDR chunk"),
+    ],
 )
 @pytest.mark.parametrize("reader", ["folder", "file", "mask"])
 def test_what_is_refused_by_a_sentence(tmp_path, ghostscript, content, reason, reader):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pixel_rnn_jax import data
+from pixel_rnn_jax.data import npz
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.training.own_images import OwnImages
@@ -24,8 +25,11 @@ def read_condition(path: str | None) -> np.ndarray | None:
         return None
     try:
         found = np.load(path)
-        return found if isinstance(found, np.ndarray) else found["condition"]
+        if isinstance(found, np.ndarray):
+            return found
+        with found as arrays:
+            return arrays["condition"]
     except KeyError as error:
         raise UserError(f"--condition={path} holds no array `condition`") from error
     except Exception as error:  # NumPy, zipfile and zlib raise many types for a damaged file.
-        raise UserError(f"--condition={path} cannot be read as an array: {error}") from error
+        raise npz.not_read(f"--condition={path}", error) from error

@@ -15,8 +15,7 @@ from ml_collections import ConfigDict, config_flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax import shipped
-from pixel_rnn_jax.cli import verb_flags
+from pixel_rnn_jax.cli import places, verb_flags
 from pixel_rnn_jax.cli.flags import (
     Flags,
     compilation_flag,
@@ -27,7 +26,6 @@ from pixel_rnn_jax.cli.flags import (
     workdirs_flag,
 )
 from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
-from pixel_rnn_jax.paths import expanded
 
 PROGRAM = "python -m pixel_rnn_jax.main"
 
@@ -139,11 +137,6 @@ VERBS = {
         ),
     )
 }
-PATHS = {
-    *("workdir", "images", "data", "condition", "known", "file"),
-    *("out", "pixel_map", "continuous", "compilation_cache"),
-}
-"""Flags that take a path."""
 WITHOUT_MODEL = ("info", "verify", COMPLETION)
 """Verbs that do without --workdir."""
 OF_RUNS = ("report",)
@@ -185,14 +178,10 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         values["workdir"].value, words = [*filter(None, values.workdir or []), *words], []
     if words:
         raise UserError(f"{name} takes nothing but flags, got {words[0]!r}")
-    for flag in PATHS & set(values):
-        if isinstance(path := values[flag].value, str):
-            values[flag].value = expanded(path, f"--{flag}")
+    places.settle(values)
     if source and not values.workdir:
         file, _, argument = source.partition(":")
         values["workdir"].value = f"runs/{Path(file).stem}" + (f"-{argument}" if argument else "")
-    if "model" in values and values.model:
-        _take_model(values)
     if name not in WITHOUT_MODEL and not values.workdir:
         instead = ", or --model=NAME" if "model" in values else ""
         raise UserError(f"{name} needs --workdir=DIR, the directory of a training run{instead}")
@@ -201,18 +190,6 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         command()
         sys.exit()
     return command
-
-
-def _take_model(values: Flags) -> None:
-    """Makes the folder of --model the workdir."""
-    if values.workdir:
-        raise UserError("leave out one of --workdir and --model")
-    if values.model not in shipped.names():
-        raise UserError(
-            f"there is no model {values.model!r} in the package: choose from "
-            f"{', '.join(shipped.names())}, or give --workdir"
-        )
-    values["workdir"].value = shipped.place(values.model)
 
 
 def define(name: str) -> Flags:

@@ -147,7 +147,7 @@ def from_json(text: str) -> Config:
     """
     try:
         values = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"it is not JSON ({error})") from error
     sections = [f.name for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)]
     if not isinstance(values, dict) or not set(sections) <= values.keys():

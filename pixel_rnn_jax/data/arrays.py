@@ -6,7 +6,7 @@ import numpy as np
 
 from pixel_rnn_jax.data import npz, records
 from pixel_rnn_jax.data.npz import Beside
-from pixel_rnn_jax.errors import UserError, first_sentence
+from pixel_rnn_jax.errors import UserError
 
 
 def open_digits(name: str, split: str) -> records.Records:
@@ -40,8 +40,7 @@ def open_array_file(path: Path, name: str, split: str) -> records.Records:
     except UserError:
         raise
     except Exception as error:  # NumPy, zipfile and zlib raise many types for a damaged file.
-        reason = first_sentence(error)
-        raise UserError(f"{name} cannot be read as an array: {reason}") from error
+        raise npz.not_read(name, error) from error
     if images.ndim not in (3, 4) or 0 in images.shape:
         raise UserError(
             f"{name} must hold an array of shape [N, H, W] or [N, H, W, C], "

@@ -28,6 +28,16 @@ class Beside:
     unusable: dict[str, str] = field(default_factory=dict)
 
 
+def not_read(name: str, error: Exception) -> UserError:
+    """Returns the error for a file that NumPy does not read, from what it raised."""
+    reason = first_sentence(error)
+    if "pickled" in reason:  # What NumPy takes any other file for.
+        reason = "it is no .npy or .npz file"
+    elif reason.startswith("Object arrays"):
+        reason = "it holds objects, not numbers"
+    return UserError(f"{name} cannot be read as an array: {reason}")
+
+
 def image_keys(arrays: Any) -> list[str]:
     """Returns the keys of the arrays that may be images."""
     return [key for key in arrays.files if not _BESIDE.fullmatch(key)]

@@ -27,6 +27,7 @@ from etils import epath
 from flax.traverse_util import unflatten_dict
 from safetensors import SafetensorError
 
+from pixel_rnn_jax import outputs
 from pixel_rnn_jax.config import ModelConfig, from_config_dict
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -65,8 +66,12 @@ def write(
     storage.check(path)
     if target.is_dir():
         raise UserError(f"{path} is a folder: give the name of a file")
-    with storage.writing(path):
-        storage.write_atomically(target, content)
+    if "://" in os.fspath(path):
+        with storage.writing(path):
+            storage.write_atomically(target, content)
+        return
+    with outputs.writing(os.fspath(path)) as file:  # Which keeps links and devices.
+        file.write(content)
 
 
 def to_bytes(model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()) -> bytes:

@@ -1,6 +1,5 @@
 """Which config a run may go on with."""
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -71,9 +70,9 @@ def check_usable(
     """
     _check_names(allowed)
     if (workdir / "config.json").exists():
+        old, name = read_config(workdir), config.data.name
         if newest_step(workdir) is None:
             return {}
-        old, name = read_config(workdir), config.data.name
         moved = name != old.data.name and epath.Path(expanded(name)).exists()
         if moved and (stored := read_digests(workdir)):
             if digests and digests() != stored:
@@ -94,10 +93,22 @@ def check_usable(
 
 
 def read_digests(workdir: epath.PathLike) -> Digests:
-    """Returns what `write_digests` wrote; {} where there is nothing, or nothing readable."""
-    with contextlib.suppress(ValueError, AttributeError, *storage.errors()):
-        return dict(json.loads((epath.Path(workdir) / "data.json").read_bytes()).items())
-    return {}
+    """Returns what `write_digests` wrote; {} where there is nothing, of an earlier version.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    path = epath.Path(workdir) / "data.json"
+    try:
+        if not path.exists():
+            return {}
+        found = json.loads(path.read_bytes())
+        return {split: found[split] for split in ("train", "validation")}
+    except storage.unreadable() as error:
+        raise UserError(
+            f"{path} is damaged, so that the data cannot be told from others: restore it, or "
+            "delete it to go without this check"
+        ) from error
 
 
 def write_digests(workdir: epath.PathLike, digests: Digests) -> None:
@@ -154,8 +165,9 @@ def check_resumable(
 def record_changes(workdir: epath.Path, step: int, changes: Mapping[str, tuple[Any, Any]]) -> None:
     """Adds to `workdir`/history.jsonl which fields of the config changed after a step."""
     path = workdir / "history.jsonl"
-    before = path.read_bytes() if path.exists() else b""
     values = {name: {"from": old, "to": new} for name, (old, new) in changes.items()}
     line = json.dumps({"step": step, "changed": values}) + "\n"
     with storage.writing(workdir):
-        storage.write_atomically(path, before + line.encode())
+        before = path.read_bytes() if path.exists() else b""
+        end = b"\n" if before and not before.endswith(b"\n") else b""  # A line may be cut off.
+        storage.write_atomically(path, before + end + line.encode())

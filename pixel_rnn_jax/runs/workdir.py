@@ -17,6 +17,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.checkpoints import Checkpoints, Unreadable
+from pixel_rnn_jax.runs.fingerprints import sha256_of_json
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.missing import missing
 from pixel_rnn_jax.runtime import devices, processes, storage
@@ -167,7 +168,9 @@ def write_image_format(image_format: ImageFormat, workdir: epath.PathLike) -> No
             scale=before.scale or image_format.scale,
             class_names=before.class_names or image_format.class_names,
         )
-    storage.write_atomically(path, f"{image_format.to_json()}\n".encode())
+    values = json.loads(image_format.to_json())
+    text = json.dumps(values | {"sha256": sha256_of_json(values)})
+    storage.write_atomically(path, f"{text}\n".encode())
 
 
 def read_image_format(workdir: epath.PathLike) -> ImageFormat:
@@ -175,9 +178,14 @@ def read_image_format(workdir: epath.PathLike) -> ImageFormat:
     path = epath.Path(workdir) / "images.json"
     content = _read(path, "trained model")
     try:
-        return ImageFormat.from_json(content.decode())
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error!r}): restore it, or train again") from error
+        values = json.loads(content)
+        digest = values.pop("sha256", None)  # Earlier versions wrote none.
+        if digest not in (None, sha256_of_json(values)):
+            raise ValueError("it does not match its digest")
+        return ImageFormat.from_json(json.dumps(values))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = storage.reason(error)
+        raise UserError(f"{path} is damaged ({reason}): restore it, or train again") from error
 
 
 def _read(path: epath.Path, contents: str) -> bytes:

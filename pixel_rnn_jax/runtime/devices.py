@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import UserError, no_device
 
 PyTree = Any
 AXIS = "data"
@@ -88,10 +88,7 @@ def _start() -> None:
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # How JAX ends without a backend.
-        raise UserError(
-            f"JAX has no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}: unset it, or "
-            'install JAX for such a device, for a GPU pip install "jax[cuda13]"'
-        ) from error
+        raise UserError(no_device()) from error
 
 
 def _mesh(devices: list[jax.Device]) -> Mesh:

@@ -105,6 +105,11 @@ def errors() -> tuple[type[Exception], ...]:
     return OSError, ClientError, HttpError, GoogleAPIError, GoogleAuthError
 
 
+def unreadable() -> tuple[type[Exception], ...]:
+    """Returns the exceptions that reading a file of JSON may raise; of a damaged one as well."""
+    return ValueError, TypeError, KeyError, RecursionError, *errors()
+
+
 def causes(error: BaseException) -> list[BaseException]:
     """Returns an error and those that led to it, the root cause last."""
     earlier = error.__cause__ or error.__context__

@@ -122,17 +122,18 @@ def run(
     config = minutes.of_run(config, workdir)
     images = _image_format(config, train_source, validation_source, *others)
     # What is impossible is refused before the workdir is touched.
-    new = images.model(config.model)
-    if config.init_from and workdir_lib.newest_step(workdir) is None:
-        check_initial(config.init_from, new, partial=config.init_partial)
-    mesh = _mesh(config)
+    new, mesh = images.model(config.model), _mesh(config)
+
+    @functools.cache
+    def digests() -> resume.Digests:
+        splits = {"train": train_source, "validation": validation_source}
+        return {split: data.digest(source) for split, source in splits.items()}
+
+    if workdir_lib.newest_step(workdir) is None:
+        digests()
+        if config.init_from:
+            check_initial(config.init_from, new, partial=config.init_partial)
     with lock.hold(workdir) as check_held:
-
-        @functools.cache
-        def digests() -> resume.Digests:
-            splits = {"train": train_source, "validation": validation_source}
-            return {split: data.digest(source) for split, source in splits.items()}
-
         changes = resume.check_usable(workdir, config, allow_change, digests)
         begun = workdir_lib.newest_step(workdir)
         if processes.first() and changes:

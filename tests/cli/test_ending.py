@@ -4,7 +4,9 @@ import subprocess
 import sys
 from unittest.mock import ANY, Mock, call
 
+import programs
 import pytest
+from programs import train_words
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import evaluate
@@ -85,8 +87,8 @@ def test_exit_status_after_sigterm():
         assert 128 - process.wait(60) == 143
 
 
-def test_exit_status_of_the_process():
-    words = ["-m", "pixel_rnn_jax.main", "--config=digits", "--config.model.layers=0"]
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert done.stderr == "error: model.layers must be at least 1, got 0\n"
+def test_exit_status_of_the_process(tmp_path):
+    words, environment = train_words(tmp_path / "a"), programs.environment({"JAX_PLATFORMS": "no"})
+    error = programs.run(*programs.MAIN, *words, status=2, env=environment).stderr
+    assert error.startswith("error: JAX has no device of JAX_PLATFORMS=no: unset it, or install ")
+    assert error.count("\n") == 1 and not list(tmp_path.iterdir())

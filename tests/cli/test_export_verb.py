@@ -1,6 +1,5 @@
 """The verb `export`, and the verbs that take what it writes as --workdir."""
 
-import re
 from pathlib import Path
 
 import jax
@@ -52,13 +51,6 @@ def test_export(model, printed, monkeypatch):
     assert out == f"new/b.safetensors: {size:,} bytes, {count:,} parameters, digest {digest}\n"
 
 
-def test_export_without_a_run(model, printed):
-    assert "nowhere holds no training run" in printed("export --workdir=nowhere", status=2)
-    assert printed("export --workdir=a.safetensors --out=.", status=2) == (
-        "error: . is a folder: give the name of a file\n"
-    )
-
-
 def test_verbs_that_need_a_model_only(model, printed):
     workdir = "--workdir=a.safetensors"
     printed(f"sample {workdir} --n=2 --seed=7 --out=s.npz")
@@ -75,10 +67,3 @@ def test_verbs_that_need_a_model_only(model, printed):
     printed(f"decompress x.prnn {workdir} --out=back.npz")
     with np.load("back.npz") as file:
         np.testing.assert_array_equal(file["images"], IMAGES)
-
-
-def test_verbs_that_need_the_data_set(model, printed):
-    said = printed("complete --workdir=a.safetensors", status=2)
-    assert re.match(r"error: a.safetensors holds a model without its data set: give --images", said)
-    said = printed("evaluate --workdir=a.safetensors", status=2)
-    assert re.match(r"error: a.safetensors holds a model without its data set: give --images", said)

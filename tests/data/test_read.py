@@ -247,3 +247,33 @@ def test_a_part_without_images_is_refused(tmp_path, images, refused):
     path = saved(tmp_path, images=images)
     with refused("has 6 images, of which 'all[9:]' takes none"):
         prnn.read_images(path, "all[9:]")
+
+
+CHECKED = {"png", "npz"}
+"""Formats with checksums."""
+
+
+@pytest.mark.parametrize("times", [20, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("suffix", ["npz", "npy", "png", "jpg", "tif", "webp", "bmp", "pgm"])
+# NumPy leaves a damaged .npz file open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_damaged_files_are_refused_or_read_as_before(tmp_path, pictures, suffix, times, rng):
+    """One wrong bit, or the end is missing; formats without checksums may give other pixels."""
+    path, images = tmp_path / f"own.{suffix}", pictures(1, 9, 10)
+    if suffix.startswith("np"):
+        {"npz": np.savez_compressed, "npy": np.save}[suffix](path, images)
+    else:
+        Image.fromarray(images[0]).save(path)
+    content, expected, said = path.read_bytes(), prnn.read_images(path).images, []
+    for time in range(times):
+        at = rng.randrange(len(content))
+        wrong = bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+        path.write_bytes(content[:at] + (wrong if time % 10 else b""))
+        try:
+            found = prnn.read_images(path).images
+        except prnn.UserError as error:
+            said.append(str(error))
+        else:
+            assert suffix not in CHECKED or np.array_equal(found, expected)
+    assert len(said) > times / 20
+    assert all(str(path) in text and "\n" not in text for text in said)

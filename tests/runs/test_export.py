@@ -174,9 +174,13 @@ def test_a_failing_write_leaves_the_old_file(model, content, path):
         model.save(path)
     assert path.read_bytes() == b"precious" and os.listdir(path.parent) == [path.name]
     (path.parent / "file").write_text("")
-    with pytest.raises(prnn.UserError, match=r"file/b\.safetensors cannot be written to: "):
+    with pytest.raises(prnn.UserError, match=r"file/b\.safetensors cannot be written: "):
         model.save(path.parent / "file" / "b.safetensors")
     with pytest.raises(prnn.UserError, match="is a folder: give the name of a file"):
         model.save(path.parent)
+    path.write_bytes(b"old")
+    (path.parent / "link").symlink_to(path)
+    model.save(path.parent / "link")  # It stays a link, as a device stays one.
+    assert (path.parent / "link").is_symlink() and path.read_bytes() == content
     model.save(path.parent / "new" / "model")  # Any name, and in a new folder.
     assert_same(prnn.load(path.parent / "new" / "model"), model)

@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import itertools
+import json
 import shutil
 
 import jax
@@ -16,7 +18,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.image_format import ImageFormat
-from pixel_rnn_jax.runs.resume import check_resumable
+from pixel_rnn_jax.runs.resume import check_resumable, read_digests, record_changes
 from pixel_rnn_jax.runs.workdir import (
     open_run,
     read_config,
@@ -51,6 +53,7 @@ def test_config_round_trip(tmp_path, monkeypatch):
     [
         (to_json(OTHER)[:-5].encode(), "it is not JSON"),
         (b"", "it is not JSON"),
+        (b"[" * 10**5, "it is not JSON"),
         (b"\xff\x00", "codec can't decode"),
         (b'{"model": {}}', "it does not hold the fields model, data, optimizer, train"),
         (to_json(OTHER).replace("features", "width").encode(), "no field model.width"),
@@ -73,11 +76,50 @@ def test_image_format_round_trip(tmp_path):
     assert read_image_format(tmp_path) == images
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"image_shape": [1, 2], "levels": 3}'])
-def test_damaged_image_format_is_refused_by_name(tmp_path, text):
-    (tmp_path / "images.json").write_text(text)
-    with pytest.raises(UserError, match=r"images\.json is damaged"):
-        read_image_format(tmp_path)
+def test_damaged_image_format_is_refused_by_name(tmp_path):
+    """Each flipped bit too: an offset with another digit would be another likelihood."""
+    path, expected = (
+        tmp_path / "images.json",
+        ImageFormat((4, 4, 1), 0, (49.9,), (4.5,), ("a", "b")),
+    )
+    write_image_format(expected, tmp_path)
+    content = path.read_bytes()
+
+    def read(damaged):
+        path.write_bytes(damaged)
+        try:
+            return read_image_format(tmp_path)
+        except UserError as error:
+            return str(error)
+
+    flipped = (
+        content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
+        for at, bit in itertools.product(range(len(content)), range(8))
+    )
+    for damaged in (b"", b"{}", b"[]", b"[" * 10**5, content[:-9], *flipped):
+        found = read(damaged)
+        assert found == expected or found.startswith(f"{path} is damaged ("), damaged
+        assert "\n" not in str(found)
+
+
+@pytest.mark.parametrize(("before", "kept"), [(b"", 0), (b'{"step": 1}\n', 1), (b'{"st', 1)])
+def test_a_change_is_a_line_of_its_own(tmp_path, before, kept):
+    (tmp_path / "history.jsonl").write_bytes(before)
+    record_changes(epath.Path(tmp_path), 3, {"seed": (0, 1)})
+    lines = (tmp_path / "history.jsonl").read_bytes().splitlines()
+    assert len(lines) == kept + 1 and json.loads(lines[-1])["step"] == 3
+    (tmp_path / "other" / "history.jsonl").mkdir(parents=True)
+    with pytest.raises(UserError, match="other cannot be written to: Is a directory"):
+        record_changes(epath.Path(tmp_path / "other"), 3, {"seed": (0, 1)})
+
+
+@pytest.mark.parametrize("damaged", [b"", b"[]", b'{"train": "a"}', b"\xff", b"[" * 10**5])
+def test_damaged_digests_are_not_taken_for_none(tmp_path, damaged):
+    """Other data would pass for those of the run."""
+    assert read_digests(tmp_path) == {}
+    (tmp_path / "data.json").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"data.json is damaged, .* delete it to go without"):
+        read_digests(tmp_path)
 
 
 MAY_CHANGE = {

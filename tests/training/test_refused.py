@@ -47,25 +47,6 @@ def test_workdir_of_something_else_is_refused(config, tmp_path, name, workdir, m
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("missing.npy", "missing.npy"),
-        ("other.npz", r"the test images have shape \(5, 4, 1\)"),
-        ("unlabelled.npz", "has no labels: model.classes must be 0"),
-    ],
-)
-def test_wrong_data_leave_no_trace(config, tmp_path, name, message):
-    """A mistyped name can be put right with the same workdir."""
-    splits = {split: np.zeros((6, 4, 4, 1), np.uint8) for split in ("train", "validation", "test")}
-    np.savez(tmp_path / "unlabelled.npz", **splits)
-    labels = {f"{split}_labels": np.zeros(6, int) for split in splits}
-    np.savez(tmp_path / "other.npz", **splits | labels | {"test": np.zeros((6, 5, 4, 1), np.uint8)})
-    with pytest.raises(UserError, match=message):
-        train(changed(config, "data", name=str(tmp_path / name)), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_wrong_values_of_any_split_are_found_before_anything_is_saved(config, tmp_path, split):
     splits = {name: np.zeros((40, 4, 4, 1), np.uint8) for name in ("train", "validation", "test")}
