@@ -1,7 +1,6 @@
 """The program as a user runs it, killed, stopped and starved: nothing is lost."""
 
 import contextlib
-import random
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from workdirs import differences, records_of, saved_steps
 
 pytestmark = pytest.mark.slow
 
-STEPS = 400
+STEPS, KILLS = 400, 20
 SETTINGS = {
     "model__head_features": 4,
     "train__steps": STEPS,
@@ -53,17 +52,17 @@ def straight(tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_at_any_moment(straight, tmp_path, seed):
+def test_killed_at_any_moment(straight, tmp_path, rng):
+    """Ten times soon after a checkpoint, and ten times at any other moment from the start on."""
+
     def grown() -> bool:
         return max(saved_steps(tmp_path), default=0) > newest
 
-    rng = random.Random(seed)
-    for _ in range(4):
+    for kill in range(KILLS):
         newest = max(saved_steps(tmp_path), default=0)
-        with running(command(tmp_path), grown):
-            time.sleep(rng.uniform(0, 0.1))
-    assert 0 < max(saved_steps(tmp_path)) < STEPS
+        soon = kill % 2 == 0 and newest < STEPS / 2
+        with running(command(tmp_path), grown if soon else lambda: True):
+            time.sleep(rng.uniform(0, 0.1 if soon else 6))
     programs.run(*command(tmp_path))
     assert differences(tmp_path, straight) == set()
 
@@ -91,19 +90,35 @@ def test_ctrl_c_saves_and_exits(straight, tmp_path):
     assert steps[0] == steps[1]
 
 
+def mounting(script: str, *words: str) -> list[str]:
+    """Returns a command that runs words after a mount, in a name space of its own."""
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*prefix, script], check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    return [*prefix, f'{script} && {{ "$@"; }}', "sh", *words]
+
+
 @pytest.mark.parametrize("kilobytes", [4, 20, 300, 600])
 def test_full_disk(straight, tmp_path, kilobytes):
-    """A file system of this size, in a name space of our own; what it holds is copied out."""
+    """A file system of this size; what it holds is copied out."""
     small, out = tmp_path / "small", tmp_path / "out"
     small.mkdir()
     out.mkdir()
+    copying = ["sh", "-c", f'"$@"; code=$?; cp -r {small}/. {out}; exit $code', "sh"]
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {small}"
-    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    if not shutil.which("unshare") or subprocess.run([*prefix, mount], check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    script = f'{mount} && "$@"; code=$?; cp -r {small}/. {out}; exit $code'
-    error = programs.run(*prefix, script, "sh", *command(small), status=2).stderr
+    error = programs.run(*mounting(mount, *copying, *command(small)), status=2).stderr
     assert error.startswith("error: ") and error.count("\n") == 1
     assert not (kept := saved_steps(out)) or str(max(kept)) in error
     programs.run(*command(out))
     assert differences(out, straight) == set()
+
+
+def test_read_only(straight):
+    """What only reads does so; training, and a new run, are refused before any work."""
+    mount = f"mount --bind {straight} {straight} && mount -o remount,ro,bind {straight}"
+    evaluate = [*programs.MAIN, "evaluate", f"--workdir={straight}"]
+    expected = programs.run(*evaluate).stdout
+    assert programs.run(*mounting(mount, *evaluate)).stdout == expected
+    for workdir in (straight, straight / "new"):
+        error = programs.run(*mounting(mount, *command(workdir)), status=2).stderr
+        assert error == f"error: {workdir} cannot be written to: Read-only file system\n"
