@@ -102,7 +102,7 @@ def test_format_without_random_access(tmp_path, write_tfds, opened, refused):
     [
         ("minst", "train", ("'minst'", "did you mean 'mnist'")),
         ("cifar/10/x", "train", ("'cifar/10/x'", "no such folder")),
-        ("photos/small", "validation", ("no split 'validation'", "train,", "validation_split")),
+        ("photos/small", "validation", ("no split 'validation'", "train,")),
         ("photos/small", "train[:x]", ("no split 'train[:x]'", "train,")),
         ("photos/small", "train[:0]", ("split 'train[:0]'", "empty")),
     ],
