@@ -20,6 +20,8 @@ from etils import epath
 
 from pixel_rnn_jax.errors import UserError
 
+DAMAGED_JSON = ValueError, TypeError, KeyError, AttributeError, RecursionError
+"""What comes of reading damaged JSON, and of taking from it what should be there."""
 START_S = 10
 """How long the bucket may take to answer at the start."""
 

@@ -60,8 +60,7 @@ def write_result(
     }
     path = epath.Path(workdir) / "result.json"
     if steps == resumed_from:  # The time of the training is that of an earlier command.
-        unreadable = ValueError, TypeError, KeyError, RecursionError, *storage.errors()
-        with contextlib.suppress(*unreadable):
+        with contextlib.suppress(*storage.errors(), *storage.DAMAGED_JSON):
             before = json.loads(path.read_bytes())
             result |= {name: before[name] for name in ("resumed_from", "seconds")}
     with storage.writing(workdir):
