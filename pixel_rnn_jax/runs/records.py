@@ -147,7 +147,7 @@ def read_records(workdir: epath.PathLike) -> list[dict[str, float]]:
         try:
             record = json.loads(line)
             record["step"] + 0
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except storage.DAMAGED_JSON as error:
             raise UserError(
                 f"line {number} of {path} is not a record of metrics: move the file away, or put "
                 "the line right"

@@ -104,7 +104,7 @@ def read_digests(workdir: epath.PathLike) -> Digests:
             return {}
         found = json.loads(path.read_bytes())
         return {split: found[split] for split in ("train", "validation")}
-    except storage.unreadable() as error:
+    except storage.errors() + storage.DAMAGED_JSON as error:
         raise UserError(
             f"{path} is damaged, so that the data cannot be told from others: restore it, or "
             "delete it to go without this check"

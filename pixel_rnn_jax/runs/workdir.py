@@ -183,7 +183,7 @@ def read_image_format(workdir: epath.PathLike) -> ImageFormat:
         if digest not in (None, sha256_of_json(values)):
             raise ValueError("it does not match its digest")
         return ImageFormat.from_json(json.dumps(values))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except storage.DAMAGED_JSON as error:
         reason = storage.reason(error)
         raise UserError(f"{path} is damaged ({reason}): restore it, or train again") from error
 

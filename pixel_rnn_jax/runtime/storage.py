@@ -20,6 +20,8 @@ from etils import epath
 
 from pixel_rnn_jax.errors import UserError
 
+DAMAGED_JSON = ValueError, TypeError, KeyError, AttributeError, RecursionError
+"""What comes of reading damaged JSON, and of taking from it what should be there."""
 START_S = 10
 """How long the bucket may take to answer at the start."""
 
@@ -103,11 +105,6 @@ def errors() -> tuple[type[Exception], ...]:
     from google.auth.exceptions import GoogleAuthError
 
     return OSError, ClientError, HttpError, GoogleAPIError, GoogleAuthError
-
-
-def unreadable() -> tuple[type[Exception], ...]:
-    """Returns the exceptions that reading a file of JSON may raise; of a damaged one as well."""
-    return ValueError, TypeError, KeyError, RecursionError, *errors()
 
 
 def causes(error: BaseException) -> list[BaseException]:

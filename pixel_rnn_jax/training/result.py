@@ -60,7 +60,7 @@ def write_result(
     }
     path, again = epath.Path(workdir) / "result.json", False
     if steps == resumed_from:  # The time of the training is that of an earlier command.
-        with contextlib.suppress(*storage.unreadable()):
+        with contextlib.suppress(*storage.errors(), *storage.DAMAGED_JSON):
             before = json.loads(path.read_bytes())
             result |= {name: before[name] for name in ("resumed_from", "seconds")}
             again = True

@@ -1,11 +1,13 @@
 """The verb `export`, and the verbs that take what it writes as --workdir."""
 
+import re
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from random_models import model_and_parameters
+from workdirs import full_disk
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model
@@ -67,3 +69,28 @@ def test_verbs_that_need_a_model_only(model, printed):
     printed(f"decompress x.prnn {workdir} --out=back.npz")
     with np.load("back.npz") as file:
         np.testing.assert_array_equal(file["images"], IMAGES)
+    printed(f"evaluate {workdir} --images=own.npy --pixel_map=p.png")
+    a_full_disk_leaves_all_as_it_was(printed, workdir)
+
+
+def a_full_disk_leaves_all_as_it_was(printed, workdir):
+    """All is compiled by now, so that only the outputs are written."""
+    for words in (
+        "sample --n=2 --out=s.npz",
+        "sample --n=2 --out=s.png",
+        "sample --n=2 --out=new",
+        "complete --images=own.npy --out=c.npz",
+        "complete --images=own.npy --out=c.png",
+        "evaluate --images=own.npy --out=e.npz",
+        "evaluate --images=own.npy --pixel_map=e.png",
+        "compress --images=own.npy --out=x.prnn",
+        "append --images=own.npy x.prnn",
+        "decompress x.prnn --out=back.npz",
+        "export --out=m.safetensors",
+    ):
+        before = {path: path.read_bytes() for path in Path().iterdir()}
+        with full_disk(50):
+            error = printed(f"{words} {workdir}", status=2)
+        out = re.split("[= ]", words)[-1]
+        assert error == f"error: {out} cannot be written: File too large\n"
+        assert {path: path.read_bytes() for path in Path().iterdir()} == before

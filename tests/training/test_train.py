@@ -1,6 +1,8 @@
 """What a run leaves behind and prints, with a stop and without, and what it never saves."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +15,7 @@ import ml_collections
 import numpy as np
 import pytest
 import tensorboard_files
+from etils.epath.gpath import PosixGPath
 from flax import traverse_util
 from workdirs import changed, differences, outcome, records_of, saved_steps, state_of
 
@@ -122,6 +125,35 @@ def test_pictures(config, straight):
     known[:, :2] = True
     completed = model.complete(key, images, known, condition, particles=16).images
     assert drawn[names[1]] == pictures.png(pictures.completions(images, known, completed, 3))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "result.json",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("config.json", "images.json", "data.json", "samples-5.png")
+        ),
+    ],
+)
+def test_a_full_disk_at_any_file(config, straight, tmp_path, monkeypatch, name):
+    """`test_faults.py` fills disks; here they are full for one file alone."""
+    write = PosixGPath.write_bytes
+
+    def full(path, content):
+        if path.name.removesuffix(".unfinished") == name:
+            write(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, content)
+
+    monkeypatch.setattr(PosixGPath, "write_bytes", full)
+    with pytest.raises(UserError, match=f"{tmp_path} cannot be written to: the disk is full"):
+        train(config, tmp_path)
+    monkeypatch.undo()
+    assert not list(tmp_path.rglob("*.unfinished"))
+    train(config, tmp_path)
+    assert differences(tmp_path, straight[0]) == set()
 
 
 @pytest.mark.parametrize("steps", [6, 4])  # Fewer than were made, too.
