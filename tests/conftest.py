@@ -18,7 +18,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # then they go again, so that programs which tests start do not inherit them.
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("NPROC", "16")
-    patch.setenv("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    flags = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
+    patch.setenv("XLA_FLAGS", flags)
     jax.devices()
 
 

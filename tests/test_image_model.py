@@ -115,7 +115,7 @@ def test_density_refuses_what_needs_a_probability():
     model = tiny_model(output="continuous", levels=5)
     images, log_probs = model.sample_and_log_prob(KEY, 3)
     assert images.dtype == np.float32
-    np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4)
+    np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4, atol=1e-3)
     for message, refused in [
         ("continuous model gives images no probability", lambda: model.conditionals(images)),
         ("continuous model gives images no probability", lambda: model.compress(images)),

@@ -51,6 +51,7 @@ def test_peers_that_are_missing_are_left_out_by_name(table):
     assert lines[-2:] == ["ours: v", "torchlake: w"]
 
 
+@pytest.mark.slow
 def test_accelerator_on_a_cpu(compilation_cache):
     small = "--layers=1 --features=3 --head_features=3 --batch=2 --matmul=64"
     command = [sys.executable, "benchmarks/accelerator.py", *small.split(), "cifar10:row_lstm"]
