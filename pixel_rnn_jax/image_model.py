@@ -193,6 +193,7 @@ class ImageModel:
         Raises:
             UserError: The shape, the type or a value does not fit the model.
         """
+        checks.check_switch("per_pixel", per_pixel)
         return self._evaluated(_log_prob, (self.pixel_rnn, per_pixel), images, condition)
 
     def conditionals(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
@@ -325,6 +326,7 @@ class ImageModel:
             UserError: As `conditionals`.
         """
         checks.need_values("ImageModel.compress", images, condition)
+        checks.check_switch("fast", fast)
         checked = Batch(*self.pixel_rnn.checked(images, self._numbered(condition)))
         batch, file = jax.tree.map(np.asarray, checked), io.BytesIO()
 

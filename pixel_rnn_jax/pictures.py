@@ -247,6 +247,11 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
                 f"{known} must be as large as the images, {height}x{width}, got "
                 f"{mask.shape[0]}x{mask.shape[1]}"
             )
+        if not mask.any():
+            raise UserError(
+                f"no pixel of {known} is white, so that nothing is known: make white what is, or "
+                "draw whole images with sample"
+            )
     return np.broadcast_to(mask[..., None], image_shape)
 
 

@@ -7,6 +7,7 @@ from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax import shipped
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.parse import COMPLETION, TRAIN, VERBS, define
+from pixel_rnn_jax.cli.printing import put
 from pixel_rnn_jax.errors import UserError
 
 # Bash takes = and : as the beginning of a new word, unless COMP_WORDBREAKS says otherwise.
@@ -15,7 +16,7 @@ _pixel_rnn_jax() {
   local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT}
   local word=${line##* } breaks=${COMP_WORDBREAKS//[^=:]/}
   local before=${word%"${word##*[${breaks:- }]}"}
-  COMPREPLY=($("$1" completion --line="$line" 2>/dev/null))
+  COMPREPLY=($("${1/#\~/$HOME}" completion --line="$line" 2>/dev/null))
   COMPREPLY=("${COMPREPLY[@]#"$before"}")
 }
 complete -o default -o nospace -F _pixel_rnn_jax pixel-rnn-jax
@@ -35,9 +36,9 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH}
 def completion(values: Flags) -> None:
     """Prints a script with which bash or zsh completes commands."""
     if values.line is not None:
-        print(*candidates(values.line), sep="\n")
+        put("\n".join(candidates(values.line)))
     elif values.shell in SCRIPTS:
-        print(SCRIPTS[values.shell].strip())
+        put(SCRIPTS[values.shell].strip())
     else:
         raise UserError(
             'completion needs a shell, bash or zsh: eval "$(pixel-rnn-jax completion bash)"'

@@ -30,6 +30,8 @@ def sample(values: Flags) -> None:
     model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     classes, columns = model.config.classes, None
+    if label is not None and not classes:
+        raise UserError("--label is for a model with classes, and this one has none: leave it out")
     condition = read_condition(values.condition)
     if condition is not None:
         condition = condition[:n]
@@ -72,6 +74,8 @@ def complete(values: Flags) -> None:
     else:
         images = open_images(values.images, model.pixel_rnn, model.class_names, values.split)
         batch = images.batch(np.arange(len(images))[: values.n], known=mask)
+    if values.n and values.n > len(batch.images):
+        say(f"there are only {len(batch.images):,} images")
     key = jax.random.key(values.seed)
     found = model.complete(key, batch.images, mask, batch.condition, particles=particles)
     if Path(out).suffix == ".png":
@@ -83,11 +87,11 @@ def complete(values: Flags) -> None:
     if particles > 1:
         smallest = found.effective_sample_size.min()
         show(f"effective sample size: at least {smallest:.1f} of {particles} particles")
-        if smallest < FEW:
+        if smallest < min(FEW, 0.9 * particles):
             say(f"few particles fit the known values: --particles={4 * particles} may fit better")
     elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
-    nats = -found.log_prob_known.mean()
+    nats = abs(found.log_prob_known.mean())  # Not -0.
     count = f"{len(found.images):,} completions"
     show(f"{out}: {count}; the known values have {nats:.2f} nats on average")
 

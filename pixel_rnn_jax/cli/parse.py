@@ -25,6 +25,7 @@ from pixel_rnn_jax.cli.flags import (
     workdir_flag,
     workdirs_flag,
 )
+from pixel_rnn_jax.cli.printing import put
 from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
 
 PROGRAM = "python -m pixel_rnn_jax.main"
@@ -160,10 +161,10 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         (nearest,) = difflib.get_close_matches(name, VERBS, n=1, cutoff=0.0)
         raise UserError(f"there is no command {name}; did you mean {nearest}?")
     if {"-h", "--help"} & set(words):
-        print(_help(name) if name else _overview())
+        put(_help(name) if name else _overview())
         sys.exit()
     if "--version" in words:
-        print(f"pixel-rnn-jax {prnn.__version__}")
+        put(f"pixel-rnn-jax {prnn.__version__}")
         sys.exit()
     name = name or TRAIN
     values = define(name)

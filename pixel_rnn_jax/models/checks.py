@@ -26,6 +26,12 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def check_switch(name: str, value: Any) -> None:
+    """Raises a `UserError` unless `value` is a boolean: any other text would count as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise UserError(f"{name} must be True or False, got {value!r}")
+
+
 def need_values(method: str, *arrays: Any) -> None:
     """Raises a `UserError` if `method`, which works on values, is given a tracer."""
     if not all(has_values(leaf) for leaf in jax.tree.leaves(arrays)):

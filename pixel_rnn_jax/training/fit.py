@@ -73,7 +73,7 @@ def fit(
             config = dataclasses.replace(config, train=settings)
         try:
             found, _ = run(
-                config, folder, train, held_out, optimizer=optimizer, draw=workdir is not None
+                config, folder, train, held_out, optimizer=optimizer, kept=workdir is not None
             )
         except SystemExit as stopped:  # The command ends at a signal; a caller of Python may not.
             if stopped.code != 128 + signal.SIGINT:

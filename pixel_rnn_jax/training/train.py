@@ -100,7 +100,7 @@ def run(
     *others: Source,
     optimizer: optax.GradientTransformation | None = None,
     allow_change: Collection[str] = (),
-    draw: bool = True,
+    kept: bool = True,
 ) -> tuple[Run, int]:
     """Trains as `train` does, on sources that are open; `others` must only have the same format.
 
@@ -112,7 +112,7 @@ def run(
         *others: Sources of the same images.
         optimizer: The update rule, instead of `config.optimizer`'s.
         allow_change: As `train` takes it.
-        draw: Whether to draw pictures at each validation.
+        kept: Whether the workdir stays: else no pictures are drawn.
 
     Returns:
         The trained run, with the best parameters, and the number of steps made.
@@ -207,7 +207,7 @@ def run(
                             record |= found.record()
                             progress.say(f"step {step}: validation {found}")
                             # All processes draw: the others would only have to wait for one.
-                            if draw:
+                            if kept:
                                 bound = ImageModel(model, jax.device_get(params))
                                 drawn = draw_previews(bound, config.seed, validation_source)
                                 if writer:
@@ -223,7 +223,10 @@ def run(
 
             if request.anywhere():  # Or after the last step.
                 checkpoints.wait()
-                request.exit(f"stopped after step {step}, which is saved; the same command goes on")
+                then = "which is saved; the same command goes on"
+                if not kept:
+                    then = "and nothing is kept without a workdir"
+                request.exit(f"stopped after step {step}, {then}")
 
     return workdir_lib.open_run(workdir, mesh), step
 

@@ -92,3 +92,12 @@ def test_exit_status_of_the_process(tmp_path):
     error = programs.run(*programs.MAIN, *words, status=2, env=environment).stderr
     assert error.startswith("error: JAX has no device of JAX_PLATFORMS=no: unset it, or install ")
     assert error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["completion", "bash"]])
+def test_what_cannot_be_printed_at_all(words):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "pixel_rnn_jax.main", *words]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr == "error: nothing can be printed (No space left on device)\n"

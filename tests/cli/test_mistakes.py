@@ -182,7 +182,7 @@ main sample MODEL --out=aNUL.png
 main sample MODEL --out=~no-one/a.png
     there is no user 'no-one'; write ./~no-one/a
 main sample MODEL --label=1
-    this model has no condition (model.classes and so on): leave it out
+    --label is for a model with classes, and this one has none: leave it out
 main sample --workdir=classes.safetensors --label=fir
     there is no class 'fir': the classes are ash, elm, oak
 main sample --workdir=classes.safetensors --label=7
@@ -382,6 +382,10 @@ model.sample(key, -1)
     n must be at least 0, got -1
 model.sample(key, 1.5)
     n must be an integer, got 1.5
+model.log_prob(images, per_pixel="no")
+    per_pixel must be True or False, got 'no'
+model.compress(images, fast="no")
+    fast must be True or False, got 'no'
 model.sample(key, True)
     n must be
 model.sample(key, 10**12)

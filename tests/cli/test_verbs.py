@@ -16,6 +16,7 @@ from pixel_rnn_jax import load, pictures
 from pixel_rnn_jax.codec import archive, coder
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_records
+from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runtime import processes
 from pixel_rnn_jax.training.evaluate import Evaluation, evaluate
 from pixel_rnn_jax.training.train import TrainResult, train
@@ -87,7 +88,9 @@ def test_sample(printed, model):
     cold = array("cold.npz")
     assert (cold == cold[:1]).all()
     assert printed("sample").startswith("samples.png: 64 samples")
-    assert printed("sample --label=1", status=2).startswith("error: this model has no condition")
+    assert printed("sample --label=1", status=2).startswith(
+        "error: --label is for a model with classes"
+    )
 
 
 def test_complete_the_test_split(printed, model):
@@ -115,12 +118,18 @@ def test_complete_own_images(printed):
     for index, name in enumerate(("0.png", "1.png")):
         completed = picture(Path("done", name))
         np.testing.assert_array_equal(completed[diagonal, diagonal], IMAGES[index].diagonal()[0])
-    out = printed(f"{own} --n=1 --particles=4")
-    *remarks, last = out.splitlines()
-    assert last.startswith("completions.png: 1 completions")
-    size = re.fullmatch(r"effective sample size: at least (\S+) of 4 particles", remarks[0])
-    assert size and 1 <= float(size[1]) <= 4
-    assert remarks[1:] == ["few particles fit the known values: --particles=16 may fit better"]
+
+
+def test_few_particles_that_fit_come_with_advice(printed, model, monkeypatch):
+    words = "complete --n=1 --particles=4 --known=left_half"
+    advice = "few particles fit the known values: --particles=16 may fit better\n"
+    out = printed(words)
+    size = re.search(r"effective sample size: at least (\S+) of 4 particles\n", out)
+    assert size and (advice in out) == (float(size[1]) < 3.6)
+    found = model.complete(jax.random.key(0), IMAGES[20:21], np.ones((4, 5), bool))
+    found = found._replace(effective_sample_size=np.array([1.5]))
+    monkeypatch.setattr(ImageModel, "complete", lambda *_, **__: found)
+    assert f"at least 1.5 of 4 particles\n{advice}" in printed(words)
 
 
 def test_evaluate_with_a_pixel_map(printed, model, workdir):

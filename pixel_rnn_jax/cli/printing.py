@@ -1,0 +1,19 @@
+"""What is printed before any work: help, the version, and scripts of completion."""
+
+import os
+import sys
+
+from pixel_rnn_jax.errors import UserError
+
+
+def put(text: str) -> None:
+    """Prints a text.
+
+    Raises:
+        UserError: It cannot be printed, as after `| head` or on a full disk.
+    """
+    try:
+        print(text, flush=True)
+    except OSError as error:  # Python would write what is left at the end, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise UserError(f"nothing can be printed ({error.strerror or error})") from error
