@@ -39,7 +39,7 @@ def main(_: list[str]) -> None:
         shutil.copy(workdir / name, folder)
     images, condition, _ = prnn.read_images(workdir, "test")
     given = {} if condition is None else {"condition": condition[:IMAGES]}
-    nats = -np.asarray(model.log_prob(images[:IMAGES], *(value for value in given.values())))
+    nats = -np.asarray(model.log_prob(images[:IMAGES], given.get("condition")))
     np.savez_compressed(folder / "slice.npz", images=images[:IMAGES], nats=nats, **given)
     print(f"{folder}: {result['test']['nats']:.3f} nats, {len(images):,} test images")
 

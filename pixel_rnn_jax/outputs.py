@@ -6,7 +6,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 from pixel_rnn_jax.errors import UserError
 
@@ -48,6 +48,11 @@ def writing(out: str) -> Iterator[BinaryIO]:
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def abandon(stream: TextIO) -> None:
+    """Sends a stream that cannot be written to nowhere: Python would try again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager

@@ -211,7 +211,7 @@ def check_out(out: str, levels: int, channels: int) -> None:
             f"PNG files cannot hold images {values} and {channels} channels: write them "
             f"to an .npz file, {path}.npz for example"
         )
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{out} is there already and is no empty folder: choose another name")
 
 

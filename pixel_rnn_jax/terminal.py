@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import jax
 import tqdm
 
+from pixel_rnn_jax import outputs
 from pixel_rnn_jax.runtime import processes
 
 SILENCE = 10.0
@@ -85,8 +86,8 @@ def _print(text: str, stream: TextIO) -> None:
             print(
                 f"error: nothing can be printed any more ({why}); the work goes on", file=sys.stderr
             )
-        with contextlib.suppress(OSError):  # Python would write what is left at the end, and fail.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        with contextlib.suppress(OSError):
+            outputs.abandon(stream)
 
 
 def lost_lines() -> bool:

@@ -1,8 +1,8 @@
 """What is printed before any work: help, the version, and scripts of completion."""
 
-import os
 import sys
 
+from pixel_rnn_jax import outputs
 from pixel_rnn_jax.errors import UserError
 
 
@@ -14,6 +14,6 @@ def put(text: str) -> None:
     """
     try:
         print(text, flush=True)
-    except OSError as error:  # Python would write what is left at the end, and fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        outputs.abandon(sys.stdout)
         raise UserError(f"nothing can be printed ({error.strerror or error})") from error
