@@ -11,13 +11,22 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pixel_rnn_jax.config import Config
+from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.runs.records import read_records
 
 
 def changed(config: Config, group: str, **fields: Any) -> Config:
     """Returns a config with other values in one group."""
     return replace(config, **{group: replace(getattr(config, group), **fields)})
+
+
+def two_steps(images: Path) -> Config:
+    """Returns the config of two steps of a tiny PixelCNN on images of three levels."""
+    return Config(
+        model=ModelConfig("pixel_cnn", layers=1, features=2, first_kernel=3, head_features=3),
+        data=DataConfig(name=str(images), levels=3),
+        train=TrainConfig(steps=2, batch_size=8),
+    )
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from report_pages import REAL, SMALL, Page, record, result, write_run
-from workdirs import full_disk
+from workdirs import full_disk, two_steps
 
 from pixel_rnn_jax import data, load, pictures
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
+from pixel_rnn_jax.config import DataConfig, ModelConfig
 from pixel_rnn_jax.report import curves, facts
 from pixel_rnn_jax.report import page as page_lib
 from pixel_rnn_jax.training.train import train
@@ -32,12 +32,7 @@ def trained(tmp_path_factory):
     images = np.random.default_rng(0).integers(3, size=(40, 4, 5, 1), dtype=np.uint8)
     splits = dict(zip(("train", "validation", "test"), np.split(images, [10, 30]), strict=True))
     np.savez(folder / "images.npz", **splits)
-    config = Config(
-        model=ModelConfig("pixel_cnn", layers=1, features=2, first_kernel=3, head_features=3),
-        data=DataConfig(name=str(folder / "images.npz"), levels=3),
-        train=TrainConfig(steps=2, batch_size=8),
-    )
-    train(config, folder)
+    train(two_steps(folder / "images.npz"), folder)
     return folder
 
 

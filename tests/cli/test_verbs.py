@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from codec_streams import block_starts, small_model
 from PIL import Image
+from workdirs import two_steps
 
 from pixel_rnn_jax import load, pictures
 from pixel_rnn_jax.codec import archive, coder
@@ -32,12 +33,7 @@ def workdir(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     splits = np.split(IMAGES, [10, 20])
     np.savez(folder / "images.npz", train=splits[0], validation=splits[1], test=splits[2])
-    config = Config(
-        model=ModelConfig("pixel_cnn", layers=1, features=2, first_kernel=3, head_features=3),
-        data=DataConfig(name=str(folder / "images.npz"), levels=3),
-        train=TrainConfig(steps=2, batch_size=8),
-    )
-    train(config, folder)
+    train(two_steps(folder / "images.npz"), folder)
     return folder
 
 
