@@ -64,7 +64,11 @@ def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
 
 
 def completions(
-    images: ArrayLike, known: np.ndarray, completed: ArrayLike, levels: int
+    images: ArrayLike,
+    known: np.ndarray,
+    completed: ArrayLike,
+    levels: int,
+    columns: int | None = None,
 ) -> np.ndarray:
     """Draws a `grid` of each original, its known values and its completion side by side.
 
@@ -74,7 +78,7 @@ def completions(
     (before, after), levels = as_levels(together, levels)
     original = _tiles(before, levels)
     shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
-    return grid(_joined(original, shown, _tiles(after, levels)), levels=256)
+    return grid(_joined(original, shown, _tiles(after, levels)), levels=256, columns=columns)
 
 
 def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> np.ndarray:

@@ -50,6 +50,11 @@ def show(text: str) -> None:
         _print(text, sys.stdout)
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns "1 image", "2 images", "60,000 images"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def show_json(**results: Any) -> None:
     """Prints the results as one object if --json asks for it; what is not finite becomes null."""
     if _as_json:

@@ -20,7 +20,7 @@ _BATCHES = dict(batch_size=2, micro_batches=2, eval_batch_size=3)
 
 OTHER = cfg.Config(
     cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
-    cfg.DataConfig("mnist", "elsewhere", 2, "fixed", *_SPLITS),
+    cfg.DataConfig("mnist", "elsewhere", 2, "fixed", False, *_SPLITS),
     cfg.OptimizerConfig("adam", clip_norm=0.0, average=0.0, **_RATE, **_PIECES),
     cfg.TrainConfig(steps=30, in_turn=True, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,
@@ -35,6 +35,7 @@ def _conditioned(**condition: Any) -> cfg.Config:
 
 _STARTED = dataclasses.replace(
     OTHER,
+    data=dataclasses.replace(OTHER.data, flip=True),
     train=dataclasses.replace(OTHER.train, in_turn=False, patience=2, minutes=2.0),
     init_from="runs/a",
 )

@@ -48,6 +48,17 @@ def test_arrows_between_rooms_point_down():
     assert not [arrow for arrow in arrows() if FLOOR[arrow[1]] <= FLOOR[arrow[2]]]
 
 
+def test_the_drawing_has_every_room_on_its_floor():
+    drawing = (PACKAGE.parent / "docs" / "images" / "rooms.svg").read_text()
+    heights = {}
+    for height, names in re.findall(r'class="name" x="\d+" y="(\d+)">(.*)</text>', drawing):
+        heights |= dict.fromkeys(re.findall(r"(\w+)(?:/|\.py)", names), -int(height))
+    assert heights.keys() == FLOOR.keys() - {"__init__"}
+    for module, room, other in arrows():
+        if "__init__" not in (room, other):
+            assert heights[other] < heights[room], f"{module} imports {other}"
+
+
 @pytest.mark.parametrize("room", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
 def test_rooms_import_what_their_docstrings_say(room):
     text = ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text()))

@@ -15,7 +15,7 @@ from pixel_rnn_jax.codec import archive, framing
 from pixel_rnn_jax.codec.archive import Damage, Part
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.terminal import show, show_json
+from pixel_rnn_jax.terminal import counted, show, show_json
 
 
 @contextlib.contextmanager
@@ -99,7 +99,7 @@ def info(values: Flags) -> None:
     pixels = count * height * width
     bits = 8 * size / pixels if pixels else None
     each = "" if bits is None else f", {bits:.4f} bits a pixel"
-    show(f"size: {size:,} bytes in {len(sizes):,} blocks{each}")
+    show(f"size: {size:,} bytes in {counted(len(sizes), 'block')}{each}")
     for name in names:
         show(_line(name))
     show_json(
@@ -181,4 +181,4 @@ def _write(part: Part, model: ImageModel, out: str) -> None:
     pictures.write_images(
         images, model.levels, out, arrays=arrays, names=part.names, mode=part.mode
     )
-    show(f"{out}: {len(images):,} images")
+    show(f"{out}: {counted(len(images), 'image')}")

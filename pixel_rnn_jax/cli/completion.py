@@ -8,6 +8,7 @@ from pixel_rnn_jax import shipped
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.parse import COMPLETION, TRAIN, VERBS, define
 from pixel_rnn_jax.cli.printing import put
+from pixel_rnn_jax.cli.verb_flags import HALVES
 from pixel_rnn_jax.errors import UserError
 
 # Bash takes = and : as the beginning of a new word, unless COMP_WORDBREAKS says otherwise.
@@ -30,6 +31,7 @@ _pixel_rnn_jax() {
 (( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }
 compdef _pixel_rnn_jax pixel-rnn-jax
 """
+SPLITS = ("train", "validation", "test")
 SCRIPTS = {"bash": BASH, "zsh": ZSH}
 
 
@@ -74,7 +76,9 @@ def _flags(verb: str) -> Iterator[str]:
             yield f"--{name} "
         if values[name].boolean and default is not False:
             yield f"--no{name} "
-    yield from (f"--model={name} " for name in shipped.names() if "model" in values)
+    named = {"model": shipped.names(), "known": HALVES, "split": SPLITS}
+    for name in named.keys() & {*values}:
+        yield from (f"--{name}={word} " for word in named[name])
     if verb != TRAIN:
         return
     single = (*config_lib.ARCHITECTURES, "multi_scale")

@@ -10,7 +10,7 @@ from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.terminal import show
+from pixel_rnn_jax.terminal import counted, show
 
 
 def compress(values: Flags) -> None:
@@ -47,5 +47,5 @@ def _compress(
     dims = len(images) * math.prod(model.image_shape)
     raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
     bits = f"{8 * size / dims:.4f} bits/dim" if dims else "no bits/dim"
-    what = f"{len(images):,} more images" if old else f"{len(images):,} images"
+    what = counted(len(images), "more image" if old else "image")
     show(f"{out}: {size:,} bytes for {what}, {bits} ({raw:,} bytes uncompressed)")

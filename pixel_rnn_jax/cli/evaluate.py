@@ -13,7 +13,7 @@ from pixel_rnn_jax.image_model import ImageModel, load, of_run
 from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
-from pixel_rnn_jax.terminal import show, show_json
+from pixel_rnn_jax.terminal import counted, show, show_json
 from pixel_rnn_jax.training import compare as compare_lib
 from pixel_rnn_jax.training.evaluate import Evaluation, open_split, with_data
 from pixel_rnn_jax.training.pixel_map import draw_pixel_map
@@ -110,7 +110,7 @@ def _write(arrays: dict[str, Any], out: str) -> None:
         return
     with outputs.writing(out) as file:
         np.savez(file, **arrays)
-    show(f"{out}: the scores of {len(arrays['nats']):,} images")
+    show(f"{out}: the scores of {counted(len(arrays['nats']), 'image')}")
 
 
 def join(values: Flags) -> None:

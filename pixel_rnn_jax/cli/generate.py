@@ -16,7 +16,7 @@ from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.terminal import say, show
+from pixel_rnn_jax.terminal import counted, say, show
 from pixel_rnn_jax.training.evaluate import open_split, with_data
 from pixel_rnn_jax.training.previews import every_class
 
@@ -48,7 +48,7 @@ def sample(values: Flags) -> None:
     images = model.sample(jax.random.key(values.seed), n, condition, temperature=values.temperature)
     pictures.write_images(np.asarray(images), model.levels, out, columns)
     nats = -float(model.log_prob(images, condition).mean())
-    show(f"{out}: {n:,} samples, on average {in_words(nats, model)}")
+    show(f"{out}: {counted(n, 'sample')}, on average {in_words(nats, model)}")
 
 
 def complete(values: Flags) -> None:
@@ -75,7 +75,7 @@ def complete(values: Flags) -> None:
         images = open_images(values.images, model.pixel_rnn, model.class_names, values.split)
         batch = images.batch(np.arange(len(images))[: values.n], known=mask)
     if values.n and values.n > len(batch.images):
-        say(f"there are only {len(batch.images):,} images")
+        say(f"fewer than --n: {counted(len(batch.images), 'image')}")
     key = jax.random.key(values.seed)
     found = model.complete(key, batch.images, mask, batch.condition, particles=particles)
     if Path(out).suffix == ".png":
@@ -92,7 +92,7 @@ def complete(values: Flags) -> None:
     elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
     nats = abs(found.log_prob_known.mean())  # Not -0.
-    count = f"{len(found.images):,} completions"
+    count = counted(len(found.images), "completion")
     show(f"{out}: {count}; the known values have {nats:.2f} nats on average")
 
 

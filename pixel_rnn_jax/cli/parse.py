@@ -273,9 +273,12 @@ def _help(name: str) -> str:
     verb, values, fields = VERBS[name], define(name), ""
     if name == TRAIN:
         config_flag(values)
-        defaults = config_lib.leaves(config_lib.Config())
-        fields = "\nFields of the config, described in pixel_rnn_jax/config/schema.py, with their"
-        fields += " defaults:\n" + "\n".join(f"  --config.{key}={value}" for key, value in defaults)
+        meanings = config_lib.field_meanings()
+        lines = (
+            flags.text_wrap(f"--config.{key}={value}: {meanings[key]}", 80, "    ", "  ")
+            for key, value in config_lib.leaves(config_lib.Config())
+        )
+        fields = "\n".join(["\nFields of the config, with their defaults:", *lines])
     # All are defined in one module, so that absl lists them together.
     flags_ = values.get_help(include_special_flags=False).replace(f"{Flags.__module__}:", "Flags:")
     example = f"Example:\n  {PROGRAM} {name} {verb.example}"

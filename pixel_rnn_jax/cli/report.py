@@ -6,7 +6,7 @@ from pixel_rnn_jax import outputs
 from pixel_rnn_jax import report as report_lib
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.terminal import show
+from pixel_rnn_jax.terminal import counted, show
 
 
 def report(values: Flags) -> None:
@@ -24,4 +24,4 @@ def report(values: Flags) -> None:
     content = report_lib.render(runs).encode()
     with outputs.writing(out) as file:
         file.write(content)
-    show(f"{out}: {len(runs)} run{'s' * (len(runs) != 1)}, {len(content) / 1e3:,.0f} kB")
+    show(f"{out}: {counted(len(runs), 'run')}, {len(content) / 1e3:,.0f} kB")

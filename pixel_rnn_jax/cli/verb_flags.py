@@ -18,6 +18,8 @@ ROW = 10
 """Images of each class that `sample` draws by default."""
 TEST_IMAGES = 16
 """Images of the test split that `complete` completes by default."""
+HALVES = ("top_half", "bottom_half", "left_half", "right_half")
+"""What --known takes beside files."""
 
 
 def train_flags(values: Flags) -> None:
@@ -101,9 +103,9 @@ def complete_flags(values: Flags) -> None:
     values.integer("n", f"Number of images, from the first on. {default}", lower_bound=1)
     values.text(
         "known",
-        "What is known of each: top_half, bottom_half, left_half, right_half, or an image file of "
-        "the same size in which what is known is white.",
-        "top_half",
+        f"What is known of each: {', '.join(HALVES)}, or an image file of the same size in which "
+        "what is known is white.",
+        HALVES[0],
     )
     values.integer(
         "particles",

@@ -24,6 +24,7 @@ CONFIGS = next(
     folder for folder in (PACKAGE / "configs", PACKAGE.parent / "configs") if folder.is_dir()
 )
 """The folder of the configs that come with the package."""
+_ATTRIBUTE = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)  # Of a docstring.
 _GROUP = (Mapping, ml_collections.ConfigDict)
 
 
@@ -157,7 +158,7 @@ def from_json(text: str) -> Config:
 
 def leaves(config: Config) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of every field of `config` that is not a group of fields."""
-    return ((name, operator.attrgetter(name)(config)) for name in _types(Config))
+    return ((name, operator.attrgetter(name)(config)) for name in _types())
 
 
 def field_kind(name: str) -> str:
@@ -169,13 +170,22 @@ def field_kind(name: str) -> str:
     return KINDS[_field_type(name)]
 
 
+def field_meanings() -> dict[str, str]:
+    """Returns what the docstrings say of each field, by its dotted name."""
+    return {
+        f"{prefix}{name}": " ".join(meaning.split())
+        for prefix, cls in _groups()
+        for name, meaning in _ATTRIBUTE.findall(inspect.getdoc(cls) or "")
+    }
+
+
 def field_choices(name: str) -> tuple[str, ...]:
     """Returns the words that the field with this dotted name takes, if it takes no others."""
     return ("true", "false") if _field_type(name) is bool else CHOICES.get(name, ())
 
 
 def _field_type(name: str) -> Any:
-    types = _types(Config)
+    types = _types()
     if name in types:
         return types[name]
     inside = [field for field in types if field.startswith(f"{name}.")]
@@ -186,15 +196,22 @@ def _field_type(name: str) -> Any:
     raise UserError(f"there is no field {name} in the config; did you mean {nearest}?")
 
 
-def _types(cls: Any, prefix: str = "") -> dict[str, Any]:
+def _types() -> dict[str, Any]:
     """Returns {dotted name: type} of every field that is not a group."""
-    types: dict[str, Any] = {}
-    for field in dataclasses.fields(cls):
+    return {
+        f"{prefix}{field.name}": field.type
+        for prefix, group in _groups()
+        for field in dataclasses.fields(group)
+        if not dataclasses.is_dataclass(field.type)
+    }
+
+
+def _groups() -> Iterator[tuple[str, Any]]:
+    """Yields what the names of the fields of a group begin with, and its dataclass."""
+    for field in dataclasses.fields(Config):
         if dataclasses.is_dataclass(field.type):
-            types |= _types(field.type, f"{prefix}{field.name}.")
-        else:
-            types[prefix + field.name] = field.type
-    return types
+            yield f"{field.name}.", field.type
+    yield "", Config
 
 
 def _flat(values: Any, prefix: str = "") -> dict[str, Any]:

@@ -158,6 +158,7 @@ class DataConfig:
         levels: K, the number of values that a channel can take; 0 takes it from the data set.
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
             Bernoulli draw each time), "fixed" (one draw for each image) or "threshold".
+        flip: Show each training image, at each visit, mirrored left to right with probability 1/2.
         train_split: Images to train on, in TFDS split syntax ("train[:45000]").
         validation_split: Images by whose likelihood the best checkpoint is chosen.
         test_split: Images whose likelihood is reported.
@@ -167,6 +168,7 @@ class DataConfig:
     data_dir: str = ""
     levels: int = 0
     binarize: str = "none"
+    flip: bool = False
     train_split: str = "train"
     validation_split: str = "validation"
     test_split: str = "test"
@@ -302,6 +304,10 @@ class Config:
         check_types(self, "")
         check(self, "seed", "be at least 0 and below 2**32", 0 <= self.seed < 2**32)
         scales = len(self.model.scales)
+        if self.data.flip and self.model.condition_map:
+            raise UserError(
+                "data.flip mirrors images, but not the maps of model.condition_map: set one of them"
+            )
         if self.init_partial and not self.init_from:
             raise UserError("init_partial is for init_from, which is not set: set both or neither")
         if self.train.patience and self.train.in_turn:

@@ -26,6 +26,7 @@ FIRST = 64
 # The first number of a random key: binarisation by record, by position in training, and for draw
 # n of noise, _NOISE + n.
 _BY_RECORD, _BY_POSITION, _NOISE = 0, 1, 2
+_MIRROR = 1  # The last number of the key that decides whether an image is mirrored.
 
 Key = tuple[int, ...]
 
@@ -39,6 +40,8 @@ class Source:
     "threshold" gives 1 where p > 1/2.
 
     Noise is uniform in [0, 1): new at each visit in training, fixed in evaluation.
+
+    With `data.flip`, half of the images are mirrored in training, others at each visit.
 
     For a model of real values (model.output "gaussian_mixture") all values are numbers as they are
     stored, without binarisation or noise.
@@ -54,6 +57,7 @@ class Source:
         self._records = records
         self._stored_levels = _stored_levels(records, config)
         self._binarize = config.data.binarize
+        self._flip = config.data.flip
         self._noise = noise if self._stored_levels else None
         self._condition = condition_reader(records, config.model)
         self.image_shape = records.image_shape
@@ -97,6 +101,9 @@ class Source:
         images = images.astype(self.dtype, copy=False)
         if self._noise is not None:
             images = add_noise(images, visits, self._noise)
+        if self._flip and positions is not None:
+            mirrored = _uniform([(*visit, _MIRROR) for visit in visits], (1, 1, 1)) < 0.5
+            images = np.where(mirrored, images[:, :, ::-1], images)
         return Batch(images, self._condition(indices) if self._condition else None)
 
     def check(self, indices: np.ndarray) -> None:

@@ -49,6 +49,7 @@ CHANGEABLE = {
     "train.batch_size",
     "data.train_split",
     "data.binarize",
+    "data.flip",
 }
 """The fields that may change as well where the user names them: they affect the rest of a run, but
 fit what it has saved."""

@@ -37,7 +37,8 @@ def fit(
         images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or for
             `output="gaussian_mixture"` any real numbers.
         config: The model alone, or the whole config: `train.steps`, `train.patience`, `seed` and so
-            on. Of its data only `levels` (0 takes the largest value + 1) and `binarize` are used.
+            on. Of its data only `levels` (0 takes the largest value + 1), `binarize` and `flip`
+            are used.
         condition: `[N]` classes, as integers from 0 on or as names; `[N, D]` vectors or
             `[N, H, W, D]` maps. The config's model takes as many as there are, if it names none.
         validation: The share of the images to validate on, images of their own, or a pair of images

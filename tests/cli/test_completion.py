@@ -11,7 +11,9 @@ import pytest
 
 from pixel_rnn_jax.cli.completion import candidates
 from pixel_rnn_jax.cli.parse import VERBS, parse
+from pixel_rnn_jax.cli.verb_flags import HALVES
 from pixel_rnn_jax.config import Config, config_names, from_config_dict, leaves
+from pixel_rnn_jax.pictures import known_mask
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,6 +29,9 @@ ROOT = Path(__file__).parents[2]
         ("evaluate --pixel_map=", []),
         ("evaluate --conf", []),
         ("sample --model=", ["--model=digits "]),
+        ("complete --known=t", ["--known=top_half "]),
+        ("evaluate --split=te", ["--split=test "]),
+        ("train --split=", []),
         ("train --dist", ["--distributed "]),
         ("train --nod", ["--nodistributed "]),
         ("report --no", ["--nomaps "]),
@@ -51,6 +56,11 @@ ROOT = Path(__file__).parents[2]
 )
 def test_candidates(line, found):
     assert candidates(f"pixel-rnn-jax {line}") == found
+
+
+def test_the_names_of_masks_are_those_that_there_are():
+    for name in HALVES:
+        assert known_mask(name, (4, 4, 1)).sum() == 8
 
 
 NEEDS = {

@@ -191,7 +191,8 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     shared = {"info": {"compilation_cache", "quiet"}, "completion": set()}
     shared["train"] = shared["report"] = shared["info"] | {"workdir"}
     assert shown == own[verb] | shared.get(verb, shared["train"] | {"model"})
-    assert ("\n  --config.model.features=16\n" in text) == (verb == "train")
+    field = "\n  --config.model.features=16: h, the features of a body layer; "
+    assert (field in text) == (verb == "train")
     statuses = re.findall(r"^  (\d+) +[A-Z].*\.$", text, flags=re.MULTILINE)
     lost = ["3"] if verb in ("train", "evaluate") else []  # Verbs of several processes.
     assert statuses == ["0", "2", *lost, "130", "143"]

@@ -131,6 +131,13 @@ def test_numbers_of_numpy_and_integers_for_floats_become_python_numbers():
     assert repr(found) == "(12, 1.0, (5,), (0.5,))"
 
 
+def test_maps_are_not_mirrored():
+    flip = cfg.DataConfig(flip=True)
+    cfg.Config(data=flip, model=cfg.ModelConfig(condition_vector=2))
+    with pytest.raises(UserError, match="data.flip mirrors images, but not the maps of"):
+        cfg.Config(data=flip, model=cfg.ModelConfig(condition_map=2))
+
+
 def test_a_config_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         cfg.Config().model.features = 3

@@ -208,6 +208,30 @@ def test_values_that_are_always_black_or_white(greys, read, binarize, value, exp
     assert (read(greys(binarize, value)) == expected).all()
 
 
+# --------------------------------------------------------------------------------------- mirrored
+
+
+@pytest.mark.parametrize("binarize, noise", [("none", None), ("none", 0), ("fixed", None)])
+def test_half_of_the_images_are_mirrored_anew_at_each_visit_in_training_only(
+    opened, read, pictures, binarize, noise
+):
+    images = {"any": pictures(50, 5, 6)}
+    flipped, plain = (
+        opened(images, flip=flip, binarize=binarize, noise=noise) for flip in (True, False)
+    )
+    np.testing.assert_array_equal(read(flipped), read(plain))
+    seen, straight = (train_images(source, seed=3, batches=25) for source in (flipped, plain))
+    assert seen.dtype == flipped.dtype
+    mirrored = (seen != straight).any((1, 2, 3))
+    rows = mirrored[:, None, None, None]
+    np.testing.assert_array_equal(seen, np.where(rows, straight[:, :, ::-1], straight))
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / 1000**0.5
+    again = train_images(flipped, seed=3, batches=25)
+    np.testing.assert_array_equal(again, seen)
+    # Each image has been seen 20 times.
+    assert 0 < mirrored[:40].mean() < 1 and (mirrored[:500] != mirrored[500:]).any()
+
+
 # ------------------------------------------------------------------------------------------ noise
 
 

@@ -1,0 +1,100 @@
+"""Draws the pictures of docs/results.md that no verb draws.
+
+    python docs/pictures.py masks --workdir=runs/mnist --out=docs/images/mnist-masks.png
+    python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
+
+`masks` completes test images of which different parts are known: one kind of mask in each row, and
+for each image the original, its known part and the completion. `curves` draws the validations of
+several runs, against steps and against the time of training; it needs their logs alone.
+"""
+
+import argparse
+from pathlib import Path
+
+import jax
+import matplotlib.figure
+import numpy as np
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax import pictures, report
+from pixel_rnn_jax.report.curves import COLOURS, UNITS
+
+IMAGES = 5
+PARTICLES = 256
+
+
+def kinds(height: int, width: int) -> dict[str, np.ndarray]:
+    """Returns masks `[H, W]` by name, True where a pixel is known."""
+    rows, columns = np.indices((height, width))
+    middle = (abs(2 * rows - height + 1) < height / 2) & (abs(2 * columns - width + 1) < width / 2)
+    return {
+        "upper half": rows < height // 2,
+        "lower half": rows >= height // 2,
+        "left half": columns < width // 2,
+        "stripes": rows // 3 % 2 == 0,
+        "columns": columns // 3 % 2 == 0,
+        "a tenth, at random": np.random.default_rng(0).random((height, width)) < 0.1,
+        "all but the middle": ~middle,
+    }
+
+
+def draw_masks(workdir: str, out: str) -> None:
+    """Completes the same images under each mask."""
+    model = prnn.load(workdir)
+    images, condition, _ = prnn.read_images(workdir, f"test[:{IMAGES}]")
+    known, completed = [], []
+    for number, (name, mask) in enumerate(kinds(*model.image_shape[:2]).items()):
+        key = jax.random.key(number)
+        found = model.complete(key, images, mask, condition, particles=PARTICLES)
+        smallest = np.min(found.effective_sample_size)
+        print(f"{name}: effective sample size at least {smallest:.1f} of {PARTICLES}", flush=True)
+        known.append(np.broadcast_to(mask[None, ..., None], images.shape))
+        completed.append(np.asarray(found.images))
+    originals = np.concatenate([images] * len(known))
+    picture = pictures.completions(
+        originals, np.concatenate(known), np.concatenate(completed), model.levels, columns=IMAGES
+    )
+    pictures.write_picture(picture, out)
+
+
+def draw_curves(logs: list[str], unit: str, out: str) -> None:
+    """Draws the validations of runs, each with the name of its folder."""
+    figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    ends = []
+    for number, log in enumerate(logs):
+        run, colour = report.read_run(log, pixel_map=False), COLOURS[number % len(COLOURS)]
+        for axes, by, size in ((left, "step", 1000), (right, "seconds", 60)):
+            x, y = np.array(run.points(f"validation/{unit}", by)).T
+            axes.plot(x / size, y, color=colour, marker=".", label=Path(log).name)
+        ends.append(y[-1])
+    low, high = min(ends), max(ends)
+    left.set_ylim(low - 0.1 * (high - low), high + 2 * (high - low))
+    left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
+    right.set(xlabel="minutes of training")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    right.legend()
+    figure.savefig(out, metadata={"Date": None})
+
+
+def main() -> None:
+    """Draws what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    verbs = parser.add_subparsers(required=True, dest="verb")
+    masks = verbs.add_parser("masks", help="completions under many kinds of masks")
+    masks.add_argument("--workdir", required=True, help="of a run, or the name of a model")
+    curves = verbs.add_parser("curves", help="validations of several runs")
+    curves.add_argument("logs", nargs="+", help="folders in docs/logs, or workdirs")
+    curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
+    for verb in (masks, curves):
+        verb.add_argument("--out", required=True)
+    given = parser.parse_args()
+    if given.verb == "masks":
+        draw_masks(given.workdir, given.out)
+    else:
+        draw_curves(given.logs, given.unit, given.out)
+
+
+if __name__ == "__main__":
+    main()
