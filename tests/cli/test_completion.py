@@ -14,6 +14,7 @@ from pixel_rnn_jax.cli.parse import VERBS, parse
 from pixel_rnn_jax.cli.verb_flags import HALVES
 from pixel_rnn_jax.config import Config, config_names, from_config_dict, leaves
 from pixel_rnn_jax.pictures import known_mask
+from pixel_rnn_jax.shipped import names
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
         ("evaluate --p", ["--per_pixel ", "--pixel_map=", "--process_id="]),
         ("evaluate --pixel_map=", []),
         ("evaluate --conf", []),
-        ("sample --model=", ["--model=digits "]),
+        ("sample --model=", [f"--model={name} " for name in names()]),
         ("complete --known=t", ["--known=top_half "]),
         ("evaluate --split=te", ["--split=test "]),
         ("train --split=", []),
