@@ -5,7 +5,7 @@ Command:   python -m pixel_rnn_jax.main --config=configs/cifar10.py
            python -m pixel_rnn_jax.main --config=configs/cifar10.py:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 16 and 32.
 Data:      cifar10 of TFDS. Prepare it once with
-               pip install '.[prepare]'
+               pip install -e '.[prepare]'
                python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10',
                file_format='array_record').download_and_prepare()"
            and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. It has

@@ -6,11 +6,11 @@ Command:   python -m pixel_rnn_jax.main --config=configs/imagenet32.py
            python -m pixel_rnn_jax.main --config=configs/imagenet32.py:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 8, 16 and 32.
 Data:      downsampled_imagenet/32x32 of TFDS, 1,281,149 training and 49,999 validation images.
-           Prepare it once with
-               pip install '.[prepare]'
-               python -c "import tensorflow_datasets as tfds;
-               tfds.builder('downsampled_imagenet/32x32',
-               file_format='array_record').download_and_prepare()"
+           The site that TFDS downloads it from no longer offers it: get the archives elsewhere
+           first (docs/results.md, "What the numbers mean"). Then prepare it once with
+               pip install -e '.[prepare]'
+               python -c "import tensorflow_datasets as tfds; tfds.builder(
+               'downsampled_imagenet/32x32', file_format='array_record').download_and_prepare()"
            and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. Another
            set of 32x32 images takes its place with --config.data.name=NAME. There is no test part:
            like the paper, the likelihood that is reported at the end is that of the validation

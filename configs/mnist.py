@@ -8,7 +8,7 @@ Command:   python -m pixel_rnn_jax.main --config=configs/mnist.py
            makes it a Multi-Scale PixelRNN with images of height 14 and 28.
 Data:      binarized_mnist of TFDS, the set that the paper's table is on: 50,000 training, 10,000
            validation and 10,000 test images. Prepare it once with
-               pip install '.[prepare]'
+               pip install -e '.[prepare]'
                python -c "import tensorflow_datasets as tfds; tfds.builder('binarized_mnist',
                file_format='array_record').download_and_prepare()"
            and name its folder with --config.data.data_dir=DIR if it is not TFDS's default.

@@ -318,7 +318,7 @@ class ImageModel:
         Args:
             images: The images.
             condition: That of the images.
-            fast: Whether to compute in float32, about 1.7 times as fast. Only the same kind of
+            fast: Whether to compute in float32, about twice as fast. Only the same kind of
                 machine with the same versions of JAX then decompresses the result; otherwise any
                 machine does.
 

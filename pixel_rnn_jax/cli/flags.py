@@ -125,8 +125,9 @@ def part_flag(values: Flags, default: str = "Default: all.") -> None:
     """Defines --split of --images."""
     values.text(
         "split",
-        "Of --images: a subfolder, an array of an .npz file, or train, validation or test of a set "
-        "that is not divided, which then is; or a part such as 'test[:300]'. " + default,
+        "Which part of --images: a subfolder, an array of an .npz file, or train, validation or "
+        "test. Images without such parts are divided 80/10/10 percent, always in the same way. "
+        "'test[:300]' takes a part of a split. " + default,
     )
 
 

@@ -90,7 +90,7 @@ def sample_flags(values: Flags) -> None:
         "equally many images of each class, and in a picture a row for each class if --n is a "
         "multiple of their number.",
     )
-    condition_flag(values, "--n is their number.")
+    condition_flag(values, "One image is drawn for each; a smaller --n takes the first ones.")
     seed_flag(values)
 
 
@@ -125,7 +125,7 @@ def compress_flags(values: Flags) -> None:
     values.text("out", "The compressed file.", "images.prnn")
     values.switch(
         "fast",
-        "Computes in float32, about 1.7 times as fast. Only the same kind of machine with the same "
+        "Computes in float32, about twice as fast. Only the same kind of machine with the same "
         "versions of JAX then decompresses the file; otherwise any machine does.",
     )
 

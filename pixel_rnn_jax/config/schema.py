@@ -286,8 +286,8 @@ class Config:
         optimizer: The update rule.
         train: Duration, batches and intervals.
         seed: Seed of the initial parameters, the order of the images and every random draw.
-        init_from: Where a new run takes its first parameters from: the workdir of a run, or an
-            exported file; "" draws them.
+        init_from: Where a new run takes its first parameters from: the workdir of a run, a file that
+            `export` wrote, or the name of a model of the package; "" draws them.
         init_partial: Whether to draw those that `init_from` lacks or has in another shape, such as
             those that depend on the number of levels or classes.
     """

@@ -35,8 +35,9 @@ def open_images(path: epath.PathLike, split: str | None = None, flag: str = "") 
 
     Args:
         path: Where they are.
-        split: A subfolder, a key of an .npz file, or "train", "validation" or "test" of a set that
-            is not divided, which then is, or a part of it such as "test[:300]"; None for all.
+        split: A subfolder, a key of an .npz file, or "train", "validation" or "test" (images
+            without such parts are divided, always in the same way), or a part of one, such as
+            "test[:300]"; None for all.
         flag: The flag that names them, for error messages.
 
     Raises:

@@ -23,9 +23,9 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
         source: A folder of image files, an image file, or an .npy or .npz file, whose images are
             returned as they are stored; or the workdir of a run, whose images are returned as its
             model sees them, binarised for example.
-        split: A subfolder, an array of an .npz file, or "train", "validation" or "test" of images
-            that are not divided, which then are; by default all images. Of a run, a split as
-            `pixel-rnn-jax evaluate` takes it; by default "test".
+        split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
+            without such parts are divided, always in the same way); by default all images. Of a
+            run, a split as `pixel-rnn-jax evaluate` takes it; by default "test".
 
     Returns:
         The images, their condition (labels if there are any), and their names.
