@@ -1,5 +1,6 @@
 """The exception for mistakes of the user."""
 
+import errno
 import os
 import re
 
@@ -9,6 +10,9 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+_OF_PATHS = errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP
 
 
 def first_sentence(error: Exception) -> str:
@@ -21,6 +25,8 @@ def what_to_say(error: Exception) -> str:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         less = "ask for fewer images or particles, or a smaller batch"
         return f"out of memory: {less} ({first_sentence(error)})"
+    if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:
+        return f"{str(error.filename)[:100]!r} cannot be used: {error.strerror}"
     if str(error).startswith("Unable to initialize backend"):  # JAX's words.
         return no_device()
     return str(error) if isinstance(error, UserError) else ""

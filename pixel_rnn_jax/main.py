@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app.run(
             lambda command: start.run(command), [parse.PROGRAM, *arguments], flags_parser=_parse
         )
-    except (ValueError, MemoryError, RuntimeError, ImportError) as error:
+    except (ValueError, MemoryError, RuntimeError, ImportError, OSError) as error:
         if not (text := what_to_say(error) or installation.what_to_say(error)):
             raise
         print(f"error: {text}", file=sys.stderr)

@@ -15,6 +15,15 @@ def check_name(out: str) -> None:
     """Checks, before any work, that `out` is a name here: gs://a would be a folder "gs:"."""
     if not out or "://" in out:
         raise UserError(f"{out!r} is not the name of a file or folder on this machine")
+    with _refused(out), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        os.lstat(out)  # Too long, or in a folder that may not be entered.
+
+
+def check_file(out: str) -> None:
+    """Checks, before any work, that `out` is a name here (see `check_name`) and no folder's."""
+    check_name(out)
+    if os.path.isdir(out):
+        raise UserError(f"{out} is a folder: give the name of a file")
 
 
 @contextlib.contextmanager
@@ -28,10 +37,9 @@ def writing(out: str) -> Iterator[BinaryIO]:
         UserError: It cannot be written.
     """
     path = Path(out)
+    check_file(out)
     with _refused(out):
         if path.exists() and not path.is_file():
-            if path.is_dir():
-                raise UserError(f"{out} is a folder: give the name of a file")
             with path.open("wb") as file:
                 yield file
             return
@@ -59,6 +67,7 @@ def abandon(stream: TextIO) -> None:
 def filling(out: str) -> Iterator[Path]:
     """Gives a new folder to fill, which gets its name once it is complete; see `writing`."""
     path = Path(out).resolve()
+    check_name(out)
     with _refused(out):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
@@ -72,7 +81,6 @@ def filling(out: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _refused(out: str) -> Iterator[None]:
-    check_name(out)
     try:
         yield
     except OSError as error:

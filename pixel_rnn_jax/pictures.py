@@ -56,7 +56,12 @@ def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
     """
     images = np.asarray(images)
     if not levels:
-        low, high = images.min(initial=np.inf), images.max(initial=-np.inf)
+        finite = np.isfinite(images)
+        low, high = (
+            images.min(initial=np.inf, where=finite),
+            images.max(initial=-np.inf, where=finite),
+        )
+        images = np.where(finite, images, low)  # Of an unknown value anything may be given.
         return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
     if images.dtype.kind == "f":
         images = np.clip(np.floor(images), 0, levels - 1).astype(np.int32)
@@ -112,7 +117,7 @@ def write_picture(picture: np.ndarray, out: str) -> None:
 
 def check_picture_out(out: str) -> None:
     """Checks, before any work, that `out` names a PNG file."""
-    outputs.check_name(out)
+    outputs.check_file(out)
     if Path(out).suffix != ".png":
         raise UserError(f"a picture must be written to a file that ends in .png, got {out!r}")
 
@@ -190,7 +195,7 @@ def _file_names(names: Sequence[str]) -> list[str]:
 
 def check_ending(out: str) -> None:
     """Checks, before any work, that the ending of `out` says what to write; see `check_out`."""
-    outputs.check_name(out)
+    (outputs.check_file if Path(out).suffix else outputs.check_name)(out)
     if Path(out).suffix not in ("", ".png", ".npz"):
         raise UserError(
             "images must be written to a .png or .npz file, or to a folder without an ending, got "

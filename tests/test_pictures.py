@@ -132,6 +132,8 @@ def test_values_that_are_no_levels_are_drawn_as_levels():
     found, levels = pictures.as_levels(np.full(3, 7.5), 0)
     assert (found.tolist(), levels) == ([0, 0, 0], 256)
     assert pictures.as_levels(np.zeros((0, 2)), 0)[0].shape == (0, 2)
+    found, levels = pictures.as_levels(np.array([np.nan, 1.0, -np.inf, 3.0, 2.0]), 0)
+    assert (found.tolist(), levels) == ([0, 0, 0, 255, 128], 256)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -180,16 +182,20 @@ def test_npz_keeps_the_values(tmp_path, levels, channels):
         (2, 1, "full", "full is there already and is no empty folder: choose another name"),
         (2, 1, "full/0", "full/0 is there already and is no empty folder: choose another name"),
         (2, 1, "full/0/images.npz", "images.npz cannot be written: "),
+        (2, 1, "full.npz", "full.npz is a folder: give the name of a file"),
+        (2, 1, "full.png", "full.png is a folder: give the name of a file"),
         (2, 1, "full/0/images.png", "images.png cannot be written: "),
         (2, 1, "full/0/images", "images cannot be written: "),
     ],
 )
 def test_where_images_cannot_go(tmp_path, levels, channels, out, message):
-    (tmp_path / "full").mkdir()
+    folders = {"full", "full.npz", "full.png"}
+    for name in folders:
+        (tmp_path / name).mkdir()
     (tmp_path / "full" / "0").write_text("precious")
     with pytest.raises(UserError, match=message):
         pictures.write_images(random_images(levels, 3, 3, 4, channels), levels, f"{tmp_path}/{out}")
-    assert [path.name for path in tmp_path.rglob("*")] == ["full", "0"]
+    assert {path.name for path in tmp_path.rglob("*")} == folders | {"0"}
     assert (tmp_path / "full" / "0").read_text() == "precious"
 
 

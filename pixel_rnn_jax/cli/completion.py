@@ -52,7 +52,7 @@ def candidates(line: str) -> list[str]:
 
     A word goes on to its next = or : or full stop only. One that is complete ends with a space.
     """
-    *words, last = line.split(" ")[1:]
+    *words, last = line.split(" ")[1:] or [""]
     words = [word for word in words if word]
     verb = words[0] if words and not words[0].startswith("-") else TRAIN
     found: list[str] = []

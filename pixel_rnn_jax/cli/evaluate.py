@@ -98,11 +98,9 @@ def _numbers(found: Evaluation) -> dict[str, Any]:
 
 def _check_out(out: str) -> None:
     """Checks, before any work, that `out` names an .npz file."""
-    outputs.check_name(out)
+    outputs.check_file(out)
     if Path(out).suffix != ".npz":
         raise UserError(f"scores must be written to a file that ends in .npz, got {out!r}")
-    if Path(out).is_dir():
-        raise UserError(f"{out} is a folder: give --out the name of a file")
 
 
 def _write(arrays: dict[str, Any], out: str) -> None:

@@ -91,7 +91,7 @@ def complete(values: Flags) -> None:
             say(f"few particles fit the known values: --particles={4 * particles} may fit better")
     elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
-    nats = abs(found.log_prob_known.mean())  # Not -0.
+    nats = 0.0 - float(found.log_prob_known.mean())  # Not -0.
     count = counted(len(found.images), "completion")
     show(f"{out}: {count}; the known values have {nats:.2f} nats on average")
 

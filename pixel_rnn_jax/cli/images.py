@@ -25,11 +25,13 @@ def read_condition(path: str | None) -> np.ndarray | None:
         return None
     try:
         found = np.load(path)
-        if isinstance(found, np.ndarray):
-            return found
-        with found as arrays:
-            return arrays["condition"]
+        if not isinstance(found, np.ndarray):
+            with found as arrays:
+                found = arrays["condition"]
     except KeyError as error:
         raise UserError(f"--condition={path} holds no array `condition`") from error
     except Exception as error:  # NumPy, zipfile and zlib raise many types for a damaged file.
         raise npz.not_read(f"--condition={path}", error) from error
+    if not found.ndim:
+        raise UserError(f"--condition={path} must hold a row for each image, got a single value")
+    return found

@@ -27,6 +27,7 @@ from pixel_rnn_jax.cli.flags import (
 )
 from pixel_rnn_jax.cli.printing import put
 from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
+from pixel_rnn_jax.paths import expanded
 
 PROGRAM = "python -m pixel_rnn_jax.main"
 
@@ -243,7 +244,7 @@ def _of_run(words: list[str]) -> ConfigDict:
     from pixel_rnn_jax.runs.workdir import read_config  # It imports JAX.
 
     try:
-        return config_lib.to_config_dict(read_config(values.workdir))
+        return config_lib.to_config_dict(read_config(expanded(values.workdir, "--workdir")))
     except UserError as error:
         raise UserError(f"{error}; a new run needs --config=FILE") from error
 

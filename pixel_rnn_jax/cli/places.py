@@ -28,6 +28,8 @@ def settle(values: Flags) -> None:
                 values[name].value = [expanded(each, f"--{name}") for each in given]
     if "model" in values and values.model:
         _take_model(values)
+    elif "workdir" in values and values.workdir in shipped.names():
+        values["workdir"].value = f"./{values.workdir}"  # And not the model of that name.
     _check(values)
 
 

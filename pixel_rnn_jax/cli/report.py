@@ -14,8 +14,7 @@ def report(values: Flags) -> None:
     out = values.out
     if Path(out).suffix != ".html":
         raise UserError(f"a report must be written to a file that ends in .html, got {out!r}")
-    if Path(out).is_dir():
-        raise UserError(f"{out} is a folder: give --out the name of a file")
+    outputs.check_file(out)
     report_lib.check_extra()
     runs = [
         report_lib.read_run(workdir, pixel_map=values.maps)

@@ -286,8 +286,8 @@ class Config:
         optimizer: The update rule.
         train: Duration, batches and intervals.
         seed: Seed of the initial parameters, the order of the images and every random draw.
-        init_from: Where a new run takes its first parameters from: the workdir of a run, a file that
-            `export` wrote, or the name of a model of the package; "" draws them.
+        init_from: Where a new run takes its first parameters from: the workdir of a run, an
+            exported file, or the name of a model of the package; "" draws them.
         init_partial: Whether to draw those that `init_from` lacks or has in another shape, such as
             those that depend on the number of levels or classes.
     """
@@ -328,6 +328,7 @@ class Config:
             "optimizer.warmup_steps",
             f'be below train.steps ({self.steps_per_scale}{each}) for the schedule "cosine"',
             self.optimizer.schedule != "cosine"
+            or self.train.minutes > 0  # The steps are not known yet.
             or self.optimizer.warmup_steps < self.steps_per_scale,
         )
 

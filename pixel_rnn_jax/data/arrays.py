@@ -17,7 +17,7 @@ def open_digits(name: str, split: str) -> records.Records:
     images = digits.images.astype(np.uint8)
     rows = records.divide(name, split, len(images), held_out=250)
     keys = records.record_keys(split, rows)
-    return _records(name, split, images, keys, Beside(labels=digits.target), levels=17)
+    return _records(name, split, images[rows], keys, Beside(labels=digits.target), levels=17)
 
 
 def open_array_file(path: Path, name: str, split: str) -> records.Records:
@@ -58,6 +58,8 @@ def open_array_file(path: Path, name: str, split: str) -> records.Records:
         )
     whole = key == split
     rows = np.arange(len(images)) if whole else records.divide(name, split, len(images))
+    if not whole and path.suffix == ".npz":
+        images = images[rows]  # Each split keeps its own part in memory.
     return _records(name, split, images, records.record_keys(key, rows), beside)
 
 
@@ -69,16 +71,17 @@ def _records(
     beside: Beside,
     levels: int | None = None,
 ) -> records.Records:
-    """Returns the records `keys` of an array, which may lie on disk."""
+    """Returns the records `keys` of an array, which may lie on disk or hold no others."""
     rows, shape = keys[:, 1], (*images.shape[1:], 1)[:3]
     labels, condition = beside.labels, beside.condition
     highest = -1 if labels is None else int(labels.max())
+    places = np.arange(len(rows)) if len(images) == len(rows) else rows
     return records.Records(
         name=f"split {split!r} of {name}",
         image_shape=shape,
         dtype=images.dtype,
         keys=keys,
-        read=lambda indices: np.asarray(images[rows[indices]]).reshape(-1, *shape),
+        read=lambda indices: np.asarray(images[places[indices]]).reshape(-1, *shape),
         declared_levels=levels,
         labels=None if labels is None else lambda indices: labels[rows[indices]],
         classes=len(beside.class_names) or highest + 1,

@@ -36,7 +36,18 @@ def _labels(records: Records, classes: int) -> Read:
             f"{records.name} has {records.classes} classes, but model.classes is {classes}: "
             "set it to their number"
         )
-    return lambda indices: labels(indices).astype(np.int32)
+
+    def read(indices: np.ndarray) -> np.ndarray:
+        found = labels(indices)
+        if (found < 0).any():  # As some sets of TFDS mark images without a label.
+            first = int(np.argmax(found < 0))
+            raise UserError(
+                f"record {indices[first]} of {records.name} has the label {found[first]}: set "
+                "model.classes to 0, or choose a split whose images all have labels"
+            )
+        return found.astype(np.int32)
+
+    return read
 
 
 def _numbers(records: Records, field: str, shape: tuple[int, ...]) -> Read:

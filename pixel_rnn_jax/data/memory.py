@@ -60,7 +60,7 @@ def memory_sources(
             _numbers(each, names) for each in (condition, other_condition)
         )
     levels = config.data.levels
-    if not levels and config.model.discrete and images.dtype.kind in "biu":
+    if not levels and config.model.output != "gaussian_mixture" and images.dtype.kind in "biu":
         levels = max(2, largest + 1)
     digest = 0
     for array in (images, condition, other, other_condition):

@@ -20,9 +20,9 @@ from pixel_rnn_jax.paths import expanded
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
 IN_MEMORY = "arrays in memory"
+"""What the name of a set of arrays begins with."""
 FIRST = 64
 """Images that are looked at for what their values can mean."""
-"""What the name of a set of arrays begins with."""
 # The first number of a random key: binarisation by record, by position in training, and for draw
 # n of noise, _NOISE + n.
 _BY_RECORD, _BY_POSITION, _NOISE = 0, 1, 2

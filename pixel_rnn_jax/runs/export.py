@@ -64,9 +64,9 @@ def write(
     """
     content, target = to_bytes(model, params, class_names), epath.Path(path)
     storage.check(path)
-    if target.is_dir():
-        raise UserError(f"{path} is a folder: give the name of a file")
     if "://" in os.fspath(path):
+        if target.is_dir():
+            raise UserError(f"{path} is a folder: give the name of a file")
         with storage.writing(path):
             storage.write_atomically(target, content)
         return

@@ -34,6 +34,8 @@ RESUMABLE = {
 """The fields of a config that may change when a run is resumed, since they do not affect its rest:
 where files are, how often to log, how the same function is computed, how long to train.
 
+`train.minutes` may become 0, so that `train.steps` counts.
+
 `train.steps` may not under the "cosine" schedule or with `train.in_turn`, which spread the learning
 rate or the scales over exactly that many steps. `data.validation_split` may not, since validations
 on different images cannot be compared.
@@ -75,15 +77,17 @@ def check_usable(
         if newest_step(workdir) is None:
             return {}
         moved = name != old.data.name and epath.Path(expanded(name)).exists()
-        if moved and (stored := read_digests(workdir)):
-            if digests and digests() != stored:
-                raise UserError(
-                    f"data.name {name!r} does not hold the images that {workdir} was trained on, "
-                    f"which were in {old.data.name!r}: name their new place, or use another "
-                    "--workdir"
-                )
+        stored, began = read_digests(workdir), old
+        if moved and stored:
             old = dataclasses.replace(old, data=dataclasses.replace(old.data, name=name))
-        return check_resumable(old, config, allowed)
+        changes = check_resumable(old, config, allowed)
+        same_images = not any(field.startswith("data.") for field in changes)
+        if stored and digests and same_images and digests() != stored:
+            raise UserError(
+                f"data.name {name!r} does not hold the images that {workdir} was trained on, which "
+                f"were in {began.data.name!r}: name their new place, or use another --workdir"
+            )
+        return changes
     for name in ("checkpoints", "metrics.jsonl"):
         if (workdir / name).exists():
             raise UserError(
@@ -140,12 +144,16 @@ def check_resumable(
     """
     new_values = dict(leaves(new))
     changed = {name: value for name, value in leaves(old) if value != new_values[name]}
-    refused, note = changed.keys() - RESUMABLE, ""
+    refused, note, changeable = changed.keys() - RESUMABLE, "", CHANGEABLE
+    if not new.train.minutes:
+        refused -= {"train.minutes"}
+    if not {old.data.binarize, new.data.binarize} <= {"dynamic", "fixed"}:
+        changeable = changeable - {"data.binarize"}  # It would change the validation images.
     cosine = "cosine" in (old.optimizer.schedule, new.optimizer.schedule)
     if "train.steps" in changed and (cosine or old.train.in_turn):
         refused |= {"train.steps"}
         note = ' (the "cosine" schedule, or the turns of the scales, are spread over train.steps)'
-    changes_rest = refused & set(allowed) if not old.train.in_turn else set()
+    changes_rest = refused & changeable & set(allowed) if not old.train.in_turn else set()
     refused -= changes_rest
     if refused:
         changes = ", ".join(
@@ -156,7 +164,7 @@ def check_resumable(
             f"--workdir, or do not change {changes}"
             + (
                 f"; --allow_change={','.join(sorted(refused))} changes it all the same"
-                if refused <= CHANGEABLE and not old.train.in_turn
+                if refused <= changeable and not old.train.in_turn
                 else ""
             )
         )

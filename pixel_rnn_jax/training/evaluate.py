@@ -31,6 +31,8 @@ PyTree = Any
 
 BASELINE_IMAGES = 50_000
 """Training images that the baseline counts at most: enough for histograms of single values."""
+BASELINE_COUNTS = 2**24
+"""Counts that it keeps in memory at a time."""
 
 
 @dataclass(frozen=True)
@@ -220,14 +222,18 @@ def independent_pixels(train: Source, test: Source, batch_size: int) -> Evaluati
     """
     if not train.levels:
         return _independent_gaussians(train, test, batch_size)
-    position = np.arange(math.prod(train.image_shape))
-    counts = np.ones((len(position), train.levels), np.int32)
-    for image in itertools.islice(_images(train, batch_size), BASELINE_IMAGES):
-        counts[position, image] += 1
-    logs = np.log(counts / counts[0].sum())
-    nats = [-logs[position, image].sum() for image in _images(test, batch_size)]
-    counted = min(len(train), BASELINE_IMAGES)
-    return _mean(np.array(nats), len(position), counted=counted)
+    dims, counted = math.prod(train.image_shape), min(len(train), BASELINE_IMAGES)
+    most = max(1, BASELINE_COUNTS // train.levels)
+    nats = np.zeros(len(test))
+    for start in range(0, dims, most):  # Once, unless there are very many levels.
+        part = slice(start, min(start + most, dims))
+        position = np.arange(part.stop - start)
+        counts = np.ones((len(position), train.levels), np.int32)
+        for image in itertools.islice(_images(train, batch_size), BASELINE_IMAGES):
+            counts[position, image[part]] += 1
+        logs = np.log(counts / counts[0].sum())
+        nats -= [logs[position, image[part]].sum() for image in _images(test, batch_size)]
+    return _mean(nats, dims, counted=counted)
 
 
 def _independent_gaussians(train: Source, test: Source, batch_size: int) -> Evaluation:

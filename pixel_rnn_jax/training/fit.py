@@ -73,8 +73,14 @@ def fit(
             )
             config = dataclasses.replace(config, train=settings)
         try:
-            found, _ = run(
-                config, folder, train, held_out, optimizer=optimizer, kept=workdir is not None
+            found = run(
+                config,
+                folder,
+                train,
+                held_out,
+                then=lambda best, _: best,
+                optimizer=optimizer,
+                kept=workdir is not None,
             )
         except SystemExit as stopped:  # The command ends at a signal; a caller of Python may not.
             if stopped.code != 128 + signal.SIGINT:

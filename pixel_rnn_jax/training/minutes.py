@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from pixel_rnn_jax import data, terminal
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.data import Source
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runtime import devices, processes
@@ -45,7 +46,9 @@ def timed(
     """
     if not config.train.minutes:
         return config
-    turns = Turns(config, model, mesh, optimizer)
+    # The schedule of the run is over steps whose number is not known yet.
+    timing = dataclasses.replace(config.optimizer, schedule="constant", boundaries=(), factors=())
+    turns = Turns(dataclasses.replace(config, optimizer=timing), model, mesh, optimizer)
     step_fn, state = turns.at(1, turns.initial())
     batches = data.train_batches(
         source,
@@ -68,6 +71,11 @@ def timed(
             break
     steps = max(1, round(60 * config.train.minutes * made / seconds))
     terminal.say(f"train.minutes: {steps:,} steps of {1000 * seconds / made:.1f} ms each")
+    if config.optimizer.schedule == "cosine" and config.optimizer.warmup_steps >= steps:
+        raise UserError(
+            f"optimizer.warmup_steps must be below the steps that fit in train.minutes ({steps}) "
+            f'for the schedule "cosine", got {config.optimizer.warmup_steps}'
+        )
     return _with_steps(config, steps)
 
 

@@ -62,8 +62,8 @@ def write_result(
     if steps == resumed_from:  # The time of the training is that of an earlier command.
         with contextlib.suppress(*storage.errors(), *storage.DAMAGED_JSON):
             before = json.loads(path.read_bytes())
-            result |= {name: before[name] for name in ("resumed_from", "seconds")}
-            again = True
+            if again := before["steps"] == steps:
+                result |= {name: before[name] for name in ("resumed_from", "seconds")}
     content = json.dumps(result, indent=2, allow_nan=False) + "\n"
     with storage.writing(workdir):
         storage.write_atomically(path, content.encode())

@@ -5,8 +5,9 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -36,6 +37,8 @@ from pixel_rnn_jax.training.result import write_result
 from pixel_rnn_jax.training.step import Metrics
 from pixel_rnn_jax.training.stop import stop_on_signal
 from pixel_rnn_jax.training.turns import Turns
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -82,14 +85,19 @@ def train(
         f"{len(train):,} training, {len(validation):,} validation, {len(test):,} test images of "
         f"{height}x{width}x{channels}, {values}"
     )
-    best, last = run(config, workdir, train, validation, test, allow_change=allow_change)
-    size, mesh = config.train.eval_batch_size, _mesh(config)
-    found = evaluate.measure(best.model, best.params, test, size, mesh, step=best.step)
-    baseline = evaluate.independent_pixels(train, test, size)
-    seconds = time.monotonic() - begin
-    write_result(workdir, found, baseline, steps=last, resumed_from=resumed_from, seconds=seconds)
-    paths = (picture_path(workdir, name, last) for name in ("samples", "completions"))
-    return TrainResult(found, baseline, tuple(path for path in paths if path.exists()))
+
+    def finish(best: Run, last: int) -> TrainResult:
+        size, mesh = config.train.eval_batch_size, _mesh(config)
+        found = evaluate.measure(best.model, best.params, test, size, mesh, step=best.step)
+        baseline = evaluate.independent_pixels(train, test, size)
+        seconds = time.monotonic() - begin
+        write_result(
+            workdir, found, baseline, steps=last, resumed_from=resumed_from, seconds=seconds
+        )
+        paths = (picture_path(workdir, name, last) for name in ("samples", "completions"))
+        return TrainResult(found, baseline, tuple(path for path in paths if path.exists()))
+
+    return run(config, workdir, train, validation, test, then=finish, allow_change=allow_change)
 
 
 def run(
@@ -98,10 +106,11 @@ def run(
     train_source: Source,
     validation_source: Source,
     *others: Source,
+    then: Callable[[Run, int], T],
     optimizer: optax.GradientTransformation | None = None,
     allow_change: Collection[str] = (),
     kept: bool = True,
-) -> tuple[Run, int]:
+) -> T:
     """Trains as `train` does, on sources that are open; `others` must only have the same format.
 
     Args:
@@ -110,12 +119,14 @@ def run(
         train_source: The images to train on.
         validation_source: Those by which the best parameters are chosen.
         *others: Sources of the same images.
+        then: What follows while the workdir is still kept from other trainings: it is given the
+            trained run, with the best parameters, and the number of steps made.
         optimizer: The update rule, instead of `config.optimizer`'s.
         allow_change: As `train` takes it.
         kept: Whether the workdir stays: else no pictures are drawn.
 
     Returns:
-        The trained run, with the best parameters, and the number of steps made.
+        What `then` returns.
     """
     _check_workdir(workdir)
     workdir = epath.Path(workdir)
@@ -138,11 +149,15 @@ def run(
         begun = workdir_lib.newest_step(workdir)
         if processes.first() and changes:
             resume.record_changes(workdir, begun or 0, changes)
-        if processes.first() and begun is None:
+        if processes.first() and (
+            begun is None or any(name.startswith("data.") for name in changes)
+        ):
             resume.write_digests(workdir, digests())
         checked = None
         if begun is None:
             checked = data.check_beside(train_source, validation_source, *others)
+            if config.train.minutes:  # Reading would slow the steps that are timed.
+                checked.result()
             config = minutes.timed(config, new, mesh, train_source, optimizer)
         settings, size = config.train, config.train.eval_batch_size
         model = workdir_lib.begin_run(workdir, config, images).model(config.model)
@@ -223,12 +238,12 @@ def run(
 
             if request.anywhere():  # Or after the last step.
                 checkpoints.wait()
-                then = "which is saved; the same command goes on"
+                saved = "which is saved; the same command goes on"
                 if not kept:
-                    then = "and nothing is kept without a workdir"
-                request.exit(f"stopped after step {step}, {then}")
+                    saved = "and nothing is kept without a workdir"
+                request.exit(f"stopped after step {step}, {saved}")
 
-    return workdir_lib.open_run(workdir, mesh), step
+        return then(workdir_lib.open_run(workdir, mesh), step)
 
 
 def _check_workdir(workdir: epath.PathLike) -> None:

@@ -59,6 +59,10 @@ def test_candidates(line, found):
     assert candidates(f"pixel-rnn-jax {line}") == found
 
 
+def test_a_line_without_a_word_is_completed_too():
+    assert candidates("") == candidates("pixel-rnn-jax ")
+
+
 def test_the_names_of_masks_are_those_that_there_are():
     for name in HALVES:
         assert known_mask(name, (4, 4, 1)).sum() == 8

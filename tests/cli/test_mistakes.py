@@ -15,7 +15,8 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model
 
 # A command line (MODEL stands for --workdir=m.safetensors, TRAIN for --config=digits and a new
-# workdir, NUL for a byte of zero) or a call of Python, and a part of what is said.
+# workdir, NUL for a byte of zero, LONG for a name that no file can have) or a call of Python, and
+# a part of what is said.
 ROWS = r"""
 main
     train needs --config=FILE, for example --config=digits
@@ -181,6 +182,12 @@ main sample MODEL --out=aNUL.png
     which has a NUL character
 main sample MODEL --out=~no-one/a.png
     there is no user 'no-one'; write ./~no-one/a
+main sample MODEL --out=folder.npz
+    folder.npz is a folder: give the name of a file
+main sample MODEL --out=LONG
+    cannot be written: File name too long
+main sample --workdir=digits
+    digits holds no training run: there is no config.json in it
 main sample MODEL --label=1
     --label is for a model with classes, and this one has none: leave it out
 main sample --workdir=classes.safetensors --label=fir
@@ -197,6 +204,8 @@ main sample --workdir=vectors.safetensors --condition=text.npz
     cannot be read as an array: it is no .npy or .npz file
 main sample --workdir=vectors.safetensors --condition=splits.npz
     --condition=splits.npz holds no array `condition`
+main sample --workdir=vectors.safetensors --condition=single.npy
+    --condition=single.npy must hold a row for each image, got a single value
 main sample --workdir=vectors.safetensors --condition=own.npy
     condition must have shape [6, 2], a vector for each image, got [6, 4, 4, 1]
 main sample --workdir=real.safetensors --out=a
@@ -240,7 +249,7 @@ main evaluate MODEL --images=own.npy --per_pixel
 main evaluate MODEL --images=own.npy --out=a.npy
     ends in .npz, got 'a.npy'
 main evaluate MODEL --images=own.npy --out=folder.npz
-    folder.npz is a folder: give --out the name of a file
+    folder.npz is a folder: give the name of a file
 main evaluate MODEL --images=splits.npz --split=test --out=./splits.npz
     --out=./splits.npz would replace --images: give it another name
 main evaluate MODEL --images=own.npy --out=aNUL.npz
@@ -254,6 +263,8 @@ main evaluate MODEL --images=own.npy --continuous=a --dequantize=1
 
 main compress MODEL
     compress needs --images=PATH, a folder, an image file, or an .npy or .npz file
+main compress MODEL --images=LONG
+    /aaaaaaaaaaaaaaa
 main compress MODEL --images=missing.npy
     missing.npy': there is no such file
 main compress MODEL --images=aNUL
@@ -372,7 +383,7 @@ main export MODEL --out=nothing
 main export MODEL --out=own.npy/a
     own.npy/a cannot be written:
 main export MODEL --out=
-     is a folder: give the name of a file
+    '' is not the name of a file or folder on this machine
 main export MODEL --out=aNUL
     which has a NUL character
 
@@ -510,6 +521,7 @@ def bench(tmp_path_factory):
             "floats": images / 3,
             "zero": images[:0],
             "vectors": np.zeros((3, 2)),
+            "single": np.zeros(()),
             "objects": objects,
         }.items():
             np.save(name, array)
@@ -557,6 +569,7 @@ def test_a_mistake_ends_in_one_sentence(words, message, bench, run, monkeypatch,
     before = listing(folder)
     if words.startswith("main"):
         words = words.replace("TRAIN", TRAIN).replace("MODEL", "--workdir=m.safetensors")
+        words = words.replace("LONG", 300 * "a" + ".npz")
         assert run(words.removeprefix("main").replace("NUL", "\0")) == 2
         said = capfd.readouterr().err
         assert said.startswith("error: ") and said.endswith("\n")

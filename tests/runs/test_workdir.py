@@ -177,6 +177,16 @@ def test_what_may_not_change_is_named_with_both_values(old, changes, said):
         check_resumable(old, new)
 
 
+def test_a_change_of_the_validation_images_cannot_be_allowed():
+    plain, fixed, dynamic = (
+        replace(Config(), "data.binarize", value) for value in ("none", "fixed", "dynamic")
+    )
+    changes = check_resumable(dynamic, fixed, ["data.binarize"])
+    assert changes == {"data.binarize": ("dynamic", "fixed")}
+    with pytest.raises(UserError, match="do not change data.binarize from 'none' to 'fixed'$"):
+        check_resumable(plain, fixed, ["data.binarize"])
+
+
 def test_what_a_workdir_lacks_is_named(tmp_path):
     mesh = devices.local_mesh(1)
     with pytest.raises(UserError, match="holds no training run: there is no config.json in it"):

@@ -102,9 +102,10 @@ def test_units():
     assert replace(result, shares={2: 1.0, 4: nats - 1.0}).record() == record | heights
 
 
-@pytest.mark.parametrize("counted", [30, 7])
-def test_independent_pixels(sources, monkeypatch, counted):
+@pytest.mark.parametrize(("counted", "counts"), [(30, 2**24), (7, 2**24), (7, 15), (7, 1)])
+def test_independent_pixels(sources, monkeypatch, counted, counts):
     monkeypatch.setattr(evaluate, "BASELINE_IMAGES", counted)
+    monkeypatch.setattr(evaluate, "BASELINE_COUNTS", counts)
     train, test = images_of(sources["train"])[:counted], images_of(sources["test"])
     nats = np.zeros(len(test))
     for position in np.ndindex(2, 3, 2):

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax import data
 from pixel_rnn_jax.runs.records import read_records
 from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.training.train import train
@@ -65,6 +66,12 @@ def test_real_values_are_fitted_in_their_own_units():
     assert model.pixel_rnn.scale == pytest.approx((4,), abs=1)
     nats = -model.log_prob(images[..., None]).mean() / 4
     assert nats == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 16), abs=0.3)
+
+
+def test_levels_of_a_density_are_those_of_the_values():
+    model = prnn.ModelConfig("pixel_cnn", output="continuous")
+    found, *_ = data.memory_sources(prnn.Config(model), IMAGES.astype(int), None, 0.1)
+    assert found.data.levels == IMAGES.max() + 1
 
 
 def test_the_same_call_goes_on_with_its_workdir_and_other_arrays_are_refused(tmp_path):

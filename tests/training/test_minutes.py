@@ -30,3 +30,17 @@ def test_minutes_become_steps_of_the_whole_schedule(config, tmp_path, monkeypatc
     assert f"all steps are done already ({steps} of {steps})" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"train\.minutes from .* to 3\.0"):
         train(changed(config, "train", minutes=3.0), tmp_path)
+    # Without minutes, the steps count.
+    more = changed(config, "train", minutes=0.0, steps=steps + 1)
+    train(more, tmp_path, allow_change=["train.steps"])
+    assert len(records_of(tmp_path)) == steps + 1
+
+
+def test_a_warmup_that_is_longer_than_the_minutes(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(minutes, "TIMED_S", 0.1)
+    config = changed(config, "train", minutes=1 / 300)  # Of more than config.train.steps.
+    config = changed(config, "optimizer", schedule="cosine", warmup_steps=10**6)
+    with pytest.raises(
+        UserError, match=r"warmup_steps must be below the steps that fit in train\.m"
+    ):
+        train(config, tmp_path)

@@ -29,6 +29,7 @@ from pixel_rnn_jax.runs.records import MetricsWriter
 from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.runtime.compilation import programs_folder
 from pixel_rnn_jax.training import evaluate
+from pixel_rnn_jax.training import train as train_lib
 from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.step import make_train_step
 from pixel_rnn_jax.training.stop import stop_on_signal
@@ -338,3 +339,39 @@ def test_a_run_goes_on_where_its_data_have_moved(config, straight, tmp_path):
         with pytest.raises(UserError, match="does not hold the images that .* was trained on"):
             train(changed(config, "data", name=str(other)), workdir)
     assert read_config(workdir).data.name == str(moved)
+    np.savez(moved, **arrays | {"train": np.flip(arrays["train"], 1)})
+    with pytest.raises(UserError, match="does not hold the images that .* was trained on"):
+        train(changed(config, "data", name=str(moved)), workdir)
+
+
+def test_data_that_were_changed_by_name_are_known_again(config, tmp_path):
+    short, workdir, moved = changed(config, "train", steps=2), tmp_path / "run", tmp_path / "m.npz"
+    train(short, workdir)
+    part = changed(config, "data", train_split="train[:20]")
+    with pytest.raises(UserError, match="--allow_change=data.train_split changes it all the same"):
+        train(part, workdir)
+    train(changed(part, "train", steps=4), workdir, allow_change=["data.train_split"])
+    shutil.copy(config.data.name, moved)
+    train(changed(part, "data", name=str(moved)), workdir)
+    assert max(saved_steps(workdir)) == 6
+
+
+def test_a_run_is_kept_from_others_until_its_result_is_written(config, tmp_path, monkeypatch):
+    def other(*_, **__):
+        with pytest.raises(UserError, match=f"{tmp_path} is in use"):
+            train(config, tmp_path)
+        raise UserError("looked")
+
+    monkeypatch.setattr(train_lib, "write_result", other)
+    with pytest.raises(UserError, match="looked"):
+        train(changed(config, "train", steps=2), tmp_path)
+
+
+def test_the_time_of_a_result_of_fewer_steps_is_not_kept(config, straight, tmp_path):
+    shutil.copytree(straight[0], tmp_path / "run")
+    path = tmp_path / "run" / "result.json"
+    for steps, kept in ((6, True), (4, False)):
+        written = json.loads(path.read_text()) | {"steps": steps, "seconds": 12345.6}
+        path.write_text(json.dumps(written))
+        train(config, tmp_path / "run")
+        assert (json.loads(path.read_text())["seconds"] == 12345.6) == kept
