@@ -32,7 +32,8 @@ _MODEL = flags.DEFINE_bool("model", False, "Whether to keep the model as well.")
 def main(_: list[str]) -> None:
     """Writes the folders."""
     workdir, name = Path(_WORKDIR.value), _NAME.value
-    keep_files(workdir, LOGS / name, "images.json", "metrics.jsonl", "result.json")
+    changes = [path.name for path in workdir.glob("history.jsonl")]
+    keep_files(workdir, LOGS / name, "images.json", "metrics.jsonl", "result.json", *changes)
     if _MODEL.value:
         keep_files(workdir, shipped.FOLDER / name, "result.json", "data.json")
         keep_model(workdir, shipped.FOLDER / name)

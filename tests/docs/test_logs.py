@@ -15,10 +15,12 @@ def test_docs_have_the_figures_of_a_log(log):
     run = report.read_run(str(log), pixel_map=False)
     result, text = run.result, (DOCS / "results.md").read_text()
     assert run.step == result.steps == run.config.train.steps
-    step, _ = run.best_validation
+    step, validation = run.best_validation
     assert result.step == step
-    nats, bits = result.test.nats, result.test.bits_per_dim
-    assert any(figure in text for figure in (f"{nats:.3f}", f"{bits:.4f}"))
+    figures = (
+        f"{found.nats:.3f} ± {found.standard_error:.3f}" for found in (result.test, validation)
+    )
+    assert any(figure in text for figure in figures)
     assert f"logs/{log.name}" in text
     assert run.config.data.data_dir == ""
 
