@@ -48,6 +48,13 @@ def test_arrows_between_rooms_point_down():
     assert not [arrow for arrow in arrows() if FLOOR[arrow[1]] <= FLOOR[arrow[2]]]
 
 
+def test_no_function_is_longer_than_a_page():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 100, f"{path.name}: {node.name}"
+
+
 def test_the_drawing_has_every_room_on_its_floor():
     drawing = (PACKAGE.parent / "docs" / "images" / "rooms.svg").read_text()
     heights = {}

@@ -1,4 +1,4 @@
-"""Training, and the evaluation of what was trained: `train.py` is the loop around `step.py`.
+"""Training, and the evaluation of what was trained: `loop.py` is around `step.py`.
 
 It may import everything but the codec, `cli` and `main`.
 """

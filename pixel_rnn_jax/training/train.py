@@ -3,39 +3,32 @@
 import contextlib
 import dataclasses
 import functools
-import math
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
-import jax
-import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import Config, TrainConfig, to_json
+from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runs import lock, resume
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.missing import missing
-from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path
+from pixel_rnn_jax.runs.records import picture_path
 from pixel_rnn_jax.runs.workdir import Run
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import evaluate, minutes
 from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.initial import check_initial
-from pixel_rnn_jax.training.previews import draw_previews
-from pixel_rnn_jax.training.progress import Progress
+from pixel_rnn_jax.training.loop import Loop
 from pixel_rnn_jax.training.result import write_result
-from pixel_rnn_jax.training.step import Metrics
-from pixel_rnn_jax.training.stop import stop_on_signal
 from pixel_rnn_jax.training.turns import Turns
 
 T = TypeVar("T")
@@ -159,90 +152,13 @@ def run(
             if config.train.minutes:  # Reading would slow the steps that are timed.
                 checked.result()
             config = minutes.timed(config, new, mesh, train_source, optimizer)
-        settings, size = config.train, config.train.eval_batch_size
         model = workdir_lib.begin_run(workdir, config, images).model(config.model)
-        turns = Turns(config, model, mesh, optimizer)
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
             for text in missing(workdir, checkpoints.validations()):
                 terminal.say(text)
-            start, state = turns.start(checkpoints)
-            step = start
-            batches = data.train_batches(
-                train_source,
-                batch_size=settings.batch_size,
-                seed=config.seed,
-                start_step=start,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
-            )
-            previous: Metrics | None = None
-            with (
-                _saying_what_is_kept(checkpoints),
-                contextlib.ExitStack() as stack,
-                contextlib.closing(
-                    Progress(start, settings.steps, settings.batch_size)
-                ) as progress,
-                stop_on_signal() as request,
-            ):
-                first = processes.first()  # It alone writes.
-                writer = stack.enter_context(MetricsWriter(workdir, start)) if first else None
-                if writer and not start:
-                    writer.show(1, {}, {"config": to_json(config)})
-                while step < settings.steps and not _patience_ends(settings, checkpoints, step):
-                    step += 1
-                    step_fn, state = turns.at(step, state)
-                    batch = devices.shard_batch(mesh, next(batches))
-                    state, metrics = step_fn(state, batch, request.flags(mesh))
-                    if previous is not None:  # Read while this step runs.
-                        _check_finite(step - 1, previous)
-                    elif checked:  # The data were read while this step was compiled.
-                        checked.result()
-                    progress.advance()
-                    # Asked once, so that no signal comes between saving and stopping.
-                    stop = request.agreed(previous)
-                    previous = metrics
-                    log, validate, save = turns.due(step)
-                    if not (log or validate or save or stop):
-                        continue
-
-                    # Nothing is recorded or saved of a step that is not known to be finite.
-                    _check_finite(step, metrics)
-                    record: dict[str, float] = {}
-                    nats: float | None = None
-                    if log:
-                        record, state = turns.log(step, state, progress)
-                    with progress.paused():
-                        if validate or save or stop:
-                            check_held()
-                        if validate:
-                            params = state.eval_params
-                            found = evaluate.measure(model, params, validation_source, size, mesh)
-                            if not math.isfinite(nats := found.nats):
-                                raise _not_finite(step, "the validation loss", nats)
-                            record |= found.record()
-                            progress.say(f"step {step}: validation {found}")
-                            # All processes draw: the others would only have to wait for one.
-                            if kept:
-                                bound = ImageModel(model, jax.device_get(params))
-                                drawn = draw_previews(bound, config.seed, validation_source)
-                                if writer:
-                                    writer.write_pictures(step, drawn)
-                        if writer and record:
-                            writer.write(step, record)
-                        if validate or save or stop:
-                            if writer:
-                                writer.flush()
-                            checkpoints.save(step, vars(state), validation_nats=nats)
-                    if stop:
-                        break
-
-            if request.anywhere():  # Or after the last step.
-                checkpoints.wait()
-                saved = "which is saved; the same command goes on"
-                if not kept:
-                    saved = "and nothing is kept without a workdir"
-                request.exit(f"stopped after step {step}, {saved}")
-
+            turns = Turns(config, model, mesh, optimizer)
+            loop = Loop(config, workdir, model, mesh, checkpoints, check_held, kept)
+            step = loop.run(turns, train_source, validation_source, checked)
         return then(workdir_lib.open_run(workdir, mesh), step)
 
 
@@ -253,14 +169,6 @@ def _check_workdir(workdir: epath.PathLike) -> None:
 
 def _mesh(config: Config) -> Mesh:
     return devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
-
-
-def _patience_ends(settings: TrainConfig, checkpoints: Checkpoints, step: int) -> bool:
-    """Whether the last `patience` validations have brought nothing better than one before."""
-    if not settings.patience or step % settings.eval_every:
-        return False
-    best = checkpoints.best_step()
-    return best is not None and step - best >= settings.patience * settings.eval_every
 
 
 def _image_format(config: Config, train: Source, *others: Source) -> ImageFormat:
@@ -277,29 +185,3 @@ def _image_format(config: Config, train: Source, *others: Source) -> ImageFormat
                 f"choose another data.{name}_split"
             )
     return images
-
-
-def _check_finite(step: int, metrics: Metrics) -> None:
-    """Waits for a step, and raises `CannotGoOn` if its loss or its gradient is not finite."""
-    measured = {"the loss": metrics.nats, "the norm of the gradient": metrics.gradient_norm}
-    for name, value in measured.items():
-        if not np.isfinite(value):
-            raise _not_finite(step, name, value)
-
-
-def _not_finite(step: int, name: str, value: object) -> CannotGoOn:
-    return CannotGoOn(
-        f"step {step}: {name} is {value}; a lower optimizer.learning_rate, in another workdir, may "
-        "help"
-    )
-
-
-@contextlib.contextmanager
-def _saying_what_is_kept(checkpoints: Checkpoints) -> Iterator[None]:
-    """Adds the last checkpoint to the reason for which training cannot go on."""
-    try:
-        yield
-    except CannotGoOn as error:
-        step = checkpoints.latest_step()
-        kept = "nothing was saved" if step is None else f"the checkpoint of step {step} is kept"
-        raise UserError(f"training stopped: {error}; {kept}") from error

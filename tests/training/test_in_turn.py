@@ -11,7 +11,7 @@ from pixel_rnn_jax.training.train import train
 def no_pictures():
     """What would draw them takes long to compile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixel_rnn_jax.training.train.draw_previews", lambda *_: {})
+        patch.setattr("pixel_rnn_jax.training.loop.draw_previews", lambda *_: {})
         yield
 
 
