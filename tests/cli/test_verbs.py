@@ -200,7 +200,7 @@ def test_one_image_file(printed, model):
     nats = -float(model.log_prob(IMAGES[3:4])[0])
     assert printed("evaluate --images=own.png").startswith(f"own.png, step 2: {nats:.3f} nats, ")
     assert printed("compress --images=own.png").startswith("images.prnn: ")
-    assert printed("complete --images=own.png --out=done.npz").startswith("done.npz: 1 completions")
+    assert printed("complete --images=own.png --out=done.npz").startswith("done.npz: 1 completion;")
     np.testing.assert_array_equal(array("done.npz")[0, :2], IMAGES[3, :2])
 
 
@@ -347,7 +347,7 @@ def test_names_of_any_bytes_are_listed_and_extracted(run, printed, capsys):
     lines = capsys.readouterr().out.splitlines()[4:]
     shown = [r"caf\udce9.png", r"two\nlines.png", r"\x1b[31mred.png", "\u00e4 b.png"]
     assert sorted(lines) == sorted(f"  {name}" for name in shown)
-    assert printed("extract pets.prnn caf\udce9.png --out=one") == "one: 1 images\n"
+    assert printed("extract pets.prnn caf\udce9.png --out=one") == "one: 1 image\n"
     assert Path("one", names[0]).is_file()
 
 
