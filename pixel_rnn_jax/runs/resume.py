@@ -77,7 +77,7 @@ def check_usable(
         if newest_step(workdir) is None:
             return {}
         moved = name != old.data.name and epath.Path(expanded(name)).exists()
-        stored, began = read_digests(workdir), old
+        stored, begun_with = read_digests(workdir), old.data.name
         if moved and stored:
             old = dataclasses.replace(old, data=dataclasses.replace(old.data, name=name))
         changes = check_resumable(old, config, allowed)
@@ -85,7 +85,7 @@ def check_usable(
         if stored and digests and same_images and digests() != stored:
             raise UserError(
                 f"data.name {name!r} does not hold the images that {workdir} was trained on, which "
-                f"were in {began.data.name!r}: name their new place, or use another --workdir"
+                f"were in {begun_with!r}: name their new place, or use another --workdir"
             )
         return changes
     for name in ("checkpoints", "metrics.jsonl"):

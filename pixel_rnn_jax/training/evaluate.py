@@ -25,7 +25,6 @@ from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.resume import read_digests
 from pixel_rnn_jax.runs.workdir import Run, open_run
 from pixel_rnn_jax.runtime import devices, processes
-from pixel_rnn_jax.terminal import counted
 
 PyTree = Any
 
@@ -80,7 +79,7 @@ class Evaluation:
         mean, error, unit = self.nats / self.dims, self.standard_error / self.dims, "nats a value"
         if not self.real:
             mean, error, unit = mean / math.log(2), error / math.log(2), "bits/dim"
-        images = counted(self.images, "image")
+        images = terminal.counted(self.images, "image")
         if math.isnan(error):  # Of a single image.
             return f"{self.nats:.3f} nats, {mean:.4f} {unit} ({images})"
         nats = f"{self.nats:.3f} ± {self.standard_error:.3f} nats"
