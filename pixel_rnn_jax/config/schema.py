@@ -20,7 +20,7 @@ CHOICES = {
     "model.output": ("softmax", "logistic", "continuous", "gaussian_mixture"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "data.binarize": ("none", "dynamic", "fixed", "threshold"),
-    "optimizer.name": ("rmsprop", "adam"),
+    "optimizer.name": ("rmsprop", "adam", "muon"),
     "optimizer.schedule": ("constant", "cosine", "piecewise"),
 }
 """What a field takes, of those that take a few words only."""
@@ -186,7 +186,8 @@ class OptimizerConfig:
     """The update rule.
 
     Attributes:
-        name: "rmsprop" (the paper's) or "adam".
+        name: "rmsprop" (the paper's), "adam", or "muon" (matrices are updated by orthogonalised
+            momentum, the other parameters by Adam).
         learning_rate: Rate that the schedule starts from, after the warm-up.
         schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise". With
             train.in_turn each scale has the whole schedule in its own part of the steps.

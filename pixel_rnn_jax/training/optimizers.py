@@ -1,8 +1,11 @@
 """The update rule: what happens to a gradient before it is added to the parameters."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from pixel_rnn_jax.config import OptimizerConfig
 
@@ -11,6 +14,9 @@ RMSPROP_DECAY = 0.99
 
 1,500 steps of configs/digits.py ended 0.2 to 0.4 validation nats lower than with 0.9 or 0.95.
 """
+
+MUON_RMS = 0.2
+"""Root mean square of Muon's update of a matrix, as a multiple of the rate; about that of Adam."""
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -35,14 +41,38 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Returns clipping by the global norm, then RMSProp or Adam at the scheduled rate.
+    """Returns clipping by the global norm, then the update rule at the scheduled rate.
 
     RMSProp's mean of squares starts at zero and is corrected for that, as Adam's is: without the
-    correction the first update would be 1 / sqrt(1 - decay) times as long.
+    correction the first update would be 1 / sqrt(1 - decay) times as long. Muon scales the update
+    of a matrix to the root mean square of an update of Adam, so that both have one rate.
     """
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    rate = learning_rate(config, steps)
+    if config.name == "muon":
+        rule = optax.contrib.muon(
+            rate, muon_weight_dimension_numbers=_matrices, consistent_rms=MUON_RMS
+        )
+        return optax.chain(clip, rule)
     if config.name == "rmsprop":
         rule = optax.scale_by_rms(RMSPROP_DECAY, eps_in_sqrt=False, bias_correction=True)
     else:
         rule = optax.scale_by_adam()
-    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
-    return optax.chain(clip, rule, optax.scale_by_learning_rate(learning_rate(config, steps)))
+    return optax.chain(clip, rule, optax.scale_by_learning_rate(rate))
+
+
+def _matrices(params: Any) -> Any:
+    """Returns for each parameter the axes of the matrix that Muon sees; None leaves it to Adam.
+
+    All axes but the last are inputs: a convolution sums over its taps and input features. Adam has
+    the vectors, the embeddings and the last layer, whose rows and columns are values of a pixel.
+    """
+
+    def axes(path: tuple[Any, ...], value: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        name = jax.tree_util.keystr(path)
+        if value.ndim < 2 or "embed" in name or "logits" in name:
+            return None
+        last = value.ndim - 1
+        return optax.contrib.MuonDimensionNumbers(tuple(range(last)), (last,))
+
+    return jax.tree_util.tree_map_with_path(axes, params)

@@ -49,7 +49,7 @@ ROOT = Path(__file__).parents[2]
         ("--config.model.d", ["--config.model.dtype="]),
         (
             "--config.optimizer.name=",
-            [f"--config.optimizer.name={x} " for x in ("rmsprop", "adam")],
+            [f"--config.optimizer.name={x} " for x in ("rmsprop", "adam", "muon")],
         ),
         ("--config.model.skip=", ["--config.model.skip=true ", "--config.model.skip=false "]),
         ("--config.model.layers=", []),

@@ -65,7 +65,7 @@ def test_impossible_value_is_refused_by_name(names, values, reason):
         ("model.input", "embedding", '"scalar", "categorical"'),
         ("model.output", "gauss", '"softmax", "logistic", "continuous", "gaussian_mixture"'),
         ("data.binarize", "half", '"none", "dynamic", "fixed", "threshold"'),
-        ("optimizer.name", "sgd", '"rmsprop", "adam"'),
+        ("optimizer.name", "sgd", '"rmsprop", "adam", "muon"'),
         ("optimizer.schedule", "step", '"constant", "cosine", "piecewise"'),
     ],
 )

@@ -1,14 +1,18 @@
 """Learning-rate schedules and update rules against formulas written out in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import pixel_rnn_jax as prnn
 from pixel_rnn_jax.config import OptimizerConfig
 from pixel_rnn_jax.training import optimizers
 
 RATE = 0.01
+MODEL = prnn.ModelConfig(layers=1, features=8, head_features=8, classes=10)
 WARMUP = {"warmup_steps": 4}
 PIECEWISE = {"schedule": "piecewise"}
 
@@ -61,3 +65,32 @@ def test_update_rule(name, clip_norm):
         second = b2 * second + (1 - b2) * gradient**2
         step = first / (1 - b1**t) / (np.sqrt(second / (1 - b2**t)) + 1e-8)
         np.testing.assert_allclose(update, -RATE * min(1, t / 2) * step, rtol=2e-4)
+
+
+def test_muon_orthogonalises_the_matrices():
+    """An update has the singular vectors of the gradient, and singular values near one another."""
+    config = OptimizerConfig("muon", RATE, clip_norm=0.0)
+    optimizer = optimizers.build(config, steps=100)
+    params = prnn.PixelRNN(MODEL, (8, 8, 1), 4).init(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    gradients = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    by_adam, by_muon = set(), 0
+    for path, update in jax.tree_util.tree_leaves_with_path(updates):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        gradient = functools.reduce(lambda tree, key: tree[key.key], path, gradients)
+        signs = -update / (RATE * np.sign(gradient))
+        if np.ptp(signs) < 1e-3:  # Adam's first update is as long for every value.
+            by_adam |= {name} if update.ndim > 1 else set()
+            continue
+        by_muon += 1
+        rows, columns = np.prod(update.shape[:-1], dtype=int), update.shape[-1]
+        left, _, right = np.linalg.svd(gradient.reshape(rows, columns), full_matrices=False)
+        turned = -left.T @ update.reshape(rows, columns) @ right.T
+        turned /= RATE * optimizers.MUON_RMS * np.sqrt(max(rows, columns))
+        values = np.diag(turned)
+        assert values.min() > 0.4 and values.max() < 1.4, name
+        np.testing.assert_allclose(turned, np.diag(values), atol=1e-3, err_msg=name)
+    scale = "scale_0"
+    assert by_adam == {f"{scale}/{x}" for x in ("embed/embedding", "logits/kernel")}
+    assert by_muon == sum(p.ndim > 1 for p in jax.tree.leaves(params)) - len(by_adam)
