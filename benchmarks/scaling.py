@@ -86,10 +86,11 @@ MEASURED = [case for case in CASES if case.config in ("digits", "mnist")]
 
 
 def load(case: Case, *, pack: int = 1) -> Config:
-    """Returns a config; `pack` is that of accelerators, or 0 for this platform's own."""
+    """Returns a config, with RMSProp; `pack` is that of accelerators, or 0 for the CPU's own."""
     values = runpy.run_path(str(ROOT / "configs" / f"{case.config}.py"))["get_config"](case.variant)
     config = from_config_dict(values)
-    return replace(config, model=replace(config.model, pack=pack, **dict(case.changes)))
+    model = replace(config.model, pack=pack, **dict(case.changes))
+    return replace(config, model=model, optimizer=replace(config.optimizer, name="rmsprop"))
 
 
 def model_of(case: Case, *, pack: int = 1) -> PixelRNN:

@@ -8,8 +8,12 @@ import programs
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import comparisons
 import growth
 import peers
+
+from pixel_rnn_jax import report
+from pixel_rnn_jax.config import ARCHITECTURES
 
 
 @pytest.fixture
@@ -49,6 +53,30 @@ def test_peers_that_are_missing_are_left_out_by_name(table):
     assert "pytorch_generative  left out: not named by --peer=pytorch_generative" in text
     assert "netket_fast         left out: No module named 'netket'" in text
     assert lines[-2:] == ["ours: v", "torchlake: w"]
+
+
+def test_the_rate_that_validates_best_is_trained_for_longer(monkeypatch, tmp_path, capsys):
+    logs = {0.01: "4x32", 0.02: "7x16", 0.04: "7x32"}  # Of these the second validates best.
+    made = []
+
+    def trained(workdir, config, fields, more):
+        rate, minutes = fields["optimizer.learning_rate"], fields["train.minutes"]
+        made.append((workdir.name, config, rate, minutes, more))
+        return report.read_run(f"docs/logs/mnist-8-minutes-{logs[rate]}", pixel_map=False)
+
+    monkeypatch.setattr(comparisons, "trained", trained)
+    words = "--config=mnist --minutes=20 --tune_minutes=2 --rates=0.01,0.02,0.04 --config.seed=7"
+    command = ["comparisons", "architectures", f"--out={tmp_path}", *words.split()]
+    monkeypatch.setattr(sys, "argv", command)
+    comparisons.main()
+    assert made[2:5] == [
+        ("pixel_cnn-0.04", "mnist:pixel_cnn", 0.04, 2, ["--config.seed=7"]),
+        ("pixel_cnn", "mnist:pixel_cnn", 0.02, 20, ["--config.seed=7"]),
+        ("row_lstm-0.01", "mnist:row_lstm", 0.01, 2, ["--config.seed=7"]),
+    ]
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows[3::4]] == [f"| {name}" for name in ARCHITECTURES]
+    assert len(rows) == 12 and "| 4,000 |" in rows[3] and "| 83.662 ± 0.207 |" in rows[3]
 
 
 @pytest.mark.slow

@@ -1,0 +1,152 @@
+"""Compares models by training them: architectures in equal time, and the paper's ablations.
+
+    python benchmarks/comparisons.py architectures --config=mnist --out=runs/mnist-20 \
+      --tune_minutes=2 --minutes=20 [FLAGS OF TRAIN]
+    python benchmarks/comparisons.py ablations --out=runs/ablations --steps=1500 [FLAGS OF TRAIN]
+
+`architectures` gives each of the three the same time and the same search for its rate: one short
+run for each of three rates, the best of them on validation for the long run. `ablations` trains
+small models of CIFAR-10 for the same steps on the same batches, with two seeds each: without
+residual or skip connections, of several depths, and with several outputs. Flags that neither knows
+go to every run. A run that was finished is not repeated, so the same command goes on after a stop;
+`--share=0/2` and `--share=1/2` share the ablations out over two commands. The tables need every
+run; the figures of each are in its workdir.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from pixel_rnn_jax import report
+from pixel_rnn_jax.config import ARCHITECTURES
+from pixel_rnn_jax.report import RunFacts
+from pixel_rnn_jax.report.facts import Likelihood
+
+RATES = (2e-3, 4e-3, 8e-3)
+VALIDATIONS = 20
+"""Validations of a long run, which are the points of its curve."""
+
+TUNED = {"optimizer.name": "muon", "optimizer.schedule": "cosine", "optimizer.warmup_steps": 100}
+SMALL = TUNED | {
+    "optimizer.learning_rate": 4e-3,
+    "model.layers": 3,
+    "model.features": 32,
+    "model.head_features": 64,
+}
+ABLATIONS: dict[str, dict[str, object]] = {
+    "1 layer": {"model.layers": 1},
+    "2 layers": {"model.layers": 2},
+    "3 layers": {},
+    "6 layers": {"model.layers": 6},
+    "6 layers, no skip": {"model.layers": 6, "model.skip": "false"},
+    "6 layers, no residual": {"model.layers": 6, "model.residual": "false"},
+    "6 layers, neither": {"model.layers": 6, "model.residual": "false", "model.skip": "false"},
+    "3 layers, logistic mixture": {"model.output": "logistic"},
+    "3 layers, continuous": {"model.output": "continuous"},
+}
+"""What each differs in from `SMALL`: a Row LSTM, as in the paper's table."""
+
+
+def trained(workdir: Path, config: str, fields: dict[str, object], more: list[str]) -> RunFacts:
+    """Trains in a process of its own, or goes on with what is there, and reads the result."""
+    if not (workdir / "result.json").exists():
+        flags = [f"--config.{name}={value}" for name, value in fields.items()]
+        command = [sys.executable, "-m", "pixel_rnn_jax.main", "train", f"--config={config}"]
+        subprocess.run([*command, *flags, *more, f"--workdir={workdir}"], check=True)
+    run = report.read_run(str(workdir), pixel_map=False)
+    if run.result is None:
+        raise SystemExit(f"{workdir} is not finished: give the command again to go on")
+    return run
+
+
+def validation(run: RunFacts) -> Likelihood:
+    """Returns the best validation of a run that is complete."""
+    assert run.best_validation is not None
+    return run.best_validation[1]
+
+
+def row(name: str, run: RunFacts) -> str:
+    """Returns the line of a table."""
+    assert run.result is not None
+    own, test = validation(run), run.result.test
+    cells = [
+        f"{run.config.optimizer.learning_rate:g}",
+        f"{run.result.steps:,}",
+        f"{run.seconds or 0:.0f}",
+        f"{own.nats:.3f} ± {own.standard_error:.3f}",
+        f"{test.nats:.3f} ± {test.standard_error:.3f}",
+        f"{test.bits_per_dim:.4f}",
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+HEAD = """\
+| | rate | steps | seconds | validation, nats | test, nats | test, bits/dim |
+| --- | --- | --- | --- | --- | --- | --- |"""
+
+
+def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[str]:
+    """Searches the rate of each architecture, trains it, and returns the table."""
+    lines = [HEAD]
+    for name in ARCHITECTURES:
+        config = f"{given.config}:{name}"
+        short: dict[float, RunFacts] = {}
+        for rate in given.rates:
+            fields = TUNED | {"optimizer.learning_rate": rate, "train.minutes": given.tune_minutes}
+            fields |= {"train.eval_every": 10**9, "train.log_every": 100}
+            workdir = given.out / f"{name}-{rate:g}"
+            short[rate] = trained(workdir, config, fields, more)
+            lines.append(row(f"{name}, short", short[rate]))
+        best = min(short, key=lambda rate: validation(short[rate]).nats)
+        steps = short[best].config.train.steps * given.minutes / given.tune_minutes
+        fields = TUNED | {"optimizer.learning_rate": best, "train.minutes": given.minutes}
+        fields |= {"train.eval_every": max(1, round(steps / VALIDATIONS))}
+        lines.append(row(name, trained(given.out / name, config, fields, more)))
+    return lines
+
+
+def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
+    """Trains the ablations of this share and returns their table."""
+    number, count = map(int, given.share.split("/"))
+    lines = [HEAD]
+    runs = [(name, seed) for seed in range(given.seeds) for name in ABLATIONS]
+    for name, seed in runs[number::count]:
+        fields = SMALL | {"train.steps": given.steps, "train.eval_every": given.steps, "seed": seed}
+        workdir = given.out / f"{name.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
+        run = trained(workdir, "cifar10:row_lstm", fields | ABLATIONS[name], more)
+        lines.append(row(f"{name}, seed {seed}", run))
+    return lines
+
+
+def main() -> None:
+    """Prints the table of what the command line asks for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verbs = parser.add_subparsers(required=True, dest="verb")
+    architectures = verbs.add_parser(
+        "architectures", help="the three in equal time", allow_abbrev=False
+    )
+    architectures.add_argument("--config", required=True, help="as for train, without a variant")
+    architectures.add_argument("--minutes", type=float, required=True, help="of a long run")
+    architectures.add_argument("--tune_minutes", type=float, required=True, help="of a short one")
+    architectures.add_argument(
+        "--rates",
+        type=lambda text: [float(rate) for rate in text.split(",")],
+        default=RATES,
+        help="to choose from; default: %(default)s",
+    )
+    ablations = verbs.add_parser("ablations", help="the paper's, on CIFAR-10", allow_abbrev=False)
+    ablations.add_argument("--steps", type=int, required=True, help="of a run")
+    ablations.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
+    ablations.add_argument("--share", default="0/1", help="which of how many; default: %(default)s")
+    for verb in (architectures, ablations):
+        verb.add_argument("--out", type=Path, required=True, help="folder of the workdirs")
+    given, more = parser.parse_known_args()
+    compare = compare_architectures if given.verb == "architectures" else compare_ablations
+    print("\n".join(compare(given, more)))
+
+
+if __name__ == "__main__":
+    main()
