@@ -51,7 +51,7 @@ setup(
         "jaxlib>=0.10",
         "ml_collections>=1.1",
         "numpy>=2.2",
-        "optax>=0.2.6",
+        "optax>=0.2.7",
         "orbax-checkpoint>=0.12,<1",  # 1.0 moves its v1 API to the top level
         "pillow>=11",
         "safetensors>=0.6",

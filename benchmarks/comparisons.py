@@ -4,13 +4,20 @@
       --tune_minutes=2 --minutes=20 [FLAGS OF TRAIN]
     python benchmarks/comparisons.py ablations --out=runs/ablations --steps=1500 [FLAGS OF TRAIN]
 
-`architectures` gives each of the three the same time and the same search for its rate: one short
-run for each of three rates, the best of them on validation for the long run. `ablations` trains
-small models of CIFAR-10 for the same steps on the same batches, with two seeds each: without
-residual or skip connections, of several depths, and with several outputs. Flags that neither knows
-go to every run. A run that was finished is not repeated, so the same command goes on after a stop;
-`--share=0/2` and `--share=1/2` share the ablations out over two commands. The tables need every
-run; the figures of each are in its workdir.
+`architectures` gives each of the three the same time for its steps and the same search for its
+rate: one short run for each of three rates, and the best of them on validation for the long run.
+Each run has a whole cosine of its own. A short run bears a higher rate than a long one, so give it
+a good part of the time, and look for more rates where the best is the last of them. Validations and
+pictures come on top of the time.
+
+`ablations` trains small models of CIFAR-10 for the same steps on the same batches at the same rate,
+which is not searched, with two seeds each: without residual or skip connections, of several depths,
+and with several outputs. The continuous output is a density of noisy values, so that its figures
+are upper bounds. `--share=0/2` and `--share=1/2` share the runs out over two commands, each of
+which prints its own; without --share all are printed.
+
+Flags that neither knows go to every run. Ctrl-C stops once the run has saved. The same command goes
+on: a run that is complete is not repeated. The figures of each run are in its workdir.
 """
 
 import argparse
@@ -24,7 +31,7 @@ from pixel_rnn_jax.report import RunFacts
 from pixel_rnn_jax.report.facts import Likelihood
 
 RATES = (2e-3, 4e-3, 8e-3)
-VALIDATIONS = 20
+VALIDATIONS = 10
 """Validations of a long run, which are the points of its curve."""
 
 TUNED = {"optimizer.name": "muon", "optimizer.schedule": "cosine", "optimizer.warmup_steps": 100}
@@ -53,11 +60,14 @@ def trained(workdir: Path, config: str, fields: dict[str, object], more: list[st
     if not (workdir / "result.json").exists():
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         command = [sys.executable, "-m", "pixel_rnn_jax.main", "train", f"--config={config}"]
-        subprocess.run([*command, *flags, *more, f"--workdir={workdir}"], check=True)
-    run = report.read_run(str(workdir), pixel_map=False)
-    if run.result is None:
-        raise SystemExit(f"{workdir} is not finished: give the command again to go on")
-    return run
+        process = subprocess.Popen([*command, *flags, *more, f"--workdir={workdir}"])
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # The run has had the signal as well, and saves.
+    if not (workdir / "result.json").exists():
+        raise SystemExit(f"{workdir} is not complete: give the command again to go on")
+    return report.read_run(str(workdir), pixel_map=False)
 
 
 def validation(run: RunFacts) -> Likelihood:
@@ -82,7 +92,7 @@ def row(name: str, run: RunFacts) -> str:
 
 
 HEAD = """\
-| | rate | steps | seconds | validation, nats | test, nats | test, bits/dim |
+| | rate | steps | seconds in all | validation, nats | test, nats | test, bits/dim |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 

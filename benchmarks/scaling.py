@@ -86,7 +86,10 @@ MEASURED = [case for case in CASES if case.config in ("digits", "mnist")]
 
 
 def load(case: Case, *, pack: int = 1) -> Config:
-    """Returns a config, with RMSProp; `pack` is that of accelerators, or 0 for the CPU's own."""
+    """Returns a config; `pack` is that of accelerators, or 0 for this platform's own.
+
+    Its optimiser is RMSProp, which docs/scaling.md counts.
+    """
     values = runpy.run_path(str(ROOT / "configs" / f"{case.config}.py"))["get_config"](case.variant)
     config = from_config_dict(values)
     model = replace(config.model, pack=pack, **dict(case.changes))

@@ -45,7 +45,8 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
 
     RMSProp's mean of squares starts at zero and is corrected for that, as Adam's is: without the
     correction the first update would be 1 / sqrt(1 - decay) times as long. Muon scales the update
-    of a matrix to the root mean square of an update of Adam, so that both have one rate.
+    of a matrix to the root mean square of an update of Adam, so that both have one rate; its Adam,
+    for the other parameters, has Nesterov momentum.
     """
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     rate = learning_rate(config, steps)
@@ -65,7 +66,8 @@ def _matrices(params: Any) -> Any:
     """Returns for each parameter the axes of the matrix that Muon sees; None leaves it to Adam.
 
     All axes but the last are inputs: a convolution sums over its taps and input features. Adam has
-    the vectors, the embeddings and the last layer, whose rows and columns are values of a pixel.
+    the vectors, the embeddings (a row for each class or level) and the last layer (a column for
+    each parameter of the distribution of a value).
     """
 
     def axes(path: tuple[Any, ...], value: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:

@@ -39,7 +39,7 @@ def test_train_is_the_default():
     [
         (DIGITS, "runs/digits"),
         ("--config mnist:row_lstm", "runs/mnist-row_lstm"),
-        (f"{DIGITS} -config=mnist:pixel_cnn --config.train.steps=3", "runs/mnist-pixel_cnn"),
+        (f"{DIGITS} -config=cifar10:pixel_cnn --config.train.steps=3", "runs/cifar10-pixel_cnn"),
         (f"{DIGITS} --config.train.steps 3 -config {CONFIGS}/cifar10.py", "runs/cifar10"),
         (f"{DIGITS} --workdir=", "runs/digits"),
     ],

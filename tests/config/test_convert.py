@@ -164,7 +164,7 @@ def test_config_files_have_the_settings_of_the_paper(source):
     found = (m.architecture, m.layers, m.features, m.head_features, m.residual, batch_size)
     assert found == PAPER[source]
     assert (m.first_kernel, m.kernel, m.skip) == (7, 3, True)
-    # Short runs have shown which optimiser is ahead on MNIST alone.
+    # Only on MNIST have runs compared optimisers.
     assert config.optimizer.name == ("muon" if source.startswith("mnist") else "rmsprop")
 
 

@@ -74,15 +74,17 @@ def test_levels_of_a_density_are_those_of_the_values():
     assert found.data.levels == IMAGES.max() + 1
 
 
-def test_the_same_call_goes_on_with_its_workdir_and_other_arrays_are_refused(tmp_path):
-    whole = prnn.fit(IMAGES, CONFIG)
-    prnn.fit(IMAGES, with_train(CONFIG, steps=4), workdir=tmp_path)
-    model = prnn.fit(IMAGES, CONFIG, workdir=tmp_path)
+@pytest.mark.parametrize("optimizer", ["rmsprop", "muon"])
+def test_the_same_call_goes_on_with_its_workdir_and_other_arrays_are_refused(optimizer, tmp_path):
+    config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig(optimizer, 0.02))
+    whole = prnn.fit(IMAGES, config)
+    prnn.fit(IMAGES, with_train(config, steps=4), workdir=tmp_path)
+    model = prnn.fit(IMAGES, config, workdir=tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, prnn.load(tmp_path).params, whole.params)
     assert [r["step"] for r in read_records(tmp_path) if "validation/nats" in r] == [2, 4, 6]
     with pytest.raises(prnn.UserError, match=r"do not change data.name from 'arrays in memory \w+"):
-        prnn.fit((IMAGES + 1) % 3, CONFIG, workdir=tmp_path)
+        prnn.fit((IMAGES + 1) % 3, config, workdir=tmp_path)
 
 
 def test_an_optimizer_of_optax_is_used():

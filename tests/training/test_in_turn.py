@@ -19,7 +19,7 @@ def no_pictures():
 def config_in_turn(config):
     """Three steps for each scale, and intervals of two."""
     config = changed(config, "train", in_turn=True, log_every=2)
-    return changed(config, "optimizer", schedule="cosine")
+    return changed(config, "optimizer", name="muon", schedule="cosine")
 
 
 @pytest.fixture(scope="module")
