@@ -66,7 +66,7 @@ def trained(workdir: Path, config: str, fields: dict[str, object], more: list[st
         except KeyboardInterrupt:
             process.wait()  # The run has had the signal as well, and saves.
     if not (workdir / "result.json").exists():
-        raise SystemExit(f"{workdir} is not complete: give the command again to go on")
+        raise SystemExit(f"{workdir} is not complete; the same command goes on with it")
     return report.read_run(str(workdir), pixel_map=False)
 
 
@@ -96,6 +96,19 @@ HEAD = """\
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 
+def rates(text: str) -> list[float]:
+    """Parses --rates."""
+    return [float(rate) for rate in text.split(",")]
+
+
+def share(text: str) -> slice:
+    """Parses --share: which runs of a list it takes."""
+    number, count = map(int, text.split("/"))
+    if not 0 <= number < count:
+        raise ValueError(text)
+    return slice(number, None, count)
+
+
 def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[str]:
     """Searches the rate of each architecture, trains it, and returns the table."""
     lines = [HEAD]
@@ -118,10 +131,9 @@ def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[st
 
 def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
     """Trains the ablations of this share and returns their table."""
-    number, count = map(int, given.share.split("/"))
     lines = [HEAD]
     runs = [(name, seed) for seed in range(given.seeds) for name in ABLATIONS]
-    for name, seed in runs[number::count]:
+    for name, seed in runs[given.share]:
         fields = SMALL | {"train.steps": given.steps, "train.eval_every": given.steps, "seed": seed}
         workdir = given.out / f"{name.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
         run = trained(workdir, "cifar10:row_lstm", fields | ABLATIONS[name], more)
@@ -142,15 +154,14 @@ def main() -> None:
     architectures.add_argument("--minutes", type=float, required=True, help="of a long run")
     architectures.add_argument("--tune_minutes", type=float, required=True, help="of a short one")
     architectures.add_argument(
-        "--rates",
-        type=lambda text: [float(rate) for rate in text.split(",")],
-        default=RATES,
-        help="to choose from; default: %(default)s",
+        "--rates", type=rates, default=RATES, help="to choose from; default: %(default)s"
     )
     ablations = verbs.add_parser("ablations", help="the paper's, on CIFAR-10", allow_abbrev=False)
     ablations.add_argument("--steps", type=int, required=True, help="of a run")
     ablations.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
-    ablations.add_argument("--share", default="0/1", help="which of how many; default: %(default)s")
+    ablations.add_argument(
+        "--share", type=share, default="0/1", help="which of how many; default: %(default)s"
+    )
     for verb in (architectures, ablations):
         verb.add_argument("--out", type=Path, required=True, help="folder of the workdirs")
     given, more = parser.parse_known_args()

@@ -91,6 +91,5 @@ def test_muon_orthogonalises_the_matrices():
         values = np.diag(turned)
         assert values.min() > 0.4 and values.max() < 1.4, name
         np.testing.assert_allclose(turned, np.diag(values), atol=1e-3, err_msg=name)
-    scale = "scale_0"
-    assert by_adam == {f"{scale}/{x}" for x in ("embed/embedding", "logits/kernel")}
+    assert by_adam == {"scale_0/embed/embedding", "scale_0/logits/kernel"}
     assert by_muon == sum(p.ndim > 1 for p in jax.tree.leaves(params)) - len(by_adam)
