@@ -195,6 +195,8 @@ class OptimizerConfig:
         boundaries: Steps at which the rate of a "piecewise" schedule changes.
         factors: What the rate is multiplied by at each boundary; factors accumulate.
         clip_norm: Global norm that gradients are clipped to; 0 for no clipping.
+        weight_decay: What an update takes from the weights, as a multiple of the rate and of their
+            value: from those that "muon" updates as matrices, under any rule.
         average: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
     """
 
@@ -205,13 +207,15 @@ class OptimizerConfig:
     boundaries: tuple[int, ...] = ()
     factors: tuple[float, ...] = ()
     clip_norm: float = 1.0
+    weight_decay: float = 0.0
     average: float = 0.999
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer")
         check_choices(self, "optimizer", CHOICES)
         check(self, "optimizer.learning_rate", "be greater than 0", self.learning_rate > 0)
-        check_least(self, 0, "optimizer.warmup_steps", "optimizer.clip_norm")
+        fields = ("warmup_steps", "clip_norm", "weight_decay")
+        check_least(self, 0, *(f"optimizer.{field}" for field in fields))
         self._check_pieces()
         check(self, "optimizer.average", "be at least 0 and below 1", 0 <= self.average < 1)
 

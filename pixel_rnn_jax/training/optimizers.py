@@ -43,6 +43,9 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     """Returns clipping by the global norm, then the update rule at the scheduled rate.
 
+    The decay of the weights follows the rule and is not part of its means (Loshchilov and Hutter,
+    "Decoupled Weight Decay Regularization", 2019).
+
     RMSProp's mean of squares starts at zero and is corrected for that, as Adam's is: without the
     correction the first update would be 1 / sqrt(1 - decay) times as long. Muon scales the update
     of a matrix to the root mean square of an update of Adam, so that both have one rate; its Adam,
@@ -52,13 +55,18 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     rate = learning_rate(config, steps)
     if config.name == "muon":
         rule = optax.contrib.muon(
-            rate, muon_weight_dimension_numbers=_matrices, consistent_rms=MUON_RMS
+            rate,
+            muon_weight_dimension_numbers=_matrices,
+            consistent_rms=MUON_RMS,
+            weight_decay=config.weight_decay,
         )
         return optax.chain(clip, rule)
     if config.name == "rmsprop":
         rule = optax.scale_by_rms(RMSPROP_DECAY, eps_in_sqrt=False, bias_correction=True)
     else:
         rule = optax.scale_by_adam()
+    if config.weight_decay:
+        rule = optax.chain(rule, optax.add_decayed_weights(config.weight_decay, _are_matrices))
     return optax.chain(clip, rule, optax.scale_by_learning_rate(rate))
 
 
@@ -78,3 +86,9 @@ def _matrices(params: Any) -> Any:
         return optax.contrib.MuonDimensionNumbers(tuple(range(last)), (last,))
 
     return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def _are_matrices(params: Any) -> Any:
+    """Returns for each parameter whether Muon sees a matrix in it."""
+    axes = _matrices(params)
+    return jax.tree.map(lambda _, axes: axes is not None, params, axes)
