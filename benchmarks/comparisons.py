@@ -17,7 +17,8 @@ are upper bounds. `--share=0/2` and `--share=1/2` share the runs out over two co
 which prints its own; without --share all are printed.
 
 Flags that neither knows go to every run. Ctrl-C stops once the run has saved. The same command goes
-on: a run that is complete is not repeated. The figures of each run are in its workdir.
+on: a run that is complete is not repeated. The figures of each run are in its workdir. A run that
+fails, as at a rate that is too high, has no figures, and the others go on.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from pathlib import Path
 
 from pixel_rnn_jax import report
 from pixel_rnn_jax.config import ARCHITECTURES
+from pixel_rnn_jax.errors import USER_ERROR
 from pixel_rnn_jax.report import RunFacts
 from pixel_rnn_jax.report.facts import Likelihood
 
@@ -55,8 +57,15 @@ ABLATIONS: dict[str, dict[str, object]] = {
 """What each differs in from `SMALL`: a Row LSTM, as in the paper's table."""
 
 
-def trained(workdir: Path, config: str, fields: dict[str, object], more: list[str]) -> RunFacts:
-    """Trains in a process of its own, or goes on with what is there, and reads the result."""
+def trained(
+    workdir: Path, config: str, fields: dict[str, object], more: list[str]
+) -> RunFacts | None:
+    """Trains in a process of its own, or goes on with what is there, and reads the result.
+
+    Returns:
+        None for a run that would only fail again, such as one whose loss is not finite any more; it
+        has said why.
+    """
     if not (workdir / "result.json").exists():
         flags = [f"--config.{name}={value}" for name, value in fields.items()]
         command = [sys.executable, "-m", "pixel_rnn_jax.main", "train", f"--config={config}"]
@@ -65,6 +74,8 @@ def trained(workdir: Path, config: str, fields: dict[str, object], more: list[st
             process.wait()
         except KeyboardInterrupt:
             process.wait()  # The run has had the signal as well, and saves.
+        if process.returncode == USER_ERROR:
+            return None
     if not (workdir / "result.json").exists():
         raise SystemExit(f"{workdir} is not complete; the same command goes on with it")
     return report.read_run(str(workdir), pixel_map=False)
@@ -76,8 +87,10 @@ def validation(run: RunFacts) -> Likelihood:
     return run.best_validation[1]
 
 
-def row(name: str, run: RunFacts) -> str:
+def row(name: str, run: RunFacts | None) -> str:
     """Returns the line of a table."""
+    if run is None:
+        return f"| {name} | failed | | | | | |"
     assert run.result is not None
     own, test = validation(run), run.result.test
     cells = [
@@ -119,8 +132,12 @@ def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[st
             fields = TUNED | {"optimizer.learning_rate": rate, "train.minutes": given.tune_minutes}
             fields |= {"train.eval_every": 10**9, "train.log_every": 100}
             workdir = given.out / f"{name}-{rate:g}"
-            short[rate] = trained(workdir, config, fields, more)
-            lines.append(row(f"{name}, short", short[rate]))
+            run = trained(workdir, config, fields, more)
+            lines.append(row(f"{name}, short, {rate:g}", run))
+            if run:
+                short[rate] = run
+        if not short:
+            raise SystemExit(f"no rate of {name} led to a result")
         best = min(short, key=lambda rate: validation(short[rate]).nats)
         steps = short[best].config.train.steps * given.minutes / given.tune_minutes
         fields = TUNED | {"optimizer.learning_rate": best, "train.minutes": given.minutes}

@@ -21,7 +21,7 @@ _BATCHES = dict(batch_size=2, micro_batches=2, eval_batch_size=3)
 OTHER = cfg.Config(
     cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
     cfg.DataConfig("mnist", "elsewhere", 2, "fixed", False, *_SPLITS),
-    cfg.OptimizerConfig("adam", clip_norm=0.0, average=0.0, **_RATE, **_PIECES),
+    cfg.OptimizerConfig("adam", clip_norm=0.0, average=0.0, weight_decay=0.1, **_RATE, **_PIECES),
     cfg.TrainConfig(steps=30, in_turn=True, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,
 )

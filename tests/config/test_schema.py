@@ -39,7 +39,7 @@ from pixel_rnn_jax.errors import UserError
         ("optimizer.learning_rate", [0.0], "be greater than 0"),
         ("optimizer.learning_rate", [math.nan, math.inf, True], "be a finite number"),
         ("optimizer.warmup_steps", [-1], "be at least 0"),
-        ("optimizer.clip_norm", [-0.5], "be at least 0"),
+        ("optimizer.clip_norm weight_decay", [-0.5], "be at least 0"),
         ("optimizer.average", [1.0, -0.1], "be at least 0 and below 1"),
         ("optimizer.boundaries", [(1.5,)], "be a tuple of integers"),
         ("optimizer.factors", [0.1], "be a tuple of finite numbers"),

@@ -93,3 +93,28 @@ def test_muon_orthogonalises_the_matrices():
         np.testing.assert_allclose(turned, np.diag(values), atol=1e-3, err_msg=name)
     assert by_adam == {"scale_0/embed/embedding", "scale_0/logits/kernel"}
     assert by_muon == sum(p.ndim > 1 for p in jax.tree.leaves(params)) - len(by_adam)
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "muon"])
+def test_weight_decay_takes_its_part_of_each_matrix(name):
+    """It comes after the rule and the clipping, and leaves the rest of the parameters alone."""
+    params = prnn.PixelRNN(MODEL, (8, 8, 1), 4).init(jax.random.key(0))
+    gradients = jax.tree.map(
+        lambda p: 1 + jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params
+    )
+    updates = []
+    for decay in (0.0, 0.5):
+        config = OptimizerConfig(name, RATE, warmup_steps=2, weight_decay=decay)
+        optimizer = optimizers.build(config, steps=100)
+        updates.append(optimizer.update(gradients, optimizer.init(params), params)[0])
+    taken = jax.tree.map(lambda without, having: without - having, *updates)
+    untouched = set()
+    for path, value in jax.tree_util.tree_leaves_with_path(params):
+        part = functools.reduce(lambda tree, key: tree[key.key], path, taken)
+        if value.ndim > 1 and np.any(part):
+            np.testing.assert_allclose(part, RATE / 2 * 0.5 * value, atol=1e-8)
+        else:
+            assert not np.any(part)
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            untouched |= {name} if value.ndim > 1 else set()
+    assert untouched == {"scale_0/embed/embedding", "scale_0/logits/kernel"}
