@@ -6,15 +6,17 @@
 
 `architectures` gives each of the three the same time for its steps and the same search for its
 rate: one short run for each of three rates, and the best of them on validation for the long run.
-Each run has a whole cosine of its own. A short run bears a higher rate than a long one, so give it
-a good part of the time, and look for more rates where the best is the last of them. Validations and
-pictures come on top of the time.
+They have the width and depth of the config, so that their parameters differ in number. Each run is
+by Muon, whatever the config says, with a warm-up and a whole cosine of its own. A short run bears a
+higher rate than a long one, so give it a good part of the time, and look for more rates where the
+best is the last of them. Validations and pictures come on top of the time.
 
 `ablations` trains small models of CIFAR-10 for the same steps on the same batches at the same rate,
 which is not searched, with two seeds each: without residual or skip connections, of several depths,
-and with several outputs. The continuous output is a density of noisy values, so that its figures
-are upper bounds. `--share=0/2` and `--share=1/2` share the runs out over two commands, each of
-which prints its own; without --share all are printed.
+and with several outputs. They ask what the paper's ablations ask, at a smaller size: the paper's
+have 12 layers and RMSProp, so that the figures do not compare. The continuous output is a density
+of noisy values, so that its figures are upper bounds. `--share=0/2` and `--share=1/2` share the
+runs out over two commands, each of which prints its own; without --share all are printed.
 
 Flags that neither knows go to every run. Ctrl-C stops once the run has saved. The same command goes
 on: a run that is complete is not repeated. The figures of each run are in its workdir. A run that
@@ -54,7 +56,7 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "3 layers, logistic mixture": {"model.output": "logistic"},
     "3 layers, continuous": {"model.output": "continuous"},
 }
-"""What each differs in from `SMALL`: a Row LSTM, as in the paper's table."""
+"""What each differs in from `SMALL`, a Row LSTM."""
 
 
 def trained(
@@ -105,7 +107,7 @@ def row(name: str, run: RunFacts | None) -> str:
 
 
 HEAD = """\
-| | rate | steps | seconds in all | validation, nats | test, nats | test, bits/dim |
+| | rate | steps | seconds of training | validation, nats | test, nats | test, bits/dim |
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 

@@ -1,11 +1,12 @@
-"""Draws the pictures of docs/results.md that no verb draws.
+"""Draws pictures that no verb draws.
 
     python docs/pictures.py masks --workdir=runs/mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. `curves` draws the validations of
-several runs, against steps and against the time of training; it needs their logs alone.
+several runs, against steps and against the time of training; it needs their logs alone, and at
+least two validations of each with their time, which logs of earlier versions lack.
 """
 
 import argparse
@@ -65,11 +66,15 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
     for number, log in enumerate(logs):
         run, colour = report.read_run(log, pixel_map=False), COLOURS[number % len(COLOURS)]
         for axes, by, size in ((left, "step", 1000), (right, "seconds", 60)):
-            x, y = np.array(run.points(f"validation/{unit}", by)).T
+            points = run.points(f"validation/{unit}", by)
+            if len(points) < 2:
+                raise SystemExit(f"{log} has fewer than two validations with their time")
+            x, y = np.array(points).T
             axes.plot(x / size, y, color=colour, marker=".", label=Path(log).name)
         ends.append(y[-1])
     low, high = min(ends), max(ends)
-    left.set_ylim(low - 0.1 * (high - low), high + 2 * (high - low))
+    if low < high:  # The beginnings, far above, may run out of the picture.
+        left.set_ylim(low - 0.1 * (high - low), high + 2 * (high - low))
     left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
     right.set(xlabel="minutes of training")
     for axes in (left, right):
@@ -83,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     verbs = parser.add_subparsers(required=True, dest="verb")
     masks = verbs.add_parser("masks", help="completions under many kinds of masks")
-    masks.add_argument("--workdir", required=True, help="of a run, or the name of a model")
+    masks.add_argument("--workdir", required=True, help="of a run, whose data set has the images")
     curves = verbs.add_parser("curves", help="validations of several runs")
     curves.add_argument("logs", nargs="+", help="folders in docs/logs, or workdirs")
     curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")

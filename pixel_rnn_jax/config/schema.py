@@ -195,9 +195,10 @@ class OptimizerConfig:
         boundaries: Steps at which the rate of a "piecewise" schedule changes.
         factors: What the rate is multiplied by at each boundary; factors accumulate.
         clip_norm: Global norm that gradients are clipped to; 0 for no clipping.
-        weight_decay: What an update takes from the weights, as a multiple of the rate and of their
-            value: from those that "muon" updates as matrices, under any rule.
+        weight_decay: Each update also subtracts this times the rate times the weight. It applies to
+            the kernels (not to vectors, embeddings or the last layer), under any rule.
         average: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
+            At step t it is at most (1 + t) / (10 + t): 0.999 holds from step 9,000 on.
     """
 
     name: str = "rmsprop"
