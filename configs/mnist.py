@@ -23,7 +23,7 @@ Settings:  batch size, width and depth are the paper's. It gives no size for the
            the average and the number of steps are this project's own, and those of the run below.
            The paper's optimiser, at its best rate of short runs: --config.optimizer.name=rmsprop
            --config.optimizer.learning_rate=5e-3 --config.optimizer.warmup_steps=0
-Results:   79.392 ± 0.196 nats after an hour on two cores with --config.model.features=32, and
+Results:   with --config.model.features=32 79.392 ± 0.196 nats after an hour on two cores, and
            78.535 ± 0.193 after a second run of 95 minutes that goes on from there.
            The other sizes and variants have not been run with these settings. docs/results.md has
            this run and others.
