@@ -10,12 +10,16 @@ Data:      cifar10 of TFDS. Prepare it once with
                file_format='array_record').download_and_prepare()"
            and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. It has
            no validation part, so that the last 5,000 training images are held out for it.
-Hardware:  one GPU or TPU. On a CPU, make the model smaller:
-           --config.model.layers=2 --config.model.features=32 --config.train.steps=2000
+Hardware:  one GPU or TPU. For two CPU cores there is a smaller model, which had 3.4063 bits/dim
+           after 46 minutes:
+           --config.model.layers=3 --config.model.features=48 --config.model.head_features=96
+           --config.model.output=logistic --config.data.flip=true --config.optimizer.name=muon
+           --config.optimizer.learning_rate=3.5e-3 --config.optimizer.warmup_steps=200
+           --config.train.steps=5275 --config.train.eval_every=3000
 Settings:  width, depth (12 layers, PixelCNN 15), head, batch size and RMSProp are the paper's. It
            gives no learning rate; the rate, its schedule, the clipping, the average and the number
            of steps (107 epochs) are this project's own.
-Results:   not yet run to its end; docs/results.md has short runs of small models.
+Results:   not yet run at this size; docs/results.md has runs of small models.
 """
 
 import ml_collections
