@@ -30,8 +30,8 @@ def test_the_likelihood_of_a_hundred_test_images(name):
         condition = arrays.get("condition")
     assert images.shape[0] == 100
     found = -np.asarray(prnn.load(name).log_prob(images, condition))
-    # The thousands of nats of a colour image are a sum in float32, hence the relative part.
-    np.testing.assert_allclose(found, nats, rtol=2e-6, atol=1e-3)
+    # Compiled in another way, a colour image of thousands of nats differs by up to 3e-3.
+    np.testing.assert_allclose(found, nats, rtol=0, atol=max(1e-3, 1e-6 * nats.max()))
     test = result_of(name)["test"]
     deviation = test["standard_error"] * np.sqrt(test["images"] / 100)
     assert nats.mean() == pytest.approx(test["nats"], abs=4 * deviation)
