@@ -1,7 +1,7 @@
 """Compresses a split with a trained model, and the same images with general codecs.
 
-    python benchmarks/codec.py --workdir=runs/mnist
-    python benchmarks/codec.py --workdir=runs/cifar10 --split='test[:1000]'
+    python benchmarks/codec.py --model=mnist
+    python benchmarks/codec.py --model=runs/cifar10 --split='test[:1000]'
 
 The table is printed twice: for one image, and for all of them. For each codec they are in one file
 (for those of pictures one tall column), so that headers do not decide; binary images get one bit a
@@ -27,6 +27,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax import shipped
+from pixel_rnn_jax.image_model import of_run
+from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.evaluate import open_split, with_data
 
 PICTURES: dict[str, dict[str, Any]] = {
     "PNG, optimised": {"format": "PNG", "optimize": True},
@@ -47,11 +52,11 @@ LEAST_SECONDS = 1.0
 Codec = tuple[Callable[[np.ndarray], list[bytes]], Callable[[list[bytes]], np.ndarray]]
 
 
-def of_pictures(levels: int, options: dict[str, Any]) -> Codec:
+def of_pictures(levels: int, channels: int, options: dict[str, Any]) -> Codec:
     """Returns how to write images in one column as files of pictures, and how to read them."""
 
     def encode(images: np.ndarray) -> list[bytes]:
-        count, height, width, channels = images.shape
+        count, height, width, _ = images.shape
         rows = WEBP_SIDE // height if options["format"] == "WEBP" else count
         files = []
         for start in range(0, count, rows):
@@ -71,7 +76,7 @@ def of_pictures(levels: int, options: dict[str, Any]) -> Codec:
         columns = []
         for file in files:
             picture = Image.open(io.BytesIO(file))
-            values = np.asarray(picture.convert("L") if levels == 2 else picture)
+            values = np.asarray(picture.convert("L") if channels == 1 else picture)
             columns.append(values > 127 if levels == 2 else values)
         return np.concatenate(columns)
 
@@ -115,11 +120,16 @@ def timed(function: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--workdir", required=True, help="of a training run")
+    parser.add_argument("--model", required=True, help="a name of the package's, or a workdir")
+    parser.add_argument("--data", help="where the data set is, if it has moved")
     parser.add_argument("--split", default="test[:256]", help="the images; default: %(default)s")
     arguments = parser.parse_args()
-    images, condition, _ = prnn.read_images(arguments.workdir, arguments.split)
-    model = prnn.load(arguments.workdir)
+    workdir = shipped.place(arguments.model)
+    run = open_run(workdir, devices.local_mesh(1))
+    if arguments.data:
+        run = with_data(run, workdir, arguments.data)
+    source, model = open_split(run, arguments.split), of_run(run)
+    images, condition = source.batch(np.arange(len(source)))
     levels, (height, width, channels) = model.levels, model.image_shape
     codecs = {
         "this model, portable": of_model(model, condition, fast=False),
@@ -131,7 +141,7 @@ def main() -> None:
     if levels <= 256 and channels in (1, 3):
         for name, options in PICTURES.items():
             if options["format"] in Image.SAVE:
-                codecs[name] = of_pictures(levels, options)
+                codecs[name] = of_pictures(levels, channels, options)
     if levels <= 256:
         codecs["xz of the values"] = of_xz(levels)
     print(f"{model!r}, {jax.local_device_count()} devices")

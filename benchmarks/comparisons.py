@@ -18,12 +18,14 @@ have 12 layers and RMSProp, so that the figures do not compare. The continuous o
 of noisy values, so that its figures are upper bounds. `--share=0/2` and `--share=1/2` share the
 runs out over two commands, each of which prints its own; without --share all are printed.
 
-Flags that neither knows go to every run. Ctrl-C stops once the run has saved. The same command goes
-on: a run that is complete is not repeated. The figures of each run are in its workdir. A run that
-fails, as at a rate that is too high, has no figures, and the others go on.
+Flags that neither knows go to every run. Ctrl-C stops once the run has saved. The same command
+goes on: a run that is complete is not repeated, and one of other settings is refused. The figures
+of each run are in its workdir. A run that fails, as at a rate that is too high, has no figures, and
+the others go on.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,17 +70,24 @@ def trained(
         None for a run that would only fail again, such as one whose loss is not finite any more; it
         has said why.
     """
-    if not (workdir / "result.json").exists():
-        flags = [f"--config.{name}={value}" for name, value in fields.items()]
-        command = [sys.executable, "-m", "pixel_rnn_jax.main", "train", f"--config={config}"]
-        process = subprocess.Popen([*command, *flags, *more, f"--workdir={workdir}"])
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    words, told = ["train", f"--config={config}", *flags, *more], workdir / "command.json"
+    begun = told.exists() and (workdir / "config.json").exists()
+    if begun and json.loads(told.read_text()) != words:
+        raise SystemExit(f"{workdir} is of another command: remove it, or give another --out")
+    result = workdir / "result.json"
+    if not result.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        told.write_text(json.dumps(words))
+        command = [sys.executable, "-m", "pixel_rnn_jax.main", *words, f"--workdir={workdir}"]
+        process = subprocess.Popen(command)
         try:
             process.wait()
         except KeyboardInterrupt:
             process.wait()  # The run has had the signal as well, and saves.
-        if process.returncode == USER_ERROR:
+        if not result.exists() and process.returncode == USER_ERROR:
             return None
-    if not (workdir / "result.json").exists():
+    if not result.exists():
         raise SystemExit(f"{workdir} is not complete; the same command goes on with it")
     return report.read_run(str(workdir), pixel_map=False)
 
@@ -139,7 +148,8 @@ def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[st
             if run:
                 short[rate] = run
         if not short:
-            raise SystemExit(f"no rate of {name} led to a result")
+            lines.append(row(name, None))
+            continue
         best = min(short, key=lambda rate: validation(short[rate]).nats)
         steps = short[best].config.train.steps * given.minutes / given.tune_minutes
         fields = TUNED | {"optimizer.learning_rate": best, "train.minutes": given.minutes}

@@ -1,6 +1,6 @@
 """Draws pictures that no verb draws.
 
-    python docs/pictures.py masks --workdir=runs/mnist --out=docs/images/mnist-masks.png
+    python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
@@ -16,9 +16,12 @@ import jax
 import matplotlib.figure
 import numpy as np
 
-import pixel_rnn_jax as prnn
-from pixel_rnn_jax import pictures, report
+from pixel_rnn_jax import pictures, report, shipped
+from pixel_rnn_jax.image_model import of_run
 from pixel_rnn_jax.report.curves import COLOURS, UNITS
+from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.evaluate import open_split, with_data
 
 IMAGES = 5
 PARTICLES = 256
@@ -39,10 +42,14 @@ def kinds(height: int, width: int) -> dict[str, np.ndarray]:
     }
 
 
-def draw_masks(workdir: str, out: str) -> None:
+def draw_masks(model_name: str, data: str | None, out: str) -> None:
     """Completes the same images under each mask."""
-    model = prnn.load(workdir)
-    images, condition, _ = prnn.read_images(workdir, f"test[:{IMAGES}]")
+    workdir = shipped.place(model_name)
+    run = open_run(workdir, devices.local_mesh(1))
+    if data:
+        run = with_data(run, workdir, data)
+    model = of_run(run)
+    images, condition = open_split(run, "test").batch(np.arange(IMAGES))
     known, completed = [], []
     for number, (name, mask) in enumerate(kinds(*model.image_shape[:2]).items()):
         key = jax.random.key(number)
@@ -88,7 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     verbs = parser.add_subparsers(required=True, dest="verb")
     masks = verbs.add_parser("masks", help="completions under many kinds of masks")
-    masks.add_argument("--workdir", required=True, help="of a run, whose data set has the images")
+    masks.add_argument("--model", required=True, help="a name of the package's, or a workdir")
+    masks.add_argument("--data", help="where the data set is, if it has moved")
     curves = verbs.add_parser("curves", help="validations of several runs")
     curves.add_argument("logs", nargs="+", help="folders in docs/logs, or workdirs")
     curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
@@ -96,7 +104,7 @@ def main() -> None:
         verb.add_argument("--out", required=True)
     given = parser.parse_args()
     if given.verb == "masks":
-        draw_masks(given.workdir, given.out)
+        draw_masks(given.model, given.data, given.out)
     else:
         draw_curves(given.logs, given.unit, given.out)
 

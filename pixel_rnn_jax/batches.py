@@ -30,8 +30,9 @@ def in_batches(
     """Calls `function(*static, common, rows)` for some rows at a time on all local devices.
 
     Rows and results are arrays with one row for each image. A device gets from `least` to `most`
-    rows, a power of two times `least`, so that little is compiled; the last batch is padded. A
-    function is compiled once for all calls with the same `static`, which is compared by value.
+    rows: `most`, or a power of two times `least`, so that little is compiled; the last batch is
+    padded. A function is compiled once for all calls with the same `static`, which is compared by
+    value.
     """
     count = len(jax.tree.leaves(rows)[0])
     mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))

@@ -294,7 +294,8 @@ class ImageModel:
             UserError: As `log_prob`; or the key is not one of `jax.random`, the mask does not fit,
                 or there are no particles.
         """
-        checks.need_values("ImageModel.complete", key, images, known, condition)
+        arrays = key, images, known, condition, self.params
+        checks.need_values("ImageModel.complete", *arrays)
         model = self.pixel_rnn
         rows = model.check_completion(key, images, known, self._numbered(condition), particles)
         lanes = _lanes() if particles == 1 else 1
@@ -325,7 +326,7 @@ class ImageModel:
         Raises:
             UserError: As `conditionals`.
         """
-        checks.need_values("ImageModel.compress", images, condition)
+        checks.need_values("ImageModel.compress", images, condition, self.params)
         checks.check_switch("fast", fast)
         checked = Batch(*self.pixel_rnn.checked(images, self._numbered(condition)))
         batch, file = jax.tree.map(np.asarray, checked), io.BytesIO()
@@ -387,7 +388,7 @@ class ImageModel:
         condition: ArrayLike | None,
     ) -> Array:
         checked = self.pixel_rnn.checked(images, self._numbered(condition))
-        if not all(map(checks.has_values, jax.tree.leaves((self.params, checked)))):
+        if not checks.all_values((self.params, checked)):
             return function(*static, self.params, checked)
         return in_batches(function, static, self.params, checked, most=self._batch_size())
 
@@ -399,7 +400,8 @@ class ImageModel:
         condition: ArrayLike | None,
         temperature: float,
     ) -> PyTree:
-        checks.need_values("ImageModel.sample", key, temperature, condition)
+        name = f"ImageModel.{function.__name__.lstrip('_')}"
+        checks.need_values(name, key, temperature, condition, self.params)
         numbered = self._numbered(condition)
         self._check_memory(n)
         condition, divisor = self.pixel_rnn.check_sampling(key, n, numbered, temperature)
@@ -415,7 +417,7 @@ class ImageModel:
 
     def _check_memory(self, n: Any) -> None:
         """Refuses a number of images that this machine cannot hold, before any work."""
-        needed = n * self.pixel_rnn.dims * 4 if isinstance(n, int) else 0
+        needed = n * self.pixel_rnn.dims * 4 if checks.is_integer(n) else 0
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > memory:
             raise UserError(

@@ -96,11 +96,15 @@ class PixelRNN:
         if not real and self.levels < 2:
             raise UserError(f"levels must be at least 2, got {self.levels}")
         for name, default in (("offset", 0.0), ("scale", 1.0)):
-            numbers_ = tuple(map(float, getattr(self, name))) or (default,) * shape[-1] * real
+            given = getattr(self, name)
+            try:
+                numbers_ = tuple(map(float, given)) or (default,) * shape[-1] * real
+            except (TypeError, ValueError):
+                numbers_ = (math.nan,)
             if len(numbers_) != shape[-1] * real or not all(map(math.isfinite, numbers_)):
                 raise UserError(
                     f"{name} must be a finite number for each of the {shape[-1]} channels of real "
-                    f"values, and () for levels, got {numbers_}"
+                    f"values, and () for levels, got {given!r}"
                 )
             object.__setattr__(self, name, numbers_)
         if real and min(self.scale) <= 0:
@@ -192,9 +196,15 @@ class PixelRNN:
         """Returns the share of each scale in -log p(image), `[B, S]` in nats.
 
         `scales` are the numbers of those to compute; None stands for all. With `per_pixel` it is
-        the share of each value, `[B, S, H, W, C]`. Raises as `log_prob`.
+        the share of each value, `[B, S, H, W, C]`.
+
+        Raises:
+            UserError: As `log_prob`; or there is no scale of such a number, or none is wanted.
         """
-        wanted = range(len(self.scales)) if scales is None else scales
+        every = range(len(self.scales))
+        wanted = every if scales is None else scales
+        if not len(wanted) or not set(wanted) <= set(every):
+            raise UserError(f"scales must be some of {list(every)}, got {scales}")
 
         def nats(params: PyTree, images: Array, condition: Array | None) -> Array:
             terms = [self._terms(number, params, images, condition) for number in wanted]
@@ -376,8 +386,10 @@ class PixelRNN:
             raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
         found = checks.check_form(images, self.config, self.image_shape, self.levels)
         mask = checks.check_known(known, found.shape)
-        found, given = self.checked(jnp.where(mask, found, 0), condition)
-        return found, mask, given
+        # Operations of JAX would be traced inside `jit`, and would cut off integers of 64 bits.
+        array = np if checks.has_values(found) and checks.has_values(mask) else jnp
+        found, given = self.checked(array.where(mask, found, found.dtype.type(0)), condition)
+        return found, jnp.asarray(mask), given
 
     def check_sampling(
         self, key: Array, n: int, condition: ArrayLike | None, temperature: float | Array
@@ -395,7 +407,8 @@ class PixelRNN:
             raise UserError(f"n must be at least 0, got {n}")
         if checks.has_values(temperature):
             value = np.asarray(temperature)  # Operations of JAX would be traced inside `jit`.
-            if value.ndim or value.dtype.kind not in "iuf" or not value >= 0:
+            number = value.dtype.kind in "iu" or jnp.issubdtype(value.dtype, jnp.floating)
+            if value.ndim or not number or not value >= 0:
                 raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
             if value != 1 and not self.likelihood.discrete:
                 raise UserError(

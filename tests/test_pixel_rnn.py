@@ -241,16 +241,34 @@ def test_exported_programs_take_any_batch_size(architecture):
 
     served = export.export(jax.jit(model.log_prob))(*shapes)
     gradient = export.export(jax.jit(jax.grad(loss)))(*shapes)
+    drawn = export.export(
+        jax.jit(lambda params, given: model.sample(params, KEY, given.shape[0], given))
+    )(shapes[0], shapes[2])
     images, given = images.astype(np.uint8), given.astype(np.int32)
     for count in (1, 6):
         found = served.call(params, images[:count], given[:count])
         expected = model.log_prob(params, images[:count], given[:count])
         np.testing.assert_allclose(found, expected, rtol=1e-4)
+        found = drawn.call(params, given[:count])
+        np.testing.assert_array_equal(found, model.sample(params, KEY, count, given[:count]))
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
         gradient.call(params, images, given),
         jax.grad(loss)(params, images, given),
     )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_no_images(architecture):
+    model, params, images, given = build(architecture, "categorical", "class")
+    none, given = images[:0], given[:0]
+    assert model.log_prob(params, none, given).shape == (0,)
+    assert model.conditionals(params, none, given).shape == (0, *SHAPE, 5)
+    assert model.sample(params, KEY, 0, given).shape == none.shape
+    known = np.ones(SHAPE, bool)
+    for particles in (1, 2):
+        found = model.complete(params, KEY, none, known, given, particles=particles)
+        assert found.images.shape == none.shape
 
 
 def test_completed_values_and_numbers_of_numpy_keep_their_range():
@@ -262,6 +280,10 @@ def test_completed_values_and_numbers_of_numpy_keep_their_range():
     found = model.complete(params, KEY, np.zeros((3, *SHAPE), np.uint8), nothing)
     assert found.images.max() > 255
     np.testing.assert_array_equal(found.images, model.sample(params, KEY, 3))
+    large = np.full((3, *SHAPE), 2**32 + 1)
+    np.testing.assert_array_equal(model.complete(params, KEY, large, nothing).images, found.images)
+    with pytest.raises(prnn.UserError, match="images must have values from 0 to 999, got 4294967"):
+        model.complete(params, KEY, large, ~nothing)
 
 
 def test_a_temperature_may_be_an_array_that_is_known():
@@ -293,6 +315,8 @@ def test_bound_methods_are_transformed_as_well():
     expected = jax.grad(lambda x: model.log_prob(params, x, given).sum())(images)
     found = jax.jit(jax.grad(lambda x: bound.log_prob(x, given).sum()))(images)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    found = jax.jit(lambda scale: scale * bound.log_prob(images, given))(2.0)
+    np.testing.assert_allclose(found, 2 * bound.log_prob(images, given), rtol=1e-5)
 
 
 def test_derivatives_of_a_batch_in_parts_are_those_of_the_whole_batch(monkeypatch):
@@ -312,6 +336,7 @@ def test_what_is_no_value_is_refused_where_values_are_needed():
         "ImageModel.compress": bound.compress,
         "ImageModel.complete": lambda x: bound.complete(KEY, x, np.ones(SHAPE, bool)),
         "ImageModel.sample": lambda x: bound.sample(KEY, 2, temperature=x.sum()),
+        "ImageModel.sample_and_log_prob": lambda _: bound.sample_and_log_prob(KEY, 2),
     }.items():
         with pytest.raises(prnn.UserError, match=f"{name} needs values, got a tracer"):
             jax.jit(transformed)(images)
@@ -372,6 +397,7 @@ def test_conditions_that_do_not_fit_are_refused(condition, given, message):
     [
         (5, {}, "levels must be 0 for model.output .gaussian_mixture., got 5"),
         (0, dict(scale=(1.0,)), "scale must be a finite number for each of the 2 channels"),
+        (0, dict(scale=5.0), "scale must be a finite number for each .*, got 5.0"),
         (0, dict(scale=(1.0, 0.0)), "scale must be greater than 0"),
         (0, dict(offset=(1.0, np.nan)), "offset must be a finite number"),
     ],

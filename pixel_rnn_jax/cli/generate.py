@@ -32,6 +32,8 @@ def sample(values: Flags) -> None:
     classes, columns = model.config.classes, None
     if label is not None and not classes:
         raise UserError("--label is for a model with classes, and this one has none: leave it out")
+    if label is not None and values.condition:
+        raise UserError("leave out one of --label and --condition")
     condition = read_condition(values.condition)
     if condition is not None:
         condition = condition[:n]

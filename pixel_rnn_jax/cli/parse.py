@@ -218,7 +218,8 @@ def _define_config(values: Flags, words: list[str]) -> tuple[str, list[str]]:
     config = Flags()
     config_flag(config)
     words = _read(TRAIN, config, words, known_only=True)
-    fields = config_lib.load_config_dict(config.config) if config.config else _of_run(words)
+    name = expanded(config.config or "", "--config")
+    fields = config_lib.load_config_dict(name) if name else _of_run(words)
     for word in words:
         if override := re.match(r"--?(?:no)?config\.([^=]*)", word):
             config_lib.field_kind(override[1])

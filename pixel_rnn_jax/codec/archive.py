@@ -17,7 +17,7 @@ import numpy as np
 from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec import framing
 from pixel_rnn_jax.codec.coder import Coder, Encoder, decode
-from pixel_rnn_jax.codec.framing import MAX_VALUES, Block, Damage, Header
+from pixel_rnn_jax.codec.framing import MAX_SECTION, MAX_VALUES, Block, Damage, Header
 from pixel_rnn_jax.codec.identity import machine, model_digest
 from pixel_rnn_jax.data import Batch, value_dtype
 from pixel_rnn_jax.errors import UserError
@@ -33,6 +33,8 @@ BLOCK_BYTES = 2**16
 what is damaged in a file takes one block with it."""
 NAMES_LENGTH = 2**20
 """A block ends with the group that brings its names to this length."""
+CONDITION_BYTES = 2**26
+"""A block ends with the group that brings its vectors or maps to this size."""
 _MAX_NAMES, _LONGEST_NAME = 2**24, 2**12
 """Bytes of the names of a block, and characters of one name, that are read; more are forged."""
 
@@ -84,7 +86,7 @@ class Writer:
         """Compresses a group of images; a smaller one ends its block.
 
         Raises:
-            UserError: A shape, type or value does not fit the model.
+            UserError: A shape, type or value does not fit the model, or its condition is too large.
         """
         model = self._coder.model
         batch = Batch(*jax.tree.map(np.asarray, model.checked(*part.batch)))
@@ -94,7 +96,13 @@ class Writer:
         size = sum(len(part.batch.images) for part in self._parts)
         group, most = self._coder.group, MAX_VALUES // model.dims
         text = sum(len(name) for part in self._parts for name in part.names)
-        full = self._encoder.size >= BLOCK_BYTES or size + group > most or text >= NAMES_LENGTH
+        given = sum(np.asarray(part.batch.condition).nbytes for part in self._parts)
+        full = (
+            self._encoder.size >= BLOCK_BYTES
+            or size + group > most
+            or text >= NAMES_LENGTH
+            or given >= CONDITION_BYTES
+        )
         if full or len(batch.images) < group:
             self._end_block()
 
@@ -119,6 +127,13 @@ class Writer:
             *self._encoder.finish(),
             pixels=_checksum(batch),
         )
+        if len(block.condition) > MAX_SECTION:
+            first, last = self._count + 1, self._count + block.length
+            raise UserError(
+                f"the condition of images {first:,} to {last:,} takes "
+                f"{len(block.condition) / 2**20:,.0f} MiB, compressed, and the format has place "
+                f"for {MAX_SECTION // 2**20}: use a model whose condition is smaller"
+            )
         self.copy(block)
         self._new_block()
 

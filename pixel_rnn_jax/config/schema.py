@@ -186,8 +186,8 @@ class OptimizerConfig:
     """The update rule.
 
     Attributes:
-        name: "rmsprop" (the paper's), "adam", or "muon" (matrices are updated by orthogonalised
-            momentum, the other parameters by Adam).
+        name: "rmsprop" (the paper's), "adam", or "muon" (kernels are updated by orthogonalised
+            momentum; vectors, embeddings and the last layer by Adam).
         learning_rate: Rate that the schedule starts from, after the warm-up.
         schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise". With
             train.in_turn each scale has the whole schedule in its own part of the steps.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from etils import epath
 
 from pixel_rnn_jax.config import Config, DataConfig
 from pixel_rnn_jax.data.arrays import open_array_file, open_digits
@@ -18,7 +19,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.paths import expanded
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
-_TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
+_TFDS_NAME = re.compile(r"(?P<set>[a-zA-Z]\w*)(/[\w+.-]+)?(:[\d.*]+)?")
 IN_MEMORY = "arrays in memory"
 """What the name of a set of arrays begins with."""
 FIRST = 64
@@ -207,9 +208,12 @@ def open_records(config: DataConfig, split: str) -> Records:
 
 
 def moved(config: DataConfig, place: str) -> DataConfig:
-    """Returns the config of a set that is now at `place`: a folder or file, or a TFDS folder."""
-    tfds_set = config.name != "digits" and _TFDS_NAME.fullmatch(config.name)
-    if tfds_set and Path(place).suffix not in (".npy", ".npz") and not Path(config.name).exists():
+    """Returns the config of a set that is now at `place`: a folder or file, or a TFDS folder.
+
+    A name may be that of a TFDS set, or of a folder of images. It is a set if `place` has it.
+    """
+    name = _TFDS_NAME.fullmatch(config.name)
+    if name and config.name != "digits" and (epath.Path(place) / name["set"]).is_dir():
         return dataclasses.replace(config, data_dir=place)
     return dataclasses.replace(config, name=place)
 

@@ -50,12 +50,14 @@ def sample(
 def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[Array]:
     """Returns uniform numbers for all values of images `indices`, `[B, H, W, C]` for each scale.
 
-    Those of an image depend only on the key, its index and the number of the scale.
+    Those of an image depend only on the key, its index and the number of the scale. They are
+    between 0 and 1, which they never are: 0 would draw the first level of any probability.
     """
     fold_in, dtype = jax.random.fold_in, scales[-1].network.param_dtype
+    half = jnp.finfo(dtype).eps / 2  # JAX's numbers are multiples of eps, from 0 to 1 - eps.
 
     def of_scale(number: int, shape: tuple[int, int, int]) -> Array:
         keys = jax.vmap(lambda index: fold_in(fold_in(key, index), number))(indices)
-        return jax.vmap(lambda key: jax.random.uniform(key, shape, dtype))(keys)
+        return jax.vmap(lambda key: jax.random.uniform(key, shape, dtype))(keys) + half
 
     return [of_scale(i, scale.network.image_shape) for i, scale in enumerate(scales)]

@@ -72,7 +72,8 @@ class DiagonalBiLSTM(nn.Module):
         batch, height, width = gates.shape[:3]
         pack = 1
         if isinstance(batch, int):  # And no symbol of `jax.export`.
-            pack = max(size for size in range(1, min(self.pack, batch) + 1) if batch % size == 0)
+            sizes = range(1, min(self.pack, batch) + 1)
+            pack = max((size for size in sizes if batch % size == 0), default=1)
         h = kernels.conv_lstm(
             kernels.skew(gates, pack=pack),
             *lstm.recurrence(),
@@ -128,7 +129,7 @@ class DiagonalBiLSTM(nn.Module):
         return state | {
             "above": state["row"] @ above,
             "right": self._right_row(state["x"], state["right"], bias),
-            **self._row_start(len(state["h"])),
+            **self._row_start(state["h"].shape[0]),
         }
 
     def _right_row(self, x: Array, above: Array, bias: Array | None) -> Array:

@@ -133,13 +133,16 @@ class MaskedConv(nn.Module):
         return state
 
     def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:
-        """Maps one pixel, `[B, inputs]` to `[B, parts * features]`, and remembers it."""
+        """Maps one pixel, `[B, inputs]` to `[B, parts * features]`, and remembers it.
+
+        A 1x1 convolution, which remembers nothing, takes any number of pixels, `[..., inputs]`.
+        """
         height, reach = (size // 2 for size in self.kernel_size)
         x = x.astype(self.dtype)
         seen = []
         if reach:
             left = lax.dynamic_slice_in_dim(state["row"], column, reach, axis=1)
-            seen.append(left.reshape(len(x), -1))
+            seen.append(left.reshape(x.shape[0], reach * self.inputs))
         if len(self.own_mask):
             seen.append(x)
         above = height * self.kernel_size[1] * self.inputs

@@ -21,6 +21,12 @@ def has_values(array: Any) -> bool:
     return not isinstance(array, jax.core.Tracer)
 
 
+def all_values(arrays: Any) -> bool:
+    """Whether all leaves of a tree have values, and what is computed of them will have."""
+    # Inside `jit` an operation on arrays that have values gives a tracer.
+    return all(map(has_values, (*jax.tree.leaves(arrays), jnp.zeros(()))))
+
+
 def is_integer(value: Any) -> bool:
     """Whether a value is an integer of Python or NumPy, and no boolean."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
@@ -33,8 +39,8 @@ def check_switch(name: str, value: Any) -> None:
 
 
 def need_values(method: str, *arrays: Any) -> None:
-    """Raises a `UserError` if `method`, which works on values, is given a tracer."""
-    if not all(has_values(leaf) for leaf in jax.tree.leaves(arrays)):
+    """Raises a `UserError` if `method`, which works on values, is given a tracer or is traced."""
+    if not all_values(arrays):
         raise UserError(
             f"{method} needs values, got a tracer: call it outside of functions that JAX transforms"
         )
@@ -92,7 +98,7 @@ def how_to_fit(shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> str
     return ""
 
 
-def check_known(known: Any, shape: tuple[int, ...]) -> Array:
+def check_known(known: Any, shape: tuple[int, ...]) -> Any:
     """Checks which values of images of `shape`, (B, H, W, C), are known; returns all of them."""
     known = _array(known, "known")
     if known.dtype != bool:
@@ -101,7 +107,8 @@ def check_known(known: Any, shape: tuple[int, ...]) -> Array:
     if known.shape not in shapes:
         choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
         raise UserError(f"known must have one of the shapes {choices}, got {list(known.shape)}")
-    return jnp.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
+    array = np if has_values(known) else jnp  # Operations of JAX would be traced inside `jit`.
+    return array.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
 
 
 def check_condition(

@@ -54,7 +54,7 @@ class Discrete:
 
         Args:
             outputs: `[..., Q]`.
-            uniform: `[...]` numbers from [0, 1), to be drawn uniformly.
+            uniform: `[...]` numbers from (0, 1), to be drawn uniformly.
             temperature: Divides the logits; 0 takes the most probable value.
         """
         logits = self._tempered(outputs, temperature)

@@ -160,7 +160,8 @@ class Network(nn.Module):
         channels = values.shape[-1]
         first = np.arange(channels, dtype=np.int32) * self.levels
         rows = values.astype(jnp.int32) + first.reshape((1,) * (values.ndim - 1) + (-1,))
-        return self.embed_values(rows).reshape(*values.shape[:-1], -1)
+        features = channels * self.embed_values.features
+        return self.embed_values(rows).reshape(*values.shape[:-1], features)
 
     def features(self, condition: Array | None, coarse: Array | None) -> Array | None:
         """Maps the condition to what the body layers get: `[B, H, W, h]`, `[B, 1, 1, h]` or None.

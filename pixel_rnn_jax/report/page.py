@@ -195,6 +195,8 @@ def _is_complete(run: RunFacts) -> bool:
 def _state(run: RunFacts) -> str:
     """Returns a sentence about how far the run is."""
     at = f"it is at step {run.step:,} of {run.config.train.steps:,}"
+    if run.result is None and run.step >= run.config.train.steps:
+        return f"All {run.step:,} steps are made; there is no figure on a test split."
     if run.result is None:
         return f"This run is not complete yet: {at}."
     if not _is_complete(run):
@@ -223,13 +225,14 @@ def _row(run: RunFacts) -> list[str]:
     result, best = run.result, run.best_validation
     test, baseline = (result.test, result.baseline) if result else (None, None)
     step = result.step if result else best[0] if best else None
+    made, steps = run.step >= run.config.train.steps, f"{run.step:,}"
     return [
-        _nats(test) if test else "not complete yet",
+        _nats(test) if test or made else "not complete yet",
         _bits(test),
         _nats(baseline),
         _nats(best[1] if best else None),
         NONE if step is None else f"{step:,}",
-        f"{run.step:,}" if _is_complete(run) else f"{run.step:,} of {run.config.train.steps:,}",
+        steps if made or _is_complete(run) else f"{steps} of {run.config.train.steps:,}",
         f"{result.images:,}" if result else NONE,
         duration(run.seconds),
     ]

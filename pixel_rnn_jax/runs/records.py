@@ -33,9 +33,9 @@ class MetricsWriter:
     appended to, so there `flush` copies local files.
 
     "seconds" in a record is how long the run has trained, validations and compilation included. It
-    goes on from the last record that a resumed run keeps: neither the pause before it counts nor
-    what was lost. Where that record does not say, as in runs of earlier versions, later ones do not
-    either.
+    goes on from the last record that a resumed run keeps: neither the pause counts, nor what was
+    lost, nor the steps between that record and the stop. Where that record does not say, as in runs
+    of earlier versions, later ones do not either.
 
     All methods raise `CannotGoOn` if a file cannot be written, because the disk is full, say.
     """

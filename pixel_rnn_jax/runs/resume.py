@@ -81,8 +81,9 @@ def check_usable(
         if moved and stored:
             old = dataclasses.replace(old, data=dataclasses.replace(old.data, name=name))
         changes = check_resumable(old, config, allowed)
-        same_images = not any(field.startswith("data.") for field in changes)
-        if stored and digests and same_images and digests() != stored:
+        if "data.train_split" in changes:
+            stored.pop("train", None)
+        if stored and digests and not stored.items() <= digests().items():
             raise UserError(
                 f"data.name {name!r} does not hold the images that {workdir} was trained on, which "
                 f"were in {begun_with!r}: name their new place, or use another --workdir"

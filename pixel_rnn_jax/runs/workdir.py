@@ -95,8 +95,11 @@ def _restore_best(workdir: epath.PathLike, template: PyTree) -> tuple[int, PyTre
 def newest_step(workdir: epath.Path) -> int | None:
     """Returns the step of the newest checkpoint without reading it; None if there is none."""
     folder = workdir / "checkpoints"
-    steps = folder.iterdir() if folder.is_dir() else ()
-    return max((int(path.name) for path in steps if path.name.isdigit()), default=None)
+    found = folder.iterdir() if folder.is_dir() else ()
+    steps = [path for path in found if path.name.isdigit()]
+    if "://" in str(workdir):  # A bucket renames nothing: Orbax marks what is complete.
+        steps = [path for path in steps if (path / "commit_success.txt").exists()]
+    return max((int(path.name) for path in steps), default=None)
 
 
 def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) -> ImageFormat:

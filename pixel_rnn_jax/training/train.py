@@ -142,9 +142,7 @@ def run(
         begun = workdir_lib.newest_step(workdir)
         if processes.first() and changes:
             resume.record_changes(workdir, begun or 0, changes)
-        if processes.first() and (
-            begun is None or any(name.startswith("data.") for name in changes)
-        ):
+        if processes.first() and (begun is None or "data.train_split" in changes):
             resume.write_digests(workdir, digests())
         checked = None
         if begun is None:
@@ -152,6 +150,11 @@ def run(
             if config.train.minutes:  # Reading would slow the steps that are timed.
                 checked.result()
             config = minutes.timed(config, new, mesh, train_source, optimizer)
+        else:  # Where the parameters came from stays on record.
+            old = workdir_lib.read_config(workdir)
+            config = dataclasses.replace(
+                config, init_from=old.init_from, init_partial=old.init_partial
+            )
         model = workdir_lib.begin_run(workdir, config, images).model(config.model)
         with contextlib.closing(Checkpoints(workdir)) as checkpoints:
             for text in missing(workdir, checkpoints.validations()):

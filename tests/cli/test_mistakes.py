@@ -34,7 +34,7 @@ main --config=no.py:row_lstm
 main --config=nothing
     --config=nothing names no config file: give a path, or one of cifar10, digits
 main --config=aNUL
-    names no config file: give a path
+    --config must be a path, got 'a\\x00', which has a NUL character
 main --config=syntax.py
     syntax.py: SyntaxError: invalid syntax
 main --config=empty.py
@@ -192,6 +192,8 @@ main sample MODEL --label=1
     --label is for a model with classes, and this one has none: leave it out
 main sample --workdir=classes.safetensors --label=fir
     there is no class 'fir': the classes are ash, elm, oak
+main sample --workdir=classes.safetensors --label=fir --condition=single.npy
+    leave out one of --label and --condition
 main sample --workdir=classes.safetensors --label=7
     condition must be from 0 to 2, got 7 to 7
 main sample --workdir=classes.safetensors --condition=vectors.npy

@@ -69,6 +69,8 @@ def test_a_path_is_a_config_with_and_without_its_ending(tmp_path, monkeypatch):
     for source, seed in [("mine", 3), ("digits.py", 4), ("./digits.py", 4), ("digits", 0)]:
         assert trained(f"--config={source}").seed == seed
     assert parsed("--config=mine")[1].workdir == "runs/mine"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert trained("--config=~/digits.py").seed == 4
     with pytest.raises(prnn.UserError, match="digits names no config file"):
         trained(f"--config={tmp_path}/digits")
 

@@ -149,10 +149,10 @@ def test_several_runs_side_by_side(tmp_path, report):
     first, second = page.rows()
     assert (first["run"], second["run"]) == ("one/same", "two/same")
     assert (first["test, nats"], first["time"]) == ("90.000 ± 0.250", "2 min 30 s")
-    assert second["test, nats"] == "not complete yet"
+    assert second["test, nats"] == "–"
     assert second["best validation, nats"].startswith("93.6")
-    assert (second["steps made"], second["time"]) == ("100 of 100", "–")
-    assert "This run is not complete yet: it is at step 100 of 100." in page.text
+    assert (second["steps made"], second["time"]) == ("100", "–")
+    assert "All 100 steps are made; there is no figure on a test split." in page.text
     assert "two/same: no record of the training time" in page.text
     assert page.tables[1][1:] == [
         ["model.architecture", "diagonal_bilstm", "row_lstm"],

@@ -13,7 +13,6 @@ from codec_streams import GROUP, block_starts, header_length, random_images, sma
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import archive, framing, identity, loop
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.image_model import LostImages
 from pixel_rnn_jax.models.likelihoods import Softmax
 
 
@@ -73,7 +72,7 @@ def test_a_block_of_another_file_of_the_same_model_is_refused(stream, model):
     spliced = data[: starts[1]] + other[others[1] : others[2]] + data[starts[2] :]
     with pytest.raises(prnn.UserError, match="is of another file: get an intact copy"):
         model.decompress(spliced)
-    with pytest.warns(LostImages, match="is of another file$"):  # No image is lost.
+    with pytest.warns(prnn.LostImages, match="is of another file$"):  # No image is lost.
         assert len(model.decompress(spliced, skip_damaged=True)) == 11
 
 
@@ -95,7 +94,7 @@ def test_damaged_blocks_are_skipped(stream, model, lost, where):
     rows = slice(GROUP * lost, GROUP * (lost + 1))
     kept = np.delete(images, rows, axis=0)
     which = f"images {rows.start + 1} to {min(rows.stop, 11)} cannot be read"
-    with pytest.warns(LostImages, match=which):
+    with pytest.warns(prnn.LostImages, match=which):
         decoded = model.decompress(damaged, skip_damaged=True)
     np.testing.assert_array_equal(decoded, kept)
 
@@ -191,7 +190,7 @@ def test_forged_numbers_cost_no_memory(stream, model, skip_damaged, number):
     forged = header.pack() + checked(body + struct.pack("<I", block.pixels), seed)
     end = framing.pack_end(header.pack(), 4, b"")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LostImages)
+        warnings.simplefilter("ignore", prnn.LostImages)
         if skip_damaged:
             assert len(model.decompress(forged + end, skip_damaged=True)) <= 4
         else:
@@ -264,6 +263,23 @@ def test_a_block_ends_with_long_names(model, monkeypatch):
     assert len(block_starts(archived(model, names)[1])) == 4
 
 
+def test_a_block_ends_with_large_maps_and_none_is_too_large(monkeypatch):
+    config = prnn.ModelConfig("pixel_cnn", layers=1, features=2, condition_map=3)
+    model = prnn.create(config, (2, 2, 1), levels=2)
+    count = 3 * GROUP
+    maps = np.random.default_rng(0).normal(size=(count, 2, 2, 3)).astype(np.float32)
+    images = np.zeros((count, 2, 2, 1), np.uint8)
+    monkeypatch.setattr(archive, "BLOCK_BYTES", 2**16)
+    assert len(block_starts(model.compress(images, maps))) == 2  # One block and the end.
+    monkeypatch.setattr(archive, "CONDITION_BYTES", 100)
+    data = model.compress(images, maps)
+    assert len(block_starts(data)) == 4
+    np.testing.assert_array_equal(model.decompress(data, return_condition=True)[1], maps)
+    monkeypatch.setattr(archive, "MAX_SECTION", 100)
+    with pytest.raises(prnn.UserError, match="the condition of images 1 to .* takes 0 MiB"):
+        model.compress(images, maps)
+
+
 def test_a_header_without_values_is_refused(stream):
     _, data = stream
     header, _ = framing.read(io.BytesIO(data))
@@ -331,7 +347,7 @@ def test_altered_streams_give_an_error_or_the_right_pixels(kind, streams, rng):
         skip = bool(random.integers(2))
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", LostImages)
+                warnings.simplefilter("ignore", prnn.LostImages)
                 found = model.decompress(altered, skip_damaged=skip, return_condition=True)
         except prnn.UserError as error:
             said.append(str(error))

@@ -8,7 +8,7 @@ import pytest
 from tensorflow_datasets.core.features import Image
 
 from pixel_rnn_jax import data
-from pixel_rnn_jax.config import Config, ModelConfig
+from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
 from pixel_rnn_jax.data import standard
 
 
@@ -25,6 +25,14 @@ def test_dtype_is_the_smallest_that_holds_the_levels(opened, read, levels, dtype
     source = opened({"any": np.full((3, 2, 2, 1), levels - 1)}, levels=levels)
     assert source.dtype == read(source).dtype == np.dtype(dtype)
     assert (read(source) == levels - 1).all()
+
+
+def test_where_a_set_or_a_folder_of_such_a_name_is_now(tmp_path):
+    (tmp_path / "cifar10").mkdir()
+    here = str(tmp_path)
+    assert data.moved(DataConfig("cifar10:3.0.2"), here) == DataConfig("cifar10:3.0.2", here)
+    for name, place in [("pets", here), ("digits", here), ("cifar10", f"{here}/new.npz")]:
+        assert data.moved(DataConfig(name), place) == DataConfig(place)
 
 
 def test_values_outside_the_levels_name_their_record(opened, read, refused):

@@ -85,6 +85,19 @@ def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, 
     np.testing.assert_allclose(log_probs, terms.sum(axis=(1, 2, 3)), atol=1e-9)
 
 
+@pytest.mark.parametrize(("levels", "unlikely"), [(2, 0), (2, 1), (5, 0), (5, 4)])
+def test_a_level_that_nearly_never_occurs_is_not_drawn(monkeypatch, levels, unlikely):
+    """JAX's random numbers are multiples of 2^-23: 0 would draw the first level every time."""
+    edge = 0 if unlikely == 0 else 1 - 2**-23
+    monkeypatch.setattr(jax.random, "uniform", lambda _, *form: jnp.full(form[0], edge, form[1]))
+    model, _ = model_and_parameters("pixel_cnn", (2, 2, 1), levels, **TINY)
+    (uniforms,) = sample.value_uniforms(model.scales, KEY, jnp.arange(3))
+    logits = np.where(np.arange(levels) == unlikely, -40.0, 0.0)
+    logits = logits[1:] - logits[:1] if levels == 2 else logits
+    outputs = jnp.broadcast_to(jnp.float32(logits), (*uniforms.shape, len(logits)))
+    assert (model.likelihood.draw(outputs, uniforms, jnp.ones(())) != unlikely).all()
+
+
 @pytest.mark.parametrize(
     ("heights", "shape"),
     [((1, 2), (2, 4, 1)), pytest.param((1, 2, 4), (4, 4, 1), marks=pytest.mark.slow)],

@@ -43,6 +43,9 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
         np.testing.assert_allclose(nats[:, number], -own.sum(axis=(1, 2, 3)), rtol=1e-4)
         scale.subsample(expected)[:] += own  # A view.
     np.testing.assert_allclose(terms, expected, atol=1e-5)
+    for wrong in ([], [len(model.scales)], [-1]):
+        with pytest.raises(prnn.UserError, match="scales must be some of"):
+            model.nats_by_scale(params, images, CLASSES, scales=wrong)
     np.testing.assert_allclose(whole, -nats.sum(-1), rtol=1e-5)
     np.testing.assert_allclose(some, nats[:, [-1, 0]], rtol=1e-5)
     if conditionals is not None:

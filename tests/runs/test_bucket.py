@@ -1,5 +1,6 @@
 """A workdir in a bucket: the same run as on a local disk, and a sentence for what goes wrong."""
 
+import json
 import os
 import signal
 import subprocess
@@ -160,6 +161,8 @@ def test_killed_in_the_middle_of_a_save_or_a_deletion(
     step = {"POST": "5\n", "DELETE": "1"}[method]  # 10 or 15.
     assert f"going on from step {step}" in program(*train())
     assert_same_run(fetch(), straight)
+    resumed_from = json.loads((fetch() / "result.json").read_text())["resumed_from"]
+    assert resumed_from == 5 if method == "POST" else resumed_from > 5
 
 
 @pytest.mark.slow

@@ -339,6 +339,10 @@ def test_a_run_goes_on_where_its_data_have_moved(config, straight, tmp_path):
         with pytest.raises(UserError, match="does not hold the images that .* was trained on"):
             train(changed(config, "data", name=str(other)), workdir)
     assert read_config(workdir).data.name == str(moved)
+    np.savez(other, **arrays | {"validation": np.flip(arrays["validation"], 1)})
+    flipped = changed(config, "data", name=str(other), flip=True)
+    with pytest.raises(UserError, match="does not hold the images that .* was trained on"):
+        train(flipped, workdir, allow_change=["data.flip"])
     np.savez(moved, **arrays | {"train": np.flip(arrays["train"], 1)})
     with pytest.raises(UserError, match="does not hold the images that .* was trained on"):
         train(changed(config, "data", name=str(moved)), workdir)
