@@ -34,7 +34,7 @@ main --config=no.py:row_lstm
 main --config=nothing
     --config=nothing names no config file: give a path, or one of cifar10, digits
 main --config=aNUL
-    --config must be a path, got 'a\\x00', which has a NUL character
+    --config must be a path, got
 main --config=syntax.py
     syntax.py: SyntaxError: invalid syntax
 main --config=empty.py
