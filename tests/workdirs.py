@@ -13,6 +13,9 @@ import orbax.checkpoint as ocp
 
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.runs.records import read_records
+from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.evaluate import Evaluation, measure, open_split
 
 
 def changed(config: Config, group: str, **fields: Any) -> Config:
@@ -27,6 +30,14 @@ def two_steps(images: Path) -> Config:
         data=DataConfig(name=str(images), levels=3),
         train=TrainConfig(steps=2, batch_size=8),
     )
+
+
+def evaluated(workdir: Path, split: str = "test") -> Evaluation:
+    """Returns the evaluation of the trained model of a workdir on a split."""
+    mesh = devices.make_mesh()
+    run = open_run(workdir, mesh)
+    source, size = open_split(run, split), run.config.train.eval_batch_size
+    return measure(run.model, run.params, source, size, mesh, step=run.step)
 
 
 @contextlib.contextmanager

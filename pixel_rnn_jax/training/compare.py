@@ -39,7 +39,7 @@ def compare(
     Args:
         workdir: Where the discrete model was trained.
         continuous: Where the continuous model was trained, on the same data set.
-        split: As `evaluate.evaluate` takes it.
+        split: As `open_split` takes it.
         draws: Number of draws of noise for each image.
 
     Raises:

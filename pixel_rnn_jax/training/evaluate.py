@@ -23,7 +23,7 @@ from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.resume import read_digests
-from pixel_rnn_jax.runs.workdir import Run, open_run
+from pixel_rnn_jax.runs.workdir import Run
 from pixel_rnn_jax.runtime import devices, processes
 
 PyTree = Any
@@ -86,31 +86,16 @@ class Evaluation:
         return f"{nats}, {mean:.4f} ± {error:.4f} {unit} ({images})"
 
 
-def evaluate(workdir: epath.PathLike, split: str = "test") -> Evaluation:
-    """Evaluates the trained model of a workdir, with the parameters that `open_run` returns.
-
-    Args:
-        workdir: Where the model was trained, or is being trained.
-        split: "train", "validation" or "test" as the config names them, or any split of the set.
-
-    Raises:
-        UserError: There is no trained model, its checkpoint is damaged, or there is no such split.
-    """
-    mesh = devices.make_mesh()
-    run = open_run(workdir, mesh)
-    source, size = open_split(run, split), run.config.train.eval_batch_size
-    return measure(run.model, run.params, source, size, mesh, step=run.step)
-
-
 def format_of(source: Source) -> ImageFormat:
     """Returns the format of the images of a source, without what standardises them."""
     return ImageFormat(source.image_shape, source.levels, class_names=source.class_names)
 
 
 def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
-    """Opens a split of the data set that a run was trained on, named as `evaluate` takes it.
+    """Opens a split of the data set that a run was trained on.
 
-    `noise` numbers the draw that dequantises the values. With None a density has the first draw,
+    It is "train", "validation" or "test" as the config names them, or any split of the set. `noise`
+    numbers the draw that dequantises the values. With None a density has the first draw,
     and no other model has noise.
 
     Raises:

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from codec_streams import block_starts
+from workdirs import evaluated
 
 from pixel_rnn_jax import pictures, terminal
 from pixel_rnn_jax.cli.parse import VERBS
 from pixel_rnn_jax.config import from_config_dict, load_config_dict
 from pixel_rnn_jax.training import compare as compare_lib
 from pixel_rnn_jax.training.compare import Comparison
-from pixel_rnn_jax.training.evaluate import Evaluation, evaluate
+from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.train import train
 
 IMAGES = np.random.default_rng(0).integers(3, size=(40, 4, 6, 1), dtype=np.uint8)
@@ -103,7 +104,7 @@ def test_errors_are_printed_with_quiet(run, capsys):
 
 def test_evaluate_as_json(printed, workdir):
     (line,) = printed("evaluate --json --pixel_map=map.png")
-    expected = evaluate(workdir)
+    expected = evaluated(workdir)
     assert json.loads(line) == {
         "workdir": str(workdir),
         "path": None,

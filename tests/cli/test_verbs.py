@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from codec_streams import block_starts, small_model
 from PIL import Image
-from workdirs import two_steps
+from workdirs import evaluated, two_steps
 
 from pixel_rnn_jax import load, pictures
 from pixel_rnn_jax.codec import archive, coder
@@ -19,7 +19,7 @@ from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_records
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runtime import processes
-from pixel_rnn_jax.training.evaluate import Evaluation, evaluate
+from pixel_rnn_jax.training.evaluate import Evaluation
 from pixel_rnn_jax.training.train import TrainResult, train
 
 IMAGES = np.random.default_rng(0).integers(3, size=(40, 4, 5, 1), dtype=np.uint8)
@@ -134,7 +134,7 @@ def test_evaluate_with_a_pixel_map(printed, model, workdir):
     nats = -np.asarray(model.log_prob(images, per_pixel=True)).sum(-1)
     np.testing.assert_array_equal(picture("map.png"), pictures.pixel_map(images, nats, 3))
     assert out == (
-        f"validation, step 2: {evaluate(workdir, 'validation')}\n"
+        f"validation, step 2: {evaluated(workdir, 'validation')}\n"
         f"map.png: 10 images; white is {nats.max():.2f} nats, black is none\n"
     )
 
@@ -189,7 +189,7 @@ def test_scores_of_own_images(printed, model, monkeypatch):
 def test_scores_of_a_split(printed, workdir):
     """Of the same program as without a file, so that all digits agree."""
     out = printed("evaluate --split=validation --out=scores.npz")
-    found, expected = scores("scores.npz"), evaluate(workdir, "validation")
+    found, expected = scores("scores.npz"), evaluated(workdir, "validation")
     assert out.splitlines()[0] == f"validation, step 2: {expected}"
     assert found["nats"].mean() == expected.nats
     assert found["names"].tolist() == list(map(str, range(10)))
@@ -454,7 +454,7 @@ def test_a_run_on_real_values(run, tmp_path, monkeypatch, capsys):
     ):
         assert run(f"{words} --workdir=run") == 0
     said = capsys.readouterr().out
-    assert f"test, step 2: {evaluate(tmp_path / 'run')}\n" in said
+    assert f"test, step 2: {evaluated(tmp_path / 'run')}\n" in said
     nats = -float(model.log_prob(array("samples.npz")).mean())
     assert (
         f"samples.npz: 2 samples, on average {nats:.2f} nats, {nats / 20:.4f} nats a value" in said

@@ -17,7 +17,15 @@ import pytest
 import tensorboard_files
 from etils.epath.gpath import PosixGPath
 from flax import traverse_util
-from workdirs import changed, differences, outcome, records_of, saved_steps, state_of
+from workdirs import (
+    changed,
+    differences,
+    evaluated,
+    outcome,
+    records_of,
+    saved_steps,
+    state_of,
+)
 
 from pixel_rnn_jax import data, load, pictures
 from pixel_rnn_jax.cli import train as train_verb
@@ -79,9 +87,9 @@ def test_moving_average_of_the_best_checkpoint_is_evaluated(config, straight):
     log_probs = model.log_prob(*data.open_source(config, "validation").batch(range(11)))
     nats = -np.asarray(log_probs, float)
     assert recorded == pytest.approx(nats.mean(), rel=1e-6)
-    assert evaluate.evaluate(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
+    assert evaluated(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
     # In training as in the command, and from Python.
-    assert evaluate.evaluate(workdir) == result.test
+    assert evaluated(workdir) == result.test
     nats = -load(workdir).log_prob(*data.open_source(config, "test").batch(range(13)))
     assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)
 
