@@ -72,8 +72,8 @@ def trained(
     """
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     words, told = ["train", f"--config={config}", *flags, *more], workdir / "command.json"
-    begun = told.exists() and (workdir / "config.json").exists()
-    if begun and json.loads(told.read_text()) != words:
+    begun = (workdir / "config.json").exists()
+    if begun and not (told.exists() and json.loads(told.read_text()) == words):
         raise SystemExit(f"{workdir} is of another command: remove it, or give another --out")
     result = workdir / "result.json"
     if not result.exists():

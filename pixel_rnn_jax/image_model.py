@@ -324,7 +324,7 @@ class ImageModel:
                 machine does.
 
         Raises:
-            UserError: As `conditionals`.
+            UserError: As `conditionals`; or the condition is too large for the format.
         """
         checks.need_values("ImageModel.compress", images, condition, self.params)
         checks.check_switch("fast", fast)
@@ -417,7 +417,7 @@ class ImageModel:
 
     def _check_memory(self, n: Any) -> None:
         """Refuses a number of images that this machine cannot hold, before any work."""
-        needed = n * self.pixel_rnn.dims * 4 if checks.is_integer(n) else 0
+        needed = int(n) * self.pixel_rnn.dims * 4 if checks.is_integer(n) else 0
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         if needed > memory:
             raise UserError(

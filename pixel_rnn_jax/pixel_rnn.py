@@ -386,9 +386,12 @@ class PixelRNN:
             raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
         found = checks.check_form(images, self.config, self.image_shape, self.levels)
         mask = checks.check_known(known, found.shape)
-        # Operations of JAX would be traced inside `jit`, and would cut off integers of 64 bits.
-        array = np if checks.has_values(found) and checks.has_values(mask) else jnp
-        found, given = self.checked(array.where(mask, found, found.dtype.type(0)), condition)
+        if isinstance(found, np.ndarray) and checks.has_values(mask):
+            # Which JAX would cut off if its integers have 64 bits.
+            found = np.where(mask, found, found.dtype.type(0))
+        else:
+            found = jnp.where(mask, found, found.dtype.type(0))
+        found, given = self.checked(found, condition)
         return found, jnp.asarray(mask), given
 
     def check_sampling(

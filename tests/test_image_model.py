@@ -164,4 +164,5 @@ def test_more_images_than_memory_holds_are_refused_before_any_work():
     with pytest.raises(
         prnn.UserError, match=r"images take [\d,]+ GiB, this machine has [\d,]+: dr"
     ):
-        model.sample(jax.random.key(0), 10**12)
+        model.sample(jax.random.key(0), np.int64(10**12))
+    assert len(model.sample(jax.random.key(0), np.uint8(2))) == 2

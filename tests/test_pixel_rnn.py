@@ -18,6 +18,7 @@ from pixel_rnn_jax.runtime import devices
 
 KEY = jax.random.key(2)
 SHAPE = (4, 4, 2)
+UPPER = np.arange(4)[:, None].repeat(4, axis=1) < 2
 TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
 OUTPUTS = {
     "sigmoid": (2, {}),
@@ -244,6 +245,9 @@ def test_exported_programs_take_any_batch_size(architecture):
     drawn = export.export(
         jax.jit(lambda params, given: model.sample(params, KEY, given.shape[0], given))
     )(shapes[0], shapes[2])
+    done = export.export(jax.jit(lambda *a: model.complete(a[0], KEY, a[1], UPPER, a[2]).images))(
+        *shapes
+    )
     images, given = images.astype(np.uint8), given.astype(np.int32)
     for count in (1, 6):
         found = served.call(params, images[:count], given[:count])
@@ -251,6 +255,9 @@ def test_exported_programs_take_any_batch_size(architecture):
         np.testing.assert_allclose(found, expected, rtol=1e-4)
         found = drawn.call(params, given[:count])
         np.testing.assert_array_equal(found, model.sample(params, KEY, count, given[:count]))
+        completed = model.complete(params, KEY, images[:count], UPPER, given[:count])
+        found = done.call(params, images[:count], given[:count])
+        np.testing.assert_array_equal(found, completed.images)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
         gradient.call(params, images, given),
@@ -338,7 +345,7 @@ def test_what_is_no_value_is_refused_where_values_are_needed():
         "ImageModel.sample": lambda x: bound.sample(KEY, 2, temperature=x.sum()),
         "ImageModel.sample_and_log_prob": lambda _: bound.sample_and_log_prob(KEY, 2),
     }.items():
-        with pytest.raises(prnn.UserError, match=f"{name} needs values, got a tracer"):
+        with pytest.raises(prnn.UserError, match=f"{name} needs values: call it outside"):
             jax.jit(transformed)(images)
     with pytest.raises(prnn.UserError, match="make it a static argument of jax.jit"):
         jax.jit(lambda n: model.sample(params, KEY, n))(2)

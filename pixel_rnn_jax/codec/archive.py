@@ -168,7 +168,7 @@ def write(
     """Compresses images, and returns the size of the file.
 
     Raises:
-        UserError: A shape, type or value does not fit the model.
+        UserError: A shape, type or value does not fit the model, or its condition is too large.
     """
     writer = Writer(Coder(model, params, fast=fast), file)
     writer.add_all(source)

@@ -101,6 +101,11 @@ def decode_image(file: Path | io.BytesIO, name: str) -> np.ndarray:
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
+def has_images(folder: Path) -> bool:
+    """Whether there is an image file in a folder, or in one below it."""
+    return any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*"))
+
+
 def _image_files(folder: Path, name: str) -> list[Path]:
     files = sorted(
         file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()

@@ -12,7 +12,7 @@ from etils import epath
 from pixel_rnn_jax.config import Config, DataConfig
 from pixel_rnn_jax.data.arrays import open_array_file, open_digits
 from pixel_rnn_jax.data.conditions import condition_reader
-from pixel_rnn_jax.data.folder import open_folder
+from pixel_rnn_jax.data.folder import has_images, open_folder
 from pixel_rnn_jax.data.images import Batch, value_dtype
 from pixel_rnn_jax.data.records import SPLITS, Records, finite, open_part
 from pixel_rnn_jax.errors import UserError
@@ -210,11 +210,14 @@ def open_records(config: DataConfig, split: str) -> Records:
 def moved(config: DataConfig, place: str) -> DataConfig:
     """Returns the config of a set that is now at `place`: a folder or file, or a TFDS folder.
 
-    A name may be that of a TFDS set, or of a folder of images. It is a set if `place` has it.
+    A name that may be that of a TFDS set or of a folder is that of a folder if `place` has images
+    and no such set.
     """
-    name = _TFDS_NAME.fullmatch(config.name)
-    if name and config.name != "digits" and (epath.Path(place) / name["set"]).is_dir():
-        return dataclasses.replace(config, data_dir=place)
+    name = None if config.name == "digits" else _TFDS_NAME.fullmatch(config.name)
+    folder = expanded(place)
+    if name and Path(folder).suffix not in (".npy", ".npz"):
+        if (epath.Path(folder) / name["set"]).is_dir() or not has_images(Path(folder)):
+            return dataclasses.replace(config, data_dir=place)
     return dataclasses.replace(config, name=place)
 
 

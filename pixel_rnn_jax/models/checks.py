@@ -41,9 +41,7 @@ def check_switch(name: str, value: Any) -> None:
 def need_values(method: str, *arrays: Any) -> None:
     """Raises a `UserError` if `method`, which works on values, is given a tracer or is traced."""
     if not all_values(arrays):
-        raise UserError(
-            f"{method} needs values, got a tracer: call it outside of functions that JAX transforms"
-        )
+        raise UserError(f"{method} needs values: call it outside of functions that JAX transforms")
 
 
 def check_images(
@@ -107,7 +105,8 @@ def check_known(known: Any, shape: tuple[int, ...]) -> Any:
     if known.shape not in shapes:
         choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
         raise UserError(f"known must have one of the shapes {choices}, got {list(known.shape)}")
-    array = np if has_values(known) else jnp  # Operations of JAX would be traced inside `jit`.
+    # Operations of JAX would be traced inside `jit`; symbols of `jax.export` are none for NumPy.
+    array = np if has_values(known) and isinstance(shape[0], int) else jnp
     return array.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
 
 

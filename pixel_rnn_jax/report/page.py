@@ -192,10 +192,15 @@ def _is_complete(run: RunFacts) -> bool:
     return run.result is not None and run.step <= run.result.steps
 
 
+def _has_all_steps(run: RunFacts) -> bool:
+    """Whether the run has made all its steps and has no result, as one of `fit` never has."""
+    return run.result is None and run.step >= run.config.train.steps
+
+
 def _state(run: RunFacts) -> str:
     """Returns a sentence about how far the run is."""
     at = f"it is at step {run.step:,} of {run.config.train.steps:,}"
-    if run.result is None and run.step >= run.config.train.steps:
+    if _has_all_steps(run):
         return f"All {run.step:,} steps are made; there is no figure on a test split."
     if run.result is None:
         return f"This run is not complete yet: {at}."
@@ -225,7 +230,7 @@ def _row(run: RunFacts) -> list[str]:
     result, best = run.result, run.best_validation
     test, baseline = (result.test, result.baseline) if result else (None, None)
     step = result.step if result else best[0] if best else None
-    made, steps = run.step >= run.config.train.steps, f"{run.step:,}"
+    made, steps = _has_all_steps(run), f"{run.step:,}"
     return [
         _nats(test) if test or made else "not complete yet",
         _bits(test),

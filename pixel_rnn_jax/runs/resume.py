@@ -32,7 +32,8 @@ RESUMABLE = {
     "init_partial",
 }
 """The fields of a config that may change when a run is resumed, since they do not affect its rest:
-where files are, how often to log, how the same function is computed, how long to train.
+where files are, how often to log, how the same function is computed, how long to train. Where the
+parameters came from need not be given again, and stays on record.
 
 `train.minutes` may become 0, so that `train.steps` counts.
 

@@ -95,8 +95,8 @@ def open_split(run: Run, split: str, *, noise: int | None = None) -> Source:
     """Opens a split of the data set that a run was trained on.
 
     It is "train", "validation" or "test" as the config names them, or any split of the set. `noise`
-    numbers the draw that dequantises the values. With None a density has the first draw,
-    and no other model has noise.
+    numbers the draw that dequantises the values. With None a density has the first draw, and no
+    other model has noise.
 
     Raises:
         UserError: There is no such split, or its images are of another format.

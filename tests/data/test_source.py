@@ -31,7 +31,12 @@ def test_where_a_set_or_a_folder_of_such_a_name_is_now(tmp_path):
     (tmp_path / "cifar10").mkdir()
     here = str(tmp_path)
     assert data.moved(DataConfig("cifar10:3.0.2"), here) == DataConfig("cifar10:3.0.2", here)
-    for name, place in [("pets", here), ("digits", here), ("cifar10", f"{here}/new.npz")]:
+    wrong = str(tmp_path / "wrong")  # For which the error tells how to prepare the set.
+    assert data.moved(DataConfig("cifar10"), wrong) == DataConfig("cifar10", wrong)
+    (tmp_path / "new" / "a").mkdir(parents=True)
+    (tmp_path / "new" / "a" / "b.PNG").touch()
+    for name, place in [("pets", "new"), ("digits", "wrong"), ("cifar10", "new.npz")]:
+        place = str(tmp_path / place)
         assert data.moved(DataConfig(name), place) == DataConfig(place)
 
 

@@ -164,7 +164,7 @@ def test_parameters_that_are_no_nested_dict(path, model):
     for params in ({}, [], model.params["scale_0"]["first"]):
         with pytest.raises(prnn.UserError, match="do not fit the architecture: scale_0"):
             prnn.ImageModel(model.pixel_rnn, params).save(path)
-    with pytest.raises(prnn.UserError, match=r"ImageModel\.save needs values, got a tracer"):
+    with pytest.raises(prnn.UserError, match=r"ImageModel\.save needs values: call it"):
         jax.jit(lambda params: prnn.ImageModel(model.pixel_rnn, params).save(path))(model.params)
 
 
