@@ -214,9 +214,10 @@ def moved(config: DataConfig, place: str) -> DataConfig:
     and no such set.
     """
     name = None if config.name == "digits" else _TFDS_NAME.fullmatch(config.name)
-    folder = expanded(place)
-    if name and Path(folder).suffix not in (".npy", ".npz"):
-        if (epath.Path(folder) / name["set"]).is_dir() or not has_images(Path(folder)):
+    folder = Path(expanded(place))
+    if name and folder.suffix not in (".npy", ".npz"):
+        here = (epath.Path(expanded(place)) / name["set"]).is_dir()
+        if here or not has_images(folder):
             return dataclasses.replace(config, data_dir=place)
     return dataclasses.replace(config, name=place)
 
