@@ -7,9 +7,9 @@
 `architectures` gives each of the three the same time for its steps and the same search for its
 rate: one short run for each of three rates, and the best of them on validation for the long run.
 They have the width and depth of the config, so that their parameters differ in number. Each run is
-by Muon, whatever the config says, with a warm-up and a whole cosine of its own. A short run bears a
-higher rate than a long one, so give it a good part of the time, and look for more rates where the
-best is the last of them. Validations and pictures come on top of the time.
+by Muon with weight decay, whatever the config says, with a warm-up and a whole cosine of its own. A
+short run bears a higher rate than a long one, so give it a good part of the time, and look for more
+rates where the best is the last of them. Validations and pictures come on top of the time.
 
 `ablations` trains small models of CIFAR-10 for the same steps on the same batches at the same rate,
 which is not searched, with two seeds each: without residual or skip connections, of several depths,
@@ -36,11 +36,16 @@ from pixel_rnn_jax.errors import USER_ERROR
 from pixel_rnn_jax.report import RunFacts
 from pixel_rnn_jax.report.facts import Likelihood
 
-RATES = (2e-3, 4e-3, 8e-3)
+RATES = (3e-3, 6e-3, 1.2e-2)
 VALIDATIONS = 10
 """Validations of a long run, which are the points of its curve."""
 
-TUNED = {"optimizer.name": "muon", "optimizer.schedule": "cosine", "optimizer.warmup_steps": 100}
+TUNED = {
+    "optimizer.name": "muon",
+    "optimizer.schedule": "cosine",
+    "optimizer.warmup_steps": 100,
+    "optimizer.weight_decay": 0.1,
+}
 SMALL = TUNED | {
     "optimizer.learning_rate": 4e-3,
     "model.layers": 3,
