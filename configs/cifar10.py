@@ -35,6 +35,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.name = "cifar10"
     config.data.update(train_split="train[:45000]", validation_split="train[45000:]")
     config.optimizer.update(learning_rate=1e-3, schedule="cosine")
-    config.train.update(steps=300_000, batch_size=16, eval_batch_size=50)
+    config.train.update(steps=300_000, batch_size=16, eval_batch_size=64)
     config.train.update(log_every=100, eval_every=5000, checkpoint_every=1000)
     return config
