@@ -96,7 +96,8 @@ class Writer:
         size = sum(len(part.batch.images) for part in self._parts)
         group, most = self._coder.group, MAX_VALUES // model.dims
         text = sum(len(name) for part in self._parts for name in part.names)
-        given = sum(np.asarray(part.batch.condition).nbytes for part in self._parts)
+        conditions = jax.tree.leaves([part.batch.condition for part in self._parts])
+        given = sum(array.nbytes for array in conditions)
         full = (
             self._encoder.size >= BLOCK_BYTES
             or size + group > most

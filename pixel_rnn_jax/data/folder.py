@@ -2,7 +2,7 @@
 
 import dataclasses
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -103,13 +103,16 @@ def decode_image(file: Path | io.BytesIO, name: str) -> np.ndarray:
 
 def has_images(folder: Path) -> bool:
     """Whether there is an image file in a folder, or in one below it."""
-    return any(file.suffix.lower() in SUFFIXES for file in folder.rglob("*"))
+    return any(True for _ in _found(folder))
+
+
+def _found(folder: Path) -> Iterator[Path]:
+    files = folder.rglob("*")
+    return (file for file in files if file.suffix.lower() in SUFFIXES and file.is_file())
 
 
 def _image_files(folder: Path, name: str) -> list[Path]:
-    files = sorted(
-        file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
-    )
+    files = sorted(_found(folder))
     if not files:
         raise UserError(f"{name}: there are no image files in {folder} ({', '.join(SUFFIXES)})")
     return files

@@ -214,10 +214,10 @@ def moved(config: DataConfig, place: str) -> DataConfig:
     and no such set.
     """
     name = None if config.name == "digits" else _TFDS_NAME.fullmatch(config.name)
-    folder = Path(expanded(place))
+    folder = epath.Path(expanded(place))
     if name and folder.suffix not in (".npy", ".npz"):
-        here = (epath.Path(expanded(place)) / name["set"]).is_dir()
-        if here or not has_images(folder):
+        here = (folder / name["set"]).is_dir()
+        if here or not has_images(Path(folder)):
             return dataclasses.replace(config, data_dir=place)
     return dataclasses.replace(config, name=place)
 
