@@ -1,7 +1,9 @@
-"""Compares models by training them: architectures in equal time, and the paper's ablations.
+"""Compares models by training them: in equal time, and by the paper's ablations.
 
     python benchmarks/comparisons.py architectures --config=mnist --out=runs/mnist-20 \
       --tune_minutes=2 --minutes=20 [FLAGS OF TRAIN]
+    python benchmarks/comparisons.py scales --config=cifar10 --out=runs/cifar10-scales \
+      --minutes=20 [FLAGS OF TRAIN]
     python benchmarks/comparisons.py ablations --out=runs/ablations --steps=1500 [FLAGS OF TRAIN]
 
 `architectures` gives each of the three the same time for its steps and the same search for its
@@ -11,6 +13,11 @@ by Muon with weight decay, whatever the config says, with a warm-up and a whole 
 short run bears a higher rate than a long one, so give it a good part of the time, and look for more
 rates where the best is the last of them. Validations and pictures come on top of the time.
 
+`scales` gives a model of one scale, the same with several, and the same given one of ten classes
+the same time for their steps at the same rate, which is not searched, and measures how long each
+takes to draw. Each scale is a network of the size that is given, so that several have more
+parameters.
+
 `ablations` trains small models of CIFAR-10 for the same steps on the same batches at the same rate,
 which is not searched, with two seeds each: without residual or skip connections, of several depths,
 and with several outputs. They ask what the paper's ablations ask, at a smaller size: the paper's
@@ -18,7 +25,7 @@ have 12 layers and RMSProp, so that the figures do not compare. The continuous o
 of noisy values, so that its figures are upper bounds. `--share=0/2` and `--share=1/2` share the
 runs out over two commands, each of which prints its own; without --share all are printed.
 
-Flags that neither knows go to every run. Ctrl-C stops once the run has saved. The same command
+Flags that none of them knows go to every run. Ctrl-C stops once the run has saved. The same command
 goes on: a run that is complete is not repeated, and one of other settings is refused. The figures
 of each run are in its workdir. A run that fails, as at a rate that is too high, has no figures, and
 the others go on.
@@ -28,8 +35,13 @@ import argparse
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import jax
+import numpy as np
+
+import pixel_rnn_jax as prnn
 from pixel_rnn_jax import report
 from pixel_rnn_jax.config import ARCHITECTURES
 from pixel_rnn_jax.errors import USER_ERROR
@@ -64,6 +76,17 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "3 layers, continuous": {"model.output": "continuous"},
 }
 """What each differs in from `SMALL`, a Row LSTM."""
+
+CLASSES = 10
+SCALES = {
+    "one scale": ("", {}),
+    "several scales": (":multi_scale", {}),
+    "one scale, given the class": ("", {"model.classes": CLASSES}),
+}
+"""The variant of the config and the fields of each."""
+
+DRAWN = 16
+"""Images that are drawn to see how long it takes."""
 
 
 def trained(
@@ -175,32 +198,61 @@ def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
     return lines
 
 
+def drawing_seconds(workdir: Path, classes: int) -> float:
+    """Returns how long a model takes to draw images, once it is compiled."""
+    model, seconds = prnn.load(workdir), []
+    condition = np.arange(DRAWN) % classes if classes else None
+    for seed in range(4):
+        start = time.perf_counter()
+        jax.block_until_ready(model.sample(jax.random.key(seed), DRAWN, condition))
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])
+
+
+def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
+    """Trains a model of one scale, of several, and given the class, and returns the table."""
+    lines, drawing = [HEAD], [""]
+    for name, (variant, own) in SCALES.items():
+        fields = TUNED | {"train.minutes": given.minutes, "train.eval_every": 10**9} | own
+        workdir = given.out / name.replace(", ", "-").replace(" ", "-")
+        run = trained(workdir, f"{given.config}{variant}", fields, more)
+        lines.append(row(name, run))
+        if run:
+            seconds = drawing_seconds(workdir, run.config.model.classes)
+            drawing.append(f"{name}: {DRAWN} images in {seconds:.3f} s")
+    return lines + drawing
+
+
 def main() -> None:
     """Prints the table of what the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = parser.add_subparsers(required=True, dest="verb")
+    verbs = parser.add_subparsers(required=True)
     architectures = verbs.add_parser(
         "architectures", help="the three in equal time", allow_abbrev=False
     )
-    architectures.add_argument("--config", required=True, help="as for train, without a variant")
-    architectures.add_argument("--minutes", type=float, required=True, help="of a long run")
     architectures.add_argument("--tune_minutes", type=float, required=True, help="of a short one")
     architectures.add_argument(
         "--rates", type=rates, default=RATES, help="to choose from; default: %(default)s"
     )
+    scales = verbs.add_parser("scales", help="one, several, and classes", allow_abbrev=False)
+    for verb in (architectures, scales):
+        verb.add_argument("--config", required=True, help="as for train, without a variant")
+        verb.add_argument("--minutes", type=float, required=True, help="of a long run")
     ablations = verbs.add_parser("ablations", help="the paper's, on CIFAR-10", allow_abbrev=False)
     ablations.add_argument("--steps", type=int, required=True, help="of a run")
     ablations.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     ablations.add_argument(
         "--share", type=share, default="0/1", help="which of how many; default: %(default)s"
     )
-    for verb in (architectures, ablations):
+    for verb in (architectures, scales, ablations):
         verb.add_argument("--out", type=Path, required=True, help="folder of the workdirs")
+    architectures.set_defaults(compare=compare_architectures)
+    scales.set_defaults(compare=compare_scales)
+    ablations.set_defaults(compare=compare_ablations)
     given, more = parser.parse_known_args()
-    compare = compare_architectures if given.verb == "architectures" else compare_ablations
-    print("\n".join(compare(given, more)))
+    print("\n".join(given.compare(given, more)))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import comparisons
 import growth
 import peers
 
+import pixel_rnn_jax as prnn
 from pixel_rnn_jax import report
 from pixel_rnn_jax.config import ARCHITECTURES
 
@@ -81,6 +82,32 @@ def test_the_rate_that_validates_best_is_trained_for_longer(monkeypatch, tmp_pat
     assert [row.split(" | ")[0] for row in rows[4::5]] == [f"| {name}" for name in ARCHITECTURES]
     assert rows[3] == "| pixel_cnn, short, 0.08 | failed | | | | | |"
     assert len(rows) == 15 and "| 4,000 |" in rows[4] and "| 83.662 ± 0.207 |" in rows[4]
+
+
+def test_scales_and_classes_have_the_same_time(monkeypatch, tmp_path, capsys):
+    made = []
+
+    def trained(workdir, config, fields, more):
+        made.append((workdir.name, config, fields["train.minutes"], fields.get("model.classes")))
+        return report.read_run("docs/logs/digits", pixel_map=False)
+
+    digits = prnn.load("digits")
+    monkeypatch.setattr(comparisons, "trained", trained)
+    monkeypatch.setattr(comparisons.prnn, "load", lambda _: digits)
+    words = ["comparisons", "scales", "--config=digits", "--minutes=5", f"--out={tmp_path}"]
+    monkeypatch.setattr(sys, "argv", words)
+    comparisons.main()
+    assert made == [
+        ("one-scale", "digits", 5, None),
+        ("several-scales", "digits:multi_scale", 5, None),
+        ("one-scale-given-the-class", "digits", 5, 10),
+    ]
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split(" | ")[0] for row in rows[:3]] == [f"| {name}" for name in comparisons.SCALES]
+    assert "| 80.690 ± 0.779 |" in rows[0] and not rows[3]
+    for row, name in zip(rows[4:], comparisons.SCALES, strict=True):
+        found, seconds = re.fullmatch(r"(.*): 16 images in ([\d.]+) s", row).groups()
+        assert found == name and 0 < float(seconds) < 60
 
 
 @pytest.mark.slow
