@@ -35,11 +35,11 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import numpy as np
+from training import median_seconds
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import report
@@ -47,6 +47,7 @@ from pixel_rnn_jax.config import ARCHITECTURES
 from pixel_rnn_jax.errors import USER_ERROR
 from pixel_rnn_jax.report import RunFacts
 from pixel_rnn_jax.report.facts import Likelihood
+from pixel_rnn_jax.runtime import devices
 
 RATES = (3e-3, 6e-3, 1.2e-2)
 VALIDATIONS = 10
@@ -85,8 +86,8 @@ SCALES = {
 }
 """The variant of the config and the fields of each."""
 
-DRAWN = 16
-"""Images that are drawn to see how long it takes."""
+DRAWN, REPEATS = 16, 7
+"""Images that are drawn to see how long it takes, and how often."""
 
 
 def trained(
@@ -198,15 +199,19 @@ def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
     return lines
 
 
-def drawing_seconds(workdir: Path, classes: int) -> float:
-    """Returns how long a model takes to draw images, once it is compiled."""
-    model, seconds = prnn.load(workdir), []
+def drawing_seconds(workdir: Path) -> float:
+    """Returns how long a model takes to draw images, by a process of its own."""
+    command = [sys.executable, __file__, "--measure", str(workdir)]
+    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+
+
+def measure_drawing(workdir: str) -> float:
+    """Times the drawing of images in this process, on all devices, once it is compiled."""
+    devices.set_up_host_devices()
+    model = prnn.load(workdir)
+    classes = model.config.classes
     condition = np.arange(DRAWN) % classes if classes else None
-    for seed in range(4):
-        start = time.perf_counter()
-        jax.block_until_ready(model.sample(jax.random.key(seed), DRAWN, condition))
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+    return median_seconds(lambda: model.sample(jax.random.key(0), DRAWN, condition), REPEATS)
 
 
 def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
@@ -218,13 +223,15 @@ def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
         run = trained(workdir, f"{given.config}{variant}", fields, more)
         lines.append(row(name, run))
         if run:
-            seconds = drawing_seconds(workdir, run.config.model.classes)
-            drawing.append(f"{name}: {DRAWN} images in {seconds:.3f} s")
+            drawing.append(f"{name}: {DRAWN} images in {drawing_seconds(workdir):.3f} s")
     return lines + drawing
 
 
 def main() -> None:
     """Prints the table of what the command line asks for."""
+    if sys.argv[1:2] == ["--measure"]:
+        print(measure_drawing(sys.argv[2]))
+        return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -37,12 +37,11 @@ find_python() {
 }
 
 # install [EXTRAS]: installs the package, with extras of setup.py (one, or several as in tpu,gcs),
-# unless that was done before from the same setup.py in the same folder.
+# unless that was done before, perhaps with more of them, from the same setup.py in the same folder.
 install() {
-  local extra=${1:-} installed now found
-  installed=$environment/installed${extra:+-$extra}
+  local extra=${1:-} now found
   now="$root $(cksum <"$root/setup.py")"
-  if [[ -f $installed && $(<"$installed") == "$now" && -x $python ]]; then
+  if [[ -x $python ]] && is_installed "$extra"; then
     return
   fi
   if ! "$python" -m pip --version >/dev/null 2>&1; then # none yet, half made, or its Python is gone
@@ -52,5 +51,19 @@ install() {
   fi
   echo "Installing pixel-rnn-jax${extra:+[$extra]}: once, a few minutes." >&2
   "$python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}"
-  echo "$now" >"$installed"
+  echo "$now" >"$environment/installed${extra:+-$extra}"
+}
+
+# is_installed EXTRAS: whether a file says that these were installed, as $now has it.
+is_installed() {
+  local file has extra missing
+  for file in "$environment"/installed*; do
+    [[ -f $file && $(<"$file") == "$now" ]] || continue
+    has=${file##*/installed} missing=
+    for extra in ${1//,/ }; do
+      [[ ,${has#-}, == *,$extra,* ]] || missing=$extra
+    done
+    [[ $missing ]] || return 0
+  done
+  return 1
 }

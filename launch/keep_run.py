@@ -20,7 +20,7 @@ from absl import app, flags
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import shipped
 from pixel_rnn_jax.config import to_json
-from pixel_rnn_jax.runs.workdir import WEIGHTS, read_config
+from pixel_rnn_jax.runs.workdir import read_config
 
 LOGS = Path(__file__).parents[1] / "docs" / "logs"
 IMAGES = 100
@@ -43,6 +43,9 @@ def keep_files(workdir: Path, folder: Path, *names: str) -> None:
     """Copies files of a workdir, and its config without folders of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
     config = read_config(workdir)
+    for place in (config.data.name, config.init_from):
+        if Path(place).is_absolute():
+            raise SystemExit(f"{workdir} names a folder of this machine, {place}")
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
     (folder / "config.json").write_text(to_json(config))
     for name in names:
@@ -53,7 +56,7 @@ def keep_files(workdir: Path, folder: Path, *names: str) -> None:
 def keep_model(workdir: Path, folder: Path) -> None:
     """Writes the exported file, and test images with their nats."""
     model = prnn.load(workdir)
-    model.save(folder / WEIGHTS)
+    model.save(folder / shipped.FILE)
     images, condition, _ = prnn.read_images(workdir, f"test[:{IMAGES}]")
     given = {} if condition is None else {"condition": condition}
     nats = -np.asarray(model.log_prob(images, condition))

@@ -35,6 +35,7 @@ if [[ $verb == train ]]; then # the other verbs take no config
   config=--config=$root/configs/digits.py
   for argument in "$@"; do
     [[ $argument =~ ^--?config(=|$) ]] && config=
+    [[ $argument =~ ^--?workdir=(.+) && -f ${BASH_REMATCH[1]}/config.json ]] && config= # goes on
   done
   [[ -z $config ]] || set -- "$config" "$@"
 fi

@@ -103,7 +103,10 @@ def _parse(arguments: list[str]) -> tuple[Job, bool]:
     verb = words.pop(0) if words and not words[0].startswith("-") else "train"
     if verb not in ("train", "evaluate"):
         raise ValueError(f"{verb} needs one process: launch/local.sh runs it")
-    if verb == "train" and not any(re.match("--?config(=|$)", word) for word in words):
+    workdirs = (re.fullmatch("--?workdir=(.+)", word) for word in words)
+    begun = any(found and Path(found[1], "config.json").exists() for found in workdirs)
+    given = begun or any(re.match("--?config(=|$)", word) for word in words)
+    if verb == "train" and not given:
         words = [f"--config={ROOT / 'configs' / 'digits.py'}", *words]
     if 0 < (gpus := _gpus()) < int(count):
         raise ValueError(

@@ -72,7 +72,7 @@ def load(path: epath.PathLike) -> "ImageModel":
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
-    path = shipped.place(expanded(path))
+    path = expanded(shipped.place(path))
     if export.is_exported(path):
         return ImageModel(*export.read(path))
     run = open_run(path, devices.local_mesh(1))
@@ -171,6 +171,7 @@ class ImageModel:
             UserError: As `save`; or the Hub refuses, or huggingface_hub is not installed.
         """
         checks.need_values("ImageModel.push_to_hub", self.params)
+        checks.check_switch("private", private)
         content = export.to_bytes(self.pixel_rnn, self.params, self.class_names)
         facts = repr(self), self.image_shape, self.levels, self.class_names
         return hub.push(repo_id, content, hub.Facts(*facts), private=private, token=token)
@@ -353,6 +354,8 @@ class ImageModel:
             UserError: The data are damaged, cut off, or of another model or format, or of the fast
                 form and another machine.
         """
+        checks.check_switch("skip_damaged", skip_damaged)
+        checks.check_switch("return_condition", return_condition)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UserError(f"data must be bytes, got {type(data).__name__}")
         part, lost = archive.read_all(
@@ -366,13 +369,16 @@ class ImageModel:
         """Yields the images of a compressed file as its blocks come, with condition and names.
 
         Args:
-            file: A file that is open for reading, which may be a pipe.
+            file: A file that is open for reading in binary mode, which may be a pipe.
 
         Raises:
             UserError: As `decompress`.
         """
-        if not hasattr(file, "read"):
-            raise UserError(f"file must be open for reading, got {file!r}")
+        if not hasattr(file, "read") or isinstance(file, io.TextIOBase):
+            raise UserError(f'file must be open for reading in binary mode, "rb", got {file!r}')
+        return self._parts(file)
+
+    def _parts(self, file: BinaryIO) -> Iterator[Images]:
         count = 0
         for part in archive.read(self.pixel_rnn, self.params, file):
             if isinstance(part, archive.Damage):
@@ -390,7 +396,8 @@ class ImageModel:
         checked = self.pixel_rnn.checked(images, self._numbered(condition))
         if not checks.all_values((self.params, checked)):
             return function(*static, self.params, checked)
-        return in_batches(function, static, self.params, checked, most=self._batch_size())
+        most = images_at_a_time(self.pixel_rnn)
+        return in_batches(function, static, self.params, checked, most=most)
 
     def _drawn(
         self,
@@ -429,10 +436,12 @@ class ImageModel:
         """Returns a condition in which names of classes have become their numbers."""
         return checks.numbered(condition, self.class_names)
 
-    def _batch_size(self) -> int:
-        config, (height, width, channels) = self.config, self.image_shape
-        widest = max(8 * config.features, config.head_features, channels * self.levels)
-        return max(1, min(64, BATCH_BYTES // (4 * height * width * widest)))
+
+def images_at_a_time(model: PixelRNN) -> int:
+    """Returns how many images a device computes at a time, so that they fit in its memory."""
+    config, (height, width, channels) = model.config, model.image_shape
+    widest = max(8 * config.features, config.head_features, channels * model.levels)
+    return max(1, min(64, BATCH_BYTES // (4 * height * width * widest)))
 
 
 def _lanes() -> int:

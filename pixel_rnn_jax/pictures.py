@@ -48,20 +48,22 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
     return picture[..., 0] if channels == 1 else picture
 
 
-def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
+def as_levels(
+    images: ArrayLike, levels: int, known: np.ndarray | bool = True
+) -> tuple[np.ndarray, int]:
     """Returns images as integers from 0 to K - 1, and K, so that they can be drawn.
 
     Dequantised values are floored. Real values, whose `levels` are 0, are spread over 256 levels
-    from the smallest to the largest.
+    from the smallest to the largest of those that are `known`: the others may be anything.
     """
     images = np.asarray(images)
     if not levels:
-        finite = np.isfinite(images)
+        counted = np.isfinite(images) & known
         low, high = (
-            images.min(initial=np.inf, where=finite),
-            images.max(initial=-np.inf, where=finite),
+            images.min(initial=np.inf, where=counted),
+            images.max(initial=-np.inf, where=counted),
         )
-        images = np.where(finite, images, low)  # Of an unknown value anything may be given.
+        images = np.clip(np.where(np.isnan(images), low, images), low, high)
         return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
     if images.dtype.kind == "f":
         images = np.clip(np.floor(images), 0, levels - 1).astype(np.int32)
@@ -80,7 +82,8 @@ def completions(
     All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`.
     """
     together = np.stack([np.asarray(images), np.asarray(completed)])
-    (before, after), levels = as_levels(together, levels)
+    drawn = np.stack([np.broadcast_to(known, together[0].shape), np.ones_like(together[1], bool)])
+    (before, after), levels = as_levels(together, levels, drawn)
     original = _tiles(before, levels)
     shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
     return grid(_joined(original, shown, _tiles(after, levels)), levels=256, columns=columns)
@@ -89,13 +92,20 @@ def completions(
 def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> np.ndarray:
     """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
 
-    The colours go from black for 0 over red and yellow to white for the largest value of all maps.
+    The colours go from black over red and yellow to white; see `black_and_white`.
     """
-    tiles, nats = _tiles(images, levels)[..., :3], np.asarray(nats)
+    tiles, (black, white) = _tiles(images, levels)[..., :3], black_and_white(nats)
     # Red rises in the first third of the range, green in the second, blue in the last.
-    heat = np.clip(3 * nats[..., None] / max(nats.max(), 1e-30) - np.arange(3.0), 0, 1)
+    share = (np.asarray(nats) - black) / max(white - black, 1e-30)
+    heat = np.clip(3 * share[..., None] - np.arange(3.0), 0, 1)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
     return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), levels=256)
+
+
+def black_and_white(nats: ArrayLike) -> tuple[float, float]:
+    """Returns which nats are black in a `pixel_map`, 0 or the smallest if it is less, and white."""
+    nats = np.asarray(nats)
+    return min(0.0, float(nats.min())), float(nats.max())
 
 
 def png(picture: np.ndarray) -> bytes:

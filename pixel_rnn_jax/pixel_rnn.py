@@ -408,16 +408,16 @@ class PixelRNN:
             raise UserError(f"n must be an integer, got {n!r}")
         if checks.is_integer(n) and n < 0:
             raise UserError(f"n must be at least 0, got {n}")
-        if checks.has_values(temperature):
-            value = np.asarray(temperature)  # Operations of JAX would be traced inside `jit`.
-            number = value.dtype.kind in "iu" or jnp.issubdtype(value.dtype, jnp.floating)
-            if value.ndim or not number or not value >= 0:
-                raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
-            if value != 1 and not self.likelihood.discrete:
-                raise UserError(
-                    "temperature must be 1 for a continuous model, which has no logits, got "
-                    f"{temperature}"
-                )
+        known = checks.has_values(temperature)
+        value: Any = np.asarray(temperature) if known else temperature  # `jit` would trace JAX's.
+        number = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating))
+        if value.ndim or not number or (known and not value >= 0):
+            raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
+        if known and value != 1 and not self.likelihood.discrete:
+            raise UserError(
+                "temperature must be 1 for a continuous model, which has no logits, got "
+                f"{temperature}"
+            )
         condition = checks.check_condition(condition, n, self.config, self.image_shape)
         return condition, jnp.asarray(temperature, self.scales[0].network.param_dtype)
 

@@ -3,11 +3,13 @@
 import os
 from pathlib import Path
 
-FOLDER = Path(__file__).parent / "weights"
+FOLDER = Path(__file__).resolve().parent / "weights"
 """A folder for each model: the exported file, the config and the result of its run, and its card.
 
 `slice.npz` in it has test images, their nats and their condition.
 """
+FILE = "model.safetensors"
+"""The exported file in each."""
 
 
 def names() -> list[str]:
@@ -15,7 +17,11 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
 
 
-def place(path: str | os.PathLike[str]) -> str:
-    """Returns the folder of the model of this name; any other path as it is."""
-    text = os.fspath(path)
-    return str(FOLDER / text) if text in names() else text
+def place(path: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """Returns the folder of the model of this name, a string; any other path as it is."""
+    return str(FOLDER / path) if isinstance(path, str) and path in names() else path
+
+
+def is_place(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is the folder of a model: a workdir may have a file of the same name."""
+    return Path(path).resolve().parent == FOLDER

@@ -108,6 +108,7 @@ def test_pixel_map(plain, channels):
     images = random_images(5, 2, 1, 4, channels)
     nats = np.array([[[0.0, 1.0, 2.0, 3.0]], [[6.0, 4.0, 0.0, 5.0]]])
     picture = pictures.pixel_map(images, nats, 5)
+    assert pictures.black_and_white(nats) == (0, 6)
     width = 9 if channels == 2 else 4
     assert picture.shape == (3, width + 1 + 4, 3)
     alone = pictures.grid(images[:1], 5).reshape(1, width, -1)[..., :3]
@@ -121,6 +122,21 @@ def test_pixel_map(plain, channels):
     assert not pictures.pixel_map(images, 0 * nats, 5)[[0, 2], -4:].any()
     of_jax = pictures.pixel_map(jnp.asarray(images), jnp.asarray(nats), 5)
     np.testing.assert_array_equal(of_jax, picture)
+    # Of a density, which may give less than 0 nats.
+    np.testing.assert_array_equal(pictures.pixel_map(images, nats - 7, 5), picture)
+    assert pictures.black_and_white(nats - 7) == (-7, -1)
+
+
+def test_what_stands_for_unknown_values_does_not_change_the_picture():
+    known = np.array([[[[True], [False]]]])
+    completed = np.array([[[[0.0], [2.0]]]])
+    low, high = (
+        pictures.completions(np.where(known, 0.0, value), known, completed, 0)
+        for value in (-9999.0, 9999.0)
+    )
+    differs = low != high  # Only where it stands itself, as the least or the most.
+    assert differs.any() and not low[differs].any() and (high[differs] == 255).all()
+    assert low[..., -1].max() == 255 and low[..., 0].min() == 0
 
 
 def test_values_that_are_no_levels_are_drawn_as_levels():

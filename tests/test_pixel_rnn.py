@@ -301,8 +301,32 @@ def test_a_temperature_may_be_an_array_that_is_known():
     for wrong in (-1.0, "warm", np.ones(2)):
         with pytest.raises(prnn.UserError, match="temperature must be a number of at least 0, got"):
             model.sample(params, KEY, 3, temperature=wrong)
-    with pytest.raises(prnn.UserError, match="key must be one of jax.random"):
-        model.sample(params, jnp.zeros(3), 3)
+    for wrong in (jnp.ones(3), jnp.array(True)):  # Also where it has no value yet.
+        with pytest.raises(prnn.UserError, match="temperature must be a number of at least 0, got"):
+            jax.jit(lambda t: model.sample(params, KEY, 3, temperature=t))(wrong)
+    for key in (jnp.zeros(3), jnp.zeros(3, jnp.uint32)):
+        with pytest.raises(prnn.UserError, match="key must be one of jax.random"):
+            model.sample(params, key, 3)
+        with pytest.raises(prnn.UserError, match="key must be one of jax.random"):
+            prnn.dequantize(np.zeros((1, *SHAPE), int), key)
+
+
+def test_arrays_of_other_byte_orders_and_sizes():
+    model, params, images, given = build("pixel_cnn", "softmax", "vector")
+    bound, given = prnn.ImageModel(model, params), np.asarray(given)
+    expected = bound.log_prob(images, given)
+    other = np.asarray(images).astype(">i2")
+    np.testing.assert_array_equal(bound.log_prob(other, given.astype(">f4")), expected)
+    np.testing.assert_array_equal(bound.log_prob(other, given.astype(np.longdouble)), expected)
+
+
+def test_names_of_classes_keep_their_shape_and_may_be_objects():
+    model, params, images, _ = build("pixel_cnn", "softmax", "class", count=2)
+    bound = prnn.ImageModel(model, params, ("ash", "birch", "cedar"))
+    names = np.array(["cedar", "ash"], object)  # As pandas keeps text.
+    np.testing.assert_array_equal(bound.log_prob(images, names), bound.log_prob(images, [2, 0]))
+    with pytest.raises(prnn.UserError, match=r"condition must have shape \[2\], .* got \[2, 1\]"):
+        bound.log_prob(images, names[:, None])
 
 
 def test_models_can_be_pickled_and_copied():
@@ -362,6 +386,7 @@ def test_what_is_no_value_is_refused_where_values_are_needed():
         ("continuous", np.zeros((2, *SHAPE), int), "takes floats from 0 to 5, got int64"),
         ("gaussian_mixture", np.zeros((2, *SHAPE), int), "real values takes floats, got int64"),
         ("gaussian_mixture", np.full((2, *SHAPE), np.nan), "images must have finite values, got N"),
+        ("gaussian_mixture", np.full((2, *SHAPE), 1e39), "values, got NaN or infinity as float32"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(output, images, message):
@@ -382,6 +407,7 @@ def test_images_that_do_not_fit_are_refused(output, images, message):
         ("class", ["oak", "elm"], "there is no class 'elm': the classes of this model have no na"),
         ("vector", np.zeros((2, 4)), r"must have shape \[2, 3\], a vector for each image, got"),
         ("vector", np.full((2, 3), np.inf), "condition must have finite values, got NaN or inf"),
+        ("vector", np.full((2, 3), 1e39), "values, got NaN or infinity as float32"),
         ("vector", np.full((2, 3), "a"), "there is no class 'a'"),
         ("map", np.zeros((2, 4, 3, 2)), r"must have shape \[2, 4, 4, 2\], a map for each image"),
     ],

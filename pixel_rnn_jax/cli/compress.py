@@ -1,6 +1,7 @@
 """The verbs `compress` and `append`, which write compressed files."""
 
 import math
+import os
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
@@ -44,6 +45,8 @@ def _compress(
     with outputs.writing(out) as file:
         size = write(model.pixel_rnn, model.params, *old, source, file, **form)
         size -= old[0].tell() if old else 0
+        if old and not os.path.samestat(os.stat(out), os.fstat(old[0].fileno())):
+            raise UserError(f"{out} was replaced meanwhile, as by another append: append again")
     dims = len(images) * math.prod(model.image_shape)
     raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
     bits = f"{8 * size / dims:.4f} bits/dim" if dims else "no bits/dim"

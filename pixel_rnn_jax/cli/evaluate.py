@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from pixel_rnn_jax import outputs, pictures
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_model import ImageModel, load, of_run
+from pixel_rnn_jax.image_model import ImageModel, images_at_a_time, load, of_run
 from pixel_rnn_jax.runs.export import is_exported
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices, processes
@@ -42,7 +43,6 @@ def evaluate(values: Flags) -> None:
     if draws:
         _compare(values)
         return
-    options = {}
     images: Images
     if is_exported(workdir):
         if not values.images:
@@ -51,6 +51,7 @@ def evaluate(values: Flags) -> None:
                 "of the run"
             )
         model = load(workdir)
+        options = {"batch_size": images_at_a_time(model.pixel_rnn) * jax.device_count()}
     else:
         run = open_run(workdir, devices.make_mesh())
         model = of_run(run)
@@ -135,4 +136,5 @@ def _draw_pixel_map(model: ImageModel, source: Images, out: str) -> None:
     found = draw_pixel_map(model, source)
     if processes.first():
         pictures.write_picture(found.picture, out)
-    show(f"{out}: {found.images} images; white is {found.largest:.2f} nats, black is none")
+    black = f"{found.black:.2f}" if found.black else "none"
+    show(f"{out}: {found.images} images; white is {found.white:.2f} nats, black is {black}")

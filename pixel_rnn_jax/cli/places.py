@@ -22,6 +22,8 @@ def settle(values: Flags) -> None:
     for name in (*READ, *WRITTEN):
         if name in values:
             given = values[name].value
+            if given == "" and values[name].present and name != "compilation_cache":
+                raise UserError(f"--{name}= names no path: name one, or leave the flag out")
             if isinstance(given, str):
                 values[name].value = expanded(given, f"--{name}")
             elif given:  # Several workdirs.

@@ -159,7 +159,8 @@ class DataConfig:
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
             Bernoulli draw each time), "fixed" (one draw for each image) or "threshold".
         flip: Show each training image, at each visit, mirrored left to right with probability 1/2.
-        train_split: Images to train on, in TFDS split syntax ("train[:45000]").
+        train_split: Images to train on: the name of a split, or a part of one ("train[:45000]",
+            "train[:90%]"); of TFDS sets anything in its split syntax.
         validation_split: Images by whose likelihood the best checkpoint is chosen.
         test_split: Images whose likelihood is reported.
     """

@@ -115,10 +115,11 @@ def _check_folder(config: DataConfig) -> None:
     where = config.data_dir or "the default directory of TFDS"
     name = re.split("[/:]", config.name)[0]
     if name in known:
+        here = f"; ./{config.name} is the folder of that name" if Path(config.name).is_dir() else ""
         raise UserError(
             f"data.name {config.name!r} is not prepared in {where}: prepare it once with "
             f"{_how_to_prepare(config.name, config.data_dir)}, or name the folder where it is with "
-            "--config.data.data_dir, or with --data of evaluate and complete"
+            f"--config.data.data_dir, or with --data of evaluate and complete{here}"
         )
     if Path(config.name).is_dir():
         return

@@ -1,5 +1,6 @@
 """Ancestral sampling: every value is drawn given all values before it."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -56,8 +57,14 @@ def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[
     fold_in, dtype = jax.random.fold_in, scales[-1].network.param_dtype
     half = jnp.finfo(dtype).eps / 2  # JAX's numbers are multiples of eps, from 0 to 1 - eps.
 
+    # Under `vmap` keys of other kinds than the default one give an image what depends on others.
+    default = "threefry" in str(jax.random.key_impl(key))
+    for_each = jax.vmap if default else lambda function: functools.partial(jax.lax.map, function)
+
     def of_scale(number: int, shape: tuple[int, int, int]) -> Array:
-        keys = jax.vmap(lambda index: fold_in(fold_in(key, index), number))(indices)
-        return jax.vmap(lambda key: jax.random.uniform(key, shape, dtype))(keys) + half
+        def of_image(index: Array) -> Array:
+            return jax.random.uniform(fold_in(fold_in(key, index), number), shape, dtype)
+
+        return for_each(of_image)(indices) + half
 
     return [of_scale(i, scale.network.image_shape) for i, scale in enumerate(scales)]

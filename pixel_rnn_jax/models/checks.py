@@ -59,7 +59,7 @@ def check_images(
     if config.discrete:
         _check_range("images must have values", found, levels)
     else:
-        _check_finite("images", found)
+        _check_finite("images", found, jax.dtypes.canonicalize_dtype(found.dtype))
     return jnp.asarray(found)
 
 
@@ -106,7 +106,9 @@ def check_known(known: Any, shape: tuple[int, ...]) -> Any:
         choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
         raise UserError(f"known must have one of the shapes {choices}, got {list(known.shape)}")
     # Operations of JAX would be traced inside `jit`; symbols of `jax.export` are none for NumPy.
-    array = np if has_values(known) and isinstance(shape[0], int) else jnp
+    array: Any = jnp
+    if has_values(known) and isinstance(shape[0], int):
+        array, known = np, np.asarray(known)
     return array.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
 
 
@@ -140,8 +142,8 @@ def check_condition(
         return jnp.asarray(condition).astype(jnp.int32)
     if condition.dtype.kind not in "biuf" and not jnp.issubdtype(condition.dtype, jnp.floating):
         raise UserError(f"condition must be numbers, got {condition.dtype} values")
-    _check_finite("condition", condition)
     dtype = jnp.promote_types(config.dtype, jnp.float32)
+    _check_finite("condition", condition, dtype)
     return jnp.asarray(condition).astype(dtype)
 
 
@@ -167,6 +169,8 @@ def numbered(condition: Any, class_names: Sequence[str]) -> Any:
     if condition is None or isinstance(condition, Array):
         return condition
     names = _array(condition, "condition")
+    if names.dtype.kind == "O" and all(isinstance(name, str) for name in names.ravel()):
+        names = names.astype(str)  # As pandas keeps text.
     if names.dtype.kind != "U":
         return names
     unknown = sorted(set(names.ravel().tolist()) - set(class_names))
@@ -174,25 +178,33 @@ def numbered(condition: Any, class_names: Sequence[str]) -> Any:
         known = f"are {', '.join(class_names)}" if class_names else "of this model have no names"
         raise UserError(f"there is no class {unknown[0]!r}: the classes {known}")
     numbers = {name: number for number, name in enumerate(class_names)}
-    return np.array([numbers[name] for name in names.ravel().tolist()], np.int32)
+    found = np.array([numbers[name] for name in names.ravel().tolist()], np.int32)
+    return found.reshape(names.shape)
 
 
 def check_key(key: Any) -> None:
     """Raises a `UserError` unless `key` is one of `jax.random`."""
     typed = isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, Array) and key.dtype == jnp.uint32 and key.ndim == 1
+    raw = isinstance(key, Array) and key.dtype == jnp.uint32 and key.shape == _raw_key_shape()
     if not (typed and key.ndim == 0) and not raw:
         raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
 
 
+def _raw_key_shape() -> tuple[int, ...]:
+    return jax.eval_shape(jax.random.PRNGKey, 0).shape
+
+
 def _array(value: Any, name: str) -> Any:
-    """Returns an array of JAX as it is, and of anything else one of NumPy."""
+    """Returns an array of JAX as it is, and of anything else one of NumPy that JAX can take."""
     if isinstance(value, Array):
         return value
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except ValueError as error:
         raise UserError(f"{name} must be an array, got {type(value).__name__}: {error}") from error
+    if array.dtype == np.longdouble:
+        return array.astype(np.float64)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _is_whole(array: Any) -> bool:
@@ -207,6 +219,11 @@ def _check_range(what: str, array: Any, count: int) -> None:
         raise UserError(f"{what} from 0 to {count - 1}, got {values.min()} to {values.max()}")
 
 
-def _check_finite(name: str, array: Any) -> None:
-    if has_values(array) and not np.isfinite(np.asarray(array)).all():
-        raise UserError(f"{name} must have finite values, got NaN or infinity")
+def _check_finite(name: str, array: Any, dtype: Any) -> None:
+    """Checks that values are finite, also as the type `dtype` that they will have."""
+    if not has_values(array):
+        return
+    with np.errstate(over="ignore"):
+        values = np.asarray(array).astype(dtype)
+    if not np.isfinite(values).all():
+        raise UserError(f"{name} must have finite values, got NaN or infinity as {values.dtype}")

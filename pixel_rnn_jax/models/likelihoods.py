@@ -26,6 +26,7 @@ from jax.typing import DTypeLike
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models.checks import check_key
 
 
 class Discrete:
@@ -319,8 +320,10 @@ def dequantize(images: Array | np.ndarray, key: Array) -> Array:
         key: A key of `jax.random`.
 
     Raises:
-        UserError: The images are not integers; perhaps they have noise already.
+        UserError: The images are not integers, perhaps since they have noise already; or the key is
+            not one of `jax.random`.
     """
+    check_key(key)
     if jnp.asarray(images).dtype.kind not in "biu":
         raise UserError(f"dequantize takes integers, got {jnp.asarray(images).dtype} values")
     low = jnp.asarray(images, jnp.result_type(float))

@@ -42,7 +42,8 @@ class Scale(NamedTuple):
             return condition
         (height, width, _), stride = self.network.image_shape, self.stride
         blocks = condition.reshape(-1, height, stride, width, stride, condition.shape[-1])
-        return blocks.mean(axis=(2, 4))
+        # In the precision of the network, by which the codec has the same sum on any machine.
+        return blocks.astype(self.network.param_dtype).mean(axis=(2, 4))
 
     def place(self, coarse: Array) -> Array:
         """Returns `[B, H, W, C]`: the pixels that the scale before gives, zeros elsewhere."""

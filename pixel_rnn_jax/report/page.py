@@ -313,8 +313,8 @@ def _pixel_map(run: RunFacts) -> Shown | None:
         "Nats per pixel",
         _address(pictures.png(found.picture), PNG),
         f"{found.images} validation images, each beside the negative log-likelihood of its pixels.",
-        "0" if run.config.model.discrete else "0 or less",
-        f"{found.largest:.2f}",
+        f"{found.black:.2f}" if found.black else "0",
+        f"{found.white:.2f}",
     )
 
 

@@ -77,6 +77,11 @@ def check_usable(
         old, name = read_config(workdir), config.data.name
         if newest_step(workdir) is None:
             return {}
+        if "train.steps" in allowed and config.train.minutes:
+            raise UserError(
+                "train.steps follow from train.minutes: to change them (--allow_change), give "
+                "--config.train.minutes=0 as well"
+            )
         moved = name != old.data.name and epath.Path(expanded(name)).exists()
         stored, begun_with = read_digests(workdir), old.data.name
         if moved and stored:
@@ -156,6 +161,7 @@ def check_resumable(
         refused |= {"train.steps"}
         note = ' (the "cosine" schedule, or the turns of the scales, are spread over train.steps)'
     changes_rest = refused & changeable & set(allowed) if not old.train.in_turn else set()
+    asked = ",".join(sorted(refused))
     refused -= changes_rest
     if refused:
         changes = ", ".join(
@@ -165,7 +171,7 @@ def check_resumable(
             f"this workdir holds a run that cannot go on with another config{note}: use another "
             f"--workdir, or do not change {changes}"
             + (
-                f"; --allow_change={','.join(sorted(refused))} changes it all the same"
+                f"; --allow_change={asked} changes it all the same"
                 if refused <= changeable and not old.train.in_turn
                 else ""
             )

@@ -11,7 +11,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from pixel_rnn_jax import terminal
+from pixel_rnn_jax import shipped, terminal
 from pixel_rnn_jax.config import Config, from_json, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -23,8 +23,6 @@ from pixel_rnn_jax.runs.missing import missing
 from pixel_rnn_jax.runtime import devices, processes, storage
 
 PyTree = Any
-WEIGHTS = "model.safetensors"
-"""The exported file in a folder of `shipped.FOLDER`."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,9 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
         UserError: There is no trained model, or a file of it is damaged or cannot be read.
     """
     processes.check()
-    config, weights = read_config(workdir), epath.Path(workdir) / WEIGHTS
-    if weights.exists():
-        return _open_weights(weights, config, mesh)
+    config = read_config(workdir)
+    if shipped.is_place(workdir):
+        return _open_shipped(epath.Path(workdir), config, mesh)
     image_format = read_image_format(workdir)
     model = image_format.model(config.model)
     name = "ema" if config.optimizer.average else "params"
@@ -60,11 +58,11 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     return Run(config, image_format, model, step, params[name])
 
 
-def _open_weights(weights: epath.Path, config: Config, mesh: Mesh) -> Run:
-    """Opens a model whose folder has its exported file, config and result, and no checkpoints."""
-    model, params, names = export.read(weights)
+def _open_shipped(folder: epath.Path, config: Config, mesh: Mesh) -> Run:
+    """Opens a model of the package, which has no checkpoints."""
+    model, params, names = export.read(folder / shipped.FILE)
     image_format = ImageFormat(model.image_shape, model.levels, model.offset, model.scale, names)
-    step = json.loads((weights.parent / "result.json").read_bytes())["step"]
+    step = json.loads((folder / "result.json").read_bytes())["step"]
     return Run(config, image_format, model, step, jax.device_put(params, devices.replicated(mesh)))
 
 
@@ -114,8 +112,11 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
     """
     if processes.first():
         with storage.writing(workdir):
-            if newest_step(workdir) is None:
-                (workdir / "images.json").unlink(missing_ok=True)
+            if newest_step(workdir) is None:  # What is there belongs to an earlier attempt.
+                for name in ("images.json", "result.json", "history.jsonl"):
+                    (workdir / name).unlink(missing_ok=True)
+                for picture in (workdir / "pictures").glob("*.png"):
+                    picture.unlink(missing_ok=True)
             write_image_format(image_format, workdir)
             write_config(config, workdir)
     if not processes.all_equal(to_json(config)):

@@ -8,6 +8,7 @@ from etils import epath
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models import checks
 from pixel_rnn_jax.runs.workdir import Run, open_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.evaluate import Evaluation, nats_of_images, open_split, summary
@@ -58,6 +59,15 @@ def compare(
         raise UserError(
             f"{continuous} holds a model of model.output={output}: continuous (--continuous) must "
             "hold one that was trained with model.output=continuous"
+        )
+    one, other = (
+        checks.condition_form(run.config.model, run.model.image_shape)
+        for run in (discrete_run, continuous_run)
+    )
+    if one != other:
+        raise UserError(
+            f"the conditions differ: the model of {workdir} takes {one[1] or 'none'}, that of "
+            f"{continuous} takes {other[1] or 'none'}"
         )
     source = open_split(discrete_run, split)
     noisy = [open_split(continuous_run, split, noise=draw) for draw in range(draws)]

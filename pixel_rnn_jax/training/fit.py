@@ -7,6 +7,7 @@ import tempfile
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from etils import epath
 from jax.typing import ArrayLike
@@ -45,7 +46,8 @@ def fit(
             and their condition.
         workdir: Where the run is kept, so that the same call goes on with it and the verbs of the
             command line take it. None keeps nothing.
-        optimizer: An update rule of Optax, instead of the config's.
+        optimizer: An update rule of Optax, instead of the config's, which the workdir does not
+            record: give the same one to go on.
 
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
@@ -86,7 +88,9 @@ def fit(
             if stopped.code != 128 + signal.SIGINT:
                 raise
             raise KeyboardInterrupt from stopped
-        return of_run(found)
+        # On one device of this process, wherever all of them have trained it.
+        params = jax.tree.map(jnp.asarray, jax.device_get(found.params))
+        return of_run(dataclasses.replace(found, params=params))
 
 
 def _with_condition(config: Config, condition: Any) -> Config:

@@ -18,12 +18,14 @@ class PixelMap(NamedTuple):
     Attributes:
         picture: A `pictures.pixel_map`, uint8.
         images: How many they are.
-        largest: The nats of the pixels that are white.
+        black: The nats of the pixels that are black: 0, or less under a density.
+        white: The nats of the pixels that are white.
     """
 
     picture: np.ndarray
     images: int
-    largest: float
+    black: float
+    white: float
 
 
 def draw_pixel_map(model: ImageModel, source: Images) -> PixelMap:
@@ -37,4 +39,5 @@ def draw_pixel_map(model: ImageModel, source: Images) -> PixelMap:
     model = ImageModel(model.pixel_rnn, jax.device_get(model.params))
     nats = -np.asarray(model.log_prob(images, condition, per_pixel=True)).sum(-1)
     images, levels = pictures.as_levels(images, model.levels)
-    return PixelMap(pictures.pixel_map(images, nats, levels), len(images), float(nats.max()))
+    picture = pictures.pixel_map(images, nats, levels)
+    return PixelMap(picture, len(images), *pictures.black_and_white(nats))

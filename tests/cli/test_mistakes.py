@@ -1,5 +1,6 @@
 """Wrong command lines and wrong calls: one sentence, status 2, and not a file more than before."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -175,7 +176,7 @@ main sample MODEL --out=own.npy
 main sample MODEL --out=texts
     texts is there already and is no empty folder: choose another name
 main sample MODEL --out=
-    '' is not the name of a file or folder on this machine
+    --out= names no path: name one, or leave the flag out
 main sample MODEL --out=gs://a/b.png
     'gs://a/b.png' is not the name of a file or folder on this machine
 main sample MODEL --out=aNUL.png
@@ -316,7 +317,7 @@ main compress MODEL --images=own.npy --out=nothing
 main compress MODEL --images=own.npy --out=own.npy/a.prnn
     own.npy/a.prnn cannot be written:
 main compress MODEL --images=own.npy --out=
-    '' is not the name of a file or folder on this machine
+    --out= names no path: name one, or leave the flag out
 main compress MODEL --images=own.npy --out=gs://a/b.prnn
     'gs://a/b.prnn' is not the name of a file or folder on this machine
 main compress MODEL --images=own.npy --out=/dev/full
@@ -385,7 +386,9 @@ main export MODEL --out=nothing
 main export MODEL --out=own.npy/a
     own.npy/a cannot be written:
 main export MODEL --out=
-    '' is not the name of a file or folder on this machine
+    --out= names no path: name one, or leave the flag out
+main evaluate MODEL --images=
+    --images= names no path: name one, or leave the flag out
 main export MODEL --out=aNUL
     which has a NUL character
 
@@ -442,7 +445,15 @@ model.decompress(b"text")
 model.decompress("text")
     data
 [*model.decompress_stream("x.prnn")]
-    file must be open for reading, got 'x.prnn'
+    file must be open for reading in binary mode, "rb", got 'x.prnn'
+model.decompress_stream(io.StringIO())
+    file must be open for reading in binary mode, "rb", got
+model.decompress(b"text", skip_damaged="no")
+    skip_damaged must be True or False, got 'no'
+model.decompress(b"text", return_condition="no")
+    return_condition must be True or False, got 'no'
+model.push_to_hub("a/b", private="false")
+    private must be True or False, got 'false'
 model.save("nothing")
     nothing is a folder: give the name of a file
 model.save(3)
@@ -554,7 +565,14 @@ def bench(tmp_path_factory):
         }.items():
             Path(name).write_bytes(content)
         write_pictures()
-    names = {"key": jax.random.key(0), "images": images, "model": model, "np": np, "prnn": prnn}
+    names = {
+        "io": io,
+        "key": jax.random.key(0),
+        "images": images,
+        "model": model,
+        "np": np,
+        "prnn": prnn,
+    }
     return folder, names | models
 
 

@@ -40,7 +40,7 @@ def page(tmp_path_factory):
     runs = [facts.read_run(str(folder / name), pixel_map=False) for name in "ab"]
     nats = np.linspace(0, 1, 64).reshape(1, 8, 8)
     drawn = pictures.pixel_map(np.zeros((1, 8, 8, 1), int), nats, 2)
-    runs[0] = dataclasses.replace(runs[0], pixel_map=PixelMap(drawn, 1, 1.0))
+    runs[0] = dataclasses.replace(runs[0], pixel_map=PixelMap(drawn, 1, 0.0, 1.0))
     path = folder / "report.html"
     path.write_text(render(runs), encoding="utf-8")
     return path

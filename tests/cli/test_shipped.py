@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,12 @@ MEGABYTES = 10
 
 def result_of(name):
     return json.loads((shipped.FOLDER / name / "result.json").read_text())
+
+
+def test_only_a_string_is_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(prnn.UserError, match="digits holds no training run"):
+        prnn.load(Path("./digits"))
 
 
 def test_they_are_small():

@@ -14,6 +14,7 @@ from PIL import Image
 from workdirs import evaluated, two_steps
 
 from pixel_rnn_jax import load, pictures
+from pixel_rnn_jax.cli import compress
 from pixel_rnn_jax.codec import archive, coder
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.data import open_records
@@ -294,7 +295,7 @@ def test_extract(printed, pets):
     assert printed("extract pets.prnn cow.png x --out=one", status=2) == missing
 
 
-def test_append(printed, pets):
+def test_append(printed, pets, monkeypatch):
     names, images = pets
     before = Path("pets.prnn").stat().st_size
     pictures.write_images(IMAGES[:3], 3, "more")
@@ -306,6 +307,19 @@ def test_append(printed, pets):
         np.testing.assert_array_equal(file["images"], np.concatenate([images, IMAGES[:3]]))
     data = Path("pets.prnn").read_bytes()
     assert len(data) > before
+
+    real_append = archive.append
+
+    def append(*arguments):  # Another one is done in the meantime.
+        Path("again").write_bytes(data)
+        Path("again").rename("pets.prnn")
+        return real_append(*arguments)
+
+    monkeypatch.setattr(compress.archive, "append", append)
+    said = printed("append pets.prnn --images=more", status=2)
+    assert "pets.prnn was replaced meanwhile" in said
+    monkeypatch.setattr(compress.archive, "append", real_append)
+    assert Path("pets.prnn").read_bytes() == data
     Path("pets.prnn").write_bytes(data[:-4])
     assert "cut off" in printed("append pets.prnn --images=more", status=2)
     assert Path("pets.prnn").read_bytes() == data[:-4]  # As it was.

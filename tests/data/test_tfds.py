@@ -80,7 +80,7 @@ def test_damaged_image(write_tfds, opened, refused):
         opened("photos")
 
 
-def test_set_that_is_not_prepared(tmp_path, caplog, opened, refused):
+def test_set_that_is_not_prepared(tmp_path, caplog, opened, refused, monkeypatch):
     name = "downsampled_imagenet/32x32"
     command = (
         f'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}, '
@@ -88,6 +88,10 @@ def test_set_that_is_not_prepared(tmp_path, caplog, opened, refused):
     )
     with refused("data.name", "not prepared", "pip install 'pixel-rnn-jax[prepare]'", command):
         opened(name)
+    (tmp_path / "mnist").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with refused("data.name", "'mnist' is not prepared", "; ./mnist is the folder of that name"):
+        opened("mnist")
     assert not caplog.records
 
 

@@ -191,6 +191,15 @@ def test_an_image_depends_on_its_number_alone(architecture):
     assert (model.sample(jax.random.key(8), 3) != model.sample(KEY, 3)).any()
 
 
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg"])
+def test_images_of_a_key_may_be_drawn_in_turns(kind):
+    model, params = model_and_parameters("pixel_cnn", (2, 3, 2), 256, **TINY)
+    key = jax.random.key(0, impl=kind)
+    many = model.sample(params, key, 6)
+    np.testing.assert_array_equal(model.sample(params, key, 2, first=4), many[4:])
+    assert len(np.unique(np.asarray(many).reshape(6, -1), axis=0)) == 6
+
+
 def test_type_of_the_values():
     types = {2: np.uint8, 256: np.uint8, 257: np.uint16, 70_000: np.int32}
     assert all(value_dtype(levels) == dtype for levels, dtype in types.items())

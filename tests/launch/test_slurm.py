@@ -91,17 +91,19 @@ def test_signal_to_the_script_waits_for_the_run(slurm):
 def test_installs_each_extra_once_and_if_asked_beforehand(slurm):
     script, evaluate = slurm.root / "launch" / "slurm.sbatch", ["evaluate", "--workdir=gs://b/a"]
     runs = [
+        slurm.job("--config=c.py", GPUS_ON_NODE=""),
         slurm.cluster.run(script, "--install", cwd=slurm.root),
         slurm.job("--config=c.py"),
+        slurm.cluster.run(script, "--install", *evaluate, cwd=slurm.root),
+        slurm.job(*evaluate),
+        slurm.job(*evaluate, GPUS_ON_NODE=""),  # Needs fewer.
         slurm.job("--config=c.py", GPUS_ON_NODE=""),
-        slurm.job(*evaluate),
-        slurm.job(*evaluate),
     ]
-    assert [run.returncode for run in runs] == [0] * 5
-    extras = "[cuda]", "", "[cuda,gcs]"
+    assert [run.returncode for run in runs] == [0] * 7
+    extras = "", "[cuda]", "[cuda,gcs]"
     assert slurm.cluster.installed() == [f"{slurm.root}{extra}" for extra in extras]
     train = slurm.srun("train", "--config=c.py")
-    assert slurm.cluster.calls == [train, train, *2 * [slurm.srun(*evaluate)]]
+    assert slurm.cluster.calls == [train, train, *2 * [slurm.srun(*evaluate)], train]
 
 
 def test_dry_run(slurm):

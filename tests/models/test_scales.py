@@ -1,6 +1,7 @@
 """The chain of scales: what each network gives of an image, and where."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_models import model_and_parameters, whole_map_outputs
@@ -10,6 +11,17 @@ from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 SHAPE, LEVELS, CLASSES = (4, 8, 2), 3, np.array([0, 1, 1, 0, 1])
 SCALES = dict(scales=(1, 2, 4), classes=2)
+
+
+def test_a_map_is_averaged_in_the_precision_of_the_network():
+    """As the codec needs it: any order of the sum gives the same 64-bit logits, nearly."""
+    options = dict(layers=1, features=4, scales=(1, 4), condition_map=1, dtype="float64")
+    condition = np.random.default_rng(0).random((3, 4, 8, 1), np.float32)
+    with jax.enable_x64(True):
+        model = PixelRNN(prnn.ModelConfig("pixel_cnn", **options), (4, 8, 1), 2)
+        found = model.scales[0].condition(jnp.asarray(condition))
+    expected = condition.astype(float).reshape(3, 1, 4, 2, 4, 1).mean(axis=(2, 4))
+    np.testing.assert_allclose(found, expected, rtol=1e-15)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.resume import check_resumable, read_digests, record_changes
 from pixel_rnn_jax.runs.workdir import (
+    begin_run,
     open_run,
     read_config,
     read_image_format,
@@ -177,6 +178,25 @@ def test_what_may_not_change_is_named_with_both_values(old, changes, said):
         check_resumable(old, new)
 
 
+def test_the_hint_names_what_is_allowed_already():
+    new = replace(replace(Config(), "optimizer.schedule", "cosine"), "optimizer.clip_norm", 2.0)
+    both = "--allow_change=optimizer.clip_norm,optimizer.schedule changes it all the same"
+    with pytest.raises(UserError, match=both):
+        check_resumable(Config(), new, ["optimizer.schedule"])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_run_that_begins_again_has_no_results_of_another(tmp_path, checkpoint):
+    texts = "result.json", "history.jsonl", "pictures/samples-3.png"
+    (tmp_path / "pictures").mkdir()
+    if checkpoint:
+        (tmp_path / "checkpoints" / "3").mkdir(parents=True)
+    for name in texts:
+        (tmp_path / name).write_text("")
+    begin_run(epath.Path(tmp_path), Config(), IMAGES)
+    assert [(tmp_path / name).exists() for name in texts] == 3 * [checkpoint]
+
+
 def test_a_change_of_the_validation_images_cannot_be_allowed():
     plain, fixed, dynamic = (
         replace(Config(), "data.binarize", value) for value in ("none", "fixed", "dynamic")
@@ -249,6 +269,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, capsys):
 def test_a_run_is_opened_with_its_best_parameters(tmp_path, average, validations, step):
     config, saved = save_run(tmp_path, validations, average)
     expected = saved[step]
+    (tmp_path / "model.safetensors").write_bytes(b"")  # An older export, which says nothing.
 
     mesh = devices.make_mesh(2)
     run = open_run(tmp_path, mesh)

@@ -91,6 +91,13 @@ def test_what_does_not_compare_is_refused(workdirs, first, second, draws, messag
         compare(workdirs[first], workdirs[second], draws=draws)
 
 
+def test_other_conditions_are_refused(workdirs, config, tmp_path):
+    given = changed(changed(config, "train", steps=1), "model", scales=(), classes=3)
+    train(given, tmp_path)
+    with pytest.raises(prnn.UserError, match=f"model of {tmp_path} takes classes from 0 to 2, th"):
+        compare(tmp_path, workdirs[1])
+
+
 @pytest.mark.parametrize("difference", ["a value", "the number", "the shape"])
 def test_other_images_are_refused(workdirs, tmp_path, difference):
     """A continuous model of another set, which a changed config stands for."""

@@ -69,6 +69,21 @@ def test_one_image(sources):
     assert math.isnan(result.standard_error)
 
 
+def test_few_images_are_a_small_batch(sources, monkeypatch):
+    sizes = []
+
+    def nats(params, batch):
+        sizes.append(len(batch.images))
+        return np.zeros((len(batch.images), 2))
+
+    monkeypatch.setattr(evaluate, "_compiled", lambda *_: nats)
+    monkeypatch.setattr(devices, "local_rows", lambda nats: nats)
+    for images, batch_size, size in (("test", 200, 16), ("validation", 200, 2), ("test", 6, 6)):
+        evaluate.measure(MODEL, None, sources[images], batch_size, devices.make_mesh(2))
+        assert sizes.pop(0) == size
+        sizes.clear()
+
+
 def test_next_batch_is_dispatched_before_a_result_is_waited_for(sources, monkeypatch):
     events = []
 

@@ -44,6 +44,7 @@ def test_arrays_become_a_model(condition, field, value):
     model = prnn.fit(IMAGES, CONFIG, condition)
     assert (getattr(model.config, field), model.levels, model.image_shape) == (value, 3, (4, 4, 1))
     assert model.class_names == (("ash", "elm", "oak") if value == 3 else ())
+    assert {leaf.device for leaf in jax.tree.leaves(model.params)} == {jax.devices()[0]}
     given = None if condition is None else condition[:2]
     assert model.log_prob(IMAGES[:2, ..., None], given).shape == (2,)
 

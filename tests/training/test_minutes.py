@@ -30,6 +30,8 @@ def test_minutes_become_steps_of_the_whole_schedule(config, tmp_path, monkeypatc
     assert f"all steps are done already ({steps} of {steps})" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"train\.minutes from .* to 3\.0"):
         train(changed(config, "train", minutes=3.0), tmp_path)
+    with pytest.raises(UserError, match=r"give --config\.train\.minutes=0 as well"):
+        train(changed(config, "train", steps=9), tmp_path, allow_change=["train.steps"])
     # Without minutes, the steps count.
     more = changed(config, "train", minutes=0.0, steps=steps + 1)
     train(more, tmp_path, allow_change=["train.steps"])
