@@ -119,6 +119,7 @@ class Bar(tqdm.tqdm):
 
     def __init__(self, items: Any = None, **options: Any):
         self.drawn, self._over = _can_draw(), threading.Event()
+        self._shown = False  # By the thread.
         file = None if self.drawn else _Nowhere()
         hidden = _quiet or not processes.first()
         super().__init__(items, file=file, disable=hidden, **options)
@@ -149,6 +150,8 @@ class Bar(tqdm.tqdm):
             self._over.set()
             self._thread.join()
             _open.remove(self)
+            if self._shown:
+                self.last_print_t = time.time()  # So that tqdm clears it.
         super().close()
 
     def _watch(self) -> None:
@@ -156,7 +159,7 @@ class Bar(tqdm.tqdm):
         while not self._over.wait(0.5):
             if time.monotonic() >= begin:
                 self.refresh()
-                self.last_print_t = time.time()  # So that `close` clears it.
+                self._shown = True
 
 
 class _Nowhere(io.TextIOBase):

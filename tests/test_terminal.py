@@ -40,6 +40,15 @@ def test_a_short_bar_is_not_seen(monkeypatch):
         assert read() == "end\r\n"
 
 
+def test_no_item_counts_twice_while_time_is_shown():
+    """The bar is shown, by its thread, less than `mininterval` before an item is done."""
+    progress, counts = Bar(range(4), total=4, mininterval=0.7), []
+    for _ in progress:
+        counts.append(progress.n)
+        time.sleep(0.75)
+    assert progress.n == 4 and all(count <= done for done, count in enumerate(counts))
+
+
 def test_elsewhere_a_line_breaks_a_silence(monkeypatch, capsys):
     """Of what is done inside, unless something else was printed."""
     monkeypatch.setattr("pixel_rnn_jax.terminal.SILENCE", 1.0)
