@@ -41,11 +41,11 @@ def main(_: list[str]) -> None:
 
 def keep_files(workdir: Path, folder: Path, *names: str) -> None:
     """Copies files of a workdir, and its config without folders of this machine."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = read_config(workdir)
     for place in (config.data.name, config.init_from):
         if Path(place).is_absolute():
             raise SystemExit(f"{workdir} names a folder of this machine, {place}")
+    folder.mkdir(parents=True, exist_ok=True)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
     (folder / "config.json").write_text(to_json(config))
     for name in names:

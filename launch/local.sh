@@ -7,8 +7,8 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 Usage: bash launch/local.sh [VERB] [FLAGS]
 
 Runs `python -m pixel_rnn_jax.main [VERB] [FLAGS]` in an environment of its own (.venv), which the
-first call makes and installs the package into. Training without --config takes configs/digits.py,
-which needs no data set.
+first call makes and installs the package into. Training without --config and --workdir takes
+configs/digits.py, which needs no data set.
 
   bash launch/local.sh                                    train on digits, in runs/digits
   bash launch/local.sh --config.train.steps=500           the same with one field changed
@@ -34,8 +34,7 @@ fi
 if [[ $verb == train ]]; then # the other verbs take no config
   config=--config=$root/configs/digits.py
   for argument in "$@"; do
-    [[ $argument =~ ^--?config(=|$) ]] && config=
-    [[ $argument =~ ^--?workdir=(.+) && -f ${BASH_REMATCH[1]}/config.json ]] && config= # goes on
+    [[ $argument =~ ^--?(config|workdir)(=|$) ]] && config= # a run has a config of its own
   done
   [[ -z $config ]] || set -- "$config" "$@"
 fi

@@ -103,10 +103,8 @@ def _parse(arguments: list[str]) -> tuple[Job, bool]:
     verb = words.pop(0) if words and not words[0].startswith("-") else "train"
     if verb not in ("train", "evaluate"):
         raise ValueError(f"{verb} needs one process: launch/local.sh runs it")
-    workdirs = (re.fullmatch("--?workdir=(.+)", word) for word in words)
-    begun = any(found and Path(found[1], "config.json").exists() for found in workdirs)
-    given = begun or any(re.match("--?config(=|$)", word) for word in words)
-    if verb == "train" and not given:
+    given = any(re.match("--?(config|workdir)(=|$)", word) for word in words)
+    if verb == "train" and not given:  # A workdir may hold a run with its own config.
         words = [f"--config={ROOT / 'configs' / 'digits.py'}", *words]
     if 0 < (gpus := _gpus()) < int(count):
         raise ValueError(

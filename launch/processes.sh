@@ -8,10 +8,10 @@ Usage: bash launch/processes.sh N [--restarts=R] [--dry_run] [VERB] [FLAGS]
 
 Runs `python -m pixel_rnn_jax.main [VERB] [FLAGS]` as N processes of one run, each with an equal
 part of this machine's cores (or of its NVIDIA GPUs) and of every batch. VERB is train or evaluate;
-training without --config takes configs/digits.py.
+training without --config and --workdir takes configs/digits.py.
 
   bash launch/processes.sh 2                               two processes train on digits
-  bash launch/processes.sh 2 --restarts=3 --workdir=runs/a start again after a crash, thrice at most
+  bash launch/processes.sh 2 --restarts=3                  start again after a crash, thrice at most
   bash launch/processes.sh 2 --dry_run                     only show the commands
 
 The first process writes here, the others to files that are named at the start. If one ends before

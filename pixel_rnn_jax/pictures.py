@@ -104,8 +104,8 @@ def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> np.ndarray:
 
 def black_and_white(nats: ArrayLike) -> tuple[float, float]:
     """Returns which nats are black in a `pixel_map`, 0 or the smallest if it is less, and white."""
-    nats = np.asarray(nats)
-    return min(0.0, float(nats.min())), float(nats.max())
+    low, high = float(np.min(nats)), float(np.max(nats))
+    return low if low < -1e-5 else 0.0, high  # A probability may be rounded to more than 1.
 
 
 def png(picture: np.ndarray) -> bytes:

@@ -63,7 +63,7 @@ VERBS = {
             TRAIN,
             "train",
             "Trains a model, or goes on with the run that is in its workdir.",
-            "--config=mnist:row_lstm --config.train.steps=20000 --workdir=runs/a",
+            "--config=mnist:row_lstm --config.train.steps=30000 --workdir=runs/a",
         ),
         (
             "evaluate",

@@ -169,7 +169,8 @@ def numbered(condition: Any, class_names: Sequence[str]) -> Any:
     if condition is None or isinstance(condition, Array):
         return condition
     names = _array(condition, "condition")
-    if names.dtype.kind == "O" and all(isinstance(name, str) for name in names.ravel()):
+    objects = names.dtype.kind == "O" and all(isinstance(name, str) for name in names.ravel())
+    if objects or names.dtype.kind == "T":
         names = names.astype(str)  # As pandas keeps text.
     if names.dtype.kind != "U":
         return names
@@ -204,7 +205,7 @@ def _array(value: Any, name: str) -> Any:
         raise UserError(f"{name} must be an array, got {type(value).__name__}: {error}") from error
     if array.dtype == np.longdouble:
         return array.astype(np.float64)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 def _is_whole(array: Any) -> bool:

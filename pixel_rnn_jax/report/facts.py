@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self, TypeGuard
@@ -14,7 +13,7 @@ from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.image_format import ImageFormat
-from pixel_rnn_jax.runs.records import read_records
+from pixel_rnn_jax.runs.records import picture_paths, read_records
 from pixel_rnn_jax.runtime import devices, storage
 from pixel_rnn_jax.training.evaluate import open_split
 from pixel_rnn_jax.training.pixel_map import PixelMap, draw_pixel_map
@@ -168,7 +167,7 @@ def read_run(workdir: str, *, pixel_map: bool = True) -> RunFacts:
     config, image_format = workdir_lib.read_config(path), workdir_lib.read_image_format(path)
     try:
         records = read_records(path) if (path / "metrics.jsonl").exists() else []
-        result, pictures = _read_result(path / "result.json"), _newest_pictures(path / "pictures")
+        result, pictures = _read_result(path / "result.json"), _newest_pictures(path)
         newest = workdir_lib.newest_step(path) or 0
     except storage.errors() as error:
         raise UserError(f"{workdir} cannot be read: {storage.reason(error)}") from error
@@ -196,16 +195,13 @@ def _read_result(path: epath.Path) -> Result | None:
         ) from error
 
 
-def _newest_pictures(folder: epath.Path) -> dict[str, Picture]:
+def _newest_pictures(workdir: epath.Path) -> dict[str, Picture]:
     """Returns the newest complete picture of each kind; training may be writing one."""
     found: dict[str, Picture] = {}
-    if not folder.is_dir():
-        return found
-    names = [re.fullmatch(r"(samples|completions)-(\d+)\.png", p.name) for p in folder.iterdir()]
-    for match in sorted(filter(None, names), key=lambda match: -int(match[2])):
-        if match[1] in found:
+    for path, name, step in sorted(picture_paths(workdir), key=lambda picture: -picture[2]):
+        if name in found:
             continue
-        content = (folder / match[0]).read_bytes()
+        content = path.read_bytes()
         if content.startswith(PNG_BEGINS) and content.endswith(PNG_ENDS):
-            found[match[1]] = Picture(content, int(match[2]))
+            found[name] = Picture(content, step)
     return found

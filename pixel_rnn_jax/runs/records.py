@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import tempfile
 import textwrap
 import time
@@ -132,6 +133,16 @@ class MetricsWriter:
 def picture_path(workdir: epath.PathLike, name: str, step: int) -> epath.Path:
     """Returns the path of the picture `name` of a step."""
     return epath.Path(workdir) / "pictures" / f"{name}-{step}.png"
+
+
+def picture_paths(workdir: epath.PathLike) -> list[tuple[epath.Path, str, int]]:
+    """Returns the pictures that there are, each with its name and step."""
+    folder = epath.Path(workdir) / "pictures"
+    paths = list(folder.iterdir()) if folder.is_dir() else []
+    found = [re.fullmatch(r"(samples|completions)-(\d+)\.png", path.name) for path in paths]
+    return [
+        (path, match[1], int(match[2])) for path, match in zip(paths, found, strict=True) if match
+    ]
 
 
 def read_records(workdir: epath.PathLike) -> list[dict[str, float]]:

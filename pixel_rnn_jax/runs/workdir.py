@@ -20,6 +20,7 @@ from pixel_rnn_jax.runs.checkpoints import Checkpoints, Unreadable
 from pixel_rnn_jax.runs.fingerprints import sha256_of_json
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.missing import missing
+from pixel_rnn_jax.runs.records import picture_paths
 from pixel_rnn_jax.runtime import devices, processes, storage
 
 PyTree = Any
@@ -112,11 +113,10 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
     """
     if processes.first():
         with storage.writing(workdir):
-            if newest_step(workdir) is None:  # What is there belongs to an earlier attempt.
-                for name in ("images.json", "result.json", "history.jsonl"):
-                    (workdir / name).unlink(missing_ok=True)
-                for picture in (workdir / "pictures").glob("*.png"):
-                    picture.unlink(missing_ok=True)
+            if newest_step(workdir) is None:
+                (workdir / "images.json").unlink(missing_ok=True)
+                if (workdir / "config.json").exists():
+                    _forget_attempt(workdir)
             write_image_format(image_format, workdir)
             write_config(config, workdir)
     if not processes.all_equal(to_json(config)):
@@ -130,6 +130,14 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
             )
         time.sleep(1)
     return read_image_format(workdir)
+
+
+def _forget_attempt(workdir: epath.Path) -> None:
+    """Deletes the results of a run whose checkpoints are gone, but no file of anything else."""
+    for name in ("result.json", "history.jsonl"):
+        (workdir / name).unlink(missing_ok=True)
+    for path, *_ in picture_paths(workdir):
+        path.unlink(missing_ok=True)
 
 
 def write_config(config: Config, workdir: epath.PathLike) -> None:

@@ -159,8 +159,8 @@ def nats_of_images(
     """Returns the nats of every image of `source` in order, `[N, S]`, in every process.
 
     With `per_pixel` they are those of every value, `[N, S, H, W, C]`, in the model's precision.
-    It does not depend on `batch_size`, which becomes a multiple of the number of devices, and less
-    where there are fewer images: those of a device fill up a power of two.
+    It does not depend on `batch_size`, which is rounded up to a multiple of the number of devices.
+    A batch is no larger than all images need, rounded up to a power of two for each device.
     """
     per_device = 1 << (math.ceil(len(source) / mesh.size) - 1).bit_length()
     batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size

@@ -54,7 +54,7 @@ class Command(NamedTuple):
         """The words after the program's name if it is `pixel-rnn-jax`, however started."""
         words = self.words[3:] if self.words[0] == "mpirun" else self.words
         if words[:2] == ["bash", "launch/local.sh"]:
-            config = any(word.startswith("--config=") for word in words)
+            config = any(word.startswith(("--config=", "--workdir=")) for word in words)
             # What the script adds.
             return words[2:] + ([] if config or not trains(words[2:]) else ["--config=digits"])
         if words[:3] == ["python", "-m", "pixel_rnn_jax.main"]:

@@ -188,13 +188,17 @@ def test_the_hint_names_what_is_allowed_already():
 @pytest.mark.parametrize("checkpoint", [False, True])
 def test_a_run_that_begins_again_has_no_results_of_another(tmp_path, checkpoint):
     texts = "result.json", "history.jsonl", "pictures/samples-3.png"
-    (tmp_path / "pictures").mkdir()
+    own, workdir = "pictures/cat-3.png", epath.Path(tmp_path / "run[1]")
+    (workdir / "pictures").mkdir(parents=True)
     if checkpoint:
-        (tmp_path / "checkpoints" / "3").mkdir(parents=True)
-    for name in texts:
-        (tmp_path / name).write_text("")
-    begin_run(epath.Path(tmp_path), Config(), IMAGES)
-    assert [(tmp_path / name).exists() for name in texts] == 3 * [checkpoint]
+        (workdir / "checkpoints" / "3").mkdir(parents=True)
+    for name in (*texts, own):
+        (workdir / name).write_text("")
+    begin_run(workdir, Config(), IMAGES)  # What was there is not of a run.
+    assert all((workdir / name).exists() for name in (*texts, own))
+    begin_run(workdir, OTHER, IMAGES)
+    assert [(workdir / name).exists() for name in texts] == 3 * [checkpoint]
+    assert (workdir / own).exists()
 
 
 def test_a_change_of_the_validation_images_cannot_be_allowed():
