@@ -104,7 +104,8 @@ def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> np.ndarray:
 
 def black_and_white(nats: ArrayLike) -> tuple[float, float]:
     """Returns which nats are black in a `pixel_map`, 0 or the smallest if it is less, and white."""
-    low, high = float(np.min(nats)), float(np.max(nats))
+    nats = np.asarray(nats)
+    low, high = float(nats.min()), float(nats.max())
     return low if low < -1e-5 else 0.0, high  # A probability may be rounded to more than 1.
 
 

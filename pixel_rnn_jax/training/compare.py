@@ -65,12 +65,12 @@ def compare(
         for run in (discrete_run, continuous_run)
     )
     if one != other:
-        takes = (
-            f"{kind} of shape {list(shape)}" if kind else "none" for shape, kind in (one, other)
-        )
+        takes = [
+            f"{kind} {list(shape)}" if kind else "no condition" for shape, kind in (one, other)
+        ]
         raise UserError(
-            f"the conditions differ: the model of {workdir} takes {next(takes)}, that of "
-            f"{continuous} takes {next(takes)}"
+            f"the models differ in their condition: {workdir} takes {takes[0]}, {continuous} "
+            f"takes {takes[1]}"
         )
     source = open_split(discrete_run, split)
     noisy = [open_split(continuous_run, split, noise=draw) for draw in range(draws)]
