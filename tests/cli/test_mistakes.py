@@ -387,6 +387,8 @@ main export MODEL --out=own.npy/a
     own.npy/a cannot be written:
 main export MODEL --out=
     --out= names no path: name one, or leave the flag out
+main --config=digits --workdir=
+    --workdir= names no path: name one, or leave the flag out
 main evaluate MODEL --images=
     --images= names no path: name one, or leave the flag out
 main export MODEL --out=aNUL

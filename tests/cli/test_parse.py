@@ -41,7 +41,6 @@ def test_train_is_the_default():
         ("--config mnist:row_lstm", "runs/mnist-row_lstm"),
         (f"{DIGITS} -config=cifar10:pixel_cnn --config.train.steps=3", "runs/cifar10-pixel_cnn"),
         (f"{DIGITS} --config.train.steps 3 -config {CONFIGS}/cifar10.py", "runs/cifar10"),
-        (f"{DIGITS} --workdir=", "runs/digits"),
     ],
 )
 def test_last_config_counts_and_names_the_workdir(words, workdir):
