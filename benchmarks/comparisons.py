@@ -78,11 +78,10 @@ ABLATIONS: dict[str, dict[str, object]] = {
 }
 """What each differs in from `SMALL`, a Row LSTM."""
 
-CLASSES = 10
 SCALES = {
     "one scale": ("", {}),
     "several scales": (":multi_scale", {}),
-    "one scale, given the class": ("", {"model.classes": CLASSES}),
+    "one scale, given the class": ("", {"model.classes": 10}),
 }
 """The variant of the config and the fields of each."""
 
@@ -162,6 +161,11 @@ def share(text: str) -> slice:
     return slice(number, None, count)
 
 
+def folder_name(name: str) -> str:
+    """Returns the name of a run as that of its folder."""
+    return name.replace(", ", "-").replace(" ", "-")
+
+
 def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[str]:
     """Searches the rate of each architecture, trains it, and returns the table."""
     lines = [HEAD]
@@ -193,7 +197,7 @@ def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
     runs = [(name, seed) for seed in range(given.seeds) for name in ABLATIONS]
     for name, seed in runs[given.share]:
         fields = SMALL | {"train.steps": given.steps, "train.eval_every": given.steps, "seed": seed}
-        workdir = given.out / f"{name.replace(', ', '-').replace(' ', '-')}-seed-{seed}"
+        workdir = given.out / f"{folder_name(name)}-seed-{seed}"
         run = trained(workdir, "cifar10:row_lstm", fields | ABLATIONS[name], more)
         lines.append(row(f"{name}, seed {seed}", run))
     return lines
@@ -220,7 +224,7 @@ def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
     lines, drawing = [HEAD], [""]
     for name, (variant, own) in SCALES.items():
         fields = TUNED | {"train.minutes": given.minutes, "train.eval_every": 10**9} | own
-        workdir = given.out / name.replace(", ", "-").replace(" ", "-")
+        workdir = given.out / folder_name(name)
         run = trained(workdir, f"{given.config}{variant}", fields, more)
         lines.append(row(name, run))
         if run:

@@ -82,8 +82,7 @@ def completions(
     All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`.
     """
     together = np.stack([np.asarray(images), np.asarray(completed)])
-    drawn = np.stack([np.broadcast_to(known, together[0].shape), np.ones_like(together[1], bool)])
-    (before, after), levels = as_levels(together, levels, drawn)
+    (before, after), levels = as_levels(together, levels, np.stack([known, np.ones_like(known)]))
     original = _tiles(before, levels)
     shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
     return grid(_joined(original, shown, _tiles(after, levels)), levels=256, columns=columns)

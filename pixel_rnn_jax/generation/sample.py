@@ -1,6 +1,5 @@
 """Ancestral sampling: every value is drawn given all values before it."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,12 +58,12 @@ def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[
 
     # Under `vmap` keys of other kinds than the default one give an image what depends on others.
     default = "threefry" in str(jax.random.key_impl(key))
-    for_each = jax.vmap if default else lambda function: functools.partial(jax.lax.map, function)
 
     def of_scale(number: int, shape: tuple[int, int, int]) -> Array:
         def of_image(index: Array) -> Array:
             return jax.random.uniform(fold_in(fold_in(key, index), number), shape, dtype)
 
-        return for_each(of_image)(indices) + half
+        found = jax.vmap(of_image)(indices) if default else jax.lax.map(of_image, indices)
+        return found + half
 
     return [of_scale(i, scale.network.image_shape) for i, scale in enumerate(scales)]

@@ -192,6 +192,7 @@ def check_key(key: Any) -> None:
 
 
 def _raw_key_shape() -> tuple[int, ...]:
+    """Returns the shape of the numbers of a key of the default kind."""
     return jax.eval_shape(jax.random.PRNGKey, 0).shape
 
 
