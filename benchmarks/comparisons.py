@@ -11,12 +11,16 @@ rate: one short run for each of three rates, and the best of them on validation 
 They have the width and depth of the config, so that their parameters differ in number. Each run is
 by Muon with weight decay, whatever the config says, with a warm-up and a whole cosine of its own. A
 short run bears a higher rate than a long one, so give it a good part of the time, and look for more
-rates where the best is the last of them. Validations and pictures come on top of the time.
+rates where the best is the last of them.
 
 `scales` gives a model of one scale, the same with several, and the same given one of ten classes
 the same time for their steps at the same rate, which is not searched, and measures how long each
 takes to draw. Each scale is a network of the size that is given, so that several have more
 parameters.
+
+For both, the steps that fit in the time are found before the runs, with nothing else running: the
+models are timed in turn, several times, and the median counts. What runs beside them later makes a
+run longer, but does not take steps from it. Validations and pictures come on top of the time.
 
 `ablations` trains small models of CIFAR-10 for the same steps on the same batches at the same rate,
 which is not searched, with two seeds each: without residual or skip connections, of several depths,
@@ -33,6 +37,7 @@ the others go on.
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -42,16 +47,20 @@ import numpy as np
 from training import median_seconds
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import report
-from pixel_rnn_jax.config import ARCHITECTURES
+from pixel_rnn_jax import data, report
+from pixel_rnn_jax.cli.parse import parse
+from pixel_rnn_jax.config import ARCHITECTURES, from_config_dict
 from pixel_rnn_jax.errors import USER_ERROR
 from pixel_rnn_jax.report import RunFacts
 from pixel_rnn_jax.report.facts import Likelihood
 from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training import evaluate, minutes
 
 RATES = (3e-3, 6e-3, 1.2e-2)
 VALIDATIONS = 10
 """Validations of a long run, which are the points of its curve."""
+ROUNDS = 5
+"""How often the steps of each model are timed."""
 
 TUNED = {
     "optimizer.name": "muon",
@@ -89,6 +98,40 @@ DRAWN, REPEATS = 16, 7
 """Images that are drawn to see how long it takes, and how often."""
 
 
+def command_words(config: str, fields: dict[str, object], more: list[str]) -> list[str]:
+    """Returns the words of a command that trains, without its workdir."""
+    flags = [f"--config.{name}={value}" for name, value in fields.items()]
+    return ["train", f"--config={config}", *flags, *more]
+
+
+def measured(what: str, *words: str) -> float:
+    """Returns what `measure` prints of these words in a process of its own."""
+    command = [sys.executable, __file__, "--measure", what, *words]
+    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return float(run.stdout.split()[-1])  # After what a run says of itself.
+
+
+def steps_of(runs: dict[str, list[str]], out: Path) -> dict[str, int]:
+    """Times runs in turn, and returns the steps that each makes in its `train.minutes`.
+
+    They are kept in `out`, so that the same command finds the same.
+    """
+    found = out / "steps.json"
+    if not found.exists():
+        steps: dict[str, list[int]] = {name: [] for name in runs}
+        for _ in range(ROUNDS):
+            for name, words in runs.items():
+                steps[name].append(round(measured("steps", *words)))
+        out.mkdir(parents=True, exist_ok=True)
+        found.write_text(json.dumps({"runs": runs, "steps": steps}))
+    kept = json.loads(found.read_text())
+    if kept["runs"] != runs:
+        raise SystemExit(f"{found} is of another command: remove it, or give another --out")
+    for name, counts in kept["steps"].items():
+        print(f"{name}: the time is that of {min(counts):,} to {max(counts):,} steps", flush=True)
+    return {name: round(statistics.median(counts)) for name, counts in kept["steps"].items()}
+
+
 def trained(
     workdir: Path, config: str, fields: dict[str, object], more: list[str]
 ) -> RunFacts | None:
@@ -98,8 +141,7 @@ def trained(
         None for a run that would only fail again, such as one whose loss is not finite any more; it
         has said why.
     """
-    flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    words, told = ["train", f"--config={config}", *flags, *more], workdir / "command.json"
+    words, told = command_words(config, fields, more), workdir / "command.json"
     begun = (workdir / "config.json").exists()
     if begun and not (told.exists() and json.loads(told.read_text()) == words):
         raise SystemExit(f"{workdir} is of another command: remove it, or give another --out")
@@ -168,13 +210,16 @@ def folder_name(name: str) -> str:
 
 def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[str]:
     """Searches the rate of each architecture, trains it, and returns the table."""
-    lines = [HEAD]
-    for name in ARCHITECTURES:
-        config = f"{given.config}:{name}"
+    lines, timed = [HEAD], TUNED | {"train.minutes": given.minutes}
+    configs = {name: f"{given.config}:{name}" for name in ARCHITECTURES}
+    runs = {name: command_words(config, timed, more) for name, config in configs.items()}
+    for name, steps in steps_of(runs, given.out).items():
+        config = configs[name]
         short: dict[float, RunFacts] = {}
         for rate in given.rates:
-            fields = TUNED | {"optimizer.learning_rate": rate, "train.minutes": given.tune_minutes}
-            fields |= {"train.eval_every": 10**9, "train.log_every": 100}
+            part = max(1, round(steps * given.tune_minutes / given.minutes))
+            fields = TUNED | {"optimizer.learning_rate": rate, "train.steps": part}
+            fields |= {"train.eval_every": part, "train.log_every": 100}
             workdir = given.out / f"{name}-{rate:g}"
             run = trained(workdir, config, fields, more)
             lines.append(row(f"{name}, short, {rate:g}", run))
@@ -184,8 +229,7 @@ def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[st
             lines.append(row(name, None))
             continue
         best = min(short, key=lambda rate: validation(short[rate]).nats)
-        steps = short[best].config.train.steps * given.minutes / given.tune_minutes
-        fields = TUNED | {"optimizer.learning_rate": best, "train.minutes": given.minutes}
+        fields = TUNED | {"optimizer.learning_rate": best, "train.steps": steps}
         fields |= {"train.eval_every": max(1, round(steps / VALIDATIONS))}
         lines.append(row(name, trained(given.out / name, config, fields, more)))
     return lines
@@ -203,17 +247,22 @@ def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
     return lines
 
 
-def drawing_seconds(workdir: Path) -> float:
-    """Returns how long a model takes to draw images, by a process of its own."""
-    command = [sys.executable, __file__, "--measure", str(workdir)]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return float(run.stdout.split()[-1])  # After what a run says of itself.
+def measure(what: str, *words: str) -> float:
+    """Measures in this process, on all devices.
 
-
-def measure_drawing(workdir: str) -> float:
-    """Times the drawing of images in this process, on all devices, once it is compiled."""
+    Args:
+        what: `"steps"`: those that a run by these words makes in its `train.minutes`; or
+            `"drawing"`: the seconds in which the model of a workdir draws, once it is compiled.
+        *words: The command of the run, or the workdir.
+    """
     devices.set_up_host_devices()
-    model = prnn.load(workdir)
+    if what == "steps":
+        config = from_config_dict(parse(["", *words]).args[0].config)
+        source = data.open_source(config, "train")
+        mesh = devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
+        model = evaluate.format_of(source).model(config.model)
+        return minutes.timed(config, model, mesh, source, None).train.steps
+    model = prnn.load(*words)
     classes = model.config.classes
     condition = np.arange(DRAWN) % classes if classes else None
     return median_seconds(lambda: model.sample(jax.random.key(0), DRAWN, condition), REPEATS)
@@ -221,21 +270,27 @@ def measure_drawing(workdir: str) -> float:
 
 def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
     """Trains a model of one scale, of several, and given the class, and returns the table."""
-    lines, drawing = [HEAD], [""]
-    for name, (variant, own) in SCALES.items():
-        fields = TUNED | {"train.minutes": given.minutes, "train.eval_every": 10**9} | own
+    lines, drawing, timed = [HEAD], [""], TUNED | {"train.minutes": given.minutes}
+    configs = {name: f"{given.config}{variant}" for name, (variant, _) in SCALES.items()}
+    runs = {
+        name: command_words(configs[name], timed | own, more) for name, (_, own) in SCALES.items()
+    }
+    for name, steps in steps_of(runs, given.out).items():
+        fields = TUNED | SCALES[name][1]
+        fields |= {"train.steps": steps, "train.eval_every": max(1, round(steps / VALIDATIONS))}
         workdir = given.out / folder_name(name)
-        run = trained(workdir, f"{given.config}{variant}", fields, more)
+        run = trained(workdir, configs[name], fields, more)
         lines.append(row(name, run))
         if run:
-            drawing.append(f"{name}: {DRAWN} images in {drawing_seconds(workdir):.3f} s")
+            seconds = measured("drawing", str(workdir))
+            drawing.append(f"{name}: {DRAWN} images in {seconds:.3f} s")
     return lines + drawing
 
 
 def main() -> None:
     """Prints the table of what the command line asks for."""
     if sys.argv[1:2] == ["--measure"]:
-        print(measure_drawing(sys.argv[2]))
+        print(measure(*sys.argv[2:]))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
