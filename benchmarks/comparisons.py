@@ -40,6 +40,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -50,7 +51,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data, report
 from pixel_rnn_jax.cli.parse import parse
 from pixel_rnn_jax.config import ARCHITECTURES, from_config_dict
-from pixel_rnn_jax.errors import USER_ERROR
+from pixel_rnn_jax.errors import USER_ERROR, UserError
 from pixel_rnn_jax.report import RunFacts
 from pixel_rnn_jax.report.facts import Likelihood
 from pixel_rnn_jax.runtime import devices
@@ -105,9 +106,11 @@ def command_words(config: str, fields: dict[str, object], more: list[str]) -> li
 
 
 def measured(what: str, *words: str) -> float:
-    """Returns what `measure` prints of these words in a process of its own."""
+    """Returns what one of `MEASURES` finds of these words in a process of its own."""
     command = [sys.executable, __file__, "--measure", what, *words]
-    run = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if run.returncode:
+        raise SystemExit(run.returncode)  # It has said why.
     return float(run.stdout.split()[-1])  # After what a run says of itself.
 
 
@@ -247,25 +250,25 @@ def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
     return lines
 
 
-def measure(what: str, *words: str) -> float:
-    """Measures in this process, on all devices.
+def planned_steps(*words: str) -> int:
+    """Returns the steps that a run by these words makes in its `train.minutes`."""
+    config = from_config_dict(parse(["", *words]).args[0].config)
+    source = data.open_source(config, "train")
+    mesh = devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
+    model = evaluate.format_of(source).model(config.model)
+    return minutes.timed(config, model, mesh, source, None).train.steps
 
-    Args:
-        what: `"steps"`: those that a run by these words makes in its `train.minutes`; or
-            `"drawing"`: the seconds in which the model of a workdir draws, once it is compiled.
-        *words: The command of the run, or the workdir.
-    """
-    devices.set_up_host_devices()
-    if what == "steps":
-        config = from_config_dict(parse(["", *words]).args[0].config)
-        source = data.open_source(config, "train")
-        mesh = devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
-        model = evaluate.format_of(source).model(config.model)
-        return minutes.timed(config, model, mesh, source, None).train.steps
-    model = prnn.load(*words)
+
+def drawing_seconds(workdir: str) -> float:
+    """Returns how long the model of a workdir takes to draw images, once it is compiled."""
+    model = prnn.load(workdir)
     classes = model.config.classes
     condition = np.arange(DRAWN) % classes if classes else None
     return median_seconds(lambda: model.sample(jax.random.key(0), DRAWN, condition), REPEATS)
+
+
+MEASURES: dict[str, Callable[..., float]] = {"steps": planned_steps, "drawing": drawing_seconds}
+"""What `measured` measures in a process of its own, on all devices."""
 
 
 def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
@@ -290,7 +293,11 @@ def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
 def main() -> None:
     """Prints the table of what the command line asks for."""
     if sys.argv[1:2] == ["--measure"]:
-        print(measure(*sys.argv[2:]))
+        devices.set_up_host_devices()
+        try:
+            print(MEASURES[sys.argv[2]](*sys.argv[3:]))
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from None
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
