@@ -36,6 +36,13 @@ find_python() {
   return 1
 }
 
+# Prints the extra for the accelerators of this machine: cuda only where a driver lists a GPU.
+accelerator() {
+  if nvidia-smi --list-gpus >/dev/null 2>&1; then
+    echo cuda
+  fi
+}
+
 # install [EXTRAS]: installs the package, with extras of setup.py (one, or several as in tpu,gcs),
 # unless that was done before, perhaps with more of them, from the same setup.py in the same folder.
 install() {

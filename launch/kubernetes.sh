@@ -7,7 +7,7 @@ help() {
 Usage: bash launch/kubernetes.sh COMMAND --name=NAME [OPTIONS] [VERB] [FLAGS]
 
 Runs `python -m pixel_rnn_jax.main [VERB] [FLAGS]` (train or evaluate) as one run of several pods,
-by means of launch/kubernetes.yaml. It needs kubectl and, in the cluster, JobSet
+by means of launch/kubernetes.yaml. It needs bash 4.4 or later, kubectl and, in the cluster, JobSet
 (https://jobset.sigs.k8s.io). Pods that fail start again together and go on from the last
 checkpoint; a mistake in the arguments ends the run at once.
 
@@ -44,6 +44,8 @@ HELP
 
 # shellcheck source=launch/words.sh
 source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
+((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 44)) ||
+  fail "this is bash $BASH_VERSION: install 4.4 or later (on macOS: brew install bash)"
 
 command=${1:-}
 [[ $# -eq 0 ]] || shift

@@ -7,8 +7,8 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 Usage: bash launch/local.sh [VERB] [FLAGS]
 
 Runs `python -m pixel_rnn_jax.main [VERB] [FLAGS]` in an environment of its own (.venv), which the
-first call makes and installs the package into. Training without --config and --workdir takes
-configs/digits.py, which needs no data set.
+first call makes and installs the package into, for NVIDIA GPUs where there are any. Training
+without --config and --workdir takes configs/digits.py, which needs no data set.
 
   bash launch/local.sh                                    train on digits, in runs/digits
   bash launch/local.sh --config.train.steps=500           the same with one field changed
@@ -24,7 +24,7 @@ fi
 
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install
+install "$(accelerator)"
 
 verb=train
 if [[ $# -gt 0 && $1 != -* ]]; then

@@ -38,6 +38,5 @@ for word in "${@:2}"; do
     *) break ;;
   esac
 done
-# The command lists GPUs only where a driver has any.
-install "$(nvidia-smi --list-gpus >/dev/null 2>&1 && echo cuda)"
+install "$(accelerator)"
 exec "${launcher[@]}" "$@"

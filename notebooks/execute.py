@@ -17,6 +17,11 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parent
 
 
+def progress(text: str) -> bool:
+    """Returns whether an output is a bar or the blanks."""
+    return "%|" in text or not text.strip()
+
+
 def execute(path: Path) -> None:
     """Replaces the outputs of every cell."""
     notebook = nbformat.read(path, as_version=4)
@@ -25,8 +30,8 @@ def execute(path: Path) -> None:
         NotebookClient(notebook, resources=resources, coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata = {}  # When each cell was run.
-        if cell.cell_type == "code":  # Progress bars, which are of that run alone.
-            cell.outputs = [out for out in cell.outputs if "%|" not in out.get("text", "")]
+        if cell.cell_type == "code":  # Progress bars, and the blanks that erase them.
+            cell.outputs = [out for out in cell.outputs if not progress(out.get("text", "-"))]
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

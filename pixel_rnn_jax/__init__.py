@@ -35,15 +35,15 @@ if sys.version_info < (3, 11):  # noqa: UP036
     _refuse(
         "pixel-rnn-jax needs Python 3.11 or later, and this is "
         + sys.version.split()[0]
-        + ": install a newer one, and with it `python3.13 -m venv .venv` and "
-        "`.venv/bin/pip install pixel-rnn-jax`"
+        + ": install a newer one, and with it, in a checkout, `python3.13 -m venv .venv` and "
+        "`.venv/bin/pip install -e .`"
     )
 try:
     from etils import epy
 except ImportError:
     _refuse(
         "pixel-rnn-jax lacks packages that it needs, etils to begin with: `pip install "
-        "pixel-rnn-jax`, or `pip install -e .` in a checkout"
+        "-e .` in a checkout"
     )
 
 # Each is imported when it is first used: JAX takes a second.

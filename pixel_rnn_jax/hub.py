@@ -73,7 +73,7 @@ every image its exact log-probability (or log-density), draws images and complet
 - Images: {height} rows, {width} columns and {channels} channels of {values}
 {classes}
 ```python
-import pixel_rnn_jax as prnn  # pip install 'pixel-rnn-jax[hub]'
+import pixel_rnn_jax as prnn  # pip install -e '.[hub]' in a checkout of pixel-rnn-jax
 
 model = prnn.from_pretrained("{repo_id}")
 ```

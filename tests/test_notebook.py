@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-FIGURES = {"anomalies": 2, "information": 2, "ising": 2, "quickstart": 6}
+FIGURES = {"anomalies": 2, "information": 2, "ising": 2, "quickstart": 7}
 NUMBER = r"(-?[\d.]+)"
 
 Rows = dict[str, list[float]]
