@@ -6,9 +6,10 @@
         --matmul=512                                    # small enough for a CPU
 
 For each row: the time of a step, images/s, the share of what large matmuls of the same type reach,
-the memory of a device, the time of one iteration of the recurrence (forward or backward) beside
-that of an iteration which only adds one to a small array, which is the least that a launch costs,
-and the time to draw a batch. Random images stand in for the data sets. Run nothing else beside it.
+the memory of a device that the temporaries of a step take, the time of one iteration of the
+recurrence (forward or backward) beside that of an iteration which only adds one to a small array,
+which is the least that a launch costs, and the time to draw a batch. Random images stand in for the
+data sets. Run nothing else beside it.
 """
 
 import argparse
@@ -48,13 +49,13 @@ def row(config: config_lib.Config, peak: float) -> str:
     step = prepare(model, IMAGE_SHAPE, LEVELS, batch, devices.mesh_for(batch))
     seconds = median_seconds(step.run, REPEATS)
     gflops = 6 * weights_of(step.params) * IMAGE_SHAPE[0] * IMAGE_SHAPE[1] * batch / seconds / 1e9
-    used = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", step.temporaries)
     bound = prnn.create(model, IMAGE_SHAPE, LEVELS)
     drawing = median_seconds(lambda: bound.sample(jax.random.key(0), batch), 1)
     count = iterations(model)
     iteration = f"{1e6 * seconds / count:.1f}" if count else "none"
+    memory = step.temporaries / 2**30
     return (
-        f"{1e3 * seconds:9.1f} {batch / seconds:9.1f} {gflops / peak:8.1%} {used / 2**30:7.2f} "
+        f"{1e3 * seconds:9.1f} {batch / seconds:9.1f} {gflops / peak:8.1%} {memory:7.2f} "
         f"{iteration:>9} {drawing:9.2f}"
     )
 

@@ -291,9 +291,11 @@ def main() -> None:
         "size                  candidate           parameters  training        evaluation      "
         "drawing"
     )
-    versions, own = {}, {"train": math.nan, "evaluate": math.nan, "sample": math.nan}
+    unknown_times = {"train": math.nan, "evaluate": math.nan, "sample": math.nan}
+    versions, own = {}, unknown_times
     for size, candidate, result in rows(arguments.words, arguments.python, checkouts):
         if "missing" in result:
+            own = unknown_times if candidate == "ours" else own
             print(f"{size:22}{candidate:20}left out: {result['missing']}", flush=True)
             continue
         versions[candidate] = result["version"]

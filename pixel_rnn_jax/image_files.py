@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from pixel_rnn_jax.errors import UserError, first_sentence
 
@@ -13,10 +13,45 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 # Of these suffixes. Without names Pillow tries every format that it knows, whatever the suffix:
 # it would hand a PostScript file to Ghostscript, which runs programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_ORIENTATION = 0x0112
+
+
+def check_whole(image: ImageFile.ImageFile, name: str) -> None:
+    """Checks that all values of an image that is open, and not decoded yet, will be read.
+
+    Raises:
+        UserError: Pillow would drop digits or frames of it, or it is stored turned or mirrored.
+    """
+    if _loses_digits(image):
+        raise UserError(
+            f"{name} has colours of 16 bits, of which 8 would be read: convert it first"
+        )
+    # The second picture of an MPO file, from a phone, says more about the first.
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        raise UserError(f"{name} has several pages or frames: give each a file of its own")
+    turned = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
+    if turned != 1 and image.format != "TIFF":  # Of which Pillow turns the pixels.
+        raise UserError(
+            f"{name} is stored turned or mirrored (its EXIF orientation is {turned}): turn its "
+            "pixels first, with `mogrify -auto-orient` for example"
+        )
+
+
+def _loses_digits(image: ImageFile.ImageFile) -> bool:
+    """Whether a file has values of 16 bits and Pillow reads values of 8."""
+    if image.mode.startswith("I"):
+        return False
+    for codec, _, _, arguments in image.tile:
+        words = arguments if isinstance(arguments, tuple) else (arguments,)
+        if any(";16" in str(word) for word in words):
+            return True
+        if codec.startswith("ppm") and words[-1] > 255:
+            return True
+    return False
 
 
 @contextlib.contextmanager
-def open_image(file: Path | BinaryIO, name: str) -> Iterator[Image.Image]:
+def open_image(file: Path | BinaryIO, name: str) -> Iterator[ImageFile.ImageFile]:
     """Opens an image file, whose pixels are decoded when they are used; `name` is for errors.
 
     Raises:

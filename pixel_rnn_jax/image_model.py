@@ -67,7 +67,8 @@ def load(path: epath.PathLike) -> "ImageModel":
     Args:
         path: The name of a model that comes with the package, such as "digits"; a workdir, of which
             the parameters with the best validation are taken; or a file that `ImageModel.save` or
-            the command `export` wrote.
+            the command `export` wrote. Of a program with several processes, all load a workdir
+            together.
 
     Raises:
         UserError: There is no trained model, or it is damaged.

@@ -350,6 +350,25 @@ def test_bound_methods_are_transformed_as_well():
     np.testing.assert_allclose(found, 2 * bound.log_prob(images, given), rtol=1e-5)
 
 
+@pytest.mark.parametrize("architecture", ONE_QUICK)
+def test_derivatives_in_reverse_mode_and_of_second_order(architecture):
+    """Curvature in one direction is the difference of slopes; forward mode is refused in words."""
+    model, params, images, _ = build(architecture, "gaussian_mixture", "none", count=1)
+    images = jnp.asarray(images, jnp.float32)
+
+    def along(distance):
+        return model.log_prob(params, images + distance * direction).sum()
+
+    direction = jax.random.normal(KEY, images.shape)
+    slope = jax.jit(jax.grad(along))
+    np.testing.assert_allclose(jax.jacrev(along)(0.0), slope(0.0), rtol=1e-5)
+    curvature = (slope(1e-2) - slope(-1e-2)) / 2e-2
+    np.testing.assert_allclose(jax.jit(jax.hessian(along))(0.0), curvature, rtol=0.02)
+    if architecture != "pixel_cnn":  # It has no rules of its own.
+        with pytest.raises(TypeError, match="forward-mode"):
+            jax.jacfwd(along)(0.0)
+
+
 def test_derivatives_of_a_batch_in_parts_are_those_of_the_whole_batch(monkeypatch):
     model, params, images, _ = build("row_lstm", "softmax", "none", count=6)
     whole = jax.jit(jax.value_and_grad(lambda p: model.log_prob(p, images).sum()))(params)

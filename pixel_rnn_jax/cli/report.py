@@ -20,7 +20,7 @@ def report(values: Flags) -> None:
         report_lib.read_run(workdir, pixel_map=values.maps)
         for workdir in dict.fromkeys(values.workdir)
     ]
-    content = report_lib.render(runs).encode()
+    content = report_lib.render(runs).encode(errors="replace")  # A path may be no text.
     with outputs.writing(out) as file:
         file.write(content)
     show(f"{out}: {counted(len(runs), 'run')}, {len(content) / 1e3:,.0f} kB")

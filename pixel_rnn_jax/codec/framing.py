@@ -173,6 +173,8 @@ def _read_header(window: _Window) -> tuple[Header, bytes]:
     if not sound or _checked(packed[:-4]) != packed:
         raise UserError("the header of the compressed file is damaged: get an intact copy")
     machine, rest = packed[position : size - 16].decode(errors="replace"), packed[size - 16 :]
+    if not machine.isprintable():  # It is shown on a terminal.
+        raise UserError("the header of the compressed file is damaged: get an intact copy")
     height, width, channels, levels, _ = numbers
     window.drop(size)
     header = Header((height, width, channels), levels, rest[:8], machine, _value(rest[8:12]))

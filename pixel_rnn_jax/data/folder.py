@@ -2,17 +2,17 @@
 
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pixel_rnn_jax.data import records
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_files import SUFFIXES, open_image
+from pixel_rnn_jax.image_files import SUFFIXES, check_whole, open_image
 
 # Pillow's modes whose values are intensities.
-_MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16", "I")
+_MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I")
 
 
 def open_folder(path: Path, name: str, split: str) -> records.Records:
@@ -91,13 +91,23 @@ def _form(file: Path) -> str:
                 f"{file} has mode {image.mode!r}, whose values are not intensities: convert the "
                 "images to grey or RGB first"
             )
+        check_whole(image, str(file))
         return f"{image.height}x{image.width} {image.mode!r}"
 
 
-def decode_image(file: Path | io.BytesIO, name: str) -> np.ndarray:
-    """Returns the pixels [H, W, C] of an image file; `name` is for error messages."""
+def decode_image(
+    file: Path | io.BytesIO, name: str, converted: Mapping[str, str] | None = None
+) -> np.ndarray:
+    """Returns the pixels [H, W, C] of an image file.
+
+    Args:
+        file: Where it is, or its content.
+        name: What it is called in error messages.
+        converted: Modes of Pillow that are turned into others first.
+    """
     with open_image(file, name) as image:
-        pixels = np.asarray(image)
+        mode = (converted or {}).get(image.mode)
+        pixels = np.asarray(image.convert(mode) if mode else image)
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 

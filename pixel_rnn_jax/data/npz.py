@@ -11,7 +11,7 @@ from pixel_rnn_jax.data import records
 from pixel_rnn_jax.errors import UserError, first_sentence
 
 # Keys of arrays that are not images.
-_BESIDE = re.compile(r".*labels|(.*_)?condition|class_names")
+_BESIDE = re.compile(r".*labels|(.*_)?condition|class_names|names")
 
 
 class _DoesNotFit(Exception):

@@ -244,7 +244,7 @@ def _stored_levels(records: Records, config: Config) -> int:
             f"data.levels must be set: values of type {records.dtype} in {records.name} do not "
             "tell how many levels there are"
         )
-    if not (data.levels or records.declared_levels or records.file) and levels > 2:
+    if not (data.levels or records.declared_levels) and levels > 2:
         first = records.read(np.arange(min(len(records.keys), FIRST)))
         if first.max() == 1:
             raise UserError(

@@ -21,6 +21,9 @@ from pixel_rnn_jax.paths import expanded
 # K of sets with fewer levels than their type has values.
 _LEVELS = {"binarized_mnist": 2}
 
+# TFDS keeps the files that it was given; TensorFlow decodes those of such modes in this way.
+_CONVERTED = {"1": "L", "P": "RGB"}
+
 
 def open_tfds(config: DataConfig, split: str) -> records.Records | None:
     """Opens a split of a prepared TFDS set; None if the name is that of a folder instead."""
@@ -50,8 +53,11 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
     def decode(value: Any, record: str) -> np.ndarray:
         if not encoded:
             return value[..., None] if value.ndim == 2 else value
-        image, channels = decode_image(io.BytesIO(value), record), feature.shape[-1]
-        return np.repeat(image, channels, -1) if image.shape[-1] == 1 and channels else image
+        image = decode_image(io.BytesIO(value), record, _CONVERTED)
+        found, channels = image.shape[-1], feature.shape[-1] or image.shape[-1]
+        if found not in (1, channels):
+            raise UserError(f"{record} has {found} channels, but the set declares {channels}")
+        return np.repeat(image, channels // found, -1)
 
     # From the first image, since downsampled_imagenet does not declare its size.
     shape = decode(stored(np.arange(1))[0], f"record 0 of {name}").shape

@@ -79,14 +79,18 @@ class _Curves(NamedTuple):
     style: Style
     training: np.ndarray
     validation: np.ndarray
+    best: np.ndarray  # The lowest validation, [1, 2] or [0, 2].
+
+
+def _curves(run: RunFacts, look: Style, unit: str, by: str) -> _Curves:
+    training, validation = (run.points(f"{kind}/{unit}", by) for kind in KINDS)
+    best = sorted(validation, key=lambda point: point[1])[:1]
+    return _Curves(look, _thinned(training), _thinned(validation), _thinned(best))
 
 
 def _draw(runs: Sequence[RunFacts], unit: str, by: str, ink: str) -> bytes:
     """Returns one panel as an SVG file; nothing if it would be empty."""
-    every = [
-        _Curves(style(number), *(_thinned(run.points(f"{kind}/{unit}", by)) for kind in KINDS))
-        for number, run in enumerate(runs)
-    ]
+    every = [_curves(run, style(number), unit, by) for number, run in enumerate(runs)]
     drawn = [points for own in every for points in own[1:] if len(points)]
     if not drawn:
         return b""
@@ -96,12 +100,10 @@ def _draw(runs: Sequence[RunFacts], unit: str, by: str, ink: str) -> bytes:
     with library("matplotlib").rc_context({**STYLE, **dict.fromkeys(INKED, ink)}):
         figure = library("matplotlib.figure").Figure(figsize=(5.6, 3.5), layout="constrained")
         axes = figure.subplots()
-        for look, training, validation in every:
+        for look, training, validation, best in every:
             _plot(axes, training, size, look, linewidth=1, alpha=0.45)
             _plot(axes, validation, size, look, linewidth=1.9)
-            if len(validation):
-                best = validation[validation[:, 1].argmin(), None]
-                _plot(axes, best, size, look, marker="o", markersize=6)
+            _plot(axes, best, size, look, marker="o", markersize=6)
         axes.set(xlabel=name, ylabel=UNITS[unit], ylim=_limits([points[:, 1] for points in drawn]))
         axes.set_xlim(0, 1.03 * last / size or 1)
         axes.xaxis.set_major_locator(library("matplotlib.ticker").MaxNLocator(5))

@@ -192,24 +192,33 @@ def _is_complete(run: RunFacts) -> bool:
     return run.result is not None and run.step <= run.result.steps
 
 
-def _has_all_steps(run: RunFacts) -> bool:
-    """Whether the run has made all its steps and has no result, as one of `fit` never has."""
-    return run.result is None and run.step >= run.config.train.steps
+def _has_ended(run: RunFacts) -> bool:
+    """Whether the run has ended and has no result, as one of `fit` never has."""
+    if run.result is not None:
+        return False
+    best, settings = run.best_validation, run.config.train
+    waited = run.step - best[0] if best else 0
+    impatient = 0 < settings.patience * settings.eval_every <= waited
+    return impatient or run.step >= settings.steps
 
 
 def _state(run: RunFacts) -> str:
     """Returns a sentence about how far the run is."""
     at = f"it is at step {run.step:,} of {run.config.train.steps:,}"
-    if _has_all_steps(run):
-        return f"All {run.step:,} steps are made; there is no figure on a test split."
+    made = run.result.steps if run.result else run.step
+    stopped = run.config.train.patience and made < run.config.train.steps
+    if _has_ended(run):
+        how = "its validation had stopped improving" if stopped else "all steps are made"
+        return (
+            f"This run has ended after {made:,} steps: {how}. There is no figure on a test split."
+        )
     if run.result is None:
         return f"This run is not complete yet: {at}."
     if not _is_complete(run):
         return (
             f"This run has gone on since its result, which is of {run.result.steps:,} steps: {at}."
         )
-    done = f"This run is complete, after {run.result.steps:,} steps"
-    stopped = run.config.train.patience and run.result.steps < run.config.train.steps
+    done = f"This run is complete, after {made:,} steps"
     return f"{done}: its validation had stopped improving." if stopped else f"{done}."
 
 
@@ -230,7 +239,7 @@ def _row(run: RunFacts) -> list[str]:
     result, best = run.result, run.best_validation
     test, baseline = (result.test, result.baseline) if result else (None, None)
     step = result.step if result else best[0] if best else None
-    made, steps = _has_all_steps(run), f"{run.step:,}"
+    made, steps = _has_ended(run), f"{run.step:,}"
     return [
         _nats(test) if test or made else "not complete yet",
         _bits(test),

@@ -10,6 +10,9 @@ import numpy as np
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 
+MOST_VALUES = 2**26
+"""Values of an image at most, in a file that names its format."""
+
 
 @dataclass(frozen=True)
 class ImageFormat:
@@ -55,6 +58,8 @@ class ImageFormat:
         """
         values = json.loads(text)
         height, width, channels = map(int, values["image_shape"])
+        if height * width * channels > MOST_VALUES:  # A forged file would take all memory.
+            raise ValueError(f"images of {height}x{width}x{channels} are too large")
         names = values.get("class_names", [])
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise ValueError("class_names must be strings")

@@ -50,6 +50,10 @@ def hold(workdir: epath.Path) -> Iterator[Callable[[], None]]:
             lock = _Bucket(path) if "://" in str(path) else _File(path)
             stack.callback(lock.close)
             before = _read(path)
+            if before is None and _is_foreign(path):
+                raise UserError(
+                    f"{path} is not the lock of a training: use another --workdir, or delete it"
+                )
             if before and not (lock.sure and before["host"] == socket.gethostname()):
                 _watch(path, before)
             lock.take()
@@ -111,7 +115,7 @@ class _File(_Bucket):
                 raise _refusal(path) from None
             except OSError:  # The file system has no locks.
                 return
-            if self.own():
+            if self._same():
                 return
             os.close(self._file)  # Its holder has deleted it in the meantime.
 
@@ -121,6 +125,11 @@ class _File(_Bucket):
         os.fsync(self._file)
 
     def own(self) -> bool:
+        # Where the kernel watches over one host only, another may have written over it.
+        return self._same() and super().own()
+
+    def _same(self) -> bool:
+        """Whether the file that is open is still the one of this name."""
         try:
             return os.path.samestat(os.fstat(self._file), os.stat(self.path))
         except FileNotFoundError:
@@ -175,6 +184,14 @@ def _holder(lock: dict[str, object]) -> str:
     if not lock:
         return "another process"
     return "process {process} on {host}, since {since},".format(**lock)
+
+
+def _is_foreign(path: epath.Path) -> bool:
+    """Whether there is a file of this name that is no lock."""
+    try:
+        return bool(path.read_bytes()) and _read(path) is None
+    except FileNotFoundError:
+        return False
 
 
 def _read(path: epath.Path) -> dict[str, object] | None:

@@ -63,7 +63,8 @@ class MetricsWriter:
             # The thread of a `SummaryWriter` dies when the disk is full, and then blocks the run.
             self._events = RecordWriter(str(events))
         self._begin = time.monotonic()
-        self._seconds_before = kept[-1].get("seconds") if kept else 0.0
+        # Of a run whose records are lost, how long it has trained is not known any more.
+        self._seconds_before = kept[-1].get("seconds") if kept else None if step else 0.0
         self._add_event(Event(file_version="brain.Event:2"))
         # Makes TensorBoard hide what earlier files hold after this step.
         start = SessionLog(status=SessionLog.START)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ parameters came from need not be given again, and stays on record.
 rate or the scales over exactly that many steps. `data.validation_split` may not, since validations
 on different images cannot be compared.
 """
+BEFORE_CONFIG = {"data.json": {"train", "validation"}, "images.json": {"image_shape", "levels"}}
+"""The files that a run writes before its config, and keys of what is in them."""
 CHANGEABLE = {
     "optimizer.learning_rate",
     "optimizer.schedule",
@@ -75,6 +78,11 @@ def check_usable(
     _check_names(allowed)
     if (workdir / "config.json").exists():
         old, name = read_config(workdir), config.data.name
+        if os.path.islink(folder := workdir / "checkpoints") and not folder.exists():
+            raise UserError(
+                f"{folder} is a link to {os.readlink(folder)}, which is not there: bring it back, "
+                "or delete the link to begin the run again"
+            )
         if newest_step(workdir) is None:
             return {}
         if "train.steps" in allowed and config.train.minutes:
@@ -95,13 +103,22 @@ def check_usable(
                 f"were in {begun_with!r}: name their new place, or use another --workdir"
             )
         return changes
-    for name in ("checkpoints", "metrics.jsonl"):
-        if (workdir / name).exists():
+    for name in ("checkpoints", "metrics.jsonl", "history.jsonl", "result.json", *BEFORE_CONFIG):
+        if (workdir / name).exists() and not _is_of_a_start(workdir / name):
             raise UserError(
                 f"{workdir} has {name} but no config.json, so what it holds is not known: use "
                 "another --workdir"
             )
     return {}
+
+
+def _is_of_a_start(path: epath.Path) -> bool:
+    """Whether a file is one that a run leaves which was killed before it wrote its config."""
+    try:
+        found = json.loads(path.read_bytes()) if path.name in BEFORE_CONFIG else None
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.keys() >= BEFORE_CONFIG[path.name]
 
 
 def read_digests(workdir: epath.PathLike) -> Digests:

@@ -101,6 +101,24 @@ def newest_step(workdir: epath.Path) -> int | None:
     return max((int(path.name) for path in steps), default=None)
 
 
+def agree(workdir: epath.Path) -> None:
+    """Waits until all processes see the same newest checkpoint, after which they go on alike.
+
+    Raises:
+        UserError: They never do.
+    """
+    # Seconds are counted, not measured, so that all processes compare equally often.
+    for seconds in range(processes.STORAGE_S + 1):
+        if seconds:
+            time.sleep(1)
+        if processes.all_equal(str(newest_step(workdir))):
+            return
+    raise UserError(
+        f"the processes see different checkpoints in {workdir}: --workdir must be on storage that "
+        "all of them share"
+    )
+
+
 def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) -> ImageFormat:
     """Writes config.json and images.json, and makes sure that all processes see the same ones.
 
@@ -109,7 +127,7 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
 
     Raises:
         UserError: The workdir cannot be written to, or belongs to images of another format; or the
-            processes have different configs or do not share the workdir.
+            processes do not share the workdir.
     """
     if processes.first():
         with storage.writing(workdir):
@@ -119,8 +137,6 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
                     _forget_attempt(workdir)
             write_image_format(image_format, workdir)
             write_config(config, workdir)
-    if not processes.all_equal(to_json(config)):
-        raise UserError("the processes were given different configs or flags: give all the same")
     seen_by = time.monotonic() + processes.STORAGE_S
     while not (workdir / "config.json").exists() or read_config(workdir) != config:
         if time.monotonic() > seen_by:

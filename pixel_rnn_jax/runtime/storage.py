@@ -39,6 +39,7 @@ def check(workdir: epath.PathLike) -> None:
     if scheme != "gs" or not name:
         raise UserError(f"{workdir} is neither a folder nor in a bucket (gs://BUCKET/FOLDER)")
     try:
+        import fsspec
         import gcsfs  # noqa: F401
         from google.api_core.exceptions import Forbidden, NotFound, Unauthorized
         from google.cloud import storage
@@ -48,6 +49,8 @@ def check(workdir: epath.PathLike) -> None:
             f"{workdir} needs packages that are not installed: pip install 'pixel-rnn-jax[gcs]'"
         ) from error
     _silence_gcsfs()
+    # gcsfs would remember what it has listed, and not see what another process writes later.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     # Where TensorFlow is installed, to prepare data sets, epath would use its file system instead.
     os.environ.setdefault("EPATH_USE_TF", "false")
     retry = DEFAULT_RETRY.with_timeout(START_S)

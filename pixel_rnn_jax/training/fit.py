@@ -65,6 +65,10 @@ def fit(
     if not isinstance(optimizer, optax.GradientTransformation | None):
         raise UserError(f"optimizer must be an update rule of Optax, got {optimizer!r}")
     workdir = None if workdir is None else expanded(workdir, "workdir")
+    if workdir == "":
+        raise UserError(
+            "workdir must name a folder: give None to keep nothing, or '.' for this one"
+        )
     config = _with_condition(config, condition)
     config, train, held_out = data.memory_sources(config, images, condition, validation)
     with contextlib.ExitStack() as stack:

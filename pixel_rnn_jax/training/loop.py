@@ -98,8 +98,10 @@ class Loop:
                 state, metrics = step_fn(state, batch, request.flags(self.mesh))
                 if previous is not None:  # Read while this step runs.
                     _check_finite(step - 1, previous)
-                elif checked:  # The data were read while this step was compiled.
-                    checked.result()
+                else:
+                    if checked:  # The data were read while this step was compiled.
+                        checked.result()
+                    jax.block_until_ready(metrics)  # The clock of `progress` starts after it.
                 progress.advance()
                 # Asked once, so that no signal comes between saving and stopping.
                 stop = request.agreed(previous)

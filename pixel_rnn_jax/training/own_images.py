@@ -68,6 +68,11 @@ class OwnImages:
                 f"{records.name} has values of type {records.dtype}, the model takes integers from "
                 f"0 to {model.levels - 1} (unscaled)"
             )
+        if records.dtype == bool and model.levels > 2:
+            raise UserError(
+                f"{self._named(0)} has the values 0 and 1, the model takes integers from 0 to "
+                f"{model.levels - 1}: convert it, so that white is {model.levels - 1}"
+            )
         self._check_condition()
 
     def __len__(self) -> int:

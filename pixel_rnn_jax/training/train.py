@@ -13,7 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import Config
+from pixel_rnn_jax.config import Config, to_json
 from pixel_rnn_jax.data import Source
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs import lock, resume
@@ -137,6 +137,8 @@ def run(
         digests()
         if config.init_from:
             check_initial(config.init_from, new, partial=config.init_partial)
+    if not processes.all_equal(to_json(config)):  # Before anything is written.
+        raise UserError("the processes were given different configs or flags: give all the same")
     with lock.hold(workdir) as check_held:
         changes = resume.check_usable(workdir, config, allow_change, digests)
         begun = workdir_lib.newest_step(workdir)
@@ -168,6 +170,7 @@ def run(
 def _check_workdir(workdir: epath.PathLike) -> None:
     processes.check()
     storage.check(workdir)
+    workdir_lib.agree(epath.Path(workdir))
 
 
 def _mesh(config: Config) -> Mesh:

@@ -16,7 +16,7 @@ from report_pages import REAL, SMALL, Page, record, result, write_run
 from workdirs import full_disk, two_steps
 
 from pixel_rnn_jax import data, load, pictures
-from pixel_rnn_jax.config import DataConfig, ModelConfig
+from pixel_rnn_jax.config import DataConfig, ModelConfig, TrainConfig
 from pixel_rnn_jax.report import curves, facts
 from pixel_rnn_jax.report import page as page_lib
 from pixel_rnn_jax.training.train import train
@@ -152,7 +152,7 @@ def test_several_runs_side_by_side(tmp_path, report):
     assert second["test, nats"] == "–"
     assert second["best validation, nats"].startswith("93.6")
     assert (second["steps made"], second["time"]) == ("100", "–")
-    assert "All 100 steps are made; there is no figure on a test split." in page.text
+    assert "ended after 100 steps: all steps are made. There is no figure on a test" in page.text
     assert "two/same: no record of the training time" in page.text
     assert page.tables[1][1:] == [
         ["model.architecture", "diagonal_bilstm", "row_lstm"],
@@ -190,6 +190,28 @@ def test_a_run_that_goes_on_or_has_just_begun(tmp_path, report):
         (tmp_path / "on" / name).unlink()
     page = report("--workdir=on")
     assert "it is at step 0 of 100." in page.text and "Nothing has been recorded yet" in page.text
+
+
+@pytest.mark.parametrize("patience, ended", [(0, False), (2, True), (3, False)])
+def test_a_run_of_fit_that_has_ended_since_nothing_improved(tmp_path, report, patience, ended):
+    settings = TrainConfig(steps=1000, eval_every=20, patience=patience)
+    folder = write_run(tmp_path / "run", dataclasses.replace(SMALL, train=settings))
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for row in records[6:]:  # After step 60 validation is worse.
+        row.update({"validation/nats": 300.0} if "validation/nats" in row else {})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
+    said = "after 100 steps: its validation had stopped improving" if ended else "not complete yet"
+    assert said in report("--workdir=run --nomaps").text
+
+
+def test_the_dot_is_at_the_best_of_a_long_curve(tmp_path):
+    folder = write_run(tmp_path / "run", SMALL)
+    nats = np.full(3000, 90.0)
+    nats[1234] = 70
+    rows = [{"step": i, "validation/nats": value} for i, value in enumerate(nats)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = facts.read_run(str(folder), pixel_map=False)
+    assert curves._curves(run, curves.style(0), "nats", "step").best.tolist() == [[1234, 70]]
 
 
 def test_the_newest_whole_pictures_are_shown(tmp_path):

@@ -280,10 +280,10 @@ def test_a_block_ends_with_large_maps_and_none_is_too_large(monkeypatch):
         model.compress(images, maps)
 
 
-def test_a_header_without_values_is_refused(stream):
+def test_a_header_without_values_or_with_control_characters_is_refused(stream):
     _, data = stream
     header, _ = framing.read(io.BytesIO(data))
-    for changes in (dict(image_shape=(0, 4, 1)), dict(levels=0)):
+    for changes in (dict(image_shape=(0, 4, 1)), dict(levels=0), dict(machine="a\x1b[2Jb")):
         forged = header._replace(**changes).pack() + data[len(header.pack()) :]
         with pytest.raises(prnn.UserError, match="header of the compressed file is damaged"):
             framing.read(io.BytesIO(forged))

@@ -1,5 +1,7 @@
 """Folders of image files."""
 
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,14 +47,93 @@ def test_folder_with_splits_and_a_bare_name(tmp_path, monkeypatch, opened, read,
 
 
 @pytest.mark.parametrize(
-    "mode, levels, channels", [("1", 2, 1), ("L", 256, 1), ("LA", 256, 2), ("RGB", 256, 3)]
+    "mode, file, levels, channels",
+    [
+        ("1", "a.png", 2, 1),
+        ("L", "a.png", 256, 1),
+        ("LA", "a.png", 256, 2),
+        ("RGB", "a.png", 256, 3),
+        ("RGBA", "a.png", 256, 4),
+        ("I;16", "a.png", 65536, 1),
+        ("I;16B", "a.tif", 65536, 1),
+        ("I", "a.pgm", 65536, 1),
+    ],
 )
-def test_modes(tmp_path, opened, read, mode, levels, channels):
-    for number in range(3):
-        Image.new(mode, (5, 4)).save(tmp_path / f"{number}.png")
-    source = opened(tmp_path)
+def test_modes(tmp_path, opened, read, mode, file, levels, channels):
+    values = np.random.default_rng(0).integers(levels, size=(4, 5, channels))
+    pixels = values.astype({2: bool, 256: np.uint8, 65536: np.uint16}[levels])
+    if mode == "I;16B":
+        pixels = pixels.astype(">u2")
+    squeezed = pixels[..., 0] if channels == 1 else pixels
+    (tmp_path / "train").mkdir()
+    if mode == "I":  # As Pillow reads such a file, though it writes another mode.
+        header = b"P5 5 4 65535\n"
+        (tmp_path / "train" / file).write_bytes(header + pixels.astype(">u2").tobytes())
+    else:
+        raw = mode if mode.startswith("I") else None
+        picture = (
+            Image.frombytes(raw, (5, 4), squeezed.tobytes()) if raw else Image.fromarray(squeezed)
+        )
+        assert picture.mode == mode
+        picture.save(tmp_path / "train" / file)
+    with Image.open(tmp_path / "train" / file) as stored:
+        assert stored.mode == mode
+    source = opened(tmp_path, levels=0 if levels <= 256 else levels)
     assert (source.image_shape, source.levels) == ((4, 5, channels), levels)
-    assert read(source).dtype == np.uint8
+    np.testing.assert_array_equal(read(source)[0], values)
+
+
+def _deep_png(path):
+    """Writes a PNG file of RGB with 16 bits a value, which Pillow only reads."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return len(data).to_bytes(4) + body + zlib.crc32(body).to_bytes(4)
+
+    header = (5).to_bytes(4) + (4).to_bytes(4) + bytes([16, 2, 0, 0, 0])
+    rows = zlib.compress(b"".join(b"\0" + bytes(5 * 6) for _ in range(4)))
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def _frames(path):
+    pages = [Image.new("L", (5, 4), value) for value in (0, 9)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+
+
+def _turned(path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (5, 4)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize(
+    "file, write, said",
+    [
+        ("a.png", _deep_png, "colours of 16 bits"),
+        ("a.ppm", lambda path: path.write_bytes(b"P6 5 4 999\n" + bytes(120)), "of 16 bits"),
+        ("a.tif", _frames, "several pages or frames"),
+        ("a.png", _frames, "several pages or frames"),
+        ("a.jpg", _turned, "its EXIF orientation is 6"),
+        ("a.webp", _turned, "its EXIF orientation is 6"),
+    ],
+)
+def test_files_of_which_a_part_would_be_read_are_refused(tmp_path, refused, file, write, said):
+    write(tmp_path / file)
+    with refused(file, said):
+        open_images(tmp_path / file)
+    with refused(file, said):
+        open_images(tmp_path)
+
+
+def test_files_that_are_whole_though_they_say_more(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    Image.new("RGB", (5, 4)).save(tmp_path / "upright.jpg", exif=exif)
+    exif[0x0112] = 6
+    Image.new("RGB", (4, 5)).save(tmp_path / "turned_by_pillow.tif", exif=exif)
+    assert len(open_images(tmp_path / "upright.jpg").keys) == 1
+    assert open_images(tmp_path / "turned_by_pillow.tif").image_shape == (4, 5, 3)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +165,7 @@ def test_files_are_decoded_once_unless_they_are_large(
     images = pictures(10, 3, 3)
     save(tmp_path, images)
     monkeypatch.setattr(records, "CACHE_BYTES", limit)
-    source = opened(tmp_path)
+    source = opened(tmp_path, levels=256)
     decoded, decode = [], folder.decode_image
     monkeypatch.setattr(folder, "decode_image", lambda *a: decoded.append(a) or decode(*a))
     two = source.batch([7, 3]).images

@@ -62,6 +62,21 @@ def test_arrays(tmp_path, images):
         np.testing.assert_array_equal(found.condition, *beside.values())
 
 
+def test_names_of_decompressed_images_are_no_images(tmp_path, images):
+    found = prnn.read_images(saved(tmp_path, images=images, names=[f"{i}.png" for i in range(6)]))
+    np.testing.assert_array_equal(found.images, images)
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+def test_two_values_are_those_of_a_model_of_two(tmp_path, levels):
+    Image.new("1", (5, 4)).save(tmp_path / "own.png")
+    if levels == 2:
+        assert len(own(tmp_path / "own.png", shape=(4, 5, 1), levels=2)) == 1
+        return
+    with pytest.raises(prnn.UserError, match=r"own.png.* the values 0 and 1, .* 0 to 2: convert"):
+        own(tmp_path / "own.png", shape=(4, 5, 1), levels=3)
+
+
 def test_splits(tmp_path, images):
     path = saved(tmp_path, test=images[:2], test_labels=LABELS[:2], train=images[2:])
     found = prnn.read_images(path, split="test")

@@ -1,9 +1,11 @@
 """Sets that TFDS has prepared."""
 
+import io
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image as Picture
 from tensorflow_datasets.core.features import Image, Tensor, Text
 
 GREY = Image(shape=(4, 4, 1))
@@ -58,6 +60,40 @@ def test_kinds_of_images(
     source = opened(name, **fields)
     assert (source.levels, source.image_shape) == (levels, (4, 4, channels))
     np.testing.assert_array_equal(read(source), np.broadcast_to(images, (3, 4, 4, channels)))
+
+
+def _stored_as(mode):
+    """Returns what encodes pixels as a builder does that gives TFDS files of this mode."""
+
+    def encode(pixels):
+        file = io.BytesIO()
+        Picture.fromarray(pixels.squeeze()).convert(mode).save(file, "PNG")
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.mark.parametrize("mode, channels", [("1", 1), ("1", 3), ("P", 3)])
+def test_stored_files_are_decoded_as_tensorflow_does(write_tfds, opened, read, mode, channels):
+    images = 255 * (BYTES % 2)
+    feature = Image(shape=(4, 4, channels))
+    write_tfds("files", {"train": [images]}, feature, encode=_stored_as(mode))
+    assert opened("files").levels == 256
+    np.testing.assert_array_equal(read("files"), np.broadcast_to(images, (3, 4, 4, channels)))
+
+
+def test_stored_files_of_other_channels_are_refused(write_tfds, opened, refused):
+    colour = Image(shape=(4, 4, 3))
+    write_tfds("files", {"train": [BYTES]}, colour, encode=_stored_as("RGBA"))
+    with refused("record 0", "has 4 channels, but the set declares 3"):
+        opened("files")
+
+
+def test_two_values_are_not_taken_for_256_levels(write_tfds, opened, refused):
+    write_tfds("spots", {"train": [BYTES % 2]}, GREY)
+    with refused("has the values 0 and 1 in its first images", "set data.levels=2"):
+        opened("spots")
+    assert opened("spots", levels=2).levels == 2
 
 
 @pytest.mark.parametrize("names, expected", [("ab", ("a", "b")), ("10", ("1", "0")), ("01", ())])

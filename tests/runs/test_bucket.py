@@ -102,6 +102,31 @@ def assert_same_run(workdir, straight):
     assert not list(workdir.glob("*.unfinished"))
 
 
+LOOK = """
+import sys
+from etils import epath
+from pixel_rnn_jax.runs.workdir import newest_step
+from pixel_rnn_jax.runtime import storage
+storage.check(sys.argv[1])
+for _ in sys.stdin:
+    print(newest_step(epath.Path(sys.argv[1])), flush=True)
+"""
+
+
+def test_a_reader_sees_what_is_written_after_its_first_look(bucket, compilation_cache):
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environment = programs.environment(compilation_cache)
+    with subprocess.Popen([sys.executable, "-c", LOOK, RUN], env=environment, **pipes) as reader:
+        try:
+            for step in (5, 10):
+                bucket.write(f"runs/a/checkpoints/{step}/commit_success.txt", b"")
+                reader.stdin.write("\n")
+                reader.stdin.flush()
+                assert reader.stdout.readline() == f"{step}\n"
+        finally:
+            reader.kill()
+
+
 def test_a_run_that_was_stopped_ends_like_one_on_a_local_disk(bucket, program, straight, fetch):
     def stop(method, name):
         if method == "POST" and name.endswith("metrics.jsonl"):  # Just before the checkpoint of 5.

@@ -131,6 +131,16 @@ def test_other_processes_of_a_run_take_no_lock(workdir, monkeypatch):
         assert (workdir / "lock").exists()
 
 
+def test_a_lock_that_another_host_has_taken_over_is_noticed(workdir):
+    with lock.hold(workdir) as check:
+        (workdir / "config.json").write_text("{}")
+        other = {"host": "elsewhere", "process": 7, "since": "2026-01-01 10:00:00 +0000"}
+        (workdir / "lock").write_text(json.dumps(other))
+        with pytest.raises(UserError, match="is in use: process 7 on elsewhere"):
+            check()
+    assert json.loads((workdir / "lock").read_text()) == other
+
+
 def test_a_workdir_that_has_gone_or_is_anothers(workdir):
     with lock.hold(workdir) as check:
         (workdir / "config.json").write_text("{}")

@@ -39,6 +39,10 @@ RANDOM = np.random.default_rng(0)
         (lambda model: dict(config="{"), "holds no model that this version can use"),
         (lambda model: dict(images='{"levels": 3}'), "holds no model that this version can use"),
         (
+            lambda model: dict(images='{"image_shape": [30000, 30000, 1], "levels": 2}'),
+            "images of 30000x30000x1 are too large",
+        ),
+        (
             lambda model: dict(images='{"image_shape": [4, 4, 1], "levels": 0}'),
             "levels must be at least 2, got 0$",
         ),

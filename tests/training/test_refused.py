@@ -37,6 +37,10 @@ def test_a_workdir_in_use_is_refused_before_a_file_is_touched(config, tmp_path):
     [
         ("checkpoints", "", "has checkpoints but no config.json"),
         ("metrics.jsonl", "", "has metrics.jsonl but no config.json"),
+        ("result.json", "", "has result.json but no config.json"),
+        ("data.json", "", "has data.json but no config.json"),
+        ("images.json", "", "has images.json but no config.json"),
+        ("lock", "", "lock is not the lock of a training"),
         ("file", "file", "file cannot be written to: "),
     ],
 )
@@ -45,6 +49,16 @@ def test_workdir_of_something_else_is_refused(config, tmp_path, name, workdir, m
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / workdir)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
+
+
+def test_checkpoints_behind_a_link_that_leads_nowhere_are_waited_for(config, tmp_path):
+    train(config, tmp_path)
+    (tmp_path / "checkpoints").rename(tmp_path / "elsewhere")
+    (tmp_path / "checkpoints").symlink_to("gone")
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.*")}
+    with pytest.raises(UserError, match="checkpoints is a link to gone, which is not there"):
+        train(config, tmp_path)
+    assert before == {path: path.read_bytes() for path in tmp_path.glob("*.*")}
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
