@@ -108,7 +108,10 @@ def command_words(config: str, fields: dict[str, object], more: list[str]) -> li
 def measured(what: str, *words: str) -> float:
     """Returns what one of `MEASURES` finds of these words in a process of its own."""
     command = [sys.executable, __file__, "--measure", what, *words]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    try:
+        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    except KeyboardInterrupt:
+        raise SystemExit("stopped; the same command goes on") from None
     if run.returncode:
         raise SystemExit(run.returncode)  # It has said why.
     return float(run.stdout.split()[-1])  # After what a run says of itself.
@@ -119,20 +122,22 @@ def steps_of(runs: dict[str, list[str]], out: Path) -> dict[str, int]:
 
     They are kept in `out`, so that the same command finds the same.
     """
-    found = out / "steps.json"
-    if not found.exists():
-        steps: dict[str, list[int]] = {name: [] for name in runs}
-        for _ in range(ROUNDS):
-            for name, words in runs.items():
-                steps[name].append(round(measured("steps", *words)))
-        out.mkdir(parents=True, exist_ok=True)
-        found.write_text(json.dumps({"runs": runs, "steps": steps}))
-    kept = json.loads(found.read_text())
-    if kept["runs"] != runs:
-        raise SystemExit(f"{found} is of another command: remove it, or give another --out")
-    for name, counts in kept["steps"].items():
+    file, steps = out / "steps.json", {name: list[int]() for name in runs}
+    if file.exists():
+        kept = json.loads(file.read_text())
+        if kept["runs"] != runs:
+            raise SystemExit(f"{file} is of another command: remove it, or give another --out")
+        steps = kept["steps"]
+    for done in range(ROUNDS):
+        for name, words in runs.items():
+            if len(steps[name]) > done:
+                continue
+            steps[name].append(round(measured("steps", *words)))
+            out.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({"runs": runs, "steps": steps}))
+    for name, counts in steps.items():
         print(f"{name}: the time is that of {min(counts):,} to {max(counts):,} steps", flush=True)
-    return {name: round(statistics.median(counts)) for name, counts in kept["steps"].items()}
+    return {name: round(statistics.median(counts)) for name, counts in steps.items()}
 
 
 def trained(

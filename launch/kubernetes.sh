@@ -44,8 +44,6 @@ HELP
 
 # shellcheck source=launch/words.sh
 source "$(dirname "${BASH_SOURCE[0]}")/words.sh"
-((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 44)) ||
-  fail "this is bash $BASH_VERSION: install 4.4 or later (on macOS: brew install bash)"
 
 command=${1:-}
 [[ $# -eq 0 ]] || shift
@@ -57,6 +55,8 @@ case $command in
   run | logs | delete) ;;
   *) fail "the first word must be run, logs or delete, got '$command'; see --help" ;;
 esac
+((BASH_VERSINFO[0] * 10 + BASH_VERSINFO[1] >= 44)) ||
+  fail "this is bash $BASH_VERSION: install 4.4 or later (on macOS: brew install bash)"
 
 name='' image='' hosts=2 accelerator=nvidia.com/gpu:8 selectors=() claim=''
 service_account=default namespace='' dry_run=''

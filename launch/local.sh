@@ -7,7 +7,7 @@ if [[ ${1:-} == --help || ${1:-} == -h ]]; then
 Usage: bash launch/local.sh [VERB] [FLAGS]
 
 Runs `python -m pixel_rnn_jax.main [VERB] [FLAGS]` in an environment of its own (.venv), which the
-first call makes and installs the package into, for NVIDIA GPUs where there are any. Training
+first call makes and installs the package into, for NVIDIA GPUs where it finds any. Training
 without --config and --workdir takes configs/digits.py, which needs no data set.
 
   bash launch/local.sh                                    train on digits, in runs/digits
@@ -24,7 +24,11 @@ fi
 
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
-install "$(accelerator)"
+if [[ -x $python ]]; then # as it was made, perhaps where there was no GPU
+  install
+else
+  install "$(accelerator)"
+fi
 
 verb=train
 if [[ $# -gt 0 && $1 != -* ]]; then

@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parent
 
 
 def progress(text: str) -> bool:
-    """Returns whether an output is a bar or the blanks."""
+    """Whether an output is a progress bar, or the blanks that erase one."""
     return "%|" in text or not text.strip()
 
 

@@ -33,10 +33,16 @@ def what_to_say(error: Exception) -> str:
 
 
 def no_device() -> str:
-    """Returns what to say where JAX has no device of the kind that the environment names."""
+    """Returns what to say where JAX cannot use the devices that it looks for."""
+    named = os.environ.get("JAX_PLATFORMS")
+    if not named:
+        return (
+            "JAX is installed for devices that it cannot use here: put JAX_PLATFORMS=cpu in the "
+            "environment to go on without them, or bring their driver up to date"
+        )
     return (
-        f"JAX has no device of JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS')}: unset it, or "
-        'install JAX for such a device, for a GPU pip install "jax[cuda13]"'
+        f"JAX has no device of JAX_PLATFORMS={named}: unset it, or install JAX for such a device, "
+        'for a GPU pip install "jax[cuda13]"'
     )
 
 

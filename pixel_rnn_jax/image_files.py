@@ -1,11 +1,12 @@
 """Opening image files: which formats are read, and what is said of a file that cannot be."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from pixel_rnn_jax.errors import UserError, first_sentence
 
@@ -13,7 +14,8 @@ SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".t
 # Of these suffixes. Without names Pillow tries every format that it knows, whatever the suffix:
 # it would hand a PostScript file to Ghostscript, which runs programs.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-_ORIENTATION = 0x0112
+# Tags of EXIF and TIFF.
+_ORIENTATION, _BITS_PER_SAMPLE = 274, 258
 
 
 def check_whole(image: ImageFile.ImageFile, name: str) -> None:
@@ -22,7 +24,7 @@ def check_whole(image: ImageFile.ImageFile, name: str) -> None:
     Raises:
         UserError: Pillow would drop digits or frames of it, or it is stored turned or mirrored.
     """
-    if _loses_digits(image):
+    if loses_digits(image):
         raise UserError(
             f"{name} has colours of 16 bits, of which 8 would be read: convert it first"
         )
@@ -30,24 +32,31 @@ def check_whole(image: ImageFile.ImageFile, name: str) -> None:
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise UserError(f"{name} has several pages or frames: give each a file of its own")
     turned = image.getexif().get(_ORIENTATION, 1) if "exif" in image.info else 1
-    if turned != 1 and image.format != "TIFF":  # Of which Pillow turns the pixels.
+    if turned in range(2, 9) and image.format != "TIFF":  # Of which Pillow turns the pixels.
         raise UserError(
             f"{name} is stored turned or mirrored (its EXIF orientation is {turned}): turn its "
             "pixels first, with `mogrify -auto-orient` for example"
         )
 
 
-def _loses_digits(image: ImageFile.ImageFile) -> bool:
-    """Whether a file has values of 16 bits and Pillow reads values of 8."""
+def loses_digits(image: ImageFile.ImageFile) -> bool:
+    """Whether the file of an image that is not decoded yet has more bits a value than are read."""
     if image.mode.startswith("I"):
         return False
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return max(_as_tuple(image.tag_v2.get(_BITS_PER_SAMPLE, 1))) > 8
     for codec, _, _, arguments in image.tile:
-        words = arguments if isinstance(arguments, tuple) else (arguments,)
-        if any(";16" in str(word) for word in words):
+        words = _as_tuple(arguments)
+        # Not "BGR;16" of BMP files, which is 16 bits a pixel.
+        if any(re.match(r"(RGB|LA)\w*;16", str(word)) for word in words):
             return True
         if codec.startswith("ppm") and words[-1] > 255:
             return True
     return False
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 @contextlib.contextmanager

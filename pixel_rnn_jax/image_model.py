@@ -321,7 +321,7 @@ class ImageModel:
         Args:
             images: The images.
             condition: That of the images.
-            fast: Whether to compute in float32, about twice as fast. Only the same kind of
+            fast: Whether to compute in float32, two to three times as fast. Only the same kind of
                 machine with the same versions of JAX then decompresses the result; otherwise any
                 machine does.
 

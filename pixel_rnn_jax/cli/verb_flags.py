@@ -125,8 +125,8 @@ def compress_flags(values: Flags) -> None:
     values.text("out", "The compressed file.", "images.prnn")
     values.switch(
         "fast",
-        "Computes in float32, about twice as fast. Only the same kind of machine with the same "
-        "versions of JAX then decompresses the file; otherwise any machine does.",
+        "Computes in float32, two to three times as fast. Only the same kind of machine with the "
+        "same versions of JAX then decompresses the file; otherwise any machine does.",
     )
 
 

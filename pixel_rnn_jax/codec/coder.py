@@ -3,7 +3,7 @@
 For each value the compiled loop (`loop.py`) gives the logits of a group of images, which become
 integer frequencies (`frequencies.py`), and these code the values. The decoder gets the same
 frequencies: in float64 on any machine, since doubtful logits are stored (`corrections.py`); in
-float32 on the same kind of machine only, about twice as fast.
+float32 on the same kind of machine only, two to three times as fast.
 """
 
 from typing import Any

@@ -2,10 +2,11 @@
 
 import dataclasses
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from pixel_rnn_jax.data import records
 from pixel_rnn_jax.errors import UserError
@@ -53,7 +54,7 @@ def _records(
     name: str, files: Sequence[Path], names: Sequence[str], keys: np.ndarray
 ) -> records.Records:
     """Returns the records of image files of one form, which have `names` in their set."""
-    pixels = decode_image(files[0], str(files[0]))
+    decoded = decode_image(files[0], str(files[0]))
     with open_image(files[0], str(files[0])) as first:
         mode = first.mode
 
@@ -63,8 +64,8 @@ def _records(
 
     return records.Records(
         name=name,
-        image_shape=pixels.shape,
-        dtype=pixels.dtype,
+        image_shape=decoded.shape,
+        dtype=decoded.dtype,
         keys=keys,
         read=read,
         file=names.__getitem__,
@@ -95,20 +96,16 @@ def _form(file: Path) -> str:
         return f"{image.height}x{image.width} {image.mode!r}"
 
 
-def decode_image(
-    file: Path | io.BytesIO, name: str, converted: Mapping[str, str] | None = None
-) -> np.ndarray:
-    """Returns the pixels [H, W, C] of an image file.
-
-    Args:
-        file: Where it is, or its content.
-        name: What it is called in error messages.
-        converted: Modes of Pillow that are turned into others first.
-    """
+def decode_image(file: Path | io.BytesIO, name: str) -> np.ndarray:
+    """Returns the pixels [H, W, C] of an image file; `name` is for error messages."""
     with open_image(file, name) as image:
-        mode = (converted or {}).get(image.mode)
-        pixels = np.asarray(image.convert(mode) if mode else image)
-    return pixels[..., None] if pixels.ndim == 2 else pixels
+        return pixels(image)
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """Returns the pixels [H, W, C] of an image."""
+    array = np.asarray(image)
+    return array[..., None] if array.ndim == 2 else array
 
 
 def has_images(folder: Path) -> bool:

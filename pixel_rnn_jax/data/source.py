@@ -249,7 +249,8 @@ def _stored_levels(records: Records, config: Config) -> int:
         if first.max() == 1:
             raise UserError(
                 f"{records.name} has the values 0 and 1 in its first images, but the type "
-                f"{records.dtype} stands for {levels} levels: set data.levels=2"
+                f"{records.dtype} stands for {levels} levels: set data.levels=2, or {levels} if "
+                "others have more"
             )
     return levels
 

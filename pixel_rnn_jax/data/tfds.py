@@ -14,15 +14,13 @@ from tensorflow_datasets.core import read_only_builder
 
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import records
-from pixel_rnn_jax.data.folder import decode_image
+from pixel_rnn_jax.data.folder import pixels
 from pixel_rnn_jax.errors import UserError, first_sentence
+from pixel_rnn_jax.image_files import loses_digits, open_image
 from pixel_rnn_jax.paths import expanded
 
 # K of sets with fewer levels than their type has values.
 _LEVELS = {"binarized_mnist": 2}
-
-# TFDS keeps the files that it was given; TensorFlow decodes those of such modes in this way.
-_CONVERTED = {"1": "L", "P": "RGB"}
 
 
 def open_tfds(config: DataConfig, split: str) -> records.Records | None:
@@ -53,11 +51,7 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
     def decode(value: Any, record: str) -> np.ndarray:
         if not encoded:
             return value[..., None] if value.ndim == 2 else value
-        image = decode_image(io.BytesIO(value), record, _CONVERTED)
-        found, channels = image.shape[-1], feature.shape[-1] or image.shape[-1]
-        if found not in (1, channels):
-            raise UserError(f"{record} has {found} channels, but the set declares {channels}")
-        return np.repeat(image, channels // found, -1)
+        return _decoded(value, record, dtype, feature.shape[-1])
 
     # From the first image, since downsampled_imagenet does not declare its size.
     shape = decode(stored(np.arange(1))[0], f"record 0 of {name}").shape
@@ -91,6 +85,19 @@ def open_tfds(config: DataConfig, split: str) -> records.Records | None:
         class_names=class_names,
         file=lambda index: f"{files[keys[index, 0]]}__{keys[index, 1]}",  # As TFDS has its ids.
     )
+
+
+def _decoded(content: bytes, record: str, dtype: np.dtype, channels: int | None) -> np.ndarray:
+    """Decodes an image as TensorFlow does; TFDS keeps the files that it was given."""
+    with open_image(io.BytesIO(content), record) as image:
+        if dtype.itemsize > 1 and loses_digits(image):
+            raise UserError(f"{record} has colours of 16 bits, which cannot be read")
+        plain = {"1": "L", "P": "L" if channels == 1 else "RGB"}.get(image.mode)
+        found = pixels(image.convert(plain) if plain else image)
+    count = found.shape[-1]
+    if count not in (1, channels or count):
+        raise UserError(f"{record} has {count} channels, but the set declares {channels}")
+    return np.repeat(found, (channels or count) // count, -1)
 
 
 def _builder(config: DataConfig) -> Any | None:

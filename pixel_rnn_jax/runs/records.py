@@ -50,6 +50,7 @@ class MetricsWriter:
         self._workdir = folder = epath.Path(workdir)
         self._local = contextlib.ExitStack()
         with storage.writing(workdir):
+            lost = step > 0 and not (self._workdir / "metrics.jsonl").exists()
             kept = _drop_records_after(self._workdir, step)
             if "://" in str(workdir):
                 folder = epath.Path(self._local.enter_context(tempfile.TemporaryDirectory()))
@@ -63,8 +64,8 @@ class MetricsWriter:
             # The thread of a `SummaryWriter` dies when the disk is full, and then blocks the run.
             self._events = RecordWriter(str(events))
         self._begin = time.monotonic()
-        # Of a run whose records are lost, how long it has trained is not known any more.
-        self._seconds_before = kept[-1].get("seconds") if kept else None if step else 0.0
+        # How long a run has trained whose records are lost is not known any more.
+        self._seconds_before = kept[-1].get("seconds") if kept else None if lost else 0.0
         self._add_event(Event(file_version="brain.Event:2"))
         # Makes TensorBoard hide what earlier files hold after this step.
         start = SessionLog(status=SessionLog.START)

@@ -116,8 +116,10 @@ def _is_of_a_start(path: epath.Path) -> bool:
     """Whether a file is one that a run leaves which was killed before it wrote its config."""
     try:
         found = json.loads(path.read_bytes()) if path.name in BEFORE_CONFIG else None
-    except ValueError:
+    except (ValueError, IsADirectoryError):
         return False
+    except FileNotFoundError:  # The first process has begun anew.
+        return True
     return isinstance(found, dict) and found.keys() >= BEFORE_CONFIG[path.name]
 
 

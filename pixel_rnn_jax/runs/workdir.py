@@ -137,6 +137,7 @@ def begin_run(workdir: epath.Path, config: Config, image_format: ImageFormat) ->
                     _forget_attempt(workdir)
             write_image_format(image_format, workdir)
             write_config(config, workdir)
+    processes.all_equal("written")  # None reads what an earlier attempt has left.
     seen_by = time.monotonic() + processes.STORAGE_S
     while not (workdir / "config.json").exists() or read_config(workdir) != config:
         if time.monotonic() > seen_by:

@@ -1,5 +1,6 @@
 """Folders of image files."""
 
+import struct
 import zlib
 
 import numpy as np
@@ -96,6 +97,14 @@ def _deep_png(path):
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
 
 
+def _deep_tiff(path):
+    """Turns a TIFF file of RGB into one that says that it has 16 bits a value."""
+    Image.new("RGB", (5, 4)).save(path)
+    content = path.read_bytes()
+    assert content.count(struct.pack("<3H", 8, 8, 8)) == 1
+    path.write_bytes(content.replace(struct.pack("<3H", 8, 8, 8), struct.pack("<3H", 16, 16, 16)))
+
+
 def _frames(path):
     pages = [Image.new("L", (5, 4), value) for value in (0, 9)]
     pages[0].save(path, save_all=True, append_images=pages[1:])
@@ -112,6 +121,7 @@ def _turned(path):
     [
         ("a.png", _deep_png, "colours of 16 bits"),
         ("a.ppm", lambda path: path.write_bytes(b"P6 5 4 999\n" + bytes(120)), "of 16 bits"),
+        ("a.tif", _deep_tiff, "colours of 16 bits"),
         ("a.tif", _frames, "several pages or frames"),
         ("a.png", _frames, "several pages or frames"),
         ("a.jpg", _turned, "its EXIF orientation is 6"),
@@ -128,10 +138,15 @@ def test_files_of_which_a_part_would_be_read_are_refused(tmp_path, refused, file
 
 def test_files_that_are_whole_though_they_say_more(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 1
+    exif[0x0112] = 0  # Not known, as some cameras say.
     Image.new("RGB", (5, 4)).save(tmp_path / "upright.jpg", exif=exif)
     exif[0x0112] = 6
     Image.new("RGB", (4, 5)).save(tmp_path / "turned_by_pillow.tif", exif=exif)
+    head = b"BM" + struct.pack("<3I", 70 + 48, 0, 70)
+    info = struct.pack("<I2i2H6I", 40, 5, 4, 1, 16, 3, 48, 0, 0, 0, 0)
+    masks = struct.pack("<4I", 0xF800, 0x7E0, 0x1F, 0)
+    (tmp_path / "of_16_bits_a_pixel.bmp").write_bytes(head + info + masks + bytes(48))
+    assert open_images(tmp_path / "of_16_bits_a_pixel.bmp").image_shape == (4, 5, 3)
     assert len(open_images(tmp_path / "upright.jpg").keys) == 1
     assert open_images(tmp_path / "turned_by_pillow.tif").image_shape == (4, 5, 3)
 

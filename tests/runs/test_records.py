@@ -13,6 +13,16 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs.records import CannotGoOn, MetricsWriter, picture_path, read_records
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_time_is_not_known_of_a_run_whose_records_are_lost(tmp_path, lost):
+    write(tmp_path, 0, [])  # It was stopped before its first record.
+    if lost:
+        (tmp_path / "metrics.jsonl").unlink()
+    write(tmp_path, 3, [4])
+    (record,) = read_records(tmp_path)
+    assert ("seconds" in record) is not lost
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A list whose last number is the time."""

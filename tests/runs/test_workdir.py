@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.resume import check_resumable, read_digests, record_changes
 from pixel_rnn_jax.runs.workdir import (
+    agree,
     begin_run,
     open_run,
     read_config,
@@ -27,7 +29,7 @@ from pixel_rnn_jax.runs.workdir import (
     write_config,
     write_image_format,
 )
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.runtime import devices, processes
 
 IMAGES = ImageFormat((3, 4, 1), 2)
 
@@ -183,6 +185,35 @@ def test_the_hint_names_what_is_allowed_already():
     both = "--allow_change=optimizer.clip_norm,optimizer.schedule changes it all the same"
     with pytest.raises(UserError, match=both):
         check_resumable(Config(), new, ["optimizer.schedule"])
+
+
+def test_processes_wait_until_they_see_the_same_newest_checkpoint(tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path)
+    (workdir / "checkpoints" / "3").mkdir(parents=True)
+    seen = []
+    monkeypatch.setattr(processes, "all_equal", lambda text: seen.append(text) or text == "5")
+    monkeypatch.setattr(time, "sleep", lambda _: (workdir / "checkpoints" / "5").mkdir())
+    agree(workdir)
+    assert seen == ["3", "5"]
+    monkeypatch.setattr(processes, "all_equal", lambda text: False)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(UserError, match="the processes see different checkpoints"):
+        agree(workdir)
+
+
+def test_no_process_reads_what_an_earlier_attempt_has_left(tmp_path, monkeypatch):
+    workdir = epath.Path(tmp_path)
+    begin_run(workdir, Config(), IMAGES)
+    newer = ImageFormat((3, 4, 1), 5)
+
+    def meet(_):
+        """The first process has written by the time at which the others pass."""
+        write_image_format(newer, workdir)
+        return True
+
+    monkeypatch.setattr(processes, "first", lambda: False)
+    monkeypatch.setattr(processes, "all_equal", meet)
+    assert begin_run(workdir, Config(), IMAGES) == newer
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])

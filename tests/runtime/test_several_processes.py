@@ -271,7 +271,7 @@ def test_signal_after_the_last_step(tmp_path):
 # Without the minute that the file of one process may take to be seen by all.
 IMPATIENT = """if True:
     from pixel_rnn_jax import main
-    from pixel_rnn_jax.errors import LOST, USER_ERROR
+    from pixel_rnn_jax.runtime import processes
     processes.STORAGE_S = 2
     main.run()
 """

@@ -40,15 +40,19 @@ def test_a_workdir_in_use_is_refused_before_a_file_is_touched(config, tmp_path):
         ("result.json", "", "has result.json but no config.json"),
         ("data.json", "", "has data.json but no config.json"),
         ("images.json", "", "has images.json but no config.json"),
+        ("images.json/", "", "has images.json but no config.json"),
         ("lock", "", "lock is not the lock of a training"),
         ("file", "file", "file cannot be written to: "),
     ],
 )
 def test_workdir_of_something_else_is_refused(config, tmp_path, name, workdir, message):
-    (tmp_path / name).write_text("precious")
+    path = tmp_path / name / "inner" if name.endswith("/") else tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("precious")
     with pytest.raises(UserError, match=message):
         train(config, tmp_path / workdir)
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "precious")]
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
+    assert path.read_text() == "precious"
 
 
 def test_checkpoints_behind_a_link_that_leads_nowhere_are_waited_for(config, tmp_path):
