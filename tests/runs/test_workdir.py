@@ -208,6 +208,7 @@ def test_no_process_reads_what_an_earlier_attempt_has_left(tmp_path, monkeypatch
 
     def meet(_):
         """The first process has written by the time at which the others pass."""
+        (workdir / "images.json").unlink()
         write_image_format(newer, workdir)
         return True
 
