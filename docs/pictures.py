@@ -69,7 +69,7 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
     """Draws the validations of runs, each with the name of its folder."""
     figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    ends = []
+    ends, starts = [], []
     for number, log in enumerate(logs):
         run, colour = report.read_run(log, pixel_map=False), COLOURS[number % len(COLOURS)]
         for axes, by, size in ((left, "step", 1000), (right, "seconds", 60)):
@@ -79,9 +79,10 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
             x, y = np.array(points).T
             axes.plot(x / size, y, color=colour, marker=".", label=Path(log).name)
         ends.append(y[-1])
+        starts.append(y[0])
     low, high = min(ends), max(ends)
-    if low < high:  # The beginnings, far above, may run out of the picture.
-        left.set_ylim(low - 0.1 * (high - low), high + 2 * (high - low))
+    if gap := high - low:  # Beginnings that are far above run out of the picture.
+        left.set_ylim(low - 0.1 * gap, min(high + 2 * gap, max(starts) + 0.1 * gap))
     left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
     right.set(xlabel="minutes of training")
     for axes in (left, right):
