@@ -148,7 +148,7 @@ def test_stored_numbers_are_the_known_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "quickstart")) for n in CHECKS]
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "quickstart")) for n in CHECKS]
 )
 def test_every_cell_runs(name: str, tmp_path: Path) -> None:
     """In a process of its own: a notebook has neither the devices nor the settings of the tests."""
