@@ -84,7 +84,7 @@ class _Curves(NamedTuple):
 
 def _curves(run: RunFacts, look: Style, unit: str, by: str) -> _Curves:
     training, validation = (run.points(f"{kind}/{unit}", by) for kind in KINDS)
-    best = sorted(validation, key=lambda point: point[1])[:1]
+    best = [min(validation, key=lambda point: point[1])] if validation else []
     return _Curves(look, _thinned(training), _thinned(validation), _thinned(best))
 
 

@@ -123,6 +123,7 @@ def run(
     """
     _check_workdir(workdir)
     workdir = epath.Path(workdir)
+    workdir_lib.agree(workdir)
     config = minutes.of_run(config, workdir)
     images = _image_format(config, train_source, validation_source, *others)
     # What is impossible is refused before the workdir is touched.
@@ -170,7 +171,6 @@ def run(
 def _check_workdir(workdir: epath.PathLike) -> None:
     processes.check()
     storage.check(workdir)
-    workdir_lib.agree(epath.Path(workdir))
 
 
 def _mesh(config: Config) -> Mesh:

@@ -94,6 +94,16 @@ def test_exit_status_of_the_process(tmp_path):
     assert error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+def test_devices_that_jax_finds_and_cannot_use(monkeypatch, capsys):
+    error = RuntimeError("Unable to initialize backend 'cuda': INTERNAL: no device")  # JAX's words.
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setattr(devices, "set_up_host_devices", Mock())
+    monkeypatch.setattr(evaluate, "open_run", Mock(side_effect=error))
+    assert main(["evaluate", "--workdir=somewhere"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "put JAX_PLATFORMS=cpu in the environment" in said
+
+
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["completion", "bash"]])
 def test_what_cannot_be_printed_at_all(words):
     with open("/dev/full", "w") as full:
