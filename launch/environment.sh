@@ -51,7 +51,9 @@ install() {
   if [[ -x $python ]] && is_installed "$extra"; then
     return
   fi
-  if ! "$python" -m pip --version >/dev/null 2>&1; then # none yet, half made, or its Python is gone
+  # One that was made without pip, as uv does, gets it and keeps what is installed there.
+  if ! has_pip && { ! "$python" -m ensurepip >/dev/null 2>&1 || ! has_pip; }; then
+    # None yet, half made, or its Python is gone.
     found=$(find_python)
     echo "Making an environment in $environment with $("$found" --version)." >&2
     "$found" -m venv --clear "$environment"
@@ -59,6 +61,10 @@ install() {
   echo "Installing pixel-rnn-jax${extra:+[$extra]}: once, a few minutes." >&2
   "$python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}"
   echo "$now" >"$environment/installed${extra:+-$extra}"
+}
+
+has_pip() {
+  "$python" -m pip --version >/dev/null 2>&1
 }
 
 # is_installed EXTRAS: whether a file says that these were installed, as $now has it.

@@ -28,21 +28,22 @@ def what_to_say(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:
         return f"{str(error.filename)[:100]!r} cannot be used: {error.strerror}"
     if str(error).startswith("Unable to initialize backend"):  # JAX's words.
-        return no_device()
+        return no_device(error)
     return str(error) if isinstance(error, UserError) else ""
 
 
-def no_device() -> str:
-    """Returns what to say where JAX cannot use the devices that it looks for."""
+def no_device(error: Exception) -> str:
+    """Returns what to say where JAX cannot use the devices that it looks for, from its error."""
+    why = f" ({first_sentence(error)})" if str(error) else ""
     named = os.environ.get("JAX_PLATFORMS")
     if not named:
         return (
             "JAX is installed for devices that it cannot use here: put JAX_PLATFORMS=cpu in the "
-            "environment to go on without them, or bring their driver up to date"
+            "environment to go on without them, or bring their driver up to date" + why
         )
     return (
         f"JAX has no device of JAX_PLATFORMS={named}: unset it, or install JAX for such a device, "
-        'for a GPU pip install "jax[cuda13]"'
+        'for a GPU pip install "jax[cuda13]"' + why
     )
 
 

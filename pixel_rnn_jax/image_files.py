@@ -22,11 +22,18 @@ def check_whole(image: ImageFile.ImageFile, name: str) -> None:
     """Checks that all values of an image that is open, and not decoded yet, will be read.
 
     Raises:
-        UserError: Pillow would drop digits or frames of it, or it is stored turned or mirrored.
+        UserError: Pillow would drop digits or frames of it, or stretch its values; or it is stored
+            turned or mirrored.
     """
     if loses_digits(image):
         raise UserError(
             f"{name} has colours of 16 bits, of which 8 would be read: convert it first"
+        )
+    largest = _largest_of_ppm(image)
+    if largest not in (255, 2**16 - 1):
+        raise UserError(
+            f"{name} has {largest} as its largest value, and would be read as if that were white "
+            "(255 or 65535): convert it to a PNG or .npy file that holds the same values"
         )
     # The second picture of an MPO file, from a phone, says more about the first.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
@@ -45,14 +52,20 @@ def loses_digits(image: ImageFile.ImageFile) -> bool:
         return False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return max(_as_tuple(image.tag_v2.get(_BITS_PER_SAMPLE, 1))) > 8
-    for codec, _, _, arguments in image.tile:
+    for _, _, _, arguments in image.tile:
         words = _as_tuple(arguments)
         # Not "BGR;16" of BMP files, which is 16 bits a pixel.
         if any(re.match(r"(RGB|LA)\w*;16", str(word)) for word in words):
             return True
-        if codec.startswith("ppm") and words[-1] > 255:
-            return True
-    return False
+    return _largest_of_ppm(image) > 255
+
+
+def _largest_of_ppm(image: ImageFile.ImageFile) -> int:
+    """Returns which value a PGM or PPM file calls white; 255 of what stands for itself."""
+    for codec, _, _, arguments in image.tile:
+        if codec.startswith("ppm") and image.mode != "1":
+            return int(_as_tuple(arguments)[-1])
+    return 255
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:

@@ -53,11 +53,11 @@ def create(
         seed: Seed of the random parameters.
 
     Raises:
-        UserError: As `PixelRNN`; or the seed is no integer.
+        UserError: As `PixelRNN`; or the seed is no integer from 0 to 2**32 - 1.
     """
     model = PixelRNN(model_config, image_shape, levels)
-    if not checks.is_integer(seed):
-        raise UserError(f"seed must be an integer, got {seed!r}")
+    if not checks.is_integer(seed) or not 0 <= seed < 2**32:
+        raise UserError(f"seed must be an integer from 0 to 2**32 - 1, got {seed!r}")
     return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
 
 

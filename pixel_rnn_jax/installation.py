@@ -11,7 +11,7 @@ DEVICES = {"NVIDIA GPU": "cuda", "Google TPU": "tpu"}
 
 
 def check() -> None:
-    """Checks that all required packages are there and new enough.
+    """Checks that all required packages are there, and neither too old nor too new.
 
     Raises:
         UserError: Some are not.
@@ -31,12 +31,15 @@ def check() -> None:
 
 def _problem(requirement: str) -> str:
     """Returns what is wrong with a requirement such as "flax>=0.12.8"; "" if nothing is."""
-    name, least = re.findall(r"^[\w.-]+|>=[\d.]+|$", requirement)[:2]
+    name = re.findall(r"^[\w.-]+", requirement)[0]
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return f"{name} is missing"
-    return f"{name} {found} is too old" if _numbers(found) < _numbers(least) else ""
+    for sign, bound in re.findall(r"(>=|<)([\d.]+)", requirement):
+        if (_numbers(found) < _numbers(bound)) == (sign == ">="):
+            return f"{name} {found} is too {'old' if sign == '>=' else 'new'}"
+    return ""
 
 
 def _numbers(version: str) -> list[int]:

@@ -1,8 +1,10 @@
 """Files and folders that the user names: complete once they have their names, or not there."""
 
 import contextlib
+import errno
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +14,37 @@ from pixel_rnn_jax.errors import UserError
 
 
 def check_name(out: str) -> None:
-    """Checks, before any work, that `out` is a name here: gs://a would be a folder "gs:"."""
+    """Checks, before any work, that `out` can be written here: gs://a would be a folder "gs:"."""
     if not out or "://" in out:
         raise UserError(f"{out!r} is not the name of a file or folder on this machine")
-    with _refused(out), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        os.lstat(out)  # Too long, or in a folder that may not be entered.
+    path = Path(out)
+    with _refused(out):
+        with contextlib.suppress(FileNotFoundError):
+            os.lstat(out)  # Too long, below a file, or in a folder that may not be entered.
+        if path.exists() and not path.is_file() and not path.is_dir():
+            return  # A device or a pipe.
+        folder = next(parent for parent in path.resolve().parents if parent.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
-def check_file(out: str) -> None:
-    """Checks, before any work, that `out` is a name here (see `check_name`) and no folder's."""
+def check_file(out: str, ending: str = "", what: str = "") -> None:
+    """Checks, before any work, that `out` can be written (see `check_name`) and is no folder.
+
+    With `ending` it must have that; `what` says of which results it is the file.
+    """
+    if ending and Path(out).suffix != ending:
+        raise UserError(f"{what} must be written to a file that ends in {ending}, got {out!r}")
     check_name(out)
     if os.path.isdir(out):
         raise UserError(f"{out} is a folder: give the name of a file")
+
+
+def is_stdout(out: str) -> bool:
+    """Whether `out` is where the results of a command are printed, as /dev/stdout."""
+    with contextlib.suppress(OSError, ValueError):  # It has been replaced, or is not there.
+        return os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno()))
+    return False
 
 
 @contextlib.contextmanager

@@ -127,9 +127,7 @@ def write_picture(picture: np.ndarray, out: str) -> None:
 
 def check_picture_out(out: str) -> None:
     """Checks, before any work, that `out` names a PNG file."""
-    outputs.check_file(out)
-    if Path(out).suffix != ".png":
-        raise UserError(f"a picture must be written to a file that ends in .png, got {out!r}")
+    outputs.check_file(out, ".png", "a picture")
 
 
 def write_images(
@@ -186,7 +184,7 @@ def _as_picture(image: np.ndarray, levels: int, mode: str) -> Image.Image:
 
 def _file_names(names: Sequence[str]) -> list[str]:
     """Returns paths within a folder, without ending, that are all different."""
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}  # By how a file system that ignores case sees them.
     numbers: dict[PurePosixPath, int] = {}
     for name in names:
         # A path may begin with "//", which is a part of its own as "/" is.
@@ -196,11 +194,11 @@ def _file_names(names: Sequence[str]) -> list[str]:
             "."
         )  # Not "..png", which has no stem.
         stem = str(path.with_suffix("") if ends else path)
-        while stem in found:  # a.png beside a.jpg, or a name twice.
+        while stem.casefold() in found:  # a.png beside a.jpg or A.png, or a name twice.
             numbers[path] = numbers.get(path, 1) + 1
             stem = f"{path}-{numbers[path]}"
-        found[stem] = None
-    return list(found)
+        found[stem.casefold()] = stem
+    return list(found.values())
 
 
 def check_ending(out: str) -> None:
@@ -241,7 +239,8 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     height and width, in which all channels of the lighter half of the grey levels are known.
 
     Raises:
-        UserError: It is neither, or the file cannot be read or has another size.
+        UserError: It is neither; the file cannot be read or has another size; or nothing is known,
+            or all.
     """
     height, width, _ = image_shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
@@ -266,11 +265,17 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
                 f"{known} must be as large as the images, {height}x{width}, got "
                 f"{mask.shape[0]}x{mask.shape[1]}"
             )
-        if not mask.any():
-            raise UserError(
-                f"no pixel of {known} is white, so that nothing is known: make white what is, or "
-                "draw whole images with sample"
-            )
+    mask = np.broadcast_to(mask, (height, width))
+    if not mask.any():
+        raise UserError(
+            f"nothing of the {height}x{width} images is known by --known={known}: name another "
+            "half, or a file in which what is known is white, or draw whole images with sample"
+        )
+    if mask.all():
+        raise UserError(
+            f"all of the {height}x{width} images is known by --known={known}: there is nothing to "
+            "draw"
+        )
     return np.broadcast_to(mask[..., None], image_shape)
 
 

@@ -35,6 +35,8 @@ from pixel_rnn_jax.models.parts import in_parts
 from pixel_rnn_jax.models.units import Units
 
 PyTree = Any
+MOST_LEVELS = 2**24
+"""Float32 tells no more integers apart."""
 CPU_PIXELS = 1024
 """Pixels that a CPU computes at a time; about one image of MNIST or CIFAR-10."""
 
@@ -60,8 +62,8 @@ class PixelRNN:
     Attributes:
         config: The architecture, of all scales.
         image_shape: (H, W, C).
-        levels: K, the number of values that a channel of a pixel can have, at least 2; 0 for
-            `output="gaussian_mixture"`.
+        levels: K, the number of values that a channel of a pixel can have, from 2 to `MOST_LEVELS`;
+            0 for `output="gaussian_mixture"`.
         offset: What is subtracted from real values, `[C]`; by default 0.
         scale: What they are divided by then, `[C]`; by default 1.
 
@@ -93,8 +95,8 @@ class PixelRNN:
                 f'levels must be 0 for model.output "gaussian_mixture", got {self.levels}: real '
                 "values have no levels"
             )
-        if not real and self.levels < 2:
-            raise UserError(f"levels must be at least 2, got {self.levels}")
+        if not real and not 2 <= self.levels <= MOST_LEVELS:
+            raise UserError(f"levels must be from 2 to {MOST_LEVELS:,}, got {self.levels:,}")
         for name, default in (("offset", 0.0), ("scale", 1.0)):
             given = getattr(self, name)
             try:

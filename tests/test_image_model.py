@@ -131,7 +131,7 @@ def test_density_refuses_what_needs_a_probability():
 
 
 def test_impossible_formats_are_refused():
-    with pytest.raises(prnn.UserError, match="levels must be at least 2, got 1"):
+    with pytest.raises(prnn.UserError, match="levels must be from 2 to 16,777,216, got 1"):
         prnn.create(CONFIG, (3, 4, 1), 1)
     with pytest.raises(prnn.UserError, match=r"image_shape must be \(H, W, C\)"):
         prnn.create(CONFIG, (3, 4), 2)

@@ -59,6 +59,16 @@ def test_packages_that_are_missing_or_too_old(installed):
     )
 
 
+def test_a_package_that_is_too_new(installed):
+    installed["orbax-checkpoint"] = "1.0"
+    with pytest.raises(prnn.UserError) as raised:
+        installation.check()
+    assert str(raised.value) == (
+        "the installation does not fit (orbax-checkpoint 1.0 is too new): pip install "
+        "'orbax-checkpoint<1,>=0.12'"
+    )
+
+
 def test_the_program_says_so(installed, capsys, monkeypatch):
     """Before it imports JAX, or where an import fails."""
     installed["jax"] = "0.9.2"

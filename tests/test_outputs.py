@@ -60,10 +60,24 @@ def test_what_cannot_be_written_is_one_sentence(tmp_path):
         write(tmp_path)
     with pytest.raises(UserError, match=r"file/a cannot be written: "):
         write(tmp_path / "file" / "a")
+    with pytest.raises(UserError, match=r"file/a/b cannot be written: Not a directory"):
+        outputs.check_name(str(tmp_path / "file" / "a" / "b"))
     with pytest.raises(UserError, match=r"/dev/full cannot be written: No space left on device"):
         write("/dev/full")
     with pytest.raises(UserError, match="cannot be written"), outputs.filling(str(tmp_path)):
         pass
+
+
+def test_a_folder_that_may_not_be_written_to(tmp_path, monkeypatch):
+    """Not by its rights, since root may write anywhere."""
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "other").mkdir()
+    monkeypatch.setattr(os, "access", lambda folder, mode: folder != tmp_path)
+    for name in ("file", "new", "new/er"):
+        with pytest.raises(UserError, match="cannot be written: Permission denied"):
+            outputs.check_name(str(tmp_path / name))
+    outputs.check_name(str(tmp_path / "other" / "new"))
+    outputs.check_name(os.devnull)
 
 
 def test_a_folder_is_there_once_it_is_complete(tmp_path):

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,6 +56,10 @@ def extract(values: Flags) -> None:
     pictures.check_ending(values.out)
     found = []
     with opened(values, "extract") as file:
+        if file.seekable():  # Decoding takes longer than reading twice.
+            start = file.tell()
+            _check_names(wanted, _all_names(file), values.file)
+            file.seek(start)
         model = image_model.load(values.workdir)
         pictures.check_out(values.out, model.levels, model.image_shape[-1])
         for part in archive.read(model.pixel_rnn, model.params, file, wanted):
@@ -66,14 +70,32 @@ def extract(values: Flags) -> None:
             batch = jax.tree.map(lambda array, rows=rows: array[rows], part.batch)
             found.append(Part(batch, tuple(part.names[row] for row in rows), part.mode))
     names = [name for part in found for name in part.names]
-    if missing := [name for name in wanted if name not in names]:
+    _check_names(wanted, names, values.file)
+    batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part.batch for part in found))
+    _write(Part(batch, tuple(names), found[0].mode), model, values.out)
+
+
+def _all_names(file: BinaryIO) -> list[str]:
+    """Returns the names of all images of a file, also of those that are lost."""
+    _, blocks = framing.read(file)
+    return [
+        name
+        for block in blocks
+        for name in (
+            _lost_names(block) if isinstance(block, Damage) else archive.unpack_names(block)[0]
+        )
+    ]
+
+
+def _check_names(wanted: Iterable[str], names: list[str], file: str) -> None:
+    """Checks that a file has the images that are wanted."""
+    there = set(names)
+    if missing := [name for name in wanted if name not in there]:
         raise UserError(
-            f"{values.file} has no image {missing[0]!r}"
+            f"{file} has no image {missing[0]!r}"
             + (f", nor {len(missing) - 1} others" if len(missing) > 1 else "")
             + ": see `info` for the names"
         )
-    batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part.batch for part in found))
-    _write(Part(batch, tuple(names), found[0].mode), model, values.out)
 
 
 def info(values: Flags) -> None:

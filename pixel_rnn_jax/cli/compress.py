@@ -51,4 +51,6 @@ def _compress(
     raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
     bits = f"{8 * size / dims:.4f} bits/dim" if dims else "no bits/dim"
     what = counted(len(images), "more image" if old else "image")
-    show(f"{out}: {size:,} bytes for {what}, {bits} ({raw:,} bytes uncompressed)")
+    line = f"{out}: {size:,} bytes for {what}, {bits} ({raw:,} bytes uncompressed)"
+    if not outputs.is_stdout(out):  # Which holds the compressed images alone.
+        show(line)

@@ -1,6 +1,5 @@
 """The verb `evaluate`."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -8,7 +7,7 @@ import numpy as np
 
 from pixel_rnn_jax import outputs, pictures
 from pixel_rnn_jax.cli.flags import Flags
-from pixel_rnn_jax.cli.images import open_images
+from pixel_rnn_jax.cli.images import open_images, without_data
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, images_at_a_time, load, of_run
 from pixel_rnn_jax.runs.export import is_exported
@@ -36,7 +35,7 @@ def evaluate(values: Flags) -> None:
     if values.per_pixel and not values.out:
         raise UserError("--per_pixel needs --out=FILE.npz, which gets the nats of each value")
     if values.out:
-        _check_out(values.out)
+        outputs.check_file(values.out, ".npz", "scores")
     if values.pixel_map:
         pictures.check_picture_out(values.pixel_map)
     join(values)
@@ -46,10 +45,7 @@ def evaluate(values: Flags) -> None:
     images: Images
     if is_exported(workdir):
         if not values.images:
-            raise UserError(
-                f"{workdir} holds a model without its data set: give --images=PATH, or the workdir "
-                "of the run"
-            )
+            raise without_data(workdir)
         model = load(workdir)
         options = {"batch_size": images_at_a_time(model.pixel_rnn) * jax.device_count()}
     else:
@@ -66,10 +62,10 @@ def evaluate(values: Flags) -> None:
     per_pixel = values.per_pixel
     found = score(model.pixel_rnn, model.params, images, per_pixel=per_pixel, **options)
     show_evaluation(values.images or split, found.evaluation)
-    if values.pixel_map:
-        _draw_pixel_map(model, images, values.pixel_map)
     if values.out:
         _write(found.arrays(images.record_names()), values.out)
+    if values.pixel_map:
+        _draw_pixel_map(model, images, values.pixel_map)
     written = {"out": values.out, "pixel_map": values.pixel_map}
     where = {"workdir": workdir, "path": values.images, "split": split}
     show_json(**where, **_numbers(found.evaluation), **written)
@@ -95,13 +91,6 @@ def _numbers(found: Evaluation) -> dict[str, Any]:
     numbers = {**vars(found), "bits_per_dim": None if found.real else found.bits_per_dim}
     del numbers["counted"]  # Of the baseline.
     return numbers
-
-
-def _check_out(out: str) -> None:
-    """Checks, before any work, that `out` names an .npz file."""
-    outputs.check_file(out)
-    if Path(out).suffix != ".npz":
-        raise UserError(f"scores must be written to a file that ends in .npz, got {out!r}")
 
 
 def _write(arrays: dict[str, Any], out: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from pixel_rnn_jax import image_model, pictures
 from pixel_rnn_jax.cli.flags import Flags
-from pixel_rnn_jax.cli.images import open_images, read_condition
+from pixel_rnn_jax.cli.images import open_images, read_condition, without_data
 from pixel_rnn_jax.cli.verb_flags import IMAGES, ROW, TEST_IMAGES
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import is_exact
@@ -36,6 +36,8 @@ def sample(values: Flags) -> None:
         raise UserError("leave out one of --label and --condition")
     condition = read_condition(values.condition)
     if condition is not None:
+        if n and n > len(condition):
+            say(f"fewer than --n: --condition has {counted(len(condition), 'row')}")
         condition = condition[:n]
         n = len(condition)
     elif classes and label is None:
@@ -58,10 +60,7 @@ def complete(values: Flags) -> None:
     out, particles = values.out, values.particles
     if values.images is None:
         if is_exported(values.workdir):
-            raise UserError(
-                f"{values.workdir} holds a model without its data set: give --images=PATH, or the "
-                "workdir of the run"
-            )
+            raise without_data(values.workdir)
         run = open_run(values.workdir, devices.local_mesh(1))
         model = image_model.of_run(run)
     else:

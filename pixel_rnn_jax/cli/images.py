@@ -19,6 +19,13 @@ def open_images(
     return OwnImages(records, model, class_names)
 
 
+def without_data(path: str) -> UserError:
+    """Returns the error where images are those of the run, and `path` is only a model."""
+    return UserError(
+        f"{path} holds a model without its data set: give --images=PATH, or the workdir of the run"
+    )
+
+
 def read_condition(path: str | None) -> np.ndarray | None:
     """Reads the array of an .npy file, or `condition` of an .npz file; None without a path."""
     if path is None:
@@ -32,6 +39,7 @@ def read_condition(path: str | None) -> np.ndarray | None:
         raise UserError(f"--condition={path} holds no array `condition`") from error
     except Exception as error:  # NumPy, zipfile and zlib raise many types for a damaged file.
         raise npz.not_read(f"--condition={path}", error) from error
-    if not found.ndim:
-        raise UserError(f"--condition={path} must hold a row for each image, got a single value")
+    if not found.ndim or not len(found):
+        given = "no rows" if found.ndim else "a single value"
+        raise UserError(f"--condition={path} must hold a row for each image, got {given}")
     return found

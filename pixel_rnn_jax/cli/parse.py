@@ -175,7 +175,7 @@ def parse(argv: Sequence[str]) -> functools.partial[None]:
         if words and positional in values and not values[positional].present:
             values[positional].value = words.pop(0)
     if words and "names" in values:
-        values["names"].value, words = words, []
+        values["names"].value, words = [*(values.names or []), *words], []
     if name in OF_RUNS:
         values["workdir"].value, words = [*filter(None, values.workdir or []), *words], []
     if words:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from pathlib import Path
 
 from pixel_rnn_jax import shipped
 from pixel_rnn_jax.cli.flags import Flags
@@ -46,13 +47,28 @@ def _take_model(values: Flags) -> None:
     values["workdir"].value = shipped.place(values.model)
 
 
+def _would_replace(out: str, read: str, flag: str) -> bool:
+    """Whether a file that is written would replace one that is read, or one of a folder of those.
+
+    A workdir may hold what is made of it.
+    """
+    if not os.path.isfile(out):
+        return False
+    if os.path.isfile(read):
+        return os.path.samefile(out, read)
+    return (
+        bool(read)
+        and flag in ("images", "data")
+        and Path(read).resolve() in Path(out).resolve().parents
+    )
+
+
 def _check(values: Flags) -> None:
     """Refuses to write over what is read, and to read images in two places."""
     given = {name: values[name].value or "" for name in (*READ, *WRITTEN) if name in values}
     for out, read in itertools.product(WRITTEN, READ):
         paths = given.get(out, ""), given.get(read, "")
-        files = all(isinstance(path, str) and os.path.isfile(path) for path in paths)
-        if files and os.path.samefile(*paths):
+        if all(isinstance(path, str) for path in paths) and _would_replace(*paths, read):
             raise UserError(f"--{out}={paths[0]} would replace --{read}: give it another name")
     if given.get("images") and given.get("data"):
         raise UserError("--data is for the images of the run: leave it out with --images")

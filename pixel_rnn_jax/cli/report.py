@@ -1,20 +1,15 @@
 """The verb `report`."""
 
-from pathlib import Path
-
 from pixel_rnn_jax import outputs
 from pixel_rnn_jax import report as report_lib
 from pixel_rnn_jax.cli.flags import Flags
-from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.terminal import counted, show
 
 
 def report(values: Flags) -> None:
     """Writes a page about runs, side by side: configs, curves, results and pictures."""
     out = values.out
-    if Path(out).suffix != ".html":
-        raise UserError(f"a report must be written to a file that ends in .html, got {out!r}")
-    outputs.check_file(out)
+    outputs.check_file(out, ".html", "a report")
     report_lib.check_extra()
     runs = [
         report_lib.read_run(workdir, pixel_map=values.maps)

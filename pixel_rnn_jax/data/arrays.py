@@ -1,5 +1,6 @@
 """Sets that are arrays: scikit-learn's digits, and .npy and .npz files."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +30,12 @@ def open_array_file(path: Path, name: str, split: str) -> records.Records:
     """
     key, beside = "", Beside()
     try:
-        images = np.load(path, mmap_mode="r")
-        if path.suffix == ".npz":
-            with images as arrays:
+        images = arrays = np.load(path, mmap_mode="r")
+        kind = ".npy" if isinstance(arrays, np.ndarray) else ".npz"
+        with arrays if kind == ".npz" else contextlib.nullcontext():
+            if path.suffix != kind:
+                raise UserError(f"{name} is an {kind} file by what it holds: name it so")
+            if kind == ".npz":
                 key = npz.image_key(npz.image_keys(arrays), name, split)
                 images = arrays[key]
                 beside = npz.beside(arrays, key, len(images))

@@ -2,8 +2,9 @@
 
 import hashlib
 import math
+import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 
@@ -33,9 +34,17 @@ def digest(source: Source) -> str:
 
 def check_beside(*sources: Source) -> Future[None]:
     """Begins to `check` splits in a thread; `result` of what it returns waits for the end."""
-    pool = ThreadPoolExecutor(1)
-    checked = pool.submit(check, *sources)
-    pool.shutdown(wait=False)
+    checked: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            check(*sources)
+            checked.set_result(None)
+        except BaseException as error:
+            checked.set_exception(error)
+
+    # Not a thread of a pool, for whose end Python waits before it leaves.
+    threading.Thread(target=run, daemon=True).start()
     return checked
 
 

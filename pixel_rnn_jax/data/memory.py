@@ -9,7 +9,7 @@ import numpy as np
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.data.records import Records, random_order, record_keys
 from pixel_rnn_jax.data.source import IN_MEMORY, Source
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import UserError, first_sentence
 
 Pair = tuple[Any, Any]
 """Images and their condition, or None."""
@@ -52,6 +52,10 @@ def memory_sources(
         images, condition = _rows(images, condition, kept)
     else:
         pair = validation if isinstance(validation, tuple) else (validation, None)
+        if len(pair) != 2:
+            raise UserError(
+                f"validation must be a pair of images and their condition, got {len(pair)} arrays"
+            )
         other, other_condition = _arrays("validation", *pair)
         if other.dtype.kind in "biu":
             largest = max(largest, int(other.max()))
@@ -90,7 +94,7 @@ def form_of_condition(condition: Any) -> dict[str, Any]:
 
 
 def _arrays(what: str, images: Any, condition: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    images = np.asarray(images)
+    images = _array(what, images)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape or images.dtype.kind not in "biuf":
@@ -106,9 +110,16 @@ def _arrays(what: str, images: Any, condition: Any) -> tuple[np.ndarray, np.ndar
     return images, condition
 
 
+def _array(what: str, given: Any) -> np.ndarray:
+    try:
+        return np.asarray(given)
+    except ValueError as error:  # Of rows that are not equally long.
+        raise UserError(f"{what} must be an array: {first_sentence(error)}") from error
+
+
 def _condition(condition: Any) -> np.ndarray:
     """Returns a condition as an array of at least one axis, of numbers or of text."""
-    array = np.asarray(condition)
+    array = _array("condition", condition)
     if array.dtype.kind == "O" and all(isinstance(name, str) for name in array.ravel()):
         array = array.astype(str)  # As pandas keeps text.
     if not array.size or array.dtype.kind not in "biufU":

@@ -123,8 +123,13 @@ def _condition(arrays: Any, key: str, count: int) -> np.ndarray | None:
 
 
 def _own(arrays: Any, key: str, what: str) -> str:
-    """Returns the key of what belongs to the images `key` alone if there is one, or else `what`."""
-    return f"{key}_{what}" if f"{key}_{what}" in arrays.files else what
+    """Returns the key of what belongs to the images `key`: `what` where there are no others."""
+    own = f"{key}_{what}"
+    if own in arrays.files or len(image_keys(arrays)) == 1:
+        return own if own in arrays.files else what
+    if what in arrays.files:
+        raise _DoesNotFit(f"`{what}` does not say of which images it is: name it `{own}`")
+    return own
 
 
 def _arrays(arrays: Any, names: Iterable[str]) -> Iterable[np.ndarray]:

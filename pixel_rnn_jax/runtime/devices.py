@@ -88,7 +88,7 @@ def _start() -> None:
     try:
         jax.local_devices()
     except (RuntimeError, AssertionError) as error:  # How JAX ends without a backend.
-        raise UserError(no_device()) from error
+        raise UserError(no_device(error)) from error
 
 
 def _mesh(devices: list[jax.Device]) -> Mesh:

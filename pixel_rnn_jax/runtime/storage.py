@@ -35,7 +35,10 @@ def check(workdir: epath.PathLike) -> None:
     """
     if "://" not in os.fspath(workdir):
         return
-    scheme, name, folder = urlsplit(os.fspath(workdir))[:3]
+    try:
+        scheme, name, folder = urlsplit(os.fspath(workdir))[:3]
+    except ValueError:  # Square brackets that hold no address.
+        scheme = name = folder = ""
     if scheme != "gs" or not name:
         raise UserError(f"{workdir} is neither a folder nor in a bucket (gs://BUCKET/FOLDER)")
     try:

@@ -185,6 +185,12 @@ main sample MODEL --out=~no-one/a.png
     there is no user 'no-one'; write ./~no-one/a
 main sample MODEL --out=folder.npz
     folder.npz is a folder: give the name of a file
+main sample MODEL --out=own.npy/a.png
+    own.npy/a.png cannot be written: Not a directory
+main sample MODEL --compilation_cache=own.npy
+    --compilation_cache=own.npy cannot be a folder: File exists
+main sample --workdir=gs://[BUCKET]/a
+    gs://[BUCKET]/a is neither a folder nor in a bucket (gs://BUCKET/FOLDER)
 main sample MODEL --out=LONG
     cannot be written: File name too long
 main sample --workdir=digits
@@ -209,6 +215,8 @@ main sample --workdir=vectors.safetensors --condition=splits.npz
     --condition=splits.npz holds no array `condition`
 main sample --workdir=vectors.safetensors --condition=single.npy
     --condition=single.npy must hold a row for each image, got a single value
+main sample --workdir=vectors.safetensors --condition=zero.npy
+    --condition=zero.npy must hold a row for each image, got no rows
 main sample --workdir=vectors.safetensors --condition=own.npy
     condition must have shape [6, 2], a vector for each image, got [6, 4, 4, 1]
 main sample --workdir=real.safetensors --out=a
@@ -222,6 +230,10 @@ main complete MODEL --images=own.npy --known=large.png
     large.png must be as large as the images, 4x4, got 9x9
 main complete MODEL --images=own.npy --known=text.png
     text.png cannot be read as an image: cannot identify image file
+main complete MODEL --images=own.npy --known=white.png
+    all of the 4x4 images is known by --known=white.png: there is nothing to draw
+main complete MODEL --images=mixed --out=mixed/4.png
+    --out=mixed/4.png would replace --images: give it another name
 main complete MODEL --images=own.npy --known=large.png --out=large.png
     --out=large.png would replace --known: give it another name
 main complete MODEL --images=own.npy --particles=0
@@ -310,6 +322,10 @@ main compress MODEL --images=cmyk.tif
     cmyk.tif has mode 'CMYK', whose values are not intensities: convert the images to grey
 main compress MODEL --images=large.png --split=test
     is one image, which has no split 'test': name no split
+main compress MODEL --images=stretched.pgm
+    stretched.pgm has 15 as its largest value, and would be read as if that were white
+main compress MODEL --images=zip.npy
+    zip.npy' is an .npz file by what it holds: name it so
 main compress MODEL --images=own.npy --out=own.npy
     --out=own.npy would replace --images: give it another name
 main compress MODEL --images=own.npy --out=nothing
@@ -468,6 +484,10 @@ prnn.create(prnn.ModelConfig(), (4, 4), 2)
     image_shape must be (H, W, C) with sizes of at least 1, got (4, 4)
 prnn.create(prnn.ModelConfig(), (4, 4, 1), 2.5)
     image_shape and levels must be integers, got (4, 4, 1) and 2.5
+prnn.create(prnn.ModelConfig(), (4, 4, 1), 2**24 + 1)
+    levels must be from 2 to 16,777,216, got 16,777,217
+prnn.create(prnn.ModelConfig(), (4, 4, 1), 2, seed=2**32)
+    seed must be an integer from 0 to 2**32 - 1, got 4294967296
 prnn.create("pixel_cnn", (4, 4, 1), 2)
     config must be a ModelConfig, got 'pixel_cnn'
 prnn.ModelConfig(layers=True)
@@ -482,6 +502,10 @@ prnn.fit(images, "pixel_cnn")
     config must be a Config or a ModelConfig, got str
 prnn.fit(images, validation="test")
     validation must be numbers of shape [N, H, W] or [N, H, W, C], got [] of <U4
+prnn.fit([[1, 2], [3]])
+    images must be an array: setting an array element with a sequence
+prnn.fit(images, validation=(images,))
+    validation must be a pair of images and their condition, got 1 arrays
 prnn.read_images("missing")
     missing': there is no such folder or image file
 """
@@ -506,6 +530,8 @@ def write_pictures():
     parts = chunk(b"IHDR", size), chunk(b"IDAT", zlib.compress(b"")), chunk(b"IEND")
     Path("huge.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
     Image.new("L", (9, 9)).save("large.png")
+    Image.new("L", (4, 4), 255).save("white.png")
+    Path("stretched.pgm").write_bytes(b"P5 4 4 15 " + bytes(range(16)))
     Image.new("CMYK", (4, 4)).save("cmyk.tif")
     Path("mixed").mkdir()
     for width in (4, 5):
@@ -555,6 +581,7 @@ def bench(tmp_path_factory):
             **dict.fromkeys(("text.png", "text.npz", "texts/a.txt"), b"hello"),
             "empty.npz": b"",
             "x.prnn": stream,
+            "zip.npy": Path("splits.npz").read_bytes(),
             "cut.prnn": stream[:-30],
             "cut.safetensors": Path("m.safetensors").read_bytes()[:-9],
             "cut.npy": Path("own.npy").read_bytes()[:-9],

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -287,7 +288,7 @@ def test_extract(printed, pets):
     with np.load("two.npz") as file:
         assert file["names"].tolist() == [names[3], names[20]]
         np.testing.assert_array_equal(file["images"], images[[3, 20]])
-    printed(f"{words}=two")
+    printed(f"extract pets.prnn --names={names[20]} {names[3]} --out=two")
     assert sorted(str(path) for path in Path("two").rglob("*.png")) == sorted(
         f"two/{names[i]}" for i in (3, 20)
     )
@@ -382,6 +383,16 @@ def test_compress_writes_to_a_pipe(printed, out):
     assert os.read(reading, 2**16) == expected
     for end in ends:
         os.close(end)
+
+
+def test_the_standard_output_gets_the_compressed_images_alone(printed, monkeypatch):
+    np.save("own.npy", IMAGES)
+    printed("compress --images=own.npy")
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        printed(f"compress --images=own.npy --out=/dev/fd/{writing}")
+        assert os.read(reading, 2**16) == Path("images.prnn").read_bytes()
 
 
 def test_names_of_files_may_be_as_long_as_the_disk_takes(printed):

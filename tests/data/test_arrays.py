@@ -95,6 +95,14 @@ def test_labels_of_an_npz_file(opened, pictures, key, name):
         assert labels[(images == image[..., 0]).all(axis=(1, 2))] == [label]
 
 
+def test_labels_do_not_say_of_which_split_they_are(opened, pictures, refused):
+    images, labels = pictures(20, 2, 2), np.arange(10) % 3
+    arrays = {"train": images[:10], "test": images[10:], "labels": labels}
+    opened(arrays)
+    with refused("`labels` does not say of which images it is: name it `train_labels`"):
+        opened(arrays, classes=3)
+
+
 NAMES = np.array(["dog", "cat", "älg", "cat"] * 8)[:30]
 NUMBERS = np.array([1, 0, 2, 0] * 8)[:30]
 

@@ -44,7 +44,7 @@ RANDOM = np.random.default_rng(0)
         ),
         (
             lambda model: dict(images='{"image_shape": [4, 4, 1], "levels": 0}'),
-            "levels must be at least 2, got 0$",
+            "levels must be from 2 to 16,777,216, got 0$",
         ),
     ],
 )

@@ -29,9 +29,16 @@ def test_programs_are_kept_in_the_users_cache_folder_by_default(folder, monkeypa
     assert Path(folder(None)).parent == tmp_path / "pixel-rnn-jax"
 
 
-def test_programs_are_kept_where_the_user_says(folder, monkeypatch):
-    assert folder("somewhere") == "somewhere"
-    assert folder(None) == "somewhere"  # As JAX_COMPILATION_CACHE_DIR sets it.
+def test_none_are_kept_where_the_users_folder_cannot_be_made(folder, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert folder(None) is None
+
+
+def test_programs_are_kept_where_the_user_says(folder, tmp_path):
+    somewhere = str(tmp_path / "somewhere")
+    assert folder(somewhere) == somewhere
+    assert folder(None) == somewhere  # As JAX_COMPILATION_CACHE_DIR sets it.
     assert folder("") is None
 
 
