@@ -29,4 +29,4 @@ cd "$root"
 "$python" -m ruff format --check
 "$python" -m ruff check
 "$python" -m mypy
-exec "$python" -m pytest --numprocesses=auto --dist=loadgroup "$@"
+exec "$python" -m pytest --numprocesses=auto --dist=loadgroup --no-loadscope-reorder "$@"

@@ -23,8 +23,13 @@ with pytest.MonkeyPatch.context() as patch:
     jax.devices()
 
 
+@pytest.hookimpl(tryfirst=True)  # Before xdist reads the marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share fixtures and so a process; a notebook, which is long, has its own."""
+    """A file's tests share fixtures and so a process; a notebook, which is long, has its own.
+
+    The long files come first, so that no process has one left at the end.
+    """
+    items.sort(key=lambda item: item.path, reverse=True)
     for item in items:
         file, _, name = item.nodeid.partition("::")
         group = name if name.startswith("test_every_cell_runs") else file

@@ -43,7 +43,10 @@ def _rows(pattern: str, text: str, count: int) -> Rows:
 
 
 def _quickstart(text: str) -> Rows:
-    return _rows(rf"(test): {NUMBER} .*", text, 1)
+    rows = _rows(rf"(test): {NUMBER} ± {NUMBER} nats", text, 1)
+    nats, error = rows["test"]
+    assert 78 < nats < 87 and 0.4 < error < 1.6  # Of 300 steps it would be 90.
+    return rows
 
 
 def _ising(text: str) -> Rows:
@@ -147,28 +150,40 @@ def test_stored_numbers_are_the_known_ones(name: str) -> None:
     CHECKS[name](_stored(name))
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "quickstart")) for n in CHECKS]
-)
-def test_every_cell_runs(name: str, tmp_path: Path) -> None:
-    """In a process of its own: a notebook has neither the devices nor the settings of the tests."""
+def _run(name: str, folder: Path, **settings: int) -> str:
+    """Runs a notebook, with other numbers for some settings, and returns what it prints.
+
+    In a process of its own: a notebook has neither the devices nor the settings of the tests.
+    """
     cells = ["".join(cell["source"]) for cell in _cells(name)]
+    for setting, number in settings.items():
+        cells = [re.sub(rf"\b{setting}=\d+", f"{setting}={number}", cell) for cell in cells]
     # Saves each figure, as a notebook shows it.
     save = "for n in plt.get_fignums(): plt.figure(n).savefig(f'figure{n}.png')"
-    program = tmp_path / f"{name}_notebook.py"
+    program = folder / f"{name}_notebook.py"
     program.write_text("\n\n".join([*cells, save]), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error", program],
-        cwd=tmp_path,
+        cwd=folder,
         env=os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(FOLDER.parent)},
         capture_output=True,
         text=True,
         timeout=900,
     )
     assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("figure*.png"))) == FIGURES[name]
-    # What is stored is what the code gives, but for rounding on another machine.
-    stored, found = CHECKS[name](_stored(name)), CHECKS[name](done.stdout)
+    assert len(list(folder.glob("figure*.png"))) == FIGURES[name]
+    return done.stdout
+
+
+def test_the_quickstart_runs_with_few_steps(tmp_path: Path) -> None:
+    assert "test: " in _run("quickstart", tmp_path, steps=40, log_every=20)
+
+
+@pytest.mark.slow
+@notebooks
+def test_every_cell_runs(name: str, tmp_path: Path) -> None:
+    """What is stored is what the code gives, but for rounding on another machine."""
+    stored, found = CHECKS[name](_stored(name)), CHECKS[name](_run(name, tmp_path))
     assert found.keys() == stored.keys()
     for key, values in found.items():
         assert values == pytest.approx(stored[key], abs=TOLERANCES[name]), key

@@ -217,12 +217,13 @@ def test_samples_are_those_of_their_log_probabilities_with_x64_on_and_off(output
 @pytest.mark.parametrize("output", ["softmax", "logistic", "sigmoid"])
 def test_log_prob_of_samples_is_that_at_their_temperature(output):
     model, params, *_ = build("pixel_cnn", output, "none")
-    images, log_probs = model.sample_and_log_prob(params, KEY, 4, temperature=0.5)
-    powers = model.conditionals(params, images) / 0.5
+    draw = jax.jit(model.sample_and_log_prob, static_argnums=2, static_argnames="temperature")
+    images, log_probs = draw(params, KEY, 4, temperature=0.5)
+    powers = jax.jit(model.conditionals)(params, images) / 0.5
     powers -= jax.nn.logsumexp(powers, axis=-1, keepdims=True)
     chosen = np.take_along_axis(np.asarray(powers), np.asarray(images)[..., None], axis=-1)
     np.testing.assert_allclose(log_probs, chosen.sum(axis=(1, 2, 3, 4)), rtol=1e-4)
-    greedy, certain = model.sample_and_log_prob(params, KEY, 2, temperature=0)
+    greedy, certain = draw(params, KEY, 2, temperature=0)
     np.testing.assert_array_equal(certain, 0)
     np.testing.assert_array_equal(greedy[0], greedy[1])
 
@@ -249,19 +250,22 @@ def test_exported_programs_take_any_batch_size(architecture):
         *shapes
     )
     images, given = images.astype(np.uint8), given.astype(np.int32)
-    for count in (1, 6):
+    log_probs = jax.jit(model.log_prob)(params, images, given)
+    samples = jax.jit(model.sample, static_argnums=2)(params, KEY, 6, given)
+    completed = jax.jit(lambda *a: model.complete(a[0], KEY, a[1], UPPER, a[2]).images)(
+        params, images, given
+    )
+    for count in (1, 6):  # An image depends on its number alone.
         found = served.call(params, images[:count], given[:count])
-        expected = model.log_prob(params, images[:count], given[:count])
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
+        np.testing.assert_allclose(found, log_probs[:count], rtol=1e-4)
         found = drawn.call(params, given[:count])
-        np.testing.assert_array_equal(found, model.sample(params, KEY, count, given[:count]))
-        completed = model.complete(params, KEY, images[:count], UPPER, given[:count])
+        np.testing.assert_array_equal(found, samples[:count])
         found = done.call(params, images[:count], given[:count])
-        np.testing.assert_array_equal(found, completed.images)
+        np.testing.assert_array_equal(found, completed[:count])
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
         gradient.call(params, images, given),
-        jax.grad(loss)(params, images, given),
+        jax.jit(jax.grad(loss))(params, images, given),
     )
 
 
@@ -269,12 +273,13 @@ def test_exported_programs_take_any_batch_size(architecture):
 def test_no_images(architecture):
     model, params, images, given = build(architecture, "categorical", "class")
     none, given = images[:0], given[:0]
-    assert model.log_prob(params, none, given).shape == (0,)
-    assert model.conditionals(params, none, given).shape == (0, *SHAPE, 5)
-    assert model.sample(params, KEY, 0, given).shape == none.shape
+    assert jax.jit(model.log_prob)(params, none, given).shape == (0,)
+    assert jax.jit(model.conditionals)(params, none, given).shape == (0, *SHAPE, 5)
+    assert jax.jit(model.sample, static_argnums=2)(params, KEY, 0, given).shape == none.shape
     known = np.ones(SHAPE, bool)
+    complete = jax.jit(model.complete, static_argnames="particles")
     for particles in (1, 2):
-        found = model.complete(params, KEY, none, known, given, particles=particles)
+        found = complete(params, KEY, none, known, given, particles=particles)
         assert found.images.shape == none.shape
 
 

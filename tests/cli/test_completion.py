@@ -13,6 +13,7 @@ from pixel_rnn_jax.cli.completion import candidates
 from pixel_rnn_jax.cli.parse import VERBS, parse
 from pixel_rnn_jax.cli.verb_flags import HALVES
 from pixel_rnn_jax.config import Config, config_names, from_config_dict, leaves
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pictures import known_mask
 from pixel_rnn_jax.shipped import names
 
@@ -66,6 +67,8 @@ def test_a_line_without_a_word_is_completed_too():
 def test_the_names_of_masks_are_those_that_there_are():
     for name in HALVES:
         assert known_mask(name, (4, 4, 1)).sum() == 8
+    with pytest.raises(UserError, match=f"must be {', '.join(HALVES)} or an image file"):
+        known_mask("other", (4, 4, 1))
 
 
 NEEDS = {

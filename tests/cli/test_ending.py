@@ -1,7 +1,10 @@
 """How a command ends: its exit status, and what is left when it cannot go on."""
 
+import fcntl
 import subprocess
 import sys
+import termios
+import time
 from unittest.mock import ANY, Mock, call
 
 import programs
@@ -82,7 +85,10 @@ def test_ctrl_c_during_imports(imported, tmp_path):
 def test_exit_status_after_sigterm():
     """Of a verb that has nothing to save; a shell reports 143."""
     words = [sys.executable, "-m", "pixel_rnn_jax.main", "info", "-"]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, bufsize=0) as process:
+        process.stdin.write(b"p")
+        while any(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))):
+            time.sleep(0.05)  # Until it reads.
         process.terminate()
         assert 128 - process.wait(60) == 143
 

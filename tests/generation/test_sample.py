@@ -185,6 +185,9 @@ def test_an_image_depends_on_its_number_alone(architecture):
         np.testing.assert_array_equal(few, many[:3])
         np.testing.assert_array_equal(few_log_probs, many_log_probs[:3])
         np.testing.assert_array_equal(model.sample(KEY, 3, temperature=temperature), few)
+        # Images of the second and the third device.
+        later = model.pixel_rnn.sample(model.params, KEY, 8, temperature=temperature, first=11)
+        np.testing.assert_array_equal(later, many[11:19])
         if temperature == 1:
             np.testing.assert_allclose(many_log_probs, model.log_prob(many), rtol=1e-5)
         assert len(np.unique(many.reshape(20, -1), axis=0)) > 10

@@ -108,7 +108,7 @@ QUICK = [(0, 1, 2, 3, 5), (0, 1, 4), (0, 1)]
 def test_every_parameter_has_a_gradient(architecture, options):
     _, gradient = loss_and_gradient(model_of(architecture, **options))
     for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
-        assert jnp.any(leaf != 0), jax.tree_util.keystr(path)
+        assert jnp.isfinite(leaf).all() and jnp.any(leaf != 0), jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize("field", ["features", "head_features"])

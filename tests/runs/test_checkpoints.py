@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec
 from workdirs import full_disk, saved_steps
 
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runs import checkpoints as checkpoints_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.records import MetricsWriter
 from pixel_rnn_jax.runtime import devices, processes
@@ -210,8 +211,9 @@ def test_an_array_that_changed_in_a_readable_file(two_saved, tmp_path):
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_a_damaged_digest_hides_no_best_checkpoint(two_saved, tmp_path, read_only):
+def test_a_damaged_digest_hides_no_best_checkpoint(two_saved, tmp_path, read_only, monkeypatch):
     """Another one would pass for the best, and the next save would delete this one."""
+    monkeypatch.setattr(checkpoints_lib, "DELETED_S", 0.2)
     path, writer = two_saved[1], two_saved[0]
     writer.save(3, make_state(3), validation_nats=81.0)
     writer.close()

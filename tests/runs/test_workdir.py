@@ -17,6 +17,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig, leaves, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs import checkpoints as checkpoints_lib
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.resume import check_resumable, read_digests, record_changes
@@ -285,7 +286,8 @@ def test_a_checkpoint_that_a_training_deletes_is_not_damaged(tmp_path, monkeypat
     assert open_run(tmp_path, devices.local_mesh(1)).step == 2
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path, capsys):
+def test_a_damaged_checkpoint_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints_lib, "DELETED_S", 0.2)
     save_run(tmp_path, (3.0, 4.0))
     path = tmp_path / "checkpoints" / "1"
     digest = path / "digest" / "metadata"

@@ -58,7 +58,9 @@ def one_device(image_set):
     return arrangement.measure(image_set, 1)
 
 
-@pytest.mark.parametrize(("count", "devices"), [(1, 4), (2, 2), (4, 1)])
+@pytest.mark.parametrize(
+    ("count", "devices"), [(1, 4), (2, 2), pytest.param(4, 1, marks=pytest.mark.slow)]
+)
 def test_any_arrangement_trains_and_evaluates_as_one_device_does(
     image_set, one_device, count, devices, tmp_path
 ):
@@ -194,14 +196,16 @@ def test_one_process_is_killed(victim, start_pair):
         if line.startswith("starting all processes again"):
             assert time.monotonic() - killed < 60
         if "going on from step" in output and line.startswith("step ") and not stopped:
-            pair.launcher.terminate()  # The second try has begun as it should.
+            # The second try has begun as it should.
+            os.kill(pair.pid(0) if victim else pair.launcher.pid, signal.SIGTERM)
             stopped = True
     assert pair.launcher.wait(timeout=60) == 128 + signal.SIGTERM
     assert f"process {victim} was killed (SIGKILL" in output
     assert f"process {1 - victim} has ended because it lacked another one" in output
     assert "starting all processes again; 0 more times" in output
     assert int(re.findall(r"going on from step (\d+)", output)[0]) >= 200
-    assert "SIGTERM: stopped after step" in output
+    [step] = re.findall(r"SIGTERM: stopped after step (\d+), which is saved", output)
+    assert (pair.workdir / "checkpoints" / step / "_CHECKPOINT_METADATA").exists()
 
 
 @pytest.mark.slow
@@ -218,7 +222,8 @@ def test_one_process_falls_silent(victim, start_pair):
     assert time.monotonic() - stopped > 5  # It was no error of a connection.
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_signal_to_one_process_stops_all_after_the_same_step(victim, start_pair):
     pair = start_pair()
     os.kill(pair.pid(victim), signal.SIGTERM)

@@ -13,11 +13,16 @@ from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfi
 from pixel_rnn_jax.training.train import train
 
 
+@pytest.fixture(scope="session")
+def programs_folder(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("compiled"))
+
+
 @pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
+def compile_once(programs_folder):
     """Lets equal runs share what they compile, which takes nearly all of their time."""
     settings = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+        "jax_compilation_cache_dir": programs_folder,
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
@@ -31,6 +36,14 @@ def compile_once(tmp_path_factory):
     use(settings)
     yield
     use(before)
+
+
+@pytest.fixture(scope="module")
+def no_pictures():
+    """What would draw them takes long to compile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pixel_rnn_jax.training.loop.draw_previews", lambda *_: {})
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from pixel_rnn_jax.runs.records import read_records
 from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.training.train import train
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 KEY = jax.random.key(0)
 SIZES: dict[str, Any] = dict(layers=1, features=3, first_kernel=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(3, size=(60, 4, 4))
@@ -75,7 +76,7 @@ def test_levels_of_a_density_are_those_of_the_values():
     assert found.data.levels == IMAGES.max() + 1
 
 
-@pytest.mark.parametrize("optimizer", ["rmsprop", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("rmsprop", marks=pytest.mark.slow), "muon"])
 def test_the_same_call_goes_on_with_its_workdir_and_other_arrays_are_refused(optimizer, tmp_path):
     config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig(optimizer, 0.02))
     whole = prnn.fit(IMAGES, config)

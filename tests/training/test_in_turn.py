@@ -6,13 +6,7 @@ from workdirs import changed, differences, records_of, state_of
 
 from pixel_rnn_jax.training.train import train
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_pictures():
-    """What would draw them takes long to compile."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixel_rnn_jax.training.loop.draw_previews", lambda *_: {})
-        yield
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 @pytest.fixture(scope="module")

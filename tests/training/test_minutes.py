@@ -9,11 +9,14 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.training import minutes
 from pixel_rnn_jax.training.train import train
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 
 def test_minutes_become_steps_of_the_whole_schedule(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(minutes, "TIMED_S", 0.1)
     config = changed(config, "optimizer", schedule="cosine", warmup_steps=1)
-    config = changed(config, "train", minutes=1 / 300, log_every=1)
+    config = changed(config, "train", minutes=1 / 300, log_every=1, eval_every=1000)
+    config = changed(config, "train", checkpoint_every=1000)
     train(config, tmp_path)
     steps = json.loads((tmp_path / "config.json").read_text())["train"]["steps"]
     line = next(line for line in capsys.readouterr().out.splitlines() if "train.minutes" in line)

@@ -12,6 +12,7 @@ from pixel_rnn_jax.config import OptimizerConfig
 from pixel_rnn_jax.training import optimizers
 
 RATE = 0.01
+RMSPROP_DECAY, MUON_RMS = 0.99, 0.2  # Not those of the module, so that a change shows.
 MODEL = prnn.ModelConfig(layers=1, features=8, head_features=8, classes=10)
 WARMUP = {"warmup_steps": 4}
 PIECEWISE = {"schedule": "piecewise"}
@@ -40,9 +41,14 @@ def test_learning_rate(options, expected):
     rate = optimizers.learning_rate(OptimizerConfig(learning_rate=RATE, **options), steps=100)
     actual = {step: float(rate(step)) for step in expected}
     assert actual == pytest.approx({s: RATE * v for s, v in expected.items()}, rel=1e-4, abs=1e-9)
-    # What is logged is what the update rule uses.
-    traced = jax.jit(rate)(jnp.asarray(3, jnp.int32))
-    np.testing.assert_allclose(traced, rate(3), rtol=1e-6)
+    # What is logged is what the update rule uses: Adam's update by a constant gradient.
+    config = OptimizerConfig("adam", RATE, clip_norm=0.0, **options)
+    optimizer = optimizers.build(config, steps=100)
+    state, update = optimizer.init(np.float32(0)), jax.jit(optimizer.update)
+    for step in range(max(expected) + 1):
+        change, state = update(np.float32(1), state)
+        if step in expected:
+            assert change == pytest.approx(-RATE * expected[step], rel=1e-3, abs=1e-9)
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0])
@@ -54,7 +60,7 @@ def test_update_rule(name, clip_norm):
     params = np.zeros(6, np.float32)
     state = optimizer.init(params)
     first, second = np.zeros(6), np.zeros(6)
-    b1, b2 = (0.9, 0.999) if name == "adam" else (0.0, optimizers.RMSPROP_DECAY)
+    b1, b2 = (0.9, 0.999) if name == "adam" else (0.0, RMSPROP_DECAY)
     for t, scale in enumerate((0.01, 0.5, 10, 0.1), start=1):  # Norms on both sides of 1.
         gradient = scale * rng.normal(size=6).astype(np.float32)
         update, state = optimizer.update(jnp.asarray(gradient), state, params)
@@ -67,14 +73,27 @@ def test_update_rule(name, clip_norm):
         np.testing.assert_allclose(update, -RATE * min(1, t / 2) * step, rtol=2e-4)
 
 
+def parameters():
+    init = jax.jit(prnn.PixelRNN(MODEL, (8, 8, 1), 4).init)
+    return jax.tree.map(np.asarray, init(jax.random.key(0)))
+
+
+def first_update(optimizer, gradients, params):
+    @jax.jit
+    def update(gradients, params):
+        return optimizer.update(gradients, optimizer.init(params), params)[0]
+
+    return jax.tree.map(np.asarray, update(gradients, params))
+
+
 def test_muon_orthogonalises_the_matrices():
     """An update has the singular vectors of the gradient, and singular values near one another."""
     config = OptimizerConfig("muon", RATE, clip_norm=0.0)
     optimizer = optimizers.build(config, steps=100)
-    params = prnn.PixelRNN(MODEL, (8, 8, 1), 4).init(jax.random.key(0))
+    params = parameters()
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    updates = first_update(optimizer, gradients, params)
     by_adam, by_muon = set(), 0
     for path, update in jax.tree_util.tree_leaves_with_path(updates):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -87,7 +106,7 @@ def test_muon_orthogonalises_the_matrices():
         rows, columns = np.prod(update.shape[:-1], dtype=int), update.shape[-1]
         left, _, right = np.linalg.svd(gradient.reshape(rows, columns), full_matrices=False)
         turned = -left.T @ update.reshape(rows, columns) @ right.T
-        turned /= RATE * optimizers.MUON_RMS * np.sqrt(max(rows, columns))
+        turned /= RATE * MUON_RMS * np.sqrt(max(rows, columns))
         values = np.diag(turned)
         assert values.min() > 0.4 and values.max() < 1.4, name
         np.testing.assert_allclose(turned, np.diag(values), atol=1e-3, err_msg=name)
@@ -98,16 +117,16 @@ def test_muon_orthogonalises_the_matrices():
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "muon"])
 def test_weight_decay_takes_its_part_of_each_matrix(name):
     """It comes after the rule and the clipping, and leaves the rest of the parameters alone."""
-    params = prnn.PixelRNN(MODEL, (8, 8, 1), 4).init(jax.random.key(0))
+    params = parameters()
     gradients = jax.tree.map(
-        lambda p: 1 + jnp.arange(p.size, dtype=p.dtype).reshape(p.shape), params
+        lambda p: 1 + np.arange(p.size, dtype=p.dtype).reshape(p.shape), params
     )
     updates = []
     for decay in (0.0, 0.5):
         config = OptimizerConfig(name, RATE, warmup_steps=2, weight_decay=decay)
         optimizer = optimizers.build(config, steps=100)
-        updates.append(optimizer.update(gradients, optimizer.init(params), params)[0])
-    taken = jax.tree.map(lambda without, having: without - having, *updates)
+        updates.append(first_update(optimizer, gradients, params))
+    taken = jax.tree.map(np.subtract, *updates)
     untouched = set()
     for path, value in jax.tree_util.tree_leaves_with_path(params):
         part = functools.reduce(lambda tree, key: tree[key.key], path, taken)

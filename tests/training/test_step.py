@@ -1,5 +1,7 @@
 """One device and several, and a batch in one piece and in several, train alike."""
 
+import functools
+
 import jax
 import numpy as np
 import optax
@@ -20,7 +22,8 @@ def model_of(architecture, **options):
 
 
 def new_state(model, optimizer, mesh):
-    state = init_state(model, optimizer, jax.random.key(0), ema=True)
+    init = jax.jit(functools.partial(init_state, model, optimizer, ema=True))
+    state = init(jax.random.key(0))
     return jax.device_put(state, devices.replicated(mesh))
 
 
@@ -112,12 +115,12 @@ def test_one_device_asks_all_to_stop():
 
 def test_average_is_of_the_parameters_after_each_step():
     model, optimizer = model_of("pixel_cnn"), optax.sgd(0.01)
-    expected = model.init(jax.random.key(0))
+    expected = jax.jit(model.init)(jax.random.key(0))
     _, states = train(model, optimizer, 1, 2)
     for count, state in enumerate(states, start=1):
         decay = min(0.9, (1 + count) / (10 + count))
         expected = jax.tree.map(
-            lambda average, params, decay=decay: decay * average + (1 - decay) * params,
+            lambda average, params, decay=decay: decay * np.asarray(average) + (1 - decay) * params,
             expected,
             state.params,
         )
