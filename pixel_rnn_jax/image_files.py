@@ -32,8 +32,8 @@ def check_whole(image: ImageFile.ImageFile, name: str) -> None:
     largest = _largest_of_ppm(image)
     if largest not in (255, 2**16 - 1):
         raise UserError(
-            f"{name} has {largest} as its largest value, and would be read as if that were white "
-            "(255 or 65535): convert it to a PNG or .npy file that holds the same values"
+            f"{name} has the maximum {largest} in its header, and would be read as if that were "
+            "255 or 65535: convert it to a PNG or .npy file that holds the same values"
         )
     # The second picture of an MPO file, from a phone, says more about the first.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
@@ -61,7 +61,7 @@ def loses_digits(image: ImageFile.ImageFile) -> bool:
 
 
 def _largest_of_ppm(image: ImageFile.ImageFile) -> int:
-    """Returns which value a PGM or PPM file calls white; 255 of what stands for itself."""
+    """Returns the maximum in the header of a PGM or PPM file; 255 where all are as they are."""
     for codec, _, _, arguments in image.tile:
         if codec.startswith("ppm") and image.mode != "1":
             return int(_as_tuple(arguments)[-1])

@@ -48,8 +48,8 @@ def create(
     Args:
         model_config: The architecture.
         image_shape: (H, W, C).
-        levels: K, the number of values that a channel of a pixel can have, at least 2; 0 for real
-            values.
+        levels: K, the number of values that a channel of a pixel can have, from 2 to 2**24; 0 for
+            real values.
         seed: Seed of the random parameters.
 
     Raises:

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,8 @@ def check_name(out: str) -> None:
             os.lstat(out)  # Too long, below a file, or in a folder that may not be entered.
         if path.exists() and not path.is_file() and not path.is_dir():
             return  # A device or a pipe.
-        folder = next(parent for parent in path.resolve().parents if parent.exists())
+        place = path.resolve()
+        folder = next((parent for parent in place.parents if parent.exists()), place)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -38,13 +38,6 @@ def check_file(out: str, ending: str = "", what: str = "") -> None:
     check_name(out)
     if os.path.isdir(out):
         raise UserError(f"{out} is a folder: give the name of a file")
-
-
-def is_stdout(out: str) -> bool:
-    """Whether `out` is where the results of a command are printed, as /dev/stdout."""
-    with contextlib.suppress(OSError, ValueError):  # It has been replaced, or is not there.
-        return os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno()))
-    return False
 
 
 @contextlib.contextmanager

@@ -169,7 +169,10 @@ def write_images(
     )
     with outputs.filling(out) as folder:
         for name, image in zip(files, images, strict=True):
-            target = folder / f"{name}.png"
+            target, number = folder / f"{name}.png", 1
+            while target.exists():  # As A.png beside a.png, where the disk ignores case.
+                number += 1
+                target = folder / f"{name}-{number}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             _as_picture(image, levels, mode).save(target, "PNG")
 
@@ -184,7 +187,7 @@ def _as_picture(image: np.ndarray, levels: int, mode: str) -> Image.Image:
 
 def _file_names(names: Sequence[str]) -> list[str]:
     """Returns paths within a folder, without ending, that are all different."""
-    found: dict[str, str] = {}  # By how a file system that ignores case sees them.
+    found: dict[str, None] = {}
     numbers: dict[PurePosixPath, int] = {}
     for name in names:
         # A path may begin with "//", which is a part of its own as "/" is.
@@ -194,11 +197,11 @@ def _file_names(names: Sequence[str]) -> list[str]:
             "."
         )  # Not "..png", which has no stem.
         stem = str(path.with_suffix("") if ends else path)
-        while stem.casefold() in found:  # a.png beside a.jpg or A.png, or a name twice.
+        while stem in found:  # a.png beside a.jpg, or a name twice.
             numbers[path] = numbers.get(path, 1) + 1
             stem = f"{path}-{numbers[path]}"
-        found[stem.casefold()] = stem
-    return list(found.values())
+        found[stem] = None
+    return list(found)
 
 
 def check_ending(out: str) -> None:
@@ -239,8 +242,7 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     height and width, in which all channels of the lighter half of the grey levels are known.
 
     Raises:
-        UserError: It is neither; the file cannot be read or has another size; or nothing is known,
-            or all.
+        UserError: It is neither, or the file cannot be read or has another size.
     """
     height, width, _ = image_shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
@@ -266,16 +268,6 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
                 f"{mask.shape[0]}x{mask.shape[1]}"
             )
     mask = np.broadcast_to(mask, (height, width))
-    if not mask.any():
-        raise UserError(
-            f"nothing of the {height}x{width} images is known by --known={known}: name another "
-            "half, or a file in which what is known is white, or draw whole images with sample"
-        )
-    if mask.all():
-        raise UserError(
-            f"all of the {height}x{width} images is known by --known={known}: there is nothing to "
-            "draw"
-        )
     return np.broadcast_to(mask[..., None], image_shape)
 
 

@@ -50,6 +50,14 @@ def show(text: str) -> None:
         _print(text, sys.stdout)
 
 
+def show_file(out: str, text: str) -> None:
+    """Prints a line about a file that was written, unless that is the standard output itself."""
+    with contextlib.suppress(OSError, ValueError):  # One of them is no file.
+        if os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno())):
+            return
+    show(f"{out}: {text}")
+
+
 def counted(number: int, noun: str) -> str:
     """Returns "1 image", "2 images", "60,000 images"."""
     return f"{number:,} {noun}{'s' * (number != 1)}"

@@ -27,7 +27,8 @@ with pytest.MonkeyPatch.context() as patch:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file's tests share fixtures and so a process; a notebook, which is long, has its own.
 
-    The long files come first, so that no process has one left at the end.
+    The last by path come first: the long files are among them, so that no process has one left at
+    the end.
     """
     items.sort(key=lambda item: item.path, reverse=True)
     for item in items:

@@ -16,8 +16,8 @@ from pixel_rnn_jax.runs.names import by_name
 TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
 
 
-def tiny_model(architecture="pixel_cnn", *, levels=3, class_names=(), **options):
-    found = model_and_parameters(architecture, (4, 4, 1), levels, **TINY | options)
+def tiny_model(architecture="pixel_cnn", *, shape=(4, 4, 1), levels=3, class_names=(), **options):
+    found = model_and_parameters(architecture, shape, levels, **TINY | options)
     return prnn.ImageModel(*found, class_names)
 
 

@@ -58,7 +58,8 @@ def extract(values: Flags) -> None:
     with opened(values, "extract") as file:
         if file.seekable():  # Decoding takes longer than reading twice.
             start = file.tell()
-            _check_names(wanted, _all_names(file), values.file)
+            if (names := _all_names(file)) is not None:
+                _check_names(wanted, names, values.file)
             file.seek(start)
         model = image_model.load(values.workdir)
         pictures.check_out(values.out, model.levels, model.image_shape[-1])
@@ -75,16 +76,14 @@ def extract(values: Flags) -> None:
     _write(Part(batch, tuple(names), found[0].mode), model, values.out)
 
 
-def _all_names(file: BinaryIO) -> list[str]:
-    """Returns the names of all images of a file, also of those that are lost."""
-    _, blocks = framing.read(file)
-    return [
-        name
-        for block in blocks
-        for name in (
-            _lost_names(block) if isinstance(block, Damage) else archive.unpack_names(block)[0]
-        )
-    ]
+def _all_names(file: BinaryIO) -> list[str] | None:
+    """Returns the names of all images of a file, or None if it is damaged."""
+    names: list[str] = []
+    for block in framing.read(file)[1]:
+        if isinstance(block, Damage):
+            return None
+        names += archive.unpack_names(block)[0]
+    return names
 
 
 def _check_names(wanted: Iterable[str], names: list[str], file: str) -> None:

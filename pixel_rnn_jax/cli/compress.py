@@ -11,7 +11,7 @@ from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.cli.images import open_images
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.terminal import counted, show
+from pixel_rnn_jax.terminal import counted, show_file
 
 
 def compress(values: Flags) -> None:
@@ -51,6 +51,4 @@ def _compress(
     raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
     bits = f"{8 * size / dims:.4f} bits/dim" if dims else "no bits/dim"
     what = counted(len(images), "more image" if old else "image")
-    line = f"{out}: {size:,} bytes for {what}, {bits} ({raw:,} bytes uncompressed)"
-    if not outputs.is_stdout(out):  # Which holds the compressed images alone.
-        show(line)
+    show_file(out, f"{size:,} bytes for {what}, {bits} ({raw:,} bytes uncompressed)")

@@ -34,11 +34,11 @@ def evaluate(values: Flags) -> None:
         )
     if values.per_pixel and not values.out:
         raise UserError("--per_pixel needs --out=FILE.npz, which gets the nats of each value")
-    if values.out:
-        outputs.check_file(values.out, ".npz", "scores")
-    if values.pixel_map:
-        pictures.check_picture_out(values.pixel_map)
     join(values)
+    if values.out and processes.first():  # It alone writes.
+        outputs.check_file(values.out, ".npz", "scores")
+    if values.pixel_map and processes.first():
+        pictures.check_picture_out(values.pixel_map)
     if draws:
         _compare(values)
         return

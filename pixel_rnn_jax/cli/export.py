@@ -6,7 +6,7 @@ from etils import epath
 from pixel_rnn_jax import image_model
 from pixel_rnn_jax.cli.flags import Flags
 from pixel_rnn_jax.codec.identity import model_digest
-from pixel_rnn_jax.terminal import show
+from pixel_rnn_jax.terminal import show_file
 
 
 def export(values: Flags) -> None:
@@ -16,4 +16,4 @@ def export(values: Flags) -> None:
     model.save(out)
     size, count = epath.Path(out).stat().length, sum(x.size for x in jax.tree.leaves(model.params))
     digest = model_digest(model.pixel_rnn, model.params).hex()
-    show(f"{out}: {size:,} bytes, {count:,} parameters, digest {digest}")
+    show_file(out, f"{size:,} bytes, {count:,} parameters, digest {digest}")

@@ -67,6 +67,12 @@ def complete(values: Flags) -> None:
         model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(values.known, model.image_shape)
+    if mask.all() or not mask.any():
+        what = "every" if mask.all() else "no"
+        raise UserError(
+            f"--known={values.known} makes {what} pixel known: name another half, or a file in "
+            "which some are white; whole images are drawn with sample"
+        )
     if values.images is None:
         if values.data:
             run = with_data(run, values.workdir, values.data)

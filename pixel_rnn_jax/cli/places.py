@@ -48,19 +48,15 @@ def _take_model(values: Flags) -> None:
 
 
 def _would_replace(out: str, read: str, flag: str) -> bool:
-    """Whether a file that is written would replace one that is read, or one of a folder of those.
-
-    A workdir may hold what is made of it.
-    """
+    """Whether a file that is written would replace one that is read, or an image of a folder."""
     if not os.path.isfile(out):
         return False
     if os.path.isfile(read):
         return os.path.samefile(out, read)
-    return (
-        bool(read)
-        and flag in ("images", "data")
-        and Path(read).resolve() in Path(out).resolve().parents
-    )
+    from pixel_rnn_jax.image_files import SUFFIXES  # Which --help does without.
+
+    image = flag in ("images", "data") and Path(out).suffix.lower() in SUFFIXES
+    return bool(read) and image and Path(read).resolve() in Path(out).resolve().parents
 
 
 def _check(values: Flags) -> None:

@@ -5,7 +5,7 @@ only to read their sets.
 """
 
 from pixel_rnn_jax.data.batches import eval_batches, train_batches
-from pixel_rnn_jax.data.digest import check_beside, digest
+from pixel_rnn_jax.data.digest import checking, digest
 from pixel_rnn_jax.data.images import Batch, Readable, value_dtype
 from pixel_rnn_jax.data.memory import form_of_condition, memory_sources
 from pixel_rnn_jax.data.read import Images, open_images, read_stored
@@ -27,7 +27,7 @@ __all__ = [
     "Records",
     "Source",
     "add_noise",
-    "check_beside",
+    "checking",
     "digest",
     "eval_batches",
     "finite",

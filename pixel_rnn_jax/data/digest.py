@@ -1,10 +1,11 @@
 """A look at a whole split before it is used: is it sound, and is it the one of an earlier run?"""
 
+import contextlib
 import hashlib
 import math
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -32,32 +33,28 @@ def digest(source: Source) -> str:
     return found.hexdigest()
 
 
-def check_beside(*sources: Source) -> Future[None]:
-    """Begins to `check` splits in a thread; `result` of what it returns waits for the end."""
-    checked: Future[None] = Future()
+@contextlib.contextmanager
+def checking(*sources: Source) -> Iterator[Future[None]]:
+    """Reads every image of some splits in a thread; of one larger than `CACHE_BYTES`, `SAMPLE`.
 
-    def run() -> None:
-        try:
-            check(*sources)
-            checked.set_result(None)
-        except BaseException as error:
-            checked.set_exception(error)
-
-    # Not a thread of a pool, for whose end Python waits before it leaves.
-    threading.Thread(target=run, daemon=True).start()
-    return checked
-
-
-def check(*sources: Source) -> None:
-    """Reads every image of some splits; of a split larger than `CACHE_BYTES`, `SAMPLE` of them.
-
-    Raises:
-        UserError: An image or its condition does not fit the model, or a file is damaged.
+    `result` of the future waits for the end, and raises a UserError if an image or its condition
+    does not fit the model, or a file is damaged. The thread ends with the `with`.
     """
-    for source in sources:
-        large = len(source) * math.prod(source.image_shape) > CACHE_BYTES
-        for rows in _rows(source, SAMPLE if large else len(source)):
-            source.check(rows)
+    over = threading.Event()
+
+    def check() -> None:
+        for source in sources:
+            large = len(source) * math.prod(source.image_shape) > CACHE_BYTES
+            for rows in _rows(source, SAMPLE if large else len(source)):
+                if over.is_set():
+                    return
+                source.check(rows)
+
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(check)
+        finally:
+            over.set()
 
 
 def _rows(source: Source, count: int) -> Iterator[np.ndarray]:

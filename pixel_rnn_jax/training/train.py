@@ -140,7 +140,7 @@ def run(
             check_initial(config.init_from, new, partial=config.init_partial)
     if not processes.all_equal(to_json(config)):  # Before anything is written.
         raise UserError("the processes were given different configs or flags: give all the same")
-    with lock.hold(workdir) as check_held:
+    with lock.hold(workdir) as check_held, contextlib.ExitStack() as stack:
         changes = resume.check_usable(workdir, config, allow_change, digests)
         begun = workdir_lib.newest_step(workdir)
         if processes.first() and changes:
@@ -149,7 +149,7 @@ def run(
             resume.write_digests(workdir, digests())
         checked = None
         if begun is None:
-            checked = data.check_beside(train_source, validation_source, *others)
+            checked = stack.enter_context(data.checking(train_source, validation_source, *others))
             if config.train.minutes:  # Reading would slow the steps that are timed.
                 checked.result()
             config = minutes.timed(config, new, mesh, train_source, optimizer)

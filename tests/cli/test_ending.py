@@ -87,8 +87,9 @@ def test_exit_status_after_sigterm():
     words = [sys.executable, "-m", "pixel_rnn_jax.main", "info", "-"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, bufsize=0) as process:
         process.stdin.write(b"p")
-        while any(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))):
-            time.sleep(0.05)  # Until it reads.
+        while any(fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))):  # Until it reads.
+            assert process.poll() is None
+            time.sleep(0.05)
         process.terminate()
         assert 128 - process.wait(60) == 143
 

@@ -185,6 +185,8 @@ main sample MODEL --out=~no-one/a.png
     there is no user 'no-one'; write ./~no-one/a
 main sample MODEL --out=folder.npz
     folder.npz is a folder: give the name of a file
+main export MODEL --out=/
+    / is a folder: give the name of a file
 main sample MODEL --out=own.npy/a.png
     own.npy/a.png cannot be written: Not a directory
 main sample MODEL --compilation_cache=own.npy
@@ -231,7 +233,9 @@ main complete MODEL --images=own.npy --known=large.png
 main complete MODEL --images=own.npy --known=text.png
     text.png cannot be read as an image: cannot identify image file
 main complete MODEL --images=own.npy --known=white.png
-    all of the 4x4 images is known by --known=white.png: there is nothing to draw
+    --known=white.png makes every pixel known: name another half, or a file in which some are
+main complete --workdir=row.safetensors --images=row.npy --known=top_half
+    --known=top_half makes no pixel known: name another half
 main complete MODEL --images=mixed --out=mixed/4.png
     --out=mixed/4.png would replace --images: give it another name
 main complete MODEL --images=own.npy --known=large.png --out=large.png
@@ -323,7 +327,7 @@ main compress MODEL --images=cmyk.tif
 main compress MODEL --images=large.png --split=test
     is one image, which has no split 'test': name no split
 main compress MODEL --images=stretched.pgm
-    stretched.pgm has 15 as its largest value, and would be read as if that were white
+    stretched.pgm has the maximum 15 in its header, and would be read as if that were 255 or 65
 main compress MODEL --images=zip.npy
     zip.npy' is an .npz file by what it holds: name it so
 main compress MODEL --images=own.npy --out=own.npy
@@ -544,6 +548,7 @@ def bench(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     models = {
         "m": tiny_model(),
+        "row": tiny_model(shape=(1, 8, 1)),
         "classes": tiny_model(classes=3, class_names=("ash", "elm", "oak")),
         "vectors": tiny_model(condition_vector=2),
         "real": tiny_model(levels=0, output="gaussian_mixture"),
@@ -558,6 +563,7 @@ def bench(tmp_path_factory):
             saved.save(f"{name}.safetensors")
         for name, array in {
             "own": images,
+            "row": images.reshape(-1, 1, 8, 1),
             "four": images + 1,
             "floats": images / 3,
             "zero": images[:0],

@@ -188,6 +188,12 @@ def test_scores_of_own_images(printed, model, monkeypatch):
     assert "is divided into a, test" in printed("evaluate --images=own.npz", status=2)
 
 
+def test_scores_may_lie_beside_the_images(printed):
+    pictures.write_images(IMAGES[:2], 3, "own")
+    for _ in range(2):
+        printed("evaluate --images=own --out=own/scores.npz")
+
+
 def test_scores_of_a_split(printed, workdir):
     """Of the same program as without a file, so that all digits agree."""
     out = printed("evaluate --split=validation --out=scores.npz")

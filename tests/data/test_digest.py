@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pixel_rnn_jax.data import digest
-from pixel_rnn_jax.data.digest import check_beside
+from pixel_rnn_jax.data.digest import checking
 from pixel_rnn_jax.errors import UserError
 
 
@@ -27,20 +27,40 @@ def test_the_same_images_have_the_same_digest(opened, binarize):
 
 
 def test_images_are_checked_beside_other_work(opened, monkeypatch):
-    """By a thread that no one waits for at the end of the program."""
     images = np.zeros((300, 2, 2), np.int32)
-    begin, source = threading.Event(), opened({"any": images}, levels=2)
-    read = source.check
+    source, looked, go_on = opened({"any": images}, levels=2), [], threading.Event()
+    check = source.check
 
-    def check(rows):
-        assert threading.current_thread().daemon and begin.wait(60)
-        read(rows)
+    def wait(rows):
+        assert go_on.wait(60)
+        looked.append(len(rows))
+        check(rows)
 
-    monkeypatch.setattr(source, "check", check)
-    checked = check_beside(source)
-    assert not checked.done()
-    begin.set()
-    assert checked.result() is None
+    monkeypatch.setattr(source, "check", wait)
+    with checking(source) as checked:
+        assert not checked.done()
+        go_on.set()
+        assert checked.result() is None
+    assert sum(looked) == len(source) == 240
     images[100:] = 2
-    with pytest.raises(UserError, match="has the value 2"):
-        check_beside(opened({"any": images}, levels=2)).result()
+    with (
+        pytest.raises(UserError, match="has the value 2"),
+        checking(opened({"any": images}, levels=2)) as checked,
+    ):
+        checked.result()
+
+
+def test_the_check_ends_with_the_work(opened, monkeypatch):
+    source, begun, go_on = opened("digits"), threading.Event(), threading.Event()
+    looked = []
+
+    def wait(rows):
+        looked.append(rows)
+        begun.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(source, "check", wait)
+    with checking(source):
+        assert begun.wait(60)
+        threading.Timer(0.5, go_on.set).start()  # Once the `with` is being left.
+    assert len(looked) == 1
