@@ -37,6 +37,7 @@ the others go on.
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -238,7 +239,7 @@ def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[st
             continue
         best = min(short, key=lambda rate: validation(short[rate]).nats)
         fields = TUNED | {"optimizer.learning_rate": best, "train.steps": steps}
-        fields |= {"train.eval_every": max(1, round(steps / VALIDATIONS))}
+        fields |= {"train.eval_every": math.ceil(steps / VALIDATIONS)}
         lines.append(row(name, trained(given.out / name, config, fields, more)))
     return lines
 
@@ -285,7 +286,7 @@ def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
     }
     for name, steps in steps_of(runs, given.out).items():
         fields = TUNED | SCALES[name][1]
-        fields |= {"train.steps": steps, "train.eval_every": max(1, round(steps / VALIDATIONS))}
+        fields |= {"train.steps": steps, "train.eval_every": math.ceil(steps / VALIDATIONS)}
         workdir = given.out / folder_name(name)
         run = trained(workdir, configs[name], fields, more)
         lines.append(row(name, run))

@@ -57,7 +57,7 @@ VERBS_THAT_WRITE = {
         "--config={0}/config.py",
         ["{0}/result.json", "{0}/pictures/samples-2.png", "{0}/pictures/completions-2.png"],
     ),
-    "evaluate": ("--out=scores.npz --pixel_map=map.png", ["map.png", "scores.npz"]),
+    "evaluate": ("--out=scores.npz --pixel_map=map.png", ["scores.npz", "map.png"]),
     "sample": ("--n=2", ["samples.png"]),
     "complete": ("--n=2 --known=bottom_half", ["completions.png"]),
     "compress": ("--images=own", ["images.prnn"]),

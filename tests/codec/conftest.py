@@ -4,22 +4,24 @@ import pytest
 from codec_streams import block_starts, in_small_groups, random_images, small_model
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # "package" would be for all tests after it.
 def small_groups():
     with pytest.MonkeyPatch.context() as patch:
         in_small_groups(patch.setattr)
         yield
 
 
-@pytest.fixture(scope="package")
-def model(small_groups):
+@pytest.fixture(scope="session")
+def model():
     return small_model()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def stream(model):
     """Eleven images in three blocks."""
     images = random_images(model, 11)
-    data = model.compress(images)
+    with pytest.MonkeyPatch.context() as patch:
+        in_small_groups(patch.setattr)
+        data = model.compress(images)
     assert len(block_starts(data)) == 4
     return images, data
