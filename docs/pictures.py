@@ -69,7 +69,7 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
     """Draws the validations of runs, each with the name of its folder."""
     figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    ends, starts = [], []
+    validations = []
     for number, log in enumerate(logs):
         run, colour = report.read_run(log, pixel_map=False), COLOURS[number % len(COLOURS)]
         for axes, by, size in ((left, "step", 1000), (right, "seconds", 60)):
@@ -78,11 +78,11 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
                 raise SystemExit(f"{log} has fewer than two validations with their time")
             x, y = np.array(points).T
             axes.plot(x / size, y, color=colour, marker=".", label=Path(log).name)
-        ends.append(y[-1])
-        starts.append(y[0])
-    low, high = min(ends), max(ends)
-    if gap := high - low:  # Beginnings that are far above run out of the picture.
-        left.set_ylim(low - 0.1 * gap, min(high + 2 * gap, max(starts) + 0.1 * gap))
+        validations.append(y)
+    # The first may be far above, and runs out of the picture.
+    low, high = min(map(min, validations)), max(y[1] for y in validations)
+    if (gap := high - low) > 0:
+        left.set_ylim(low - 0.05 * gap, high + 0.05 * gap)
     left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
     right.set(xlabel="minutes of training")
     for axes in (left, right):
