@@ -267,7 +267,6 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
                 f"{known} must be as large as the images, {height}x{width}, got "
                 f"{mask.shape[0]}x{mask.shape[1]}"
             )
-    mask = np.broadcast_to(mask, (height, width))
     return np.broadcast_to(mask[..., None], image_shape)
 
 

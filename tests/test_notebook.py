@@ -45,7 +45,7 @@ def _rows(pattern: str, text: str, count: int) -> Rows:
 def _quickstart(text: str) -> Rows:
     rows = _rows(rf"(test): {NUMBER} ± {NUMBER} nats", text, 1)
     nats, error = rows["test"]
-    assert 78 < nats < 87 and 0.4 < error < 1.6  # Of 300 steps it would be 90.
+    assert 78 < nats < 87 and 0.4 < error < 1.6
     return rows
 
 

@@ -63,6 +63,12 @@ def test_other_machines_decode(files, options):
     assert done.stdout.split() == sorted(portable_files.MODELS)
 
 
+def test_noise_far_above_the_last_digits_changes_nothing(files):
+    done = program("check", files, 1e-11)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == sorted(portable_files.MODELS)
+
+
 def test_files_of_an_earlier_version_decode():
     """They are part of the repository, so they are of another processor and version of JAX."""
     done = program("check", FOLDER / "files")
