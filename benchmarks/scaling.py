@@ -106,14 +106,14 @@ def images_of(case: Case, batch: int) -> Batch:
     return Batch(jax.ShapeDtypeStruct((batch, *IMAGES[case.config][0]), jnp.uint8))
 
 
-def train_step_of(config: Config, model: PixelRNN, mesh: Mesh) -> Any:
-    """Returns the step that `train` runs, still to be compiled."""
+def train_step_of(config: Config, model: PixelRNN, mesh: Mesh, micro_batches: int) -> Any:
+    """Returns the step that `train` runs, still to be compiled; 0 parts are the model's choice."""
     return make_train_step(
         model,
         optimizers.build(config.optimizer, config.steps_per_scale),
         mesh,
         ema_decay=config.optimizer.average,
-        micro_batches=config.train.micro_batches or 1,
+        micro_batches=micro_batches,
     )
 
 
@@ -133,7 +133,7 @@ def state_shapes(case: Case) -> TrainState:
 @functools.cache
 def traced(case: Case, batch: int, pack: int) -> Program:
     """Counts the training step of a batch on one device."""
-    step_fn = train_step_of(load(case), model_of(case, pack=pack), devices.make_mesh(1))
+    step_fn = train_step_of(load(case), model_of(case, pack=pack), devices.make_mesh(1), 1)
     return count(step_fn, state_shapes(case), images_of(case, batch), None)
 
 
@@ -349,7 +349,7 @@ def measured_seconds(case: Case) -> float:
     config, model, batch = load(case, pack=0), model_of(case, pack=0), batch_of(case)
     mesh = devices.mesh_for(batch)
     state = jax.jit(lambda: new_state(case, model), out_shardings=devices.replicated(mesh))()
-    step_fn = train_step_of(config, model, mesh)
+    step_fn = train_step_of(config, model, mesh, 0)
     shape, levels = IMAGES[case.config]
     drawn = np.random.default_rng(0).integers(levels, size=(batch, *shape)).astype(np.uint8)
     on_devices = devices.shard_batch(mesh, Batch(drawn))
@@ -426,7 +426,6 @@ def compile_for_v5e(case: Case, micro_batches: int) -> Compiled:
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
     mesh = Mesh(np.array(topology.devices[:1]), (devices.AXIS,), axis_types=(AxisType.Auto,))
     config, model = load(case), model_of(case)
-    config = replace(config, train=replace(config.train, micro_batches=micro_batches))
     new = jax.jit(lambda: new_state(case, model), out_shardings=devices.replicated(mesh))
     state = jax.eval_shape(new)
     split = NamedSharding(mesh, PartitionSpec(devices.AXIS))
@@ -434,7 +433,7 @@ def compile_for_v5e(case: Case, micro_batches: int) -> Compiled:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split),
         images_of(case, batch_of(case)),
     )
-    lowered = train_step_of(config, model, mesh).lower(state, batch, None)
+    lowered = train_step_of(config, model, mesh, micro_batches).lower(state, batch, None)
     stated, error = None, ""
     with tempfile.TemporaryDirectory() as folder:
         try:

@@ -12,8 +12,9 @@ python=$environment/bin/python
 
 # Prints the first Python that can make the environment.
 find_python() {
-  local candidate without_venv=
-  for candidate in ${PYTHON:-python3.13 python3.12 python3.11 python3}; do
+  local candidate without_venv="" candidates=(python3.13 python3.12 python3.11 python3)
+  [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
+  for candidate in "${candidates[@]}"; do
     # Each one is run, not just looked up: a version manager's stand-in may be on the path for a
     # version that is not installed.
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then

@@ -115,6 +115,7 @@ read_words "$@"
 [[ $accelerator =~ ^[^:]+:[1-9][0-9]*$ ]] ||
   fail "--accelerator must be RESOURCE:COUNT, such as nvidia.com/gpu:8, got '$accelerator'"
 [[ ! $claim || $claim =~ ^[^:]+:/. ]] || fail "--claim must be CLAIM:/DIR, got '$claim'"
+claim=${claim%/}
 workdir=$(value_of workdir "${flags[@]}")
 [[ $workdir == gs://?* || ($claim && $workdir == "${claim#*:}"/*) ]] ||
   fail "--workdir must be in a bucket (gs://BUCKET/NAME) or under the DIR of --claim=CLAIM:DIR:" \

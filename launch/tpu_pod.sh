@@ -196,10 +196,11 @@ if [[ $command != run ]]; then
 fi
 
 read_words "$@"
-config=$(value_of config "${flags[@]}")
+# Before bash 4.4, `set -u` refuses an empty array.
+config=$(value_of config ${flags[@]+"${flags[@]}"})
 [[ $verb != train || -f $root/${config%%:*} ]] ||
   fail "--config must name a file of this repository, such as configs/cifar10.py, got '$config'"
-[[ $(value_of workdir "${flags[@]}") == gs://?* ]] ||
+[[ $(value_of workdir ${flags[@]+"${flags[@]}"}) == gs://?* ]] ||
   fail "--workdir must be in a bucket, for example --workdir=gs://BUCKET/NAME: the workers share" \
     "no disk, and theirs go with the slice"
 if [[ -z $version ]]; then

@@ -103,7 +103,7 @@ def from_pretrained(
 
 
 class LostImages(UserWarning):
-    """Says how many images of a compressed file are lost, since their blocks are damaged."""
+    """Says which images of a compressed file are lost, since their blocks are damaged."""
 
 
 class ImageModel:
@@ -245,8 +245,8 @@ class ImageModel:
             (floats from a density).
 
         Raises:
-            UserError: n or the temperature is negative, the key is not one of `jax.random`, or the
-                condition does not fit.
+            UserError: n or the temperature is negative, the temperature of a density is not 1, the
+                key is not one of `jax.random`, or the condition does not fit.
         """
         return self._drawn(_sample, key, n, condition, temperature)
 
@@ -383,7 +383,7 @@ class ImageModel:
         count = 0
         for part in archive.read(self.pixel_rnn, self.params, file):
             if isinstance(part, archive.Damage):
-                raise UserError(f"{part}: {archive.HOW_TO_SKIP}")
+                raise UserError(f"{part}: get an intact copy, or use decompress(skip_damaged=True)")
             rows = range(count, count := count + len(part.batch.images))
             yield Images(*part.batch, np.array(part.names or [*map(str, rows)]))
 

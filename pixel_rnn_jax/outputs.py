@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,8 @@ def check_name(out: str) -> None:
     with _refused(out):
         with contextlib.suppress(FileNotFoundError):
             os.lstat(out)  # Too long, below a file, or in a folder that may not be entered.
-        if path.exists() and not path.is_file() and not path.is_dir():
-            return  # A device or a pipe.
+        if _as_it_is(path) and not path.is_dir():
+            return
         place = path.resolve()
         folder = next((parent for parent in place.parents if parent.exists()), place)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -44,8 +45,8 @@ def check_file(out: str, ending: str = "", what: str = "") -> None:
 def writing(out: str) -> Iterator[BinaryIO]:
     """Gives a file to write, which gets its name once it is complete, in place of any other.
 
-    A link is followed, and a device or a pipe is written to as it is. Where nothing could be
-    written, or after an error, what was there stays.
+    A link is followed; a device, a pipe and the standard output are written to as they are. Where
+    nothing could be written, or after an error, what was there stays.
 
     Raises:
         UserError: It cannot be written.
@@ -53,11 +54,16 @@ def writing(out: str) -> Iterator[BinaryIO]:
     path = Path(out)
     check_file(out)
     with _refused(out):
-        if path.exists() and not path.is_file():
-            with path.open("wb") as file:
+        if _as_it_is(path):
+            # The standard output, which may be a file with something in it, is not opened anew.
+            opened: Path | int = path
+            if is_standard_output(out):
+                sys.stdout.flush()
+                opened = os.dup(sys.stdout.fileno())
+            with open(opened, "wb") as file:
                 yield file
             return
-        path = path.resolve()  # But not /dev/stdout, a link to no path.
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex}")
         try:
@@ -70,6 +76,17 @@ def writing(out: str) -> Iterator[BinaryIO]:
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def is_standard_output(out: str) -> bool:
+    """Whether a name, such as /dev/stdout, is that of the file that lines are printed to."""
+    with contextlib.suppress(OSError, ValueError):  # One of them is no file.
+        return os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno()))
+    return False
+
+
+def _as_it_is(path: Path) -> bool:
+    return (path.exists() and not path.is_file()) or is_standard_output(str(path))
 
 
 def abandon(stream: TextIO) -> None:

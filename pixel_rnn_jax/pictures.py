@@ -261,7 +261,9 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
         )
     else:
         with open_image(Path(known), known) as image:
-            mask = np.asarray(image.convert("L")) > GREY - 1
+            # Pillow makes white of nearly all 16-bit greys when it converts them.
+            wide = image.mode.startswith("I")
+            mask = np.asarray(image if wide else image.convert("L")) >= (2**15 if wide else GREY)
         if mask.shape != (height, width):
             raise UserError(
                 f"{known} must be as large as the images, {height}x{width}, got "

@@ -21,27 +21,32 @@ SILENCE = 10.0
 """Seconds after which a line says how far the work is, where no bar does."""
 _quiet = False  # Whether only results are printed.
 _as_json = False  # Whether they are printed as JSON.
+_results_alone = False  # Whether the standard output gets nothing else.
 _last_line = time.monotonic()  # When a line was printed.
 _lost = False  # Whether a line could not be printed.
 _open: list["Bar"] = []  # The last one is of the work inside the others.
 
 
 @contextlib.contextmanager
-def printing(*, quiet: bool, as_json: bool) -> Iterator[None]:
-    """Sets what is printed within the `with`, as --quiet and --json say."""
-    global _quiet, _as_json
-    before = _quiet, _as_json
+def printing(*, quiet: bool, as_json: bool, out: str = "") -> Iterator[None]:
+    """Sets what is printed within the `with`, as --quiet, --json and --out say."""
+    global _quiet, _as_json, _results_alone
+    before = _quiet, _as_json, _results_alone
     _quiet, _as_json = quiet, as_json
+    _results_alone = as_json or outputs.is_standard_output(out)
     try:
         yield
     finally:
-        _quiet, _as_json = before
+        _quiet, _as_json, _results_alone = before
 
 
 def say(text: str) -> None:
-    """Prints a line that is no result: not with --quiet, and with --json on the standard error."""
+    """Prints a line that is no result, not with --quiet.
+
+    It goes to the standard error with --json, and where the output is the standard output.
+    """
     if not _quiet:
-        _print(text, sys.stderr if _as_json else sys.stdout)
+        _print(text, sys.stderr if _results_alone else sys.stdout)
 
 
 def show(text: str) -> None:
@@ -52,10 +57,8 @@ def show(text: str) -> None:
 
 def show_file(out: str, text: str) -> None:
     """Prints a line about a file that was written, unless that is the standard output itself."""
-    with contextlib.suppress(OSError, ValueError):  # One of them is no file.
-        if os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno())):
-            return
-    show(f"{out}: {text}")
+    if not outputs.is_standard_output(out):
+        show(f"{out}: {text}")
 
 
 def counted(number: int, noun: str) -> str:

@@ -279,11 +279,13 @@ def test_known_halves(known, expected):
     np.testing.assert_array_equal(mask, np.stack([expected, expected], -1))
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P"])
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P", "I;16"])
 def test_known_by_an_image_file(tmp_path, mode):
     expected = np.random.default_rng(0).integers(2, size=(3, 4)).astype(bool)
     file = tmp_path / "mask.png"
-    Image.fromarray(expected).convert(mode).save(file)
+    greys = np.where(expected, 2**15, 2**15 - 1).astype(np.uint16)
+    image = Image.fromarray(greys) if mode == "I;16" else Image.fromarray(expected).convert(mode)
+    image.save(file)
     mask = pictures.known_mask(str(file), (3, 4, 2))
     np.testing.assert_array_equal(mask, np.stack([expected, expected], -1))
 

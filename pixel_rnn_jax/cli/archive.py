@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -54,11 +55,13 @@ def extract(values: Flags) -> None:
     if not wanted:
         raise UserError("extract needs names of images, for example extract images.prnn cat.png")
     pictures.check_ending(values.out)
-    found = []
+    found, lost = [], list[str]()
     with opened(values, "extract") as file:
         if file.seekable():  # Decoding takes longer than reading twice.
             start = file.tell()
             if (names := _all_names(file)) is not None:
+                if not names:
+                    raise UserError(f"the images of {values.file} have no names: decompress it")
                 _check_names(wanted, names, values.file)
             file.seek(start)
         model = image_model.load(values.workdir)
@@ -66,11 +69,14 @@ def extract(values: Flags) -> None:
         for part in archive.read(model.pixel_rnn, model.params, file, wanted):
             if isinstance(part, Damage):
                 show(str(part))
+                lost += _lost_names(part)
                 continue
             rows = np.flatnonzero([name in wanted for name in part.names])
             batch = jax.tree.map(lambda array, rows=rows: array[rows], part.batch)
             found.append(Part(batch, tuple(part.names[row] for row in rows), part.mode))
     names = [name for part in found for name in part.names]
+    if damaged := [name for name in wanted if name in set(lost) - set(names)]:
+        raise UserError(f"the image {damaged[0]!r} of {values.file} is lost: its block is damaged")
     _check_names(wanted, names, values.file)
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part.batch for part in found))
     _write(Part(batch, tuple(names), found[0].mode), model, values.out)
@@ -120,7 +126,8 @@ def info(values: Flags) -> None:
     pixels = count * height * width
     bits = 8 * size / pixels if pixels else None
     each = "" if bits is None else f", {bits:.4f} bits a pixel"
-    show(f"size: {size:,} bytes in {counted(len(sizes), 'block')}{each}")
+    whole = " that can be read" if damage else ""
+    show(f"size: {size:,} bytes in {counted(len(sizes), 'block')}{whole}{each}")
     for name in names:
         show(_line(name))
     show_json(
@@ -186,15 +193,21 @@ def _as_json(damage: list[Damage]) -> list[dict[str, Any]]:
 
 
 def _line(name: str) -> str:
-    """Returns a line with a name, which may have characters that no terminal should be sent."""
-    return f"  {name if name.isprintable() else ascii(name)[1:-1]}"
+    """Returns a line with a name, without characters that no terminal should be sent."""
+    return "  " + "".join(c if _is_shown(c) else ascii(c)[1:-1] for c in name)
+
+
+def _is_shown(character: str) -> bool:
+    """Whether it is a letter, a sign, a space or one that joins letters, and ends no line."""
+    category = unicodedata.category(character)
+    return category not in ("Zl", "Zp") and (category[0] != "C" or character in "\u200c\u200d")
 
 
 def _write(part: Part, model: ImageModel, out: str) -> None:
     """Writes decompressed images with what belongs to them."""
     (images, condition), arrays = part.batch, {}
     if condition is not None:
-        named = model.class_names and model.config.classes
+        named = len(model.class_names) == model.config.classes > 0  # There may be fewer names.
         name = "labels" if model.config.classes else "condition"
         arrays[name] = np.array(model.class_names)[condition] if named else condition
     if part.names:

@@ -1,5 +1,6 @@
 """The verbs `compress` and `append`, which write compressed files."""
 
+import fcntl
 import math
 import os
 from collections.abc import Callable
@@ -26,7 +27,18 @@ def append(values: Flags) -> None:
     if values.file == "-":
         raise UserError("append needs a file, not the standard input: it writes to it as well")
     with opened(values, "append") as old:
+        _lock(old, values.file)
         _compress(values, values.file, archive.append, old)
+
+
+def _lock(file: BinaryIO, name: str) -> None:
+    """Keeps others from appending to a file until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(f"another append to {name} has not ended yet: append after it") from None
+    except OSError:  # The file system has no locks.
+        return
 
 
 def _check_images(values: Flags, verb: str) -> None:

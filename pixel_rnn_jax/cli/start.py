@@ -14,5 +14,6 @@ def run(command: functools.partial[None]) -> None:
     devices.set_up_host_devices()
     compilation.keep_programs(values.compilation_cache)
     interrupts.raise_again()
-    with terminal.printing(quiet=values.quiet, as_json="json" in values and values.json):
+    as_json, out = "json" in values and values.json, "out" in values and values.out
+    with terminal.printing(quiet=values.quiet, as_json=as_json, out=out or ""):
         command()

@@ -87,8 +87,8 @@ def sample_flags(values: Flags) -> None:
     values.text(
         "label",
         "The class of all images, of a model with classes: its number or its name. Default: "
-        "equally many images of each class, and in a picture a row for each class if --n is a "
-        "multiple of their number.",
+        "the images are spread evenly over the classes, and in a picture each class has a row if "
+        "--n is a multiple of their number.",
     )
     condition_flag(values, "One image is drawn for each; a smaller --n takes the first ones.")
     seed_flag(values)

@@ -69,9 +69,6 @@ class Writer:
 
     Attributes:
         size: Bytes that are written.
-
-    Raises:
-        UserError: See `Coder`.
     """
 
     def __init__(self, coder: Coder, file: BinaryIO):
@@ -244,7 +241,10 @@ def read_all(
     for part in read(model, params, file):
         if isinstance(part, Damage):
             if not skip_damaged:
-                raise UserError(f"{part}: {HOW_TO_SKIP}")
+                raise UserError(
+                    f"{part}: get an intact copy, or leave out damaged blocks with --skip_damaged "
+                    "(from Python skip_damaged=True)"
+                )
             lost.append(str(part))
             continue
         batches.append(part.batch)
@@ -252,12 +252,6 @@ def read_all(
         mode = part.mode or mode
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
     return Part(batch, tuple(names) if any(names) else (), mode), "; ".join(lost)
-
-
-HOW_TO_SKIP = (
-    "get an intact copy, or leave out damaged blocks with --skip_damaged (from Python "
-    "skip_damaged=True)"
-)
 
 
 def own_header(coder: Coder) -> Header:
@@ -283,7 +277,7 @@ def check_header(header: Header, own: Header) -> None:
     if header.machine != own.machine:
         raise UserError(
             f'the compressed file is of the fast form and was written on "{header.machine}", but '
-            f'this is "{own.machine}": decompress it on the same kind of machine with the same '
+            f'this is "{own.machine}": use it on the same kind of machine with the same '
             "versions"
         )
 

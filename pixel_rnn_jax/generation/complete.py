@@ -1,7 +1,7 @@
 """Completion of partly known images, by ancestral sampling or sequential Monte Carlo."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -88,24 +88,42 @@ def _fill(
     condition: Array | None,
 ) -> Completion:
     """Draws each unknown value given all values before it."""
-    likelihood, uniforms = scales[-1].network.likelihood, value_uniforms(scales, key, indices)
-    one = jnp.ones((), uniforms[0].dtype)
+    uniforms = value_uniforms(scales, key, indices)
+    values_at = _values_at(scales, uniforms, images, known)
 
     def choose(total: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
-        stride = scales[place.scale].stride
-        at = (slice(None), stride * place.row, stride * place.column, place.channel)
-        uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
-        drawn = likelihood.draw(outputs, uniform, one).astype(images.dtype)
-        values = jnp.where(known[at], images[at], drawn)
-        counted = known[at] & jnp.logical_not(place.given)
-        return total + jnp.where(counted, likelihood.log_prob(outputs, values), 0), values
+        values, log_prob = values_at(outputs, place)
+        return total + log_prob, values
 
-    total = kernels.varying_alike(jnp.zeros(indices.shape, one.dtype), (uniforms, images, known))
+    zeros = jnp.zeros(indices.shape, uniforms[0].dtype)
+    total = kernels.varying_alike(zeros, (uniforms, images, known))
     lanes = indices.shape[0]
     completed, total = decode(
         scales, params, choose, total, lanes=lanes, condition=condition, dtype=images.dtype
     )
     return Completion(completed, total, jnp.ones_like(total))
+
+
+def _values_at(
+    scales: Sequence[Scale], uniforms: Sequence[Array], images: Array, known: Array
+) -> Callable[[Array, Place], tuple[Array, Array]]:
+    """Returns what takes the outputs at a place and returns the values there and their log_prob.
+
+    The images and what is known of them are `[N, H, W, C]`, or `[H, W, C]` where all lanes complete
+    the same. A known value is taken, any other drawn, which counts 0.
+    """
+    likelihood = scales[-1].network.likelihood
+
+    def values_at(outputs: Array, place: Place) -> tuple[Array, Array]:
+        stride = scales[place.scale].stride
+        at = (..., stride * place.row, stride * place.column, place.channel)
+        uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
+        drawn = likelihood.draw(outputs, uniform, jnp.ones((), uniform.dtype))
+        values = jnp.where(known[at], images[at], drawn.astype(images.dtype))
+        counted = known[at] & jnp.logical_not(place.given)
+        return values, jnp.where(counted, likelihood.log_prob(outputs, values), 0)
+
+    return values_at
 
 
 class Particles(NamedTuple):
@@ -142,22 +160,17 @@ def particle_filter(
         The completions `[particles, H, W, C]` and their weights.
     """
     values_key, resampling_key = jax.random.split(key)
-    likelihood, dtype = scales[-1].network.likelihood, scales[-1].network.param_dtype
+    dtype = scales[-1].network.param_dtype
     uniforms = value_uniforms(scales, values_key, jnp.arange(particles))
     offsets = [
         jax.random.uniform(jax.random.fold_in(resampling_key, number), scale.given.shape, dtype)
         for number, scale in enumerate(scales)
     ]
+    values_at = _values_at(scales, uniforms, image, known)
 
     def choose(found: Particles, outputs: Array, place: Place) -> tuple[Particles, Array]:
-        stride = scales[place.scale].stride
-        at = (stride * place.row, stride * place.column, place.channel)
-        uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
-        drawn = likelihood.draw(outputs, uniform, jnp.ones((), dtype))
-        values = jnp.where(known[at], image[at], drawn.astype(image.dtype))
-        counted = known[at] & jnp.logical_not(place.given)
-        weights = jnp.where(counted, likelihood.log_prob(outputs, values), 0)
-        return found._replace(log_weights=found.log_weights + weights), values
+        values, log_prob = values_at(outputs, place)
+        return found._replace(log_weights=found.log_weights + log_prob), values
 
     def end_pixel(found: Particles, lanes: Lanes, place: Place) -> tuple[Particles, Lanes]:
         weights = found.log_weights

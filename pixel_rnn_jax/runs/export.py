@@ -55,8 +55,11 @@ def is_exported(path: epath.PathLike) -> bool:
 
 def write(
     path: epath.PathLike, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()
-) -> None:
+) -> int:
     """Writes a model to a file, which is then either the old one or the whole new one.
+
+    Returns:
+        The number of bytes that are written.
 
     Raises:
         UserError: The parameters do not fit the model or are not finite; or the file cannot be
@@ -69,9 +72,10 @@ def write(
             raise UserError(f"{path} is a folder: give the name of a file")
         with storage.writing(path):
             storage.write_atomically(target, content)
-        return
-    with outputs.writing(os.fspath(path)) as file:  # Which keeps links and devices.
-        file.write(content)
+    else:
+        with outputs.writing(os.fspath(path)) as file:  # Which keeps links and devices.
+            file.write(content)
+    return len(content)
 
 
 def to_bytes(model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()) -> bytes:

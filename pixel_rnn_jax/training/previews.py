@@ -37,5 +37,5 @@ def draw_previews(model: ImageModel, seed: int, validation: Source) -> dict[str,
 
 
 def every_class(n: int, classes: int) -> np.ndarray:
-    """Returns `[n]` classes in increasing order, equally many of each."""
+    """Returns `[n]` classes in increasing order, whose counts differ by one at most."""
     return np.arange(n) * classes // n

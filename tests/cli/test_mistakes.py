@@ -386,7 +386,7 @@ main decompress x.prnn MODEL --out=x.prnn
 main extract MODEL a
     extract needs names of images, for example extract images.prnn cat.png
 main extract x.prnn nosuch MODEL
-    x.prnn has no image 'nosuch': see `info` for the names
+    the images of x.prnn have no names: decompress it
 main info
     info needs a file, for example info images.prnn
 main info a b
@@ -425,7 +425,7 @@ model.log_prob(images, per_pixel="no")
 model.compress(images, fast="no")
     fast must be True or False, got 'no'
 model.sample(key, True)
-    n must be
+    n must be an integer, got True
 model.sample(key, 10**12)
     images take 59,605 GiB
 model.sample(key, 1, temperature="hot")
@@ -459,13 +459,13 @@ model.complete(key, images, images[0] > 0, particles=0)
 model.complete(key, images, images[0] > 0, particles=1.5)
     particles must be an integer of at least 1, got 1.5
 model.complete(key, images, images[0] > 0, particles=True)
-    particles must be
+    particles must be an integer of at least 1, got True
 model.compress(images + 1)
     images must have values from 0 to 2, got 1 to 3
 model.decompress(b"text")
     this is not a compressed file of pixel_rnn_jax
 model.decompress("text")
-    data
+    data must be bytes, got str
 [*model.decompress_stream("x.prnn")]
     file must be open for reading in binary mode, "rb", got 'x.prnn'
 model.decompress_stream(io.StringIO())
@@ -479,11 +479,11 @@ model.push_to_hub("a/b", private="false")
 model.save("nothing")
     nothing is a folder: give the name of a file
 model.save(3)
-    path
+    path must be a path, got 3
 prnn.load("nowhere")
     nowhere holds no training run: there is no config.json in it
 prnn.load(None)
-    path
+    path must be a path, got None
 prnn.create(prnn.ModelConfig(), (4, 4), 2)
     image_shape must be (H, W, C) with sizes of at least 1, got (4, 4)
 prnn.create(prnn.ModelConfig(), (4, 4, 1), 2.5)

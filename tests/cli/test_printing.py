@@ -185,3 +185,10 @@ def test_remarks_go_to_the_standard_error_beside_json(capsys):
     out, err = capsys.readouterr()
     assert json.loads(out) == {"nats": None, "rest": {"a": None, "b": 0.1}}
     assert err == "a remark\n"
+
+
+def test_remarks_go_to_the_standard_error_beside_a_file_on_the_standard_output(capfd):
+    with terminal.printing(quiet=False, as_json=False, out="/dev/stdout"):
+        terminal.say("a remark")
+        terminal.show("a result")
+    assert capfd.readouterr() == ("a result\n", "a remark\n")

@@ -1,5 +1,6 @@
 """The verbs on a tiny trained model: files and what is printed, against the model itself."""
 
+import fcntl
 import math
 import os
 import re
@@ -164,8 +165,8 @@ def scores(file):
         return dict(arrays)
 
 
-def test_scores_of_own_images(printed, model, monkeypatch):
-    """All of a folder, in more than one batch, and of one split of a file."""
+def test_scores_of_own_images(printed, model):
+    """All of a folder, and of one split of a file."""
     pictures.write_images(IMAGES, 3, "own")
     out = printed("evaluate --images=own --out=new/scores.npz --per_pixel")
     found = scores("new/scores.npz")
@@ -302,6 +303,24 @@ def test_extract(printed, pets):
     assert printed("extract pets.prnn cow.png x --out=one", status=2) == missing
 
 
+def test_extract_where_a_block_is_damaged(printed, pets):
+    names, _ = pets
+    data = bytearray(Path("pets.prnn").read_bytes())
+    data[block_starts(data)[2] - 1] ^= 1
+    Path("pets.prnn").write_bytes(data)
+    assert printed(f"extract pets.prnn {names[0]} --out=one").endswith("one: 1 image\n")
+    lost = f"error: the image {names[20]!r} of pets.prnn is lost: its block is damaged\n"
+    assert printed(f"extract pets.prnn {names[0]} {names[20]} --out=two", status=2) == lost
+    assert "has no image 'x'" in printed("extract pets.prnn x --out=two", status=2)
+
+
+def test_extract_from_images_without_names(printed):
+    np.save("own.npy", IMAGES)
+    printed("compress --images=own.npy")
+    message = "error: the images of images.prnn have no names: decompress it\n"
+    assert printed("extract images.prnn 3 --out=one", status=2) == message
+
+
 def test_append(printed, pets, monkeypatch):
     names, images = pets
     before = Path("pets.prnn").stat().st_size
@@ -326,6 +345,10 @@ def test_append(printed, pets, monkeypatch):
     said = printed("append pets.prnn --images=more", status=2)
     assert "pets.prnn was replaced meanwhile" in said
     monkeypatch.setattr(compress.archive, "append", real_append)
+    with Path("pets.prnn").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        said = printed("append pets.prnn --images=more", status=2)
+        assert said == "error: another append to pets.prnn has not ended yet: append after it\n"
     assert Path("pets.prnn").read_bytes() == data
     Path("pets.prnn").write_bytes(data[:-4])
     assert "cut off" in printed("append pets.prnn --images=more", status=2)
@@ -348,6 +371,7 @@ def test_verify(run, printed, pets, workdir, capsys):
         lines = out.splitlines()[-17:]
         assert lines[0] == f"{DAMAGED}: images 17 to 32 cannot be read"
         assert lines[1:] == [f"  {name}" for name in names[16:32]]
+        assert (" in 2 blocks that can be read, " in out) == words.startswith("info")
         assert err.startswith("error: the file is damaged: get an intact copy")
 
 
@@ -360,13 +384,14 @@ def test_a_stream_from_the_standard_input(printed, pets, monkeypatch):
 
 
 def test_names_of_any_bytes_are_listed_and_extracted(run, printed, capsys):
-    """Not UTF-8, of two lines, or with a colour."""
-    names = ["caf\udce9.png", "two\nlines.png", "\x1b[31mred.png", "\u00e4 b.png"]
-    pictures.write_images(IMAGES[:4], 3, "pets", names=names)
+    """Not UTF-8, of two lines, with a colour, or with spaces and joiners of many languages."""
+    kept = ["\u00e4 b.png", "at\u202f9\u00a0pm.png", "\U0001f469\u200d\U0001f33e.png"]
+    names = ["caf\udce9.png", "two\nlines.png", "\x1b[31mred\u202e.png", *kept]
+    pictures.write_images(IMAGES[:6], 3, "pets", names=names)
     printed("compress --images=pets --out=pets.prnn")
     assert run("info pets.prnn") == 0
     lines = capsys.readouterr().out.splitlines()[4:]
-    shown = [r"caf\udce9.png", r"two\nlines.png", r"\x1b[31mred.png", "\u00e4 b.png"]
+    shown = [r"caf\udce9.png", r"two\nlines.png", r"\x1b[31mred\u202e.png", *kept]
     assert sorted(lines) == sorted(f"  {name}" for name in shown)
     assert printed("extract pets.prnn caf\udce9.png --out=one") == "one: 1 image\n"
     assert Path("one", names[0]).is_file()
@@ -399,6 +424,18 @@ def test_the_standard_output_gets_the_compressed_images_alone(printed, monkeypat
         monkeypatch.setattr(sys, "stdout", stdout)
         printed(f"compress --images=own.npy --out=/dev/fd/{writing}")
         assert os.read(reading, 2**16) == Path("images.prnn").read_bytes()
+
+
+def test_a_file_that_gets_the_standard_output_keeps_what_it_has(printed, monkeypatch):
+    np.save("own.npy", IMAGES)
+    printed("compress --images=own.npy")
+    with Path("all").open("a") as stdout:
+        print("before", file=stdout)
+        monkeypatch.setattr(sys, "stdout", stdout)
+        printed(f"compress --images=own.npy --out=/dev/fd/{stdout.fileno()}")
+        print("after", file=stdout)
+    content = Path("images.prnn").read_bytes()
+    assert Path("all").read_bytes() == b"before\n" + content + b"after\n"
 
 
 def test_names_of_files_may_be_as_long_as_the_disk_takes(printed):
@@ -494,7 +531,6 @@ def test_a_run_on_real_values(run, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(done[:, :2], values[:2, :2])
     assert abs(done[:, 2:] - 50).max() < 1000 and (done[:, 2:] != values[:2, 2:]).all()
     assert all(picture(f"{name}.png").size for name in ("map", "samples", "completions"))
-    np.save("levels.npy", IMAGES)
     assert run("compress --images=values.npy --workdir=run") == 2
     assert "a continuous model gives images no probability" in capsys.readouterr().err
 
