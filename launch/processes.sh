@@ -27,7 +27,7 @@ fi
 # shellcheck source=launch/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 launcher=("$python")
-[[ -x $python ]] || launcher=("$(find_python)")
+"$python" -c '' 2>/dev/null || launcher=("$(find_python)")
 launcher+=("$root/launch/processes.py" "$python")
 dry_run=$("${launcher[@]}" "$1" --dry_run "${@:2}") # refuses wrong words before it is installed
 for word in "${@:2}"; do

@@ -45,8 +45,8 @@ def check_file(out: str, ending: str = "", what: str = "") -> None:
 def writing(out: str) -> Iterator[BinaryIO]:
     """Gives a file to write, which gets its name once it is complete, in place of any other.
 
-    A link is followed; a device, a pipe and the standard output are written to as they are. Where
-    nothing could be written, or after an error, what was there stays.
+    A link is followed. Where nothing could be written, or after an error, what was there stays. But
+    a device, a pipe and the standard output are written to as they are.
 
     Raises:
         UserError: It cannot be written.
@@ -79,8 +79,10 @@ def writing(out: str) -> Iterator[BinaryIO]:
 
 
 def is_standard_output(out: str) -> bool:
-    """Whether a name, such as /dev/stdout, is that of the file that lines are printed to."""
-    with contextlib.suppress(OSError, ValueError):  # One of them is no file.
+    """Whether a name, such as /dev/stdout, is another one of the file that lines are printed to."""
+    if not os.path.abspath(out).startswith(("/dev/", "/proc/")):
+        return False  # A file by its own name is replaced.
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # One of them is no file.
         return os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno()))
     return False
 

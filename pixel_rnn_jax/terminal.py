@@ -21,7 +21,7 @@ SILENCE = 10.0
 """Seconds after which a line says how far the work is, where no bar does."""
 _quiet = False  # Whether only results are printed.
 _as_json = False  # Whether they are printed as JSON.
-_results_alone = False  # Whether the standard output gets nothing else.
+_results_alone = False  # Whether remarks go to the standard error.
 _last_line = time.monotonic()  # When a line was printed.
 _lost = False  # Whether a line could not be printed.
 _open: list["Bar"] = []  # The last one is of the work inside the others.

@@ -55,13 +55,13 @@ def extract(values: Flags) -> None:
     if not wanted:
         raise UserError("extract needs names of images, for example extract images.prnn cat.png")
     pictures.check_ending(values.out)
-    found, lost = [], list[str]()
+    found, damaged = [], False
     with opened(values, "extract") as file:
         if file.seekable():  # Decoding takes longer than reading twice.
             start = file.tell()
             if (names := _all_names(file)) is not None:
                 if not names:
-                    raise UserError(f"the images of {values.file} have no names: decompress it")
+                    raise UserError(f"no image of {values.file} has a name: decompress it")
                 _check_names(wanted, names, values.file)
             file.seek(start)
         model = image_model.load(values.workdir)
@@ -69,15 +69,13 @@ def extract(values: Flags) -> None:
         for part in archive.read(model.pixel_rnn, model.params, file, wanted):
             if isinstance(part, Damage):
                 show(str(part))
-                lost += _lost_names(part)
+                damaged = True
                 continue
             rows = np.flatnonzero([name in wanted for name in part.names])
             batch = jax.tree.map(lambda array, rows=rows: array[rows], part.batch)
             found.append(Part(batch, tuple(part.names[row] for row in rows), part.mode))
     names = [name for part in found for name in part.names]
-    if damaged := [name for name in wanted if name in set(lost) - set(names)]:
-        raise UserError(f"the image {damaged[0]!r} of {values.file} is lost: its block is damaged")
-    _check_names(wanted, names, values.file)
+    _check_names(wanted, names, values.file, damaged=damaged)
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(part.batch for part in found))
     _write(Part(batch, tuple(names), found[0].mode), model, values.out)
 
@@ -92,15 +90,15 @@ def _all_names(file: BinaryIO) -> list[str] | None:
     return names
 
 
-def _check_names(wanted: Iterable[str], names: list[str], file: str) -> None:
-    """Checks that a file has the images that are wanted."""
+def _check_names(
+    wanted: Iterable[str], names: list[str], file: str, *, damaged: bool = False
+) -> None:
+    """Checks that the images that are wanted are among those of a file that can be read."""
     there = set(names)
     if missing := [name for name in wanted if name not in there]:
-        raise UserError(
-            f"{file} has no image {missing[0]!r}"
-            + (f", nor {len(missing) - 1} others" if len(missing) > 1 else "")
-            + ": see `info` for the names"
-        )
+        others = f", nor {len(missing) - 1} others" if len(missing) > 1 else ""
+        why = " that can be read: the file is damaged" if damaged else ": see `info` for the names"
+        raise UserError(f"{file} has no image {missing[0]!r}{others}{why}")
 
 
 def info(values: Flags) -> None:
@@ -198,7 +196,7 @@ def _line(name: str) -> str:
 
 
 def _is_shown(character: str) -> bool:
-    """Whether it is a letter, a sign, a space or one that joins letters, and ends no line."""
+    """Whether a terminal may get it: all but what steers it, ends a line or has no meaning."""
     category = unicodedata.category(character)
     return category not in ("Zl", "Zp") and (category[0] != "C" or character in "\u200c\u200d")
 

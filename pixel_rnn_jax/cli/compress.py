@@ -1,9 +1,11 @@
 """The verbs `compress` and `append`, which write compressed files."""
 
+import contextlib
 import fcntl
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from pixel_rnn_jax import image_model, outputs
@@ -26,19 +28,22 @@ def append(values: Flags) -> None:
     _check_images(values, "append")
     if values.file == "-":
         raise UserError("append needs a file, not the standard input: it writes to it as well")
-    with opened(values, "append") as old:
-        _lock(old, values.file)
+    with opened(values, "append") as old, _locked(values.file):
         _compress(values, values.file, archive.append, old)
 
 
-def _lock(file: BinaryIO, name: str) -> None:
-    """Keeps others from appending to a file until it is closed."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another append to {name} has not ended yet: append after it") from None
-    except OSError:  # The file system has no locks.
-        return
+@contextlib.contextmanager
+def _locked(name: str) -> Iterator[None]:
+    """Keeps others from appending to a file meanwhile, where it can be locked."""
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(Path(name).open("r+b"))  # NFS locks what may be written.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another append to {name} has not ended: append after it") from None
+        except OSError:
+            pass
+        yield
 
 
 def _check_images(values: Flags, verb: str) -> None:

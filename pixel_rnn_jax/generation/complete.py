@@ -107,10 +107,11 @@ def _fill(
 def _values_at(
     scales: Sequence[Scale], uniforms: Sequence[Array], images: Array, known: Array
 ) -> Callable[[Array, Place], tuple[Array, Array]]:
-    """Returns what takes the outputs at a place and returns the values there and their log_prob.
+    """Returns a function from the outputs at a place to the values there and what they count.
 
-    The images and what is known of them are `[N, H, W, C]`, or `[H, W, C]` where all lanes complete
-    the same. A known value is taken, any other drawn, which counts 0.
+    Known values are taken and others drawn. Known ones count their log-probability, unless an
+    earlier scale gives them; all others count 0. The images and what is known of them are
+    `[N, H, W, C]`, or `[H, W, C]` where all lanes complete the same.
     """
     likelihood = scales[-1].network.likelihood
 

@@ -386,7 +386,7 @@ main decompress x.prnn MODEL --out=x.prnn
 main extract MODEL a
     extract needs names of images, for example extract images.prnn cat.png
 main extract x.prnn nosuch MODEL
-    the images of x.prnn have no names: decompress it
+    no image of x.prnn has a name: decompress it
 main info
     info needs a file, for example info images.prnn
 main info a b
