@@ -10,7 +10,7 @@ from etils import epath
 
 from pixel_rnn_jax import image_model
 from pixel_rnn_jax.config import Config
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.errors import UserError, what_to_say
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.records import picture_paths, read_records
@@ -158,7 +158,8 @@ def read_run(workdir: str, *, pixel_map: bool = True) -> RunFacts:
     """Reads what a workdir holds; a training may be writing to it.
 
     The map, which takes some time, is of validation images. Where it cannot be drawn, because the
-    data are elsewhere or there is no checkpoint yet, the reason stands in its place.
+    data are elsewhere, there is no checkpoint yet or a training has the memory of the device, the
+    reason stands in its place.
 
     Raises:
         UserError: There is no run in the workdir, or a file of it is damaged or cannot be read.
@@ -177,8 +178,10 @@ def read_run(workdir: str, *, pixel_map: bool = True) -> RunFacts:
         try:
             run = workdir_lib.open_run(path, devices.local_mesh(1))
             drawn = draw_pixel_map(image_model.of_run(run), open_split(run, "validation"))
-        except UserError as error:
-            why = f"There is none: {error}."
+        except (UserError, MemoryError, RuntimeError) as error:
+            if not (said := what_to_say(error)):
+                raise
+            why = f"There is none: {said}."
     return RunFacts(str(workdir), config, image_format, records, result, step, pictures, drawn, why)
 
 
@@ -188,7 +191,7 @@ def _read_result(path: epath.Path) -> Result | None:
         return None
     try:
         return Result.from_json(path.read_bytes())
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (*storage.DAMAGED_JSON, OverflowError) as error:
         raise UserError(
             f"{path} is damaged ({error!r}): delete it and give the command of the training again, "
             "which writes it anew"

@@ -71,10 +71,12 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         except storage.errors() as error:
-            raise UserError(
-                f"checkpoints cannot be kept in {self._directory} ({storage.reason(error)}): "
-                "choose another --workdir"
-            ) from error
+            verb, way = "kept in", "choose another --workdir"
+            if read_only:
+                verb, way = "read from", "look at your rights, or try again later"
+            reason = storage.reason(error)
+            message = f"checkpoints cannot be {verb} {self._directory} ({reason}): {way}"
+            raise UserError(message) from error
         # Through the manager, all processes would wait for each other at every read; one may never
         # get there, since its storage fails or a run that is still training deletes the checkpoint.
         process = jax.process_index()

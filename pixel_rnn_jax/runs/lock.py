@@ -47,15 +47,8 @@ def hold(workdir: epath.Path) -> Iterator[Callable[[], None]]:
     with contextlib.ExitStack() as stack:
         with storage.writing(workdir):
             workdir.mkdir(parents=True, exist_ok=True)
-            lock = _Bucket(path) if "://" in str(path) else _File(path)
+            lock = _free(path)
             stack.callback(lock.close)
-            before = _read(path)
-            if before is None and _is_foreign(path):
-                raise UserError(
-                    f"{path} is not the lock of a training: use another --workdir, or delete it"
-                )
-            if before and not (lock.sure and before["host"] == socket.gethostname()):
-                _watch(path, before)
             lock.take()
         ended = threading.Event()
         beating = threading.Thread(target=_beat, args=(lock, ended), daemon=True)
@@ -68,6 +61,24 @@ def hold(workdir: epath.Path) -> Iterator[Callable[[], None]]:
             with contextlib.suppress(*storage.errors()):
                 if lock.own():
                     path.unlink()
+
+
+def _free(path: epath.Path) -> "_Bucket":
+    """Returns a lock that no other training holds."""
+    while True:
+        lock = _Bucket(path) if "://" in str(path) else _File(path)
+        with contextlib.ExitStack() as stack:
+            stack.callback(lock.close)
+            before = _read(path)
+            if before is None and _is_foreign(path):
+                raise UserError(
+                    f"{path} is not the lock of a training: use another --workdir, or delete it"
+                )
+            if before and not (lock.sure and before["host"] == socket.gethostname()):
+                _watch(path, before)
+            if lock.is_there():  # Else its holder has deleted it in the meantime.
+                stack.pop_all()
+                return lock
 
 
 class _Bucket:
@@ -91,6 +102,10 @@ class _Bucket:
         """Writes the file."""
         self.path.write_bytes(self.content())
 
+    def is_there(self) -> bool:
+        """Whether what `take` writes to is the file of this name."""
+        return True
+
     def own(self) -> bool:
         """Whether the file is there and of this process."""
         found = _read(self.path) or {}
@@ -105,19 +120,15 @@ class _File(_Bucket):
 
     def __init__(self, path: epath.Path):
         super().__init__(path)
-        while True:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.sure = True
-            except BlockingIOError:
-                os.close(self._file)
-                raise _refusal(path) from None
-            except OSError:  # The file system has no locks.
-                return
-            if self._same():
-                return
-            os.close(self._file)  # Its holder has deleted it in the meantime.
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.sure = True
+        except BlockingIOError:
+            os.close(self._file)
+            raise _refusal(path) from None
+        except OSError:  # The file system has no locks.
+            pass
 
     def take(self) -> None:
         os.pwrite(self._file, content := self.content(), 0)
@@ -126,10 +137,9 @@ class _File(_Bucket):
 
     def own(self) -> bool:
         # Where the kernel watches over one host only, another may have written over it.
-        return self._same() and super().own()
+        return self.is_there() and super().own()
 
-    def _same(self) -> bool:
-        """Whether the file that is open is still the one of this name."""
+    def is_there(self) -> bool:
         try:
             return os.path.samestat(os.fstat(self._file), os.stat(self.path))
         except FileNotFoundError:

@@ -127,7 +127,7 @@ def read_digests(workdir: epath.PathLike) -> Digests:
     """Returns what `write_digests` wrote; {} where there is nothing, of an earlier version.
 
     Raises:
-        UserError: The file is damaged.
+        UserError: The file is damaged or cannot be read.
     """
     path = epath.Path(workdir) / "data.json"
     try:
@@ -135,10 +135,12 @@ def read_digests(workdir: epath.PathLike) -> Digests:
             return {}
         found = json.loads(path.read_bytes())
         return {split: found[split] for split in ("train", "validation")}
-    except storage.errors() + storage.DAMAGED_JSON as error:
+    except storage.errors() as error:
+        raise UserError(f"{path} cannot be read: {storage.reason(error)}") from error
+    except storage.DAMAGED_JSON as error:
         raise UserError(
             f"{path} is damaged, so that the data cannot be told from others: restore it, or "
-            "delete it to go without this check"
+            "delete it to go without this check, on data of the same name as before"
         ) from error
 
 

@@ -111,14 +111,14 @@ def mesh_for(batch_size: int) -> Mesh:
     return make_mesh(max(n for n in range(1, most + 1) if rows % n == 0))
 
 
-def hardware() -> dict[str, str | int]:
-    """Returns what a run is computed on: the name and the number of all devices."""
+def hardware(used: int) -> dict[str, str | int]:
+    """Returns what a run is computed on, `used` devices of those of the processes."""
     device = jax.devices()[0]
     name = _processor_name() if device.platform == "cpu" else device.device_kind
     return {
         "platform": device.platform,
         "device": name,
-        "devices": jax.device_count(),
+        "devices": used,
         "processes": jax.process_count(),
     }
 

@@ -31,9 +31,15 @@ def check(workdir: epath.PathLike) -> None:
 
     Raises:
         UserError: The bucket does not exist, cannot be reached or may not be used; gcsfs is not
-            installed; or the scheme is not gs://.
+            installed; the scheme is not gs://; or the path of a folder is one that epath, which
+            opens it, takes for a bucket.
     """
     if "://" not in os.fspath(workdir):
+        if "://" in str(taken := epath.Path(workdir)):
+            raise UserError(
+                f"{workdir} would be taken for {taken}: give the folder another path, for example "
+                "that of a link to it"
+            )
         return
     try:
         scheme, name, folder = urlsplit(os.fspath(workdir))[:3]

@@ -26,6 +26,7 @@ def write_result(
     steps: int,
     resumed_from: int,
     seconds: float,
+    used: int,
 ) -> None:
     """Writes `workdir`/result.json and the same to TensorBoard, in the first process.
 
@@ -35,8 +36,9 @@ def write_result(
         baseline: That of independent pixels on the same images.
         steps: Steps that the run has made.
         resumed_from: Steps that it had made before this command.
-        seconds: How long this command has taken. Of a run that was complete, the file keeps these
-            two numbers.
+        seconds: How long this command has taken.
+        used: Number of devices that share a batch. Of a run that was complete, the file keeps this
+            and the rest of the hardware, `seconds` and `resumed_from`.
 
     Raises:
         UserError: The workdir cannot be written to.
@@ -56,14 +58,15 @@ def write_result(
             "python": platform.python_version(),
             **{name: _version(name) for name in PACKAGES},
         },
-        "hardware": devices.hardware(),
+        "hardware": devices.hardware(used),
     }
     path, again = epath.Path(workdir) / "result.json", False
     if steps == resumed_from:  # The time of the training is that of an earlier command.
         with contextlib.suppress(*storage.errors(), *storage.DAMAGED_JSON):
             before = json.loads(path.read_bytes())
-            if again := before["steps"] == steps:
-                result |= {name: before[name] for name in ("resumed_from", "seconds")}
+            if before["steps"] == steps:
+                again = before["test"] == result["test"]
+                result |= {name: before[name] for name in ("resumed_from", "seconds", "hardware")}
     content = json.dumps(result, indent=2, allow_nan=False) + "\n"
     with storage.writing(workdir):
         storage.write_atomically(path, content.encode())

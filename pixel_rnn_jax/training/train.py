@@ -85,7 +85,13 @@ def train(
         baseline = evaluate.independent_pixels(train, test, size)
         seconds = time.monotonic() - begin
         write_result(
-            workdir, found, baseline, steps=last, resumed_from=resumed_from, seconds=seconds
+            workdir,
+            found,
+            baseline,
+            steps=last,
+            resumed_from=resumed_from,
+            seconds=seconds,
+            used=mesh.size,
         )
         paths = (picture_path(workdir, name, last) for name in ("samples", "completions"))
         return TrainResult(found, baseline, tuple(path for path in paths if path.exists()))
@@ -155,6 +161,8 @@ def run(
             config = minutes.timed(config, new, mesh, train_source, optimizer)
         else:  # Where the parameters came from stays on record.
             old = workdir_lib.read_config(workdir)
+            if config.init_from not in ("", old.init_from):
+                terminal.say(f"init_from is left out: {workdir} has a run, which goes on")
             config = dataclasses.replace(
                 config, init_from=old.init_from, init_partial=old.init_partial
             )

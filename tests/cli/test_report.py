@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -92,6 +93,15 @@ def test_a_trained_run(trained, report, monkeypatch):
     with Image.open(io.BytesIO(drawn[2])) as image:
         np.testing.assert_array_equal(np.asarray(image), pictures.pixel_map(images, nats, 3))
     assert f"{nats.max():.2f} nats" in page.text
+
+
+def test_a_map_needs_more_memory_than_there_is(trained, report, monkeypatch):
+    full = Mock(side_effect=RuntimeError("RESOURCE_EXHAUSTED: Out of memory. Here is more."))
+    monkeypatch.setattr(facts, "draw_pixel_map", full)
+    assert "There is none: out of memory" in report(f"--workdir={trained}").text
+    full.side_effect = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        report(f"--workdir={trained}")
 
 
 def test_the_page_needs_nothing_else(tmp_path, report):
@@ -267,6 +277,8 @@ def test_what_is_no_run_is_one_sentence_and_leaves_an_earlier_report(tmp_path, r
     (tmp_path / "a" / "result.json").write_text('{"step": 1}')
     message = r"a/result\.json is damaged \(KeyError.*delete it and give the command of the "
     assert re.match(message, report("--workdir=a --nomaps", status=2))
+    (tmp_path / "a" / "result.json").write_text("[" * 10**5)
+    assert r"result.json is damaged (RecursionError" in report("--workdir=a --nomaps", status=2)
     (tmp_path / "a" / "result.json").unlink()
     with full_disk(1000):
         message = report("--workdir=a --nomaps", status=2)

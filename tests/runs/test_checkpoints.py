@@ -1,7 +1,9 @@
 """What is saved comes back bit for bit, and every fault is told in one sentence."""
 
 import collections
+import errno
 import logging
+import os
 import random
 import re
 import shutil
@@ -136,12 +138,16 @@ def test_read_only_changes_nothing(two_saved, tmp_path):
     assert half_written.exists()
 
 
-def test_what_is_not_there(two_saved, tmp_path):
+def test_what_is_not_there(two_saved, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no checkpoint .*/3: choose one of the steps \[1, 2\]"):
         two_saved[0].restore(make_state(0), 3)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/checkpoints \(Not a directory\): choose another"):
         Checkpoints(tmp_path / "file")
+    refused = Mock(side_effect=PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    monkeypatch.setattr(ocp, "CheckpointManager", refused)
+    with pytest.raises(UserError, match=r"read from .*checkpoints \(Permission denied\): look at"):
+        Checkpoints(tmp_path, read_only=True)
 
 
 @pytest.mark.parametrize(

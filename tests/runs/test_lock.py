@@ -98,6 +98,17 @@ def test_a_silent_lock_from_elsewhere_is_taken_over(workdir, quick, capsys):
     assert "process 7 on elsewhere, since 2026-01-01 10:00:00 +0000, has" in capsys.readouterr().out
 
 
+def test_a_lock_that_is_deleted_while_it_is_watched_is_taken_anew(workdir, monkeypatch):
+    leave(workdir)
+    monkeypatch.setattr(lock, "_watch", lambda path, before: path.unlink())
+    with lock.hold(workdir) as check:
+        (workdir / "config.json").write_text("{}")
+        assert json.loads((workdir / "lock").read_text())["process"] == os.getpid()
+        check()
+        with pytest.raises(UserError, match=IN_USE), lock.hold(workdir):
+            pytest.fail("held twice")
+
+
 def test_a_lock_that_beats_is_refused(workdir, quick, without_locks, capsys):
     with lock.hold(workdir), pytest.raises(UserError, match=IN_USE), lock.hold(workdir):
         pytest.fail("held twice")

@@ -126,6 +126,12 @@ def test_damaged_digests_are_not_taken_for_none(tmp_path, damaged):
         read_digests(tmp_path)
 
 
+def test_digests_that_cannot_be_read_are_not_called_damaged(tmp_path):
+    (tmp_path / "data.json").mkdir()
+    with pytest.raises(UserError, match=r"data.json cannot be read: Is a directory$"):
+        read_digests(tmp_path)
+
+
 MAY_CHANGE = {
     *("model.remat", "model.pack", "data.data_dir", "data.test_split"),
     *("train.steps", "train.eval_batch_size", "train.micro_batches"),

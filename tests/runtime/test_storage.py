@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runtime import storage
 
 TENSORSTORE = "{}: Error writing local file: No luck [os_error_code='{}'] [tensorstore_spec='...']"
@@ -12,6 +13,12 @@ TENSORSTORE = "{}: Error writing local file: No luck [os_error_code='{}'] [tenso
 
 def _system(code: int) -> OSError:
     return OSError(code, os.strerror(code))
+
+
+def test_a_folder_that_would_be_taken_for_a_bucket() -> None:
+    with pytest.raises(UserError, match="^/s3/team/run would be taken for s3://team/run: give"):
+        storage.check("/s3/team/run")
+    storage.check("s3/team/run")
 
 
 @pytest.mark.parametrize(

@@ -146,12 +146,15 @@ def test_a_new_run_starts_from_the_parameters_of_another(trained, capsys):
     assert re.search(r"(\d+) of \1 parameters are those of", capsys.readouterr().out)
 
 
-def test_a_run_that_goes_on_keeps_where_its_parameters_came_from(trained, tmp_path):
+def test_a_run_that_goes_on_keeps_where_its_parameters_came_from(trained, tmp_path, capsys):
     prnn.fit(IMAGES, dataclasses.replace(CONFIG, init_from=str(trained)), workdir=tmp_path)
     longer = with_train(CONFIG, steps=CONFIG.train.steps + 1)
     prnn.fit(IMAGES, longer, workdir=tmp_path)
     found = read_config(tmp_path)
     assert (found.init_from, found.train) == (str(trained), longer.train)
+    assert "init_from is left out" not in capsys.readouterr().out
+    prnn.fit(IMAGES, dataclasses.replace(longer, init_from="another"), workdir=tmp_path)
+    assert f"init_from is left out: {tmp_path} has a run, which goes on" in capsys.readouterr().out
 
 
 def test_parameters_that_do_not_fit_are_listed_and_drawn_if_asked_to(trained, tmp_path, capsys):

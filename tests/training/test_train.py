@@ -191,6 +191,21 @@ def test_finished_run_is_evaluated_again_and_printed(config, straight, monkeypat
     assert outcome(workdir) == before
 
 
+def test_a_finished_run_on_other_test_images(config, straight, tmp_path):
+    """The figures are new, and the hardware stays that of the time that the training took."""
+    workdir = shutil.copytree(straight[0], tmp_path / "run")
+    before = json.loads((workdir / "result.json").read_text())
+    before["hardware"]["device"] = "another"
+    (workdir / "result.json").write_text(json.dumps(before))
+    found = train(changed(config, "data", test_split="test[:5]"), workdir).test
+    written = json.loads((workdir / "result.json").read_text())
+    assert (written["test"]["images"], written["test"]["nats"]) == (5, found.nats)
+    assert written["hardware"] == before["hardware"] and written["seconds"] == before["seconds"]
+    events = [value for event in tensorboard_files.events(workdir) for value in event.summary.value]
+    shown = [value.simple_value for value in events if value.tag == "test/nats"]
+    assert shown[-1] == np.float32(found.nats)
+
+
 def test_signals_are_left_alone_outside_the_main_thread(config, straight):
     workdir, result = straight
     with ThreadPoolExecutor(1) as thread:
