@@ -76,8 +76,9 @@ def _compare(values: Flags) -> None:
     split, draws = values.split, values.dequantize
     found = compare_lib.compare(values.workdir, values.continuous, split, draws=draws)
     show(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
-    show(f"density that it implies, {draws} draws of noise: {found.implied}")
-    show(f"continuous, step {found.continuous.step}, {draws} draws of noise: {found.continuous}")
+    noise = f"{counted(draws, 'draw')} of noise"
+    show(f"density that it implies, {noise}: {found.implied}")
+    show(f"continuous, step {found.continuous.step}, {noise}: {found.continuous}")
     if values.pixel_map:
         run = open_run(values.workdir, devices.local_mesh(1))
         _draw_pixel_map(of_run(run), open_split(run, split), values.pixel_map)
