@@ -14,9 +14,9 @@ short run bears a higher rate than a long one, so give it a good part of the tim
 rates where the best is the last of them.
 
 `scales` gives a model of one scale, the same with several, and the same given one of ten classes
-the same time for their steps at the same rate, which is not searched, and measures how long each
-takes to draw. Each scale is a network of the size that is given, so that several have more
-parameters.
+the same time for their steps at the same rate, which is not searched, and measures, in turn, how
+long each takes to draw. Each scale is a network of the size that is given, so that several have
+more parameters.
 
 For both, the steps that fit in the time are found before the runs, with nothing else running: the
 models are timed in turn, several times, and the median counts. What runs beside them later makes a
@@ -62,7 +62,7 @@ RATES = (3e-3, 6e-3, 1.2e-2)
 VALIDATIONS = 10
 """Validations of a long run, which are the points of its curve."""
 ROUNDS = 5
-"""How often the steps of each model are timed."""
+"""How often each model is timed, in training and in drawing."""
 
 TUNED = {
     "optimizer.name": "muon",
@@ -279,7 +279,8 @@ MEASURES: dict[str, Callable[..., float]] = {"steps": planned_steps, "drawing": 
 
 def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
     """Trains a model of one scale, of several, and given the class, and returns the table."""
-    lines, drawing, timed = [HEAD], [""], TUNED | {"train.minutes": given.minutes}
+    lines, timed = [HEAD], TUNED | {"train.minutes": given.minutes}
+    drawing: dict[str, list[float]] = {}
     configs = {name: f"{given.config}{variant}" for name, (variant, _) in SCALES.items()}
     runs = {
         name: command_words(configs[name], timed | own, more) for name, (_, own) in SCALES.items()
@@ -291,9 +292,14 @@ def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
         run = trained(workdir, configs[name], fields, more)
         lines.append(row(name, run))
         if run:
-            seconds = measured("drawing", str(workdir))
-            drawing.append(f"{name}: {DRAWN} images in {seconds:.3f} s")
-    return lines + drawing
+            drawing[name] = []
+    for _ in range(ROUNDS):
+        for name, seconds in drawing.items():
+            seconds.append(measured("drawing", str(given.out / folder_name(name))))
+    lines.append("")
+    for name, seconds in drawing.items():
+        lines.append(f"{name}: {DRAWN} images in {statistics.median(seconds):.3f} s")
+    return lines
 
 
 def main() -> None:

@@ -20,9 +20,14 @@ def first_sentence(error: Exception) -> str:
     return re.split(r"\.(?:\s|$)|\n", str(error))[0]
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that there is not enough memory, of the host or of a device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def what_to_say(error: Exception) -> str:
     """Returns a sentence about an error that the user can correct; "" about any other."""
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+    if is_out_of_memory(error):
         less = "ask for fewer images or particles, or a smaller batch"
         return f"out of memory: {less} ({first_sentence(error)})"
     if isinstance(error, OSError) and error.errno in _OF_PATHS and error.filename:

@@ -80,10 +80,10 @@ def writing(out: str) -> Iterator[BinaryIO]:
 
 def is_standard_output(out: str) -> bool:
     """Whether a name, such as /dev/stdout, is another one of the file that lines are printed to."""
-    if not os.path.abspath(out).startswith(("/dev/", "/proc/")):
-        return False  # A file by its own name is replaced.
     with contextlib.suppress(OSError, ValueError, AttributeError):  # One of them is no file.
-        return os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno()))
+        # A file by its own name is replaced.
+        named = os.path.abspath(out).startswith(("/dev/", "/proc/"))
+        return named and os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno()))
     return False
 
 

@@ -10,7 +10,7 @@ from etils import epath
 
 from pixel_rnn_jax import image_model
 from pixel_rnn_jax.config import Config
-from pixel_rnn_jax.errors import UserError, what_to_say
+from pixel_rnn_jax.errors import UserError, is_out_of_memory
 from pixel_rnn_jax.runs import workdir as workdir_lib
 from pixel_rnn_jax.runs.image_format import ImageFormat
 from pixel_rnn_jax.runs.records import picture_paths, read_records
@@ -178,10 +178,12 @@ def read_run(workdir: str, *, pixel_map: bool = True) -> RunFacts:
         try:
             run = workdir_lib.open_run(path, devices.local_mesh(1))
             drawn = draw_pixel_map(image_model.of_run(run), open_split(run, "validation"))
-        except (UserError, MemoryError, RuntimeError) as error:
-            if not (said := what_to_say(error)):
+        except UserError as error:
+            why = f"There is none: {error}."
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
-            why = f"There is none: {said}."
+            why = "There is none: the device has no memory left, which a training may have taken."
     return RunFacts(str(workdir), config, image_format, records, result, step, pictures, drawn, why)
 
 

@@ -35,7 +35,7 @@ def check(workdir: epath.PathLike) -> None:
             opens it, takes for a bucket.
     """
     if "://" not in os.fspath(workdir):
-        if "://" in str(taken := epath.Path(workdir)):
+        if "://" in str(taken := epath.Path(os.path.abspath(workdir))):
             raise UserError(
                 f"{workdir} would be taken for {taken}: give the folder another path, for example "
                 "that of a link to it"

@@ -37,8 +37,10 @@ def write_result(
         steps: Steps that the run has made.
         resumed_from: Steps that it had made before this command.
         seconds: How long this command has taken.
-        used: Number of devices that share a batch. Of a run that was complete, the file keeps this
-            and the rest of the hardware, `seconds` and `resumed_from`.
+        used: Number of devices that share a batch.
+
+    The file of a run that was complete keeps what it says of the training: the last two, the rest
+    of the hardware, the versions and when it was finished.
 
     Raises:
         UserError: The workdir cannot be written to.
@@ -61,12 +63,13 @@ def write_result(
         "hardware": devices.hardware(used),
     }
     path, again = epath.Path(workdir) / "result.json", False
+    of_training = "resumed_from", "seconds", "finished", "versions", "hardware"
     if steps == resumed_from:  # The time of the training is that of an earlier command.
         with contextlib.suppress(*storage.errors(), *storage.DAMAGED_JSON):
             before = json.loads(path.read_bytes())
             if before["steps"] == steps:
                 again = before["test"] == result["test"]
-                result |= {name: before[name] for name in ("resumed_from", "seconds", "hardware")}
+                result |= {name: before[name] for name in of_training}
     content = json.dumps(result, indent=2, allow_nan=False) + "\n"
     with storage.writing(workdir):
         storage.write_atomically(path, content.encode())

@@ -114,7 +114,7 @@ def test_the_rate_that_validates_best_is_trained_for_longer(monkeypatch, tmp_pat
 
 
 def test_scales_and_classes_have_the_same_time(monkeypatch, tmp_path, capsys):
-    made = []
+    made, drawn = [], []
 
     def trained(workdir, config, fields, more):
         made.append((workdir.name, config, fields["train.steps"], fields.get("model.classes")))
@@ -124,7 +124,10 @@ def test_scales_and_classes_have_the_same_time(monkeypatch, tmp_path, capsys):
     timed = speeds([], **{"multi_scale": 400, "classes=10": 900, "config=digits": 1000})
 
     def measured(what, *words):
-        return len(Path(words[0]).name) if what == "drawing" else timed(what, *words)
+        if what != "drawing":
+            return timed(what, *words)
+        drawn.append(Path(words[0]).name)
+        return len(drawn[-1])
 
     monkeypatch.setattr(comparisons, "measured", measured)
     words = ["comparisons", "scales", "--config=digits", "--minutes=5", f"--out={tmp_path}"]
@@ -135,6 +138,7 @@ def test_scales_and_classes_have_the_same_time(monkeypatch, tmp_path, capsys):
         ("several-scales", "digits:multi_scale", 400, None),
         ("one-scale-given-the-class", "digits", 900, 10),
     ]
+    assert drawn == [name for name, *_ in made] * comparisons.ROUNDS  # In turn.
     rows = capsys.readouterr().out.splitlines()[5:]
     assert [row.split(" | ")[0] for row in rows[:3]] == [f"| {name}" for name in comparisons.SCALES]
     assert "| 80.690 ± 0.779 |" in rows[0] and not rows[3]

@@ -98,7 +98,7 @@ def test_a_trained_run(trained, report, monkeypatch):
 def test_a_map_needs_more_memory_than_there_is(trained, report, monkeypatch):
     full = Mock(side_effect=RuntimeError("RESOURCE_EXHAUSTED: Out of memory. Here is more."))
     monkeypatch.setattr(facts, "draw_pixel_map", full)
-    assert "There is none: out of memory" in report(f"--workdir={trained}").text
+    assert "There is none: the device has no memory left" in report(f"--workdir={trained}").text
     full.side_effect = RuntimeError("a bug")
     with pytest.raises(RuntimeError, match="a bug"):
         report(f"--workdir={trained}")

@@ -15,10 +15,13 @@ def _system(code: int) -> OSError:
     return OSError(code, os.strerror(code))
 
 
-def test_a_folder_that_would_be_taken_for_a_bucket() -> None:
+def test_a_folder_that_would_be_taken_for_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="^/s3/team/run would be taken for s3://team/run: give"):
         storage.check("/s3/team/run")
     storage.check("s3/team/run")
+    monkeypatch.setattr(os, "getcwd", lambda: "/gs/team")
+    with pytest.raises(UserError, match="^run would be taken for gs://team/run: give"):
+        storage.check("run")
 
 
 @pytest.mark.parametrize(

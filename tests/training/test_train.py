@@ -200,7 +200,8 @@ def test_a_finished_run_on_other_test_images(config, straight, tmp_path):
     found = train(changed(config, "data", test_split="test[:5]"), workdir).test
     written = json.loads((workdir / "result.json").read_text())
     assert (written["test"]["images"], written["test"]["nats"]) == (5, found.nats)
-    assert written["hardware"] == before["hardware"] and written["seconds"] == before["seconds"]
+    for name in ("resumed_from", "seconds", "finished", "versions", "hardware"):
+        assert written[name] == before[name]
     events = [value for event in tensorboard_files.events(workdir) for value in event.summary.value]
     shown = [value.simple_value for value in events if value.tag == "test/nats"]
     assert shown[-1] == np.float32(found.nats)
