@@ -39,7 +39,7 @@ def write_result(
         seconds: How long this command has taken.
         used: Number of devices that share a batch.
 
-    The file of a run that was complete keeps what it says of the training: the last two, the rest
+    The file of a run that was complete keeps what it says of the training: the last three, the rest
     of the hardware, the versions and when it was finished.
 
     Raises:
