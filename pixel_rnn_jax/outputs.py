@@ -21,8 +21,8 @@ def check_name(out: str) -> None:
     with _refused(out):
         with contextlib.suppress(FileNotFoundError):
             os.lstat(out)  # Too long, below a file, or in a folder that may not be entered.
-        if _as_it_is(path) and not path.is_dir():
-            return
+        if is_standard_output(out) or (path.exists() and not path.is_file() and not path.is_dir()):
+            return  # Or a device or a pipe.
         place = path.resolve()
         folder = next((parent for parent in place.parents if parent.exists()), place)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -54,13 +54,13 @@ def writing(out: str) -> Iterator[BinaryIO]:
     path = Path(out)
     check_file(out)
     with _refused(out):
-        if _as_it_is(path):
-            # The standard output, which may be a file with something in it, is not opened anew.
-            opened: Path | int = path
-            if is_standard_output(out):
-                sys.stdout.flush()
-                opened = os.dup(sys.stdout.fileno())
-            with open(opened, "wb") as file:
+        if is_standard_output(out):  # It may be a file with something in it: not opened anew.
+            sys.stdout.flush()
+            with open(os.dup(sys.stdout.fileno()), "wb") as file:
+                yield file
+            return
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
                 yield file
             return
         path = path.resolve()
@@ -85,10 +85,6 @@ def is_standard_output(out: str) -> bool:
         named = os.path.abspath(out).startswith(("/dev/", "/proc/"))
         return named and os.path.samestat(os.stat(out), os.fstat(sys.stdout.fileno()))
     return False
-
-
-def _as_it_is(path: Path) -> bool:
-    return (path.exists() and not path.is_file()) or is_standard_output(str(path))
 
 
 def abandon(stream: TextIO) -> None:
