@@ -40,7 +40,7 @@ PICTURES: dict[str, dict[str, Any]] = {
         "lossless": True,
         "quality": 100,
         "method": 6,
-        "exact": True,
+        "copy_coarse": True,
     },
     "JPEG XL lossless": {"format": "JXL", "lossless": True, "effort": 9},
 }
@@ -149,8 +149,8 @@ def main() -> None:
         own = images[:count]
         given = None if condition is None else condition[:count]
         bits = -float(model.log_prob(own, given).sum()) / math.log(2)
-        if model.config.classes:
-            bits += count * math.log2(model.config.classes)
+        if model.config.num_classes:
+            bits += count * math.log2(model.config.num_classes)
         pixels = count * height * width
         print(f"\n{count} image{'s' * (count > 1)}: bytes, bits a pixel, images/s both ways")
         print(f"{'negative log-likelihood':24s} {bits / 8:12,.0f} {bits / pixels:9.4f}")

@@ -101,7 +101,7 @@ def by_model(splits: dict[str, np.ndarray], input_: str) -> tuple[float, float]:
             model=ModelConfig("row_lstm", layers=2, features=32, input=input_),
             data=DataConfig(str(path), levels=CODES),
             optimizer=OptimizerConfig(
-                "adam", learning_rate=RATE.value, schedule="cosine", average=0.99
+                "adam", learning_rate=RATE.value, schedule="cosine", ema_decay=0.99
             ),
             train=TrainConfig(
                 steps=STEPS.value, batch_size=32, eval_every=STEPS.value, log_every=200

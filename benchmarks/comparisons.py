@@ -84,15 +84,15 @@ ABLATIONS: dict[str, dict[str, object]] = {
     "6 layers, no skip": {"model.layers": 6, "model.skip": "false"},
     "6 layers, no residual": {"model.layers": 6, "model.residual": "false"},
     "6 layers, neither": {"model.layers": 6, "model.residual": "false", "model.skip": "false"},
-    "3 layers, logistic mixture": {"model.output": "logistic"},
-    "3 layers, continuous": {"model.output": "continuous"},
+    "3 layers, logistic mixture": {"model.output": "discretized_logistic_mixture"},
+    "3 layers, continuous": {"model.output": "logistic_mixture"},
 }
 """What each differs in from `SMALL`, a Row LSTM."""
 
 SCALES = {
     "one scale": ("", {}),
     "several scales": (":multi_scale", {}),
-    "one scale, given the class": ("", {"model.classes": 10}),
+    "one scale, given the class": ("", {"model.num_classes": 10}),
 }
 """The variant of the config and the fields of each."""
 
@@ -268,7 +268,7 @@ def planned_steps(*words: str) -> int:
 def drawing_seconds(workdir: str) -> float:
     """Returns how long the model of a workdir takes to draw images, once it is compiled."""
     model = prnn.load(workdir)
-    classes = model.config.classes
+    classes = model.config.num_classes
     condition = np.arange(DRAWN) % classes if classes else None
     return median_seconds(lambda: model.sample(jax.random.key(0), DRAWN, condition), REPEATS)
 

@@ -56,7 +56,7 @@ def model_of(name: str, *, plain: bool = False) -> prnn.ImageModel:
     """Returns the model of one size, with random parameters."""
     size = (SIZES | SIDE_SIZES)[name].copy()
     shape, levels = size.pop("image_shape"), size.pop("levels")
-    return prnn.create(prnn.ModelConfig(**size, pack=1 if plain else 0), shape, levels)
+    return prnn.create(prnn.ModelConfig(**size, images_per_lane=1 if plain else 0), shape, levels)
 
 
 def full_pass_seconds(name: str, *, plain: bool) -> float:

@@ -113,7 +113,7 @@ def train_step_of(config: Config, model: PixelRNN, mesh: Mesh, micro_batches: in
         model,
         optimizers.build(config.optimizer, config.steps_per_scale),
         mesh,
-        ema_decay=config.optimizer.average,
+        ema_decay=config.optimizer.ema_decay,
         micro_batches=micro_batches,
     )
 
@@ -122,7 +122,7 @@ def new_state(case: Case, model: PixelRNN) -> TrainState:
     """Returns the state that training starts from."""
     config = load(case)
     optimizer = optimizers.build(config.optimizer, config.steps_per_scale)
-    return init_state(model, optimizer, jax.random.key(0), ema=config.optimizer.average > 0)
+    return init_state(model, optimizer, jax.random.key(0), ema=config.optimizer.ema_decay > 0)
 
 
 @functools.cache

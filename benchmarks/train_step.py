@@ -44,7 +44,7 @@ def measure(name: str, *, plain: bool) -> dict[str, float]:
     """Measures one size in this process."""
     size = dict(SIZES[name])
     shape, levels = size.pop("image_shape"), size.pop("levels")
-    config = ModelConfig(**size, pack=1 if plain else 0)
+    config = ModelConfig(**size, images_per_lane=1 if plain else 0)
     if plain:
         kernels.conv_lstm = kernels.conv_lstm_reference
     mesh = devices.make_mesh(1) if plain else devices.mesh_for(BATCH)

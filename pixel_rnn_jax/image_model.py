@@ -178,25 +178,25 @@ class ImageModel:
         return hub.push(repo_id, content, hub.Facts(*facts), private=private, token=token)
 
     def log_prob(
-        self, images: ArrayLike, condition: ArrayLike | None = None, *, per_pixel: bool = False
+        self, images: ArrayLike, condition: ArrayLike | None = None, *, per_value: bool = False
     ) -> Array:
         """Returns the exact log-probability of each image, or its log-density.
 
         Args:
             images: `[B, H, W, C]`.
             condition: That of the images.
-            per_pixel: Whether to return the term of each value instead of their sum.
+            per_value: Whether to return the term of each value instead of their sum.
 
         Returns:
-            Nats, `[B]`; with `per_pixel`, `[B, H, W, C]`, each term given all earlier values. In
-            the plain multi-scale form (`exact=False`) this is the probability that the image is
+            Nats, `[B]`; with `per_value`, `[B, H, W, C]`, each term given all earlier values. In
+            the plain multi-scale form (`copy_coarse=False`) this is the probability that the image is
             drawn *and* that no scale contradicts the one before.
 
         Raises:
             UserError: The shape, the type or a value does not fit the model.
         """
-        checks.check_switch("per_pixel", per_pixel)
-        return self._evaluated(_log_prob, (self.pixel_rnn, per_pixel), images, condition)
+        checks.check_switch("per_value", per_value)
+        return self._evaluated(_log_prob, (self.pixel_rnn, per_value), images, condition)
 
     def conditionals(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """Returns the distribution of each value given all earlier ones, in generation order.
@@ -449,8 +449,8 @@ def _lanes() -> int:
     return CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
 
 
-def _log_prob(model: PixelRNN, per_pixel: bool, params: PyTree, rows: Any) -> Array:
-    return model.log_prob(params, *rows, per_pixel=per_pixel)
+def _log_prob(model: PixelRNN, per_value: bool, params: PyTree, rows: Any) -> Array:
+    return model.log_prob(params, *rows, per_value=per_value)
 
 
 def _conditionals(model: PixelRNN, params: PyTree, rows: Any) -> Array:

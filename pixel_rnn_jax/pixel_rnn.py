@@ -51,7 +51,7 @@ class PixelRNN:
     values where there are any: tracers have none. Models are compared by value, as static arguments
     of `jax.jit` should be.
 
-    Images are `[B, H, W, C]` integers from 0 to K - 1. With `output="continuous"` they are floats
+    Images are `[B, H, W, C]` integers from 0 to K - 1. With `output="logistic_mixture"` they are floats
     from 0 to K, and log-probabilities are log-densities per unit of a level. With
     `output="gaussian_mixture"` they are any floats x, the model sees (x - offset) / scale, and
     log-densities are per unit of x.
@@ -150,7 +150,7 @@ class PixelRNN:
         checks.check_key(key)
         images = jnp.zeros((1, *self.image_shape), self.scales[0].network.param_dtype)
         shape, kind = checks.condition_form(self.config, self.image_shape)
-        dtype = jnp.int32 if self.config.classes else images.dtype
+        dtype = jnp.int32 if self.config.num_classes else images.dtype
         condition = jnp.zeros((1, *shape), dtype) if kind else None
         if len(self.scales) == 1:
             return {"scale_0": self.scales[0].network.init(key, images, condition)["params"]}
@@ -162,9 +162,9 @@ class PixelRNN:
         images: ArrayLike,
         condition: ArrayLike | None = None,
         *,
-        per_pixel: bool = False,
+        per_value: bool = False,
     ) -> Array:
-        """Returns log p(image) in nats, `[B]`, or with `per_pixel` its terms, `[B, H, W, C]`.
+        """Returns log p(image) in nats, `[B]`, or with `per_value` its terms, `[B, H, W, C]`.
 
         The term of a value is its log-probability given all values before it in generation order:
         by scale, row, column and channel. In the plain multi-scale form a pixel that belongs to
@@ -178,7 +178,7 @@ class PixelRNN:
             numbers_ = range(len(self.scales))
             terms = [self._whole(i, self._terms(i, params, images, condition)) for i in numbers_]
             total = functools.reduce(jnp.add, terms)
-            return total if per_pixel else total.sum(axis=(1, 2, 3))
+            return total if per_value else total.sum(axis=(1, 2, 3))
 
         return self._evaluated(log_prob, params, images, condition)
 
@@ -193,11 +193,11 @@ class PixelRNN:
         condition: ArrayLike | None = None,
         *,
         scales: Sequence[int] | None = None,
-        per_pixel: bool = False,
+        per_value: bool = False,
     ) -> Array:
         """Returns the share of each scale in -log p(image), `[B, S]` in nats.
 
-        `scales` are the numbers of those to compute; None stands for all. With `per_pixel` it is
+        `scales` are the numbers of those to compute; None stands for all. With `per_value` it is
         the share of each value, `[B, S, H, W, C]`.
 
         Raises:
@@ -210,7 +210,7 @@ class PixelRNN:
 
         def nats(params: PyTree, images: Array, condition: Array | None) -> Array:
             terms = [self._terms(number, params, images, condition) for number in wanted]
-            if per_pixel:
+            if per_value:
                 whole = [self._whole(*each) for each in zip(wanted, terms, strict=True)]
                 return -jnp.stack(whole, axis=1)
             return jnp.stack([-own.sum(axis=(1, 2, 3)) for own in terms], axis=-1)
@@ -362,7 +362,7 @@ class PixelRNN:
         completed = self._in_units(found.images)
         return Completion(
             images=jnp.where(known, images.astype(completed.dtype), completed),
-            log_prob_known=found.log_prob_known
+            log_evidence=found.log_evidence
             - jnp.where(known, self._units.log_scale, 0).sum(axis=(1, 2, 3)),
             effective_sample_size=found.effective_sample_size,
         )
@@ -426,7 +426,7 @@ class PixelRNN:
     def _refuse_plain(self, lacks: str) -> None:
         if self.config.plain:
             raise UserError(
-                "a multi-scale model in the plain form (model.exact=false) gives images no "
+                "a multi-scale model in the plain form (model.copy_coarse=false) gives images no "
                 f"probability, so that it has {lacks}: use one in the exact form"
             )
 

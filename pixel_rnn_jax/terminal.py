@@ -195,3 +195,28 @@ def wait(results: Any) -> None:
     start = time.monotonic()
     while not all(leaf.is_ready() for leaf in jax.tree.leaves(results)):
         time.sleep(min(0.5, max(0.001, (time.monotonic() - start) / 50)))
+
+
+def log(text: str) -> None:
+    """Prints a remark on the standard error, above any progress bar; the first process alone."""
+    if processes.first():
+        tqdm.tqdm.write(text, file=sys.stderr)
+
+
+def print_result(text: str) -> None:
+    """Prints a line of the results on the standard output; the first process alone."""
+    if processes.first():
+        print(text, flush=True)
+
+
+def progress(items: Iterable[Any], total: int, description: str, unit: str) -> Iterable[Any]:
+    """Returns `items` with a progress bar, which a terminal shows after three seconds."""
+    hidden = None if processes.first() else True  # None: where there is no terminal.
+    return tqdm.tqdm(
+        items, total=total, desc=description, unit=unit, delay=3, leave=False, disable=hidden
+    )
+
+
+def plural(number: int, noun: str) -> str:
+    """Returns "1 image", "2 images", "60,000 images"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"

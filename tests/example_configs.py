@@ -7,21 +7,25 @@ from pixel_rnn_jax import config as cfg
 
 Fields = dict[str, Any]
 _SIZES: Fields = dict(layers=3, features=5, first_kernel=5, kernel=5, head_features=9)
-_SCALES: Fields = dict(scales=(4, 8), scale_architectures=("pixel_cnn", "row_lstm"), exact=False)
+_SCALES: Fields = dict(
+    scales=(4, 8), scale_architectures=("pixel_cnn", "row_lstm"), copy_coarse=False
+)
 _FLAGS: Fields = dict(residual=False, skip=False, remat=True)
-_KINDS: Fields = dict(architecture="row_lstm", output="logistic", dtype="bfloat16")
+_KINDS: Fields = dict(
+    architecture="row_lstm", output="discretized_logistic_mixture", dtype="bfloat16"
+)
 _INPUT: Fields = dict(input="categorical")
-_NUMBERS: Fields = dict(mixtures=3, classes=4, pack=2)
+_NUMBERS: Fields = dict(mixtures=3, num_classes=4, images_per_lane=2)
 _SPLITS = ("train[:50000]", "train[50000:]", "test[:10]")
 _RATE: Fields = dict(learning_rate=0.25, schedule="piecewise", warmup_steps=7)
-_PIECES: Fields = dict(boundaries=(10, 20), factors=(0.5, 0.1))
+_PIECES: Fields = dict(boundaries=(10, 20), boundary_factors=(0.5, 0.1))
 _INTERVALS = dict(log_every=4, eval_every=5, checkpoint_every=6)
 _BATCHES = dict(batch_size=2, micro_batches=2, eval_batch_size=3)
 
 OTHER = cfg.Config(
     cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
     cfg.DataConfig("mnist", "elsewhere", 2, "fixed", False, *_SPLITS),
-    cfg.OptimizerConfig("adam", clip_norm=0.0, average=0.0, weight_decay=0.1, **_RATE, **_PIECES),
+    cfg.OptimizerConfig("adam", clip_norm=0.0, ema_decay=0.0, weight_decay=0.1, **_RATE, **_PIECES),
     cfg.TrainConfig(steps=30, in_turn=True, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,
 )
@@ -29,7 +33,7 @@ OTHER = cfg.Config(
 
 def _conditioned(**condition: Any) -> cfg.Config:
     """Returns OTHER with another condition: a model has one."""
-    model = dataclasses.replace(OTHER.model, classes=0, **condition)
+    model = dataclasses.replace(OTHER.model, num_classes=0, **condition)
     return dataclasses.replace(OTHER, model=model)
 
 

@@ -62,7 +62,7 @@ class ExportedNetwork:
             return self.arrays["embed_values/embedding"][rows].reshape(*image.shape[:2], -1)
         if not self.levels:
             return (image - self.units[0]) / self.units[1]
-        last = self.levels - (self.config["output"] != "continuous")
+        last = self.levels - (self.config["output"] != "logistic_mixture")
         return 2 * image / last - 1
 
     def features(self, label, vector, map_, coarse):

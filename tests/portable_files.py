@@ -16,10 +16,10 @@ from codec_streams import random_images, small_model
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.models.likelihoods import LogisticMixture, Softmax
 
-LOGISTIC = dict(output="logistic", mixtures=3)
+LOGISTIC = dict(output="discretized_logistic_mixture", mixtures=3)
 MODELS = {
     "pixel_cnn_8x8": dict(architecture="pixel_cnn", shape=(8, 8, 1), levels=2, layers=4),
-    "row_lstm_classes_logistic": dict(shape=(12, 8, 3), levels=256, classes=3, **LOGISTIC),
+    "row_lstm_classes_logistic": dict(shape=(12, 8, 3), levels=256, num_classes=3, **LOGISTIC),
     "diagonal_softmax": dict(architecture="diagonal_bilstm", shape=(16, 16, 1), levels=256),
     "scales_logistic": dict(
         architecture="pixel_cnn", shape=(32, 32, 1), levels=17, scales=(8, 32), **LOGISTIC
@@ -33,7 +33,7 @@ def write(folder: Path, names: list[str]) -> None:
     for name in names:
         model = small_model(**MODELS[name])
         images = random_images(model, COUNT)
-        classes = np.arange(COUNT) % 3 if model.config.classes else None
+        classes = np.arange(COUNT) % 3 if model.config.num_classes else None
         model.save(folder / f"{name}.safetensors")
         (folder / f"{name}.prnn").write_bytes(model.compress(images, classes))
         np.savez_compressed(folder / f"{name}.npz", images=images.astype(np.uint8))
@@ -45,7 +45,7 @@ def check(folder: Path) -> None:
         images, classes = model.decompress(file.read_bytes(), return_condition=True)
         with np.load(file.with_suffix(".npz")) as stored:
             np.testing.assert_array_equal(images, stored["images"])
-        if model.config.classes:
+        if model.config.num_classes:
             np.testing.assert_array_equal(classes, np.arange(COUNT) % 3)
         print(file.stem, flush=True)
 

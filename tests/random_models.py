@@ -55,7 +55,7 @@ def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0, **options
     """A model with random parameters and no extreme probability: logits up to about `size`."""
     model, params = model_and_parameters(architecture, image_shape, levels, seed=seed, **options)
     images = all_images(image_shape, levels)
-    condition = np.zeros(len(images), int) if model.config.classes else None
+    condition = np.zeros(len(images), int) if model.config.num_classes else None
     found = jax.jit(lambda params: whole_map_outputs(model, params, images, condition))(params)
     return prnn.ImageModel(
         model, with_scaled_outputs(model, params, [size / np.abs(own).max() for own in found])

@@ -68,7 +68,7 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def model():
-    tiny = dict(layers=1, features=3, head_features=4, first_kernel=3, classes=2)
+    tiny = dict(layers=1, features=3, head_features=4, first_kernel=3, num_classes=2)
     return prnn.ImageModel(*model_and_parameters("pixel_cnn", (4, 5, 1), 3, **tiny), ["cat", "dog"])
 
 

@@ -69,7 +69,7 @@ def test_repr_says_what_the_model_is(model):
         f"ImageModel(row_lstm, 1 layers, h=3, images 3x4x1 of 5 levels, {size:,} parameters)"
     )
     architectures = ("pixel_cnn", "row_lstm", "pixel_cnn")
-    config = prnn.ModelConfig(scales=(1, 2, 4), scale_architectures=architectures, classes=3)
+    config = prnn.ModelConfig(scales=(1, 2, 4), scale_architectures=architectures, num_classes=3)
     several = repr(prnn.ImageModel(PixelRNN(config, (4, 8, 3), 256), {}))
     assert several.startswith("ImageModel(pixel_cnn and row_lstm, 7 layers, h=16, images 4x8x3 of")
     assert "256 levels, scales (1, 2, 4), given classes from 0 to 2, 0 parameters" in several
@@ -82,7 +82,7 @@ def test_every_method_checks_images_and_conditions():
     """`test_pixel_rnn.py` has all that the two checks refuse."""
     images, known = np.zeros((4, 4, 4, 1), np.uint8), np.ones((4, 4), bool)
     for model, condition, message in [
-        (tiny_model(classes=3), None, "this model needs a condition, classes from 0 to 2"),
+        (tiny_model(num_classes=3), None, "this model needs a condition, classes from 0 to 2"),
         (tiny_model(), [0, 0, 0, 0], "this model has no condition"),
     ]:
         with pytest.raises(prnn.UserError, match=message):
@@ -99,7 +99,7 @@ def test_every_method_checks_images_and_conditions():
 
 
 def test_plain_form_refuses_what_needs_a_probability():
-    model = tiny_model(scales=(2, 4), exact=False)
+    model = tiny_model(scales=(2, 4), copy_coarse=False)
     images = model.sample(KEY, 20)
     assert (model.log_prob(images) < 0).all()
     for refused in (
@@ -107,12 +107,14 @@ def test_plain_form_refuses_what_needs_a_probability():
         model.compress,
         lambda images: model.sample_and_log_prob(KEY, 2),
     ):
-        with pytest.raises(prnn.UserError, match="plain form .model.exact=false. gives images no"):
+        with pytest.raises(
+            prnn.UserError, match="plain form .model.copy_coarse=false. gives images no"
+        ):
             refused(images)
 
 
 def test_density_refuses_what_needs_a_probability():
-    model = tiny_model(output="continuous", levels=5)
+    model = tiny_model(output="logistic_mixture", levels=5)
     images, log_probs = model.sample_and_log_prob(KEY, 3)
     assert images.dtype == np.float32
     np.testing.assert_allclose(model.log_prob(images), log_probs, rtol=1e-4, atol=1e-3)

@@ -24,18 +24,18 @@ OUTPUTS = {
     "sigmoid": (2, {}),
     "softmax": (5, {}),
     "categorical": (5, dict(input="categorical")),
-    "logistic": (5, dict(output="logistic", mixtures=2)),
-    "continuous": (5, dict(output="continuous", mixtures=2)),
+    "logistic": (5, dict(output="discretized_logistic_mixture", mixtures=2)),
+    "continuous": (5, dict(output="logistic_mixture", mixtures=2)),
     "gaussian_mixture": (0, dict(output="gaussian_mixture", mixtures=2)),
 }
 CONDITIONS = {
     "none": {},
-    "class": dict(classes=3),
+    "class": dict(num_classes=3),
     "vector": dict(condition_vector=3),
     "map": dict(condition_map=2),
     "scales": dict(scales=(2, 4)),
     "scales and map": dict(scales=(2, 4), condition_map=2),
-    "plain scales": dict(scales=(2, 4), exact=False),
+    "plain scales": dict(scales=(2, 4), copy_coarse=False),
 }
 ALL = [
     (architecture, output, condition)
@@ -63,12 +63,12 @@ def build(architecture, output, condition, *, count=3, seed=0, **options):
     model, params = model_and_parameters(architecture, SHAPE, levels, units=units, **options)
     random, config = np.random.default_rng(seed), model.config
     images = random.integers(max(levels, 2), size=(count, *SHAPE))
-    if output == "continuous":
+    if output == "logistic_mixture":
         images = images + random.random(images.shape)
     if not levels:
         images = random.normal(size=images.shape) * units["scale"] + units["offset"]
-    if config.classes:
-        return model, params, images, np.arange(count) % config.classes
+    if config.num_classes:
+        return model, params, images, np.arange(count) % config.num_classes
     if config.condition_vector:
         return model, params, images, random.normal(size=(count, config.condition_vector))
     if config.condition_map:
@@ -101,7 +101,7 @@ def test_gradients_are_finite_differences_and_rows_are_independent(
     floats = {"params": params}
     if not model.likelihood.discrete:
         floats["images"] = jnp.asarray(images)
-    if given is not None and not model.config.classes:
+    if given is not None and not model.config.num_classes:
         floats["condition"] = jnp.asarray(given)
     whole = {"params": params, "images": jnp.asarray(images), "condition": given}
     direction = towards(floats, 1)
@@ -423,7 +423,7 @@ def test_images_that_do_not_fit_are_refused(output, images, message):
 @pytest.mark.parametrize(
     ("condition", "given", "message"),
     [
-        ("none", [0, 1], "this model has no condition .model.classes and so on.: leave it out"),
+        ("none", [0, 1], "this model has no condition .model.num_classes and so on.: leave it out"),
         ("class", None, r"needs a condition, classes from 0 to 2, of shape \[2\]"),
         ("class", [0, 3], "condition must be from 0 to 2, got 0 to 3"),
         ("class", [0.0, 1.0], "condition must be integers, classes from 0 to 2, got float64"),

@@ -205,8 +205,8 @@ def _write(part: Part, model: ImageModel, out: str) -> None:
     """Writes decompressed images with what belongs to them."""
     (images, condition), arrays = part.batch, {}
     if condition is not None:
-        named = len(model.class_names) == model.config.classes > 0  # There may be fewer names.
-        name = "labels" if model.config.classes else "condition"
+        named = len(model.class_names) == model.config.num_classes > 0  # There may be fewer names.
+        name = "labels" if model.config.num_classes else "condition"
         arrays[name] = np.array(model.class_names)[condition] if named else condition
     if part.names:
         arrays["names"] = np.array(part.names)

@@ -32,8 +32,8 @@ def evaluate(values: Flags) -> None:
         raise UserError(
             "--dequantize is for a split of the run: leave out --images, --out and --data"
         )
-    if values.per_pixel and not values.out:
-        raise UserError("--per_pixel needs --out=FILE.npz, which gets the nats of each value")
+    if values.per_value and not values.out:
+        raise UserError("--per_value needs --out=FILE.npz, which gets the nats of each value")
     join(values)
     if values.out and processes.first():  # It alone writes.
         outputs.check_file(values.out, ".npz", "scores")
@@ -59,8 +59,8 @@ def evaluate(values: Flags) -> None:
         if values.data:
             run = with_data(run, workdir, values.data)
         images = open_split(run, split)
-    per_pixel = values.per_pixel
-    found = score(model.pixel_rnn, model.params, images, per_pixel=per_pixel, **options)
+    per_value = values.per_value
+    found = score(model.pixel_rnn, model.params, images, per_value=per_value, **options)
     show_evaluation(values.images or split, found.evaluation)
     if values.out:
         _write(found.arrays(images.record_names()), values.out)

@@ -29,7 +29,7 @@ def sample(values: Flags) -> None:
     out, n, label = values.out, values.n, values.label
     model = image_model.load(values.workdir)
     pictures.check_out(out, model.levels, model.image_shape[-1])
-    classes, columns = model.config.classes, None
+    classes, columns = model.config.num_classes, None
     if label is not None and not classes:
         raise UserError("--label is for a model with classes, and this one has none: leave it out")
     if label is not None and values.condition:
@@ -98,7 +98,7 @@ def complete(values: Flags) -> None:
             say(f"few particles fit the known values: --particles={4 * particles} may fit better")
     elif not is_exact(model.pixel_rnn.scales, mask):
         say("known values that come after unknown ones were not looked at: --particles=64 does")
-    nats = 0.0 - float(found.log_prob_known.mean())  # Not -0.
+    nats = 0.0 - float(found.log_evidence.mean())  # Not -0.
     count = counted(len(found.images), "completion")
     show(f"{out}: {count}; the known values have {nats:.2f} nats on average")
 

@@ -51,7 +51,7 @@ def evaluate_flags(values: Flags) -> None:
         "and `names`, the names of image files or rows of an array.",
     )
     values.switch(
-        "per_pixel", "With --out: adds an array `nats_per_value`, the nats of each value."
+        "per_value", "With --out: adds an array `nats_per_value`, the nats of each value."
     )
     values.text(
         "pixel_map",
@@ -60,7 +60,7 @@ def evaluate_flags(values: Flags) -> None:
     )
     values.text(
         "continuous",
-        "With --dequantize: the workdir of a model that was trained with model.output=continuous.",
+        "With --dequantize: the workdir of a model that was trained with model.output=logistic_mixture.",
     )
     values.integer(
         "dequantize",

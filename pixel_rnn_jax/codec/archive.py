@@ -233,7 +233,7 @@ def read_all(
         UserError: As `read`; or the file is damaged.
     """
     shape, kind = condition_form(model.config, model.image_shape)
-    dtype = np.int32 if model.config.classes else np.float32
+    dtype = np.int32 if model.config.num_classes else np.float32
     images = np.empty((0, *model.image_shape), value_dtype(model.levels))
     batches = [Batch(images, np.empty((0, *shape), dtype) if kind else None)]
     names: list[str] = []
@@ -300,7 +300,7 @@ def _decode(coder: Coder, block: Block) -> Batch:
 
 def _unpack_condition(model: PixelRNN, block: Block) -> np.ndarray | None:
     shape, kind = condition_form(model.config, model.image_shape)
-    if not kind or model.config.classes:
+    if not kind or model.config.num_classes:
         return None
     size = 4 * block.length * math.prod(shape)
     packed = zlib.decompressobj().decompress(block.condition, size + 1)

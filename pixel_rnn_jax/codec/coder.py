@@ -64,7 +64,7 @@ class Coder:
         # 2**24 - K the frequencies are exactly one more.
         assert PRECISION == 24
         self.value_model = models.Categorical(perfect=False)
-        classes = model.config.classes
+        classes = model.config.num_classes
         self.class_model = models.Uniform(classes) if classes else None
 
     def each_value(self, count: int, condition: np.ndarray | None, code: Any) -> None:

@@ -62,7 +62,7 @@ def each_value(
     """
     lanes = min(lanes for lanes in LANES if lanes >= count)
     if condition is not None:
-        dtype = np.int32 if model.config.classes else np.float32
+        dtype = np.int32 if model.config.num_classes else np.float32
         condition = padded(condition.astype(dtype), lanes)
     total = sum(scale.given.size for scale in model.scales) * model.image_shape[-1]
     progress = terminal.bar(_places(model), total, "coding", "values")
@@ -101,7 +101,7 @@ def each_value(
 
 def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
     """Fixes the fields that say how a model is computed, not what it computes."""
-    return dataclasses.replace(config, dtype=dtype, remat=False, pack=1)
+    return dataclasses.replace(config, dtype=dtype, remat=False, images_per_lane=1)
 
 
 def _places(model: PixelRNN) -> Iterator[tuple[int, int, int] | None]:
@@ -145,7 +145,7 @@ def _compiled(model: PixelRNN, lanes: int, dtype: str, device: jax.Device) -> Ca
             return decode(scales, params, choose, session, lanes=lanes, condition=condition)[0]
 
         shape, kind = condition_form(model.config, model.image_shape)
-        given = jnp.int32 if model.config.classes else jnp.float32
+        given = jnp.int32 if model.config.num_classes else jnp.float32
         condition = jax.ShapeDtypeStruct((lanes, *shape), given) if kind else None
         params = jax.eval_shape(model.init, jax.random.key(0))
         sharding = jax.sharding.SingleDeviceSharding(device)

@@ -17,7 +17,12 @@ ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
 CHOICES = {
     "model.architecture": ARCHITECTURES,
     "model.input": ("scalar", "categorical"),
-    "model.output": ("softmax", "logistic", "continuous", "gaussian_mixture"),
+    "model.output": (
+        "softmax",
+        "discretized_logistic_mixture",
+        "logistic_mixture",
+        "gaussian_mixture",
+    ),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "data.binarize": ("none", "dynamic", "fixed", "threshold"),
     "optimizer.name": ("rmsprop", "adam", "muon"),
@@ -41,17 +46,17 @@ class ModelConfig:
         input: How a value enters: "scalar" (an intensity; the paper's) or "categorical" (an
             embedding of each level, for codes and classes, whose order means nothing).
         output: Distribution of a value: "softmax" over its levels (a sigmoid for two; the paper's),
-            "logistic" (a discretised mixture of logistics), "continuous" (the density of a mixture
+            "discretized_logistic_mixture" (a discretised mixture of logistics), "logistic_mixture" (the density of a mixture
             of logistics, which is trained on dequantised values), or "gaussian_mixture" (the
             density of a mixture of Gaussians, for any real values).
         mixtures: M, the components of all outputs but "softmax".
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
-        exact: With several scales: copy the pixels of the smaller image into the larger one, so
+        copy_coarse: With several scales: copy the pixels of the smaller image into the larger one, so
             that the model is a distribution over images. False is the paper's plain form, which
             draws them again.
-        classes: Number of classes that the model is conditioned on; 0 for none. Training takes them
+        num_classes: Number of classes that the model is conditioned on; 0 for none. Training takes them
             from the labels of the data set.
         condition_vector: D of the vectors `[B, D]` that the model is conditioned on; 0 for none.
         condition_map: D of the maps `[B, H, W, D]` that the model is conditioned on; 0 for none.
@@ -61,7 +66,7 @@ class ModelConfig:
         dtype: What the network computes in: "float32", "bfloat16", or "float64" (which needs
             jax_enable_x64).
         remat: Recompute each body layer in the backward pass, to save memory.
-        pack: Images that share a lane of the Diagonal BiLSTM's recurrence; 0 chooses by platform.
+        images_per_lane: Images that share a lane of the Diagonal BiLSTM's recurrence; 0 chooses by platform.
     """
 
     architecture: str = "diagonal_bilstm"
@@ -75,15 +80,15 @@ class ModelConfig:
     mixtures: int = 10
     scales: tuple[int, ...] = ()
     scale_architectures: tuple[str, ...] = ()
-    exact: bool = True
-    classes: int = 0
+    copy_coarse: bool = True
+    num_classes: int = 0
     condition_vector: int = 0
     condition_map: int = 0
     residual: bool = True
     skip: bool = True
     dtype: str = "float32"
     remat: bool = False
-    pack: int = 0
+    images_per_lane: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, "model")
@@ -91,13 +96,20 @@ class ModelConfig:
         check_least(
             self, 1, "model.layers", "model.features", "model.head_features", "model.mixtures"
         )
-        check_least(self, 0, "model.pack", "model.condition_vector", "model.condition_map")
+        check_least(
+            self, 0, "model.images_per_lane", "model.condition_vector", "model.condition_map"
+        )
         for name, side in ("model.first_kernel", self.first_kernel), ("model.kernel", self.kernel):
             check(self, name, "be odd and at least 3", side >= 3 and side % 2 == 1)
-        check(self, "model.classes", "be 0 or at least 2", self.classes == 0 or self.classes >= 2)
-        if (self.classes > 0) + (self.condition_vector > 0) + (self.condition_map > 0) > 1:
+        check(
+            self,
+            "model.num_classes",
+            "be 0 or at least 2",
+            self.num_classes == 0 or self.num_classes >= 2,
+        )
+        if (self.num_classes > 0) + (self.condition_vector > 0) + (self.condition_map > 0) > 1:
             raise UserError(
-                "a model has one condition: set one of model.classes, model.condition_vector and "
+                "a model has one condition: set one of model.num_classes, model.condition_vector and "
                 "model.condition_map (a map can hold a class or a vector at every pixel as well)"
             )
         if self.input == "categorical" and not self.discrete:
@@ -132,12 +144,12 @@ class ModelConfig:
     @property
     def discrete(self) -> bool:
         """Whether values are levels that have probabilities; otherwise the model is a density."""
-        return self.output in ("softmax", "logistic")
+        return self.output in ("softmax", "discretized_logistic_mixture")
 
     @property
     def plain(self) -> bool:
         """Whether this is the paper's plain multi-scale form, which has no likelihood of images."""
-        return bool(self.scales) and not self.exact
+        return bool(self.scales) and not self.copy_coarse
 
     def of_scale(self, number: int) -> "ModelConfig":
         """Returns the config of one scale's network, as a single-scale model."""
@@ -194,11 +206,11 @@ class OptimizerConfig:
             train.in_turn each scale has the whole schedule in its own part of the steps.
         warmup_steps: Steps of linear warm-up, under any schedule.
         boundaries: Steps at which the rate of a "piecewise" schedule changes.
-        factors: What the rate is multiplied by at each boundary; factors accumulate.
+        boundary_factors: What the rate is multiplied by at each boundary; factors accumulate.
         clip_norm: Global norm that gradients are clipped to; 0 for no clipping.
         weight_decay: Each update also subtracts this times the rate times the weight. It applies to
             the kernels (not to vectors, embeddings or the last layer), under any rule.
-        average: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
+        ema_decay: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
             At step t it is at most (1 + t) / (10 + t): 0.999 holds from step 9,000 on.
     """
 
@@ -207,10 +219,10 @@ class OptimizerConfig:
     schedule: str = "constant"
     warmup_steps: int = 0
     boundaries: tuple[int, ...] = ()
-    factors: tuple[float, ...] = ()
+    boundary_factors: tuple[float, ...] = ()
     clip_norm: float = 1.0
     weight_decay: float = 0.0
-    average: float = 0.999
+    ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
         check_types(self, "optimizer")
@@ -219,13 +231,13 @@ class OptimizerConfig:
         fields = ("warmup_steps", "clip_norm", "weight_decay")
         check_least(self, 0, *(f"optimizer.{field}" for field in fields))
         self._check_pieces()
-        check(self, "optimizer.average", "be at least 0 and below 1", 0 <= self.average < 1)
+        check(self, "optimizer.ema_decay", "be at least 0 and below 1", 0 <= self.ema_decay < 1)
 
     def _check_pieces(self) -> None:
         if self.schedule != "piecewise":
-            if self.boundaries or self.factors:
+            if self.boundaries or self.boundary_factors:
                 raise UserError(
-                    "optimizer.boundaries and optimizer.factors must be empty unless "
+                    "optimizer.boundaries and optimizer.boundary_factors must be empty unless "
                     f'optimizer.schedule is "piecewise", and it is "{self.schedule}"'
                 )
             return
@@ -234,8 +246,10 @@ class OptimizerConfig:
         steps = 'be one or more positive, increasing steps for the schedule "piecewise"'
         check(self, "optimizer.boundaries", steps, increasing)
         same = f"have as many values as optimizer.boundaries ({count})"
-        check(self, "optimizer.factors", same, len(self.factors) == count)
-        check(self, "optimizer.factors", "be greater than 0", min(self.factors) > 0)
+        check(self, "optimizer.boundary_factors", same, len(self.boundary_factors) == count)
+        check(
+            self, "optimizer.boundary_factors", "be greater than 0", min(self.boundary_factors) > 0
+        )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ def condition_reader(records: Records, model: ModelConfig) -> Read | None:
     Raises:
         UserError: The set has no such condition, or it does not fit the model or the images.
     """
-    if model.classes:
-        return _labels(records, model.classes)
+    if model.num_classes:
+        return _labels(records, model.num_classes)
     if model.condition_vector:
         return _numbers(records, "condition_vector", (model.condition_vector,))
     if model.condition_map:
@@ -28,12 +28,12 @@ def _labels(records: Records, classes: int) -> Read:
         raise UserError(f"the labels of {records.name} do not fit its images: {why}")
     if (labels := records.labels) is None:
         raise UserError(
-            f"{records.name} has no labels: model.classes must be 0, or choose a labelled set (an "
+            f"{records.name} has no labels: model.num_classes must be 0, or choose a labelled set (an "
             ".npz file may hold an array `labels`, an integer from 0 on or a string for each image)"
         )
     if records.classes > classes:
         raise UserError(
-            f"{records.name} has {records.classes} classes, but model.classes is {classes}: "
+            f"{records.name} has {records.classes} classes, but model.num_classes is {classes}: "
             "set it to their number"
         )
 
@@ -43,7 +43,7 @@ def _labels(records: Records, classes: int) -> Read:
             first = int(np.argmax(found < 0))
             raise UserError(
                 f"record {indices[first]} of {records.name} has the label {found[first]}: set "
-                "model.classes to 0, or choose a split whose images all have labels"
+                "model.num_classes to 0, or choose a split whose images all have labels"
             )
         return found.astype(np.int32)
 

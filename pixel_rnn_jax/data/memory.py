@@ -83,7 +83,7 @@ def form_of_condition(condition: Any) -> dict[str, Any]:
     array = _condition(condition)
     if array.ndim == 1 and array.dtype.kind in "iuU":
         count = len(np.unique(array)) if array.dtype.kind == "U" else int(array.max()) + 1
-        return {"classes": max(2, count)}
+        return {"num_classes": max(2, count)}
     if array.ndim in (2, 4) and array.dtype.kind in "biuf":
         field = "condition_vector" if array.ndim == 2 else "condition_map"
         return {field: array.shape[-1]}
@@ -176,4 +176,4 @@ def _source(
         condition=None if classes else given,
         condition_shape=() if condition is None else condition.shape[1:],
     )
-    return Source(records, config, 0 if config.model.output == "continuous" else None)
+    return Source(records, config, 0 if config.model.output == "logistic_mixture" else None)

@@ -65,7 +65,7 @@ class Source:
         self.levels = self._stored_levels if self._binarize == "none" else 2
         levels = self.levels > 0 and self._noise is None
         self.dtype = value_dtype(self.levels) if levels else np.dtype(np.float32)
-        self.class_names = records.class_names if config.model.classes else ()
+        self.class_names = records.class_names if config.model.num_classes else ()
 
     def __len__(self) -> int:
         return len(self._records.keys)
@@ -165,7 +165,7 @@ def open_source(config: Config, split: str, *, noise: int | None = None) -> Sour
     """
     if split in SPLITS:
         split = getattr(config.data, f"{split}_split")
-    if noise is None and config.model.output == "continuous":
+    if noise is None and config.model.output == "logistic_mixture":
         noise = 0
     return Source(open_records(config.data, split), config, noise)
 

@@ -23,14 +23,14 @@ class Completion(NamedTuple):
 
     Attributes:
         images: `[B, H, W, C]`; known values are unchanged.
-        log_prob_known: `[B]`, an estimate of the log-probability of the known values in nats. Its
+        log_evidence: `[B]`, an estimate of the log-probability of the known values in nats. Its
             exponential is unbiased. It is exact where all known values come first.
         effective_sample_size: `[B]`, the smallest effective sample size of the run, from 1 to
             `particles`. A small one means that few particles fit the known values.
     """
 
     images: Array
-    log_prob_known: Array
+    log_evidence: Array
     effective_sample_size: Array
 
 

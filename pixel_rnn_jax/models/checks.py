@@ -50,7 +50,7 @@ def check_images(
     """Checks images `[B, H, W, C]` and returns them as a JAX array.
 
     A discrete model takes integers from 0 to K - 1. A density takes finite floats; with
-    `output="continuous"` level x is the interval [x, x + 1).
+    `output="logistic_mixture"` level x is the interval [x, x + 1).
 
     Raises:
         UserError: The shape, the type or a value does not fit.
@@ -127,7 +127,9 @@ def check_condition(
     shape, kind = condition_form(config, image_shape)
     if not kind:
         if condition is not None:
-            raise UserError("this model has no condition (model.classes and so on): leave it out")
+            raise UserError(
+                "this model has no condition (model.num_classes and so on): leave it out"
+            )
         return None
     size = ", ".join(map(str, (count, *shape)))
     if condition is None:
@@ -135,10 +137,10 @@ def check_condition(
     condition = _array(condition, "condition")
     if condition.shape != (count, *shape):
         raise UserError(f"condition must have shape [{size}], {kind}, got {list(condition.shape)}")
-    if config.classes:
+    if config.num_classes:
         if not _is_whole(condition) or condition.dtype == bool:
             raise UserError(f"condition must be integers, {kind}, got {condition.dtype} values")
-        _check_range("condition must be", condition, config.classes)
+        _check_range("condition must be", condition, config.num_classes)
         return jnp.asarray(condition).astype(jnp.int32)
     if condition.dtype.kind not in "biuf" and not jnp.issubdtype(condition.dtype, jnp.floating):
         raise UserError(f"condition must be numbers, got {condition.dtype} values")
@@ -151,8 +153,8 @@ def condition_form(
     config: ModelConfig, image_shape: tuple[int, int, int]
 ) -> tuple[tuple[int, ...], str]:
     """Returns the shape of the condition of one image, and what it is in words: "" for none."""
-    if config.classes:
-        return (), f"classes from 0 to {config.classes - 1}"
+    if config.num_classes:
+        return (), f"classes from 0 to {config.num_classes - 1}"
     if config.condition_vector:
         return (config.condition_vector,), "a vector for each image"
     if config.condition_map:

@@ -290,9 +290,9 @@ def of(config: ModelConfig, levels: int) -> Likelihood:
     match config.output:
         case "softmax":
             return Softmax(levels)
-        case "logistic":
+        case "discretized_logistic_mixture":
             return LogisticMixture(config.mixtures, levels)
-        case "continuous":
+        case "logistic_mixture":
             return ContinuousMixture(config.mixtures, levels)
         case "gaussian_mixture":
             return GaussianMixture(config.mixtures)

@@ -91,8 +91,8 @@ class Network(nn.Module):
         condition = 0
         if self.ratio:
             condition, self.upsample = h, Upsampler(h, self.ratio, **options)
-        if config.classes:
-            condition, self.embed = h, nn.Embed(config.classes, h, **options)
+        if config.num_classes:
+            condition, self.embed = h, nn.Embed(config.num_classes, h, **options)
         elif config.condition_vector:
             condition = h
             self.vector = nn.Sequential([nn.Dense(h, **options), nn.relu, nn.Dense(h, **options)])
@@ -123,7 +123,7 @@ class Network(nn.Module):
             case "row_lstm":
                 return RowLSTM(config.features, channels, config.kernel, **options)
             case "diagonal_bilstm":
-                pack = config.pack or (CPU_PACK if jax.default_backend() == "cpu" else 1)
+                pack = config.images_per_lane or (CPU_PACK if jax.default_backend() == "cpu" else 1)
                 return DiagonalBiLSTM(config.features, channels, pack, **options)
         raise AssertionError(config.architecture)
 
@@ -171,7 +171,7 @@ class Network(nn.Module):
         parts = []
         if self.ratio:
             parts.append(self.upsample(self._inputs(jnp.asarray(coarse))))
-        if self.config.classes:
+        if self.config.num_classes:
             parts.append(self.embed(condition)[:, None, None])
         elif self.config.condition_vector:
             parts.append(self.vector(condition)[:, None, None])

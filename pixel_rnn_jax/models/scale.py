@@ -90,7 +90,7 @@ def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -
         shape = (own_height, width // stride, channels)
         network = Network(config.of_scale(number), shape, levels, ratio)
         given = np.zeros(shape[:2], bool)
-        if ratio and config.exact:
+        if ratio and config.copy_coarse:
             given[::ratio, ::ratio] = True
         scales.append(Scale(network, f"scale_{number}", stride, given))
     return tuple(scales)

@@ -175,7 +175,7 @@ def _summary(run: RunFacts) -> str:
     model, images = run.config.model, run.image_format
     size = f"{model.layers} layer{'s' * (model.layers != 1)}, h={model.features}"
     scales = f", scales {_value(model.scales)}" if model.scales else ""
-    given = f", {model.classes} classes" if model.classes else ""
+    given = f", {model.num_classes} classes" if model.num_classes else ""
     values = f"{images.levels} levels" if images.levels else "real values"
     shape = "×".join(map(str, images.image_shape))
     return (
@@ -269,7 +269,7 @@ def _notes(runs: Sequence[RunFacts]) -> list[str]:
             "Of real values the figure is a density, in nats per unit of theirs: it has no "
             "bits/dim, may be negative, and depends on the unit."
         )
-    if any(run.config.model.output == "continuous" for run in runs):
+    if any(run.config.model.output == "logistic_mixture" for run in runs):
         notes.append(
             "Of the output “continuous” the figure is a density at values with noise added: an "
             "upper bound of what a model of levels would need."

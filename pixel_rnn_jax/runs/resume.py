@@ -19,7 +19,7 @@ Digests = dict[str, str]
 
 RESUMABLE = {
     "model.remat",
-    "model.pack",
+    "model.images_per_lane",
     "data.data_dir",
     "data.test_split",
     "train.steps",
@@ -49,7 +49,7 @@ CHANGEABLE = {
     "optimizer.schedule",
     "optimizer.warmup_steps",
     "optimizer.boundaries",
-    "optimizer.factors",
+    "optimizer.boundary_factors",
     "optimizer.clip_norm",
     "train.steps",
     "train.batch_size",

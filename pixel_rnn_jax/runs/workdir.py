@@ -52,7 +52,7 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
         return _open_shipped(epath.Path(workdir), config, mesh)
     image_format = read_image_format(workdir)
     model = image_format.model(config.model)
-    name = "ema" if config.optimizer.average else "params"
+    name = "ema" if config.optimizer.ema_decay else "params"
     init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
     template = {name: jax.eval_shape(init, jax.random.key(0))}
     step, params = _restore_best(workdir, template)

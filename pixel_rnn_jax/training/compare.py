@@ -55,10 +55,10 @@ def compare(
         raise UserError(
             f"{workdir} holds a continuous model: workdir (--workdir) must hold a discrete one"
         )
-    if (output := continuous_run.config.model.output) != "continuous":
+    if (output := continuous_run.config.model.output) != "logistic_mixture":
         raise UserError(
             f"{continuous} holds a model of model.output={output}: continuous (--continuous) must "
-            "hold one that was trained with model.output=continuous"
+            "hold one that was trained with model.output=logistic_mixture"
         )
     one, other = (
         checks.condition_form(run.config.model, run.model.image_shape)

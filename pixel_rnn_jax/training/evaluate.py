@@ -154,17 +154,17 @@ def nats_of_images(
     batch_size: int,
     mesh: Mesh,
     *,
-    per_pixel: bool = False,
+    per_value: bool = False,
 ) -> np.ndarray:
     """Returns the nats of every image of `source` in order, `[N, S]`, in every process.
 
-    With `per_pixel` they are those of every value, `[N, S, H, W, C]`, in the model's precision.
+    With `per_value` they are those of every value, `[N, S, H, W, C]`, in the model's precision.
     It does not depend on `batch_size`, which is rounded up to a multiple of the number of devices.
     A batch is no larger than all images need, rounded up to a power of two for each device.
     """
     per_device = 1 << (math.ceil(len(source) / mesh.size) - 1).bit_length()
     batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size
-    nats_fn = _compiled(model, mesh, per_pixel)
+    nats_fn = _compiled(model, mesh, per_value)
     results = (
         nats_fn(params, devices.shard_batch(mesh, batch))
         for batch, _ in data.eval_batches(
@@ -182,18 +182,18 @@ def nats_of_images(
     every = processes.all_gather(own)  # [processes, batches, rows, S, ...]
     in_order = every.swapaxes(0, 1).reshape(-1, *own.shape[2:])
     nats = in_order[: len(source)]  # The rest fills up the last batch.
-    return nats if per_pixel else nats.astype(np.float64)
+    return nats if per_value else nats.astype(np.float64)
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(model: PixelRNN, mesh: Mesh, per_pixel: bool) -> Any:
+def _compiled(model: PixelRNN, mesh: Mesh, per_value: bool) -> Any:
     def nats(params: PyTree, batch: Batch) -> Array:
         images = batch.images
         if model.likelihood.discrete and jnp.issubdtype(images.dtype, jnp.floating):
             # The density that a discrete model implies is constant over the cell of each level.
             images = jnp.floor(images).astype(jnp.int32)
-        if per_pixel:
-            return model.nats_by_scale(params, images, batch.condition, per_pixel=True)
+        if per_value:
+            return model.nats_by_scale(params, images, batch.condition, per_value=True)
         return model.nats_by_scale(params, images, batch.condition)
 
     return devices.map_batch(nats, mesh)

@@ -100,7 +100,7 @@ def fit(
 def _with_condition(config: Config, condition: Any) -> Config:
     """Returns a config whose model takes a condition of this form, if it names none itself."""
     model = config.model
-    if condition is None or model.classes or model.condition_vector or model.condition_map:
+    if condition is None or model.num_classes or model.condition_vector or model.condition_map:
         return config
     form = data.form_of_condition(condition)
     return dataclasses.replace(config, model=dataclasses.replace(model, **form))

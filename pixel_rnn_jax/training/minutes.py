@@ -47,7 +47,9 @@ def timed(
     if not config.train.minutes:
         return config
     # The schedule of the run is over steps whose number is not known yet.
-    timing = dataclasses.replace(config.optimizer, schedule="constant", boundaries=(), factors=())
+    timing = dataclasses.replace(
+        config.optimizer, schedule="constant", boundaries=(), boundary_factors=()
+    )
     turns = Turns(dataclasses.replace(config, optimizer=timing), model, mesh, optimizer)
     step_fn, state = turns.at(1, turns.initial())
     batches = data.train_batches(

@@ -27,7 +27,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         start = config.warmup_steps
         shape = optax.cosine_decay_schedule(1.0, steps - start)
     elif config.schedule == "piecewise":
-        factors = dict(zip(config.boundaries, config.factors, strict=True))
+        factors = dict(zip(config.boundaries, config.boundary_factors, strict=True))
         shape = optax.piecewise_constant_schedule(1.0, factors)
     else:
         shape = optax.constant_schedule(1.0)

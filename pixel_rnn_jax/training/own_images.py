@@ -132,22 +132,22 @@ class OwnImages:
         shape, kind = checks.condition_form(config, self._model.image_shape)
         if not kind:
             return
-        what = "labels" if config.classes else "condition"
+        what = "labels" if config.num_classes else "condition"
         if why := records.unusable.get(what):
             raise UserError(f"the {what} of {records.name} do not fit its images: {why}")
-        if (records.labels if config.classes else records.condition) is None:
+        if (records.labels if config.num_classes else records.condition) is None:
             raise UserError(
                 f"the model takes {kind}, but {records.name} has no {what}: give an .npz file with "
                 f"an array `{what}`"
             )
-        if not config.classes and records.condition_shape != shape:
+        if not config.num_classes and records.condition_shape != shape:
             raise UserError(
                 f"the condition of {records.name} has shape {list(records.condition_shape)} for an "
                 f"image, the model takes {list(shape)}"
             )
 
     def _condition(self, indices: np.ndarray) -> np.ndarray | None:
-        records, classes = self._records, self._model.config.classes
+        records, classes = self._records, self._model.config.num_classes
         _, kind = checks.condition_form(self._model.config, self._model.image_shape)
         if not kind:
             return None

@@ -37,7 +37,7 @@ def draw_pixel_map(model: ImageModel, source: Images) -> PixelMap:
     images, condition = source.batch(np.arange(min(PIXEL_MAP_IMAGES, len(source))))
     # Wherever the parameters lie.
     model = ImageModel(model.pixel_rnn, jax.device_get(model.params))
-    nats = -np.asarray(model.log_prob(images, condition, per_pixel=True)).sum(-1)
+    nats = -np.asarray(model.log_prob(images, condition, per_value=True)).sum(-1)
     images, levels = pictures.as_levels(images, model.levels)
     picture = pictures.pixel_map(images, nats, levels)
     return PixelMap(picture, len(images), *pictures.black_and_white(nats))

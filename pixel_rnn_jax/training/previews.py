@@ -22,7 +22,7 @@ def draw_previews(model: ImageModel, seed: int, validation: Source) -> dict[str,
     key, levels = jax.random.key(seed), model.levels
     batch = validation.batch(range(min(IMAGES, len(validation))))
     condition, count = batch.condition, len(batch.images)
-    if classes := model.config.classes:
+    if classes := model.config.num_classes:
         condition, count = every_class(IMAGES, classes), IMAGES
     elif condition is None:
         count = IMAGES

@@ -49,9 +49,9 @@ def score(
     *,
     batch_size: int = TrainConfig.eval_batch_size,
     step: int | None = None,
-    per_pixel: bool = False,
+    per_value: bool = False,
 ) -> Scores:
-    """Scores every image under a model, with `per_pixel` also each value.
+    """Scores every image under a model, with `per_value` also each value.
 
     The arrays are the same in every process. `step` is the training step of the parameters.
 
@@ -60,10 +60,10 @@ def score(
     """
     mesh = devices.make_mesh()
     params = jax.device_put(params, devices.replicated(mesh))
-    found = nats_of_images(model, params, images, batch_size, mesh, per_pixel=per_pixel)
-    by_scale = found.sum(axis=(2, 3, 4), dtype=np.float64) if per_pixel else found
+    found = nats_of_images(model, params, images, batch_size, mesh, per_value=per_value)
+    by_scale = found.sum(axis=(2, 3, 4), dtype=np.float64) if per_value else found
     return Scores(
         summary(by_scale, model, step=step),
         by_scale.sum(-1),
-        found.sum(axis=1) if per_pixel else None,
+        found.sum(axis=1) if per_value else None,
     )

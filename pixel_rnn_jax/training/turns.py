@@ -44,7 +44,7 @@ class Turns:
                 model,
                 self._optimizer,
                 mesh,
-                ema_decay=config.optimizer.average,
+                ema_decay=config.optimizer.ema_decay,
                 scale=scale,
                 first_step=(scale or 0) * self._steps,
                 micro_batches=config.train.micro_batches,
@@ -74,7 +74,7 @@ class Turns:
 
     def _init_fn(self, step: int) -> Any:
         """Returns the compiled function that makes a state of the form that `step` has."""
-        ema, scale = self._config.optimizer.average > 0, self._scale(step)
+        ema, scale = self._config.optimizer.ema_decay > 0, self._scale(step)
 
         def init() -> TrainState:
             key = jax.random.key(self._config.seed)

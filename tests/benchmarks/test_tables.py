@@ -117,11 +117,11 @@ def test_scales_and_classes_have_the_same_time(monkeypatch, tmp_path, capsys):
     made, drawn = [], []
 
     def trained(workdir, config, fields, more):
-        made.append((workdir.name, config, fields["train.steps"], fields.get("model.classes")))
+        made.append((workdir.name, config, fields["train.steps"], fields.get("model.num_classes")))
         return report.read_run("docs/logs/digits", pixel_map=False)
 
     monkeypatch.setattr(comparisons, "trained", trained)
-    timed = speeds([], **{"multi_scale": 400, "classes=10": 900, "config=digits": 1000})
+    timed = speeds([], **{"multi_scale": 400, "num_classes=10": 900, "config=digits": 1000})
 
     def measured(what, *words):
         if what != "drawing":

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
         ("ev", ["evaluate "]),
         ("evaluate ", []),  # A file may stand here.
         ("completion ", ["bash ", "zsh "]),
-        ("evaluate --p", ["--per_pixel ", "--pixel_map=", "--process_id="]),
+        ("evaluate --p", ["--per_value ", "--pixel_map=", "--process_id="]),
         ("evaluate --pixel_map=", []),
         ("evaluate --conf", []),
         ("sample --model=", [f"--model={name} " for name in names()]),
@@ -72,7 +72,7 @@ def test_the_names_of_masks_are_those_that_there_are():
 
 
 NEEDS = {
-    "piecewise": "--config.optimizer.boundaries=10 --config.optimizer.factors=0.1",
+    "piecewise": "--config.optimizer.boundaries=10 --config.optimizer.boundary_factors=0.1",
     "init_partial": "--config.init_from=a",
     "in_turn": "--config.model.scales=4,8",
 }

@@ -109,8 +109,8 @@ main TRAIN --config.model.skip=maybe
     model.skip must be true or false, got 'maybe'
 main TRAIN --config.model.scales=3,9
     model.scales must end with the height of the images, 8, got (3, 9)
-main TRAIN --config.model.classes=3
-    split 'train' of data.name 'digits' has 10 classes, but model.classes is 3: set it to
+main TRAIN --config.model.num_classes=3
+    split 'train' of data.name 'digits' has 10 classes, but model.num_classes is 3: set it to
 main TRAIN --config.model.condition_vector=2
     has no condition, but model.condition_vector is 2, which takes an array `condition`
 main TRAIN --config.optimizer.learning_rate=-1
@@ -138,8 +138,8 @@ main TRAIN --config.data.name=floats.npy
     values of type float64, but model.output "softmax" takes integers from 0 to K-1: turn the
 main TRAIN --config.data.name=shapes.npz
     the test images have shape (3, 4, 1)
-main TRAIN --config.data.name=splits.npz --config.model.classes=2
-    has no labels: model.classes must be 0
+main TRAIN --config.data.name=splits.npz --config.model.num_classes=2
+    has no labels: model.num_classes must be 0
 main TRAIN --config.data.name=./nothing
     data.name './nothing': there are no image files in nothing
 main TRAIN --config.data.train_split=nosuch
@@ -263,8 +263,8 @@ main evaluate MODEL TRAIN
     evaluate: Unknown command line flag 'config'. Did you mean: continuous ?
 main evaluate MODEL --images=four.npy
     four.npy' has the value 3, the model takes 0 to 2
-main evaluate MODEL --images=own.npy --per_pixel
-    --per_pixel needs --out=FILE.npz
+main evaluate MODEL --images=own.npy --per_value
+    --per_value needs --out=FILE.npz
 main evaluate MODEL --images=own.npy --out=a.npy
     ends in .npz, got 'a.npy'
 main evaluate MODEL --images=own.npy --out=folder.npz
@@ -420,8 +420,8 @@ model.sample(key, -1)
     n must be at least 0, got -1
 model.sample(key, 1.5)
     n must be an integer, got 1.5
-model.log_prob(images, per_pixel="no")
-    per_pixel must be True or False, got 'no'
+model.log_prob(images, per_value="no")
+    per_value must be True or False, got 'no'
 model.compress(images, fast="no")
     fast must be True or False, got 'no'
 model.sample(key, True)
@@ -549,7 +549,7 @@ def bench(tmp_path_factory):
     models = {
         "m": tiny_model(),
         "row": tiny_model(shape=(1, 8, 1)),
-        "classes": tiny_model(classes=3, class_names=("ash", "elm", "oak")),
+        "classes": tiny_model(num_classes=3, class_names=("ash", "elm", "oak")),
         "vectors": tiny_model(condition_vector=2),
         "real": tiny_model(levels=0, output="gaussian_mixture"),
     }

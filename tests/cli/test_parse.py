@@ -96,8 +96,8 @@ def test_every_field_can_be_overridden():
         ("--config.model.scales=4,8", "model.scales", (4, 8)),
         (
             "--config.optimizer.schedule=piecewise --config.optimizer.boundaries=10 "
-            "--config.optimizer.factors=0.1",
-            "optimizer.factors",
+            "--config.optimizer.boundary_factors=0.1",
+            "optimizer.boundary_factors",
             (0.1,),
         ),
     ],
@@ -119,8 +119,8 @@ def test_ways_to_write_an_override(override, name, value):
             dict(coordinator="a:1", num_processes=3, process_id=0, distributed=True),
         ),
         (
-            "evaluate --images=a.png --out=b.npz --per_pixel",
-            dict(images="a.png", out="b.npz", per_pixel=True, split="test"),
+            "evaluate --images=a.png --out=b.npz --per_value",
+            dict(images="a.png", out="b.npz", per_value=True, split="test"),
         ),
         ("evaluate --nodistributed", dict(distributed=False)),
         ("sample", dict(n=None, temperature=1.0, seed=0, label=None, out="samples.png")),
@@ -174,7 +174,7 @@ def test_help_shows_an_example_and_the_own_flags(verb, run, capsys):
     processes = {"distributed", "coordinator", "num_processes", "process_id"}
     own = {
         "train": {"config", "allow_change"} | processes,
-        "evaluate": {"split", "images", "data", "out", "per_pixel", "pixel_map", "dequantize"}
+        "evaluate": {"split", "images", "data", "out", "per_value", "pixel_map", "dequantize"}
         | {"continuous", "json"}
         | processes,
         "sample": {"n", "out", "temperature", "seed", "label", "condition"},

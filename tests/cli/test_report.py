@@ -89,7 +89,7 @@ def test_a_trained_run(trained, report, monkeypatch):
     ]
     with np.load(trained / "images.npz") as arrays:
         images = arrays["validation"][:16]
-    nats = -np.asarray(load(trained).log_prob(images, per_pixel=True)).sum(-1)
+    nats = -np.asarray(load(trained).log_prob(images, per_value=True)).sum(-1)
     with Image.open(io.BytesIO(drawn[2])) as image:
         np.testing.assert_array_equal(np.asarray(image), pictures.pixel_map(images, nats, 3))
     assert f"{nats.max():.2f} nats" in page.text

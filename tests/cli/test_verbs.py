@@ -98,7 +98,7 @@ def test_complete_the_test_split(printed, model):
     completed = array("done.npz")
     np.testing.assert_array_equal(completed, expected.images)
     np.testing.assert_array_equal(completed[:, :2], IMAGES[20:36, :2])
-    nats = -model.log_prob(completed, per_pixel=True)[:, :2].sum(axis=(1, 2, 3)).mean()
+    nats = -model.log_prob(completed, per_value=True)[:, :2].sum(axis=(1, 2, 3)).mean()
     assert out == f"done.npz: 16 completions; the known values have {nats:.2f} nats on average\n"
     printed("complete --seed=7 --n=3")
     masks = np.broadcast_to(TOP[..., None], (3, 4, 5, 1))
@@ -134,7 +134,7 @@ def test_few_particles_that_fit_come_with_advice(printed, model, monkeypatch):
 def test_evaluate_with_a_pixel_map(printed, model, workdir):
     images = IMAGES[10:20]
     out = printed("evaluate --split=validation --pixel_map=map.png")
-    nats = -np.asarray(model.log_prob(images, per_pixel=True)).sum(-1)
+    nats = -np.asarray(model.log_prob(images, per_value=True)).sum(-1)
     np.testing.assert_array_equal(picture("map.png"), pictures.pixel_map(images, nats, 3))
     assert out == (
         f"validation, step 2: {evaluated(workdir, 'validation')}\n"
@@ -168,9 +168,9 @@ def scores(file):
 def test_scores_of_own_images(printed, model):
     """All of a folder, and of one split of a file."""
     pictures.write_images(IMAGES, 3, "own")
-    out = printed("evaluate --images=own --out=new/scores.npz --per_pixel")
+    out = printed("evaluate --images=own --out=new/scores.npz --per_value")
     found = scores("new/scores.npz")
-    expected = -np.asarray(model.log_prob(IMAGES, per_pixel=True))
+    expected = -np.asarray(model.log_prob(IMAGES, per_value=True))
     nats = expected.sum(axis=(1, 2, 3))
     assert found.keys() == {"nats", "bits_per_dim", "names", "nats_per_value"}
     assert found["nats"].dtype == np.float64
@@ -491,7 +491,7 @@ def test_sample_a_class_by_its_name_or_number(run, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     names = np.array(["oak", "ash", "elm"])[np.arange(40) % 3]
     np.savez("images.npz", images=IMAGES, labels=names)
-    model = train_tiny(tmp_path / "run", tmp_path / "images.npz", classes=3)
+    model = train_tiny(tmp_path / "run", tmp_path / "images.npz", num_classes=3)
     assert model.class_names == ("ash", "elm", "oak")
     for label in ("oak", "2"):
         assert run(f"sample --n=3 --label={label} --out={label}.npz --workdir=run") == 0

@@ -201,7 +201,7 @@ def test_forged_numbers_cost_no_memory(stream, model, skip_damaged, number):
 def forged(model, **changes):
     """Returns a file of one block that has been changed and given its right checksums."""
     images, names = random_images(model, GROUP), tuple("abcd")
-    classes = np.arange(GROUP) % 3 if model.config.classes else None
+    classes = np.arange(GROUP) % 3 if model.config.num_classes else None
 
     def batch(rows):
         return Batch(images[rows], None if classes is None else classes[rows])
@@ -228,7 +228,7 @@ def forged(model, **changes):
     ids=str,
 )
 def test_forged_codes_are_refused(classes, changes):
-    model = small_model(classes=classes)
+    model = small_model(num_classes=classes)
     with pytest.raises(prnn.UserError, match="is intact, but this machine does not compute"):
         model.decompress(forged(model, **changes))
 
@@ -323,8 +323,8 @@ def altered_at_random(data, random):
 KINDS = {
     "256 levels": dict(levels=256),
     "2 levels": dict(levels=2),
-    "logistic": dict(levels=17, output="logistic", mixtures=2),
-    "classes": dict(classes=3),
+    "logistic": dict(levels=17, output="discretized_logistic_mixture", mixtures=2),
+    "classes": dict(num_classes=3),
     "scales": dict(architecture="pixel_cnn", shape=(4, 4, 1), scales=(2, 4)),
 }
 
@@ -334,7 +334,7 @@ KINDS = {
 def test_altered_streams_give_an_error_or_the_right_pixels(kind, streams, rng):
     model, random = small_model(**KINDS[kind]), np.random.default_rng(rng.randrange(2**32))
     images = random_images(model, 11)
-    classes = np.arange(11) % 3 if model.config.classes else None
+    classes = np.arange(11) % 3 if model.config.num_classes else None
     data = model.compress(images, classes)
 
     def pairs(images, classes):

@@ -48,16 +48,16 @@ def test_round_trip(architecture, levels, channels):
     "options",
     [
         dict(),
-        dict(scales=(2, 4), classes=3, output="logistic", mixtures=3),
+        dict(scales=(2, 4), num_classes=3, output="discretized_logistic_mixture", mixtures=3),
         pytest.param(dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
-        pytest.param(dict(classes=3), marks=pytest.mark.slow),
+        pytest.param(dict(num_classes=3), marks=pytest.mark.slow),
     ],
 )
 def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options):
     monkeypatch.setattr(coder, "GROUP", 64)
     monkeypatch.setattr(archive, "BLOCK_BYTES", 2**16)  # One block.
     model = small_model("pixel_cnn", (4, 8, 2), **options)
-    model.params, classes = with_large_conditions(model.params), model.config.classes
+    model.params, classes = with_large_conditions(model.params), model.config.num_classes
     condition = np.random.default_rng(0).integers(classes, size=200) if classes else None
     images = model.sample(jax.random.key(3), 200, condition)
     sizes, expected = [], []

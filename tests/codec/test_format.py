@@ -18,7 +18,7 @@ from pixel_rnn_jax.codec.identity import model_digest
     "options",
     [
         dict(levels=2),
-        dict(levels=7, classes=3),
+        dict(levels=7, num_classes=3),
         pytest.param(dict(levels=300, shape=(2, 4, 1), scales=(1, 2)), marks=pytest.mark.slow),
     ],
 )
@@ -28,7 +28,7 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     loop._compiled.cache_clear()
     model = small_model(**options)
     images, classes = random_images(model, 2 * GROUP + 3), None
-    if model.config.classes:
+    if model.config.num_classes:
         classes = np.random.default_rng(0).integers(3, size=len(images))
     data = model.compress(images, classes)
 

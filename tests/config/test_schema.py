@@ -18,9 +18,9 @@ from pixel_rnn_jax.errors import UserError
         ("train.steps batch_size eval_batch_size", [0], "be at least 1"),
         ("train.micro_batches", [-1], "be at least 0"),
         ("train.log_every eval_every checkpoint_every", [0], "be at least 1"),
-        ("model.pack condition_vector condition_map", [-1], "be at least 0"),
+        ("model.images_per_lane condition_vector condition_map", [-1], "be at least 0"),
         ("model.first_kernel kernel", [6, 1], "be odd and at least 3"),
-        ("model.classes", [-1, 1], "be 0 or at least 2"),
+        ("model.num_classes", [-1, 1], "be 0 or at least 2"),
         (
             "model.scales",
             [(8,), (8, 8), (8, 4), (3, 8), (0, 8)],
@@ -40,9 +40,9 @@ from pixel_rnn_jax.errors import UserError
         ("optimizer.learning_rate", [math.nan, math.inf, True], "be a finite number"),
         ("optimizer.warmup_steps", [-1], "be at least 0"),
         ("optimizer.clip_norm weight_decay", [-0.5], "be at least 0"),
-        ("optimizer.average", [1.0, -0.1], "be at least 0 and below 1"),
+        ("optimizer.ema_decay", [1.0, -0.1], "be at least 0 and below 1"),
         ("optimizer.boundaries", [(1.5,)], "be a tuple of integers"),
-        ("optimizer.factors", [0.1], "be a tuple of finite numbers"),
+        ("optimizer.boundary_factors", [0.1], "be a tuple of finite numbers"),
         ("train.micro_batches", [3], "divide train.batch_size (16)"),
         ("seed", [-1, 2**32], "be at least 0 and below 2**32"),
         ("model", [{}], "be a ModelConfig"),
@@ -63,7 +63,11 @@ def test_impossible_value_is_refused_by_name(names, values, reason):
         ("model.architecture", "lstm", '"pixel_cnn", "row_lstm", "diagonal_bilstm"'),
         ("model.dtype", "float16", '"float32", "bfloat16", "float64"'),
         ("model.input", "embedding", '"scalar", "categorical"'),
-        ("model.output", "gauss", '"softmax", "logistic", "continuous", "gaussian_mixture"'),
+        (
+            "model.output",
+            "gauss",
+            '"softmax", "discretized_logistic_mixture", "logistic_mixture", "gaussian_mixture"',
+        ),
         ("data.binarize", "half", '"none", "dynamic", "fixed", "threshold"'),
         ("optimizer.name", "sgd", '"rmsprop", "adam", "muon"'),
         ("optimizer.schedule", "step", '"constant", "cosine", "piecewise"'),
@@ -79,12 +83,21 @@ def test_choices(name, value, choices):
     "fields, reason",
     [
         (dict(), "boundaries must be one or more .* got \\(\\)"),
-        (dict(boundaries=(0,), factors=(0.1,)), "boundaries must be .* increasing .* got \\(0,\\)"),
-        (dict(boundaries=(20, 20), factors=(0.1, 0.1)), "boundaries must be .* increasing"),
-        (dict(boundaries=(10, 20), factors=(0.1,)), "factors must have as many values"),
-        (dict(boundaries=(10,), factors=(0.0,)), "factors must be greater than 0"),
+        (
+            dict(boundaries=(0,), boundary_factors=(0.1,)),
+            "boundaries must be .* increasing .* got \\(0,\\)",
+        ),
+        (
+            dict(boundaries=(20, 20), boundary_factors=(0.1, 0.1)),
+            "boundaries must be .* increasing",
+        ),
+        (dict(boundaries=(10, 20), boundary_factors=(0.1,)), "factors must have as many values"),
+        (dict(boundaries=(10,), boundary_factors=(0.0,)), "factors must be greater than 0"),
         (dict(schedule="cosine", boundaries=(10,)), "boundaries and .* must be empty unless"),
-        (dict(schedule="cosine", factors=(0.1,)), "boundaries and .* must be empty unless"),
+        (
+            dict(schedule="cosine", boundary_factors=(0.1,)),
+            "boundaries and .* must be empty unless",
+        ),
     ],
 )
 def test_impossible_pieces_are_refused(fields, reason):
@@ -95,18 +108,24 @@ def test_impossible_pieces_are_refused(fields, reason):
 @pytest.mark.parametrize(
     "fields, message",
     [
-        (dict(classes=2, condition_map=1), "a model has one condition: set one of model.classes"),
+        (
+            dict(num_classes=2, condition_map=1),
+            "a model has one condition: set one of model.num_classes",
+        ),
         (dict(condition_vector=3, condition_map=1), "a model has one condition"),
         (
-            dict(input="categorical", output="continuous"),
-            'model.output "continuous" is for values that are numbers: model.input must be',
+            dict(input="categorical", output="logistic_mixture"),
+            'model.output "logistic_mixture" is for values that are numbers: model.input must be',
         ),
         (dict(input="categorical", output="gaussian_mixture"), 'model.input must be "scalar"'),
         (
             dict(output="gaussian_mixture", scales=(2, 4)),
             'model.output "gaussian_mixture" is for a single scale',
         ),
-        (dict(output="continuous", scales=(2, 4)), "is for a single scale: empty model.scales"),
+        (
+            dict(output="logistic_mixture", scales=(2, 4)),
+            "is for a single scale: empty model.scales",
+        ),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(fields, message):
@@ -127,7 +146,7 @@ def test_numbers_of_numpy_and_integers_for_floats_become_python_numbers():
         learning_rate=1, schedule="piecewise", boundaries=[np.int32(5)], factors=[np.float32(0.5)]
     )
     found = (cfg.ModelConfig(features=np.int64(12)).features, optimizer.learning_rate)
-    found += (optimizer.boundaries, optimizer.factors)
+    found += (optimizer.boundaries, optimizer.boundary_factors)
     assert repr(found) == "(12, 1.0, (5,), (0.5,))"
 
 
@@ -158,4 +177,4 @@ def test_config_of_a_scale():
         "row_lstm"
     )
     assert OTHER.model.plain and not one.plain
-    assert not replace(OTHER, "model.exact", True).model.plain
+    assert not replace(OTHER, "model.copy_coarse", True).model.plain

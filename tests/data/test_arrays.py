@@ -21,7 +21,7 @@ def check_division(name, sources, images, labels=None):
 
 
 def test_digits_are_divided_once_and_for_all(opened, read):
-    parts = [opened("digits", split, classes=10) for split in SPLITS]
+    parts = [opened("digits", split, num_classes=10) for split in SPLITS]
     assert [len(part) for part in parts] == [1297, 250, 250]
     assert (parts[0].image_shape, parts[0].levels) == ((8, 8, 1), 17)
     check_division("digits", parts, load_digits().images, load_digits().target)
@@ -90,7 +90,7 @@ def test_files_that_cannot_be_read(tmp_path, opened, refused, name):
 @pytest.mark.parametrize("key, name", [("all", "labels"), ("train", "train_labels")])
 def test_labels_of_an_npz_file(opened, pictures, key, name):
     images, labels = pictures(30, 2, 2), np.arange(30) % 3
-    source = opened({key: images, name: labels}, classes=3)
+    source = opened({key: images, name: labels}, num_classes=3)
     for image, label in zip(*source.batch(range(len(source))), strict=True):
         assert labels[(images == image[..., 0]).all(axis=(1, 2))] == [label]
 
@@ -100,7 +100,7 @@ def test_labels_do_not_say_of_which_split_they_are(opened, pictures, refused):
     arrays = {"train": images[:10], "test": images[10:], "labels": labels}
     opened(arrays)
     with refused("`labels` does not say of which images it is: name it `train_labels`"):
-        opened(arrays, classes=3)
+        opened(arrays, num_classes=3)
 
 
 NAMES = np.array(["dog", "cat", "älg", "cat"] * 8)[:30]
@@ -111,14 +111,14 @@ NUMBERS = np.array([1, 0, 2, 0] * 8)[:30]
 def test_strings_are_the_names_of_classes(opened, pictures, kind):
     """Sorted, and the same in all splits, whichever of them has a class."""
     images, names = pictures(30, 2, 2), np.array([kind(name) for name in NAMES])
-    source = opened({"images": images, "labels": names}, classes=3)
+    source = opened({"images": images, "labels": names}, num_classes=3)
     assert source.class_names == ("cat", "dog", "älg")
     for image, label in zip(*source.batch(range(len(source))), strict=True):
         assert NUMBERS[(images == image[..., 0]).all(axis=(1, 2))] == [label]
     arrays = {"train": images[:2], "train_labels": names[:2]}
     arrays |= {"test": images, "test_labels": NAMES}
     for split, count in ("train", 2), ("test", 30):
-        source = opened(arrays, split, classes=3)
+        source = opened(arrays, split, num_classes=3)
         np.testing.assert_array_equal(source.batch(range(count)).condition, NUMBERS[:count])
         assert source.class_names == ("cat", "dog", "älg")
     assert opened(arrays).class_names == ()
@@ -126,10 +126,10 @@ def test_strings_are_the_names_of_classes(opened, pictures, kind):
 
 def test_names_of_integers(opened, refused, pictures):
     arrays = {"images": pictures(30, 2, 2), "labels": NUMBERS, "class_names": ["a", "c", "b", "d"]}
-    assert opened(arrays, classes=4).class_names == ("a", "c", "b", "d")
-    with refused("has 4 classes, but model.classes is 3"):
-        opened(arrays, classes=3)
-    assert opened(arrays | {"class_names": [b"a", b"c", b"b"]}, classes=3).class_names[2] == "b"
+    assert opened(arrays, num_classes=4).class_names == ("a", "c", "b", "d")
+    with refused("has 4 classes, but model.num_classes is 3"):
+        opened(arrays, num_classes=3)
+    assert opened(arrays | {"class_names": [b"a", b"c", b"b"]}, num_classes=3).class_names[2] == "b"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_labels_that_do_not_fit_are_refused_where_they_are_used(
     arrays = {"images": pictures(30, 2, 2), "labels": labels, **others}
     assert len(opened(arrays)) == 24
     with refused("the labels of split 'train' of data.name", "do not fit its images: ", *parts):
-        opened(arrays, classes=3)
+        opened(arrays, num_classes=3)
 
 
 VECTORS = np.random.default_rng(1).normal(size=(30, 5))
@@ -178,7 +178,7 @@ def test_conditions_of_an_npz_file(opened, pictures, condition, field, key, name
         (row,) = np.flatnonzero((images == image[..., 0]).all(axis=(1, 2)))
         np.testing.assert_array_equal(found, condition[row].astype(np.float32))
     assert opened(arrays).batch([0]).condition is None
-    assert opened(arrays, classes=3).batch([0]).condition.dtype == np.int32
+    assert opened(arrays, num_classes=3).batch([0]).condition.dtype == np.int32
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ def numbered(opened):
     """23 images, each filled with its own number, which is its label too."""
     numbers = np.arange(23, dtype=np.uint8)
     images = np.broadcast_to(numbers[:, None, None], (23, 2, 2))
-    return opened({"train": images, "train_labels": numbers}, classes=23)
+    return opened({"train": images, "train_labels": numbers}, num_classes=23)
 
 
 @pytest.fixture(params=["none", "dynamic"])

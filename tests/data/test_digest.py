@@ -18,7 +18,7 @@ def test_the_same_images_have_the_same_digest(opened, binarize):
     def of(images, labels=None):
         labels = np.arange(len(images)) % 2 if labels is None else labels
         splits = {"train": images, "train_labels": labels}
-        return digest(opened(splits, binarize=binarize, classes=2))
+        return digest(opened(splits, binarize=binarize, num_classes=2))
 
     found = of(images)
     assert of(images.copy()) == found

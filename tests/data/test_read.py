@@ -93,7 +93,7 @@ def test_split_of_a_run(tmp_path, images):
     """As its model sees it: binarised, and with numbers of classes."""
     path = saved(tmp_path, images=images, labels=LABELS)
     config = prnn.Config(
-        model=prnn.ModelConfig(classes=3),
+        model=prnn.ModelConfig(num_classes=3),
         data=prnn.DataConfig(name=str(path), levels=3, binarize="threshold"),
     )
     workdir = tmp_path / "run"
@@ -153,16 +153,17 @@ def test_images_for_a_model(tmp_path, folder, images):
     np.save(tmp_path / "own.npy", images.astype(np.int64))
     assert everything(own(tmp_path / "own.npy", levels=300)).images.dtype == np.uint16
     # A density of levels gets noise, as in evaluation, and floats as they are.
-    found = everything(own(tmp_path / "own.npy", output="continuous")).images
+    found = everything(own(tmp_path / "own.npy", output="logistic_mixture")).images
     assert found.dtype == np.float32 and (found > images).any()
     np.testing.assert_array_equal(np.floor(found), images)
     config = prnn.Config(
-        prnn.ModelConfig(output="continuous"), prnn.DataConfig(str(tmp_path / "own.npy"), levels=3)
+        prnn.ModelConfig(output="logistic_mixture"),
+        prnn.DataConfig(str(tmp_path / "own.npy"), levels=3),
     )
     source = data.open_source(config, "all")
     np.testing.assert_array_equal(found, source.batch(np.arange(6)).images)
     np.save(tmp_path / "own.npy", images + 0.25)
-    for output, levels in ("continuous", 3), ("gaussian_mixture", 0):
+    for output, levels in ("logistic_mixture", 3), ("gaussian_mixture", 0):
         found = everything(own(tmp_path / "own.npy", output=output, levels=levels)).images
         np.testing.assert_array_equal(found, np.float32(images + 0.25))
 
@@ -170,12 +171,12 @@ def test_images_for_a_model(tmp_path, folder, images):
 def test_conditions_for_a_model(tmp_path, images):
     path = saved(tmp_path, images=images, labels=LABELS, condition=VECTORS)
     # By the names of the run, whose numbers differ from those of the file.
-    found = everything(own(path, classes=4, names=("emu", "dog", "cat", "ape"))).condition
+    found = everything(own(path, num_classes=4, names=("emu", "dog", "cat", "ape"))).condition
     assert found.tolist() == [0, 3, 0, 2, 3, 0]
     found = everything(own(path, condition_vector=2)).condition
     np.testing.assert_array_equal(found, np.float32(VECTORS))
     numbers = saved(tmp_path, images=images, labels=np.arange(6))
-    assert everything(own(numbers, classes=6)).condition.tolist() == list(range(6))
+    assert everything(own(numbers, num_classes=6)).condition.tolist() == list(range(6))
 
 
 @pytest.mark.parametrize(
@@ -205,8 +206,12 @@ def test_files_of_another_shape(tmp_path, refused, pictures, shape, parts):
         ),
         (lambda x: x, {"condition_vector": 3}, ("shape [2] for an image, the model takes [3]",)),
         (lambda x: x, {"condition_map": 2}, ("shape [2] for an image", "takes [4, 5, 2]")),
-        (lambda x: x, {"classes": 2}, ("there is no class 'ape': the classes of this model",)),
-        (lambda x: x[:5], {"classes": 3}, ("the labels of '", "do not fit its images: `labels`")),
+        (lambda x: x, {"num_classes": 2}, ("there is no class 'ape': the classes of this model",)),
+        (
+            lambda x: x[:5],
+            {"num_classes": 3},
+            ("the labels of '", "do not fit its images: `labels`"),
+        ),
     ],
 )
 def test_arrays_that_a_model_does_not_take(tmp_path, refused, images, change, config, parts):
@@ -218,12 +223,12 @@ def test_arrays_that_a_model_does_not_take(tmp_path, refused, images, change, co
 
 def test_missing_conditions_and_classes_out_of_range(tmp_path, folder, refused, images):
     with refused("takes classes from 0 to 2, but '", "has no labels: give an .npz file"):
-        own(folder, classes=3)
+        own(folder, num_classes=3)
     with refused("takes a vector for each image, but '", "has no condition: give an .npz file"):
         own(folder, condition_vector=3)
     path = saved(tmp_path, images=images, labels=np.arange(6))
     with refused("image 3 of '", "has the class 3, the model takes 0 to 2"):
-        everything(own(path, classes=3))
+        everything(own(path, num_classes=3))
 
 
 def test_unknown_values_may_be_anything(tmp_path, refused, images):

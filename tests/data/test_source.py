@@ -57,11 +57,11 @@ def test_values_outside_the_levels_name_their_record(opened, read, refused):
 
 def test_labels_that_do_not_fit_the_model_are_refused(opened, refused, pictures):
     images = pictures(30, 2, 2)
-    with refused("has no labels", "model.classes must be 0"):
-        opened({"images": images}, classes=3)
+    with refused("has no labels", "model.num_classes must be 0"):
+        opened({"images": images}, num_classes=3)
     labelled = {"images": images, "labels": np.arange(30) % 5}
-    with refused("has 5 classes, but model.classes is 3"):
-        opened(labelled, classes=3)
+    with refused("has 5 classes, but model.num_classes is 3"):
+        opened(labelled, num_classes=3)
     assert opened(labelled).batch([0]).condition is None
 
 
@@ -112,7 +112,7 @@ def test_numbers_that_are_not_finite_name_their_record(opened, refused, where, w
         source.batch([0, 2])
 
 
-@pytest.mark.parametrize("output", ["softmax", "logistic", "continuous"])
+@pytest.mark.parametrize("output", ["softmax", "discretized_logistic_mixture", "logistic_mixture"])
 def test_floats_are_refused_for_levels(opened, refused, output):
     ways_out = "np.round(255 * x).astype(np.uint8)", "model.output=gaussian_mixture"
     with refused(f'float64, but model.output "{output}" takes integers', *ways_out):
@@ -277,7 +277,7 @@ def test_noise_does_not_repeat_the_draws_of_binarisation(read):
 
 
 def test_continuous_model_takes_the_first_draw(read):
-    source = data.open_source(Config(ModelConfig(output="continuous")), "test")
+    source = data.open_source(Config(ModelConfig(output="logistic_mixture")), "test")
     np.testing.assert_array_equal(read(source), read("digits", "test", noise=0))
 
 

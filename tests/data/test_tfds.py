@@ -19,7 +19,7 @@ def test_set_is_read_as_it_was_written_and_silently(
     images = pictures(11, 5, 4, 3)
     shards = {"train": [images[:6], images[6:9]], "test": [images[9:]]}
     write_tfds("photos", shards, Image(shape=(5, 4, 3)))
-    source = opened("photos", classes=3)
+    source = opened("photos", num_classes=3)
     assert (source.image_shape, source.levels, source.dtype) == ((5, 4, 3), 256, np.uint8)
     np.testing.assert_array_equal(read(source), images[:9])
     np.testing.assert_array_equal(source.batch([7, 2]).images, images[[7, 2]])
@@ -100,7 +100,7 @@ def test_two_values_are_not_taken_for_256_levels(write_tfds, opened, refused):
 def test_names_of_classes(write_tfds, opened, names, expected):
     """TFDS itself gives the names "0", "1", ... to classes that have none."""
     write_tfds("photos", {"train": [BYTES]}, GREY, classes=names)
-    assert opened("photos", classes=2).class_names == expected
+    assert opened("photos", num_classes=2).class_names == expected
     assert opened("photos").class_names == ()
 
 

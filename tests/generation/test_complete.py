@@ -57,11 +57,11 @@ def test_known_first_is_exact(monkeypatch):
     model = soft_model("row_lstm", SHAPE, 2, seed=1, layers=1)
     known = np.arange(8).reshape(SHAPE) < 4
     done = model.complete(KEY, np.repeat(IMAGES[40:41], 8000, axis=0), known)
-    exact, log_prob_known = posterior(model, IMAGES[40], known)
+    exact, log_evidence = posterior(model, IMAGES[40], known)
     counts = frequencies(done.images, 2)
     assert counts[exact == 0].sum() == 0
     assert chi_square_is_plausible(counts[exact > 0], exact[exact > 0])
-    np.testing.assert_allclose(done.log_prob_known, log_prob_known, rtol=1e-4)
+    np.testing.assert_allclose(done.log_evidence, log_evidence, rtol=1e-4)
     np.testing.assert_array_equal(done.effective_sample_size, 1)
 
 
@@ -69,12 +69,12 @@ def test_known_first_is_exact(monkeypatch):
     ("architecture", "options"),
     [
         *[(architecture, {}) for architecture in ARCHITECTURES],
-        ("row_lstm", dict(scales=(1, 2), classes=2)),
+        ("row_lstm", dict(scales=(1, 2), num_classes=2)),
     ],
 )
 def test_particles_have_the_exact_posterior(architecture, options):
     label = 1 if options else None
-    model, image, exact, log_prob_known = lively(architecture, label, **options)
+    model, image, exact, log_evidence = lively(architecture, label, **options)
     image, condition = image.astype(np.int32), label and jnp.asarray(label)
 
     @jax.jit
@@ -88,7 +88,7 @@ def test_particles_have_the_exact_posterior(architecture, options):
     weights = np.exp(found.log_weights.astype(float))
     assert weights.sum() == pytest.approx(1, abs=1e-4)
     assert total_variation(frequencies(values, 2, weights), exact) < 0.02
-    assert found.log_evidence == pytest.approx(log_prob_known, abs=0.05)
+    assert found.log_evidence == pytest.approx(log_evidence, abs=0.05)
 
 
 def test_one_particle_ignores_what_is_known_further_on(monkeypatch):
@@ -100,20 +100,20 @@ def test_one_particle_ignores_what_is_known_further_on(monkeypatch):
 
 def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
     """200 runs of 64 particles; one completion of each is returned."""
-    model, image, exact, log_prob_known = lively("row_lstm")
+    model, image, exact, log_evidence = lively("row_lstm")
     runs = np.repeat(image[None], 200, axis=0)
     done = model.complete(KEY, runs, KNOWN, particles=64)
-    estimates = np.exp(np.asarray(done.log_prob_known, float))
+    estimates = np.exp(np.asarray(done.log_evidence, float))
     error = estimates.std(ddof=1) / np.sqrt(len(runs))
-    assert abs(estimates.mean() - np.exp(log_prob_known)) < 3 * error
-    assert error < 0.05 * np.exp(log_prob_known)
+    assert abs(estimates.mean() - np.exp(log_evidence)) < 3 * error
+    assert error < 0.05 * np.exp(log_evidence)
     assert total_variation(frequencies(done.images, 2) / 200, exact) < 0.1
     assert (done.effective_sample_size >= 1).all() and (done.effective_sample_size < 64).all()
 
 
 @pytest.mark.parametrize(
     ("levels", "particles", "options"),
-    [(256, 1, {}), (2, 4, {}), (7, 4, dict(scales=(1, 2), classes=2))],
+    [(256, 1, {}), (2, 4, {}), (7, 4, dict(scales=(1, 2), num_classes=2))],
 )
 def test_known_values_are_unchanged(levels, particles, options):
     model, params = model_and_parameters("row_lstm", (2, 4, 3), levels, layers=1, **options)
@@ -129,7 +129,7 @@ def test_known_values_are_unchanged(levels, particles, options):
         assert done.images.dtype == np.uint8
     whole = model.complete(KEY, images, np.ones((2, 4), bool), condition, particles=particles)
     np.testing.assert_array_equal(whole.images, images)
-    np.testing.assert_allclose(whole.log_prob_known, model.log_prob(images, condition), rtol=1e-4)
+    np.testing.assert_allclose(whole.log_evidence, model.log_prob(images, condition), rtol=1e-4)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
@@ -137,7 +137,7 @@ def test_known_values_are_unchanged(levels, particles, options):
     ("levels", "options", "units"),
     [
         (0, dict(output="gaussian_mixture", condition_vector=2), UNITS),
-        (5, dict(output="continuous"), {}),
+        (5, dict(output="logistic_mixture"), {}),
     ],
 )
 def test_a_density_completes_what_follows_known_values(levels, options, units, particles):
@@ -153,15 +153,15 @@ def test_a_density_completes_what_follows_known_values(levels, options, units, p
     done = model.complete(KEY, images, known, condition, particles=particles)
     assert done.images.dtype == np.float32 and np.isfinite(done.images).all()
     np.testing.assert_array_equal(np.asarray(done.images)[:, known], images[:, known])
-    terms = np.asarray(model.log_prob(done.images, condition, per_pixel=True))
-    np.testing.assert_allclose(done.log_prob_known, terms[:, known].sum(-1), rtol=1e-4)
+    terms = np.asarray(model.log_prob(done.images, condition, per_value=True))
+    np.testing.assert_allclose(done.log_evidence, terms[:, known].sum(-1), rtol=1e-4)
     np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-5)
     assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
     if particles == 1:
         free = model.complete(KEY, images, known & False, condition)
         drawn, _ = model.sample_and_log_prob(KEY, 3, condition)
         np.testing.assert_allclose(free.images, drawn, rtol=1e-5)
-        np.testing.assert_array_equal(free.log_prob_known, 0)
+        np.testing.assert_array_equal(free.log_evidence, 0)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
@@ -169,7 +169,7 @@ def test_nothing_known_and_any_number_of_images(particles):
     model, *_ = lively("pixel_cnn")
     images, nothing = IMAGES[:9], np.zeros(SHAPE[:2], bool)
     free = model.complete(KEY, images, nothing, particles=particles)
-    np.testing.assert_allclose(free.log_prob_known, 0, atol=1e-6)
+    np.testing.assert_allclose(free.log_evidence, 0, atol=1e-6)
     if particles == 1:
         np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
     none = model.complete(KEY, images[:0], nothing, particles=particles)
@@ -178,7 +178,7 @@ def test_nothing_known_and_any_number_of_images(particles):
     many = model.complete(KEY, IMAGES[:11], KNOWN, particles=particles)
     few = model.complete(KEY, IMAGES[:1], KNOWN, particles=particles)
     np.testing.assert_array_equal(few.images, many.images[:1])
-    np.testing.assert_array_equal(few.log_prob_known, many.log_prob_known[:1])
+    np.testing.assert_array_equal(few.log_evidence, many.log_evidence[:1])
 
 
 def test_is_exact():
@@ -198,8 +198,8 @@ def test_what_is_exact_with_scales():
     known[::2, ::2] = True  # The smaller image.
     assert exact(known)
     # The plain form draws the pixels of the smaller image a second time, after others.
-    assert not exact(known, exact=False)
-    assert exact(known & False, exact=False) and exact(known | True, exact=False)
+    assert not exact(known, copy_coarse=False)
+    assert exact(known & False, copy_coarse=False) and exact(known | True, copy_coarse=False)
     known[0, 1] = True
     assert exact(known)
     known[0, 3] = known[1, 0] = True

@@ -46,8 +46,8 @@ def random_batch(model, count=3):
     """Images and their condition."""
     random, config = np.random.default_rng(1), model.config
     images = random.integers(model.levels, size=(count, *model.image_shape))
-    if config.classes:
-        return images, np.arange(count) % config.classes
+    if config.num_classes:
+        return images, np.arange(count) % config.num_classes
     if config.condition_vector:
         return images, random.normal(size=(count, config.condition_vector))
     if config.condition_map:
@@ -78,7 +78,7 @@ def check(architecture, image_shape, levels, dtype="float64", **options):
 
 def test_order_is_by_scale_row_column_and_channel():
     """Values that a smaller image gives are passed as well, and stay what it gives."""
-    options = dict(scales=(2, 4), classes=3, layers=1)
+    options = dict(scales=(2, 4), num_classes=3, layers=1)
     model, found = check("diagonal_bilstm", (4, 6, 3), 4, **options)
     count = 0
     for scale, own in zip(model.scales, found, strict=True):
@@ -91,7 +91,7 @@ def test_order_is_by_scale_row_column_and_channel():
 
 
 def test_end_pixel_may_replace_lanes(x64):
-    options = dict(scales=(2, 4), classes=3, layers=1, dtype="float64")
+    options = dict(scales=(2, 4), num_classes=3, layers=1, dtype="float64")
     model, params = model_and_parameters("row_lstm", (4, 6, 3), 4, **options)
     images, _ = random_batch(model)
     condition, lanes = np.full(3, 2), np.array([2, 0, 0])
@@ -123,18 +123,18 @@ def test_end_pixel_may_replace_lanes(x64):
 SHAPES = itertools.cycle([(4, 7), (6, 3), (1, 4), (5, 1)])
 CONDITIONS = [
     ("row_lstm", dict(scales=(1, 2, 4))),
-    ("pixel_cnn", dict(scales=(2, 4), output="logistic", mixtures=3)),
+    ("pixel_cnn", dict(scales=(2, 4), output="discretized_logistic_mixture", mixtures=3)),
     ("pixel_cnn", dict(scales=(2, 4), condition_map=2, input="categorical")),
     ("diagonal_bilstm", dict(condition_vector=3)),
     ("row_lstm", dict(input="categorical", condition_map=3)),
     ("row_lstm", dict(scales=(1, 4), scale_architectures=("pixel_cnn", "diagonal_bilstm"))),
-    ("diagonal_bilstm", dict(classes=3)),
+    ("diagonal_bilstm", dict(num_classes=3)),
     ("diagonal_bilstm", dict(scales=(1, 2, 4))),
-    ("pixel_cnn", dict(scales=(1, 2, 4), classes=3)),
-    ("row_lstm", dict(scales=(1, 4), output="logistic", mixtures=2)),
-    ("row_lstm", dict(scales=(2, 4), exact=False)),
-    ("row_lstm", dict(classes=3)),
-    ("pixel_cnn", dict(classes=3)),
+    ("pixel_cnn", dict(scales=(1, 2, 4), num_classes=3)),
+    ("row_lstm", dict(scales=(1, 4), output="discretized_logistic_mixture", mixtures=2)),
+    ("row_lstm", dict(scales=(2, 4), copy_coarse=False)),
+    ("row_lstm", dict(num_classes=3)),
+    ("pixel_cnn", dict(num_classes=3)),
     ("pixel_cnn", dict(condition_vector=3, input="categorical")),
     ("row_lstm", dict(scales=(2, 4), condition_vector=2)),
     ("diagonal_bilstm", dict(scales=(1, 2, 4), condition_map=2)),

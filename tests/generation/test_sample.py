@@ -28,12 +28,14 @@ TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        ("row_lstm", dict(scales=(2, 4), classes=2)),
+        ("row_lstm", dict(scales=(2, 4), num_classes=2)),
         ("pixel_cnn", dict(layers=1, input="categorical", condition_map=2)),
         ("pixel_cnn", dict(layers=1, output="gaussian_mixture", mixtures=2)),
-        pytest.param("row_lstm", dict(output="continuous", mixtures=2), marks=pytest.mark.slow),
-        pytest.param("pixel_cnn", dict(scales=(2, 4), classes=2), marks=pytest.mark.slow),
-        pytest.param("diagonal_bilstm", dict(scales=(2, 4), classes=2), marks=pytest.mark.slow),
+        pytest.param(
+            "row_lstm", dict(output="logistic_mixture", mixtures=2), marks=pytest.mark.slow
+        ),
+        pytest.param("pixel_cnn", dict(scales=(2, 4), num_classes=2), marks=pytest.mark.slow),
+        pytest.param("diagonal_bilstm", dict(scales=(2, 4), num_classes=2), marks=pytest.mark.slow),
         pytest.param("row_lstm", dict(), marks=pytest.mark.slow),
         pytest.param("diagonal_bilstm", dict(), marks=pytest.mark.slow),
     ],
@@ -44,7 +46,7 @@ def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, 
     levels = 0 if options.get("output") == "gaussian_mixture" else 3
     model, params = model_and_parameters(architecture, shape, levels, dtype="float64", **options)
     random, config = np.random.default_rng(0), model.config
-    condition = np.array([0, 1, 1, 0, 1]) if config.classes else None
+    condition = np.array([0, 1, 1, 0, 1]) if config.num_classes else None
     if config.condition_map:
         condition = random.normal(size=(count, 4, 6, config.condition_map))
     known = random.random((count, *shape)) < 0.2
@@ -74,7 +76,7 @@ def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, 
     done = run(params)
     np.testing.assert_allclose(done.images, expected, rtol=0 if config.discrete else 1e-9)
     total = np.where(known, terms, 0).sum(axis=(1, 2, 3))
-    np.testing.assert_allclose(done.log_prob_known, total, atol=1e-9)
+    np.testing.assert_allclose(done.log_evidence, total, atol=1e-9)
     assert len(np.unique(expected.reshape(count, -1), axis=0)) > 2
 
     temperature = 0.7 if config.discrete else 1.0
@@ -103,7 +105,9 @@ def test_a_level_that_nearly_never_occurs_is_not_drawn(monkeypatch, levels, unli
     [((1, 2), (2, 4, 1)), pytest.param((1, 2, 4), (4, 4, 1), marks=pytest.mark.slow)],
 )
 def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, shape):
-    model, params = model_and_parameters("pixel_cnn", shape, 2, scales=heights, exact=False, **TINY)
+    model, params = model_and_parameters(
+        "pixel_cnn", shape, 2, scales=heights, copy_coarse=False, **TINY
+    )
     log_probs = jax.jit(model.log_prob)(params, all_images(shape, 2))
     total = np.exp(np.asarray(log_probs, float)).sum()
     assert total < 0.9
@@ -132,13 +136,13 @@ def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, s
     [
         ("pixel_cnn", (2, 2, 1), 3, {}),
         ("diagonal_bilstm", (1, 2, 2), 3, {}),
-        ("row_lstm", (2, 2, 1), 2, dict(scales=(1, 2), classes=2)),
+        ("row_lstm", (2, 2, 1), 2, dict(scales=(1, 2), num_classes=2)),
     ],
 )
 def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shape, levels, options):
     monkeypatch.setattr(image_model, "CPU_LANES", 12_500)
     model = soft_model(architecture, image_shape, levels, size=0.6, layers=1, **options)
-    images, classes = all_images(image_shape, levels), model.config.classes
+    images, classes = all_images(image_shape, levels), model.config.num_classes
     condition, own_condition, count = None, None, 100_000
     if classes:
         condition, own_condition = np.ones(len(images), int), np.ones(count, int)

@@ -35,17 +35,21 @@ conv_lstm_module = importlib.import_module("pixel_rnn_jax.kernels.conv_lstm")
 
 def check_masks(architecture):
     """In colour, with features that the channels do not divide."""
-    check_dependencies(architecture, (3, 4, 3), features=5, layers=1, first_kernel=3, pack=1)
+    check_dependencies(
+        architecture, (3, 4, 3), features=5, layers=1, first_kernel=3, images_per_lane=1
+    )
 
 
 def check_levels(architecture):
     """The same where values enter by an embedding."""
-    check_changes(architecture, (3, 4, 3), features=5, layers=1, first_kernel=3, pack=1)
+    check_changes(architecture, (3, 4, 3), features=5, layers=1, first_kernel=3, images_per_lane=1)
 
 
 def check_context(architecture):
     """One layer on a taller image, whose context is the work of the state, not the first layer."""
-    check_dependencies(architecture, (6, 7, 1), features=2, layers=1, first_kernel=3, pack=1)
+    check_dependencies(
+        architecture, (6, 7, 1), features=2, layers=1, first_kernel=3, images_per_lane=1
+    )
 
 
 def check_cell(_):

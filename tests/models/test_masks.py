@@ -153,7 +153,7 @@ def test_a_map_is_seen_all_around_and_values_no_further_than_before(
 
 
 def test_images_of_a_packed_lane_do_not_see_one_another(x64):
-    options = dict(features=4, first_kernel=3, pack=4, dtype="float64")
+    options = dict(features=4, first_kernel=3, images_per_lane=4, dtype="float64")
     model, params = model_and_parameters("diagonal_bilstm", (3, 4, 2), 3, **options)
     images = jnp.asarray(np.random.default_rng(0).uniform(0, 2, (4, 3, 4, 2)))
 

@@ -26,8 +26,8 @@ def loss_and_gradient(model):
     """Those of one batch; all models of one structure have the same parameters."""
     images = np.random.default_rng(0).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
     condition, config = None, model.config
-    if config.classes:
-        condition = np.arange(BATCH) % config.classes
+    if config.num_classes:
+        condition = np.arange(BATCH) % config.num_classes
     if config.condition_vector:
         condition = np.random.default_rng(1).normal(size=(BATCH, config.condition_vector))
     if config.condition_map:
@@ -81,7 +81,7 @@ def test_bfloat16_is_close_with_parameters_and_loss_in_float32(architecture):
 @pytest.mark.parametrize("pack", [1, 2, 9])
 def test_packing_changes_no_value(pack):
     """Nor does the default of a CPU, 4, which a batch of six has to reduce to 3."""
-    packed = loss_and_gradient(model_of("diagonal_bilstm", pack=pack))
+    packed = loss_and_gradient(model_of("diagonal_bilstm", images_per_lane=pack))
     assert_close(packed, loss_and_gradient(model_of("diagonal_bilstm")))
 
 
@@ -90,7 +90,7 @@ OPTIONS = [
     dict(residual=False, skip=False),
     dict(skip=False),
     dict(residual=False),
-    dict(scales=(2, 4), classes=2),
+    dict(scales=(2, 4), num_classes=2),
     dict(input="categorical", condition_vector=3),
     dict(scales=(2, 4), condition_map=2),
 ]

@@ -43,8 +43,8 @@ CATEGORICAL = [
 ]
 SCALES = [
     ((4, 4, 1), 2, dict(scales=(2, 4))),
-    ((4, 4, 1), 2, dict(scales=(1, 2, 4), output="logistic", mixtures=3)),
-    ((2, 4, 2), 2, dict(scales=(1, 2), output="logistic", mixtures=3)),
+    ((4, 4, 1), 2, dict(scales=(1, 2, 4), output="discretized_logistic_mixture", mixtures=3)),
+    ((2, 4, 2), 2, dict(scales=(1, 2), output="discretized_logistic_mixture", mixtures=3)),
     ((2, 2, 1), 4, dict(scales=(1, 2))),
 ]
 
@@ -68,7 +68,7 @@ def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, le
 VECTORS = 20 * np.random.default_rng(0).normal(size=(3, 2))
 MAPS = 20 * np.random.default_rng(1).normal(size=(3, 2, 2, 2))
 CONDITIONS = [
-    (dict(classes=3), range(3)),
+    (dict(num_classes=3), range(3)),
     (dict(condition_vector=2), VECTORS),
     (dict(condition_map=2), MAPS),
 ]
@@ -79,8 +79,8 @@ CONDITIONED = [
     for fields, conditions in CONDITIONS
 ]
 QUICK = [
-    ("row_lstm", ["classes"]),
-    ("row_lstm", ["scales", "classes"]),
+    ("row_lstm", ["num_classes"]),
+    ("row_lstm", ["scales", "num_classes"]),
     ("pixel_cnn", ["condition_vector"]),
     ("diagonal_bilstm", ["scales", "condition_map"]),
     ("row_lstm", ["condition_map"]),

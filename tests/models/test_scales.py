@@ -10,7 +10,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 SHAPE, LEVELS, CLASSES = (4, 8, 2), 3, np.array([0, 1, 1, 0, 1])
-SCALES = dict(scales=(1, 2, 4), classes=2)
+SCALES = dict(scales=(1, 2, 4), num_classes=2)
 
 
 def test_a_map_is_averaged_in_the_precision_of_the_network():
@@ -28,8 +28,8 @@ def test_a_map_is_averaged_in_the_precision_of_the_network():
     ("architecture", "options"),
     [
         ("row_lstm", SCALES),
-        ("pixel_cnn", SCALES | dict(exact=False)),
-        ("diagonal_bilstm", dict(classes=2)),
+        ("pixel_cnn", SCALES | dict(copy_coarse=False)),
+        ("diagonal_bilstm", dict(num_classes=2)),
     ],
 )
 def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
@@ -39,7 +39,7 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
     @jax.jit
     def measure(params):
         nats = model.nats_by_scale(params, images, CLASSES)
-        terms = model.log_prob(params, images, CLASSES, per_pixel=True)
+        terms = model.log_prob(params, images, CLASSES, per_value=True)
         conditionals = None if model.config.plain else model.conditionals(params, images, CLASSES)
         some = model.nats_by_scale(params, images, CLASSES, scales=[len(model.scales) - 1, 0])
         whole = model.log_prob(params, images, CLASSES)
@@ -49,7 +49,7 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
     nats, terms, conditionals, some, whole, outputs = jax.tree.map(np.asarray, measure(params))
     expected = np.zeros(images.shape)
     for number, scale in enumerate(model.scales):
-        assert scale.given.any() == (number > 0 and model.config.exact)
+        assert scale.given.any() == (number > 0 and model.config.copy_coarse)
         own = model.likelihood.log_prob(outputs[number], scale.subsample(images))
         own = np.where(scale.given[None, ..., None], 0, own)
         np.testing.assert_allclose(nats[:, number], -own.sum(axis=(1, 2, 3)), rtol=1e-4)

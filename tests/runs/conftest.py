@@ -8,7 +8,7 @@ from pixel_rnn_jax.runs import export
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_model(classes=2, class_names=("one", "two"))
+    return tiny_model(num_classes=2, class_names=("one", "two"))
 
 
 @pytest.fixture(scope="module")

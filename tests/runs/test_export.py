@@ -24,14 +24,16 @@ RANDOM = np.random.default_rng(0)
 
 KINDS = {
     "pixel_cnn": {},
-    "row_lstm": dict(architecture="row_lstm", input="categorical", residual=False, pack=2),
+    "row_lstm": dict(
+        architecture="row_lstm", input="categorical", residual=False, images_per_lane=2
+    ),
     "diagonal_bilstm": dict(architecture="diagonal_bilstm", dtype="bfloat16"),
-    "scales": dict(scales=(1, 4), scale_architectures=("row_lstm", "pixel_cnn"), exact=False),
-    "classes": dict(classes=3, class_names=("cat", "dog", "Größe")),
+    "scales": dict(scales=(1, 4), scale_architectures=("row_lstm", "pixel_cnn"), copy_coarse=False),
+    "classes": dict(num_classes=3, class_names=("cat", "dog", "Größe")),
     "vector": dict(condition_vector=2),
     "map": dict(condition_map=2),
-    "logistic": dict(output="logistic", mixtures=2),
-    "continuous": dict(output="continuous", mixtures=2),
+    "logistic": dict(output="discretized_logistic_mixture", mixtures=2),
+    "continuous": dict(output="logistic_mixture", mixtures=2),
     "gaussian_mixture": dict(
         output="gaussian_mixture", mixtures=2, levels=0, units=dict(offset=(20.1,), scale=(0.3,))
     ),
@@ -116,7 +118,9 @@ def test_digest_of_the_codec_is_that_of_what_is_computed():
         return model_digest(model.pixel_rnn, model.params)
 
     other = coder.Coder(*model_and_parameters("pixel_cnn", (4, 4, 1), 3, **TINY))
-    assert digest() == digest(pack=3, remat=True) == model_digest(other.model, other.params)
+    assert (
+        digest() == digest(images_per_lane=3, remat=True) == model_digest(other.model, other.params)
+    )
     assert digest() != digest(residual=False)
     density = dict(output="gaussian_mixture", levels=0)
     assert digest(**density) != digest(**density, units=dict(offset=(1.0,), scale=(1.0,)))

@@ -10,7 +10,7 @@ import pixel_rnn_jax as prnn
 
 RANDOM = np.random.default_rng(0)
 CONDITIONS = {
-    "label": ({"classes": 3}, 2),
+    "label": ({"num_classes": 3}, 2),
     "vector": ({"condition_vector": 2}, RANDOM.normal(size=2).astype(np.float32)),
     "map_": ({"condition_map": 2}, RANDOM.normal(size=(4, 6, 2)).astype(np.float32)),
 }
@@ -52,7 +52,7 @@ def test_architectures_and_conditions(tmp_path, architecture, condition):
 @pytest.mark.parametrize(
     "options",
     [
-        dict(input="categorical", output="logistic", mixtures=2, skip=False),
+        dict(input="categorical", output="discretized_logistic_mixture", mixtures=2, skip=False),
         dict(residual=False, kernel=5, first_kernel=3),
     ],
     ids=str,

@@ -133,7 +133,7 @@ def test_digests_that_cannot_be_read_are_not_called_damaged(tmp_path):
 
 
 MAY_CHANGE = {
-    *("model.remat", "model.pack", "data.data_dir", "data.test_split"),
+    *("model.remat", "model.images_per_lane", "data.data_dir", "data.test_split"),
     *("train.steps", "train.eval_batch_size", "train.micro_batches"),
     *("train.log_every", "train.eval_every", "train.checkpoint_every", "train.patience"),
     *("init_from", "init_partial"),
@@ -149,7 +149,7 @@ def test_a_run_goes_on_with_another_value_of_a_resumable_field_alone(name):
         # Those have to keep their lengths.
         pieces = {
             "optimizer.boundaries": (10, 30),
-            "optimizer.factors": (0.5, 0.2),
+            "optimizer.boundary_factors": (0.5, 0.2),
             "model.scales": (2, 8),
         }
         if name == "train.steps":  # The scales' turns are parts of the steps.
@@ -263,10 +263,10 @@ def test_what_a_workdir_lacks_is_named(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "images.json"]
 
 
-def save_run(workdir, validations, average=0.0):
+def save_run(workdir, validations, ema_decay=0.0):
     """Saves a run of as many steps as validations; returns the parameters and their averages."""
     model_config = ModelConfig("pixel_cnn", layers=1, features=2, head_features=2)
-    config = Config(model=model_config, optimizer=OptimizerConfig(average=average))
+    config = Config(model=model_config, optimizer=OptimizerConfig(ema_decay=average))
     write_config(config, workdir)
     write_image_format(IMAGES, workdir)
     model = PixelRNN(model_config, IMAGES.image_shape, IMAGES.levels)

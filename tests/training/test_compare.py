@@ -28,9 +28,9 @@ IMAGES = range(13)
 def workdirs(config, tmp_path_factory):
     """A discrete and a continuous run of two steps."""
     folder = tmp_path_factory.mktemp("runs")
-    discrete = changed(changed(config, "train", steps=2), "model", scales=(), classes=0)
+    discrete = changed(changed(config, "train", steps=2), "model", scales=(), num_classes=0)
     train(discrete, folder / "discrete")
-    train(changed(discrete, "model", output="continuous", mixtures=2), folder / "continuous")
+    train(changed(discrete, "model", output="logistic_mixture", mixtures=2), folder / "continuous")
     return folder / "discrete", folder / "continuous"
 
 
@@ -62,7 +62,7 @@ def test_what_is_printed(workdirs, capsys, monkeypatch):
 
     def lines(workdir, dequantize=None, continuous=None):
         flags = {"workdir": workdir, "split": "test", "pixel_map": None}
-        flags |= {"images": None, "data": None, "out": None, "per_pixel": False}
+        flags |= {"images": None, "data": None, "out": None, "per_value": False}
         verb.evaluate(SimpleNamespace(**flags, dequantize=dequantize, continuous=continuous))
         return capsys.readouterr().out.splitlines()
 
@@ -99,7 +99,7 @@ def test_other_conditions_are_refused(workdirs, monkeypatch):
 
     def opened(workdir, mesh):
         run = open_run(workdir, mesh)
-        given = changed(run.config, "model", classes=3)
+        given = changed(run.config, "model", num_classes=3)
         return dataclasses.replace(run, config=given) if workdir == discrete else run
 
     monkeypatch.setattr(compare_lib, "open_run", opened)

@@ -34,9 +34,9 @@ def with_train(config, **fields):
 @pytest.mark.parametrize(
     ("condition", "field", "value"),
     [
-        (None, "classes", 0),
-        (np.arange(60) % 4, "classes", 4),
-        (np.array(["oak", "elm", "ash"])[np.arange(60) % 3], "classes", 3),
+        (None, "num_classes", 0),
+        (np.arange(60) % 4, "num_classes", 4),
+        (np.array(["oak", "elm", "ash"])[np.arange(60) % 3], "num_classes", 3),
         (np.ones((60, 5)), "condition_vector", 5),
         (np.ones((60, 4, 4, 2)), "condition_map", 2),
     ],
@@ -71,7 +71,7 @@ def test_real_values_are_fitted_in_their_own_units():
 
 
 def test_levels_of_a_density_are_those_of_the_values():
-    model = prnn.ModelConfig("pixel_cnn", output="continuous")
+    model = prnn.ModelConfig("pixel_cnn", output="logistic_mixture")
     found, *_ = data.memory_sources(prnn.Config(model), IMAGES.astype(int), None, 0.1)
     assert found.data.levels == IMAGES.max() + 1
 
@@ -230,7 +230,7 @@ def test_what_a_condition_says_of_an_image_is_learned(kind):
     config = dataclasses.replace(
         with_train(CONFIG, steps=150, batch_size=32, eval_every=150),
         model=prnn.ModelConfig("pixel_cnn", layers=1, features=8, head_features=8, first_kernel=3),
-        optimizer=prnn.OptimizerConfig("adam", 0.02, average=0.9),
+        optimizer=prnn.OptimizerConfig("adam", 0.02, ema_decay=0.9),
     )
     model = prnn.fit(images.astype(int), config, condition)
     held_out = images[:100, ..., None].astype(np.uint8)

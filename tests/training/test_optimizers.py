@@ -13,7 +13,7 @@ from pixel_rnn_jax.training import optimizers
 
 RATE = 0.01
 RMSPROP_DECAY, MUON_RMS = 0.99, 0.2  # Not those of the module, so that a change shows.
-MODEL = prnn.ModelConfig(layers=1, features=8, head_features=8, classes=10)
+MODEL = prnn.ModelConfig(layers=1, features=8, head_features=8, num_classes=10)
 WARMUP = {"warmup_steps": 4}
 PIECEWISE = {"schedule": "piecewise"}
 

@@ -72,5 +72,5 @@ def test_wrong_values_of_any_split_are_found_before_anything_is_saved(config, tm
     np.savez(tmp_path / "images.npz", **splits)
     config = changed(config, "data", name=str(tmp_path / "images.npz"), levels=9)
     with pytest.raises(UserError, match=f"record 39 of .* '{split}' .*has the value 9"):
-        train(changed(config, "model", classes=0), tmp_path / "run")
+        train(changed(config, "model", num_classes=0), tmp_path / "run")
     assert not list(tmp_path.glob("run/checkpoints/*"))

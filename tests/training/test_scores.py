@@ -16,17 +16,17 @@ def test_scores_of_several_scales(tmp_path):
     images = np.random.default_rng(0).integers(3, size=(11, 4, 4, 1), dtype=np.uint8)
     np.save(tmp_path / "own.npy", images)
     small = {"layers": 1, "features": 2, "first_kernel": 3, "head_features": 3}
-    config = prnn.ModelConfig("pixel_cnn", scales=(2, 4), exact=False, **small)
+    config = prnn.ModelConfig("pixel_cnn", scales=(2, 4), copy_coarse=False, **small)
     model = prnn.create(config, (4, 4, 1), 3)
     source = data.open_source(
         prnn.Config(config, prnn.DataConfig(str(tmp_path / "own.npy"), levels=3)), "all"
     )
-    expected = -np.asarray(model.log_prob(images, per_pixel=True))
+    expected = -np.asarray(model.log_prob(images, per_value=True))
     shares = jax.jit(model.pixel_rnn.nats_by_scale)(model.params, images)
     shares = np.asarray(shares).mean(0)
-    for per_pixel in False, True:
+    for per_value in False, True:
         found = score(
-            model.pixel_rnn, model.params, source, batch_size=8, step=5, per_pixel=per_pixel
+            model.pixel_rnn, model.params, source, batch_size=8, step=5, per_value=per_value
         )
         np.testing.assert_allclose(found.nats, expected.sum(axis=(1, 2, 3)), rtol=1e-5)
         assert found.evaluation.shares == pytest.approx({2: shares[0], 4: shares[1]}, rel=1e-5)
