@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, TrainConfig
-from pixel_rnn_jax.runs.records import read_records
+from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.evaluate import Evaluation, measure, open_split
+from pixel_rnn_jax.training.evaluate import Evaluation, open_run_split, score
+from pixel_rnn_jax.training.log import read_records
 
 
 def changed(config: Config, group: str, **fields: Any) -> Config:
@@ -23,21 +23,12 @@ def changed(config: Config, group: str, **fields: Any) -> Config:
     return replace(config, **{group: replace(getattr(config, group), **fields)})
 
 
-def two_steps(images: Path) -> Config:
-    """Returns the config of two steps of a tiny PixelCNN on images of three levels."""
-    return Config(
-        model=ModelConfig("pixel_cnn", layers=1, features=2, first_kernel=3, head_features=3),
-        data=DataConfig(name=str(images), levels=3),
-        train=TrainConfig(steps=2, batch_size=8),
-    )
-
-
 def evaluated(workdir: Path, split: str = "test") -> Evaluation:
-    """Returns the evaluation of the trained model of a workdir on a split."""
-    mesh = devices.make_mesh()
-    run = open_run(workdir, mesh)
-    source, size = open_split(run, split), run.config.train.eval_batch_size
-    return measure(run.model, run.params, source, size, mesh, step=run.step)
+    """Returns the evaluation of the trained model of a workdir on a split of its data."""
+    run = open_run(workdir, devices.make_mesh())
+    size = run.record.config.train.eval_batch_size
+    images = open_run_split(run, split)
+    return score(run.model, run.params, images, batch_size=size, step=run.step).evaluation
 
 
 @contextlib.contextmanager
@@ -61,9 +52,9 @@ def outcome(workdir: Path) -> dict[str, Any]:
 
 def differences(one: Path, other: Path) -> set[str]:
     """Returns in what two outcomes differ."""
-    found, expected = outcome(one), outcome(other)
-    names = found.keys() | expected.keys()
-    return {name for name in names if found.get(name) != expected.get(name)}
+    outcomes = outcome(one), outcome(other)
+    names = outcomes[0].keys() | outcomes[1].keys()
+    return {name for name in names if outcomes[0].get(name) != outcomes[1].get(name)}
 
 
 def records_of(workdir: Path) -> list[dict[str, float]]:
@@ -87,5 +78,5 @@ def state_of(workdir: Path, step: int) -> dict[str, np.ndarray]:
     """Reads a checkpoint as Orbax has it: the arrays by their paths, "params/scale_0/..."."""
     with ocp.PyTreeCheckpointer() as checkpointer, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sharding info not provided", UserWarning)
-        found: dict[str, Any] = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
-    return {name: np.asarray(array) for name, array in found.items()}
+        state: dict[str, Any] = checkpointer.restore(workdir / "checkpoints" / str(step) / "state")
+    return {name: np.asarray(array) for name, array in state.items()}

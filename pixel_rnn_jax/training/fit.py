@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import signal
 import tempfile
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,8 @@ from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, ModelConfig, TrainConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, of_run
-from pixel_rnn_jax.paths import expanded
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.train import run
+from pixel_rnn_jax.training.train import train
 
 
 def fit(
@@ -44,10 +42,10 @@ def fit(
             `[N, H, W, D]` maps. The config's model takes as many as there are, if it names none.
         validation: The share of the images to validate on, images of their own, or a pair of images
             and their condition.
-        workdir: Where the run is kept, so that the same call goes on with it and the verbs of the
-            command line take it. None keeps nothing.
+        workdir: Where the run is kept, so that the same call resumes it and the commands take it.
+            None keeps nothing.
         optimizer: An update rule of Optax, instead of the config's, which the workdir does not
-            record: give the same one to go on.
+            record: give the same one to resume.
 
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
@@ -59,48 +57,22 @@ def fit(
         raise UserError("several processes need a workdir that all share: give workdir=")
     if isinstance(config, ModelConfig):
         config = Config(model=config)
-    config = Config() if config is None else config
-    if not isinstance(config, Config):
-        raise UserError(f"config must be a Config or a ModelConfig, got {type(config).__name__}")
-    if not isinstance(optimizer, optax.GradientTransformation | None):
-        raise UserError(f"optimizer must be an update rule of Optax, got {optimizer!r}")
-    workdir = None if workdir is None else expanded(workdir, "workdir")
-    if workdir == "":
-        raise UserError(
-            "workdir must name a folder: give None to keep nothing, or '.' for this one"
-        )
-    config = _with_condition(config, condition)
-    config, train, held_out = data.memory_sources(config, images, condition, validation)
+    config, training, held_out = data.array_splits(config or Config(), images, condition, validation)
     with contextlib.ExitStack() as stack:
         folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
-        if workdir is None:  # What is not kept need not be saved on the way.
-            settings = dataclasses.replace(
-                config.train, checkpoint_every=max(config.train.steps, TrainConfig.checkpoint_every)
-            )
+        if workdir is None:  # Nothing is resumed, so nothing need be saved on the way.
+            every = max(config.train.steps, TrainConfig.checkpoint_every)
+            settings = dataclasses.replace(config.train, checkpoint_every=every)
             config = dataclasses.replace(config, train=settings)
+        splits = {"train": training, "validation": held_out}
         try:
-            found = run(
-                config,
-                folder,
-                train,
-                held_out,
-                then=lambda best, _: best,
-                optimizer=optimizer,
-                kept=workdir is not None,
+            result = train(
+                config, folder, splits, optimizer=optimizer, pictures=workdir is not None
             )
-        except SystemExit as stopped:  # The command ends at a signal; a caller of Python may not.
+        except SystemExit as stopped:  # A command ends at a signal; a caller of Python may not.
             if stopped.code != 128 + signal.SIGINT:
                 raise
             raise KeyboardInterrupt from stopped
         # On one device of this process, wherever all of them have trained it.
-        params = jax.tree.map(jnp.asarray, jax.device_get(found.params))
-        return of_run(dataclasses.replace(found, params=params))
-
-
-def _with_condition(config: Config, condition: Any) -> Config:
-    """Returns a config whose model takes a condition of this form, if it names none itself."""
-    model = config.model
-    if condition is None or model.num_classes or model.condition_vector or model.condition_map:
-        return config
-    form = data.form_of_condition(condition)
-    return dataclasses.replace(config, model=dataclasses.replace(model, **form))
+        params = jax.tree.map(jnp.asarray, jax.device_get(result.run.params))
+        return of_run(dataclasses.replace(result.run, params=params))

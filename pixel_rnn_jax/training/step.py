@@ -25,7 +25,7 @@ class TrainState:
     Attributes:
         params: The parameters, one entry for each scale.
         ema: Their exponential moving average, which evaluation uses; empty without one.
-        opt_state: The optimiser's state, for the parameters that are being trained.
+        opt_state: The state of the optimiser.
         step: The number of steps made.
         interval: Sums over the steps since the last record: `Metrics.nats`,
             `Metrics.gradient_norm`, and the number of steps.
@@ -62,22 +62,17 @@ TrainStep = Callable[[TrainState, Batch, Array | None], tuple[TrainState, Metric
 
 
 def init_state(
-    model: PixelRNN,
-    optimizer: optax.GradientTransformation,
-    key: Array,
-    *,
-    ema: bool,
-    scale: int | None = None,
+    model: PixelRNN, optimizer: optax.GradientTransformation, key: Array, *, ema: bool
 ) -> TrainState:
     """Returns the state before the first step, with random parameters.
 
-    Only a state with `ema` has a moving average. `scale` is as `make_train_step` takes it.
+    Only a state with `ema` has a moving average.
     """
     params = model.init(key)
     return TrainState(
         params=params,
         ema=jax.tree.map(jnp.copy, params) if ema else {},  # A step donates the buffers of both.
-        opt_state=optimizer.init(params if scale is None else params[model.scales[scale].name]),
+        opt_state=optimizer.init(params),
         step=jnp.zeros((), jnp.int32),
         interval=jnp.zeros(3),
     )
@@ -89,8 +84,6 @@ def make_train_step(
     mesh: Mesh,
     *,
     ema_decay: float,
-    scale: int | None = None,
-    first_step: int = 0,
     micro_batches: int = 1,
 ) -> TrainStep:
     """Compiles one step of training on a mesh.
@@ -100,9 +93,6 @@ def make_train_step(
         optimizer: The update rule.
         mesh: The devices; each has the whole state and an equal share of the batch.
         ema_decay: Decay of the moving average of the parameters; 0 for none.
-        scale: Number of the only scale to train, whose parameters alone `opt_state` is for; None
-            trains all scales.
-        first_step: Number of steps before the first one of this scale.
         micro_batches: Number of equal parts in which each device computes its share of the batch,
             one after another, to save memory; 0 chooses by platform.
 
@@ -110,45 +100,33 @@ def make_train_step(
         A function of the state (which is donated), a batch, and the stop flags: a boolean for each
         device, or None for a single process. It returns the next state and the metrics.
     """
-    name = None if scale is None else model.scales[scale].name
-    wanted = None if scale is None else (scale,)
 
-    def trained(tree: PyTree) -> PyTree:
-        return tree[name] if name else tree
-
-    def with_trained(tree: PyTree, new: PyTree) -> PyTree:
-        return tree | {name: new} if name else new
+    def loss(params: PyTree, batch: Batch) -> Array:
+        return model.nats_by_scale(params, *batch).sum(-1).mean()
 
     def train_step(
         state: TrainState, batch: Batch, stop: Array | None
     ) -> tuple[TrainState, Metrics]:
-        def loss(params: PyTree, batch: Batch) -> Array:
-            params = with_trained(state.params, params)
-            return model.nats_by_scale(params, *batch, scales=wanted).sum(-1).mean()
-
-        params = trained(state.params)
         parts = micro_batches or model.parts(len(batch.images))
         gradient_fn = _mean_over_parts(jax.value_and_grad(loss), parts)
-        nats, gradient = gradient_fn(params, batch)
+        nats, gradient = gradient_fn(state.params, batch)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stopping = jnp.zeros((), nats.dtype) if stop is None else stop.any().astype(nats.dtype)
         vector, unravel = ravel_pytree((nats, gradient, stopping))
         nats, gradient, stopping = unravel(jax.lax.pmean(vector, AXIS))
         norm = optax.tree.norm(gradient)
 
-        updates, opt_state = optimizer.update(gradient, state.opt_state, params)
-        params = optax.apply_updates(params, updates)
-        ema, count = state.ema, state.step + 1
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params, ema, step = optax.apply_updates(state.params, updates), state.ema, state.step + 1
         if ema_decay:
             # Early on the average covers the last tenth of the steps, not the random start.
-            made = count - first_step
-            decay = jnp.minimum(ema_decay, (1 + made) / (10 + made))
-            ema = with_trained(ema, optax.incremental_update(params, trained(ema), 1 - decay))
+            decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
+            ema = optax.incremental_update(params, ema, 1 - decay)
         new = TrainState(
-            params=with_trained(state.params, params),
+            params=params,
             ema=ema,
             opt_state=opt_state,
-            step=count,
+            step=step,
             interval=state.interval + jnp.stack([nats, norm, jnp.ones_like(nats)]),
         )
         return new, Metrics(nats=nats, gradient_norm=norm, stop=stopping)

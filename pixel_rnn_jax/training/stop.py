@@ -5,14 +5,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from pixel_rnn_jax import terminal
 from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.training.step import Metrics
 
@@ -34,7 +33,7 @@ class StopRequest:
         return devices.shard_batch(mesh, np.full(mesh.local_mesh.size, self.signal is not None))
 
     def agreed(self, previous: Metrics | None) -> bool:
-        """Whether to stop now: what the metrics of the step before say is the same for all."""
+        """Whether to stop now: the metrics of the step before say the same to all processes."""
         if jax.process_count() == 1:
             return self.signal is not None
         return previous is not None and float(previous.stop) > 0
@@ -42,12 +41,6 @@ class StopRequest:
     def anywhere(self) -> bool:
         """Whether any process has received a signal; all of them call this together."""
         return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
-
-    def exit(self, text: str) -> NoReturn:
-        """Ends the program with 128 + the signal's number, as a shell reports such an end."""
-        number = self.signal or signal.SIGTERM
-        terminal.say(f"{signal.Signals(number).name}: {text}")
-        raise SystemExit(128 + number)
 
 
 @contextlib.contextmanager

@@ -38,14 +38,6 @@ def compile_once(programs_folder):
     use(before)
 
 
-@pytest.fixture(scope="module")
-def no_pictures():
-    """What would draw them takes long to compile."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pixel_rnn_jax.training.loop.draw_previews", lambda *_: {})
-        yield
-
-
 @pytest.fixture(scope="session")
 def config(tmp_path_factory):
     """A run whose records, validations and checkpoints fall on different steps."""
@@ -67,6 +59,13 @@ def config(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="session")
+def trained_run(config, tmp_path_factory):
+    """The workdir of a run that nothing disturbed, and its result; copy it to change it."""
+    workdir = tmp_path_factory.mktemp("trained")
+    return workdir, train(config, workdir)
+
+
 @pytest.fixture
 def stop_at(monkeypatch):
     """Stops a run by a signal during a step."""
@@ -80,9 +79,10 @@ def stop_at(monkeypatch):
                     signal.raise_signal(signal.SIGTERM)
                 yield batch
 
-        monkeypatch.setattr(data, "train_batches", batches)
-        with pytest.raises(SystemExit) as stopped:
-            train(config, workdir)
+        with monkeypatch.context() as patch:
+            patch.setattr(data, "train_batches", batches)
+            with pytest.raises(SystemExit) as stopped:
+                train(config, workdir)
         assert stopped.value.code == 143
         assert max(saved_steps(workdir)) == step
 

@@ -22,6 +22,11 @@ SETTINGS = {
     "train__eval_every": 60,
     "train__checkpoint_every": 9,
 }
+KINDS: dict[str, dict[str, object]] = {
+    "one scale": {"optimizer__ema_decay": 0},
+    "average": {},
+    "several scales": {"model__scales": "(4,8)"},
+}
 
 
 def command(workdir: Path, **settings: object) -> list[str]:
@@ -33,7 +38,7 @@ def running(words: list[str], until: Callable[[], bool]) -> Iterator[subprocess.
     """Starts a program, waits for a condition, and kills the program in the end."""
     # Whoever runs the tests in the background has a Ctrl-C that is ignored, by all children too.
     words, environment = ["env", "--default-signal=INT", *words], programs.environment()
-    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             deadline = time.monotonic() + 120
             while not until():
@@ -47,13 +52,22 @@ def running(words: list[str], until: Callable[[], bool]) -> Iterator[subprocess.
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("straight")
-    programs.run(*command(workdir))
-    return workdir
+    """Returns the workdir of a run of a kind that was never stopped."""
+    workdirs: dict[str, Path] = {}
+
+    def of_kind(kind: str) -> Path:
+        if kind not in workdirs:
+            workdirs[kind] = tmp_path_factory.mktemp("straight")
+            programs.run(*command(workdirs[kind], **KINDS[kind]))
+        return workdirs[kind]
+
+    return of_kind
 
 
-def test_killed_at_any_moment(straight, tmp_path, rng):
-    """Ten times soon after a checkpoint, and ten times at any other moment from the start on."""
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_at_any_moment(straight, tmp_path, rng, kind):
+    """Half of the times soon after a checkpoint, half at any other moment from the start on."""
+    words = command(tmp_path, **KINDS[kind])
 
     def grown() -> bool:
         return max(saved_steps(tmp_path), default=0) > newest
@@ -61,10 +75,10 @@ def test_killed_at_any_moment(straight, tmp_path, rng):
     for kill in range(KILLS):
         newest = max(saved_steps(tmp_path), default=0)
         soon = kill % 2 == 0 and newest < STEPS / 2
-        with running(command(tmp_path), grown if soon else lambda: True):
+        with running(words, grown if soon else lambda: True):
             time.sleep(rng.uniform(0, 0.1 if soon else 6))
-    programs.run(*command(tmp_path))
-    assert differences(tmp_path, straight) == set()
+    programs.run(*words)
+    assert differences(tmp_path, straight(kind)) == set()
 
 
 def test_ctrl_c_saves_and_exits(straight, tmp_path):
@@ -76,49 +90,32 @@ def test_ctrl_c_saves_and_exits(straight, tmp_path):
     words = command(tmp_path, train__checkpoint_every=1000, train__eval_every=1000)
     with running(words, recorded) as process:
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=60)
+        process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    (step,) = saved_steps(tmp_path)
-    assert f"SIGINT: stopped after step {step}, which is saved" in output
+    assert len(saved_steps(tmp_path)) == 1
     programs.run(*command(tmp_path))
     # Without the first validations, and perhaps with another best checkpoint.
-    assert differences(tmp_path, straight) - {"steps"} == {"records", "pictures"}
+    assert differences(tmp_path, straight("average")) - {"steps"} == {"records", "pictures"}
     steps = [
         [record["step"] for record in records_of(workdir) if "train/nats" in record]
-        for workdir in (tmp_path, straight)
+        for workdir in (tmp_path, straight("average"))
     ]
     assert steps[0] == steps[1]
 
 
-def mounting(script: str, *words: str) -> list[str]:
-    """Returns a command that runs words after a mount, in a name space of its own."""
-    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    if not shutil.which("unshare") or subprocess.run([*prefix, script], check=False).returncode:
-        pytest.skip("needs the right to mount a file system")
-    return [*prefix, f'{script} && {{ "$@"; }}', "sh", *words]
-
-
 @pytest.mark.parametrize("kilobytes", [4, 20, 300, 600])
 def test_full_disk(straight, tmp_path, kilobytes):
-    """A file system of this size; what it holds is copied out."""
+    """A file system of this size; what it holds is copied out, and the run is resumed."""
     small, out = tmp_path / "small", tmp_path / "out"
     small.mkdir()
     out.mkdir()
-    copying = ["sh", "-c", f'"$@"; code=$?; cp -r {small}/. {out}; exit $code', "sh"]
     mount = f"mount -t tmpfs -o size={kilobytes}k tmpfs {small}"
-    error = programs.run(*mounting(mount, *copying, *command(small)), status=2).stderr
-    assert error.startswith("error: ") and error.count("\n") == 1
-    assert not (kept := saved_steps(out)) or str(max(kept)) in error
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*prefix, mount], check=False).returncode:
+        pytest.skip("needs the right to mount a file system")
+    script = f'{mount} && {{ timeout 100 "$@"; code=$?; cp -r {small}/. {out}; exit $code; }}'
+    words = [*prefix, script, "sh", *command(small)]
+    status = subprocess.run(words, env=programs.environment(), cwd=programs.ROOT).returncode
+    assert status in (1, 2)
     programs.run(*command(out))
-    assert differences(out, straight) == set()
-
-
-def test_read_only(straight):
-    """What only reads does so; training, and a new run, are refused before any work."""
-    mount = f"mount --bind {straight} {straight} && mount -o remount,ro,bind {straight}"
-    evaluate = [*programs.MAIN, "evaluate", f"--workdir={straight}"]
-    expected = programs.run(*evaluate).stdout
-    assert programs.run(*mounting(mount, *evaluate)).stdout == expected
-    for workdir in (straight, straight / "new"):
-        error = programs.run(*mounting(mount, *command(workdir)), status=2).stderr
-        assert error == f"error: {workdir} cannot be written to: Read-only file system\n"
+    assert differences(out, straight("average")) == set()

@@ -28,11 +28,11 @@ PIECEWISE = {"schedule": "piecewise"}
             {0: 1 / 4, 3: 1, 4: 1, 52: 1 / 2, 99: (1 + np.cos(np.pi * 95 / 96)) / 2, 100: 0},
         ),
         (
-            PIECEWISE | {"boundaries": (10, 20), "factors": (0.5, 0.1)},
+            PIECEWISE | {"boundaries": (10, 20), "boundary_factors": (0.5, 0.1)},
             {0: 1, 9: 1, 10: 0.5, 19: 0.5, 20: 0.05, 99: 0.05},
         ),
         (
-            WARMUP | PIECEWISE | {"boundaries": (2,), "factors": (0.5,)},
+            WARMUP | PIECEWISE | {"boundaries": (2,), "boundary_factors": (0.5,)},
             {1: 1 / 2, 2: 3 / 8, 3: 1 / 2, 50: 1 / 2},
         ),
     ],

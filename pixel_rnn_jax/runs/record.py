@@ -1,0 +1,96 @@
+"""What a run is: its config, the format of its images, and digests of its data."""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pixel_rnn_jax.config import Config, ModelConfig, from_config_dict
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.pixel_rnn import PixelRNN
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The images of a data set, as a model sees them.
+
+    Attributes:
+        image_shape: (H, W, C).
+        levels: K; 0 of real values.
+        offset: `[C]`, the means that standardise real values; () of levels.
+        scale: `[C]`, their standard deviations; () of levels.
+        class_names: The names of the classes of a model with classes; () if they have none.
+    """
+
+    image_shape: tuple[int, int, int]
+    levels: int
+    offset: tuple[float, ...] = ()
+    scale: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ImageFormat":
+        """Returns the format whose `dataclasses.asdict` went through JSON."""
+        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+    def model(self, config: ModelConfig) -> PixelRNN:
+        """Returns the model of such images."""
+        return PixelRNN(config, self.image_shape, self.levels, self.offset, self.scale)
+
+    def same_images(self, other: "ImageFormat") -> bool:
+        """Whether images of both have one shape, and values and classes of one meaning."""
+        return dataclasses.replace(self, offset=(), scale=()) == dataclasses.replace(
+            other, offset=(), scale=()
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a checkpoint belongs to, and is compared with whenever it is read.
+
+    Attributes:
+        config: The description of the run.
+        image_format: That of its images.
+        data: The digest of each split, by "train", "validation" and "test".
+    """
+
+    config: Config
+    image_format: ImageFormat
+    data: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the record for JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Record":
+        """Returns the record that `to_dict` went through JSON from.
+
+        Raises:
+            UserError: A field of the config is unknown or impossible.
+        """
+        image_format = ImageFormat.from_dict(values["image_format"])
+        return cls(from_config_dict(values["config"]), image_format, values["data"])
+
+
+def seal(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns values for JSON with the SHA-256 of all of them."""
+    return values | {"sha256": sha256_of_json(values)}
+
+
+def unseal(values: dict[str, Any], name: object) -> dict[str, Any]:
+    """Returns the values that `seal` was given.
+
+    Raises:
+        UserError: They have changed since; `name` says where they stand.
+    """
+    rest = {key: value for key, value in values.items() if key != "sha256"}
+    if values.get("sha256") != sha256_of_json(rest):
+        raise UserError(f"{name} does not match its SHA-256: it is damaged, or was edited")
+    return rest
+
+
+def sha256_of_json(values: Any) -> str:
+    """Returns the SHA-256 of values that JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

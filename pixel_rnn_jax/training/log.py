@@ -1,0 +1,221 @@
+"""What a training run leaves to look at: records, curves, pictures, and lines on the terminal."""
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+import jax
+import numpy as np
+import tqdm
+from etils import epath
+from matplotlib.figure import Figure
+from tensorboardX import SummaryWriter
+
+from pixel_rnn_jax import pictures, terminal
+from pixel_rnn_jax.data import Split
+from pixel_rnn_jax.files import atomic_write
+from pixel_rnn_jax.generation.complete import is_exact
+from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.runtime import processes
+from pixel_rnn_jax.training.evaluate import every_class
+
+Record = dict[str, float]
+
+PREVIEWS = 16
+"""Images in a picture, and particles where a completion needs some: few, so that they cost little."""
+
+
+class TrainLog:
+    """The log of one run, which the first process writes.
+
+    `metrics.jsonl` has a JSON object a line, and TensorBoard gets the same. A resumed run drops the
+    records after its checkpoint and writes them again. "seconds" in a record is the time that the
+    run has trained, validations and compilation included; a resumed run continues from the last
+    record that it keeps. A terminal shows a bar, a file gets a line for each record.
+    """
+
+    def __init__(self, workdir: epath.PathLike, step: int, steps: int, batch_size: int):
+        """Opens the files and drops the records after `step`, the number of steps made so far."""
+        self._workdir, self._steps, self._batch_size = epath.Path(workdir), steps, batch_size
+        self._path = self._workdir / "metrics.jsonl"
+        self._begin = time.monotonic()
+        self._interval_begin: float | None = None  # Set after the first step, which compiles.
+        self._interval_steps = 0
+        self.records: list[Record] = []
+        self._closing = contextlib.ExitStack()
+        self._writer = None
+        hidden = None if processes.first() else True  # None: where there is no terminal.
+        self._bar = tqdm.tqdm(
+            desc="training", initial=step, total=steps, unit="steps", disable=hidden
+        )
+        self._closing.callback(self._bar.close)
+        if not processes.first():
+            return
+        if self._path.exists():
+            lines = self._path.read_text().split("\n")[:-1]  # The last may be half a record.
+            self.records = [r for r in map(json.loads, lines) if r["step"] <= step]
+        self._begin -= self.records[-1].get("seconds", 0.0) if self.records else 0.0
+        with atomic_write(self._path) as file:
+            file.write(_as_lines(self.records))
+        # The objects of a bucket cannot be appended to: `flush` copies a local file there.
+        folder = self._workdir
+        if "://" in str(workdir):
+            folder = epath.Path(self._closing.enter_context(tempfile.TemporaryDirectory()))
+            (folder / "metrics.jsonl").write_bytes(_as_lines(self.records))
+        self._file = self._closing.enter_context((folder / "metrics.jsonl").open("ab"))
+        # Its thread dies when the disk is full; a short queue would then block the run.
+        self._writer = SummaryWriter(
+            str(folder / "tensorboard"), purge_step=step + 1, max_queue=10**9, flush_secs=10
+        )
+        self._events = folder / "tensorboard"
+        self._closing.callback(self._writer.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._closing.close()
+
+    def show_text(self, name: str, text: str) -> None:
+        """Shows a text, such as the config, in TensorBoard."""
+        if self._writer:
+            self._writer.add_text(name, f"```\n{text}\n```")
+
+    def advance(self) -> None:
+        """Counts a step that was made."""
+        self._bar.update()
+        if self._interval_begin is None:
+            self._interval_begin = time.perf_counter()
+        else:
+            self._interval_steps += 1
+
+    def interval(self) -> float:
+        """Returns the images per second since the last call; NaN before the second step."""
+        now, speed = time.perf_counter(), math.nan
+        if self._interval_begin is not None and self._interval_steps:
+            speed = self._batch_size * self._interval_steps / (now - self._interval_begin)
+        self._interval_begin, self._interval_steps = now, 0
+        return speed
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves the time of the `with` out of the images per second."""
+        begin = time.perf_counter()
+        yield
+        if self._interval_begin is not None:
+            self._interval_begin += time.perf_counter() - begin
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes the record of a step, without values that are not finite."""
+        if not self._writer:
+            return
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
+        record = {"step": step, **values, "seconds": round(time.monotonic() - self._begin, 3)}
+        self.records.append(record)
+        self._file.write(_as_lines([record]))
+        self._file.flush()
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+        self._show(step, values)
+
+    def _show(self, step: int, values: Mapping[str, float]) -> None:
+        nats, bits = values.get("train/nats"), values.get("train/bits_per_dim")
+        if nats is None:
+            return
+        text = f"{nats:.2f} nats" + ("" if bits is None else f", {bits:.3f} bits/dim")
+        self._bar.set_postfix_str(text)
+        if self._bar.disable:
+            speed = values.get("train/images_per_second")
+            if speed:
+                left = (self._steps - step) * self._batch_size / speed
+                text += f", {speed:.0f} images/s, {tqdm.tqdm.format_interval(left)} left"
+            terminal.log(f"step {step}/{self._steps}: {text}")
+
+    def draw(self, step: int, model: ImageModel, seed: int, validation: Split) -> None:
+        """Draws samples and completions of a model, and the curves so far; all processes call it."""
+        for name, picture in previews(model, seed, validation).items():
+            if self._writer:
+                self._write(f"{name}-{step}.png", pictures.png(picture))
+                form = "HWC" if picture.ndim == 3 else "HW"
+                self._writer.add_image(name, picture, step, dataformats=form)
+        if self._writer:
+            self._write("curves.png", curves(self.records))
+
+    def _write(self, name: str, content: bytes) -> None:
+        with atomic_write(self._workdir / "pictures" / name) as file:
+            file.write(content)
+
+    def flush(self) -> None:
+        """Returns when all records are in the workdir, on disk; call it before a checkpoint."""
+        if not self._writer:
+            return
+        os.fsync(self._file.fileno())
+        self._writer.flush()
+        if "://" in str(self._workdir):
+            local = epath.Path(self._file.name)
+            for file in (local, *self._events.iterdir()):
+                copy = self._workdir / file.relative_to(local.parent)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(file.read_bytes())
+
+
+def _as_lines(records: list[Record]) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+def read_records(workdir: epath.PathLike) -> list[Record]:
+    """Returns the records of `workdir`/metrics.jsonl in order, without a half-written last one."""
+    lines = (epath.Path(workdir) / "metrics.jsonl").read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.ndarray]:
+    """Draws samples, and validation images with a new lower half.
+
+    The random numbers are the same at every call, so that pictures differ by what was learnt.
+    """
+    key, levels = jax.random.key(seed), model.levels
+    images, condition = validation.batch(range(min(PREVIEWS, len(validation))))
+    count, condition_of_samples = len(images), condition
+    if classes := model.config.num_classes:
+        count, condition_of_samples = PREVIEWS, every_class(PREVIEWS, classes)
+    elif condition is None:
+        count = PREVIEWS
+    samples = model.sample(key, count, condition_of_samples)
+    known = np.broadcast_to(pictures.known_mask("top_half", model.image_shape), images.shape)
+    particles = 1 if is_exact(model.pixel_rnn.scales, known) else PREVIEWS
+    completion = model.complete(key, images, known, condition, particles=particles)
+    return {
+        "samples": pictures.grid(*pictures.as_levels(samples, levels)),
+        "completions": pictures.completions(images, known, completion.images, levels),
+    }
+
+
+def curves(records: list[Record]) -> bytes:
+    """Draws the loss in training and validation against the steps, as a PNG file."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes: Any = figure.add_subplot()
+    unit = "bits_per_dim" if any("train/bits_per_dim" in r for r in records) else "nats"
+    for name, style in (("train", "-"), ("validation", "o-")):
+        key = f"{name}/{unit}"
+        points = [(record["step"], record[key]) for record in records if key in record]
+        if points:
+            axes.plot(*zip(*points, strict=True), style, label=name, linewidth=1.2, markersize=4)
+    axes.set_xlabel("step")
+    axes.set_ylabel("bits/dim" if unit == "bits_per_dim" else "nats per image")
+    losses = [value for r in records for key, value in r.items() if key.endswith(unit)]
+    if losses:  # The first losses would leave no room for what comes after.
+        low, high = min(losses), float(np.quantile(losses, 0.9))
+        margin = 0.05 * max(high - low, 1e-6)
+        axes.set_ylim(low - margin, high + margin)
+        axes.legend()
+    axes.grid(alpha=0.3)
+    with tempfile.TemporaryFile() as file:
+        figure.savefig(file, format="png", dpi=120)
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,61 @@
+"""Records have neither repetitions nor gaps after a resume."""
+
+import math
+
+import pytest
+
+from pixel_rnn_jax.training.log import TrainLog, read_records
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A list whose last number is the time."""
+    times = [0.0]
+    monkeypatch.setattr("pixel_rnn_jax.training.log.time.monotonic", lambda: times[-1])
+    return times
+
+
+def write(workdir, start, steps):
+    with TrainLog(workdir, start, 20, 8) as log:
+        for step in steps:
+            log.write(step, {"train/nats": step / 4, "train/gradient_norm": 2.0})
+        log.flush()
+
+
+def test_records_are_readable_at_once_and_finite(tmp_path, clock):
+    with TrainLog(tmp_path, 0, 20, 8) as log:
+        log.write(5, {"a": math.inf, "b": -math.inf, "c": math.nan, "train/nats": 1.5})
+        assert read_records(tmp_path) == [{"step": 5, "train/nats": 1.5, "seconds": 0.0}]
+
+
+def test_a_resumed_run_leaves_the_same_records(tmp_path, clock):
+    straight, resumed = tmp_path / "straight", tmp_path / "resumed"
+    write(straight, 0, range(1, 10))
+    write(resumed, 0, range(1, 7))
+    write(resumed, 4, range(5, 8))
+    write(resumed, 4, range(5, 10))
+    assert (resumed / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
+
+
+def test_seconds_count_training_and_no_pause(tmp_path, clock):
+    def write_until(start, *times):
+        with TrainLog(tmp_path, start, 20, 8) as log:
+            for step, time in enumerate(times, start=start + 1):
+                clock.append(time)
+                log.write(step, {"train/nats": 1.0})
+        return [record["seconds"] for record in read_records(tmp_path)]
+
+    clock.append(100.0)
+    assert write_until(0, 110.0, 120.0, 135.0) == [10, 20, 35]
+    clock.append(1000.0)  # The pause; step 3 is lost.
+    assert write_until(2, 1010.5) == [10, 20, 30.5]
+
+
+@pytest.mark.parametrize("length", [1, 20, -1])
+def test_half_a_record_at_the_end_is_dropped(tmp_path, length, clock):
+    write(tmp_path, 0, range(1, 4))
+    path = tmp_path / "metrics.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + lines[1] + lines[2][:length])
+    write(tmp_path, 2, range(3, 4))
+    assert path.read_bytes() == b"".join(lines)
