@@ -13,7 +13,7 @@ from etils import epath
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import hub, shipped
+from pixel_rnn_jax import hub, bundled
 from pixel_rnn_jax.batches import in_batches
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.config import ModelConfig
@@ -73,7 +73,7 @@ def load(path: epath.PathLike) -> "ImageModel":
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
-    path = expanded(shipped.place(path))
+    path = expanded(bundled.place(path))
     if export.is_exported(path):
         return ImageModel(*export.read(path))
     run = open_run(path, devices.local_mesh(1))
@@ -82,7 +82,7 @@ def load(path: epath.PathLike) -> "ImageModel":
 
 def of_run(run: Run) -> "ImageModel":
     """Returns the model of a run that is open, with its parameters and names of classes."""
-    return ImageModel(run.model, run.params, run.image_format.class_names)
+    return ImageModel(run.model, run.params, run.record.image_format.class_names)
 
 
 def from_pretrained(

@@ -6,7 +6,7 @@ A config file returns an `ml_collections.ConfigDict`, which `from_config_dict` t
 
 from pixel_rnn_jax.config.convert import (
     CONFIGS,
-    base_config,
+    base_config, changed_fields,
     config_names,
     field_choices,
     field_kind,

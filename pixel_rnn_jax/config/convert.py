@@ -225,3 +225,8 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
+
+
+def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    values = dict(leaves(new))
+    return {name: (value, values[name]) for name, value in leaves(old) if value != values[name]}

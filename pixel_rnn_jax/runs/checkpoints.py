@@ -45,7 +45,6 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             read_only=read_only,
             cleanup_tmp_directories=True,
-            lightweight_initialize=True,
             best_fn=_nats,
             best_mode="min",
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
@@ -82,7 +81,8 @@ class Checkpoints:
         arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
         host = jax.device_get(arrays)
         digests = {entry: sha256(of_entry(host, entry)) for entry in state}
-        sealed = seal({"record": record.to_dict(), "metrics": metrics, "arrays": digests})
+        values = {"record": record.to_dict(), "metrics": metrics, "sha256_of": digests}
+        sealed = seal(values | {"types": types_of(host)})
         items = {"state": ocp.args.PyTreeSave(arrays), "record": ocp.args.JsonSave(sealed)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
@@ -110,19 +110,18 @@ class Checkpoints:
         """
         self.wait()
         path, leaves = self.directory / str(step), by_name(template)
-        digests = self._sealed(step)["arrays"]
-        stored = self._manager.item_metadata(step)["state"].tree
-        stored = {n: stored[n] for n in stored if n.split("/")[0] in template}
-        check_same_arrays(f"checkpoint {path}", leaves, stored)
+        sealed = self._sealed(step)
+        types = {n: t for n, t in sealed["types"].items() if n.split("/")[0] in template}
+        check_same_types(f"checkpoint {path}", types_of(leaves), types)
         # As NumPy arrays, whose bytes are compared before they reach a device.
-        types = dict.fromkeys(leaves, ocp.RestoreArgs(restore_type=np.ndarray))
+        as_numpy = dict.fromkeys(leaves, ocp.RestoreArgs(restore_type=np.ndarray))
         args = ocp.args.PyTreeRestore(
-            dict.fromkeys(leaves, 0), restore_args=types, partial_restore=True
+            dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True
         )
         arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
         for entry in template:
-            if sha256(of_entry(arrays, entry)) != digests[entry]:
-                raise UserError(f"checkpoint {path} is damaged: its {entry} do not match their SHA-256")
+            if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
+                raise UserError(f"checkpoint {path} is damaged: its {entry} has another SHA-256")
         placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
         return jax.tree.unflatten(jax.tree.structure(template), placed)
 
@@ -169,19 +168,19 @@ def sha256(arrays: Mapping[str, np.ndarray], digest: Any = None) -> str:
     return digest.hexdigest()
 
 
-def check_same_arrays(where: str, expected: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Refuses arrays, by name, that have other names, types or shapes than expected.
+def types_of(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the type and the shape of each array, as "float32[7, 5]"."""
+    return {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in arrays.items()}
+
+
+def check_same_types(where: str, expected: Mapping[str, str], stored: Mapping[str, str]) -> None:
+    """Refuses arrays that have other names, types or shapes than expected (see `types_of`).
 
     Raises:
         UserError: Names the first that differs.
     """
     for name in sorted(expected.keys() | stored.keys()):
-        here, there = (
-            f"{np.dtype(arrays[name].dtype).name}{list(arrays[name].shape)}"
-            if name in arrays
-            else "absent"
-            for arrays in (expected, stored)
-        )
+        here, there = expected.get(name, "absent"), stored.get(name, "absent")
         if here != there:
             raise UserError(f"{where} is of another model: {name} is {there} in it, not {here}")
 

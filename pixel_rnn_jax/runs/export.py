@@ -30,7 +30,7 @@ from pixel_rnn_jax.config import from_config_dict
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.checkpoints import by_name, check_same_arrays, sha256
+from pixel_rnn_jax.runs.checkpoints import by_name, check_same_types, sha256, types_of
 from pixel_rnn_jax.runs.record import ImageFormat
 from pixel_rnn_jax.runtime import storage
 
@@ -113,7 +113,8 @@ def _digest(described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> s
 
 def _check_params(where: str, model: PixelRNN, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuses parameters, by their names, that are not finite or do not fit a model."""
-    check_same_arrays(where, by_name(jax.eval_shape(model.init, jax.random.key(0))), arrays)
+    shapes = by_name(jax.eval_shape(model.init, jax.random.key(0)))
+    check_same_types(where, types_of(shapes), types_of(arrays))
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise UserError(f"{where}: {name} has values that are not finite")

@@ -53,11 +53,13 @@ class Record:
         config: The description of the run.
         image_format: That of its images.
         data: The digest of each split, by "train", "validation" and "test".
+        origin: SHA-256 of the record that the run began with, which all its checkpoints share.
     """
 
     config: Config
     image_format: ImageFormat
     data: dict[str, str]
+    origin: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record for JSON."""
@@ -71,7 +73,8 @@ class Record:
             UserError: A field of the config is unknown or impossible.
         """
         image_format = ImageFormat.from_dict(values["image_format"])
-        return cls(from_config_dict(values["config"]), image_format, values["data"])
+        config = from_config_dict(values["config"])
+        return cls(config, image_format, values["data"], values["origin"])
 
 
 def seal(values: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pixel_rnn_jax.files import atomic_write
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
-from pixel_rnn_jax.runs.record import ImageFormat, Record, unseal
+from pixel_rnn_jax.runs.record import ImageFormat, Record, sha256_of_json, unseal
 from pixel_rnn_jax.runtime import devices, processes, storage
 
 PyTree = Any
@@ -71,16 +71,15 @@ def resumed(checkpoints: Checkpoints, new: Record) -> Record:
     """
     step = checkpoints.latest_step()
     if step is None:
-        return new
+        return dataclasses.replace(new, origin=sha256_of_json(new.to_dict()))
     old = checkpoints.record(step)
     changes = changed_fields(old.config, new.config)
-    fixed = [name for name in changes if name.startswith("model.") or name == "seed"]
-    if fixed:
-        before, after = changes[fixed[0]]
-        raise UserError(
-            f"{checkpoints.directory.parent} has a run whose {fixed[0]} is {before!r}, not {after!r}"
-            ": use another --workdir"
-        )
+    for name, (before, after) in changes.items():
+        if _is_fixed(name):
+            raise UserError(
+                f"{checkpoints.directory.parent} has a run of {name}={before!r}, not {after!r}: use "
+                "another --workdir"
+            )
     if not old.image_format.same_images(new.image_format):
         raise UserError(
             f"{checkpoints.directory.parent} was trained on {old.image_format}, data.name now has "
@@ -94,7 +93,13 @@ def resumed(checkpoints: Checkpoints, new: Record) -> Record:
     for name, (before, after) in changes.items():
         terminal.log(f"{name} changes after step {step}: {before!r} → {after!r}")
     # The parameters were trained with the offset and the scale that they began with.
-    return dataclasses.replace(new, image_format=old.image_format)
+    return dataclasses.replace(new, image_format=old.image_format, origin=old.origin)
+
+
+def _is_fixed(name: str) -> bool:
+    """Whether a field determines what a run computes: its architecture and its seed."""
+    how = ("model.remat", "model.images_per_lane")
+    return name == "seed" or (name.startswith("model.") and name not in how)
 
 
 def write_config(config: Config, workdir: epath.PathLike) -> None:
@@ -149,29 +154,33 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
         return _open_bundled(Path(workdir), mesh)
     with contextlib.closing(_open_checkpoints(workdir)) as checkpoints:
         while True:
-            steps, step = checkpoints.steps(), checkpoints.best_step()
+            steps, best = checkpoints.steps(), checkpoints.best_step()
             if not steps:
                 raise UserError(f"--workdir={workdir} has no checkpoint")
-            step = steps[-1] if step is None else step
             try:
-                return _restored(workdir, checkpoints, step, mesh)
+                return _restored(workdir, checkpoints, steps[-1], best or steps[-1], mesh)
             except FileNotFoundError:  # The run is training, and has a better one now.
                 checkpoints.reload()
                 if checkpoints.steps() == steps:
                     raise
 
 
-def _restored(workdir: epath.PathLike, checkpoints: Checkpoints, step: int, mesh: Mesh) -> Run:
-    record = checkpoints.record(step)
+def _restored(
+    workdir: epath.PathLike, checkpoints: Checkpoints, newest: int, step: int, mesh: Mesh
+) -> Run:
+    """Restores the parameters of a step; the newest record says where the data are now."""
+    record, saved = checkpoints.record(newest), checkpoints.record(step)
+    if saved.origin != record.origin:
+        raise UserError(f"{workdir} has checkpoints of several runs: {newest} and {step}")
     copy = from_json((epath.Path(workdir) / "config.json").read_text())
     for name, (stored, written) in changed_fields(record.config, copy).items():
-        if name.startswith("model.") or name == "seed":  # What no resume can have changed.
+        if _is_fixed(name):  # No resume can have changed it.
             raise UserError(
                 f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
                 f"{stored!r}: the file was edited"
             )
     model = record.image_format.model(record.config.model)
-    entry = "ema" if record.config.optimizer.ema_decay else "params"
+    entry = "ema" if saved.config.optimizer.ema_decay else "params"
     init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
     template = {entry: jax.eval_shape(init, jax.random.key(0))}
     return Run(record, model, step, checkpoints.restore(template, step)[entry])

@@ -183,6 +183,8 @@ def test_arrays_of_another_checkpoint_are_refused(two_saved, tmp_path):
     assert_restores(checkpoints, 2, {"params": state["params"]})
 
 
+# Of Orbax's threads, after the loop that they report to has ended.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_write_that_fails_in_the_background(tmp_path):
     """It is reported by the next call, and what was saved before it stays."""
     checkpoints = Checkpoints(tmp_path)

@@ -270,13 +270,12 @@ def test_a_checkpoint_of_another_run_is_refused(config, copy, tmp_path):
     other = tmp_path / "other"
     train(replace(config, seed=4), other)
     step = load_step(copy)
-    theirs = max(saved_steps(other))
-    shutil.rmtree(copy / "checkpoints" / str(step) / "state")
-    shutil.copytree(
-        other / "checkpoints" / str(theirs) / "state", copy / "checkpoints" / str(step) / "state"
-    )
-    with pytest.raises(UserError, match="SHA-256"):
-        evaluated(copy)
+    for name, named in (("state", "SHA-256"), ("", "several runs")):
+        ours = copy / "checkpoints" / str(step) / name
+        shutil.rmtree(ours)
+        shutil.copytree(other / "checkpoints" / str(load_step(other)) / name, ours)
+        with pytest.raises(UserError, match=named):
+            evaluated(copy)
     shutil.rmtree(copy / "checkpoints")
     shutil.copytree(other / "checkpoints", copy / "checkpoints")
     with pytest.raises(UserError, match="seed"):
@@ -292,8 +291,7 @@ def test_data_that_were_replaced_are_refused(config, copy, tmp_path, split):
     moved = tmp_path / "moved.npz"
     shutil.copy(config.data.name, moved)
     here = changed(config, "data", name=str(moved))
-    train(here, copy)  # The data have moved: they are the same.
-    train(changed(here, "train", steps=7), copy)
+    train(changed(here, "train", steps=7), copy)  # The data have moved: they are the same.
     expected = evaluated(copy)
     arrays = dict(np.load(moved))
     np.savez(moved, **arrays | {split: np.flip(arrays[split], 1)})
