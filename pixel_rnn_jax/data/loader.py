@@ -1,5 +1,6 @@
-"""Batches for training and evaluation, on one process or several."""
+"""Passes over a split: batches of training and evaluation, its digest and its standardisation."""
 
+import hashlib
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -7,16 +8,20 @@ from typing import Any
 import grain
 import numpy as np
 
-from pixel_rnn_jax.data.images import Batch, Readable
-from pixel_rnn_jax.data.source import Source
+from pixel_rnn_jax.data.dataset import Batch
+from pixel_rnn_jax.data.transforms import Split
 from pixel_rnn_jax.errors import UserError
 
 ENDLESS = 2**53
 """Images that are never all read."""
+DIGEST_IMAGES, AT_ONCE = 1000, 100
+"""Images that a digest reads, so that a large set costs no more than a small one; read together."""
+STANDARDISATION_IMAGES = 50_000
+"""Images that are measured at most: enough for two numbers of each channel."""
 
 
 def train_batches(
-    source: Source,
+    split: Split,
     *,
     batch_size: int,
     seed: int,
@@ -31,7 +36,7 @@ def train_batches(
     depend on their number.
 
     Args:
-        source: The training images, perhaps fewer than a batch.
+        split: The training images, perhaps fewer than a batch.
         batch_size: B, images of a step over all processes.
         seed: Seed of the order, of dynamic binarisation and of noise.
         start_step: Number of batches to skip, without reading them.
@@ -48,21 +53,21 @@ def train_batches(
 
     def read(step: int, indices: np.ndarray) -> Batch:
         positions = (step * rows + np.arange(rows)) * process_count + process_index
-        return source.batch(indices, positions.tolist(), seed)
+        return split.batch(indices, positions.tolist(), seed)
 
-    stream = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat()
+    stream = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
     # Grain counts the batches of an endless stream in floats, which one image a batch overflows.
     batches = stream[process_index:ENDLESS:process_count].batch(rows).map_with_index(read)
     return _iterate(batches[start_step:])
 
 
 def eval_batches(
-    source: Readable, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yields every image exactly once, in the order of the set.
 
     Args:
-        source: The images.
+        split: The images.
         batch_size: B, images of a batch over all processes.
         process_index: Number of this process, which has B / `process_count` rows of each batch in
             sequence.
@@ -79,9 +84,54 @@ def eval_batches(
 
     def read(batch: int) -> tuple[Batch, np.ndarray]:
         indices = batch * batch_size + process_index * rows + np.arange(rows)
-        return source.batch(np.minimum(indices, len(source) - 1)), indices < len(source)
+        return split.batch(np.minimum(indices, len(split) - 1)), indices < len(split)
 
-    return _iterate(grain.MapDataset.range(math.ceil(len(source) / batch_size)).map(read))
+    return _iterate(grain.MapDataset.range(math.ceil(len(split) / batch_size)).map(read))
+
+
+def digest(split: Split) -> str:
+    """Returns a digest of the size of a split and of `DIGEST_IMAGES` of its images, evenly spread.
+
+    It is over the values and the condition that a model sees in evaluation, not over where they are
+    stored.
+
+    Raises:
+        UserError: An image does not fit the model.
+    """
+    result = hashlib.sha256(repr((len(split), split.image_shape, split.levels)).encode())
+    rows = np.unique(np.linspace(0, len(split) - 1, DIGEST_IMAGES).astype(int))
+    for start in range(0, len(rows), AT_ONCE):
+        for array in split.batch(rows[start : start + AT_ONCE]):
+            if array is not None:
+                result.update(np.ascontiguousarray(array).tobytes())
+    return result.hexdigest()
+
+
+def standardisation(split: Split, batch_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns what makes values standard, as (x - offset) / scale, for each channel.
+
+    Args:
+        split: The images, of which the first `STANDARDISATION_IMAGES` are measured.
+        batch_size: Images read at a time; it changes no result.
+
+    Returns:
+        offset: [C], the means.
+        scale: [C], the standard deviations; 1 for a channel that has one value only.
+
+    Raises:
+        UserError: A value is not finite.
+    """
+    count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
+    # Of each image, so that the result does not depend on the batches, and large values lose
+    # nothing: the squares are of differences from a mean.
+    means, variances = np.empty((2, count, channels))
+    for start in range(0, count, batch_size):
+        rows = slice(start, min(start + batch_size, count))
+        images = split.batch(range(rows.start, rows.stop)).images
+        values = images.reshape(len(images), -1, channels).astype(np.float64)
+        means[rows], variances[rows] = values.mean(1), values.var(1)
+    scale = np.sqrt(variances.mean(0) + means.var(0))
+    return tuple(means.mean(0).tolist()), tuple(np.where(scale > 0, scale, 1.0).tolist())
 
 
 def _rows(batch_size: int, process_count: int, field: str) -> int:
