@@ -158,20 +158,19 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
             if not steps:
                 raise UserError(f"--workdir={workdir} has no checkpoint")
             try:
-                return _restored(workdir, checkpoints, steps[-1], best or steps[-1], mesh)
+                return _restored(workdir, checkpoints, best or steps[-1], mesh)
             except FileNotFoundError:  # The run is training, and has a better one now.
                 checkpoints.reload()
                 if checkpoints.steps() == steps:
                     raise
 
 
-def _restored(
-    workdir: epath.PathLike, checkpoints: Checkpoints, newest: int, step: int, mesh: Mesh
-) -> Run:
+def _restored(workdir: epath.PathLike, checkpoints: Checkpoints, step: int, mesh: Mesh) -> Run:
     """Restores the parameters of a step; the newest record says where the data are now."""
-    record, saved = checkpoints.record(newest), checkpoints.record(step)
-    if saved.origin != record.origin:
-        raise UserError(f"{workdir} has checkpoints of several runs: {newest} and {step}")
+    records = {each: checkpoints.record(each) for each in checkpoints.steps()}
+    record, saved = records[max(records)], records[step]
+    if len({each.origin for each in records.values()}) > 1:
+        raise UserError(f"{workdir}/checkpoints has those of several runs: {sorted(records)}")
     copy = from_json((epath.Path(workdir) / "config.json").read_text())
     for name, (stored, written) in changed_fields(record.config, copy).items():
         if _is_fixed(name):  # No resume can have changed it.
