@@ -57,8 +57,7 @@ class TrainLog:
         if not processes.first():
             return
         if self._path.exists():
-            lines = self._path.read_text().split("\n")[:-1]  # The last may be half a record.
-            self.records = [r for r in map(json.loads, lines) if r["step"] <= step]
+            self.records = [r for r in read_records(workdir) if r["step"] <= step]
         self._begin -= self.records[-1].get("seconds", 0.0) if self.records else 0.0
         with atomic_write(self._path) as file:
             file.write(_as_lines(self.records))
@@ -80,11 +79,6 @@ class TrainLog:
 
     def __exit__(self, *error: object) -> None:
         self._closing.close()
-
-    def show_text(self, name: str, text: str) -> None:
-        """Shows a text, such as the config, in TensorBoard."""
-        if self._writer:
-            self._writer.add_text(name, f"```\n{text}\n```")
 
     def advance(self) -> None:
         """Counts a step that was made."""
@@ -121,17 +115,14 @@ class TrainLog:
         self._file.flush()
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        self._show(step, values)
-
-    def _show(self, step: int, values: Mapping[str, float]) -> None:
-        nats, bits = values.get("train/nats"), values.get("train/bits_per_dim")
-        if nats is None:
+        if "train/nats" not in values:
             return
-        text = f"{nats:.2f} nats" + ("" if bits is None else f", {bits:.3f} bits/dim")
+        text = f"{values['train/nats']:.2f} nats"
+        if "train/bits_per_dim" in values:
+            text += f", {values['train/bits_per_dim']:.3f} bits/dim"
         self._bar.set_postfix_str(text)
         if self._bar.disable:
-            speed = values.get("train/images_per_second")
-            if speed:
+            if speed := values.get("train/images_per_second"):
                 left = (self._steps - step) * self._batch_size / speed
                 text += f", {speed:.0f} images/s, {tqdm.tqdm.format_interval(left)} left"
             terminal.log(f"step {step}/{self._steps}: {text}")
@@ -208,12 +199,10 @@ def curves(records: list[Record]) -> bytes:
             axes.plot(*zip(*points, strict=True), style, label=name, linewidth=1.2, markersize=4)
     axes.set_xlabel("step")
     axes.set_ylabel("bits/dim" if unit == "bits_per_dim" else "nats per image")
-    losses = [value for r in records for key, value in r.items() if key.endswith(unit)]
-    if losses:  # The first losses would leave no room for what comes after.
-        low, high = min(losses), float(np.quantile(losses, 0.9))
-        margin = 0.05 * max(high - low, 1e-6)
-        axes.set_ylim(low - margin, high + margin)
-        axes.legend()
+    losses = [value for r in records for key, value in r.items() if key.endswith(f"/{unit}")]
+    low, high = min(losses), float(np.quantile(losses, 0.9))  # The first losses are far above.
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-6)
+    axes.legend()
     axes.grid(alpha=0.3)
     with tempfile.TemporaryFile() as file:
         figure.savefig(file, format="png", dpi=120)

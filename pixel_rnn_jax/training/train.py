@@ -21,7 +21,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import Config, to_json
+from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.data import Split
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write
@@ -134,7 +134,6 @@ def train(
         )
         step, previous = start, None
         with TrainLog(workdir, start, settings.steps, settings.batch_size) as log:
-            log.show_text("config", to_json(config))
             while step < settings.steps and not _patience_ends(config, checkpoints, step):
                 step += 1
                 batch = devices.shard_batch(mesh, next(batches))
