@@ -104,7 +104,7 @@ def _decode(content: bytes, name: str, dtype: np.dtype, channels: int | None) ->
             raise UserError(f"{name} has colours of 16 bits, of which Pillow reads 8")
         plain = {"1": "L", "P": "L" if channels == 1 else "RGB"}.get(image.mode)
         array = pixels(image.convert(plain) if plain else image).astype(dtype, copy=False)
-    if array.shape[-1] == 1 and channels:
+    if array.shape[-1] == 1 and channels and channels > 1:
         array = np.repeat(array, channels, -1)
     if channels and array.shape[-1] != channels:
         raise UserError(f"{name} has {array.shape[-1]} channels, but the set declares {channels}")

@@ -60,8 +60,8 @@ class Split:
     Attributes:
         levels: K of the images, after binarisation; 0 of real values.
         dtype: Of the images: `value_dtype(levels)`, or float32 with noise and of real values.
-        name, image_shape, ids, file_names: Those of the set.
-        class_names: The names of the classes of a model with classes; () if they have none.
+        class_names: Of a model with classes; () if they have no names.
+        name, image_shape, ids, file_names: See `Dataset`.
 
     Raises:
         UserError: The number of levels is unknown, the values are not of the kind that the model
@@ -115,14 +115,11 @@ class Split:
         *,
         known: np.ndarray | bool = True,
     ) -> Batch:
-        """Returns the images `indices` as evaluation sees them, or with `positions`, as training.
+        """Returns the images `indices` [B] as evaluation sees them, or as training.
 
-        Args:
-            indices: [B].
-            positions: Places in the stream of training images, [B], which with the run's `seed`
-                determine the draws.
-            seed: See `positions`.
-            known: Values that are checked, of a shape that broadcasts to `[B, H, W, C]`.
+        In training, `positions` [B] in the stream of images and the run's `seed` determine the
+        draws. Only values that are `known`, of a shape that broadcasts to `[B, H, W, C]`, are
+        checked.
 
         Raises:
             UserError: A stored value is no level, a number is NaN or infinite, or a class is not
@@ -248,14 +245,19 @@ def array_splits(
                 f"{validation} of {len(whole)} images"
             )
         order = random_order(len(whole))
-        held_out = _renamed(whole.part(np.sort(order[:count])), "validation")
-        train = _renamed(whole.part(np.sort(order[count:])), "training")
+        held_out = _named("validation", whole.part(np.sort(order[:count])))
+        train = _named("training", whole.part(np.sort(order[count:])))
     else:
         other, of_other = validation if isinstance(validation, tuple) else (validation, None)
         held_out = _array_dataset("validation", other, of_other, whole.class_names)
     model, levels, digest = config.model, config.data.levels, 0
     if not checks.condition_form(model, whole.image_shape)[1]:
-        model = dataclasses.replace(model, **_condition_fields(whole))
+        if whole.labels is not None:
+            count = len(whole.class_names) or int(whole.labels.max()) + 1
+            model = dataclasses.replace(model, num_classes=max(2, count))
+        elif whole.condition is not None:
+            field = "condition_vector" if whole.condition.ndim == 2 else "condition_map"
+            model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
     if not levels and model.output != "gaussian_mixture" and whole.images.dtype.kind in "biu":
         # Of all images, as a value may be in those alone that validate.
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
@@ -271,12 +273,13 @@ def array_splits(
 def _array_dataset(
     name: str, images: Any, condition: Any, class_names: tuple[str, ...] = ()
 ) -> Dataset:
-    images, labels = as_images(np.asarray(images), name), None
+    images, labels = as_images(np.asarray(images), f"{name} images"), None
     if condition is not None:
         condition = np.atleast_1d(np.asarray(condition))
         if condition.dtype.kind == "O" and all(isinstance(each, str) for each in condition.flat):
             condition = condition.astype(str)  # As pandas keeps text.
-        if condition.dtype.kind not in "biufU" or len(condition) != len(images):
+        kinds = "biufU" if condition.ndim == 1 else "biuf"
+        if condition.dtype.kind not in kinds or len(condition) != len(images):
             raise UserError(
                 f"condition must hold numbers or names for the {len(images)} {name} images, got "
                 f"shape {list(condition.shape)} of {condition.dtype}"
@@ -286,23 +289,13 @@ def _array_dataset(
             condition = number_labels(condition, class_names)
         if condition.ndim == 1:
             labels, condition = condition, None
-    return _renamed(Dataset("", images, np.empty(0), None, labels, class_names, condition), name)
+    whole = Dataset(name, images, np.empty(len(images)), None, labels, class_names, condition)
+    return _named(name, whole)
 
 
-def _renamed(dataset: Dataset, name: str) -> Dataset:
-    ids = image_ids(name, np.arange(len(dataset.images)))
+def _named(name: str, dataset: Dataset) -> Dataset:
+    ids = image_ids(name, np.arange(len(dataset)))
     return dataclasses.replace(dataset, name=f"the {name} set", ids=ids)
-
-
-def _condition_fields(dataset: Dataset) -> dict[str, Any]:
-    """Returns the field of `ModelConfig` that takes the condition of a set, if it has one."""
-    if dataset.labels is not None:
-        count = len(dataset.class_names) or int(dataset.labels.max()) + 1
-        return {"num_classes": max(2, count)}
-    if dataset.condition is None:
-        return {}
-    field = "condition_vector" if dataset.condition.ndim == 2 else "condition_map"
-    return {field: dataset.condition.shape[-1]}
 
 
 def _with_config(dataset: Dataset, config: Config, noise: int | None = None) -> Split:

@@ -55,13 +55,7 @@ ROWS = list(map(str, range(10)))
     [
         ("a.npy", None, range(10), None, ROWS),
         ("a.npy", "all[3:5]", [3, 4], None, ["3", "4"]),
-        (
-            "a.npy",
-            "train",
-            [0, 1, 2, 3, 4, 6, 7, 8],
-            None,
-            ["0", "1", "2", "3", "4", "6", "7", "8"],
-        ),
+        ("a.npy", "train", [0, 1, 2, 3, 4, 6, 7, 8], None, list("01234678")),
         ("a.npy", "train[50%:]", [4, 6, 7, 8], None, ["4", "6", "7", "8"]),
         ("a.npy", "validation", [5], None, ["5"]),
         ("a.npy", "test", [9], None, ["9"]),
@@ -151,12 +145,10 @@ def test_importing_data_imports_no_large_library():
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_npy_stays_on_disk(sets, monkeypatch, opened):
-    loaded, load = [], np.load
-    monkeypatch.setattr(np, "load", lambda *a, **k: loaded.append(load(*a, **k)) or loaded[-1])
-    split = opened(sets / "a.npy")
-    assert isinstance(loaded[0], np.memmap)
-    assert not isinstance(split.dataset.images, np.ndarray)
+def test_npy_stays_on_disk(sets):
+    for split in None, "train":
+        images = files.open_path(sets / "a.npy", "a.npy", split).images
+        assert isinstance(getattr(images, "_array", images), np.memmap)
 
 
 def test_a_folder_of_a_bare_name(sets, monkeypatch, opened, images):

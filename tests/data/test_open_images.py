@@ -103,12 +103,6 @@ def test_images_that_the_model_does_not_take(own, refused, images, change, confi
         everything(own({"x": change(images), "labels": LABELS, "condition": VECTORS}, **config))
 
 
-@pytest.mark.parametrize("fields", [{"num_classes": 3}, {"condition_vector": 3}])
-def test_missing_conditions(own, refused, images, fields):
-    with refused("own.npz", *fields):
-        own({"x": images}, **fields)
-
-
 def test_unknown_values_may_be_anything(own, refused, images):
     known = np.arange(4)[:, None, None] < np.full((5, 3), 2)
     images[2, 3, 4, 1] = 255
