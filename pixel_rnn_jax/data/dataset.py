@@ -1,6 +1,7 @@
 """Stored images: their one type, the identity of each, and how a set is divided into splits."""
 
 import dataclasses
+import itertools
 import math
 import re
 import zlib
@@ -54,15 +55,13 @@ def value_dtype(levels: int) -> np.dtype:
 class LazyArray:
     """Rows that are read when they are indexed, and kept if all together are small.
 
-    Args:
-        read: Maps row numbers [B], each once, to the rows, which all have one shape; thread-safe.
-        names: Names of all rows, for errors.
+    `read` maps row numbers [B] to the rows; `names` are those of all rows, for errors.
 
     Raises:
         UserError: When it is indexed: a row has another shape or type than the first.
     """
 
-    def __init__(self, read: Callable[[np.ndarray], Iterable[Any]], names: Sequence[str]):
+    def __init__(self, read: Callable[[np.ndarray], Iterable[Any]], names: Sequence[Any]):
         self._read, self._names = read, names
         first = np.asarray(next(iter(read(np.arange(1)))))
         self.shape, self.dtype = (len(names), *first.shape), first.dtype
@@ -82,37 +81,26 @@ class LazyArray:
 
     def _stacked(self, indices: np.ndarray) -> np.ndarray:
         rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        for number, (index, row) in enumerate(zip(indices, self._read(indices), strict=True)):
-            shape, dtype = np.shape(row), np.asarray(row).dtype
-            if (shape, dtype) != (rows.shape[1:], rows.dtype):
+        for number, row in enumerate(map(np.asarray, self._read(indices))):
+            if (row.shape, row.dtype) != (self.shape[1:], self.dtype):
                 raise UserError(
-                    f"all images of a set must have one shape and type: {self._names[index]} is "
-                    f"{list(shape)} of {dtype}, {self._names[0]} {list(rows.shape[1:])} of "
-                    f"{rows.dtype}"
+                    f"{self._names[indices[number]]} has shape {list(row.shape)} of {row.dtype}, "
+                    f"but {self._names[0]} {list(self.shape[1:])} of {self.dtype}: all images of a "
+                    "set must have one form"
                 )
             rows[number] = row
         return rows
 
 
-@dataclass(frozen=True)
-class Rows:
+class _Rows:
     """Some rows of an array that stays where it is: on disk, or not read yet."""
 
-    array: Any
-    rows: np.ndarray
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """That of the rows."""
-        return (len(self.rows), *self.array.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype:
-        """That of the array."""
-        return self.array.dtype
+    def __init__(self, array: Any, rows: np.ndarray):
+        self._array, self._rows = array, rows
+        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        return np.asarray(self.array[self.rows[indices]])
+        return np.asarray(self._array[self._rows[indices]])
 
 
 @dataclass(frozen=True)
@@ -163,16 +151,14 @@ class Dataset:
         """Returns the images `rows`."""
 
         def chosen(array: Any) -> Any:
-            if array is None or type(array) is np.ndarray:
-                return array if array is None else array[rows]
-            return Rows(array, rows)
+            return array[rows] if type(array) is np.ndarray else _Rows(array, rows)
 
         return dataclasses.replace(
             self,
             ids=self.ids[rows],
             images=chosen(self.images),
-            labels=chosen(self.labels),
-            condition=chosen(self.condition),
+            labels=None if self.labels is None else chosen(self.labels),
+            condition=None if self.condition is None else chosen(self.condition),
             file_names=[self.file_names[row] for row in rows] if self.file_names else (),
         )
 
@@ -188,34 +174,48 @@ def number_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     return np.array([numbers.get(name, -1) for name in labels.tolist()])
 
 
-def has_part(name: str, split: str, parts: Collection[str]) -> bool:
-    """Returns whether `split` is one of the parts of a set; False if the set is not divided.
+_RANGE = re.compile(r"(.+?)(?:\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\])?")
+
+
+def open_split_of(
+    name: str,
+    split: str,
+    parts: Collection[str],
+    open_part: Callable[[str], Dataset],
+    held_out: int = 0,
+) -> Dataset:
+    """Opens a split of the set `name`, which may be divided into `parts`; "" is the whole set.
+
+    An undivided set has "all" and, by a fixed permutation, "train", "validation" and "test", of
+    which the last two have `held_out` images each, or a tenth. Of a split a range may be taken as
+    TFDS writes it: "test[:300]", "train[10%:20%]".
 
     Raises:
-        UserError: The set is divided, but has no such split.
+        UserError: There is no such split, the set is too small, or there are no images in the
+            range.
     """
-    if split not in parts and set(SPLITS) & set(parts):
-        raise no_split(name, split, parts)
-    return split in parts
-
-
-def divide(name: str, split: str, count: int, held_out: int | None = None) -> np.ndarray:
-    """Returns the ascending numbers of a split's images in an undivided set of `count` images.
-
-    Validation and test have `held_out` images each, by default a tenth of the set.
-
-    Raises:
-        UserError: There is no such split, or the set is too small.
-    """
-    if split == "all":
-        return np.arange(count)
-    if split not in SPLITS:
-        raise no_split(name, split, ("all", *SPLITS))
-    if count < 3:
-        raise UserError(f"{name} must have at least 3 images to be divided, got {count}")
-    held_out = held_out or max(1, count // 10)
-    parts = np.split(random_order(count), [count - 2 * held_out, count - held_out])
-    return np.sort(parts[SPLITS.index(split)])
+    match = _RANGE.fullmatch(split)
+    base, *ends = match.groups() if match else (split, "", "", "", "")
+    choices = parts if set(SPLITS) & set(parts) else ("all", *SPLITS, *parts)
+    if base not in choices:
+        existing = ", ".join(sorted(choices))
+        raise UserError(f"{name} has no split {split!r}: choose from {existing}, or a range of one")
+    whole = open_part(base if base in parts else "")
+    rows = np.arange(len(whole))
+    if base in SPLITS and base not in parts:
+        if len(whole) < 3:
+            raise UserError(f"{name} must have at least 3 images to be divided, got {len(whole)}")
+        held_out = held_out or max(1, len(whole) // 10)
+        ends_of_parts = [len(whole) - 2 * held_out, len(whole) - held_out]
+        rows = np.sort(np.split(random_order(len(whole)), ends_of_parts)[SPLITS.index(base)])
+    start, stop = (
+        round(len(rows) * int(number) / 100) if percent else int(number or default)
+        for number, percent, default in ((*ends[:2], 0), (*ends[2:], len(rows)))
+    )
+    if not len(rows[start:stop]):
+        raise UserError(f"{name} has no images in {split!r}: {base!r} has {len(rows)}")
+    part = whole if len(rows[start:stop]) == len(whole) else whole.part(rows[start:stop])
+    return dataclasses.replace(part, name=f"split {split!r} of {name}")
 
 
 def random_order(count: int) -> np.ndarray:
@@ -224,52 +224,17 @@ def random_order(count: int) -> np.ndarray:
     return np.argsort(np.random.PCG64(0).random_raw(count), kind="stable")
 
 
-_PART = re.compile(r"(.+)\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\]")
-
-
-def open_part(open_split: Callable[[str], Dataset], split: str) -> Dataset:
-    """Opens a split, or a part of one as TFDS writes it: "test[:300]", "train[10%:20%]".
-
-    Raises:
-        UserError: As `open_split`; or there are no images in the part.
-    """
-    if not (match := _PART.fullmatch(split)):
-        return open_split(split)
-    name, *ends = match.groups()
-    whole = open_split(name)
-    count = len(whole)
-    start, stop = (
-        round(count * int(number) / 100) if percent else int(number or default)
-        for number, percent, default in ((*ends[:2], 0), (*ends[2:], count))
-    )
-    rows = np.arange(count)[start:stop]
-    if not len(rows):
-        raise UserError(f"{whole.name} has {count:,} images, of which {split!r} takes none")
-    part_name = whole.name.replace(repr(name), repr(split))
-    return dataclasses.replace(whole.part(rows), name=part_name)
-
-
-def no_split(name: str, split: str, existing: Collection[str]) -> UserError:
-    """Returns the error for a split that does not exist; `name` is that of the set."""
-    choices = ", ".join(sorted(existing))
-    return UserError(
-        f"{name} has no split {split!r}: choose from {choices}, or a part such as 'train[:90%]'"
-    )
-
-
 def check_disjoint(**splits: Any) -> None:
     """Checks that splits, by the names "train", "validation" and "test", share no images.
 
+    Otherwise the best checkpoint could be chosen by the images that are reported.
+
     Raises:
-        UserError: Two do; otherwise the best checkpoint could be chosen by the images reported.
+        UserError: Two do.
     """
-    numbers = {
-        name: split.ids[:, 0].astype(np.uint64) << np.uint64(32) | split.ids[:, 1].astype(np.uint64)
-        for name, split in splits.items()
-    }
-    names = list(numbers)
-    for one, other in ((a, b) for i, a in enumerate(names) for b in names[i + 1 :]):
-        if shared := np.intersect1d(numbers[one], numbers[other]).size:
+    for one, other in itertools.combinations(splits, 2):
+        first, second = (splits[name].ids @ np.array([2**31, 1]) for name in (one, other))
+        if shared := np.intersect1d(first, second).size:
             raise UserError(
                 f"data.{one}_split and data.{other}_split share {shared:,} images: choose splits "
                 "that do not overlap"

@@ -14,11 +14,9 @@ from pixel_rnn_jax.data.dataset import (
     Dataset,
     Images,
     LazyArray,
-    divide,
-    has_part,
     image_ids,
     number_labels,
-    open_part,
+    open_split_of,
 )
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import SUFFIXES, open_image
@@ -34,20 +32,18 @@ _ORIENTATION, _BITS_PER_SAMPLE = 274, 258
 
 
 def open_dataset(config: DataConfig, split: str) -> Dataset:
-    """Opens a split of the set that `config.name` names, as it is stored.
+    """Opens a split of the set that `config.name` and `config.data_dir` name, as it is stored.
 
-    Args:
-        config: `name` and `data_dir` are used.
-        split: A TFDS split, a subfolder, or a key of an .npz file. An undivided set has the splits
-            "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others
-            80/10/10 percent), and "all". Of each a part may be taken, as in "test[:300]".
+    A split is one of TFDS, a subfolder, or a key of an .npz file. An undivided set has the splits
+    "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others 80/10/10
+    percent), and "all". Of each a part may be taken, as in "test[:300]".
 
     Raises:
         UserError: There is no such set or split, it is not prepared, or it does not hold images.
     """
     name, path = f"data.name {config.name!r}", Path(config.name).expanduser()
     if config.name == "digits":
-        return open_part(lambda split: _open_digits(name, split), split)
+        return _open_digits(name, split)
     if _TFDS_NAME.fullmatch(config.name) and path.suffix not in (".npy", ".npz"):
         from pixel_rnn_jax.data import tfds  # TFDS is imported only where it is used.
 
@@ -59,15 +55,10 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 
 
 def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
-    """Opens a folder, an image file, or an .npy or .npz file.
-
-    Args:
-        path: Where it is.
-        name: Its name in error messages.
-        split: As `open_dataset` takes it; None for all images.
+    """Opens all images, or a split, of a folder, an image file, or an .npy or .npz file.
 
     Raises:
-        UserError: There is no such path or split, or it does not hold images of one size.
+        UserError: There is no such path or split, or it holds no images; `name` says which.
     """
     if not path.exists():
         raise UserError(f"{name}: there is no such file or folder")
@@ -76,7 +67,7 @@ def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
         endings = ", ".join(SUFFIXES)
         raise UserError(f"{name} must be a folder, an .npy or .npz file, or an image ({endings})")
     read = _open_array_file if array else _open_image_files
-    dataset = open_part(lambda split: read(path, name, split), split or "all")
+    dataset = read(path, name, split or "all")
     return dataset if split else dataclasses.replace(dataset, name=name)
 
 
@@ -97,39 +88,36 @@ def _open_digits(name: str, split: str) -> Dataset:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    rows = divide(name, split, len(digits.images), held_out=250)
-    return Dataset(
-        name=f"split {split!r} of {name}",
-        images=digits.images[rows, ..., None].astype(np.uint8),
-        ids=image_ids(split, rows),
-        levels=17,
-        labels=digits.target[rows],
-    )
+    images, rows = digits.images[..., None].astype(np.uint8), np.arange(len(digits.images))
+    whole = Dataset(name, images, image_ids("", rows), levels=17, labels=digits.target)
+    part = open_split_of(name, split, (), lambda _: whole, held_out=250)
+    # The draws of published figures are by these.
+    return dataclasses.replace(part, ids=image_ids(split.partition("[")[0], part.ids[:, 1]))
 
 
 def _open_image_files(path: Path, name: str, split: str) -> Dataset:
     """Opens a split of a folder, perhaps with a subfolder for each split; or a single file."""
-    if path.is_dir():
-        folders = [folder.name for folder in path.iterdir() if folder.is_dir()]
-        container = split if has_part(name, split, folders) else ""
-        root = path / container
-        found = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
-        files = sorted(file for file in found if file.is_file())
-    else:
-        container, root, files = "", path.parent, [path]
-    if not files:
-        raise UserError(f"{name}: there are no image files in {root} ({', '.join(SUFFIXES)})")
-    rows = np.arange(len(files)) if container else divide(name, split, len(files))
-    files = [files[row] for row in rows]
-    return Dataset(
-        name=f"split {split!r} of {name}",
-        images=LazyArray(lambda indices: (_decode(files[i]) for i in indices), files),
-        ids=image_ids(container, rows),
-        file_names=[file.relative_to(root).as_posix() for file in files],
-    )
+
+    def open_part(folder: str) -> Dataset:
+        root, files = path / folder, sorted((path / folder).rglob("*"))
+        if path.is_file():
+            root, files = path.parent, [path]
+        files = [file for file in files if file.suffix.lower() in SUFFIXES and file.is_file()]
+        if not files:
+            raise UserError(f"{name}: there are no image files in {root} ({', '.join(SUFFIXES)})")
+        return Dataset(
+            name=name,
+            images=LazyArray(lambda indices: (_decode(files[i]) for i in indices), files),
+            ids=image_ids(folder, np.arange(len(files))),
+            file_names=[file.relative_to(root).as_posix() for file in files],
+        )
+
+    folders = [file.name for file in path.iterdir() if file.is_dir()] if path.is_dir() else []
+    return open_split_of(name, split, folders, open_part)
 
 
 def _decode(file: Path) -> np.ndarray:
+    """Returns the pixels [H, W, C] of an image file."""
     try:
         with open_image(file) as image:
             _check_whole(image, file)
@@ -147,35 +135,26 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 def _check_whole(image: Any, file: Path) -> None:
     """Refuses an image file, not decoded yet, of which Pillow reads other values than it shows."""
+    codec, _, _, form = image.tile[0] if image.tile else ("", 0, 0, "")
+    wide = image.mode.startswith("I")
+    if image.format == "TIFF":
+        loses_bits = not wide and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
+    elif codec.startswith("ppm"):  # The maximum of the file comes last; others are stretched.
+        loses_bits = image.mode != "1" and form[-1] not in (255, 65535 if wide else 255)
+    else:
+        loses_bits = re.match(r"(RGB|LA)\w*;16", str(form)) is not None
+    turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in range(2, 9)
     if image.mode not in _MODES:
         problem = f"has mode {image.mode!r}, whose values are not intensities"
-    elif loses_digits(image):
+    elif loses_bits:
         problem = "has values that Pillow reads with fewer bits, or stretches"
+    elif turned and image.format != "TIFF":  # Of which Pillow turns the pixels.
+        problem = "is turned or mirrored by its EXIF orientation"
     elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # Of phones: one picture.
         problem = "has several pages or frames"
-    elif (
-        image.format != "TIFF"  # Of which Pillow turns the pixels.
-        and "exif" in image.info
-        and image.getexif().get(_ORIENTATION) in range(2, 9)
-    ):
-        problem = "is turned or mirrored by its EXIF orientation"
     else:
         return
     raise UserError(f"{file} {problem}: convert it first, for example to a PNG or .npy file")
-
-
-def loses_digits(image: Any) -> bool:
-    """Whether Pillow drops digits of an image that is not decoded yet, or stretches its values."""
-    if image.format == "TIFF":
-        return not image.mode.startswith("I") and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
-    for codec, _, _, arguments in image.tile:
-        arguments = arguments if isinstance(arguments, tuple) else (arguments,)
-        if codec.startswith("ppm") and image.mode != "1":  # The last one is the maximum.
-            return arguments[-1] not in (255, 65535 if image.mode == "I" else 255)
-        # Not "BGR;16" of BMP files, which is 16 bits a pixel.
-        if any(re.match(r"(RGB|LA)\w*;16", str(argument)) for argument in arguments):
-            return True
-    return False
 
 
 def _open_array_file(path: Path, name: str, split: str) -> Dataset:
@@ -187,62 +166,57 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     """
     arrays = np.load(path, mmap_mode="r")
     if isinstance(arrays, np.ndarray):
-        whole = Dataset(name, as_images(arrays, name), image_ids("", np.arange(len(arrays))))
-        key = ""
-    else:
-        with arrays:
-            keys = [key for key in arrays.files if not _NOT_IMAGES.fullmatch(key)]
-            if not has_part(name, split, keys) and len(keys) != 1:
+        images = as_images(arrays, name)
+        whole = Dataset(name, images, image_ids("", np.arange(len(images))))
+        return open_split_of(name, split, (), lambda _: whole)
+    with arrays:
+        keys = [key for key in arrays.files if not _NOT_IMAGES.fullmatch(key)]
+
+        def open_part(key: str) -> Dataset:
+            if not key and len(keys) != 1:
                 raise UserError(
                     f"{name} must hold one array of images, or arrays named train, validation and "
                     f"test, got {', '.join(keys) or 'none'}"
                 )
-            key = split if split in keys else keys[0]
-            whole = _npz_dataset(arrays, keys, key, name)
-    rows = np.arange(len(whole)) if key == split else divide(name, split, len(whole))
-    part = whole if len(rows) == len(whole) else whole.part(rows)
-    return dataclasses.replace(part, name=f"split {split!r} of {name}")
+            return _npz_dataset(arrays, key or keys[0], name, divided=len(keys) > 1)
+
+        return open_split_of(name, split, keys, open_part)
 
 
-def _npz_dataset(arrays: Any, keys: list[str], key: str, name: str) -> Dataset:
+def _npz_dataset(arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
     """Returns the images `key` of an .npz file with those of its arrays that belong to them."""
 
     def read(key: str) -> np.ndarray:
-        return (
-            np.char.decode(arrays[key], "utf-8") if arrays[key].dtype.kind == "S" else arrays[key]
-        )
+        array = arrays[key]
+        return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
     def read_beside(what: str) -> np.ndarray | None:
-        own = f"{key}_{what}"
-        if (
-            own not in arrays.files and len(keys) == 1
-        ):  # Else it does not say of which images it is.
-            own = what
-        if own not in arrays.files:
-            return None
-        array = read(own)
-        if array.shape[:1] != images.shape[:1]:
+        own = f"{key}_{what}"  # In a divided set `what` alone does not say of which images it is.
+        field = own if divided or own in arrays.files else what
+        array = read(field) if field in arrays.files else None
+        if array is not None and array.shape[:1] != images.shape[:1]:
             raise UserError(
-                f"`{own}` of {name} must have a row for each of the {len(images)} images, got "
+                f"`{field}` of {name} must have a row for each of the {len(images)} images, got "
                 f"shape {list(array.shape)}"
             )
         return array
 
     images = as_images(arrays[key], name)
-    labels, class_names = read_beside("labels"), ()
-    if labels is not None and labels.dtype.kind == "U":
+    labels, condition = read_beside("labels"), read_beside("condition")
+    class_names: tuple[str, ...] = ()
+    if labels is not None and labels.ndim == 1 and labels.dtype.kind == "U":
         # Of all splits, so that each gives a class the same number.
-        every = [read(each) for each in arrays.files if re.fullmatch("(.*_)?labels", each)]
-        class_names = tuple(np.unique(np.concatenate([a for a in every if a.dtype.kind == "U"])))
+        every = [read(field) for field in arrays.files if re.fullmatch("(.*_)?labels", field)]
+        class_names = tuple(np.unique(np.concatenate(every)).tolist())
         labels = number_labels(labels, class_names)
-    elif labels is not None and "class_names" in arrays.files:
-        class_names = tuple(map(str, read("class_names").tolist()))
+    elif labels is not None and labels.dtype.kind in "iu" and "class_names" in arrays.files:
+        class_names = tuple(map(str, read("class_names")))
         if not len(set(class_names)) == len(class_names) > labels.max() >= labels.min() >= 0:
             raise UserError(
                 f"`class_names` of {name} must hold a name of its own for each label from 0 to "
                 f"{labels.max()}, got {len(class_names)}"
             )
-    ids, condition = image_ids(key, np.arange(len(images))), read_beside("condition")
+    ids = image_ids(key, np.arange(len(images)))
     return Dataset(name, images, ids, None, labels, class_names, condition)
 
 

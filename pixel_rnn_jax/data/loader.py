@@ -29,22 +29,11 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Yields batches endlessly. Every epoch has each image once, in a new order.
+    """Yields batches endlessly, reading ahead. Every epoch has each image once, in a new order.
 
-    Batch s depends on `seed` and s alone, so the step number is all that a resumed run needs. Row j
-    of batch s belongs to process j mod `process_count`: the batch over all processes does not
-    depend on their number.
-
-    Args:
-        split: The training images, perhaps fewer than a batch.
-        batch_size: B, images of a step over all processes.
-        seed: Seed of the order, of dynamic binarisation and of noise.
-        start_step: Number of batches to skip, without reading them.
-        process_index: Number of this process.
-        process_count: Number of processes.
-
-    Returns:
-        An iterator over batches of B / `process_count` images, which reads ahead.
+    Batch s depends on `seed` and s alone, so the step number is all that a resumed run needs:
+    batches before `start_step` are not read. Row j of batch s, of B = `batch_size` images over all
+    processes, belongs to process j mod `process_count`: it does not depend on their number.
 
     Raises:
         UserError: `process_count` does not divide B.
@@ -64,21 +53,13 @@ def train_batches(
 def eval_batches(
     split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields every image exactly once, in the order of the set.
+    """Yields (batch, valid) with every image exactly once, in the order of the set, reading ahead.
 
-    Args:
-        split: The images.
-        batch_size: B, images of a batch over all processes.
-        process_index: Number of this process, which has B / `process_count` rows of each batch in
-            sequence.
-        process_count: Number of processes.
-
-    Returns:
-        An iterator over (batch of B / `process_count` images, valid), which reads ahead. `valid` is
-        False for images that pad the last batch. All processes have the same number of batches.
+    Each process has as many batches, and B / `process_count` rows of each in sequence. `valid` is
+    False for images that pad the last batch.
 
     Raises:
-        UserError: `process_count` does not divide B.
+        UserError: `process_count` does not divide B = `batch_size`.
     """
     rows = _rows(batch_size, process_count, "train.eval_batch_size")
 
@@ -92,11 +73,7 @@ def eval_batches(
 def digest(split: Split) -> str:
     """Returns a digest of the size of a split and of `DIGEST_IMAGES` of its images, evenly spread.
 
-    It is over the values and the condition that a model sees in evaluation, not over where they are
-    stored.
-
-    Raises:
-        UserError: An image does not fit the model.
+    It is over the values and the condition that a model sees in evaluation, wherever they are.
     """
     result = hashlib.sha256(repr((len(split), split.image_shape, split.levels)).encode())
     rows = np.unique(np.linspace(0, len(split) - 1, DIGEST_IMAGES).astype(int))
@@ -108,18 +85,10 @@ def digest(split: Split) -> str:
 
 
 def standardisation(split: Split, batch_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns what makes values standard, as (x - offset) / scale, for each channel.
+    """Returns offset and scale, [C] each, that make values standard: (x - offset) / scale.
 
-    Args:
-        split: The images, of which the first `STANDARDISATION_IMAGES` are measured.
-        batch_size: Images read at a time; it changes no result.
-
-    Returns:
-        offset: [C], the means.
-        scale: [C], the standard deviations; 1 for a channel that has one value only.
-
-    Raises:
-        UserError: A value is not finite.
+    They are the means and the standard deviations (1 for a channel of a single value) of the first
+    `STANDARDISATION_IMAGES`. `batch_size`, of images read at a time, changes no result.
     """
     count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
     # Of each image, so that the result does not depend on the batches, and large values lose

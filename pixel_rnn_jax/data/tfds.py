@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 
 from pixel_rnn_jax.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, no_split
-from pixel_rnn_jax.data.files import loses_digits, pixels
+from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids
+from pixel_rnn_jax.data.files import pixels
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import open_image
 
@@ -46,7 +46,8 @@ def how_to_prepare(config: DataConfig) -> str:
 def open_tfds(builder: Any, name: str, split: str) -> Dataset:
     """Opens a split, in TFDS's syntax, of a prepared set with the features `image` and `label`."""
     features = dict(builder.info.features.items())
-    feature, label = features.get("image"), features.get("label")
+    feature: Any = features.get("image")
+    label: Any = features.get("label")
     dtype = np.dtype(getattr(feature, "np_dtype", None) or object)
     encoded = isinstance(feature, tfds.features.Image)
     tensor = isinstance(feature, tfds.features.Tensor) and len(feature.shape) in (2, 3)
@@ -55,7 +56,8 @@ def open_tfds(builder: Any, name: str, split: str) -> Dataset:
     try:
         shards = builder.info.splits[split].file_instructions
     except ValueError:
-        raise no_split(name, split, builder.info.splits) from None
+        existing = ", ".join(builder.info.splits)
+        raise UserError(f"{name} has no split {split!r}, only parts of {existing}") from None
     if not shards:
         raise UserError(f"split {split!r} of {name} is empty: choose a larger part")
     files = [os.path.basename(shard.filename) for shard in shards]
@@ -98,11 +100,11 @@ def open_tfds(builder: Any, name: str, split: str) -> Dataset:
 def _decode(content: bytes, name: str, dtype: np.dtype, channels: int | None) -> np.ndarray:
     """Decodes an image as TensorFlow does; TFDS keeps the files that it was given."""
     with open_image(io.BytesIO(content)) as image:
-        if dtype.itemsize > 1 and loses_digits(image):
-            raise UserError(f"{name} has colours of 16 bits, which cannot be read")
+        if dtype.itemsize > 1 and not image.mode.startswith("I"):
+            raise UserError(f"{name} has colours of 16 bits, of which Pillow reads 8")
         plain = {"1": "L", "P": "L" if channels == 1 else "RGB"}.get(image.mode)
         array = pixels(image.convert(plain) if plain else image).astype(dtype, copy=False)
-    if array.shape[-1] == 1 and channels:
+    if array.shape[-1] == 1 and channels and channels > 1:
         array = np.repeat(array, channels, -1)
     if channels and array.shape[-1] != channels:
         raise UserError(f"{name} has {array.shape[-1]} channels, but the set declares {channels}")

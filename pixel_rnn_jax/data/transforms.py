@@ -44,27 +44,24 @@ class Split:
     draws anew at each visit in training. "fixed" draws once for each image, by where it is stored,
     whatever the seed and the part of the set; evaluation with "dynamic" uses this draw too.
     "threshold" gives 1 where p > 1/2. Noise is uniform in [0, 1): new at each visit in training,
-    fixed in evaluation. Of mirrored images, half are mirrored in training, others at each visit.
+    fixed in evaluation.
 
     Args:
         dataset: The stored images.
-        model: What it is conditioned on, and its output: for "gaussian_mixture" all values are
-            numbers as they are stored, without binarisation or noise.
+        model: Its condition and its output are used. For "gaussian_mixture" all values are numbers
+            as they are stored, without binarisation or noise.
         levels: K of the stored values; 0 takes it from the set, or from the type of its values.
-        binarize: As `DataConfig` has it.
-        flip: Whether images are mirrored in training.
+        binarize: See `DataConfig`, as for `flip`.
+        flip: Whether images are mirrored at random in training.
         noise: Number of the draw of noise that is added to levels; None for none.
         class_names: Names of the model's classes, which may have other numbers in the set; None
             takes those of the set.
 
     Attributes:
-        name: The split in error messages.
-        image_shape: (H, W, C).
         levels: K of the images, after binarisation; 0 of real values.
         dtype: Of the images: `value_dtype(levels)`, or float32 with noise and of real values.
-        class_names: The names of the classes of a model with classes; () if they have none.
-        ids: `[N, 2]`, the identity of each image: see `Dataset`.
-        file_names: The names of the images' files; () if they are rows of an array.
+        class_names: Of a model with classes; () if they have no names.
+        name, image_shape, ids, file_names: See `Dataset`.
 
     Raises:
         UserError: The number of levels is unknown, the values are not of the kind that the model
@@ -91,7 +88,8 @@ class Split:
         self.levels = self._stored_levels if binarize == "none" else 2
         is_level = self._stored_levels and not floats and noise is None
         self.dtype = value_dtype(self.levels) if is_level else np.dtype(np.float32)
-        self._condition, self.class_names = _condition(dataset, model), ()
+        self._condition = _condition(dataset, model)
+        self.class_names: tuple[str, ...] = ()
         if model.num_classes:
             self.class_names = dataset.class_names if class_names is None else tuple(class_names)
             if len(self.class_names) > model.num_classes:
@@ -100,7 +98,7 @@ class Split:
                     f"{model.num_classes}: set it to their number"
                 )
             if isinstance(self._condition, np.ndarray):  # All at once, where they are not on disk.
-                self._labels(np.arange(len(self)))
+                self._condition_of(np.arange(len(self)))
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -117,18 +115,15 @@ class Split:
         *,
         known: np.ndarray | bool = True,
     ) -> Batch:
-        """Returns images as evaluation sees them, or with `positions`, as training.
+        """Returns the images `indices` [B] as evaluation sees them, or as training.
 
-        Args:
-            indices: Numbers of images, [B].
-            positions: Places in the stream of training images, [B], which with `seed` determine the
-                draws.
-            seed: The run's seed.
-            known: Which values are checked, of a shape that broadcasts to `[B, H, W, C]`.
+        In training, `positions` [B] in the stream of images and the run's `seed` determine the
+        draws. Only values that are `known`, of a shape that broadcasts to `[B, H, W, C]`, are
+        checked.
 
         Raises:
-            UserError: A stored value is not below the number of levels, or a number is NaN or
-                infinite; or a class is not one of the model's.
+            UserError: A stored value is no level, a number is NaN or infinite, or a class is not
+                one of the model's.
         """
         indices = np.asarray(indices)
         images = self._stored(indices, known)
@@ -151,7 +146,7 @@ class Split:
         return Batch(images, self._condition_of(indices))
 
     def _stored(self, indices: np.ndarray, known: np.ndarray | bool) -> np.ndarray:
-        """Returns images as they are stored, or as float32 where they are floats or real values."""
+        """Returns images as they are stored; floats and real values as float32."""
         images, levels = np.asarray(self.dataset.images[indices]), self._stored_levels
         if not levels or images.dtype.kind == "f":
             return self._finite(images, indices, known, "")
@@ -163,21 +158,16 @@ class Split:
     def _condition_of(self, indices: np.ndarray) -> np.ndarray | None:
         if self._condition is None:
             return None
-        if self._model.num_classes:
-            return self._labels(indices)
-        numbers = np.asarray(self._condition[indices])
-        return self._finite(numbers, indices, True, "the condition of ")
-
-    def _labels(self, indices: np.ndarray) -> np.ndarray:
-        """Returns the model's numbers of the classes of images."""
-        labels = stored = np.asarray(self._condition[indices])
+        numbers = stored = np.asarray(self._condition[indices])
+        if not (count := self._model.num_classes):
+            return self._finite(stored, indices, True, "the condition of ")
         if self.dataset.class_names not in ((), self.class_names):
-            stored = np.array(self.dataset.class_names)[labels]
-            labels = number_labels(stored, self.class_names)
-        count = self._model.num_classes  # Some sets of TFDS mark images without a label by -1.
+            stored = np.array(self.dataset.class_names)[stored]
+            numbers = number_labels(stored, self.class_names)
+        wrong = (numbers < 0) | (numbers >= count)  # Sets of TFDS may have -1 for no label.
         takes = f"the model takes classes from 0 to {count - 1} (model.num_classes)"
-        self._refuse((labels < 0) | (labels >= count), stored, indices, takes, "the label of ")
-        return labels.astype(np.int32)
+        self._refuse(wrong, stored, indices, takes, "the label of ")
+        return numbers.astype(np.int32)
 
     def _finite(
         self, values: np.ndarray, indices: np.ndarray, known: np.ndarray | bool, what: str
@@ -198,14 +188,11 @@ class Split:
 
 
 def open_split(config: Config, split: str, *, noise: int | None = None) -> Split:
-    """Opens a split for the model of a run, with what the model is conditioned on.
+    """Opens a split for the model of a run.
 
-    Args:
-        config: The set and the model.
-        split: "train", "validation" or "test" for `config.data.train_split` and so on, or a split
-            of the set itself.
-        noise: Number of the draw of noise that is added to levels. By default, none for a discrete
-            model and draw 0 for a continuous one.
+    It is "train", "validation" or "test" for `config.data.train_split` and so on, or a split of the
+    set itself. `noise` numbers the draw of noise that is added to levels; by default a discrete
+    model has none, and a continuous one draw 0.
 
     Raises:
         UserError: See `open_dataset` and `Split`.
@@ -221,14 +208,7 @@ def open_images(
     """Opens a user's own images for a trained model.
 
     Levels are taken as they are stored, without binarisation. A density of levels gets them with
-    the noise that evaluation adds, and floats as they are.
-
-    Args:
-        path: A folder of image files, an image file, or an .npy or .npz file.
-        split: A subfolder, a key of an .npz file, or a part as `open_dataset` takes it; None for
-            all images.
-        model: The model.
-        class_names: The names of its classes.
+    the noise that evaluation adds, and floats as they are. `class_names` are those of the model.
 
     Raises:
         UserError: See `open_path` and `Split`; or the images are of another shape.
@@ -247,116 +227,84 @@ def open_images(
 def array_splits(
     config: Config, images: Any, condition: Any, validation: Any
 ) -> tuple[Config, Split, Split]:
-    """Makes training and validation images of arrays.
-
-    Args:
-        config: The model and the data. `data.levels` of 0 becomes the largest value + 1, and a
-            model without a condition takes the one that there is.
-        images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or real numbers.
-        condition: `[N]` classes, as integers or names; `[N, D]` or `[N, H, W, D]` numbers; or None.
-        validation: The share of the images that validates, drawn at random but the same each time;
-            or images of their own, or a pair of images and their condition.
+    """Makes training and validation images of arrays in memory; they are those of `fit`.
 
     Returns:
-        The config, with a name for the arrays that a change of them changes; and the two splits.
+        The config, in which `data.levels` of 0 has become the largest value + 1, a model without
+        condition takes that of the arrays, and `data.name` has a digest of them; and the splits.
 
     Raises:
         UserError: The arrays do not fit one another or the config.
     """
-    images, condition = _checked("images", images, condition)
-    class_names: tuple[str, ...] = ()
-    if condition is not None and condition.dtype.kind == "U":
-        class_names = tuple(np.unique(condition).tolist())
+    whole = train = _array_dataset("training", images, condition)
     if isinstance(validation, (int, float, np.number)):
-        count = max(1, round(float(validation) * len(images)))
-        if not 0 < validation < 1 or count == len(images):
+        count = max(1, round(float(validation) * len(whole)))
+        if not 0 < validation < 1 or count == len(whole):
             raise UserError(
-                f"validation must be a share between 0 and 1 that leaves images to train on, got "
-                f"{validation} of {len(images)} images"
+                "validation must be a share between 0 and 1 that leaves images to train on, got "
+                f"{validation} of {len(whole)} images"
             )
-        held_out = np.sort(random_order(len(images))[:count])
-        kept = np.setdiff1d(np.arange(len(images)), held_out)
-        parts = [
-            (images[rows], None if condition is None else condition[rows])
-            for rows in (kept, held_out)
-        ]
+        order = random_order(len(whole))
+        held_out = _named("validation", whole.part(np.sort(order[:count])))
+        train = _named("training", whole.part(np.sort(order[count:])))
     else:
-        pair = validation if isinstance(validation, tuple) else (validation, None)
-        parts = [(images, condition), _checked("validation", *pair)]
-    if class_names:
-        parts = [
-            (array, None if names is None else number_labels(names, class_names))
-            for array, names in parts
-        ]
-    config = _config_of_arrays(config, condition, class_names, parts)
-    train, held_out = (
-        _with_config(_array_dataset(name, *part, class_names), config)
-        for name, part in zip(("training", "validation"), parts, strict=True)
-    )
-    return config, train, held_out
-
-
-def _checked(name: str, images: Any, condition: Any) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns images `[N, H, W, C]` and a condition of numbers or text with N rows, or None."""
-    images = as_images(np.asarray(images), name)
-    if condition is None:
-        return images, None
-    condition = np.atleast_1d(np.asarray(condition))
-    if condition.dtype.kind == "O" and all(isinstance(name, str) for name in condition.flat):
-        condition = condition.astype(str)  # As pandas keeps text.
-    if condition.dtype.kind not in "biufU" or len(condition) != len(images):
-        raise UserError(
-            f"condition must hold numbers or names for the {len(images)} images of {name}, got "
-            f"shape {list(condition.shape)} of {condition.dtype}"
-        )
-    return images, condition
-
-
-def _config_of_arrays(
-    config: Config,
-    condition: np.ndarray | None,
-    class_names: Sequence[str],
-    parts: Sequence[tuple[np.ndarray, np.ndarray | None]],
-) -> Config:
-    """Returns the config with the condition, the levels and the name of arrays."""
-    model, levels = config.model, config.data.levels
-    if condition is not None and not checks.condition_form(model, parts[0][0].shape[1:])[1]:
-        field, size = {2: "condition_vector", 4: "condition_map"}.get(condition.ndim), 0
-        if field is None:
-            field, size = "num_classes", max(2, len(class_names) or int(condition.max()) + 1)
-        model = dataclasses.replace(model, **{field: size or condition.shape[-1]})
-    integers = [images for images, _ in parts if images.dtype.kind in "biu"]
-    if not levels and model.output != "gaussian_mixture" and integers:
+        other, of_other = validation if isinstance(validation, tuple) else (validation, None)
+        held_out = _array_dataset("validation", other, of_other, whole.class_names)
+    model, levels, digest = config.model, config.data.levels, 0
+    if not checks.condition_form(model, whole.image_shape)[1]:
+        if whole.labels is not None:
+            count = len(whole.class_names) or int(whole.labels.max()) + 1
+            model = dataclasses.replace(model, num_classes=max(2, count))
+        elif whole.condition is not None:
+            field = "condition_vector" if whole.condition.ndim == 2 else "condition_map"
+            model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
+    if not levels and model.output != "gaussian_mixture" and whole.images.dtype.kind in "biu":
         # Of all images, as a value may be in those alone that validate.
-        levels = max(2, *(int(images.max()) + 1 for images in integers))
-    digest = 0
-    for array in (array for part in parts for array in part if array is not None):
-        digest = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), digest)
-    name = f"arrays in memory {digest:08x}"
-    data = dataclasses.replace(config.data, name=name, levels=levels)
-    return dataclasses.replace(config, model=model, data=data)
+        levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
+    for part in (train, held_out):
+        for array in (part.images, part.labels, part.condition):
+            if array is not None:
+                digest = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), digest)
+    data = dataclasses.replace(config.data, name=f"arrays in memory {digest:08x}", levels=levels)
+    config = dataclasses.replace(config, model=model, data=data)
+    return config, _with_config(train, config), _with_config(held_out, config)
 
 
 def _array_dataset(
-    name: str, images: np.ndarray, condition: np.ndarray | None, class_names: tuple[str, ...]
+    name: str, images: Any, condition: Any, class_names: tuple[str, ...] = ()
 ) -> Dataset:
-    classes = condition is not None and condition.ndim == 1
-    return Dataset(
-        name=f"the {name} set",
-        images=images,
-        ids=image_ids(name, np.arange(len(images))),
-        labels=condition if classes else None,
-        class_names=class_names,
-        condition=None if classes else condition,
-    )
+    images, labels = as_images(np.asarray(images), f"{name} images"), None
+    if condition is not None:
+        condition = np.atleast_1d(np.asarray(condition))
+        if condition.dtype.kind == "O" and all(isinstance(each, str) for each in condition.flat):
+            condition = condition.astype(str)  # As pandas keeps text.
+        kinds = "biufU" if condition.ndim == 1 else "biuf"
+        if condition.dtype.kind not in kinds or len(condition) != len(images):
+            raise UserError(
+                f"condition must hold numbers or names for the {len(images)} {name} images, got "
+                f"shape {list(condition.shape)} of {condition.dtype}"
+            )
+        if condition.dtype.kind == "U":
+            class_names = class_names or tuple(np.unique(condition).tolist())
+            condition = number_labels(condition, class_names)
+        if condition.ndim == 1:
+            labels, condition = condition, None
+    whole = Dataset(name, images, np.empty(len(images)), None, labels, class_names, condition)
+    return _named(name, whole)
+
+
+def _named(name: str, dataset: Dataset) -> Dataset:
+    ids = image_ids(name, np.arange(len(dataset)))
+    return dataclasses.replace(dataset, name=f"the {name} set", ids=ids)
 
 
 def _with_config(dataset: Dataset, config: Config, noise: int | None = None) -> Split:
     data, model = config.data, config.model
     if noise is None and model.output == "logistic_mixture":
         noise = 0
-    options = {"levels": data.levels, "binarize": data.binarize, "flip": data.flip}
-    return Split(dataset, model, noise=noise, **options)
+    return Split(
+        dataset, model, levels=data.levels, binarize=data.binarize, flip=data.flip, noise=noise
+    )
 
 
 def _stored_levels(
@@ -379,12 +327,10 @@ def _stored_levels(
         )
     if dtype.kind == "b" and levels > 2:
         raise UserError(f"{name} has the values 0 and 1, not {levels} levels: convert the images")
-    if known := levels or dataset.levels:
+    if known := levels or dataset.levels or (2 if dtype.kind == "b" else 0):
         return known
-    if dtype.name not in ("bool", "uint8"):
+    if dtype != np.uint8:
         raise UserError(f"data.levels must be set: {dtype} in {name} does not tell how many levels")
-    if dtype.kind == "b":
-        return 2
     if np.max(dataset.images[np.arange(min(len(dataset), FIRST))]) == 1:
         raise UserError(
             f"{name} has the values 0 and 1 in its first images, but the type uint8 stands for 256 "

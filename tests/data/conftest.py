@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import json
-import re
 
 import numpy as np
 import pytest
@@ -19,16 +18,14 @@ from pixel_rnn_jax.errors import UserError
 
 @pytest.fixture
 def refused():
-    """Expects a UserError of one sentence that contains every part."""
+    """Expects a UserError that names every part: a file, a field, a value."""
 
     @contextlib.contextmanager
     def expect(*parts):
         with pytest.raises(UserError) as caught:
             yield
-        message = str(caught.value)
-        assert not re.search(r"\n|\. |\.$", message)
         for part in parts:
-            assert part in message
+            assert part in str(caught.value)
 
     return expect
 
@@ -51,19 +48,18 @@ def opened(tmp_path):
         fields = {"name": str(which), "data_dir": str(tmp_path), **fields}
         of_model = {field.name for field in dataclasses.fields(ModelConfig)} & fields.keys()
         model = ModelConfig(**{name: fields.pop(name) for name in of_model})
-        config = Config(model, DataConfig(**fields))
-        return data.open_source(config, split, noise=noise)
+        return data.open_split(Config(model, DataConfig(**fields)), split, noise=noise)
 
     return open_split
 
 
 @pytest.fixture
 def read(opened):
-    """Returns the images of a source, or of a split that it opens as `opened` does."""
+    """Returns the images of a split, or of one that it opens as `opened` does."""
 
     def read_all(which, *args, **fields):
-        source = which if isinstance(which, data.Source) else opened(which, *args, **fields)
-        return source.batch(range(len(source))).images
+        split = which if isinstance(which, data.Split) else opened(which, *args, **fields)
+        return split.batch(range(len(split))).images
 
     return read_all
 
@@ -79,11 +75,19 @@ def write_tfds(tmp_path):
     """Writes a prepared TFDS set without TensorFlow: {split: [images of each shard]}."""
 
     def write(
-        name, shards, feature, *, encode=png, form="array_record", key="image", classes=("0", "1")
+        name,
+        shards,
+        feature,
+        *,
+        encode=png,
+        form="array_record",
+        key="image",
+        classes="01",
+        label=1,
     ):
         folder = tmp_path / name / "1.0.0"
         folder.mkdir(parents=True)
-        features = {key: feature, "label": tfds.features.ClassLabel(names=classes)}
+        features = {key: feature, "label": tfds.features.ClassLabel(names=list(classes))}
         features = tfds.features.FeaturesDict(features)
         features.save_config(str(folder))
         serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
@@ -95,7 +99,7 @@ def write_tfds(tmp_path):
                 file = f"{name}-{split}.{form}-{number:05}-of-{len(parts):05}"
                 writer = ArrayRecordWriter(str(folder / file), "group_size:1")
                 for image in images:
-                    writer.write(serializer.serialize_example({key: encode(image), "label": 1}))
+                    writer.write(serializer.serialize_example({key: encode(image), "label": label}))
                 writer.close()
             splits.append({"name": split, "numBytes": "1", "shardLengths": [*map(len, parts)]})
             splits[-1]["filepathTemplate"] = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"

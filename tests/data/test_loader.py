@@ -1,11 +1,12 @@
-"""The order of batches, in training and evaluation, on one process or several."""
+"""The order of batches on one process or several, the digest of a split, its standardisation."""
 
 import itertools
 
 import numpy as np
 import pytest
 
-from pixel_rnn_jax.data import eval_batches, train_batches
+from pixel_rnn_jax import data
+from pixel_rnn_jax.data import eval_batches, loader, train_batches
 
 
 @pytest.fixture
@@ -22,17 +23,16 @@ def drawn(request, opened, pictures):
     return opened({"any": pictures(50, 4, 4)}, binarize=request.param)
 
 
-def first(count, source, **arguments):
-    stream = itertools.islice(train_batches(source, seed=5, **arguments), count)
+def first(count, split, **arguments):
+    stream = itertools.islice(train_batches(split, seed=5, **arguments), count)
     return [batch.images for batch in stream]
 
 
-def epochs(source, batch_size, seed):
+def epochs(split, batch_size, seed):
     """Returns the numbers of the images in four epochs, [4, 23]."""
-    stream = train_batches(source, batch_size=batch_size, seed=seed)
-    images, labels = map(
-        np.stack, zip(*itertools.islice(stream, 4 * 23 // batch_size), strict=True)
-    )
+    stream = train_batches(split, batch_size=batch_size, seed=seed)
+    batches = itertools.islice(stream, 4 * 23 // batch_size)
+    images, labels = map(np.stack, zip(*batches, strict=True))
     np.testing.assert_array_equal(images[..., 0, 0, 0], labels)
     return labels.reshape(4, 23)
 
@@ -79,14 +79,14 @@ def test_processes_together_have_the_batch_of_one(drawn, count):
 def test_evaluation_has_every_image_once_in_order(numbered, size, processes):
     share = {"batch_size": size, "process_count": processes}
     shares = [eval_batches(numbered, process_index=index, **share) for index in range(processes)]
-    found = []
+    numbers = []
     for parts in zip(*shares, strict=True):
         assert all(len(valid) == len(batch.images) == size // processes for batch, valid in parts)
         for (images, labels), valid in parts:
             np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
-            found.append(np.where(valid, labels, -1))
-    found = np.concatenate(found)
-    np.testing.assert_array_equal(found, np.pad(np.arange(23), (0, -23 % size), constant_values=-1))
+            numbers.append(np.where(valid, labels, -1))
+    expected = np.pad(np.arange(23), (0, -23 % size), constant_values=-1)
+    np.testing.assert_array_equal(np.concatenate(numbers), expected)
 
 
 def test_batches_that_processes_cannot_share_are_refused(numbered, refused):
@@ -94,3 +94,42 @@ def test_batches_that_processes_cannot_share_are_refused(numbered, refused):
         train_batches(numbered, batch_size=16, seed=0, process_count=3)
     with refused("train.eval_batch_size", "got 16 for 3 processes"):
         eval_batches(numbered, batch_size=16, process_count=3)
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_the_same_images_have_the_same_digest(opened, binarize):
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(1200, 2, 2), dtype=np.uint8)
+
+    def digest_of(images, labels):
+        splits = {"train": images, "train_labels": labels[: len(images)]}
+        return data.digest(opened(splits, binarize=binarize, num_classes=2))
+
+    labels = np.arange(1200) % 2
+    digest = digest_of(images, labels)
+    assert digest_of(images.copy(), labels) == digest
+    others = {
+        digest_of(images[:-1], labels),
+        digest_of(images[::-1], labels),
+        digest_of(images, 0 * labels),
+    }
+    assert len(others | {digest}) == 4
+
+
+def test_standardisation(opened, monkeypatch):
+    """Also of large values of little variance; in a channel of one value; of the first images."""
+    images = np.random.default_rng(0).normal(size=(23, 4, 4, 4))
+    images = (images * [3, 1e-2, 0, 1e-3] + [-5, 1000, 0.1, 1e-3]).astype(np.float32)
+    split = opened({"train": images}, output="gaussian_mixture")
+    offset, scale = data.standardisation(split, 5)
+    exact = images.astype(np.longdouble)
+    np.testing.assert_allclose(offset, exact.mean((0, 1, 2)), rtol=1e-14)
+    rows = [0, 1, 3]
+    np.testing.assert_allclose(np.array(scale)[rows], exact.std((0, 1, 2))[rows], rtol=1e-12)
+    assert (offset[2], scale[2]) == (np.float32(0.1), 1)
+    assert all(isinstance(number, float) for number in (*offset, *scale))
+    for size in (1, 7, 23, 100):
+        assert data.standardisation(split, size) == (offset, scale)
+    monkeypatch.setattr(loader, "STANDARDISATION_IMAGES", 10)
+    offset, scale = data.standardisation(split, 4)
+    np.testing.assert_allclose(offset, exact[:10].mean((0, 1, 2)), rtol=1e-14)
