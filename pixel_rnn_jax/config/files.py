@@ -19,7 +19,9 @@ _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = _PACKAGE / "configs", _PACKAGE.parent / "configs"  # Of a wheel, of a checkout.
 CONFIGS = {path.stem: path for path in sorted(next(filter(Path.is_dir, _FOLDERS)).glob("[!_]*.py"))}
 """The config files that come with the package, by name."""
-GROUPS = {f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)}
+GROUPS: dict[str, Any] = {
+    f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)
+}
 """The dataclasses of the groups of fields."""
 FIELDS: dict[str, Any] = {
     f"{name}.{f.name}": f.type for name, group in GROUPS.items() for f in dataclasses.fields(group)
