@@ -34,10 +34,7 @@ setup(
         "pixel_rnn_jax.configs",
     ],
     package_dir={"pixel_rnn_jax.configs": "configs"},
-    package_data={
-        "pixel_rnn_jax": ["py.typed", "weights/*/*"],
-        "pixel_rnn_jax.report": ["page.html.jinja"],
-    },
+    package_data={"pixel_rnn_jax": ["py.typed", "weights/*/*"]},
     entry_points={"console_scripts": ["pixel-rnn-jax = pixel_rnn_jax.main:run"]},
     python_requires=">=3.11",
     install_requires=[
@@ -49,6 +46,7 @@ setup(
         "grain>=0.2.15",
         "jax>=0.10",
         "jaxlib>=0.10",
+        "matplotlib>=3.10",
         "ml_collections>=1.1",
         "numpy>=2.2",
         "optax>=0.2.7",
@@ -65,17 +63,14 @@ setup(
         "tpu": ["jax[tpu]"],
         "gcs": ["gcsfs>=2026.4"],  # workdirs in a bucket, gs://
         "hub": ["huggingface_hub>=1.0"],  # push_to_hub and from_pretrained
-        "report": ["jinja2>=3.1.6", "matplotlib>=3.10"],  # the command `report`
         # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
         "prepare": ["tensorflow>=2.20", "importlib_resources"],
-        "notebook": ["matplotlib>=3.10", "notebook>=7"],
+        "notebook": ["notebook>=7"],
         "docs": ["furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",
-            "jinja2>=3.1.6",
             "kubernetes-validate>=1.37",
-            "matplotlib>=3.10",  # for the notebooks as well, which are tested
             "mypy~=2.4",
             "pytest>=9",
             "pytest-xdist>=3.8",

@@ -13,9 +13,10 @@ Data:      cifar10 of TFDS. Prepare it once with
 Hardware:  one GPU or TPU. For two CPU cores there is a smaller model, which had 3.4063 bits/dim
            after 46 minutes:
            --config.model.layers=3 --config.model.features=48 --config.model.head_features=96
-           --config.model.output=discretized_logistic_mixture --config.data.flip=true --config.optimizer.name=muon
-           --config.optimizer.learning_rate=3.5e-3 --config.optimizer.warmup_steps=200
-           --config.train.steps=5275 --config.train.eval_every=3000
+           --config.model.output=discretized_logistic_mixture --config.data.flip=true
+           --config.optimizer.name=muon --config.optimizer.learning_rate=3.5e-3
+           --config.optimizer.warmup_steps=200 --config.train.steps=5275
+           --config.train.eval_every=3000
 Settings:  width, depth (12 layers, PixelCNN 15), head, batch size and RMSProp are the paper's. It
            gives no learning rate; the rate, its schedule, the clipping, the average and the number
            of steps (107 epochs) are this project's own.

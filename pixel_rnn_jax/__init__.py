@@ -15,48 +15,25 @@ Axes, in names and docstrings everywhere; a letter means one thing:
     F  features                          M  components of a mixture
     N  images of a set or file           Q  outputs of the head for a value
     S  scales                            k  side of a kernel
-    D  numbers of a condition            Z  pixels of a batch in a strip (`kernels/strip.py`)
+    D  numbers of a condition            Z  pixels of a batch (`kernels/padded_rows.py`)
 
 For one scale, H and W are those of its own images. As in the paper, a layer has h features and the
 stream between layers 2h, and an LSTM has the hidden state h and the cell state c.
 """
 
-import sys
-
-
-def _refuse(text):  # type: ignore[no-untyped-def]  # In words that an old Python reads.
-    if not sys.argv[0].endswith(("-m", "pixel-rnn-jax")):
-        raise ImportError(text)
-    sys.stderr.write("error: " + text + "\n")
-    sys.exit(2)
-
-
-if sys.version_info < (3, 11):  # noqa: UP036
-    _refuse(
-        "pixel-rnn-jax needs Python 3.11 or later, and this is "
-        + sys.version.split()[0]
-        + ": install a newer one, and with it, in a checkout, `python3.13 -m venv .venv` and "
-        "`.venv/bin/pip install -e .`"
-    )
-try:
-    from etils import epy
-except ImportError:
-    _refuse(
-        "pixel-rnn-jax lacks packages that it needs, etils to begin with: `pip install "
-        "-e .` in a checkout"
-    )
+from etils import epy
 
 # Each is imported when it is first used: JAX takes a second.
 with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-    from pixel_rnn_jax.data.read import Images
+    from pixel_rnn_jax.data import Images
     from pixel_rnn_jax.errors import UserError
     from pixel_rnn_jax.generation.complete import Completion
-    from pixel_rnn_jax.image_model import ImageModel, LostImages, create, from_pretrained, load
+    from pixel_rnn_jax.image_model import ImageModel, create, from_pretrained, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
+    from pixel_rnn_jax.training.evaluate import read_images
     from pixel_rnn_jax.training.fit import fit
-    from pixel_rnn_jax.training.own_images import read_images
 
 __version__ = "0.1.0"
 
@@ -66,7 +43,6 @@ __all__ = [
     "DataConfig",
     "ImageModel",
     "Images",
-    "LostImages",
     "ModelConfig",
     "OptimizerConfig",
     "PixelRNN",

@@ -1,79 +1,47 @@
-"""The program, `python -m pixel_rnn_jax.main [VERB] [FLAGS]`: one command, and how it ends."""
+"""The program: `pixel-rnn-jax [COMMAND] [FLAGS]`, or `python -m pixel_rnn_jax.main`."""
 
-import functools
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from absl import logging
 from etils import epy
 
-from pixel_rnn_jax.cli import interrupts
-from pixel_rnn_jax.errors import USER_ERROR, what_to_say
+from pixel_rnn_jax.cli import parse
+from pixel_rnn_jax.errors import USER_ERROR, UserError
 
-# When they are used: `run` has to see a Ctrl-C before, and --help does without JAX.
-with epy.lazy_imports():
-    from absl import app, flags
-
-    from pixel_rnn_jax import installation, terminal
-    from pixel_rnn_jax.cli import parse, start
-    from pixel_rnn_jax.runtime import processes
+with epy.lazy_imports():  # They import JAX, which --help does without.
+    from pixel_rnn_jax.runtime import devices, processes
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    Args:
-        argv: The words after the program's name; None takes those of the process.
-
-    Returns:
-        The exit status: 0, 2 after a `UserError` (printed as one line) or if results could not be
-        printed, 130 after Ctrl-C.
-    """
-    arguments = sys.argv[1:] if argv is None else argv
+    """Runs one command and returns the exit status: 2 after a mistake, 130 after Ctrl-C, else 0."""
     try:
-        # absl calls what `_parse` returns: the verb with its flags.
-        app.run(
-            lambda command: start.run(command), [parse.PROGRAM, *arguments], flags_parser=_parse
-        )
-    except (ValueError, MemoryError, RuntimeError, ImportError, OSError) as error:
-        if not (text := what_to_say(error) or installation.what_to_say(error)):
-            raise
-        print(f"error: {text}", file=sys.stderr)
+        command, arguments = parse.parse(sys.argv[1:] if argv is None else argv)
+        devices.set_up_host_devices()
+        devices.keep_programs()
+        command(arguments)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
         return 130
-    except SystemExit as ended:  # How absl ends.
-        if ended.code:  # After a signal, while a model was trained.
-            raise
-    lost = "pixel_rnn_jax.terminal" in sys.modules and terminal.lost_lines()
-    return USER_ERROR if lost else 0
-
-
-def _parse(argv: Sequence[str]) -> functools.partial[None]:
-    # absl's own flags; a verb has its own. Only warnings of what libraries log are shown.
-    flags.FLAGS([argv[0], "--verbosity=-1"])
-    command = parse.parse(argv)
-    installation.check()  # Before JAX is imported.
-    return command
+    return 0
 
 
 def run() -> NoReturn:
     """Runs `main` as the whole of a process, perhaps one of several that wait for each other."""
-    interrupts.leave_at_once()
-    error = None
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of each option that it sets itself.
+    status, error = 1, None
     try:
         status = main()
-    except Exception as unexpected:  # An OSError, where the error itself cannot be printed.
-        if not _joined():
-            raise
-        status, error = 1, unexpected
-    if status and _joined():
-        processes.end(status, error)
+    except Exception as unexpected:
+        error = unexpected
+    if status and "jax" in sys.modules and processes.joined():
+        processes.end(status, error)  # A normal exit would wait for the others.
+    if error is not None:
+        raise error
     sys.exit(status)
-
-
-def _joined() -> bool:
-    return "jax" in sys.modules and processes.joined()
 
 
 if __name__ == "__main__":

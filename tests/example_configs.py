@@ -26,7 +26,7 @@ OTHER = cfg.Config(
     cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
     cfg.DataConfig("mnist", "elsewhere", 2, "fixed", False, *_SPLITS),
     cfg.OptimizerConfig("adam", clip_norm=0.0, ema_decay=0.0, weight_decay=0.1, **_RATE, **_PIECES),
-    cfg.TrainConfig(steps=30, in_turn=True, **_BATCHES, **_INTERVALS),
+    cfg.TrainConfig(steps=30, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,
 )
 
@@ -40,7 +40,7 @@ def _conditioned(**condition: Any) -> cfg.Config:
 _STARTED = dataclasses.replace(
     OTHER,
     data=dataclasses.replace(OTHER.data, flip=True),
-    train=dataclasses.replace(OTHER.train, in_turn=False, patience=2, minutes=2.0),
+    train=dataclasses.replace(OTHER.train, patience=2),
     init_from="runs/a",
 )
 OTHERS = (

@@ -10,6 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = [sys.executable, "-m", "pixel_rnn_jax.main"]
 LAUNCHER = [sys.executable, str(ROOT / "launch" / "processes.py"), sys.executable]
+TINY = dict(layers=1, features=2, first_kernel=3, head_features=3)
+"""Fields of a `ModelConfig`."""
 SMALL = {
     "model.architecture": "pixel_cnn",
     "model.layers": 1,
@@ -18,10 +20,11 @@ SMALL = {
     "optimizer.schedule": "constant",
     "train.log_every": 5,
 }
+"""Fields of a config."""
 
 
 def train_words(workdir: Path | str, **settings: object) -> list[str]:
-    """Returns the verb and flags of a small run; `train__steps=5` sets the field train.steps."""
+    """Returns the command and flags of a small run; `train__steps=5` sets the field train.steps."""
     values = SMALL | {name.replace("__", "."): value for name, value in settings.items()}
     flags = [f"--config.{name}={value}" for name, value in values.items()]
     return ["train", f"--config={ROOT}/configs/digits.py", f"--workdir={workdir}", *flags]

@@ -1,6 +1,6 @@
-"""The command line: the verbs with their flags, and the only place that prints results.
+"""The command line: one function for each command, with its flags beside it.
 
-A verb calls `ImageModel`, `training`, or (where images need not all be in memory) the archive of
-the codec. It prints what comes out, and reads and writes the files that the user names. The command
-line may import everything but `main`.
+A command calls `ImageModel`, `training` or the archive of the codec, prints the results, and reads
+and writes the files that the user names. This package imports everything but `main`; what imports
+JAX is imported when a command runs, so that --help is quick.
 """

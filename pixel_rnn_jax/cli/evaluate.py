@@ -1,130 +1,180 @@
-"""The verb `evaluate`."""
+"""The command `evaluate`, and the opening of a trained model with images."""
 
+import dataclasses
+import json
+import math
+import os
+from argparse import Namespace
 from typing import Any
 
-import jax
 import numpy as np
+from etils import epy
 
-from pixel_rnn_jax import outputs, pictures
-from pixel_rnn_jax.cli.flags import Flags
-from pixel_rnn_jax.cli.images import open_images, without_data
+from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax.cli import flags
+from pixel_rnn_jax.cli.flags import Parser
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_model import ImageModel, images_at_a_time, load, of_run
-from pixel_rnn_jax.runs.export import is_exported
-from pixel_rnn_jax.runs.workdir import open_run
-from pixel_rnn_jax.runtime import devices, processes
-from pixel_rnn_jax.terminal import counted, show, show_json
-from pixel_rnn_jax.training import compare as compare_lib
-from pixel_rnn_jax.training.evaluate import Evaluation, open_split, with_data
-from pixel_rnn_jax.training.pixel_map import draw_pixel_map
-from pixel_rnn_jax.training.scores import Images, score
+
+with epy.lazy_imports():
+    import jax
+    from jax import sharding
+
+    from pixel_rnn_jax import data, files, image_model, models, pictures, terminal
+    from pixel_rnn_jax.runs import export, workdir
+    from pixel_rnn_jax.runtime import devices, processes
+    from pixel_rnn_jax.training import evaluate as evaluate_lib
+
+PIXEL_MAP_IMAGES = 16
 
 
-def evaluate(values: Flags) -> None:
+def evaluate(arguments: Namespace) -> None:
     """Prints the likelihood of the images of a split, or of your own, in nats and bits/dim."""
-    workdir, split, draws = values.workdir, values.split, values.dequantize
-    if bool(draws) != bool(values.continuous):
-        raise UserError(
-            "--dequantize=N and --continuous=DIR, the workdir of a continuous model, need each "
-            "other"
-        )
-    if draws and (values.images or values.out or values.data):
-        raise UserError(
-            "--dequantize is for a split of the run: leave out --images, --out and --data"
-        )
-    if values.per_value and not values.out:
-        raise UserError("--per_value needs --out=FILE.npz, which gets the nats of each value")
-    join(values)
-    if values.out and processes.first():  # It alone writes.
-        outputs.check_file(values.out, ".npz", "scores")
-    if values.pixel_map and processes.first():
-        pictures.check_picture_out(values.pixel_map)
-    if draws:
-        _compare(values)
+    if arguments.per_value and not arguments.out:
+        raise UserError("--per_value needs --out=FILE.npz")
+    if bool(arguments.dequantize) != bool(arguments.continuous):
+        raise UserError("--dequantize=N and --continuous=WORKDIR need each other")
+    join(arguments)
+    if arguments.dequantize:
+        _compare(arguments)
         return
-    images: Images
-    if is_exported(workdir):
-        if not values.images:
-            raise without_data(workdir)
-        model = load(workdir)
-        options = {"batch_size": images_at_a_time(model.pixel_rnn) * jax.device_count()}
+    run, model, split = open_images(arguments, devices.make_mesh())
+    if run is None:
+        step, size = None, image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
     else:
-        run = open_run(workdir, devices.make_mesh())
-        model = of_run(run)
-        options = {"batch_size": run.config.train.eval_batch_size, "step": run.step}
-    if values.images:
-        split = split if values["split"].present else None
-        images = open_images(values.images, model.pixel_rnn, model.class_names, split)
+        step, size = run.step, run.record.config.train.eval_batch_size
+    form = {"batch_size": size, "step": step, "per_value": arguments.per_value}
+    scores = evaluate_lib.score(model.pixel_rnn, model.params, split, **form)
+    name = arguments.split or (None if arguments.images else "test")
+    if arguments.json:
+        where = {"workdir": arguments.workdir, "path": arguments.images, "split": name}
+        _print_json(where | _numbers(scores.evaluation))
     else:
-        if values.data:
-            run = with_data(run, workdir, values.data)
-        images = open_split(run, split)
-    per_value = values.per_value
-    found = score(model.pixel_rnn, model.params, images, per_value=per_value, **options)
-    show_evaluation(values.images or split, found.evaluation)
-    if values.out:
-        _write(found.arrays(images.record_names()), values.out)
-    if values.pixel_map:
-        _draw_pixel_map(model, images, values.pixel_map)
-    written = {"out": values.out, "pixel_map": values.pixel_map}
-    where = {"workdir": workdir, "path": values.images, "split": split}
-    show_json(**where, **_numbers(found.evaluation), **written)
+        print_evaluation(str(arguments.images or name), scores.evaluation)
+    if processes.first():
+        if arguments.out:
+            _write_scores(scores, split, arguments.out)
+        if arguments.pixel_map:
+            _draw_pixel_map(model, split, arguments.pixel_map)
 
 
-def _compare(values: Flags) -> None:
-    """Prints the figures of a discrete and a continuous model on the same images."""
-    split, draws = values.split, values.dequantize
-    found = compare_lib.compare(values.workdir, values.continuous, split, draws=draws)
-    show(f"discrete, {split}, step {found.discrete.step}: {found.discrete}")
-    noise = f"{counted(draws, 'draw')} of noise"
-    show(f"density that it implies, {noise}: {found.implied}")
-    show(f"continuous, step {found.continuous.step}, {noise}: {found.continuous}")
-    if values.pixel_map:
-        run = open_run(values.workdir, devices.local_mesh(1))
-        _draw_pixel_map(of_run(run), open_split(run, split), values.pixel_map)
-    where = {"workdir": values.workdir, "continuous_workdir": values.continuous, "split": split}
-    numbers = {name: _numbers(result) for name, result in vars(found).items()}
-    show_json(**where, draws=draws, **numbers, pixel_map=values.pixel_map)
+def evaluate_flags(parser: Parser) -> None:
+    """Defines the flags of `evaluate`."""
+    flags.model_flags(parser)
+    flags.images_flags(parser)
+    help_ = "an .npz file for the scores of single images: nats, bits_per_dim and names"
+    parser.add_argument("--out", type=flags.output(".npz"), help=help_)
+    help_ = "also write nats_per_value, the nats of each value, to --out"
+    parser.add_argument("--per_value", action="store_true", help=help_)
+    help_ = "a .png file for the first images, each beside a map of the nats of its pixels"
+    parser.add_argument("--pixel_map", type=flags.output(".png"), help=help_)
+    help_ = "workdir of a model of model.output=logistic_mixture, to compare by dequantisation"
+    parser.add_argument("--continuous", type=flags.path, metavar="WORKDIR", help=help_)
+    help_ = "with --continuous: draws of uniform noise for each image"
+    parser.add_argument("--dequantize", type=flags.at_least(1), metavar="N", help=help_)
+    parser.add_argument("--json", action="store_true", help="print the results as a JSON object")
+    flags.process_flags(parser)
+    flags.config_flags(parser, "data.")
 
 
-def _numbers(found: Evaluation) -> dict[str, Any]:
-    """Returns an evaluation for JSON; real values have no bits/dim."""
-    numbers = {**vars(found), "bits_per_dim": None if found.real else found.bits_per_dim}
-    del numbers["counted"]  # Of the baseline.
-    return numbers
-
-
-def _write(arrays: dict[str, Any], out: str) -> None:
-    if not processes.first():
-        return
-    with outputs.writing(out) as file:
-        np.savez(file, **arrays)
-    show(f"{out}: the scores of {counted(len(arrays['nats']), 'image')}")
-
-
-def join(values: Flags) -> None:
+def join(arguments: Namespace) -> None:
     """Joins the processes that the flags of `process_flags` name."""
     processes.join(
-        values.coordinator, values.num_processes, values.process_id, cluster=values.distributed
+        arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.distributed
     )
 
 
-def show_evaluation(split: str, result: Evaluation) -> None:
-    """Prints an evaluation of a run, with the share of each scale if there are several."""
-    kind = ""
-    if result.density:
-        kind = ", of a density at values with noise added: an upper bound, with one draw an image"
-    step = "" if result.step is None else f", step {result.step}"
-    show(f"{split}{step}: {result}{kind}")
-    if len(result.shares) > 1:
-        shares = ", ".join(f"{height} {nats:.3f}" for height, nats in result.shares.items())
-        show(f"nats of the scales by height: {shares}")
+def open_images(
+    arguments: Namespace, mesh: "sharding.Mesh"
+) -> tuple["workdir.Run | None", "image_model.ImageModel", "data.Split"]:
+    """Opens a trained model, and the images of --images or else of its run.
+
+    Returns:
+        The run, or None where --workdir is an exported file; the model; the images.
+    """
+    if arguments.images and flags.overrides(arguments):
+        raise UserError("--config.data is for the data of the run: leave it out with --images")
+    run: workdir.Run | None = None
+    if export.is_exported(arguments.workdir):
+        model = image_model.load(arguments.workdir)
+    else:
+        run = workdir.open_run(arguments.workdir, mesh)
+        model = image_model.of_run(run)
+    if arguments.images:
+        images = arguments.images, arguments.split
+        return run, model, data.open_images(*images, model.pixel_rnn, model.class_names)
+    if run is None:
+        raise UserError(f"{arguments.workdir} holds a model without its data: give --images")
+    config = config_lib.override(run.record.config, flags.overrides(arguments))
+    moved = dataclasses.replace(run, record=dataclasses.replace(run.record, config=config))
+    return run, model, evaluate_lib.open_run_split(moved, arguments.split or "test")
 
 
-def _draw_pixel_map(model: ImageModel, source: Images, out: str) -> None:
-    """Draws the first images of a source, each beside its negative log-likelihood by pixel."""
-    found = draw_pixel_map(model, source)
-    if processes.first():
-        pictures.write_picture(found.picture, out)
-    black = f"{found.black:.2f}" if found.black else "none"
-    show(f"{out}: {found.images} images; white is {found.white:.2f} nats, black is {black}")
+def print_evaluation(name: str, evaluation: "evaluate_lib.Evaluation") -> None:
+    """Prints an evaluation, with the share of each scale if there are several."""
+    step = "" if evaluation.step is None else f", step {evaluation.step}"
+    density = ", of a density at values with one draw of noise: an upper bound"
+    kind = density if evaluation.density else ""
+    terminal.print_result(f"{name}{step}: {evaluation}{kind}")
+    if len(evaluation.shares) > 1:
+        shares = ", ".join(f"{height} {nats:.3f}" for height, nats in evaluation.shares.items())
+        terminal.print_result(f"nats of the scales by height: {shares}")
+
+
+def _compare(arguments: Namespace) -> None:
+    """Prints the figures of a discrete and a continuous model on the same images."""
+    others = {"--images": arguments.images, "--out": arguments.out}
+    others |= {"--pixel_map": arguments.pixel_map, "--config.data": flags.overrides(arguments)}
+    if given := [flag for flag, value in others.items() if value]:
+        raise UserError(f"{given[0]} cannot be combined with --dequantize")
+    split, draws = arguments.split or "test", arguments.dequantize
+    result = evaluate_lib.compare(arguments.workdir, arguments.continuous, split, draws=draws)
+    if arguments.json:
+        figures = {name: _numbers(figure) for name, figure in vars(result).items()}
+        runs = {"workdir": arguments.workdir, "continuous_workdir": arguments.continuous}
+        _print_json({**runs, "split": split, "draws": draws, **figures})
+        return
+    noise = terminal.plural(draws, "draw") + " of noise"
+    discrete, continuous = result.discrete, result.continuous
+    terminal.print_result(f"discrete, {split}, step {discrete.step}: {discrete}")
+    terminal.print_result(f"density that it implies, {noise}: {result.implied}")
+    terminal.print_result(f"continuous, step {continuous.step}, {noise}: {continuous}")
+
+
+def _numbers(evaluation: "evaluate_lib.Evaluation") -> dict[str, Any]:
+    """Returns an evaluation for JSON, which knows no NaN; real values have no bits/dim."""
+    bits = math.nan if evaluation.real else evaluation.bits_per_dim
+    numbers = {**vars(evaluation), "bits_per_dim": bits}
+    del numbers["counted"]  # Of the baseline.
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in numbers.items()
+    }
+
+
+def _print_json(values: dict[str, Any]) -> None:
+    terminal.print_result(json.dumps(values, default=os.fspath))
+
+
+def _write_scores(scores: "evaluate_lib.Scores", split: "data.Split", out: str) -> None:
+    arrays = {"nats": scores.nats, "names": np.array(split.names())}
+    if not scores.evaluation.real:
+        bits = models.bits_per_dim(scores.nats, scores.evaluation.dims)
+        arrays["bits_per_dim"] = np.asarray(bits)
+    if scores.nats_per_value is not None:
+        arrays["nats_per_value"] = scores.nats_per_value
+    with files.atomic_write(out) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    terminal.log(f"{out}: the scores of {terminal.plural(len(scores.nats), 'image')}")
+
+
+def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: str) -> None:
+    """Draws the first images, each beside its negative log-likelihood by pixel."""
+    images, condition = split.batch(np.arange(min(PIXEL_MAP_IMAGES, len(split))))
+    # On this process's devices alone, wherever the parameters lie.
+    local = image_model.ImageModel(model.pixel_rnn, jax.device_get(model.params))
+    nats = -np.asarray(local.log_prob(images, condition, per_value=True)).sum(-1)
+    levels = pictures.as_levels(images, model.levels)
+    with files.atomic_write(out) as file:
+        file.write(pictures.png(pictures.pixel_map(levels[0], nats, levels[1])))
+    black, white = pictures.black_and_white(nats)
+    terminal.log(f"{out}: {len(images)} images; white is {white:.2f} nats, black is {black:.2f}")

@@ -1,165 +1,156 @@
-"""The flags of a verb, and those that several verbs have."""
+"""Flags that several commands have, and the checks of the paths that flags name."""
 
-import functools
+import argparse
+import itertools
+import os
+from argparse import SUPPRESS, ArgumentTypeError, Namespace
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from absl import flags
-from absl.flags import FlagValues
+from etils import epath
 
-from pixel_rnn_jax import shipped
-from pixel_rnn_jax.config import config_names
+from pixel_rnn_jax import bundled, config
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.files import SUFFIXES
+
+READ = "images", "workdir", "file", "known", "condition", "continuous"
+"""Flags that name what a command reads."""
+WRITTEN = "out", "pixel_map"
+"""Flags that name what it writes."""
 
 
-class Flags(FlagValues):
-    """The flags of one verb: verbs share names, and a process may run several of them.
+class Parser(argparse.ArgumentParser):
+    """A parser without abbreviations, whose errors are `UserError`s."""
 
-    `text`, `words`, `integer`, `number` and `switch` define a flag with a name, its help and a
-    default; of numbers also with `lower_bound` and `upper_bound`.
+    def __init__(self, **options: Any):
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises a `UserError`, where argparse would print the usage and exit."""
+        raise UserError(f"{self.prog.split()[-1]}: {message}")
+
+
+def path(text: str) -> epath.Path:
+    """Returns the path that a flag names, which may be in a bucket."""
+    if not text:
+        raise ArgumentTypeError("must name a path, got ''")
+    return epath.Path(text).expanduser()
+
+
+def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+    """Returns the type of a flag that takes a number."""
+
+    def number(text: str) -> float:
+        value = kind(text)
+        if not value >= least:
+            raise ArgumentTypeError(f"must be at least {least}, got {text}")
+        return value
+
+    return number
+
+
+def output(*endings: str) -> Callable[[str], str]:
+    """Returns the type of a flag that names a file to write; "" among the endings is a new folder.
+
+    What cannot be written is refused here, before any work.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.set_gnu_getopt(True)  # Flags may follow a positional argument.
+    def check(text: str) -> str:
+        path = Path(text).expanduser()
+        folder = "" in endings and not path.suffix
+        if not text or "://" in text or (endings and path.suffix not in endings):
+            kinds = " or ".join(ending or "a folder" for ending in endings) or "a file"
+            raise ArgumentTypeError(f"must be {kinds} on this machine, got {text!r}")
+        if path.is_file() if folder else path.is_dir():
+            raise ArgumentTypeError(f"{text} is a {'file' if folder else 'folder'}")
+        if folder and path.is_dir() and any(path.iterdir()):
+            raise ArgumentTypeError(f"{text} is a folder that is not empty")
+        parent = next(parent for parent in path.absolute().parents if parent.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ArgumentTypeError(f"{text} cannot be written: {parent} takes no files")
+        return str(path)
 
-    def _define(
-        self, define: Callable[..., Any], name: str, help_: str, default: Any = None, **bounds: Any
-    ) -> None:
-        define(name, default, help_, flag_values=self, **bounds)
-
-    words = functools.partialmethod(_define, flags.DEFINE_multi_string)
-    text = functools.partialmethod(_define, flags.DEFINE_string)
-    integer = functools.partialmethod(_define, flags.DEFINE_integer)
-    number = functools.partialmethod(_define, flags.DEFINE_float)
-    switch = functools.partialmethod(_define, flags.DEFINE_bool, default=False)
-
-
-def config_flag(values: Flags) -> None:
-    """Defines --config as the name of a config."""
-    values.text(
-        "config",
-        f"A config file, or the name of one that comes with the package "
-        f"({', '.join(config_names())}), with its argument after a colon: mnist:row_lstm. "
-        "--config.GROUP.FIELD=VALUE overrides a field.",
-    )
+    return check
 
 
-def workdir_flag(values: Flags, *, new: bool) -> None:
-    """Defines --workdir, of a run that is there or that may be `new`."""
-    more = (
-        " A run that is there already goes on, with its own config if there is no --config. "
-        "Default: runs/CONFIG, or runs/CONFIG-VARIANT for --config=CONFIG:VARIANT."
-    )
-    help_ = "Directory of a training run, or gs://BUCKET/FOLDER."
-    file = " Where a model is enough, also a file that `export` wrote."
-    values.text("workdir", help_ + (more if new else file))
+def check_not_read(arguments: Namespace) -> None:
+    """Refuses to write over a file that is read, or an image of a folder that is read."""
+    values = vars(arguments)
+    for flag, read in itertools.product(WRITTEN, READ):
+        out, source = values.get(flag), values.get(read)
+        if not out or not source or not os.path.isfile(out):
+            continue
+        same = os.path.exists(source) and os.path.samefile(out, source)
+        image = read == "images" and Path(out).suffix.lower() in SUFFIXES
+        if same or (image and Path(source).resolve() in Path(out).resolve().parents):
+            raise UserError(f"--{flag}={out} would write over --{read}={source}")
 
 
-def model_flag(values: Flags) -> None:
-    """Defines --model."""
-    names = ", ".join(shipped.names())
-    values.text("model", f"Instead of --workdir, a model that comes with the package: {names}.")
+def model_flags(parser: Parser) -> None:
+    """Defines --workdir and --model, one of which names the trained model."""
+    names = ", ".join(bundled.names())
+
+    def bundled_model(name: str) -> epath.Path:
+        if name not in bundled.names():
+            raise ArgumentTypeError(f"{name!r} is none of {names}")
+        return epath.Path(bundled.path(name))
+
+    group = parser.add_mutually_exclusive_group(required=True)
+    help_ = "directory of a training run, gs://BUCKET/FOLDER, or a file that `export` wrote"
+    group.add_argument("--workdir", type=path, help=help_)
+    help_ = f"a model that comes with the package: {names}"
+    group.add_argument("--model", dest="workdir", metavar="NAME", type=bundled_model, help=help_)
 
 
-def workdirs_flag(values: Flags) -> None:
-    """Defines --workdir, of one run or several."""
-    values.words(
-        "workdir",
-        "Directory of a training run, or gs://BUCKET/FOLDER. More may follow, each after another "
-        "--workdir or as a word of its own: --workdir=runs/a runs/b.",
-    )
+def images_flags(parser: Parser, *, required: bool = False) -> None:
+    """Defines --images and --split; without --images they are of the data of the run."""
+    default = "" if required else " (default: those of the run)"
+    help_ = f"a folder of images, an image file, or an .npy or .npz file{default}"
+    parser.add_argument("--images", type=path, required=required, help=help_)
+    help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
+    default = " (default: all images)" if required else " (default: test, or all of --images)"
+    parser.add_argument("--split", help=help_ + default)
 
 
-def compilation_flag(values: Flags) -> None:
-    """Defines --compilation_cache."""
-    values.text(
-        "compilation_cache",
-        "Folder of compiled programs, so that a second start compiles nothing; "
-        "--compilation_cache= keeps none. Default: JAX_COMPILATION_CACHE_DIR, or "
-        "pixel-rnn-jax in the user's cache folder.",
-    )
-
-
-def quiet_flag(values: Flags) -> None:
-    """Defines --quiet."""
-    values.switch("quiet", "Prints the results and errors only: no progress, no remarks.")
-
-
-def json_flag(values: Flags) -> None:
-    """Defines --json."""
-    values.switch("json", "Prints the results as one JSON object, with all their digits.")
-
-
-def process_flags(values: Flags) -> None:
-    """Defines the flags by which several processes join."""
-    values.switch(
-        "distributed",
-        "Joins the processes that the cluster has started: Cloud TPU, SLURM, Open MPI, Kubernetes. "
-        "Default: where SLURM, Open MPI or a TPU's environment names several; --nodistributed "
-        "never.",
-        default=None,
-    )
-    values.text(
-        "coordinator",
-        "HOST:PORT of the first process, the same for all: joins the processes by hand.",
-    )
-    values.integer("num_processes", "With --coordinator: the number of processes.")
-    values.integer("process_id", "With --coordinator: which one this is, from 0 on.")
-
-
-def file_flag(values: Flags) -> None:
-    """Defines --file, the first positional argument."""
-    values.text("file", "The compressed file; --file= may be left out.")
-
-
-def images_flag(values: Flags, verb: str, more: str) -> None:
-    """Defines --images."""
-    values.text(
-        "images",
-        f"Images to {verb}: a folder, an image file, or an .npy or .npz file (for a model with a "
-        f"condition an .npz file with an array `labels` or `condition`). {more}",
-    )
-
-
-def part_flag(values: Flags, default: str = "Default: all.") -> None:
-    """Defines --split of --images."""
-    values.text(
-        "split",
-        "Which part of --images: a subfolder, an array of an .npz file, or train, validation or "
-        "test. Images without such parts are divided 80/10/10 percent, always in the same way. "
-        "'test[:300]' takes a part of a split. " + default,
-    )
-
-
-def data_flag(values: Flags) -> None:
-    """Defines --data."""
-    values.text(
-        "data",
-        "Where the data set of the run is now, if it has moved: a folder, or an .npy or .npz file; "
-        "or the folder of TFDS that it is in.",
-    )
-
-
-def condition_flag(values: Flags, more: str) -> None:
-    """Defines --condition, of a model of vectors or maps."""
-    values.text(
-        "condition",
-        "For a model with model.condition_vector or model.condition_map: an .npy file of the "
-        f"vectors [N, D] or maps [N, H, W, D], or an .npz file with an array `condition`. {more}",
-    )
-
-
-def out_flag(values: Flags, default: str) -> None:
+def out_flag(parser: Parser, default: str) -> None:
     """Defines --out of images."""
-    values.text(
-        "out",
-        "Where the images go: a .png file for a picture to look at, an .npz file for an array "
-        "`images`, or a new folder for one PNG file each, which hold the values unscaled.",
-        default,
-    )
+    help_ = "a .png picture, an .npz file, or a new folder of PNG files (default: %(default)s)"
+    parser.add_argument("--out", type=output(".png", ".npz", ""), default=default, help=help_)
 
 
-def seed_flag(values: Flags) -> None:
+def seed_flag(parser: Parser) -> None:
     """Defines --seed."""
-    help_ = "Seed of the random draws: the same one gives the same images."
-    values.integer("seed", help_, 0, lower_bound=0, upper_bound=2**32 - 1)
+    help_ = "seed of the random draws: the same one gives the same images (default: 0)"
+    parser.add_argument("--seed", type=at_least(0), default=0, help=help_)
+
+
+def process_flags(parser: Parser) -> None:
+    """Defines the flags by which several processes join."""
+    help_ = "join the processes that the cluster has started (default: where it names several)"
+    parser.add_argument("--distributed", action="store_true", default=None, help=help_)
+    parser.add_argument(
+        "--nodistributed", action="store_false", dest="distributed", default=None, help="never"
+    )
+    help_ = "address of the first process; joins the processes by hand"
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help=help_)
+    help_ = "with --coordinator: the number of processes"
+    parser.add_argument("--num_processes", type=int, metavar="N", help=help_)
+    help_ = "with --coordinator: number of this process, from 0 on"
+    parser.add_argument("--process_id", type=int, metavar="I", help=help_)
+
+
+def config_flags(parser: Parser, prefix: str = "") -> None:
+    """Defines --config.FIELD=VALUE for the fields whose dotted names have this prefix."""
+    for name, _ in config.leaves(config.Config()):
+        if name.startswith(prefix):
+            parser.add_argument(f"--config.{name}", help=SUPPRESS)
+
+
+def overrides(arguments: Namespace) -> list[str]:
+    """Returns the values of `config_flags` as `config.override` takes them."""
+    return [
+        f"{name.removeprefix('config.')}={value}"
+        for name, value in vars(arguments).items()
+        if name.startswith("config.") and value is not None
+    ]

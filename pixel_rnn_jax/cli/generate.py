@@ -1,111 +1,139 @@
-"""The verbs `sample` and `complete`."""
+"""The commands `sample` and `complete`."""
 
+from argparse import Namespace
 from pathlib import Path
 
-import jax
 import numpy as np
+from etils import epy
 
-from pixel_rnn_jax import image_model, pictures
-from pixel_rnn_jax.cli.flags import Flags
-from pixel_rnn_jax.cli.images import open_images, read_condition, without_data
-from pixel_rnn_jax.cli.verb_flags import IMAGES, ROW, TEST_IMAGES
+from pixel_rnn_jax.cli import flags
+from pixel_rnn_jax.cli.evaluate import open_images
+from pixel_rnn_jax.cli.flags import Parser
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.generation.complete import is_exact
-from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.models import bits_per_dim
-from pixel_rnn_jax.runs.export import is_exported
-from pixel_rnn_jax.runs.workdir import open_run
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.terminal import counted, say, show
-from pixel_rnn_jax.training.evaluate import open_split, with_data
-from pixel_rnn_jax.training.previews import every_class
 
+with epy.lazy_imports():
+    import jax
+
+    from pixel_rnn_jax import files, image_model, models, pictures, terminal
+    from pixel_rnn_jax.generation import complete as complete_lib
+    from pixel_rnn_jax.runtime import devices
+    from pixel_rnn_jax.training import evaluate as evaluate_lib
+
+IMAGES, ROW, TEST_IMAGES = 64, 10, 16
+"""Images that `sample` draws by default, those of each class, and those that `complete` takes."""
 FEW = 8
 """Effective sample size below which `complete` advises more particles."""
 
 
-def sample(values: Flags) -> None:
+def sample(arguments: Namespace) -> None:
     """Draws new images."""
-    out, n, label = values.out, values.n, values.label
-    model = image_model.load(values.workdir)
-    pictures.check_out(out, model.levels, model.image_shape[-1])
-    classes, columns = model.config.num_classes, None
-    if label is not None and not classes:
-        raise UserError("--label is for a model with classes, and this one has none: leave it out")
-    if label is not None and values.condition:
-        raise UserError("leave out one of --label and --condition")
-    condition = read_condition(values.condition)
-    if condition is not None:
-        if n and n > len(condition):
-            say(f"fewer than --n: --condition has {counted(len(condition), 'row')}")
-        condition = condition[:n]
+    n, label, columns = arguments.n, vars(arguments)["class"], None
+    model = image_model.load(arguments.workdir)
+    check_out(model, arguments.out)
+    classes = model.config.num_classes
+    condition: np.ndarray | None = None
+    if arguments.condition is not None:
+        condition = _read_condition(arguments.condition)[:n]
         n = len(condition)
-    elif classes and label is None:
-        n = n or ROW * classes
-        condition = every_class(n, classes)
-        columns = n // classes if n % classes == 0 else None
-    else:
+    elif label is not None:
+        if not classes:
+            raise UserError("--class is for a model with classes, and this one has none")
+        is_number = label.isdecimal() and label not in model.class_names
         n = n or IMAGES
-        if label is not None:
-            number = label.isdecimal() and label not in model.class_names
-            condition = np.full(n, int(label) if number else label)
-    images = model.sample(jax.random.key(values.seed), n, condition, temperature=values.temperature)
-    pictures.write_images(np.asarray(images), model.levels, out, columns)
-    nats = -float(model.log_prob(images, condition).mean())
-    show(f"{out}: {counted(n, 'sample')}, on average {in_words(nats, model)}")
+        condition = np.full(n, int(label) if is_number else label)
+    elif classes:
+        n = n or ROW * classes
+        condition = evaluate_lib.every_class(n, classes)
+        columns = n // classes if n % classes == 0 else None
+    n = n or IMAGES
+    key = jax.random.key(arguments.seed)
+    images = model.sample(key, n, condition, temperature=arguments.temperature)
+    pictures.write_images(np.asarray(images), model.levels, arguments.out, columns)
+    nats, dims = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.dims
+    mean = f"{nats / dims:.4f} nats a value"
+    if model.levels:
+        mean = f"{models.bits_per_dim(nats, dims):.4f} bits/dim"
+    count = terminal.plural(n, "sample")
+    terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats, {mean}")
 
 
-def complete(values: Flags) -> None:
+def sample_flags(parser: Parser) -> None:
+    """Defines the flags of `sample`."""
+    flags.model_flags(parser)
+    help_ = f"number of images (default: {IMAGES}, {ROW} of each class, or all of --condition)"
+    parser.add_argument("--n", type=flags.at_least(1), help=help_)
+    flags.out_flag(parser, "samples.png")
+    help_ = "divides the logits; 0 takes the most probable values (default: 1, the model itself)"
+    temperature = flags.at_least(0, float)
+    parser.add_argument("--temperature", type=temperature, default=1.0, help=help_)
+    group = parser.add_mutually_exclusive_group()
+    help_ = "number or name of the class of all images (default: all classes evenly)"
+    group.add_argument("--class", help=help_)
+    help_ = "an .npy file, or an .npz file with a key `condition`: one image is drawn for each row"
+    group.add_argument("--condition", type=flags.path, help=help_)
+    flags.seed_flag(parser)
+
+
+def complete(arguments: Namespace) -> None:
     """Draws the unknown part of images given the known one."""
-    out, particles = values.out, values.particles
-    if values.images is None:
-        if is_exported(values.workdir):
-            raise without_data(values.workdir)
-        run = open_run(values.workdir, devices.local_mesh(1))
-        model = image_model.of_run(run)
-    else:
-        model = image_model.load(values.workdir)
-    pictures.check_out(out, model.levels, model.image_shape[-1])
-    mask = pictures.known_mask(values.known, model.image_shape)
+    out, particles = arguments.out, arguments.particles
+    _, model, split = open_images(arguments, devices.local_mesh(1))
+    check_out(model, out)
+    mask = pictures.known_mask(arguments.known, model.image_shape)
     if mask.all() or not mask.any():
-        what = "every" if mask.all() else "no"
-        raise UserError(
-            f"--known={values.known} makes {what} pixel known: name another half, or a file in "
-            "which some are white; whole images are drawn with sample"
-        )
-    if values.images is None:
-        if values.data:
-            run = with_data(run, values.workdir, values.data)
-        source = open_split(run, values.split or "test")
-        batch = source.batch(np.arange(min(values.n or TEST_IMAGES, len(source))))
-    else:
-        images = open_images(values.images, model.pixel_rnn, model.class_names, values.split)
-        batch = images.batch(np.arange(len(images))[: values.n], known=mask)
-    if values.n and values.n > len(batch.images):
-        say(f"fewer than --n: {counted(len(batch.images), 'image')}")
-    key = jax.random.key(values.seed)
-    found = model.complete(key, batch.images, mask, batch.condition, particles=particles)
+        raise UserError(f"--known={arguments.known} makes all pixels known, or none")
+    n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
+    images, condition = split.batch(np.arange(min(n, len(split))), known=mask)
+    key = jax.random.key(arguments.seed)
+    result = model.complete(key, images, mask, condition, particles=particles)
     if Path(out).suffix == ".png":
-        masks = np.broadcast_to(mask, found.images.shape)
-        picture = pictures.completions(batch.images, masks, found.images, model.levels)
-        pictures.write_picture(picture, out)
+        masks = np.broadcast_to(mask, images.shape)
+        picture = pictures.completions(images, masks, result.images, model.levels)
+        with files.atomic_write(out) as file:
+            file.write(pictures.png(picture))
     else:
-        pictures.write_images(np.asarray(found.images), model.levels, out)
+        pictures.write_images(np.asarray(result.images), model.levels, out)
+    count = terminal.plural(len(images), "completion")
+    nats = 0.0 - float(result.log_evidence.mean())  # Not -0.
+    terminal.print_result(f"{out}: {count}; the known values have {nats:.2f} nats on average")
     if particles > 1:
-        smallest = found.effective_sample_size.min()
-        show(f"effective sample size: at least {smallest:.1f} of {particles} particles")
-        if smallest < min(FEW, 0.9 * particles):
-            say(f"few particles fit the known values: --particles={4 * particles} may fit better")
-    elif not is_exact(model.pixel_rnn.scales, mask):
-        say("known values that come after unknown ones were not looked at: --particles=64 does")
-    nats = 0.0 - float(found.log_evidence.mean())  # Not -0.
-    count = counted(len(found.images), "completion")
-    show(f"{out}: {count}; the known values have {nats:.2f} nats on average")
+        smallest = result.effective_sample_size.min()
+        size = f"effective sample size: at least {smallest:.1f} of {particles} particles"
+        few = smallest < min(FEW, 0.9 * particles)
+        terminal.log(size + (f"; --particles={4 * particles} may fit better" if few else ""))
+    elif not complete_lib.is_exact(model.pixel_rnn.scales, mask):
+        terminal.log("known values that come after unknown ones were ignored: use --particles=64")
 
 
-def in_words(nats: float, model: ImageModel) -> str:
-    """Returns nats per image, with bits/dim where values have levels."""
-    dims = model.pixel_rnn.dims
-    if not model.levels:
-        return f"{nats:.2f} nats, {nats / dims:.4f} nats a value"
-    return f"{nats:.2f} nats, {bits_per_dim(nats, dims):.4f} bits/dim"
+def complete_flags(parser: Parser) -> None:
+    """Defines the flags of `complete`."""
+    flags.model_flags(parser)
+    flags.images_flags(parser)
+    help_ = f"number of images (default: all of --images, or {TEST_IMAGES} of the test split)"
+    parser.add_argument("--n", type=flags.at_least(1), help=help_)
+    halves = "top_half, bottom_half, left_half, right_half"
+    help_ = f"{halves}, or an image file whose white pixels are known (default: %(default)s)"
+    parser.add_argument("--known", default="top_half", help=help_)
+    help_ = "draws per image; with 64 known values after unknown ones count too (default: 1)"
+    parser.add_argument("--particles", type=flags.at_least(1), default=1, help=help_)
+    flags.out_flag(parser, "completions.png")
+    flags.seed_flag(parser)
+    flags.config_flags(parser, "data.")
+
+
+def check_out(model: "image_model.ImageModel", out: str) -> None:
+    """Refuses a folder of PNG files, before any work, for values that they cannot hold."""
+    channels = model.image_shape[-1]
+    fits = 2 <= model.levels <= (2**16 if channels == 1 else 2**8) and channels <= 4
+    if not Path(out).suffix and not fits:
+        raise UserError(f"--out={out}: PNG files cannot hold such values, use {out}.npz")
+
+
+def _read_condition(path: str) -> np.ndarray:
+    loaded = np.load(path)
+    if isinstance(loaded, np.ndarray):
+        return loaded
+    with loaded as arrays:
+        if "condition" not in arrays:
+            raise UserError(f"--condition={path} has no array `condition`")
+        return np.asarray(arrays["condition"])

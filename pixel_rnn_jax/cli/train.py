@@ -1,37 +1,64 @@
-"""The verb `train`."""
+"""The command `train`."""
 
-from etils import epath
+import textwrap
+from argparse import Namespace
+from pathlib import Path
+
+from etils import epath, epy
 
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax.cli.evaluate import join, show_evaluation
-from pixel_rnn_jax.cli.flags import Flags
-from pixel_rnn_jax.runtime import compilation
-from pixel_rnn_jax.terminal import say, show
-from pixel_rnn_jax.training import train as train_lib
+from pixel_rnn_jax.cli.evaluate import join, print_evaluation
+from pixel_rnn_jax.cli.flags import Parser, config_flags, overrides, path, process_flags
+from pixel_rnn_jax.errors import UserError
 
-WORSE = (
-    "the model is worse than independent pixels: train for longer, try another "
-    "optimizer.learning_rate, or model.input=categorical for values whose order means nothing"
-)
+with epy.lazy_imports():
+    from pixel_rnn_jax import terminal
+    from pixel_rnn_jax.runs import workdir as workdir_lib
+    from pixel_rnn_jax.training import train as train_lib
 
 
-def train(values: Flags) -> None:
+def train(arguments: Namespace) -> None:
     """Trains a model, or goes on with the run that is in its workdir."""
-    config = config_lib.from_config_dict(values.config)
-    join(values)
-    say(f"workdir: {values.workdir}")
-    if programs := compilation.programs_folder():
-        say(f"compiled programs: {programs} (--compilation_cache)")
-    allowed = [name.strip() for name in values.allow_change.split(",") if name.strip()]
-    result = train_lib.train(config, values.workdir, allow_change=allowed)
-    show_evaluation("test", result.test)
+    workdir = arguments.workdir
+    if arguments.config:
+        config = config_lib.load_config(arguments.config)
+        name, _, variant = arguments.config.partition(":")
+        folder = Path(name).stem + (f"-{variant}" if variant else "")
+        workdir = workdir or epath.Path("runs") / folder
+    elif workdir:
+        config = workdir_lib.read_config(workdir)
+    else:
+        raise UserError("train needs --config=NAME, such as digits, or the --workdir of a run")
+    config = config_lib.override(config, overrides(arguments))
+    join(arguments)
+    terminal.log(f"workdir: {workdir}")
+    result = train_lib.train(config, workdir)
+    assert result.test and result.baseline
+    print_evaluation("test", result.test)
     kind = "Gaussians" if result.baseline.real else "histograms"
-    say(
-        f"independent pixels: {result.baseline}; {kind} of {result.baseline.counted:,} "
-        "training images"
-    )
+    counted = f"{kind} of {result.baseline.counted:,} training images"
+    terminal.print_result(f"independent pixels: {result.baseline}; {counted}")
     if result.test.nats > result.baseline.nats:
-        say(WORSE)
-    show(f"{epath.Path(values.workdir) / 'result.json'}: these results, for programs")
-    for path in result.pictures:
-        show(f"{path}: {path.name.partition('-')[0]}")
+        terminal.log(
+            "the model is worse than independent pixels: train for longer, or try another "
+            "optimizer.learning_rate, or model.input=categorical for values without an order"
+        )
+    for file in (workdir / "result.json", *result.pictures):
+        terminal.print_result(str(file))
+
+
+def train_flags(parser: Parser) -> None:
+    """Defines the flags of `train`."""
+    names = ", ".join(config_lib.CONFIGS)
+    help_ = f"a config file or one of {names}, perhaps with a variant, as in mnist:row_lstm"
+    parser.add_argument("--config", help=f"{help_} (default: that of the run in --workdir)")
+    help_ = "directory of the run, or gs://BUCKET/FOLDER; a run that is there goes on (default: "
+    parser.add_argument("--workdir", type=path, help=f"{help_}runs/CONFIG or runs/CONFIG-VARIANT)")
+    process_flags(parser)
+    config_flags(parser)
+    fields = [f"{name}={value}" for name, value in config_lib.leaves(config_lib.Config())]
+    parser.epilog = (
+        "--config.FIELD=VALUE overrides a field of the config, see `python -m pydoc\n"
+        "pixel_rnn_jax.ModelConfig` (DataConfig, OptimizerConfig, TrainConfig). Defaults:\n"
+        + textwrap.fill(" ".join(fields), 80, break_long_words=False, break_on_hyphens=False)
+    )

@@ -1,21 +1,18 @@
 """The description of a run: frozen dataclasses that check themselves, and their other forms.
 
-A config file returns an `ml_collections.ConfigDict`, which `from_config_dict` turns into a
-`Config`. All other code takes a `Config`. This room imports errors and no other room.
+A config file returns an `ml_collections.ConfigDict`, which `load_config` turns into a `Config`. All
+other code takes a `Config`. This package imports errors and nothing else of pixel_rnn_jax.
 """
 
-from pixel_rnn_jax.config.convert import (
+from pixel_rnn_jax.config.files import (
     CONFIGS,
-    base_config, changed_fields,
-    config_names,
-    field_choices,
-    field_kind,
-    field_meanings,
+    base_config,
+    changed_fields,
     from_config_dict,
     from_json,
     leaves,
-    load_config_dict,
-    to_config_dict,
+    load_config,
+    override,
     to_json,
 )
 from pixel_rnn_jax.config.schema import (
@@ -36,14 +33,11 @@ __all__ = [
     "OptimizerConfig",
     "TrainConfig",
     "base_config",
-    "config_names",
-    "field_choices",
-    "field_kind",
-    "field_meanings",
+    "changed_fields",
     "from_config_dict",
     "from_json",
     "leaves",
-    "load_config_dict",
-    "to_config_dict",
+    "load_config",
+    "override",
     "to_json",
 ]

@@ -2,15 +2,11 @@
 
 import dataclasses
 import itertools
+import math
+import numbers
 from dataclasses import dataclass
+from typing import Any, get_args
 
-from pixel_rnn_jax.config.checks import (
-    check,
-    check_choice,
-    check_choices,
-    check_least,
-    check_types,
-)
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
@@ -28,7 +24,14 @@ CHOICES = {
     "optimizer.name": ("rmsprop", "adam", "muon"),
     "optimizer.schedule": ("constant", "cosine", "piecewise"),
 }
-"""What a field takes, of those that take a few words only."""
+"""Allowed values of the enumerated fields."""
+POSITIVE = (
+    *(f"model.{name}" for name in ("layers", "features", "head_features", "mixtures")),
+    *(f"train.{name}" for name in ("steps", "batch_size", "eval_batch_size")),
+    *(f"train.{name}" for name in ("log_every", "eval_every", "checkpoint_every")),
+    "optimizer.learning_rate",
+)
+"""Fields that are greater than 0; no other number may be negative."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +49,17 @@ class ModelConfig:
         input: How a value enters: "scalar" (an intensity; the paper's) or "categorical" (an
             embedding of each level, for codes and classes, whose order means nothing).
         output: Distribution of a value: "softmax" over its levels (a sigmoid for two; the paper's),
-            "discretized_logistic_mixture" (a discretised mixture of logistics), "logistic_mixture" (the density of a mixture
-            of logistics, which is trained on dequantised values), or "gaussian_mixture" (the
-            density of a mixture of Gaussians, for any real values).
+            "discretized_logistic_mixture", "logistic_mixture" (a density, trained on dequantised
+            values), or "gaussian_mixture" (a density of any real values).
         mixtures: M, the components of all outputs but "softmax".
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
-        copy_coarse: With several scales: copy the pixels of the smaller image into the larger one, so
-            that the model is a distribution over images. False is the paper's plain form, which
+        copy_coarse: With several scales: copy the pixels of the smaller image into the larger one,
+            so that the model is a distribution over images. False is the paper's plain form, which
             draws them again.
-        num_classes: Number of classes that the model is conditioned on; 0 for none. Training takes them
-            from the labels of the data set.
+        num_classes: Number of classes that the model is conditioned on; 0 for none. Training takes
+            them from the labels of the data set.
         condition_vector: D of the vectors `[B, D]` that the model is conditioned on; 0 for none.
         condition_map: D of the maps `[B, H, W, D]` that the model is conditioned on; 0 for none.
             Training takes vectors and maps from the array `condition` of an .npz file.
@@ -66,7 +68,8 @@ class ModelConfig:
         dtype: What the network computes in: "float32", "bfloat16", or "float64" (which needs
             jax_enable_x64).
         remat: Recompute each body layer in the backward pass, to save memory.
-        images_per_lane: Images that share a lane of the Diagonal BiLSTM's recurrence; 0 chooses by platform.
+        images_per_lane: Images that share a lane of the Diagonal BiLSTM's recurrence; 0 chooses by
+            platform.
     """
 
     architecture: str = "diagonal_bilstm"
@@ -91,55 +94,28 @@ class ModelConfig:
     images_per_lane: int = 0
 
     def __post_init__(self) -> None:
-        check_types(self, "model")
-        check_choices(self, "model", CHOICES)
-        check_least(
-            self, 1, "model.layers", "model.features", "model.head_features", "model.mixtures"
-        )
-        check_least(
-            self, 0, "model.images_per_lane", "model.condition_vector", "model.condition_map"
-        )
-        for name, side in ("model.first_kernel", self.first_kernel), ("model.kernel", self.kernel):
-            check(self, name, "be odd and at least 3", side >= 3 and side % 2 == 1)
-        check(
-            self,
-            "model.num_classes",
-            "be 0 or at least 2",
-            self.num_classes == 0 or self.num_classes >= 2,
-        )
+        _check_fields(self, "model")
+        for field in ("first_kernel", "kernel"):
+            side = getattr(self, field)
+            check(f"model.{field}", "be odd and at least 3", side, side >= 3 and side % 2 == 1)
+        check("model.num_classes", "be 0 or at least 2", self.num_classes, self.num_classes != 1)
         if (self.num_classes > 0) + (self.condition_vector > 0) + (self.condition_map > 0) > 1:
             raise UserError(
-                "a model has one condition: set one of model.num_classes, model.condition_vector and "
-                "model.condition_map (a map can hold a class or a vector at every pixel as well)"
+                "a model has one condition: set one of model.num_classes, model.condition_vector "
+                "and model.condition_map"
             )
+        density = f'model.output "{self.output}" is a density'
         if self.input == "categorical" and not self.discrete:
-            raise UserError(
-                f'model.output "{self.output}" is for values that are numbers: model.input must be '
-                '"scalar"'
-            )
-        self._check_scales()
-
-    def _check_scales(self) -> None:
-        count = len(self.scales)
-        check(
-            self,
-            "model.scales",
-            "be empty, or at least two heights, each a larger multiple of the one before",
-            count != 1
-            and all(0 < a < b and b % a == 0 for a, b in itertools.pairwise(self.scales)),
-        )
-        check(
-            self,
-            "model.scale_architectures",
-            f"be empty or name one architecture for each of model.scales ({count})",
-            len(self.scale_architectures) in (0, count),
-        )
-        for architecture in self.scale_architectures:
-            check_choice("model.scale_architectures", architecture, ARCHITECTURES)
-        if not self.discrete and self.scales:
-            raise UserError(
-                f'model.output "{self.output}" is for a single scale: empty model.scales'
-            )
+            raise UserError(f'{density} of numbers: model.input must be "scalar"')
+        if self.scales and not self.discrete:
+            raise UserError(f"{density} with a single scale: model.scales must be empty")
+        rule = "be empty, or at least two heights, each a larger multiple of the one before"
+        multiples = all(0 < a < b and b % a == 0 for a, b in itertools.pairwise(self.scales))
+        check("model.scales", rule, self.scales, len(self.scales) != 1 and multiples)
+        rule = "be empty, or name an architecture for each of model.scales"
+        known = set(self.scale_architectures) <= {*ARCHITECTURES}
+        as_many = len(self.scale_architectures) in (0, len(self.scales))
+        check("model.scale_architectures", rule, self.scale_architectures, known and as_many)
 
     @property
     def discrete(self) -> bool:
@@ -161,7 +137,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where the images come from.
+    """The images of a run.
 
     Attributes:
         name: "digits", a TFDS name ("mnist", "downsampled_imagenet/32x32"), or the path of a folder
@@ -187,11 +163,10 @@ class DataConfig:
     test_split: str = "test"
 
     def __post_init__(self) -> None:
-        check_types(self, "data")
+        _check_fields(self, "data")
         for field in ("name", "train_split", "validation_split", "test_split"):
-            check(self, f"data.{field}", "not be empty", getattr(self, field) != "")
-        check(self, "data.levels", "be 0 or at least 2", self.levels == 0 or self.levels >= 2)
-        check_choices(self, "data", CHOICES)
+            check(f"data.{field}", "not be empty", "", getattr(self, field) != "")
+        check("data.levels", "be 0 or at least 2", self.levels, self.levels != 1)
 
 
 @dataclass(frozen=True)
@@ -202,8 +177,7 @@ class OptimizerConfig:
         name: "rmsprop" (the paper's), "adam", or "muon" (kernels are updated by orthogonalised
             momentum; vectors, embeddings and the last layer by Adam).
         learning_rate: Rate that the schedule starts from, after the warm-up.
-        schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise". With
-            train.in_turn each scale has the whole schedule in its own part of the steps.
+        schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise".
         warmup_steps: Steps of linear warm-up, under any schedule.
         boundaries: Steps at which the rate of a "piecewise" schedule changes.
         boundary_factors: What the rate is multiplied by at each boundary; factors accumulate.
@@ -225,31 +199,20 @@ class OptimizerConfig:
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        check_types(self, "optimizer")
-        check_choices(self, "optimizer", CHOICES)
-        check(self, "optimizer.learning_rate", "be greater than 0", self.learning_rate > 0)
-        fields = ("warmup_steps", "clip_norm", "weight_decay")
-        check_least(self, 0, *(f"optimizer.{field}" for field in fields))
-        self._check_pieces()
-        check(self, "optimizer.ema_decay", "be at least 0 and below 1", 0 <= self.ema_decay < 1)
-
-    def _check_pieces(self) -> None:
+        _check_fields(self, "optimizer")
+        check("optimizer.ema_decay", "be below 1", self.ema_decay, self.ema_decay < 1)
+        boundaries, factors = self.boundaries, self.boundary_factors
         if self.schedule != "piecewise":
-            if self.boundaries or self.boundary_factors:
-                raise UserError(
-                    "optimizer.boundaries and optimizer.boundary_factors must be empty unless "
-                    f'optimizer.schedule is "piecewise", and it is "{self.schedule}"'
-                )
+            rule = 'be empty unless optimizer.schedule is "piecewise"'
+            check("optimizer.boundaries", rule, boundaries, not boundaries)
+            check("optimizer.boundary_factors", rule, factors, not factors)
             return
-        boundaries, count = (0, *self.boundaries), len(self.boundaries)
-        increasing = count > 0 and all(a < b for a, b in itertools.pairwise(boundaries))
-        steps = 'be one or more positive, increasing steps for the schedule "piecewise"'
-        check(self, "optimizer.boundaries", steps, increasing)
-        same = f"have as many values as optimizer.boundaries ({count})"
-        check(self, "optimizer.boundary_factors", same, len(self.boundary_factors) == count)
-        check(
-            self, "optimizer.boundary_factors", "be greater than 0", min(self.boundary_factors) > 0
-        )
+        rule = 'be one or more positive, increasing steps for the schedule "piecewise"'
+        increasing = all(a < b for a, b in itertools.pairwise((0, *boundaries)))
+        check("optimizer.boundaries", rule, boundaries, bool(boundaries) and increasing)
+        rule = f"be {len(boundaries)} numbers above 0, one for each of optimizer.boundaries"
+        fit = len(factors) == len(boundaries) and all(0 < f < math.inf for f in factors)
+        check("optimizer.boundary_factors", rule, factors, fit)
 
 
 @dataclass(frozen=True)
@@ -258,9 +221,6 @@ class TrainConfig:
 
     Attributes:
         steps: Number of updates.
-        minutes: Time for the updates, instead of `steps`: when a run begins, some updates are
-            timed, and `steps` becomes as many as fit, with the schedule over all of them. Starting,
-            validations and pictures come on top. 0 for none.
         batch_size: Images of an update, over all devices.
         micro_batches: Parts of a device's share of the batch, computed one after another to save
             memory. Their gradients are added up; the update is the same. 0 chooses by platform: on
@@ -271,12 +231,9 @@ class TrainConfig:
         checkpoint_every: Steps between checkpoints.
         patience: Training stops after this many times eval_every steps without a validation that is
             the best so far; 0 for never.
-        in_turn: With several scales: train them one after another, the smallest first, instead of
-            all at once. Each has an equal part of the steps, its own schedule and optimiser state.
     """
 
     steps: int = 2500
-    minutes: float = 0.0
     batch_size: int = 16
     micro_batches: int = 0
     eval_batch_size: int = 200
@@ -284,17 +241,12 @@ class TrainConfig:
     eval_every: int = 500
     checkpoint_every: int = 500
     patience: int = 0
-    in_turn: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self, "train")
-        integers = {field.name for field in dataclasses.fields(self) if field.type is int}
-        check_least(
-            self, 1, *(f"train.{name}" for name in sorted(integers - {"micro_batches", "patience"}))
-        )
-        check_least(self, 0, "train.micro_batches", "train.patience", "train.minutes")
+        _check_fields(self, "train")
+        rule = f"divide train.batch_size ({self.batch_size})"
         whole = self.batch_size % (self.micro_batches or 1) == 0
-        check(self, "train.micro_batches", f"divide train.batch_size ({self.batch_size})", whole)
+        check("train.micro_batches", rule, self.micro_batches, whole)
 
 
 @dataclass(frozen=True)
@@ -307,10 +259,10 @@ class Config:
         optimizer: The update rule.
         train: Duration, batches and intervals.
         seed: Seed of the initial parameters, the order of the images and every random draw.
-        init_from: Where a new run takes its first parameters from: the workdir of a run, an
-            exported file, or the name of a model of the package; "" draws them.
-        init_partial: Whether to draw those that `init_from` lacks or has in another shape, such as
-            those that depend on the number of levels or classes.
+        init_from: Source of a new run's first parameters: the workdir of a run, an exported file,
+            or the name of a model of the package; "" draws them.
+        init_partial: Draw those that `init_from` lacks or has in another shape, such as those that
+            depend on the number of levels or classes.
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -322,38 +274,52 @@ class Config:
     init_partial: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self, "")
-        check(self, "seed", "be at least 0 and below 2**32", 0 <= self.seed < 2**32)
-        scales = len(self.model.scales)
+        _check_fields(self, "")
+        check("seed", "be below 2**32", self.seed, self.seed < 2**32)
         if self.data.flip and self.model.condition_map:
-            raise UserError(
-                "data.flip mirrors images, but not the maps of model.condition_map: set one of them"
-            )
+            raise UserError("data.flip would not mirror the maps of model.condition_map: unset one")
         if self.init_partial and not self.init_from:
             raise UserError("init_partial is for init_from, which is not set: set both or neither")
-        if self.train.patience and self.train.in_turn:
-            raise UserError("train.patience must be 0 with train.in_turn, whose turns are fixed")
-        if self.train.in_turn and not scales:
-            raise UserError("train.in_turn is for several model.scales, and there are none")
-        if self.train.minutes and self.train.in_turn:
-            raise UserError("train.minutes must be 0 with train.in_turn: give train.steps")
-        check(
-            self.train,
-            "train.steps",
-            f"be a multiple of the number of model.scales ({scales}) with train.in_turn",
-            not self.train.in_turn or self.train.steps % scales == 0,
-        )
-        each = " for each scale" if self.train.in_turn else ""
-        check(
-            self.optimizer,
-            "optimizer.warmup_steps",
-            f'be below train.steps ({self.steps_per_scale}{each}) for the schedule "cosine"',
-            self.optimizer.schedule != "cosine"
-            or self.train.minutes > 0  # The steps are not known yet.
-            or self.optimizer.warmup_steps < self.steps_per_scale,
-        )
+        warmup, steps = self.optimizer.warmup_steps, self.train.steps
+        rule = f'be below train.steps ({steps}) for the schedule "cosine"'
+        fits = self.optimizer.schedule != "cosine" or warmup < steps
+        check("optimizer.warmup_steps", rule, warmup, fits)
 
-    @property
-    def steps_per_scale(self) -> int:
-        """Steps that train one scale: all, or with `train.in_turn` an equal part of them."""
-        return self.train.steps // (max(len(self.model.scales), 1) if self.train.in_turn else 1)
+
+def check(name: str, requirement: str, value: Any, ok: bool) -> None:
+    """Raises "NAME must REQUIREMENT, got VALUE" unless `ok`; `name` is a field's dotted name."""
+    if not ok:
+        raise UserError(f"{name} must {requirement}, got {value!r}")
+
+
+def _check_fields(config: Any, group: str) -> None:
+    """Converts every field to its type, and checks it against `CHOICES` and `POSITIVE`."""
+    for field in dataclasses.fields(config):
+        name = f"{group}.{field.name}" if group else field.name
+        value = getattr(config, field.name)
+        try:
+            value = _convert(value, field.type)
+        except TypeError:
+            kind = str(field.type) if get_args(field.type) else getattr(field.type, "__name__", "")
+            raise UserError(f"{name} must be of type {kind}, got {value!r}") from None
+        if isinstance(value, (int, float)):
+            rule = "greater than 0" if name in POSITIVE else "at least 0"
+            large = value > 0 or (value == 0 and name not in POSITIVE)
+            check(name, f"be finite and {rule}", value, large and math.isfinite(value))
+        if name in CHOICES:
+            check(name, f"be one of {', '.join(CHOICES[name])}", value, value in CHOICES[name])
+        # Still part of the construction of the frozen dataclass.
+        object.__setattr__(config, field.name, value)
+
+
+def _convert(value: Any, type_: Any) -> Any:
+    """Returns a value as a field's type: also NumPy's numbers, lists for tuples, and 1 for 1.0."""
+    items = get_args(type_)
+    if items and isinstance(value, (tuple, list)):
+        return tuple(_convert(item, items[0]) for item in value)
+    number = {int: numbers.Integral, float: numbers.Real}.get(type_)
+    if number and isinstance(value, number) and not isinstance(value, bool):
+        return type_(value)
+    if items or number or not isinstance(value, type_):
+        raise TypeError
+    return value

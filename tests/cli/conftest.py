@@ -1,15 +1,52 @@
-"""What the tests of the command line share."""
+"""The command line within the process of the tests."""
 
 import shlex
 
+import numpy as np
 import pytest
+from programs import TINY
 
+import pixel_rnn_jax as prnn
 from pixel_rnn_jax.main import main
 from pixel_rnn_jax.runtime import devices
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Calls main with the words of a shell command; it keeps the devices that the tests have."""
-    monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)
-    return lambda words: main(shlex.split(words))
+def cli(monkeypatch, capfd):
+    """Runs the words of a shell command; returns the exit status, the output and the errors."""
+    monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
+
+    def run(words):
+        try:
+            status = main(shlex.split(words))
+        except SystemExit as end:
+            status = end.code or 0
+        return status, *capfd.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def printed(cli):
+    """Runs a command that succeeds, and returns its output."""
+
+    def run(words):
+        status, out, err = cli(words)
+        assert status == 0, err
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Forty images 4×5 of three levels."""
+    return np.random.default_rng(0).integers(3, size=(40, 4, 5, 1), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory):
+    """A file with a model of such images."""
+    path = tmp_path_factory.mktemp("exported") / "model.safetensors"
+    prnn.create(prnn.ModelConfig("pixel_cnn", **TINY), (4, 5, 1), levels=3).save(path)
+    return path

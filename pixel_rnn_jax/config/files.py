@@ -1,0 +1,160 @@
+"""Other forms of a config: config files, JSON, and overrides such as "model.layers=3"."""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import operator
+import runpy
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from ml_collections import ConfigDict
+
+from pixel_rnn_jax.config.schema import ARCHITECTURES, Config
+from pixel_rnn_jax.errors import UserError
+
+_PACKAGE = Path(__file__).parents[1]
+_FOLDERS = _PACKAGE / "configs", _PACKAGE.parent / "configs"  # Of a wheel, of a checkout.
+CONFIGS = {path.stem: path for path in sorted(next(filter(Path.is_dir, _FOLDERS)).glob("[!_]*.py"))}
+"""The config files that come with the package, by name."""
+GROUPS: dict[str, Any] = {
+    f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)
+}
+"""The dataclasses of the groups of fields."""
+FIELDS: dict[str, Any] = {
+    f"{name}.{f.name}": f.type for name, group in GROUPS.items() for f in dataclasses.fields(group)
+} | {f.name: f.type for f in dataclasses.fields(Config) if f.name not in GROUPS}
+"""The types of all fields, by dotted name."""
+
+
+def load_config(source: str) -> Config:
+    """Runs a config file, whose `get_config` returns a ConfigDict of some fields or all.
+
+    Args:
+        source: The name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
+            `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
+
+    Raises:
+        UserError: There is no such file, or a field is unknown or impossible.
+    """
+    name, _, argument = source.partition(":")
+    file = CONFIGS.get(name, Path(name))
+    if not file.is_file():
+        names = ", ".join(CONFIGS)
+        raise UserError(f"--config={name} names no config file: give a path, or one of {names}")
+    get_config = runpy.run_path(str(file)).get("get_config")
+    if not callable(get_config):
+        raise UserError(f"--config={name}: {file} defines no function get_config")
+    if argument and not inspect.signature(get_config).parameters:
+        raise UserError(f"--config={source}: get_config of {file} takes no argument")
+    return from_config_dict(get_config(argument) if argument else get_config())
+
+
+def base_config(argument: str, architecture: str, scales: tuple[int, ...] = ()) -> ConfigDict:
+    """Returns the defaults of every field, for a config file to start from.
+
+    Args:
+        argument: What follows the colon of --config: an architecture, `multi_scale`, or both with a
+            comma between them.
+        architecture: The architecture unless the argument names one.
+        scales: `model.scales` of the variant `multi_scale`; empty if there is none.
+
+    Raises:
+        UserError: There is no such variant.
+    """
+    words = {word for word in argument.split(",") if word}
+    variants = (*ARCHITECTURES, "multi_scale") if scales else ARCHITECTURES
+    named = words - {"multi_scale"}
+    if not words <= {*variants} or len(named) > 1:
+        raise UserError(
+            f"--config takes one architecture after the colon, multi_scale, or both, of "
+            f"{', '.join(variants)}, got {argument!r}"
+        )
+    config = ConfigDict(dataclasses.asdict(Config())).lock()
+    config.model.architecture = named.pop() if named else architecture
+    config.model.scales = scales if "multi_scale" in words else ()
+    return config
+
+
+def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
+    """Turns a ConfigDict or nested mappings into a `Config`; absent fields keep their defaults.
+
+    Raises:
+        UserError: A field is unknown (the message suggests a similar one) or impossible.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, (Mapping, ConfigDict)):
+            for field in value:
+                _check_name(f"{name}.{field}")
+            fields[name] = GROUPS[name](**value)
+        else:
+            _check_name(name)
+            fields[name] = value
+    return Config(**fields)
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """Returns a config with other values: "model.layers=3", "model.scales=8,16", "seed=1".
+
+    Booleans are true or false. A tuple may have parentheses, and its words quotation marks.
+
+    Raises:
+        UserError: A field is unknown (the message suggests a similar one) or impossible.
+    """
+    values = dataclasses.asdict(config)
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        _check_name(name)
+        group, _, field = name.rpartition(".")
+        (values[group] if group else values)[field] = _parse(text, FIELDS[name])
+    return from_config_dict(values)
+
+
+def to_json(config: Config) -> str:
+    """Returns `config` as JSON text."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Returns the `Config` that `to_json` wrote; a field that is not in it has its default.
+
+    Raises:
+        UserError: A group of fields is missing, or a field is unknown or impossible.
+    """
+    values = json.loads(text)
+    if not isinstance(values, dict) or not GROUPS.keys() <= values.keys():
+        raise UserError(f"a config in JSON must be an object with {', '.join(GROUPS)}")
+    return from_config_dict(values)
+
+
+def leaves(config: Config) -> Iterator[tuple[str, Any]]:
+    """Yields (dotted name, value) of every field of `config` that is not a group of fields."""
+    return ((name, operator.attrgetter(name)(config)) for name in FIELDS)
+
+
+def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Returns the fields in which two configs differ, {dotted name: (old value, new value)}."""
+    before, after = dict(leaves(old)), dict(leaves(new))
+    return {name: (before[name], after[name]) for name in FIELDS if before[name] != after[name]}
+
+
+def _check_name(name: str) -> None:
+    if name not in FIELDS:
+        (nearest,) = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.0)
+        raise UserError(f"there is no field {name} in the config; did you mean {nearest}?")
+
+
+def _parse(text: str, type_: Any) -> Any:
+    """Returns the value of a type that a text writes, or the text, which the field then refuses."""
+    if get_origin(type_) is tuple:
+        words = [word.strip(" '\"") for word in text.strip(" ()[]").split(",")]
+        return tuple(_parse(word, get_args(type_)[0]) for word in words if word)
+    if type_ is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    try:
+        return type_(text)
+    except ValueError:
+        return text

@@ -1,0 +1,245 @@
+"""The commands on tiny models: the files that they write, against the model itself."""
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from programs import SMALL, TINY
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax import pictures
+
+TOP = np.arange(4)[:, None] < np.full(5, 2)
+FIELDS = SMALL | {"train.steps": 2, "train.batch_size": 8}
+RUN = " ".join(f"--config.{name}={value}" for name, value in FIELDS.items())
+
+
+def arrays(file):
+    with np.load(file) as content:
+        return dict(content)
+
+
+def picture(file):
+    with Image.open(file) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture
+def model(exported, tmp_path, monkeypatch):
+    """The model of m.safetensors in an empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("m.safetensors").write_bytes(exported.read_bytes())
+    return prnn.load("m.safetensors")
+
+
+def test_from_training_to_an_exported_model(printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second, *files = printed(f"--config=digits {RUN}").splitlines()
+    result = json.loads(Path("runs/digits/result.json").read_text())
+    nats = result["test"]["nats"]
+    assert first.startswith(f"test, step 2: {nats:.3f} ± ")
+    assert second.startswith(f"independent pixels: {result['independent_pixels']['nats']:.3f} ± ")
+    assert "runs/digits/result.json" in files and all(Path(file).is_file() for file in files)
+
+    run = "--workdir=runs/digits"
+    assert printed(f"evaluate {run}").splitlines() == [first]
+    assert json.loads(printed(f"evaluate {run} --json"))["nats"] == nats
+    assert "8 samples" in printed(f"sample {run} --n=8 --out=drawn.npz")
+    assert "2 completions" in printed(f"complete {run} --n=2 --out=done.npz")
+    assert (arrays("done.npz")["images"].shape) == (2, 8, 8, 1)
+    assert "8 images" in printed(f"compress {run} --images=drawn.npz")
+    assert "8 images" in printed("info images.prnn")
+    printed(f"decompress images.prnn {run} --out=back.npz")
+    np.testing.assert_array_equal(arrays("back.npz")["images"], arrays("drawn.npz")["images"])
+    printed(f"export {run}")
+    printed("decompress images.prnn --workdir=model.safetensors --out=again")
+    assert len(list(Path("again").glob("*.png"))) == 8
+    # A run that is complete is evaluated again, and one without --config is gone on with.
+    assert printed(run).splitlines()[0] == first
+    assert "step 3" in printed(f"train {run} --config.train.steps=3")
+
+
+@pytest.mark.slow
+def test_data_that_have_moved(printed, cli, tmp_path, monkeypatch, images):
+    monkeypatch.chdir(tmp_path)
+    splits = dict(train=images[:20], validation=images[20:30], test=images[30:])
+    np.savez("images.npz", **splits)
+    printed(f"--config=digits --config.data.name=images.npz --workdir=run {RUN}")
+    expected = printed("evaluate --workdir=run"), printed("complete --workdir=run --n=2")
+    Path("images.npz").rename("moved.npz")
+    data = "--workdir=run --config.data.name=moved.npz"
+    assert (printed(f"evaluate {data}"), printed(f"complete --n=2 {data}")) == expected
+    np.savez("other.npz", **splits | dict(validation=images[:10]))
+    for command in ("evaluate", "complete"):
+        assert cli(f"{command} --workdir=run")[0] == 2
+        status, _, err = cli(f"{command} --workdir=run --config.data.name=other.npz")
+        assert status == 2 and "other.npz" in err
+
+
+def test_sample(printed, model):
+    printed("sample --workdir=m.safetensors --n=5 --seed=7 --out=new/samples.npz")
+    expected = model.sample(jax.random.key(7), 5)
+    np.testing.assert_array_equal(arrays("new/samples.npz")["images"], expected)
+    out = printed("sample --workdir=m.safetensors --n=5 --seed=7")
+    nats = -float(model.log_prob(expected).mean())
+    assert f"{nats:.2f} nats" in out and f"{nats / 20 / math.log(2):.4f} bits/dim" in out
+    np.testing.assert_array_equal(picture("samples.png"), pictures.grid(expected, 3))
+    printed("sample --workdir=m.safetensors --n=5 --temperature=0 --out=cold.npz")
+    cold = arrays("cold.npz")["images"]
+    assert (cold == cold[:1]).all() and (cold != expected).any()
+
+
+def test_complete_own_images(printed, cli, model, images):
+    np.save("own.npy", images)
+    own = "complete --workdir=m.safetensors --images=own.npy --seed=7"
+    expected = model.complete(jax.random.key(7), images, TOP)
+    out = printed(f"{own} --out=done.npz")
+    np.testing.assert_array_equal(arrays("done.npz")["images"], expected.images)
+    assert f"{-expected.log_evidence.mean():.2f} nats" in out
+    printed(f"{own} --n=3")
+    drawn = [images[:3], np.broadcast_to(TOP[..., None], (3, 4, 5, 1)), expected.images[:3]]
+    np.testing.assert_array_equal(picture("completions.png"), pictures.completions(*drawn, 3))
+
+    Image.fromarray(np.eye(4, 5, dtype=bool)).save("mask.png")
+    unknown = images[:1].copy()
+    unknown[0, 1:, 0] = 9  # They may be anything.
+    np.save("own.npy", unknown)
+    status, _, err = cli(f"{own} --known=mask.png --out=done")
+    assert status == 0 and "--particles" in err  # Known values come after unknown ones.
+    diagonal = np.arange(4)
+    known = picture("done/0.png")[diagonal, diagonal]
+    np.testing.assert_array_equal(known, images[0, diagonal, diagonal, 0])
+
+
+def test_scores_of_own_images(printed, model, images):
+    pictures.write_images(images, 3, "own")
+    words = "evaluate --workdir=m.safetensors --images=own --out=own/scores.npz"
+    out = printed(f"{words} --per_value --pixel_map=map.png")
+    scores = arrays("own/scores.npz")
+    expected = -np.asarray(model.log_prob(images, per_value=True))
+    nats = expected.sum(axis=(1, 2, 3))
+    assert scores.keys() == {"nats", "bits_per_dim", "names", "nats_per_value"}
+    np.testing.assert_allclose(scores["nats"], nats, rtol=1e-5)
+    np.testing.assert_allclose(scores["bits_per_dim"], nats / 20 / math.log(2), rtol=1e-5)
+    np.testing.assert_allclose(scores["nats_per_value"], expected, rtol=1e-4, atol=1e-6)
+    assert scores["names"].tolist() == sorted(path.name for path in Path("own").glob("*.png"))
+    assert out.startswith(f"own: {nats.mean():.3f} ± {nats.std(ddof=1) / 40**0.5:.3f} nats, ")
+    drawn = pictures.pixel_map(images[:16], expected[:16].sum(-1), 3)
+    np.testing.assert_array_equal(picture("map.png"), drawn)
+
+    printed(words)  # Scores may lie beside the images, and are written anew.
+    assert "nats_per_value" not in arrays("own/scores.npz")
+    np.savez("own.npz", a=images[:7], test=images[7:])
+    out = printed("evaluate --workdir=m.safetensors --images=own.npz --split=test --json")
+    values = json.loads(out)
+    assert values["images"] == 33 and values["nats"] == pytest.approx(nats[7:].mean(), rel=1e-5)
+    np.save("one.npy", images[:1])
+    values = json.loads(printed("evaluate --workdir=m.safetensors --images=one.npy --json"))
+    assert values["standard_error"] is None
+
+
+def test_a_folder_comes_back_with_its_names(printed, cli, model, images):
+    names = [f"{'dogs' if i % 2 else 'cats'}/{i:02}.png" for i in range(40)]
+    pictures.write_images(images, 3, "pets", names=names)
+    printed("compress --workdir=m.safetensors --images=pets --out=pets.prnn")
+    assert [line for line in printed("info pets.prnn").splitlines() if line.endswith("01.png")]
+    back = "decompress --workdir=m.safetensors pets.prnn"
+    printed(f"{back} --out=back")
+    for name in names:
+        np.testing.assert_array_equal(picture(Path("back", name)), picture(Path("pets", name)))
+    printed(f"{back} --out=back.npz")
+    assert arrays("back.npz")["names"].tolist() == sorted(names)
+
+    data = bytearray(Path("pets.prnn").read_bytes())
+    data[-40] ^= 1
+    Path("pets.prnn").write_bytes(data)
+    assert cli(f"{back} --out=rest.npz")[0] == 2 and not Path("rest.npz").exists()
+    assert cli("info pets.prnn")[0] == 2
+    status, _, err = cli(f"{back} --out=rest.npz --skip_damaged")
+    assert status == 0 and err
+    assert len(arrays("rest.npz")["images"]) < 40
+
+
+def test_what_fails_leaves_the_file_as_it_was(cli, model, images):
+    np.save("own.npy", images + 1)
+    Path("own.prnn").write_text("precious")
+    assert cli("compress --workdir=m.safetensors --images=own.npy --out=own.prnn")[0] == 2
+    assert sorted(path.name for path in Path().iterdir()) == [
+        "m.safetensors",
+        "own.npy",
+        "own.prnn",
+    ]
+    assert Path("own.prnn").read_text() == "precious"
+
+
+def test_classes(printed, tmp_path, monkeypatch, images):
+    monkeypatch.chdir(tmp_path)
+    model = prnn.create(prnn.ModelConfig("pixel_cnn", num_classes=3, **TINY), (4, 5, 1), levels=3)
+    model.class_names = ("ash", "elm", "oak")
+    model.save("c.safetensors")
+    for label in ("oak", "2"):
+        printed(f"sample --workdir=c.safetensors --n=3 --class={label} --out={label}.npz")
+        expected = model.sample(jax.random.key(0), 3, ["oak"] * 3)
+        np.testing.assert_array_equal(arrays(f"{label}.npz")["images"], expected)
+    printed("sample --workdir=c.safetensors --n=6 --out=rows.npz")
+    expected = model.sample(jax.random.key(0), 6, [0, 0, 1, 1, 2, 2])
+    np.testing.assert_array_equal(arrays("rows.npz")["images"], expected)
+    labels = np.array(["oak", "elm"])[np.arange(40) % 2]
+    np.savez("own.npz", images=images, labels=labels)
+    printed("compress --workdir=c.safetensors --images=own.npz")
+    printed("decompress --workdir=c.safetensors images.prnn --out=back.npz")
+    assert arrays("back.npz")["labels"].tolist() == labels.tolist()
+
+
+def test_vectors(printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = prnn.ModelConfig("pixel_cnn", condition_vector=2, **TINY)
+    model = prnn.create(config, (4, 5, 1), levels=3)
+    model.save("v.safetensors")
+    vectors = np.random.default_rng(0).normal(size=(4, 2))
+    np.savez("condition.npz", condition=vectors)
+    np.save("condition.npy", vectors)
+    sample = "sample --workdir=v.safetensors --out=samples.npz --condition"
+    printed(f"{sample}=condition.npz")
+    images = arrays("samples.npz")["images"]
+    np.testing.assert_array_equal(images, model.sample(jax.random.key(0), 4, vectors))
+    printed(f"{sample}=condition.npy --n=3")
+    np.testing.assert_array_equal(arrays("samples.npz")["images"], images[:3])
+
+
+@pytest.mark.slow
+def test_a_run_on_real_values(printed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(50, 10, size=(40, 4, 5, 1)).astype(np.float32)
+    np.save("values.npy", values)
+    data = "--config.data.name=values.npy --config.model.output=gaussian_mixture"
+    assert "Gaussians of 32" in printed(f"--config=digits --workdir=run {RUN} {data}")
+    evaluation = json.loads(printed("evaluate --workdir=run --pixel_map=map.png --json"))
+    assert evaluation["real"] and evaluation["bits_per_dim"] is None
+    assert "nats a value" in printed("sample --workdir=run --n=2 --out=samples.npz")
+    printed("complete --workdir=run --images=values.npy --n=2 --out=done.npz")
+    done = arrays("done.npz")["images"]
+    np.testing.assert_array_equal(done[:, :2], values[:2, :2])
+    printed("complete --workdir=run --n=2")
+    assert picture("completions.png").size and picture("map.png").size
+
+
+@pytest.mark.slow
+def test_comparison_by_dequantisation(printed, cli, tmp_path, monkeypatch, images):
+    monkeypatch.chdir(tmp_path)
+    np.savez("images.npz", train=images[:20], validation=images[20:30], test=images[30:])
+    data = "--config.data.name=images.npz --config.data.levels=3"
+    for name, output in (("discrete", "softmax"), ("density", "logistic_mixture")):
+        words = f"--workdir={name} --config.model.output={output}"
+        printed(f"--config=digits {RUN} {data} {words}")
+    words = "evaluate --workdir=discrete --continuous=density --dequantize=2"
+    discrete, implied, continuous = printed(words).splitlines()
+    values = json.loads(printed(f"{words} --json"))
+    assert f"{values['discrete']['nats']:.3f} ± " in discrete
+    assert values["implied"]["nats"] == pytest.approx(values["discrete"]["nats"], rel=1e-6)
+    assert f"{values['continuous']['nats']:.3f} ± " in continuous and implied
+    assert cli(f"{words} --pixel_map=map.png")[0] == 2

@@ -1,0 +1,168 @@
+"""Config files, overrides and JSON; and the settings of the configs in configs/."""
+
+import runpy
+
+import pytest
+from example_configs import OTHERS, other, replace
+
+from pixel_rnn_jax import config as cfg
+from pixel_rnn_jax.errors import UserError
+
+STEPS = replace(cfg.Config(), "train.steps", 7)
+
+
+def assignment(name, value):
+    return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
+
+
+def test_json_keeps_every_field():
+    for config in OTHERS:
+        assert cfg.from_json(cfg.to_json(config)) == config
+    with pytest.raises(UserError, match="optimizer"):
+        cfg.from_json('{"model": {}}')
+
+
+@pytest.mark.parametrize("name", [name for name, _ in cfg.leaves(cfg.Config())])
+def test_every_field_can_be_overridden(name):
+    config = other(name)
+    value = dict(cfg.leaves(config))[name]
+    assert cfg.override(config, [assignment(name, value)]) == config
+    (changed,) = cfg.changed_fields(
+        config, cfg.override(config, [assignment("train.log_every", 99)])
+    ).items()
+    assert changed == ("train.log_every", (dict(cfg.leaves(config))["train.log_every"], 99))
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        (["train.steps=7"], STEPS),
+        (["model.scales=8,16"], replace(cfg.Config(), "model.scales", (8, 16))),
+        (["model.scales=(8, 16)"], replace(cfg.Config(), "model.scales", (8, 16))),
+        (["model.skip=False"], replace(cfg.Config(), "model.skip", False)),
+        (["optimizer.learning_rate=2e-4"], replace(cfg.Config(), "optimizer.learning_rate", 2e-4)),
+        (["data.name=a=b"], replace(cfg.Config(), "data.name", "a=b")),
+        (
+            ["model.scale_architectures=row_lstm,'pixel_cnn'", "model.scales=[4,8]"],
+            replace(
+                replace(cfg.Config(), "model.scales", (4, 8)),
+                "model.scale_architectures",
+                ("row_lstm", "pixel_cnn"),
+            ),
+        ),
+    ],
+)
+def test_how_values_are_written(words, expected):
+    assert cfg.override(cfg.Config(), words) == expected
+
+
+@pytest.mark.parametrize(
+    "word, name",
+    [
+        ("model.featurs=3", "model.features"),
+        ("modle.features=3", "model.features"),
+        ("steps=3", "train.steps"),
+        ("train.steps=1e3", "train.steps"),
+        ("train.steps=", "train.steps"),
+        ("model.skip=maybe", "model.skip"),
+        ("optimizer.boundaries=1,b", "optimizer.boundaries"),
+    ],
+)
+def test_a_wrong_override_names_the_field(word, name):
+    with pytest.raises(UserError, match=name):
+        cfg.override(cfg.Config(), [word])
+
+
+@pytest.fixture
+def loaded(tmp_path):
+    """Returns the config that a file with this body of `get_config` gives."""
+
+    def load(body, parameters="", argument=""):
+        file = tmp_path / "mine.py"
+        file.write_text(
+            "import numpy as np\n"
+            "from ml_collections import ConfigDict, FrozenConfigDict\n"
+            "from pixel_rnn_jax.config import *\n"
+            f"def get_config({parameters}):\n    {body}\n"
+        )
+        return cfg.load_config(f"{file}{argument}")
+
+    return load
+
+
+@pytest.mark.parametrize(
+    "body, expected",
+    [
+        ("return {'train': {'steps': 7}}", STEPS),
+        ("return ConfigDict({'train': {'steps': 7}})", STEPS),
+        ("return FrozenConfigDict({'train': {'steps': 7}})", STEPS),
+        ("return {'train': {'steps': np.int64(7)}, 'model': {'scales': []}}", STEPS),
+        ("c = base_config('', 'diagonal_bilstm'); c.train.update(steps=7); return c", STEPS),
+        (
+            "c = ConfigDict({'n': 7, 'train': {}}); c.train.steps = c.get_ref('n'); "
+            "return {'train': c.train}",
+            STEPS,
+        ),
+    ],
+)
+def test_a_file_returns_some_fields_or_all(loaded, body, expected):
+    assert loaded(body) == expected
+
+
+@pytest.mark.parametrize(
+    "body, name",
+    [
+        ("return {'model': {'layer': 3}}", "model.layers"),
+        ("return {'model': 3}", "model"),
+        ("return {'model': {'layers': 2.5}}", "model.layers"),
+        ("return {'model': {'layers': 0}}", "model.layers"),
+        ("return base_config('rnn', 'row_lstm')", "--config"),
+        ("return base_config('row_lstm,pixel_cnn', 'row_lstm')", "--config"),
+        ("return base_config('multi_scale', 'row_lstm')", "--config"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_field(loaded, body, name):
+    with pytest.raises(UserError, match=name):
+        loaded(body)
+
+
+def test_argument_of_a_file(loaded):
+    assert loaded("return {'train': {'steps': int(n)}}", "n=3", ":7") == STEPS
+    assert loaded("return {'train': {'steps': int(n)}}", "n=7", ":") == STEPS
+    with pytest.raises(UserError, match="--config=.*:7"):
+        loaded("return {}", "", ":7")
+
+
+# Section 5 of the paper: architecture, layers, features, head, residual, batch.
+PAPER = {
+    "mnist": ("diagonal_bilstm", 7, 16, 32, True, 16),
+    "mnist:pixel_cnn": ("pixel_cnn", 7, 16, 32, True, 16),
+    "cifar10": ("diagonal_bilstm", 12, 128, 1024, True, 16),
+    "cifar10:row_lstm": ("row_lstm", 12, 128, 1024, True, 16),
+    "cifar10:pixel_cnn": ("pixel_cnn", 15, 128, 1024, True, 16),
+    "imagenet32": ("row_lstm", 12, 384, 1024, True, 64),
+    "imagenet64": ("row_lstm", 4, 512, 1024, False, 32),
+}
+
+
+@pytest.mark.parametrize("source", PAPER)
+def test_config_files_have_the_settings_of_the_paper(source):
+    config = cfg.load_config(source)
+    m, batch_size = config.model, config.train.batch_size
+    settings = (m.architecture, m.layers, m.features, m.head_features, m.residual, batch_size)
+    assert settings == PAPER[source]
+    assert (m.first_kernel, m.kernel, m.skip) == (7, 3, True)
+    # Only on MNIST have runs compared optimisers.
+    assert config.optimizer.name == ("muon" if source.startswith("mnist") else "rmsprop")
+
+
+@pytest.mark.parametrize("name", cfg.CONFIGS)
+def test_config_files_take_any_variant_and_name_their_command(name):
+    for architecture in cfg.ARCHITECTURES:
+        assert cfg.load_config(f"{name}:{architecture}").model.architecture == architecture
+    scales = cfg.load_config(f"{name}:multi_scale").model.scales
+    both = cfg.load_config(f"{name}:pixel_cnn,multi_scale").model
+    assert len(scales) >= 2 and (both.architecture, both.scales) == ("pixel_cnn", scales)
+    text = runpy.run_path(str(cfg.CONFIGS[name]))["__doc__"]
+    assert f"python -m pixel_rnn_jax.main --config=configs/{name}.py\n" in text
+    assert all(part in text for part in ("Data:", "Hardware:", "Results:"))
