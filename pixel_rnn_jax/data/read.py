@@ -1,6 +1,7 @@
 """Images that the user names by a path, as they are stored."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,12 +23,12 @@ class Images(NamedTuple):
         images: `[N, H, W, C]`, as a model takes them.
         condition: Classes `[N]`, by number or by name, or vectors `[N, D]` or maps `[N, H, W, D]`;
             None if there are none.
-        names: `[N]` strings: names of files relative to their folder, or rows in an array.
+        names: N strings: names of files relative to their folder, or rows in an array.
     """
 
     images: np.ndarray
-    condition: np.ndarray | None
-    names: np.ndarray
+    condition: np.ndarray | None = None
+    names: Sequence[str] = ()
 
 
 def open_images(path: epath.PathLike, split: str | None = None, flag: str = "") -> Records:
