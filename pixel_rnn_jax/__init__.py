@@ -52,7 +52,7 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.data.read import Images
     from pixel_rnn_jax.errors import UserError
     from pixel_rnn_jax.generation.complete import Completion
-    from pixel_rnn_jax.image_model import ImageModel, LostImages, create, from_pretrained, load
+    from pixel_rnn_jax.image_model import ImageModel, create, from_pretrained, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
     from pixel_rnn_jax.training.fit import fit
@@ -66,7 +66,6 @@ __all__ = [
     "DataConfig",
     "ImageModel",
     "Images",
-    "LostImages",
     "ModelConfig",
     "OptimizerConfig",
     "PixelRNN",

@@ -11,7 +11,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from pixel_rnn_jax import shipped, terminal
+from pixel_rnn_jax import bundled, terminal
 from pixel_rnn_jax.config import Config, from_json, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -38,7 +38,7 @@ class Run:
 
 
 def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
-    """Opens the trained model of a workdir, which may still be training, or of `shipped.FOLDER`.
+    """Opens the trained model of a workdir, which may still be training, or of `bundled.FOLDER`.
 
     The parameters are those of the checkpoint with the best validation, or of the newest one if
     none has been validated: the moving average, or the parameters themselves without an average.
@@ -48,7 +48,7 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     """
     processes.check()
     config = read_config(workdir)
-    if shipped.is_place(workdir):
+    if epath.Path(workdir).parent == bundled.FOLDER:
         return _open_shipped(epath.Path(workdir), config, mesh)
     image_format = read_image_format(workdir)
     model = image_format.model(config.model)
@@ -61,7 +61,7 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
 
 def _open_shipped(folder: epath.Path, config: Config, mesh: Mesh) -> Run:
     """Opens a model of the package, which has no checkpoints."""
-    model, params, names = export.read(folder / shipped.FILE)
+    model, params, names = export.read(folder / bundled.FILE)
     image_format = ImageFormat(model.image_shape, model.levels, model.offset, model.scale, names)
     step = json.loads((folder / "result.json").read_bytes())["step"]
     return Run(config, image_format, model, step, jax.device_put(params, devices.replicated(mesh)))
