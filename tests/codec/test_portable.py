@@ -12,7 +12,7 @@ import pytest
 from codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import frequencies, loop
+from pixel_rnn_jax.codec import loop, quantise
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
@@ -29,9 +29,9 @@ def files(tmp_path_factory):
     return folder
 
 
-def program(verb, folder, *noise, flags="", **environment):
+def program(command, folder, *noise, flags="", **environment):
     return subprocess.run(
-        [sys.executable, ROOT / "tests" / "portable_files.py", verb, folder, *map(str, noise)],
+        [sys.executable, ROOT / "tests" / "portable_files.py", command, folder, *map(str, noise)],
         env={k: v for k, v in os.environ.items() if k != "XLA_FLAGS"}
         | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
         | ({"XLA_FLAGS": flags} if flags else {})
@@ -80,7 +80,7 @@ def test_files_of_an_earlier_version_decode():
 def test_too_much_noise_is_refused(levels, monkeypatch):
     model = small_model(levels=levels, shape=(8, 8, 1))
     data = model.compress(random_images(model, 8))
-    exact = frequencies.on_grid
+    exact = quantise.on_grid
 
     def noisy(logits):
         largest = 1e-3
@@ -88,19 +88,19 @@ def test_too_much_noise_is_refused(levels, monkeypatch):
 
     monkeypatch.setattr(loop, "on_grid", noisy)
     loop._compiled.cache_clear()
-    with pytest.raises(prnn.UserError, match="does not compute the model as the one that"):
+    with pytest.raises(prnn.UserError, match="images 1 to 4"):
         model.decompress(data)
     loop._compiled.cache_clear()
 
 
 def test_every_doubtful_logit_is_corrected(monkeypatch):
     """With a margin of half the grid all logits are doubtful, and the decoder needs no own ones."""
-    monkeypatch.setattr(frequencies, "MARGIN", 2e-4)
+    monkeypatch.setattr(quantise, "MARGIN", 2e-4)
     loop._compiled.cache_clear()
     model = small_model(levels=7, shape=(8, 8, 1))
     images = random_images(model, 8)
     data = model.compress(images)
-    exact = frequencies.on_grid
+    exact = quantise.on_grid
     monkeypatch.setattr(loop, "on_grid", lambda x: exact(x + 1e-4 * jnp.sin(1e6 * x)))
     loop._compiled.cache_clear()
     np.testing.assert_array_equal(model.decompress(data), images)
