@@ -1,6 +1,5 @@
 """Models on the Hugging Face Hub, against a stand-in for huggingface_hub: a folder on this disk."""
 
-import inspect
 import sys
 import types
 
@@ -71,18 +70,3 @@ def test_another_upload_keeps_the_card(hub):
     model.push_to_hub("me/a")
     assert hub.calls[-1] == ("files", ["model.safetensors"])
     assert (hub.folder / "me/a/README.md").read_text() == "My words."
-
-
-def test_the_stand_in_is_like_the_package():
-    """Where huggingface_hub is installed: what is called takes these arguments."""
-    package = pytest.importorskip("huggingface_hub")
-
-    def takes(function, *names):
-        assert {*names} <= inspect.signature(function).parameters.keys()
-
-    takes(package.HfApi, "token")
-    takes(package.HfApi.create_repo, "repo_id", "private", "exist_ok")
-    takes(package.HfApi.file_exists, "repo_id", "filename")
-    takes(package.HfApi.create_commit, "repo_id", "operations", "commit_message")
-    takes(package.CommitOperationAdd, "path_in_repo", "path_or_fileobj")
-    takes(package.hf_hub_download, "repo_id", "filename", "revision", "token")

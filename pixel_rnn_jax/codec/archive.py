@@ -118,7 +118,8 @@ def read(
     batches += [_decoded(coder, block) for block in blocks]
     names = [name for block in blocks for name in _names(block) or [""] * block.length]
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
-    return Images(*batch, tuple(names) if any(names) else ()), lost
+    images, condition = batch
+    return Images(images, condition, tuple(names) if any(names) else ()), lost
 
 
 def info(file: BinaryIO) -> Info:

@@ -18,20 +18,14 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import archive, coder, loop, quantise
 from pixel_rnn_jax.codec.coder import Coder, Encoder, decode
 from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.models.checks import condition_form
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
     ("architecture", "levels", "channels"),
-    [
-        ("pixel_cnn", 2, 1),
-        ("row_lstm", 17, 3),
-        ("diagonal_bilstm", 2, 3),
-        ("diagonal_bilstm", 256, 1),
-        ("row_lstm", 1000, 1),
-        ("pixel_cnn", 17, 3),
-    ],
+    [("pixel_cnn", 17, 3), ("diagonal_bilstm", 2, 3), ("row_lstm", 1000, 1)],
 )
 def test_round_trip(architecture, levels, channels):
     options = dict(input="categorical") if architecture == "pixel_cnn" and levels > 2 else {}
@@ -80,20 +74,14 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options
     [
         ("pixel_cnn", dict(condition_vector=2)),
         ("row_lstm", dict(condition_map=2, input="categorical")),
-        pytest.param(
-            "diagonal_bilstm", dict(condition_map=1, scales=(2, 4)), marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "row_lstm", dict(condition_vector=3, input="categorical"), marks=pytest.mark.slow
-        ),
+        ("diagonal_bilstm", dict(condition_map=1, scales=(2, 4))),
     ],
 )
 def test_a_vector_or_a_map_is_stored(architecture, options):
     model = small_model(architecture, (4, 6, 2), **options)
-    images, random, config = random_images(model, GROUP + 1), np.random.default_rng(0), model.config
-    vector, of_map = config.condition_vector, config.condition_map
-    shape = (GROUP + 1, vector) if vector else (GROUP + 1, 4, 6, of_map)
-    condition = random.normal(size=shape).astype(np.float32)
+    images, (shape, _) = random_images(model, GROUP + 1), condition_form(model.config, (4, 6, 2))
+    random = np.random.default_rng(0)
+    condition = random.normal(size=(len(images), *shape)).astype(np.float32)
     data = model.compress(images, condition)
     decoded, decoded_condition = model.decompress(data, return_condition=True)
     np.testing.assert_array_equal(decoded, images)
@@ -225,19 +213,11 @@ def test_ctrl_c_is_heard_amid_a_block(tmp_path, devices):
         print(len(model.compress(random_images(model, 5))) > 100)
         sys.exit(130)
     """
-    variables = {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": devices,
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    variables = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": devices}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [sys.executable, "-c", program]
+    process = subprocess.Popen(words, cwd=tmp_path, env=os.environ | variables, **pipes)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
     time.sleep(8)  # The first block is compiled, and takes longer.
     start = time.monotonic()
