@@ -1,10 +1,9 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
 import io
-import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +12,18 @@ from etils import epath
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import hub, bundled
-from pixel_rnn_jax.batches import in_batches
+from pixel_rnn_jax import bundled, hub
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.data import Batch, Images
+from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import Completion
 from pixel_rnn_jax.models import bits_per_dim, checks
-from pixel_rnn_jax.paths import expanded
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.workdir import Run, open_run
 from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.runtime.batching import in_batches
 
 PyTree = Any
 
@@ -53,11 +51,9 @@ def create(
         seed: Seed of the random parameters.
 
     Raises:
-        UserError: As `PixelRNN`; or the seed is no integer from 0 to 2**32 - 1.
+        UserError: As `PixelRNN`.
     """
     model = PixelRNN(model_config, image_shape, levels)
-    if not checks.is_integer(seed) or not 0 <= seed < 2**32:
-        raise UserError(f"seed must be an integer from 0 to 2**32 - 1, got {seed!r}")
     return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
 
 
@@ -73,16 +69,16 @@ def load(path: epath.PathLike) -> "ImageModel":
     Raises:
         UserError: There is no trained model, or it is damaged.
     """
-    path = expanded(bundled.place(path))
+    if path in bundled.names():
+        path = bundled.path(str(path)) / bundled.FILE
     if export.is_exported(path):
         return ImageModel(*export.read(path))
-    run = open_run(path, devices.local_mesh(1))
-    return of_run(run)
+    return of_run(open_run(path, devices.local_mesh(1)))
 
 
 def of_run(run: Run) -> "ImageModel":
     """Returns the model of a run that is open, with its parameters and names of classes."""
-    return ImageModel(run.model, run.params, run.record.image_format.class_names)
+    return ImageModel(run.model, run.params, run.image_format.class_names)
 
 
 def from_pretrained(
@@ -96,14 +92,9 @@ def from_pretrained(
         token: An access token; by default the one of `hf auth login`.
 
     Raises:
-        UserError: The repository or the model in it cannot be read, or huggingface_hub is not
-            installed.
+        UserError: The file in the repository is no model, or is damaged.
     """
     return load(hub.fetch(repo_id, revision=revision, token=token))
-
-
-class LostImages(UserWarning):
-    """Says which images of a compressed file are lost, since their blocks are damaged."""
 
 
 class ImageModel:
@@ -113,9 +104,6 @@ class ImageModel:
     a time, on all devices of the process. Arrays of NumPy are taken as well, and classes by their
     names where the model has any. `log_prob`, `conditionals` and `bits_per_dim` may be transformed
     by JAX: given tracers, they are the functions of the `PixelRNN`.
-
-    `condition` is `[B]` integers or names for a model with `classes`, `[B, D]` floats with
-    `condition_vector`, `[B, H, W, D]` floats with `condition_map`, and None for any other.
 
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
@@ -149,11 +137,9 @@ class ImageModel:
         which other frameworks read as well.
 
         Raises:
-            UserError: The parameters do not fit the architecture or are not finite; or the file
-                cannot be written.
+            UserError: The parameters do not fit the architecture or are not finite.
         """
-        checks.need_values("ImageModel.save", self.params)
-        export.write(expanded(path), self.pixel_rnn, self.params, self.class_names)
+        export.write(path, self.pixel_rnn, self.params, self.class_names)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the model to a repository on the Hugging Face Hub, which `from_pretrained` reads.
@@ -169,46 +155,25 @@ class ImageModel:
             The address of the commit.
 
         Raises:
-            UserError: As `save`; or the Hub refuses, or huggingface_hub is not installed.
+            UserError: As `save`.
         """
-        checks.need_values("ImageModel.push_to_hub", self.params)
-        checks.check_switch("private", private)
-        content = export.to_bytes(self.pixel_rnn, self.params, self.class_names)
-        facts = repr(self), self.image_shape, self.levels, self.class_names
-        return hub.push(repo_id, content, hub.Facts(*facts), private=private, token=token)
+        return hub.push(
+            repo_id,
+            export.to_bytes(self.pixel_rnn, self.params, self.class_names),
+            summary=repr(self),
+            class_names=self.class_names,
+            private=private,
+            token=token,
+        )
 
     def log_prob(
         self, images: ArrayLike, condition: ArrayLike | None = None, *, per_value: bool = False
     ) -> Array:
-        """Returns the exact log-probability of each image, or its log-density.
-
-        Args:
-            images: `[B, H, W, C]`.
-            condition: That of the images.
-            per_value: Whether to return the term of each value instead of their sum.
-
-        Returns:
-            Nats, `[B]`; with `per_value`, `[B, H, W, C]`, each term given all earlier values. In
-            the plain multi-scale form (`copy_coarse=False`) this is the probability that the image is
-            drawn *and* that no scale contradicts the one before.
-
-        Raises:
-            UserError: The shape, the type or a value does not fit the model.
-        """
-        checks.check_switch("per_value", per_value)
+        """As `PixelRNN.log_prob`, for any number of images."""
         return self._evaluated(_log_prob, (self.pixel_rnn, per_value), images, condition)
 
     def conditionals(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
-        """Returns the distribution of each value given all earlier ones, in generation order.
-
-        Returns:
-            Normalised log-probabilities in nats, `[B, H, W, C, K]`.
-
-        Raises:
-            UserError: As `log_prob`; or the model is a density or in the plain multi-scale form,
-                and has no such distributions.
-        """
-        self.pixel_rnn.discrete_likelihood()
+        """As `PixelRNN.conditionals`, for any number of images."""
         return self._evaluated(_conditionals, (self.pixel_rnn,), images, condition)
 
     def bits_per_dim(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
@@ -223,49 +188,19 @@ class ImageModel:
         return jnp.asarray(bits_per_dim(nats, self.pixel_rnn.dims))
 
     def sample(
-        self,
-        key: Array,
-        n: int,
-        condition: ArrayLike | None = None,
-        *,
-        temperature: float = 1.0,
+        self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0
     ) -> Array:
-        """Draws images.
+        """As `PixelRNN.sample`, for any number of images.
 
         Image i depends only on the key, i and its condition, not on n or the number of devices.
-
-        Args:
-            key: A key of `jax.random`, such as `jax.random.key(0)`.
-            n: Number of images.
-            condition: That of the n images.
-            temperature: Logits are divided by it; 0 takes the most probable value of each pixel.
-
-        Returns:
-            `[n, H, W, C]` integers of the smallest of uint8, uint16 and int32 that K fits in
-            (floats from a density).
-
-        Raises:
-            UserError: n or the temperature is negative, the temperature of a density is not 1, the
-                key is not one of `jax.random`, or the condition does not fit.
         """
-        return self._drawn(_sample, key, n, condition, temperature)
+        return self._drawn(PixelRNN.sample, key, n, condition, temperature)
 
     def sample_and_log_prob(
-        self,
-        key: Array,
-        n: int,
-        condition: ArrayLike | None = None,
-        *,
-        temperature: float = 1.0,
+        self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0
     ) -> tuple[Array, Array]:
-        """Returns what `sample` does, and the log-probabilities under which it is drawn, `[n]`.
-
-        At another temperature than 1 these are not those of the model, which `log_prob` gives.
-
-        Raises:
-            UserError: As `sample`; or the model is in the plain multi-scale form.
-        """
-        return self._drawn(_sample_and_log_prob, key, n, condition, temperature)
+        """As `PixelRNN.sample_and_log_prob`, for any number of images; see `sample`."""
+        return self._drawn(PixelRNN.sample_and_log_prob, key, n, condition, temperature)
 
     def complete(
         self,
@@ -276,30 +211,12 @@ class ImageModel:
         *,
         particles: int = 1,
     ) -> Completion:
-        """Draws the unknown values of partly known images.
+        """As `PixelRNN.complete`, for any number of images.
 
-        With one particle the draw is exact if every unknown value comes after all known ones in
-        generation order, as with the upper half known and one scale. For any other mask use more,
-        say 64: they are weighted by how well they fit the known values that come later.
-
-        Args:
-            key: A key of `jax.random`. Image i depends only on it, i and the other arguments.
-            images: `[B, H, W, C]`; any values where unknown.
-            known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
-            condition: That of the images.
-            particles: Number of completions that are drawn for each image, of which one is kept.
-
-        Returns:
-            The completed images, in which known values are unchanged, and how good they are.
-
-        Raises:
-            UserError: As `log_prob`; or the key is not one of `jax.random`, the mask does not fit,
-                or there are no particles.
+        Image i depends only on the key, i and what is given of it, not on the number of devices.
         """
-        arrays = key, images, known, condition, self.params
-        checks.need_values("ImageModel.complete", *arrays)
-        model = self.pixel_rnn
-        rows = model.check_completion(key, images, known, self._numbered(condition), particles)
+        model, condition = self.pixel_rnn, checks.numbered(condition, self.class_names)
+        rows = model.check_completion(key, images, known, condition, particles)
         lanes = _lanes() if particles == 1 else 1
         return in_batches(
             _complete,
@@ -311,33 +228,18 @@ class ImageModel:
             progress="completing",
         )
 
-    def compress(
-        self, images: ArrayLike, condition: ArrayLike | None = None, *, fast: bool = False
-    ) -> bytes:
+    def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
         """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
 
-        Their condition is stored as well.
-
-        Args:
-            images: The images.
-            condition: That of the images.
-            fast: Whether to compute in float32, two to three times as fast. Only the same kind of
-                machine with the same versions of JAX then decompresses the result; otherwise any
-                machine does.
+        Their condition is stored as well. The result can be decompressed on any machine.
 
         Raises:
-            UserError: As `conditionals`; or the condition is too large for the format.
+            UserError: As `conditionals`.
         """
-        checks.need_values("ImageModel.compress", images, condition, self.params)
-        checks.check_switch("fast", fast)
-        checked = Batch(*self.pixel_rnn.checked(images, self._numbered(condition)))
+        condition = checks.numbered(condition, self.class_names)
+        checked = Batch(*self.pixel_rnn.checked(images, condition))
         batch, file = jax.tree.map(np.asarray, checked), io.BytesIO()
-
-        def rows_of(rows: np.ndarray) -> Batch:
-            return jax.tree.map(lambda array: array[rows], batch)
-
-        source = archive.Source(len(batch.images), rows_of)
-        archive.write(self.pixel_rnn, self.params, source, file, fast=fast)
+        archive.write(self.pixel_rnn, self.params, _Arrays(batch), file)
         return file.getvalue()
 
     def decompress(
@@ -347,45 +249,15 @@ class ImageModel:
 
         Args:
             data: What `compress` returned, or the content of a file of the command `compress`.
-            skip_damaged: Whether to leave out the images of damaged blocks instead of raising. The
-                warning `LostImages`, a `UserWarning`, says which they are.
+            skip_damaged: Whether to leave out the images of damaged blocks instead of raising.
             return_condition: Whether to return their condition as well, None of a model without.
 
         Raises:
-            UserError: The data are damaged, cut off, or of another model or format, or of the fast
-                form and another machine.
+            UserError: The data are damaged, cut off, or of another model or format.
         """
-        checks.check_switch("skip_damaged", skip_damaged)
-        checks.check_switch("return_condition", return_condition)
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise UserError(f"data must be bytes, got {type(data).__name__}")
-        part, lost = archive.read_all(
-            self.pixel_rnn, self.params, io.BytesIO(data), skip_damaged=skip_damaged
-        )
-        if lost:
-            warnings.warn(lost, LostImages, stacklevel=2)
-        return tuple(part.batch) if return_condition else part.batch.images
-
-    def decompress_stream(self, file: BinaryIO) -> Iterator[Images]:
-        """Yields the images of a compressed file as its blocks come, with condition and names.
-
-        Args:
-            file: A file that is open for reading in binary mode, which may be a pipe.
-
-        Raises:
-            UserError: As `decompress`.
-        """
-        if not hasattr(file, "read") or isinstance(file, io.TextIOBase):
-            raise UserError(f'file must be open for reading in binary mode, "rb", got {file!r}')
-        return self._parts(file)
-
-    def _parts(self, file: BinaryIO) -> Iterator[Images]:
-        count = 0
-        for part in archive.read(self.pixel_rnn, self.params, file):
-            if isinstance(part, archive.Damage):
-                raise UserError(f"{part}: get an intact copy, or use decompress(skip_damaged=True)")
-            rows = range(count, count := count + len(part.batch.images))
-            yield Images(*part.batch, np.array(part.names or [*map(str, rows)]))
+        file = io.BytesIO(data)
+        found, _ = archive.read(self.pixel_rnn, self.params, file, skip_damaged=skip_damaged)
+        return (found.images, found.condition) if return_condition else found.images
 
     def _evaluated(
         self,
@@ -394,28 +266,26 @@ class ImageModel:
         images: ArrayLike,
         condition: ArrayLike | None,
     ) -> Array:
-        checked = self.pixel_rnn.checked(images, self._numbered(condition))
-        if not checks.all_values((self.params, checked)):
-            return function(*static, self.params, checked)
+        condition = checks.numbered(condition, self.class_names)
+        rows = self.pixel_rnn.checked(images, condition)
+        if not checks.all_values((self.params, rows)):
+            return function(*static, self.params, rows)
         most = images_at_a_time(self.pixel_rnn)
-        return in_batches(function, static, self.params, checked, most=most)
+        return in_batches(function, static, self.params, rows, most=most)
 
     def _drawn(
         self,
-        function: Callable[..., PyTree],
+        method: Callable[..., PyTree],
         key: Array,
         n: int,
         condition: ArrayLike | None,
         temperature: float,
     ) -> PyTree:
-        name = f"ImageModel.{function.__name__.lstrip('_')}"
-        checks.need_values(name, key, temperature, condition, self.params)
-        numbered = self._numbered(condition)
-        self._check_memory(n)
-        condition, divisor = self.pixel_rnn.check_sampling(key, n, numbered, temperature)
+        condition = checks.numbered(condition, self.class_names)
+        condition, divisor = self.pixel_rnn.check_sampling(key, n, condition, temperature)
         return in_batches(
-            function,
-            (self.pixel_rnn,),
+            _draw,
+            (method, self.pixel_rnn),
             (self.params, key, divisor),
             (np.arange(n), condition),
             least=_lanes(),
@@ -423,19 +293,19 @@ class ImageModel:
             progress="generating",
         )
 
-    def _check_memory(self, n: Any) -> None:
-        """Refuses a number of images that this machine cannot hold, before any work."""
-        needed = int(n) * self.pixel_rnn.dims * 4 if checks.is_integer(n) else 0
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        if needed > memory:
-            raise UserError(
-                f"{n:,} images take {needed / 2**30:,.0f} GiB, this machine has "
-                f"{memory / 2**30:,.0f}: draw fewer at a time, each part with a key of its own"
-            )
 
-    def _numbered(self, condition: Any) -> Any:
-        """Returns a condition in which names of classes have become their numbers."""
-        return checks.numbered(condition, self.class_names)
+@dataclass(frozen=True)
+class _Arrays:
+    """Arrays as `archive.write` takes images."""
+
+    whole: Batch
+    file_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.whole.images)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        return jax.tree.map(lambda array: array[indices], self.whole)
 
 
 def images_at_a_time(model: PixelRNN) -> int:
@@ -457,18 +327,10 @@ def _conditionals(model: PixelRNN, params: PyTree, rows: Any) -> Array:
     return model.conditionals(params, *rows)
 
 
-def _sample(model: PixelRNN, common: PyTree, rows: Any) -> Array:
+def _draw(method: Callable[..., PyTree], model: PixelRNN, common: PyTree, rows: Any) -> PyTree:
     (params, key, temperature), (indices, condition) = common, rows
     n, first = len(indices), indices[0]
-    return model.sample(params, key, n, condition, temperature=temperature, first=first)
-
-
-def _sample_and_log_prob(model: PixelRNN, common: PyTree, rows: Any) -> tuple[Array, Array]:
-    (params, key, temperature), (indices, condition) = common, rows
-    n, first = len(indices), indices[0]
-    return model.sample_and_log_prob(
-        params, key, n, condition, temperature=temperature, first=first
-    )
+    return method(model, params, key, n, condition, temperature=temperature, first=first)
 
 
 def _complete(model: PixelRNN, particles: int, common: PyTree, rows: Any) -> Completion:

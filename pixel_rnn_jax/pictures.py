@@ -1,24 +1,26 @@
 """Pictures of images: grids to look at, and files that keep every value."""
 
 import io
+import os
+import re
+import shutil
+import uuid
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from pixel_rnn_jax import outputs
 from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.image_files import SUFFIXES, open_image
+from pixel_rnn_jax.files import SUFFIXES, atomic_write, open_image
 
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048
 GREY = 128
 """The level of gaps and unknown values."""
-_DEEPEST = 64  # Parts of a name: folders are made and removed recursively.
 
 
 def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarray:
@@ -59,10 +61,8 @@ def as_levels(
     images = np.asarray(images)
     if not levels:
         counted = np.isfinite(images) & known
-        low, high = (
-            images.min(initial=np.inf, where=counted),
-            images.max(initial=-np.inf, where=counted),
-        )
+        low = images.min(initial=np.inf, where=counted)
+        high = images.max(initial=-np.inf, where=counted)
         images = np.clip(np.where(np.isnan(images), low, images), low, high)
         return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
     if images.dtype.kind == "f":
@@ -115,19 +115,20 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def write_picture(picture: np.ndarray, out: str) -> None:
-    """Writes a picture of uint8 as a PNG file; see `check_picture_out`.
+def check_out(out: str, levels: int, channels: int) -> None:
+    """Checks, before any work, that `write_images` can write images of K levels and C channels.
 
     Raises:
-        UserError: It cannot be written.
+        UserError: The ending is unknown, the folder is there already, or PNG files cannot hold the
+            values.
     """
-    with outputs.writing(out) as file:
-        file.write(png(picture))
-
-
-def check_picture_out(out: str) -> None:
-    """Checks, before any work, that `out` names a PNG file."""
-    outputs.check_file(out, ".png", "a picture")
+    suffix = Path(out).suffix
+    new = not suffix and "://" not in out and not Path(out).exists()
+    if not new and suffix not in (".png", ".npz"):
+        raise UserError(f"--out must be a .png file, an .npz file or a new folder, got {out!r}")
+    if new and (not 2 <= levels <= (2**16 if channels == 1 else 256) or channels > 4):
+        values = f"{levels} levels" if levels else "real values"
+        raise UserError(f"--out={out}: no PNG holds {values} and {channels} channels: use .npz")
 
 
 def write_images(
@@ -137,102 +138,61 @@ def write_images(
     columns: int | None = None,
     arrays: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
-    mode: str = "",
 ) -> None:
     """Writes images in a format that the ending of `out` selects.
 
     - `.png`: one picture of all images (see `grid`).
     - `.npz`: an array `images`, `[N, H, W, C]`, and those of `arrays`. It alone keeps values that
       are no levels.
-    - no ending: a folder with one PNG for each image, which holds the values 0 to K - 1 themselves
-      (black and white for two levels, dark for a few). It has the name of the image, if there are
-      `names`; with Pillow's `mode` "L" those of two levels are grey as well.
+    - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
+      themselves (black and white for two levels, dark for a few). `names` name the files.
 
     Raises:
-        UserError: See `check_out`, or it cannot be written.
+        UserError: See `check_out`.
     """
     check_out(out, levels, images.shape[-1])
-    path = Path(out)
-    if path.suffix != ".npz":
-        images, levels = as_levels(images, levels)
-    if path.suffix == ".png":
-        write_picture(grid(images, levels, columns), out)
-        return
-    if path.suffix == ".npz":
-        with outputs.writing(out) as file:
+    suffix = Path(out).suffix
+    if suffix == ".npz":
+        with atomic_write(out) as file:
             np.savez_compressed(file, images=images, **dict(arrays or {}))
         return
-    files = (
-        _file_names(names)
-        if names
-        else [f"{i:0{len(str(len(images)))}}" for i in range(len(images))]
-    )
-    with outputs.filling(out) as folder:
-        for name, image in zip(files, images, strict=True):
-            target, number = folder / f"{name}.png", 1
-            while target.exists():  # As A.png beside a.png, where the disk ignores case.
-                number += 1
-                target = folder / f"{name}-{number}.png"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _as_picture(image, levels, mode).save(target, "PNG")
-
-
-def _as_picture(image: np.ndarray, levels: int, mode: str) -> Image.Image:
-    """Returns an image of Pillow that holds the values themselves."""
-    values = image.squeeze(-1) if image.shape[-1] == 1 else image
-    # Booleans have Pillow's mode "1", which is read back as 0 and 1.
-    of_two = levels == 2 and values.ndim == 2 and mode in ("", "1")
-    return Image.fromarray(values.astype(bool if of_two else value_dtype(levels)))
-
-
-def _file_names(names: Sequence[str]) -> list[str]:
-    """Returns paths within a folder, without ending, that are all different."""
-    found: dict[str, None] = {}
-    numbers: dict[PurePosixPath, int] = {}
-    for name in names:
-        # A path may begin with "//", which is a part of its own as "/" is.
-        parts = [part for part in PurePosixPath(name).parts if part.strip("/") and part != ".."]
-        path = PurePosixPath(*parts[-_DEEPEST:]) if parts else PurePosixPath("image")
-        ends = path.suffix.lower() in SUFFIXES and path.stem.strip(
-            "."
-        )  # Not "..png", which has no stem.
-        stem = str(path.with_suffix("") if ends else path)
-        while stem in found:  # a.png beside a.jpg, or a name twice.
-            numbers[path] = numbers.get(path, 1) + 1
-            stem = f"{path}-{numbers[path]}"
-        found[stem] = None
-    return list(found)
-
-
-def check_ending(out: str) -> None:
-    """Checks, before any work, that the ending of `out` says what to write; see `check_out`."""
-    (outputs.check_file if Path(out).suffix else outputs.check_name)(out)
-    if Path(out).suffix not in ("", ".png", ".npz"):
-        raise UserError(
-            "images must be written to a .png or .npz file, or to a folder without an ending, got "
-            f"{out!r}"
-        )
-
-
-def check_out(out: str, levels: int, channels: int) -> None:
-    """Checks, before any work, that images of K levels and C channels can be written to `out`.
-
-    Raises:
-        UserError: The ending is unknown, the folder is not empty, or PNG files cannot hold the
-            values.
-    """
-    path = Path(out)
-    check_ending(out)
-    if path.suffix:
+    images, levels = as_levels(images, levels)
+    if suffix == ".png":
+        with atomic_write(out) as file:
+            file.write(png(grid(images, levels, columns)))
         return
-    if not 2 <= levels <= (2**16 if channels == 1 else 256) or channels > 4:
-        values = f"of {levels} levels" if levels else "of real values"
-        raise UserError(
-            f"PNG files cannot hold images {values} and {channels} channels: write them "
-            f"to an .npz file, {path}.npz for example"
-        )
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{out} is there already and is no empty folder: choose another name")
+    target = Path(out).resolve()
+    unfinished = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}")
+    unfinished.mkdir(parents=True)
+    try:
+        _write_folder(unfinished, images, levels, names)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_folder(folder: Path, images: np.ndarray, levels: int, names: Sequence[str]) -> None:
+    digits = len(str(len(images)))
+    stems = [_stem(name) for name in names] or [f"{i:0{digits}}" for i in range(len(images))]
+    numbers: dict[str, int] = {}
+    for stem, image in zip(stems, images, strict=True):
+        target = folder / f"{stem}.png"
+        while target.exists():  # A name twice, a.png beside a.jpg or, on some disks, beside A.png.
+            numbers[stem] = numbers.get(stem, 1) + 1
+            target = folder / f"{stem}-{numbers[stem]}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        values = image.squeeze(-1) if image.shape[-1] == 1 else image
+        # Booleans are written as black and white, and read back as 0 and 1.
+        dtype = np.dtype(bool) if levels == 2 and values.ndim == 2 else value_dtype(levels)
+        Image.fromarray(values.astype(dtype)).save(target, "PNG")
+
+
+def _stem(name: str) -> str:
+    """Returns a path without ending that stays in its folder, whatever the name of an image is."""
+    parts = re.split(r"[/\\]", re.sub("[:\0]", "_", name))
+    path = "/".join(part for part in parts if part not in ("", ".", "..")) or "image"
+    stem, suffix = os.path.splitext(path.encode(errors="replace").decode())
+    return stem if suffix.lower() in SUFFIXES else stem + suffix
 
 
 def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -242,7 +202,7 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     height and width, in which all channels of the lighter half of the grey levels are known.
 
     Raises:
-        UserError: It is neither, or the file cannot be read or has another size.
+        UserError: It is neither, or the file has another size.
     """
     height, width, _ = image_shape
     rows, columns = np.arange(height)[:, None], np.arange(width)[None]
@@ -255,20 +215,14 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     if known in halves:
         mask = halves[known]
     elif not Path(known).is_file():
-        raise UserError(
-            f"what is known must be {', '.join(halves)} or an image file (white is known), got "
-            f"{known!r}"
-        )
+        raise UserError(f"--known must be {', '.join(halves)} or an image file, got {known!r}")
     else:
-        with open_image(Path(known), known) as image:
+        with open_image(Path(known)) as image:
             # Pillow makes white of nearly all 16-bit greys when it converts them.
             wide = image.mode.startswith("I")
             mask = np.asarray(image if wide else image.convert("L")) >= (2**15 if wide else GREY)
         if mask.shape != (height, width):
-            raise UserError(
-                f"{known} must be as large as the images, {height}x{width}, got "
-                f"{mask.shape[0]}x{mask.shape[1]}"
-            )
+            raise UserError(f"--known={known} has shape {mask.shape}, the images {height, width}")
     return np.broadcast_to(mask[..., None], image_shape)
 
 

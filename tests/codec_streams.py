@@ -4,12 +4,26 @@ import io
 import re
 
 import numpy as np
-from random_models import model_and_parameters
+from export_files import tiny_model
 
-import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import archive, coder, framing
+from pixel_rnn_jax.codec import archive, coder
+from pixel_rnn_jax.data import Batch
 
 GROUP = 4
+
+
+class Images:
+    """Arrays as `archive.write` takes images."""
+
+    def __init__(self, images, condition=None, names=()):
+        self.images, self.condition, self.file_names = images, condition, names
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(self, indices):
+        condition = None if self.condition is None else self.condition[indices]
+        return Batch(self.images[indices], condition)
 
 
 def in_small_groups(set_attribute=setattr):
@@ -19,10 +33,7 @@ def in_small_groups(set_attribute=setattr):
 
 
 def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **options):
-    tiny = {"layers": 1, "features": 3, "head_features": 4, "first_kernel": 3}
-    return prnn.ImageModel(
-        *model_and_parameters(architecture, shape, levels, seed=seed, **tiny | options)
-    )
+    return tiny_model(architecture, shape=shape, levels=levels, seed=seed, **options)
 
 
 def random_images(model, count):
@@ -30,8 +41,15 @@ def random_images(model, count):
     return random.integers(model.levels, size=(count, *model.image_shape)).astype(np.int32)
 
 
-def header_length(data):
-    return len(framing.read(io.BytesIO(data))[0].pack())
+def written(model, images, condition=None, names=()):
+    file = io.BytesIO()
+    size = archive.write(model.pixel_rnn, model.params, Images(images, condition, names), file)
+    assert size == len(file.getvalue())
+    return file.getvalue()
+
+
+def read(model, data, **options):
+    return archive.read(model.pixel_rnn, model.params, io.BytesIO(data), **options)
 
 
 def block_starts(data):

@@ -3,7 +3,6 @@
 The functions `read` and `full_kernel` are those of that page.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -28,8 +27,8 @@ class ExportedNetwork:
     """The network of one scale of a file, in float64."""
 
     def __init__(self, path, scale=0):
-        metadata, arrays = read(path)
-        self.config, images = json.loads(metadata["config"]), json.loads(metadata["images"])
+        description, arrays = read(path)
+        self.config, images = description["config"], description["images"]
         self.channels, self.levels = images["image_shape"][-1], images["levels"]
         self.units = [np.array(images[name]) for name in ("offset", "scale")]
         prefix = f"scale_{scale}/"
@@ -66,21 +65,21 @@ class ExportedNetwork:
         return 2 * image / last - 1
 
     def features(self, label, vector, map_, coarse):
-        found = []
+        terms = []
         if label is not None:
-            found.append(self.arrays["embed/embedding"][label])
+            terms.append(self.arrays["embed/embedding"][label])
         if vector is not None:
-            found.append(self.dense("vector/layers_2", relu(self.dense("vector/layers_0", vector))))
+            terms.append(self.dense("vector/layers_2", relu(self.dense("vector/layers_0", vector))))
         if map_ is not None:
-            found.append(relu(self.plain("map/Conv_0", map_)))
+            terms.append(relu(self.plain("map/Conv_0", map_)))
         if coarse is not None:
             x = relu(self.plain("upsample/Conv_0", self.inputs(coarse)))
             number = 0
             while f"upsample/ConvTranspose_{number}/kernel" in self.arrays:
                 x = relu(self.transposed(f"upsample/ConvTranspose_{number}", x))
                 number += 1
-            found.append(x)
-        return sum(found) if found else None
+            terms.append(x)
+        return sum(terms) if terms else None
 
     def layer(self, name, x, features):
         k = self.config["kernel"]

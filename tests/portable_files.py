@@ -56,16 +56,16 @@ def add_noise(largest: float) -> None:
         exact = likelihood.logits
 
         def logits(self, outputs, exact=exact):
-            found = exact(self, outputs)
-            bits = jax.lax.bitcast_convert_type(found, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-            return found + largest * (bits.astype(found.dtype) / 2.0**63 - 1)
+            plain = exact(self, outputs)
+            bits = jax.lax.bitcast_convert_type(plain, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+            return plain + largest * (bits.astype(plain.dtype) / 2.0**63 - 1)
 
         setattr(likelihood, "logits", logits)  # noqa: B010
 
 
 if __name__ == "__main__":
-    verb, folder, *noise = sys.argv[1:]
-    if verb == "write":
+    command, folder, *noise = sys.argv[1:]
+    if command == "write":
         write(Path(folder), [*MODELS])
     else:
         if noise:

@@ -68,9 +68,8 @@ class RangeDecoder:
 def read(data):
     """Returns the numbers of the header, the digest of the model, and the blocks."""
     assert data[:5] == b"\x89PRN\x01"
-    (*form, length), at = varints(data, 5, 5)
-    machine, digest = data[at : at + length], data[at + length : at + length + 8]
-    at += length + 8
+    form, at = varints(data, 5, 4)
+    digest, at = data[at : at + 8], at + 8
     first, seed, at = word(data, at), word(data, at + 4), at + 8
     assert zlib.crc32(data[: at - 4]) == seed
     blocks, checksums, images = [], b"", 0
@@ -94,17 +93,17 @@ def read(data):
     total, at = varint(data, at + 3)
     assert total == images and word(data, at) == zlib.crc32(checksums)
     assert zlib.crc32(data[start : at + 4], seed) == word(data, at + 4) and len(data) == at + 8
-    return form, machine, digest, blocks
+    return form, digest, blocks
 
 
 def names(section):
-    return json.loads(zlib.decompress(section)) if section else None
+    return json.loads(zlib.decompress(section)) if section else []
 
 
 def corrections(section):
-    found, number, at = {}, 0, 0
+    bits, number, at = {}, 0, 0
     while at < len(section):
         value, at = varint(section, at)
         number += value >> 2
-        found[number] = value & 3
-    return found
+        bits[number] = value & 3
+    return bits

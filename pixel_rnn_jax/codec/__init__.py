@@ -1,4 +1,4 @@
-"""Lossless compression: a range coder driven by the model, and its portable files.
+"""Lossless compression: a range coder driven by the model, and its files.
 
-The codec may import `pixel_rnn`, generation, models, `batches`, data, config, terminal and errors.
+The codec may import `pixel_rnn`, generation, models, data, config, runtime, terminal and errors.
 """

@@ -1,295 +1,212 @@
 """Compressed files: images with their names, at about -log2 p(image) bits each.
 
-A file is a sequence of blocks (`framing.py`), each with some images, their names and their vectors
+A file is a sequence of blocks (`format.py`), each with some images, their names and their vectors
 or maps. Only the same parameters decode it, and the header names them. Each block has a checksum of
 its images: one that decodes to other images is refused.
 """
 
+import dataclasses
+import hashlib
 import json
 import math
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.codec import framing
 from pixel_rnn_jax.codec.coder import Coder, Encoder, decode
-from pixel_rnn_jax.codec.framing import MAX_SECTION, MAX_VALUES, Block, Damage, Header
-from pixel_rnn_jax.codec.identity import machine, model_digest
-from pixel_rnn_jax.data import Batch, value_dtype
+from pixel_rnn_jax.codec.format import MAX_VALUES, Block, Header, pack_end, read_blocks
+from pixel_rnn_jax.codec.loop import computed_alike
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.data import Batch, Images, value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models.checks import condition_form
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 PyTree = Any
 
-__all__ = ["Damage", "Part", "Source", "append", "read", "read_all", "unpack_names", "write"]
-
-BLOCK_BYTES = 2**16
-"""A block ends with the group that brings its code to this size, so that its head does not count;
-what is damaged in a file takes one block with it."""
-NAMES_LENGTH = 2**20
-"""A block ends with the group that brings its names to this length."""
-CONDITION_BYTES = 2**26
-"""A block ends with the group that brings its vectors or maps to this size."""
-_MAX_NAMES, _LONGEST_NAME = 2**24, 2**12
-"""Bytes of the names of a block, and characters of one name, that are read; more are forged."""
+BLOCK_BYTES, CONDITION_BYTES, NAMES_LENGTH = 2**16, 2**26, 2**20
+"""A block ends with the group that brings its code, its vectors or maps, or its names to this size:
+its head does not count then, and what is damaged in a file takes one block with it."""
+_MOST_NAMES = 2**24
+"""Bytes of the names of a block that are read: zlib data may be forged to be any number."""
 
 
-class Part(NamedTuple):
-    """Some images of a file, perhaps with the names of their files and the mode of their pixels."""
+class Split(Protocol):
+    """Images to compress, which need not all be in memory at once."""
 
-    batch: Batch
-    names: tuple[str, ...] = ()
-    mode: str = ""  # As Pillow calls it.
+    @property
+    def file_names(self) -> Sequence[str]:
+        """Names of all images; () for none."""
 
+    def __len__(self) -> int: ...
 
-class Source(NamedTuple):
-    """Images to compress, which need not all be in memory at once.
-
-    Attributes:
-        length: Their number.
-        batch: Maps indices to images, `[B, H, W, C]` integers from 0 to K - 1, with their condition
-            for a model that has one.
-        names: Of all images; () for none.
-        mode: Of their pixels.
-    """
-
-    length: int
-    batch: Callable[[np.ndarray], Batch]
-    names: tuple[str, ...] = ()
-    mode: str = ""
+    def batch(self, indices: np.ndarray) -> Batch:
+        """Returns images that fit the model, with their condition for a model that has one."""
 
 
-class Writer:
-    """Writes a file, to which groups of images are added. Nothing is complete before `close`.
+class Info(NamedTuple):
+    """A compressed file without its images."""
 
-    Attributes:
-        size: Bytes that are written.
-    """
-
-    def __init__(self, coder: Coder, file: BinaryIO):
-        self._coder, self._file, self.size = coder, file, 0
-        self._header, self._checksums, self._count = b"", b"", 0
-        self._new_block()
-
-    def _new_block(self) -> None:
-        self._encoder, self._parts = Encoder(self._coder), list[Part]()
-
-    def add(self, part: Part) -> None:
-        """Compresses a group of images; a smaller one ends its block.
-
-        Raises:
-            UserError: A shape, type or value does not fit the model, or its condition is too large.
-        """
-        model = self._coder.model
-        batch = Batch(*jax.tree.map(np.asarray, model.checked(*part.batch)))
-        batch = batch._replace(images=batch.images.astype(value_dtype(model.levels)))
-        self._encoder.add(batch)
-        self._parts.append(part._replace(batch=batch))
-        size = sum(len(part.batch.images) for part in self._parts)
-        group, most = self._coder.group, MAX_VALUES // model.dims
-        text = sum(len(name) for part in self._parts for name in part.names)
-        conditions = jax.tree.leaves([part.batch.condition for part in self._parts])
-        given = sum(array.nbytes for array in conditions)
-        full = (
-            self._encoder.size >= BLOCK_BYTES
-            or size + group > most
-            or text >= NAMES_LENGTH
-            or given >= CONDITION_BYTES
-        )
-        if full or len(batch.images) < group:
-            self._end_block()
-
-    def add_all(self, source: Source) -> None:
-        """Compresses images, a group at a time."""
-        starts = range(0, source.length, self._coder.group)
-        for start in terminal.bar(starts, len(starts), "compressing", "groups"):
-            rows = np.arange(start, min(start + self._coder.group, source.length))
-            names = source.names[start : start + len(rows)]
-            self.add(Part(source.batch(rows), names, source.mode))
-
-    def _end_block(self) -> None:
-        batches = [part.batch for part in self._parts]
-        batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
-        names = [name for part in self._parts for name in part.names]
-        given = None if self._coder.class_model else batch.condition
-        block = Block(
-            self._count,
-            len(batch.images),
-            _pack_names(names, self._parts[0].mode),
-            b"" if given is None else zlib.compress(np.asarray(given, "<f4").tobytes(), 9),
-            *self._encoder.finish(),
-            pixels=_checksum(batch),
-        )
-        if len(block.condition) > MAX_SECTION:
-            first, last = self._count + 1, self._count + block.length
-            raise UserError(
-                f"the condition of images {first:,} to {last:,} takes "
-                f"{len(block.condition) / 2**20:,.0f} MiB, compressed, and the format has place "
-                f"for {MAX_SECTION // 2**20}: use a model whose condition is smaller"
-            )
-        self.copy(block)
-        self._new_block()
-
-    def copy(self, block: Block) -> None:
-        """Adds a block that is compressed already."""
-        if not self._header:
-            first = zlib.crc32(b"".join(block.sections))
-            self._header = own_header(self._coder)._replace(first=first).pack()
-            self._write(self._header)
-        packed = block._replace(start=self._count).pack(self._header)
-        self._write(packed)
-        self._checksums += packed[-4:]
-        self._count += block.length
-
-    def close(self) -> None:
-        """Ends the file."""
-        if self._parts:
-            self._end_block()
-        if not self._header:
-            self._header = own_header(self._coder).pack()
-            self._write(self._header)
-        self._write(framing.pack_end(self._header, self._count, self._checksums))
-
-    def _write(self, packed: bytes) -> None:
-        self._file.write(packed)  # Which may be a pipe, and then knows no position.
-        self.size += len(packed)
+    image_shape: tuple[int, int, int]
+    levels: int
+    model: str  # Digest of the model that decodes it, in hexadecimal digits.
+    images: int
+    names: tuple[str, ...]
+    blocks: int
+    size: int  # In bytes.
 
 
-def write(
-    model: PixelRNN, params: PyTree, source: Source, file: BinaryIO, *, fast: bool = False
-) -> int:
-    """Compresses images, and returns the size of the file.
+def write(model: PixelRNN, params: PyTree, split: Split, file: BinaryIO) -> int:
+    """Compresses images, and returns the size of the file in bytes.
 
     Raises:
-        UserError: A shape, type or value does not fit the model, or its condition is too large.
+        UserError: The model gives values no probability, has too many levels, or has parameters
+            that are not finite.
     """
-    writer = Writer(Coder(model, params, fast=fast), file)
-    writer.add_all(source)
-    writer.close()
-    return writer.size
-
-
-def append(model: PixelRNN, params: PyTree, old: BinaryIO, source: Source, file: BinaryIO) -> int:
-    """Writes a file that has the blocks of an old one and then more images, in the same form.
-
-    Returns:
-        The size of the file.
-
-    Raises:
-        UserError: As `write`; or the old file is damaged, or of another model or machine.
-    """
-    header, blocks = framing.read(old)
-    coder = Coder(model, params, fast=bool(header.machine))
-    check_header(header, own_header(coder))
-    writer = Writer(coder, file)
-    for block in blocks:
-        if isinstance(block, Damage):
-            raise UserError(f"{block}: append to an intact copy")
-        writer.copy(block)
-    writer.add_all(source)
-    writer.close()
-    return writer.size
+    coder = Coder(model, params)
+    header, checksums, count, size = b"", b"", 0, 0
+    for block in _blocks(coder, split):
+        if not header:
+            header = _header(coder, zlib.crc32(b"".join(block.sections))).pack()
+            size += file.write(header)
+        packed = block.pack(header)
+        size += file.write(packed)
+        checksums += packed[-4:]
+        count += block.length
+    if not header:
+        header = _header(coder).pack()
+        size += file.write(header)
+    return size + file.write(pack_end(header, count, checksums))
 
 
 def read(
-    model: PixelRNN, params: PyTree, file: BinaryIO, only: Collection[str] | None = None
-) -> Iterator[Part | Damage]:
-    """Decompresses a file block by block, as it comes; a `Damage` stands for images that are lost.
-
-    `only` are names of the images that are wanted; blocks without them are not decoded.
-
-    Raises:
-        UserError: The file is not one, or of another model, machine or format; or a block decodes
-            to other images than were compressed.
-    """
-    header, blocks = framing.read(file)
-    coder = Coder(model, params, fast=bool(header.machine))
-    check_header(header, own_header(coder))
-    for block in blocks:
-        if isinstance(block, Damage):
-            yield block
-            continue
-        names, mode = unpack_names(block)
-        if only is None or not set(only).isdisjoint(names):
-            yield Part(_decode(coder, block), names, mode)
-
-
-def read_all(
     model: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
-) -> tuple[Part, str]:
+) -> tuple[Images, list[str]]:
     """Decompresses a file.
+
+    Args:
+        model: The model that has compressed it.
+        params: Its parameters.
+        file: The file, which may be a pipe.
+        skip_damaged: Whether to leave out the images of damaged blocks.
 
     Returns:
         The images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
-        their condition; and a sentence about the images of damaged blocks, which `skip_damaged`
-        leaves out, or "" if none are lost.
+        their condition and names; and which images are left out, in words.
 
     Raises:
-        UserError: As `read`; or the file is damaged.
+        UserError: The file is not one, or of another model or format; it is damaged; or a block
+            decodes to other images than were compressed.
     """
+    header, blocks, lost = read_blocks(file.read(), skip_damaged=skip_damaged)
+    coder = Coder(model, params)
+    if header != _header(coder, header.first):
+        own = _header(coder)
+        raise UserError(
+            f"the compressed file is of model {header.model.hex()}, images {header.image_shape} "
+            f"and {header.levels} levels; this is model {own.model.hex()}, images "
+            f"{own.image_shape} and {own.levels} levels"
+        )
     shape, kind = condition_form(model.config, model.image_shape)
     dtype = np.int32 if model.config.num_classes else np.float32
     images = np.empty((0, *model.image_shape), value_dtype(model.levels))
     batches = [Batch(images, np.empty((0, *shape), dtype) if kind else None)]
-    names: list[str] = []
-    mode, lost = "", []
-    for part in read(model, params, file):
-        if isinstance(part, Damage):
-            if not skip_damaged:
-                raise UserError(
-                    f"{part}: get an intact copy, or leave out damaged blocks with --skip_damaged "
-                    "(from Python skip_damaged=True)"
-                )
-            lost.append(str(part))
-            continue
-        batches.append(part.batch)
-        names += part.names or [""] * len(part.batch.images)
-        mode = part.mode or mode
+    batches += [_decoded(coder, block) for block in blocks]
+    names = [name for block in blocks for name in _names(block) or [""] * block.length]
     batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
-    return Part(batch, tuple(names) if any(names) else (), mode), "; ".join(lost)
+    images, condition = batch
+    return Images(images, condition, tuple(names) if any(names) else ()), lost
 
 
-def own_header(coder: Coder) -> Header:
-    """Returns the header of files of a coder."""
-    model, name = coder.model, machine(coder.device) if coder.fast else ""
-    return Header(model.image_shape, model.levels, model_digest(model, coder.params), name)
+def info(file: BinaryIO) -> Info:
+    """Returns what a compressed file holds; checks all checksums of the file itself.
+
+    Raises:
+        UserError: The file is not one, of another format, or damaged.
+    """
+    data = file.read()
+    header, blocks, _ = read_blocks(data)
+    names = tuple(name for block in blocks for name in _names(block))
+    count = sum(block.length for block in blocks)
+    form = header.image_shape, header.levels, header.model.hex()
+    return Info(*form, count, names, len(blocks), len(data))
 
 
-def check_header(header: Header, own: Header) -> None:
-    """Checks that the model and the machine of the header `own` can decode such a file."""
-    if (header.image_shape, header.levels) != (own.image_shape, own.levels):
-        raise UserError(
-            f"the compressed file holds images of shape {header.image_shape} and {header.levels} "
-            f"levels, but the model is of shape {own.image_shape} and {own.levels} levels: use the "
-            "model that compressed them"
+def model_digest(model: PixelRNN, params: PyTree) -> bytes:
+    """Returns a digest, 8 bytes, of the function that a model computes.
+
+    It is over the architecture, the format of the images and the parameters in float32.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    # Without the defaults: a field that a later version adds leaves the digest as it was.
+    default = dataclasses.asdict(ModelConfig())
+    fields = dataclasses.asdict(computed_alike(model.config)).items()
+    changed = sorted(item for item in fields if item[1] != default[item[0]])
+    units = (model.offset, model.scale) if model.scale else ()
+    digest.update(repr((changed, model.image_shape, model.levels, *units)).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
+        digest.update(np.asarray(leaf, "<f4").tobytes())
+    return digest.digest()
+
+
+def _header(coder: Coder, first: int = 0) -> Header:
+    model = coder.model
+    return Header(model.image_shape, model.levels, model_digest(model, coder.params), first)
+
+
+def _blocks(coder: Coder, split: Split) -> Iterator[Block]:
+    """Compresses images, a group at a time."""
+    model, names = coder.model, split.file_names
+    most = MAX_VALUES // model.dims
+    groups = range(0, len(split), coder.group)
+    start, encoder, batches = 0, Encoder(coder), list[Batch]()
+    for first in terminal.progress(groups, len(groups), "compressing", "group"):
+        stop = min(first + coder.group, len(split))
+        images, condition = split.batch(np.arange(first, stop))
+        batch = Batch(np.asarray(images).astype(value_dtype(model.levels)), condition)
+        batch = jax.tree.map(np.asarray, batch)
+        encoder.add(batch)
+        batches.append(batch)
+        conditions = jax.tree.leaves([batch.condition for batch in batches])
+        full = (
+            encoder.size >= BLOCK_BYTES
+            or stop - start + coder.group > most
+            or sum(map(len, names[start:stop])) >= NAMES_LENGTH
+            or sum(array.nbytes for array in conditions) >= CONDITION_BYTES
         )
-    if header.model != own.model:
-        raise UserError(
-            f"the compressed file was written with another model, {header.model.hex()}; this one "
-            f"is {own.model.hex()} (other parameters or another architecture): use the one that "
-            "compressed it"
-        )
-    if header.machine != own.machine:
-        raise UserError(
-            f'the compressed file is of the fast form and was written on "{header.machine}", but '
-            f'this is "{own.machine}": use it on the same kind of machine with the same '
-            "versions"
-        )
+        if full or stop == len(split):
+            whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
+            text = json.dumps(list(names[start:stop]), separators=(",", ":"))
+            stored = None if coder.class_model else whole.condition
+            sections = (
+                zlib.compress(text.encode(), 9) if names else b"",
+                b"" if stored is None else zlib.compress(stored.astype("<f4").tobytes(), 9),
+                *encoder.finish(),
+            )
+            yield Block(start, stop - start, sections, _checksum(whole))
+            start, encoder, batches = stop, Encoder(coder), []
 
 
-def _decode(coder: Coder, block: Block) -> Batch:
+def _decoded(coder: Coder, block: Block) -> Batch:
     """Returns the images of a block, where they are those that were compressed."""
+    _, packed, corrections, code = block.sections
+    shape, kind = condition_form(coder.model.config, coder.model.image_shape)
+    condition = None
     try:
-        condition = _unpack_condition(coder.model, block)
-        batch = decode(coder, block.corrections, block.code, block.length, condition)
-    except (ValueError, zlib.error):
-        batch = None
-    if batch is None or _checksum(batch) != block.pixels:
+        if kind and not coder.class_model:
+            size = 4 * block.length * math.prod(shape)
+            values = zlib.decompressobj().decompress(packed, size + 1)  # Forged data end here.
+            condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
+        batch = decode(coder, corrections, code, block.length, condition)
+        same = _checksum(batch) == block.pixels
+    except (ValueError, AssertionError, zlib.error):  # No code under these frequencies.
+        same = False
+    if not same:
         first, last = block.start + 1, block.start + block.length
         raise UserError(
             f"the block of images {first:,} to {last:,} is intact, but this machine does not "
@@ -298,35 +215,18 @@ def _decode(coder: Coder, block: Block) -> Batch:
     return batch
 
 
-def _unpack_condition(model: PixelRNN, block: Block) -> np.ndarray | None:
-    shape, kind = condition_form(model.config, model.image_shape)
-    if not kind or model.config.num_classes:
-        return None
-    size = 4 * block.length * math.prod(shape)
-    packed = zlib.decompressobj().decompress(block.condition, size + 1)
-    return np.frombuffer(packed, "<f4").astype(np.float32).reshape(block.length, *shape)
-
-
-def _pack_names(names: list[str], mode: str) -> bytes:
-    if not names:
-        return b""
-    text = json.dumps({"names": names, "mode": mode}, ensure_ascii=False, separators=(",", ":"))
-    return zlib.compress(text.encode(errors="surrogateescape"), 9)
-
-
-def unpack_names(block: Block | Damage) -> tuple[tuple[str, ...], str]:
-    """Returns the names of the images of a block, () if it has none, and their mode."""
+def _names(block: Block) -> list[str]:
+    """Returns the names of the images of a block, [] if it has none."""
+    packed = block.sections[0]
+    if not packed:
+        return []
     try:
-        text = zlib.decompressobj().decompress(block.names, _MAX_NAMES)
-        found = json.loads(text.decode(errors="surrogateescape"))
-        names, mode = tuple(map(str, found["names"])), str(found["mode"])
-        # A forged name may be none of any file; UnicodeEncodeError is a ValueError.
-        "".join(names).encode(errors="surrogateescape")
-        if any("\0" in name or len(name) > _LONGEST_NAME for name in names):
-            return (), ""
-    except (ValueError, KeyError, TypeError, RecursionError, zlib.error):
-        return (), ""
-    return (names, mode) if isinstance(block, Damage) or len(names) == block.length else ((), "")
+        names = json.loads(zlib.decompressobj().decompress(packed, _MOST_NAMES))
+    except (ValueError, RecursionError, zlib.error):
+        names = None
+    if not isinstance(names, list) or [*map(type, names)] != [str] * block.length:
+        raise UserError(f"the names of the block of image {block.start + 1:,} cannot be read")
+    return names
 
 
 def _checksum(batch: Batch) -> int:

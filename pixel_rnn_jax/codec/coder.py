@@ -1,9 +1,8 @@
 """The range coder of a block of images, driven by the model's own distribution of each value.
 
 For each value the compiled loop (`loop.py`) gives the logits of a group of images, which become
-integer frequencies (`frequencies.py`), and these code the values. The decoder gets the same
-frequencies: in float64 on any machine, since doubtful logits are stored (`corrections.py`); in
-float32 on the same kind of machine only, two to three times as fast.
+integer frequencies (`quantise.py`), and these code the values. The decoder gets the same
+frequencies on any machine, since doubtful logits are stored.
 """
 
 from typing import Any
@@ -12,9 +11,8 @@ import constriction
 import jax
 import numpy as np
 
-from pixel_rnn_jax.codec.corrections import Corrector, Recorder
-from pixel_rnn_jax.codec.frequencies import PRECISION, frequencies
 from pixel_rnn_jax.codec.loop import each_value
+from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
 from pixel_rnn_jax.data import Batch, value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -36,8 +34,6 @@ class Coder:
     Attributes:
         model: The model.
         params: Its parameters in float32.
-        device: Where the outputs are computed.
-        fast: Whether they are computed in float32.
         group: Images of a group; only the last one of a block may have fewer.
 
     Raises:
@@ -45,38 +41,36 @@ class Coder:
             that are not finite.
     """
 
-    def __init__(self, model: PixelRNN, params: PyTree, *, fast: bool = False):
+    def __init__(self, model: PixelRNN, params: PyTree):
         model.discrete_likelihood()
         if model.levels > 2**16:
             raise UserError(f"the codec takes up to 65,536 levels, the model has {model.levels:,}")
-        self.model, self.fast, self.device = model, fast, jax.local_devices()[0]
-        if self.device.platform not in ("cpu", "gpu"):  # A TPU has no float64 of its own.
-            self.device = jax.local_devices(backend="cpu")[0]
+        self.model = model
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.params)):
             raise UserError("the model has parameters that are not finite: train it again")
-        with jax.enable_x64(not fast):
-            placed = self.params if fast else jax.tree.map(np.float64, self.params)
-            self._placed = jax.device_put(placed, self.device)
+        self._device = jax.local_devices()[0]
+        if self._device.platform not in ("cpu", "gpu"):  # A TPU has no float64 of its own.
+            self._device = jax.local_devices(backend="cpu")[0]
+        with jax.enable_x64(True):
+            self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)
         self.group = min(GROUP, max(1, GROUP_VALUES // model.dims))
-        models = constriction.stream.model
-        # It rounds cumulative sums down and adds one to every frequency: of integers that add up to
-        # 2**24 - K the frequencies are exactly one more.
-        assert PRECISION == 24
-        self.value_model = models.Categorical(perfect=False)
+        # Of 24 bits, as `PRECISION`. It rounds cumulative sums down and adds 1 to each frequency:
+        # of integers that add up to 2**24 - K the frequencies are exactly one more.
+        self.value_model = constriction.stream.model.Categorical(perfect=False)
         classes = model.config.num_classes
-        self.class_model = models.Uniform(classes) if classes else None
+        self.class_model = constriction.stream.model.Uniform(classes) if classes else None
 
     def each_value(self, count: int, condition: np.ndarray | None, code: Any) -> None:
         """Calls `code` for each value of a group: see `loop.each_value`."""
-        each_value(self.model, self._placed, code, count, condition, self.device)
+        each_value(self.model, self._float64, code, count, condition, self._device)
 
 
 class Encoder:
     """The code of one block, to which groups are added."""
 
     def __init__(self, coder: Coder):
-        self._coder, self._corrections = coder, Recorder()
+        self._coder, self._rounding = coder, RoundingWriter()
         self._stream = constriction.stream.queue.RangeEncoder()
 
     @property
@@ -91,11 +85,9 @@ class Encoder:
         if coder.class_model:
             stream.encode(batch.condition.astype(np.int32), coder.class_model)
 
-        def code(rounded: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
+        def code(marked: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
             values = np.ascontiguousarray(images[:, *place])
-            # In float32 the decoder computes the same bits, so nothing is doubtful.
-            grid = rounded >> 1 if coder.fast else self._corrections.exact(rounded)
-            stream.encode(values, coder.value_model, frequencies(grid))
+            stream.encode(values, coder.value_model, frequencies(self._rounding.round(marked)))
             return values
 
         coder.each_value(len(images), batch.condition, code)
@@ -103,7 +95,7 @@ class Encoder:
     def finish(self) -> tuple[bytes, bytes]:
         """Returns the packed corrections and the code."""
         words = self._stream.get_compressed()
-        return self._corrections.pack(), words.astype("<u4").tobytes()
+        return self._rounding.pack(), words.astype("<u4").tobytes()
 
 
 def decode(
@@ -114,32 +106,26 @@ def decode(
     `condition` are their vectors or maps; classes are in the code.
 
     Raises:
-        ValueError: This is not a code under these frequencies.
+        ValueError, AssertionError: This is no code under these frequencies.
     """
-    model, corrector = coder.model, Corrector(corrections)
+    model, rounding = coder.model, RoundingReader(corrections)
     words = np.frombuffer(code, "<u4").astype(np.uint32)
     stream = constriction.stream.queue.RangeDecoder(words)
     images = np.empty((count, *model.image_shape), value_dtype(model.levels))
     classes = []
 
-    def decoded(*arguments: Any) -> np.ndarray:
-        try:
-            return stream.decode(*arguments)
-        except AssertionError as error:  # How constriction reports an impossible code.
-            raise ValueError(str(error)) from error
-
     for start in range(0, count, coder.group):
-        rows = slice(start, min(start + coder.group, count))
-        own = None if condition is None else condition[rows]
+        group = images[start : start + coder.group]
+        of_group = None if condition is None else condition[start : start + coder.group]
         if coder.class_model:
-            classes.append(own := decoded(coder.class_model, rows.stop - start))
+            classes.append(of_group := stream.decode(coder.class_model, len(group)))
 
         def code_of(
-            rounded: np.ndarray, place: tuple[int, int, int], rows: slice = rows
+            marked: np.ndarray, place: tuple[int, int, int], group: np.ndarray = group
         ) -> np.ndarray:
-            found = frequencies(corrector.exact(rounded))
-            images[rows, *place] = values = decoded(coder.value_model, found)
+            values = stream.decode(coder.value_model, frequencies(rounding.round(marked)))
+            group[:, *place] = values
             return values
 
-        coder.each_value(rows.stop - start, own, code_of)
+        coder.each_value(len(group), of_group, code_of)
     return Batch(images, np.concatenate(classes) if classes else condition)

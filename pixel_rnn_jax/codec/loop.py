@@ -16,30 +16,16 @@ from jax.experimental import io_callback
 from jax.experimental.buffer_callback import buffer_callback
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.batches import padded
-from pixel_rnn_jax.codec.frequencies import on_grid
+from pixel_rnn_jax.codec.quantise import on_grid
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.generation.decode import Place, decode
-from pixel_rnn_jax.models.checks import condition_form
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runtime.batching import padded
 
 PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int]], np.ndarray]
 """Codes the value at (row, column, channel) of N images, given what `on_grid` makes of their
 logits, `[N, K]` (`[N, 1]` for K = 2); returns the values, `[N]`."""
-
-COMPILER_OPTIONS: dict[str, dict[str, Any]] = {
-    # A matmul is Eigen's, on one thread; its sums are then split by its sizes alone.
-    "cpu": {
-        "xla_cpu_multi_thread_eigen": False,
-        "xla_cpu_experimental_ynn_fusion_type": "",
-        "xla_cpu_use_onednn": False,
-        "xla_cpu_enable_fast_math": False,
-    },
-    # Autotuning takes the algorithm that happens to be the fastest.
-    "gpu": {"xla_gpu_autotune_level": 0, "xla_gpu_deterministic_ops": True},
-}
-"""What fixes the last bits of a machine, as the fast form needs them."""
 
 LANES = (1, 8, 64)
 """Numbers of images that are computed side by side; others are padded."""
@@ -55,7 +41,7 @@ def each_value(
 ) -> None:
     """Calls `code` for each value of `count` images in generation order.
 
-    The parameters are of the type that the outputs are computed in, float32 or float64.
+    The outputs are computed in float64, the type of the parameters.
 
     Raises:
         BaseException: What `code` raises, or an interrupt from the keyboard.
@@ -65,42 +51,39 @@ def each_value(
         dtype = np.int32 if model.config.num_classes else np.float32
         condition = padded(condition.astype(dtype), lanes)
     total = sum(scale.given.size for scale in model.scales) * model.image_shape[-1]
-    progress = terminal.bar(_places(model), total, "coding", "values")
-    places = iter(progress)
+    places = iter(terminal.progress(_places(model), total, "coding", "value"))
     errors: list[BaseException] = []
 
-    def on_host(rounded: np.ndarray) -> np.ndarray:
+    def values_of(marked: np.ndarray) -> np.ndarray:
         values = np.zeros(lanes, np.int32)
         try:
             place = next(places)
             if not errors and place is not None:
-                values[:count] = code(rounded[:count], place)
+                values[:count] = code(marked[:count], place)
         except Exception as error:
             errors.append(error)
         if errors:
             raise _Stop
         return values
 
-    dtype = jax.tree.leaves(params)[0].dtype.name
-    run, number = _compiled(model, lanes, dtype, device), next(_numbers) % 2**31
-    arguments = jax.device_put((condition, np.int32(number)), device)
-    _sessions[number] = on_host
+    number = next(_numbers) % 2**31
+    arguments = params, *jax.device_put((condition, np.int32(number)), device)
+    _sessions[number] = values_of
     try:
         # On a CPU the call blocks until the end; in a thread, it lets Ctrl-C be heard before.
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(lambda: jax.block_until_ready(run(params, *arguments)))
+            running = pool.submit(_run, model, lanes, device.platform, arguments)
             try:
                 running.result()
             except BaseException as error:
                 errors.append(error)  # Ends the loop at its next value.
                 raise errors[0] from None
     finally:
-        progress.close()
         del _sessions[number]
 
 
 def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
-    """Fixes the fields that say how a model is computed, not what it computes."""
+    """Fixes the fields that say how a model is computed, and leaves what it computes."""
     return dataclasses.replace(config, dtype=dtype, remat=False, images_per_lane=1)
 
 
@@ -123,55 +106,50 @@ logging.getLogger("jax._src.callback").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], _Stop))
 )
 
-# A compiled loop serves many calls, so it gets the number of its session as an argument.
+# A compiled loop serves many calls, in several threads too, so it gets the number of its session as
+# an argument, and calls the function that the session has here.
 _sessions: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
 _numbers = itertools.count()
 
 
-@functools.lru_cache(maxsize=16)
-def _compiled(model: PixelRNN, lanes: int, dtype: str, device: jax.Device) -> Callable[..., Array]:
-    """Compiles the loop: a function of parameters, condition and number of a session."""
+def _run(model: PixelRNN, lanes: int, platform: str, arguments: PyTree) -> None:
     # Whatever the caller has set for the process.
-    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
-        model = dataclasses.replace(model, config=computed_alike(model.config, dtype))
-        scales, likelihood = model.scales, model.discrete_likelihood()
-        call = _call_of_cpu if device.platform == "cpu" else _call_of_accelerator
-
-        def run(params: PyTree, condition: Array | None, session: Array) -> Array:
-            def choose(session: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
-                # Each call returns the session to the next one, which keeps them in order.
-                return call(session, on_grid(likelihood.logits(outputs)))
-
-            return decode(scales, params, choose, session, lanes=lanes, condition=condition)[0]
-
-        shape, kind = condition_form(model.config, model.image_shape)
-        given = jnp.int32 if model.config.num_classes else jnp.float32
-        condition = jax.ShapeDtypeStruct((lanes, *shape), given) if kind else None
-        params = jax.eval_shape(model.init, jax.random.key(0))
-        sharding = jax.sharding.SingleDeviceSharding(device)
-        shapes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            (params, condition, jax.ShapeDtypeStruct((), jnp.int32)),
-        )
-        options = COMPILER_OPTIONS.get(device.platform) if dtype == "float32" else None
-        return jax.jit(run).lower(*shapes).compile(compiler_options=options)
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        jax.block_until_ready(_compiled(model, lanes, platform)(*arguments))
 
 
-def _call_of_cpu(session: Array, rounded: Array) -> tuple[Array, Array]:
+@functools.lru_cache(maxsize=16)
+def _compiled(model: PixelRNN, lanes: int, platform: str) -> Callable[..., Array]:
+    """Returns the compiled loop, a function of parameters, condition and number of a session."""
+    model = dataclasses.replace(model, config=computed_alike(model.config, "float64"))
+    scales, likelihood = model.scales, model.discrete_likelihood()
+    call = _call_of_cpu if platform == "cpu" else _call_of_accelerator
+
+    def choose(session: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
+        # Each call returns the session to the next one, which keeps them in order.
+        return call(session, on_grid(likelihood.logits(outputs)))
+
+    def run(params: PyTree, condition: Array | None, session: Array) -> Array:
+        return decode(scales, params, choose, session, lanes=lanes, condition=condition)[0]
+
+    return jax.jit(run)
+
+
+def _call_of_cpu(session: Array, marked: Array) -> tuple[Array, Array]:
     """Calls the function of a session without a copy, ten times as fast as `io_callback`."""
 
-    def on_host(_: Any, out: Any, session: Any, rounded: Any) -> None:
-        values = _sessions[int(np.asarray(session))](np.asarray(rounded))
+    def on_host(_: Any, out: Any, session: Any, marked: Any) -> None:
+        values = _sessions[int(np.asarray(session))](np.asarray(marked))
         np.asarray(out[0])[...], np.asarray(out[1])[:] = np.asarray(session), values
 
-    shapes = session, jax.ShapeDtypeStruct(rounded.shape[:1], jnp.int32)
-    return buffer_callback(on_host, shapes, has_side_effect=True)(session, rounded)
+    shapes = session, jax.ShapeDtypeStruct(marked.shape[:1], jnp.int32)
+    return buffer_callback(on_host, shapes, has_side_effect=True)(session, marked)
 
 
-def _call_of_accelerator(session: Array, rounded: Array) -> tuple[Array, Array]:
-    def on_host(session: Any, rounded: Any) -> tuple[Any, np.ndarray]:
-        return session, _sessions[int(session)](np.asarray(rounded))
+def _call_of_accelerator(session: Array, marked: Array) -> tuple[Array, Array]:
+    def on_host(session: Any, marked: Any) -> tuple[Any, np.ndarray]:
+        return session, _sessions[int(session)](np.asarray(marked))
 
-    shapes = session, jax.ShapeDtypeStruct(rounded.shape[:1], jnp.int32)
+    shapes = session, jax.ShapeDtypeStruct(marked.shape[:1], jnp.int32)
     # (With ordered=True, a call that fails would fail all later ones of the process.)
-    return io_callback(on_host, shapes, session, rounded)
+    return io_callback(on_host, shapes, session, marked)

@@ -15,23 +15,17 @@ from codec_streams import GROUP, random_images, small_model
 from random_models import with_large_conditions
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import archive, coder, frequencies, loop
+from pixel_rnn_jax.codec import archive, coder, loop, quantise
 from pixel_rnn_jax.codec.coder import Coder, Encoder, decode
 from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.models.checks import condition_form
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
     ("architecture", "levels", "channels"),
-    [
-        ("pixel_cnn", 2, 1),
-        ("row_lstm", 17, 3),
-        ("diagonal_bilstm", 2, 3),
-        ("diagonal_bilstm", 256, 1),
-        ("row_lstm", 1000, 1),
-        ("pixel_cnn", 17, 3),
-    ],
+    [("pixel_cnn", 17, 3), ("diagonal_bilstm", 2, 3), ("row_lstm", 1000, 1)],
 )
 def test_round_trip(architecture, levels, channels):
     options = dict(input="categorical") if architecture == "pixel_cnn" and levels > 2 else {}
@@ -61,13 +55,13 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options
     condition = np.random.default_rng(0).integers(classes, size=200) if classes else None
     images = model.sample(jax.random.key(3), 200, condition)
     sizes, expected = [], []
-    for own in [condition, (condition + 1) % classes] if classes else [None]:
-        data = model.compress(images, own)
-        decoded, found = model.decompress(data, return_condition=True)
+    for labels in [condition, (condition + 1) % classes] if classes else [None]:
+        data = model.compress(images, labels)
+        decoded, decoded_labels = model.decompress(data, return_condition=True)
         np.testing.assert_array_equal(decoded, images)
-        np.testing.assert_array_equal(found, own)
+        np.testing.assert_array_equal(decoded_labels, labels)
         sizes.append(len(data))
-        bits = 200 * np.log2(max(classes, 1)) - model.log_prob(images, own).sum() / np.log(2)
+        bits = 200 * np.log2(max(classes, 1)) - model.log_prob(images, labels).sum() / np.log(2)
         expected.append(bits / 8)
         assert 0 < sizes[-1] - expected[-1] < 70 + 0.001 * expected[-1]
     if classes:  # The model makes use of the class.
@@ -80,65 +74,41 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options
     [
         ("pixel_cnn", dict(condition_vector=2)),
         ("row_lstm", dict(condition_map=2, input="categorical")),
-        pytest.param(
-            "diagonal_bilstm", dict(condition_map=1, scales=(2, 4)), marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "row_lstm", dict(condition_vector=3, input="categorical"), marks=pytest.mark.slow
-        ),
+        ("diagonal_bilstm", dict(condition_map=1, scales=(2, 4))),
     ],
 )
 def test_a_vector_or_a_map_is_stored(architecture, options):
     model = small_model(architecture, (4, 6, 2), **options)
-    images, random, config = random_images(model, GROUP + 1), np.random.default_rng(0), model.config
-    vector, of_map = config.condition_vector, config.condition_map
-    shape = (GROUP + 1, vector) if vector else (GROUP + 1, 4, 6, of_map)
-    condition = random.normal(size=shape).astype(np.float32)
+    images, (shape, _) = random_images(model, GROUP + 1), condition_form(model.config, (4, 6, 2))
+    random = np.random.default_rng(0)
+    condition = random.normal(size=(len(images), *shape)).astype(np.float32)
     data = model.compress(images, condition)
-    decoded, found = model.decompress(data, return_condition=True)
+    decoded, decoded_condition = model.decompress(data, return_condition=True)
     np.testing.assert_array_equal(decoded, images)
-    np.testing.assert_array_equal(found, condition)
+    np.testing.assert_array_equal(decoded_condition, condition)
     bits = -np.asarray(model.log_prob(images, condition)).sum() / np.log(2)
     assert 0 < len(data) - condition.nbytes - bits / 8 < 120
 
 
-@pytest.mark.parametrize("fast", [False, True])
-def test_precision_of_the_model_and_of_the_process_change_nothing(fast):
+def test_precision_of_the_model_and_of_the_process_change_nothing():
     model = small_model(levels=7)  # Of which the inputs are rounded.
     images = random_images(model, GROUP + 1)
-    data = model.compress(images, fast=fast)
+    data = model.compress(images)
     coarse = small_model(levels=7, dtype="bfloat16", remat=True)
     np.testing.assert_array_equal(coarse.decompress(data), images)
     loop._compiled.cache_clear()
     with jax.enable_x64(True), jax.default_matmul_precision("bfloat16"):
-        assert model.compress(images, fast=fast) == data
+        assert model.compress(images) == data
         np.testing.assert_array_equal(model.decompress(data), images)
 
 
-def test_parameters_that_are_not_finite_are_refused(model):
+def test_models_that_cannot_code_are_refused(model):
     params = jax.tree.map(lambda leaf: leaf * np.nan, model.params)
-    with pytest.raises(prnn.UserError, match="parameters that are not finite: train it again"):
+    with pytest.raises(prnn.UserError, match="finite"):
         Coder(model.pixel_rnn, params)
-
-
-def test_more_levels_than_frequencies_allow_are_refused():
-    model = prnn.create(prnn.ModelConfig("pixel_cnn", layers=1, features=2), (1, 1, 1), 70_000)
-    with pytest.raises(prnn.UserError, match="takes up to 65,536 levels, the model has 70,000"):
-        model.compress(np.zeros((1, 1, 1, 1), np.int32))
-
-
-def in_process(program, cwd, **environment):
-    """Starts a program that uses the package and the helpers of these tests."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    start = "import jax, sys\nfrom codec_streams import *\nin_small_groups()\n"
-    return subprocess.Popen(
-        [sys.executable, "-c", start + program],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    many = prnn.create(prnn.ModelConfig("pixel_cnn", layers=1, features=2), (1, 1, 1), 70_000)
+    with pytest.raises(prnn.UserError, match="70,000"):
+        many.compress(np.zeros((1, 1, 1, 1), np.int32))
 
 
 # The compiled loop calls back to the host.
@@ -146,17 +116,17 @@ def in_process(program, cwd, **environment):
 
 def test_places_come_in_generation_order_with_logits_given_all_before():
     model = small_model("pixel_cnn", (2, 4, 2), scales=(1, 2))
-    images, found, places = random_images(model, 3), np.zeros((3, 2, 4, 2, 5)), []
+    images, logits, places = random_images(model, 3), np.zeros((3, 2, 4, 2, 5)), []
 
-    def code(rounded, place):
+    def code(marked, place):
         places.append(place)
-        found[:, *place] = (rounded >> 1) / frequencies.STEPS
+        logits[:, *place] = (marked >> 1) / quantise.STEPS
         return images[:, *place]
 
     Coder(model.pixel_rnn, model.params).each_value(3, None, code)
     coarse = [(0, 2 * column, channel) for column, channel in np.ndindex(2, 2)]
     assert places == coarse + [place for place in np.ndindex(2, 4, 2) if place not in coarse]
-    conditionals = np.asarray(jax.nn.log_softmax(found))
+    conditionals = np.asarray(jax.nn.log_softmax(logits))
     np.testing.assert_allclose(conditionals, model.conditionals(images), atol=1 / 256 + 1e-4)
 
 
@@ -165,7 +135,7 @@ def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, after,
     images, data = stream
     places = []
 
-    def code(rounded, place):
+    def code(marked, place):
         places.append(place)
         if len(places) == after:
             raise LookupError(place)
@@ -184,7 +154,7 @@ def test_sessions_of_one_loop_do_not_mix():
     """Two models in four threads; and one that is used while another is amid a block."""
     models = [small_model(seed=seed) for seed in range(2)]
     images = [random_images(models[0], count) for count in (9, 10)]
-    expected = [model.compress(own) for model, own in zip(models, images, strict=True)]
+    expected = [model.compress(batch) for model, batch in zip(models, images, strict=True)]
 
     def work(i):
         for _ in range(3):
@@ -204,7 +174,7 @@ def test_sessions_of_one_loop_do_not_mix():
 
     corrections, code = encoded()
 
-    def nested(rounded, place):
+    def nested(marked, place):
         if place == (1, 2, 0):
             assert encoded() == (corrections, code)
             again = decode(coders[1], corrections, code, GROUP, None)
@@ -228,25 +198,31 @@ def test_the_loop_of_accelerators_gives_the_same(stream, model, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("devices", ["1", "2"])
 def test_ctrl_c_is_heard_amid_a_block(tmp_path, devices):
-    program = """
-model = small_model(shape=(128, 128, 1))
-model.compress(random_images(model, 0))  # The loop is compiled with the first block.
-try:
-    print("begun", flush=True)
-    while True:
-        model.compress(random_images(model, 1))
-except KeyboardInterrupt:
-    print("heard", flush=True)
-model = small_model()  # The codec goes on working, and the program ends by itself.
-print(len(model.compress(random_images(model, 5))) > 100)
-sys.exit(130)
-"""
-    process = in_process(program, tmp_path, JAX_NUM_CPU_DEVICES=devices)
+    program = """if True:
+        import sys
+        from codec_streams import *
+        in_small_groups()
+        model = small_model(shape=(128, 128, 1))
+        try:
+            print("begun", flush=True)
+            while True:
+                model.compress(random_images(model, 1))
+        except KeyboardInterrupt:
+            print("heard", flush=True)
+        model = small_model()  # The codec goes on working, and the program ends by itself.
+        print(len(model.compress(random_images(model, 5))) > 100)
+        sys.exit(130)
+    """
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    variables = {"PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": devices}
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    words = [sys.executable, "-c", program]
+    process = subprocess.Popen(words, cwd=tmp_path, env=os.environ | variables, **pipes)
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    time.sleep(5)
+    time.sleep(8)  # The first block is compiled, and takes longer.
     start = time.monotonic()
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "heard\n"
-    assert time.monotonic() - start < 2  # A block takes longer.
+    assert time.monotonic() - start < 2
     rest, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and rest == "True\n"  # And no traceback.

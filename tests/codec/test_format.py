@@ -6,12 +6,12 @@ import jax
 import numpy as np
 import pytest
 import reference_decoder as reference
-from codec_streams import GROUP, random_images, small_model
+from codec_streams import GROUP, random_images, small_model, written
 
-from pixel_rnn_jax.codec import archive, frequencies, loop, varint
+from pixel_rnn_jax.codec import archive, loop, quantise
 from pixel_rnn_jax.codec.coder import Coder
-from pixel_rnn_jax.codec.corrections import Corrector, Recorder
-from pixel_rnn_jax.codec.identity import model_digest
+from pixel_rnn_jax.codec.format import pack_number, unpack_number
+from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,22 @@ from pixel_rnn_jax.codec.identity import model_digest
 )
 def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     monkeypatch.setattr(archive, "BLOCK_BYTES", 30)
-    monkeypatch.setattr(frequencies, "MARGIN", 1e-4)  # More corrections than there would be.
+    monkeypatch.setattr(quantise, "MARGIN", 1e-4)  # More corrections than there would be.
     loop._compiled.cache_clear()
     model = small_model(**options)
     images, classes = random_images(model, 2 * GROUP + 3), None
     if model.config.num_classes:
         classes = np.random.default_rng(0).integers(3, size=len(images))
-    data = model.compress(images, classes)
+    names = [f"{i}.png" for i in range(len(images))]
+    data = written(model, images, classes, names)
 
-    coder, found, corrected = Coder(model.pixel_rnn, model.params), [], 0
-    form, machine, digest, blocks = reference.read(data)
-    assert form == [*model.image_shape, model.levels] and not machine
-    assert digest == model_digest(model.pixel_rnn, coder.params)
-    for count, names, condition, corrections, code, pixels in blocks:
-        assert not names and not condition
+    coder, parts, corrected = Coder(model.pixel_rnn, model.params), [], 0
+    form, digest, blocks = reference.read(data)
+    assert form == [*model.image_shape, model.levels]
+    assert digest == archive.model_digest(model.pixel_rnn, coder.params)
+    assert [name for block in blocks for name in reference.names(block[1])] == names
+    for count, _, condition, corrections, code, pixels in blocks:
+        assert not condition
         stream, fixed, number = reference.RangeDecoder(code), reference.corrections(corrections), 0
         corrected += len(fixed)
         decoded, labels = np.empty((count, *model.image_shape), int), []
@@ -47,9 +49,9 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
                 thirds = [2**24 // 3, 2**24 // 3, 2**24 - 2 * (2**24 // 3)]
                 labels += [stream.value(thirds) for _ in rows]
 
-            def code_of(rounded, place, rows=rows, stream=stream, fixed=fixed, decoded=decoded):
+            def code_of(marked, place, rows=rows, stream=stream, fixed=fixed, decoded=decoded):
                 nonlocal number
-                for row, logits in zip(rows, rounded >> 1, strict=True):
+                for row, logits in zip(rows, marked >> 1, strict=True):
                     grid = []
                     for q in map(int, logits):
                         if number in fixed:
@@ -59,35 +61,35 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
                     decoded[row, *place] = stream.value(reference.frequencies(grid))
                 return decoded[rows, *place]
 
-            own = None if classes is None else np.array(labels[start:], np.int32)
-            coder.each_value(len(rows), own, code_of)
+            condition = None if classes is None else np.array(labels[start:], np.int32)
+            coder.each_value(len(rows), condition, code_of)
         checked = decoded.astype("<u1" if model.levels <= 256 else "<u2").tobytes()
         before = zlib.crc32(np.array(labels, "<i4").tobytes()) if labels else 0
         assert zlib.crc32(checked, before) == pixels
-        found.append((decoded, labels))
+        parts.append((decoded, labels))
     loop._compiled.cache_clear()
-    assert len(found) > 1 and corrected
-    np.testing.assert_array_equal(np.concatenate([images for images, _ in found]), images)
+    assert len(parts) > 1 and corrected
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in parts]), images)
     if classes is not None:
-        assert [label for _, labels in found for label in labels] == classes.tolist()
+        assert [label for _, labels in parts for label in labels] == classes.tolist()
 
 
 def test_frequencies_are_those_of_whole_numbers():
     random = np.random.default_rng(0)
     for levels, scale in ((1, 300), (1, 6000), (3, 1000), (256, 900), (5000, 3000)):
         grid = np.rint(scale * random.normal(size=(4, levels))).astype(np.int32)
-        found = frequencies.frequencies(grid)
-        for row, of_row in zip(grid.tolist(), found, strict=True):
+        shares = frequencies(grid)
+        for row, of_row in zip(grid.tolist(), shares, strict=True):
             assert [1 + int(f) for f in of_row] == reference.frequencies(row)
-        assert (found >= 0).all() and (found == np.floor(found)).all()
-        assert (found.sum(-1) == 2**24 - max(levels, 2)).all()
-    ends = frequencies.frequencies(np.array([[-(2**29)], [2**29]]))
+        assert (shares >= 0).all() and (shares == np.floor(shares)).all()
+        assert (shares.sum(-1) == 2**24 - max(levels, 2)).all()
+    ends = frequencies(np.array([[-(2**29)], [2**29]]))
     np.testing.assert_array_equal(ends, [[2**24 - 2, 0], [0, 2**24 - 2]])
 
 
-def rounded(logits):
+def marked(logits):
     with jax.enable_x64(True):
-        return np.asarray(frequencies.on_grid(logits))
+        return np.asarray(quantise.on_grid(logits))
 
 
 def test_the_grid_costs_less_than_a_millionth_of_a_nat():
@@ -95,8 +97,8 @@ def test_the_grid_costs_less_than_a_millionth_of_a_nat():
     logits = random.normal(size=(500, 256)) * 3
     exact = np.exp(logits - logits.max(-1, keepdims=True))
     exact /= exact.sum(-1, keepdims=True)
-    grid = rounded(logits) >> 1
-    coded = (1 + frequencies.frequencies(grid)) / 2**24
+    grid = marked(logits) >> 1
+    coded = (1 + frequencies(grid)) / 2**24
     cost = (exact * np.log(exact / coded)).sum(-1)
 
     assert 0 < cost.mean() < 1e-6
@@ -107,36 +109,26 @@ def test_corrections_repeat_what_the_encoder_did():
     for levels in (1, 5):
         logits = (random.integers(-900, 900, (50, 6, levels)) + 0.5) / 256
         sides = 1e-11 * random.choice([-1, 1], size=(2, *logits.shape))
-        recorder = Recorder()
-        encoded = [recorder.exact(rounded(x)) for x in logits + sides[0]]
-        corrector = Corrector(recorder.pack())
-        decoded = [corrector.exact(rounded(x)) for x in logits + sides[1]]
+        writer = RoundingWriter()
+        encoded = [writer.round(marked(x)) for x in logits + sides[0]]
+        reader = RoundingReader(writer.pack())
+        decoded = [reader.round(marked(x)) for x in logits + sides[1]]
         np.testing.assert_array_equal(encoded, decoded)
-        plain = [Corrector(b"").exact(rounded(x)) for x in logits]
+        plain = [RoundingReader(b"").round(marked(x)) for x in logits]
         assert (np.array(plain) != encoded).any()
 
 
 def test_logits_without_weight_need_no_correction():
-    logits = np.array([[0.0, -(len(frequencies.WEIGHTS) + 2.5) / 256, -2.5 / 256]])
-    recorder = Recorder()
-    recorder.exact(rounded(logits))
-    assert [*reference.corrections(recorder.pack())] == [2]
+    logits = np.array([[0.0, -(len(quantise.WEIGHTS) + 2.5) / 256, -2.5 / 256]])
+    writer = RoundingWriter()
+    writer.round(marked(logits))
+    assert [*reference.corrections(writer.pack())] == [2]
 
 
 def test_numbers_of_any_size():
     for value in (0, 1, 127, 128, 300, 2**32, 2**63):
-        assert varint.unpack(b"x" + varint.pack(value) + b"y", 1) == (
-            value,
-            1 + len(varint.pack(value)),
-        )
+        packed = pack_number(value)
+        assert unpack_number(b"x" + packed + b"y", 1) == (value, 1 + len(packed))
     for broken in (b"", b"\x80", b"\xff" * 11):
         with pytest.raises(ValueError, match="no end"):
-            varint.unpack(broken, 0)
-
-
-def test_fast_files_name_their_machine(model):
-    images = random_images(model, 3)
-    portable, fast = model.compress(images), model.compress(images, fast=True)
-    assert not reference.read(portable)[1]
-    assert b"jaxlib" in reference.read(fast)[1]
-    np.testing.assert_array_equal(model.decompress(fast), images)
+            unpack_number(broken, 0)

@@ -2,13 +2,13 @@
 
 import functools
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import terminal
@@ -32,7 +32,7 @@ def in_batches(
     Rows and results are arrays with one row for each image. A device gets from `least` to `most`
     rows: `most`, or a power of two times `least`, so that little is compiled; the last batch is
     padded. A function is compiled once for all calls with the same `static`, which is compared by
-    value.
+    value. With `progress`, the name of the work, Ctrl-C ends it amid a batch.
     """
     count = len(jax.tree.leaves(rows)[0])
     mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
@@ -40,17 +40,20 @@ def in_batches(
     common = jax.device_put(common, devices.replicated(mesh))
     size = most * mesh.size
     starts = range(0, max(count, 1), size)
-    bar = terminal.bar(starts, len(starts), progress, "batches") if progress else None
+    bar = terminal.progress(starts, len(starts), progress, "batch") if progress else starts
     results = []
-    for start in starts if bar is None else bar:
-        own = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), rows)
-        wanted = math.ceil(min(count - start, size) / (least * mesh.size))
-        full = mesh.size * min(most, least << max(wanted - 1, 0).bit_length())
-        found = run(common, jax.tree.map(lambda x, n=full: padded(x, n), own))
-        if bar is not None:
-            terminal.wait(found)
-        results.append(found)
-    return jax.tree.map(lambda *parts: _joined(parts)[:count], *results)
+    for start in bar:
+        batch = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), rows)
+        units = math.ceil(min(count - start, size) / (least * mesh.size))
+        full = mesh.size * min(most, least << max(units - 1, 0).bit_length())
+        results.append(run(common, jax.tree.map(lambda x, n=full: padded(x, n), batch)))
+        begin = time.monotonic()  # A call that waits for a device does not hear Ctrl-C.
+        while progress and not all(x.is_ready() for x in jax.tree.leaves(results[-1])):
+            time.sleep(min(0.5, max(0.001, (time.monotonic() - begin) / 50)))
+    # Through the host, since they lie on several devices.
+    return jax.tree.map(
+        lambda *parts: jnp.asarray(np.concatenate([*map(np.asarray, parts)])[:count]), *results
+    )
 
 
 @functools.lru_cache(maxsize=32)
@@ -63,9 +66,3 @@ def _compiled(
 def padded(array: np.ndarray, size: int) -> np.ndarray:
     """Returns `size` rows: those of the array, and zeros."""
     return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))
-
-
-def _joined(parts: tuple[Array, ...]) -> Array:
-    """Returns the rows of all parts, on the default device."""
-    whole = [np.asarray(part) for part in parts]  # They lie on several devices.
-    return jnp.asarray(np.concatenate(whole))

@@ -1,0 +1,148 @@
+"""From logits to integer frequencies, the same on every machine.
+
+The logits of two machines differ in their last digits. So they are rounded to a grid, whose step
+costs about 6e-7 nats a value, and from there on all arithmetic is exact. Two machines round a logit
+differently only if it lies next to the middle between two points of the grid. `on_grid` marks those
+within a margin far above the differences, and the file has a correction for each: how the encoder
+rounded it.
+"""
+
+import decimal
+from collections.abc import Iterator
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pixel_rnn_jax.codec.format import pack_number, unpack_number
+
+STEPS = 256
+"""Points of the grid per nat."""
+
+PRECISION = 24
+"""The frequencies of a value add up to 2**24."""
+
+MARGIN = 1e-10
+"""A logit is doubtful this near the middle between two points, in nats for each 1 + |logit|."""
+
+LARGEST = 2**29
+"""The last point of the grid."""
+
+
+def _weights() -> np.ndarray:
+    """Returns floor(2**24 exp(-d / STEPS) + 1/2) for d = 0, 1, ... until it is 0."""
+    weights: list[int] = []
+    with decimal.localcontext() as context:
+        context.prec = 40  # Enough for every weight to be exact.
+        step, exact = (decimal.Decimal(-1) / STEPS).exp(), decimal.Decimal(2**PRECISION)
+        while not weights or weights[-1]:
+            weights.append(int(exact + decimal.Decimal("0.5")))
+            exact *= step
+    return np.array(weights, np.float64)
+
+
+WEIGHTS = _weights()
+"""Weight of a level that lies d points below the most probable one."""
+
+
+def on_grid(logits: Array) -> Array:
+    """Rounds logits to the grid; traceable.
+
+    Returns:
+        int32: twice the integer next to the logit times `STEPS`, plus 1 where it is doubtful.
+    """
+    exact = logits * STEPS
+    rounded = jnp.round(exact)
+    doubtful = jnp.abs(exact - rounded) > 0.5 - MARGIN * (STEPS + jnp.abs(exact))
+    return 2 * jnp.clip(rounded, -LARGEST, LARGEST).astype(jnp.int32) + doubtful
+
+
+def frequencies(grid: np.ndarray) -> np.ndarray:
+    """Returns the frequencies of all levels less one, `[N, K]` integers as float64.
+
+    They add up to 2**24 - K. `grid` has the logits on the grid, `[N, K]` integers; for K = 2 that
+    of the value 1 alone, `[N, 1]`.
+    """
+    if grid.shape[-1] == 1:
+        return _OF_TWO.take(grid[:, 0] + len(WEIGHTS), axis=0, mode="clip")
+    return _of_levels(grid)
+
+
+def _of_levels(grid: np.ndarray) -> np.ndarray:
+    weights = WEIGHTS.take(grid.max(-1, keepdims=True) - grid, mode="clip")
+    free = 2**PRECISION - grid.shape[-1]
+    # The products are below 2**48, so the floors of these quotients are exact.
+    shares = np.floor(weights * free / weights.sum(-1, keepdims=True))
+    # The first of the most probable levels gets the rest.
+    shares[np.arange(len(grid)), grid.argmax(-1)] += free - shares.sum(-1)
+    return shares
+
+
+_OF_TWO = _of_levels(
+    np.stack(np.broadcast_arrays(0, np.arange(-len(WEIGHTS), len(WEIGHTS) + 1)), axis=-1)
+)
+
+
+class RoundingWriter:
+    """Rounds the logits of a block for the encoder, and records how it rounded doubtful ones.
+
+    A correction is the number of a logit, in the order of coding, and the last two bits of its
+    integer, which say which of two neighbours it is.
+    """
+
+    def __init__(self) -> None:
+        self._next = self._last = 0  # Numbers of logits: the next one, the last that is recorded.
+        self._packed = bytearray()
+
+    def round(self, marked: np.ndarray) -> np.ndarray:
+        """Returns the next logits `[N, K]` as integers; `marked` is what `on_grid` makes of them.
+
+        Doubtful logits so low that their level has no weight need no correction.
+        """
+        grid, doubtful = marked >> 1, marked & 1
+        if doubtful.any():
+            implied = 0 if grid.shape[-1] == 1 else -LARGEST  # For K = 2, the logit of 0.
+            highest = np.maximum(grid.max(-1, keepdims=True), implied)
+            for index in np.flatnonzero(doubtful & (highest - grid <= len(WEIGHTS))).tolist():
+                number = self._next + index
+                bits = int(grid.flat[index]) & 3
+                self._packed += pack_number(number - self._last << 2 | bits)
+                self._last = number
+        self._next += grid.size
+        return grid
+
+    def pack(self) -> bytes:
+        """Returns a varint for each correction: 4 times its distance from the last, plus bits."""
+        return bytes(self._packed)
+
+
+class RoundingReader:
+    """Rounds the logits of a block for the decoder as the encoder did.
+
+    Raises:
+        ValueError: These are no packed corrections.
+    """
+
+    def __init__(self, packed: bytes):
+        self._next, self._corrections = 0, _unpack(packed)
+        self._pending = next(self._corrections, None)
+
+    def round(self, marked: np.ndarray) -> np.ndarray:
+        """Returns the next logits `[N, K]` as the integers that the encoder took."""
+        grid = marked >> 1
+        end = self._next + grid.size
+        while self._pending and self._pending[0] < end:
+            number, bits = self._pending
+            value = int(grid.flat[number - self._next])
+            grid.flat[number - self._next] = value + (bits - value + 1) % 4 - 1
+            self._pending = next(self._corrections, None)
+        self._next = end
+        return grid
+
+
+def _unpack(packed: bytes) -> Iterator[tuple[int, int]]:
+    number = position = 0
+    while position < len(packed):
+        value, position = unpack_number(packed, position)
+        number += value >> 2
+        yield number, value & 3
