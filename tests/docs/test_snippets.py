@@ -6,6 +6,7 @@ are commands in running text. The flags of all commands are checked.
 """
 
 import functools
+import operator
 import re
 import shlex
 import shutil
@@ -47,8 +48,10 @@ def name(page: Path) -> str:
 def blocks(page: Path) -> Iterator[Block]:
     """Yields the fenced blocks of a page, without the directives of Sphinx."""
     text = page.read_text(encoding="utf-8")
-    pattern = r"^(?:<!-- needs: (.*) -->\n)?```(\w*)\n((?s:.*?))^```$"
+    pattern = r"^(?:<!-- needs: (.*) -->\n)?```(.*)\n((?s:.*?))^```$"
     for match in re.finditer(pattern, text, re.MULTILINE):
+        if match[2].startswith("{"):
+            continue
         place = f"{name(page)}, line {text[: match.start(3)].count(chr(10)) + 1}"
         assert match[2] in ("bash", "python", "text"), f"{place}: {match[2]!r}"
         assert (match[1] or "") in NEEDS, f"{place}: needs {match[1]!r}"
@@ -147,30 +150,35 @@ def test_page_runs(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_flags_exist() -> None:
+def test_flags_and_values_exist() -> None:
     """Also of the commands that a test runs: a renamed flag is then found in seconds."""
     wrong = []
     for place, words in all_commands():
-        if (words := program_words(words) or []) and words[0] not in ("COMMAND", "--version"):
-            command = "train" if trains(words) else words[0]
-            assert command in COMMANDS, f"{place}: {words}"
-            for word in words:
-                flag = re.match(r"--(?!config\.)(\w+)", word)
-                if flag and not re.search(
-                    rf"--(\[no\])?{flag[1].removeprefix('no')}", help_of(command)
-                ):
-                    wrong.append(f"{place}: {command} has no {word}")
+        words = program_words(words) or []
+        command = "train" if trains(words) else words[0]
+        if not words or command == "COMMAND":
+            continue
+        assert command in COMMANDS, f"{place}: {words}"
+        flags = dict(
+            word.removeprefix("--").partition("=")[::2] for word in words if word[:2] == "--"
+        )
+        source = flags.get("config", "digits")
+        config = config_lib.load_config("digits" if source.startswith("CONFIG") else source)
+        fields = {name[7:]: value for name, value in flags.items() if name.startswith("config.")}
+        config_lib.override(config, (f"{name}={value}" for name, value in fields.items()))
+        for flag in flags:
+            known = re.search(rf"--(\[no\])?{flag.removeprefix('no')}\b", help_of(command))
+            if not flag.startswith("config.") and not known:
+                wrong.append(f"{place}: {command} has no --{flag}")
     assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("file", WITH_FIELDS, ids=name)
 def test_fields_exist(file: Path) -> None:
-    """Of every --config.FIELD=VALUE, also in config files and scripts; and the value's type."""
-    config = config_lib.load_config("digits")
-    for field, value in re.findall(
-        r"--config\.([a-z_.]+)=('[^']*'|[^\s`|\\\"]+)", file.read_text(encoding="utf-8")
-    ):
-        config_lib.override(config, [f"{field}={value.strip(chr(39))}"])
+    """Of every --config.FIELD, also in config files and scripts."""
+    config = config_lib.Config()
+    for field in re.findall(r"--config\.([a-z_.]+)=", file.read_text(encoding="utf-8")):
+        operator.attrgetter(field)(config)
 
 
 def test_scripts_exist() -> None:
