@@ -78,7 +78,7 @@ def load(path: epath.PathLike) -> "ImageModel":
 
 def of_run(run: Run) -> "ImageModel":
     """Returns the model of a run that is open, with its parameters and names of classes."""
-    return ImageModel(run.model, run.params, run.image_format.class_names)
+    return ImageModel(run.model, run.params, run.record.image_format.class_names)
 
 
 def from_pretrained(

@@ -32,7 +32,11 @@ class ImageFormat:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ImageFormat":
         """Returns the format whose `dataclasses.asdict` went through JSON."""
-        return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
 
     def model(self, config: ModelConfig) -> PixelRNN:
         """Returns the model of such images."""

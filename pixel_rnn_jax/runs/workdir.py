@@ -77,8 +77,8 @@ def resumed(checkpoints: Checkpoints, new: Record) -> Record:
     for name, (before, after) in changes.items():
         if _is_fixed(name):
             raise UserError(
-                f"{checkpoints.directory.parent} has a run of {name}={before!r}, not {after!r}: use "
-                "another --workdir"
+                f"{checkpoints.directory.parent} has a run of {name}={before!r}, not {after!r}: "
+                "use another --workdir"
             )
     if not old.image_format.same_images(new.image_format):
         raise UserError(

@@ -346,7 +346,9 @@ def compare(
         rest = dict(shares=first.shares, density=first.density, step=run.step)
         return _mean(nats, first.dims, **rest)
 
-    return Comparison(mean_over(runs[0], [clean]), mean_over(runs[0], noisy), mean_over(runs[1], noisy))
+    return Comparison(
+        mean_over(runs[0], [clean]), mean_over(runs[0], noisy), mean_over(runs[1], noisy)
+    )
 
 
 def _same_images(one: Split, other: Split) -> bool:

@@ -57,7 +57,9 @@ def fit(
         raise UserError("several processes need a workdir that all share: give workdir=")
     if isinstance(config, ModelConfig):
         config = Config(model=config)
-    config, training, held_out = data.array_splits(config or Config(), images, condition, validation)
+    config, training, held_out = data.array_splits(
+        config or Config(), images, condition, validation
+    )
     with contextlib.ExitStack() as stack:
         folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
         if workdir is None:  # Nothing is resumed, so nothing need be saved on the way.

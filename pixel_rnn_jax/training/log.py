@@ -27,7 +27,7 @@ from pixel_rnn_jax.training.evaluate import every_class
 Record = dict[str, float]
 
 PREVIEWS = 16
-"""Images in a picture, and particles where a completion needs some: few, so that they cost little."""
+"""Images in a picture, and particles of a completion: few, so that they cost little."""
 
 
 class TrainLog:
@@ -128,7 +128,7 @@ class TrainLog:
             terminal.log(f"step {step}/{self._steps}: {text}")
 
     def draw(self, step: int, model: ImageModel, seed: int, validation: Split) -> None:
-        """Draws samples and completions of a model, and the curves so far; all processes call it."""
+        """Draws samples, completions and the curves so far; all processes call it."""
         for name, picture in previews(model, seed, validation).items():
             if self._writer:
                 self._write(f"{name}-{step}.png", pictures.png(picture))

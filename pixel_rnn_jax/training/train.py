@@ -147,7 +147,11 @@ def train(
                 previous = metrics
                 record_now, validate, save = (
                     step % every == 0 or step == settings.steps
-                    for every in (settings.log_every, settings.eval_every, settings.checkpoint_every)
+                    for every in (
+                        settings.log_every,
+                        settings.eval_every,
+                        settings.checkpoint_every,
+                    )
                 )
                 if not (record_now or validate or save or stop):
                     continue
@@ -161,7 +165,9 @@ def train(
                     nats = None
                     if validate:
                         size, params = settings.eval_batch_size, state.eval_params
-                        scores = score(model, params, splits["validation"], batch_size=size, mesh=mesh)
+                        scores = score(
+                            model, params, splits["validation"], batch_size=size, mesh=mesh
+                        )
                         evaluation = scores.evaluation
                         nats = evaluation.nats
                         _check_number(step, "the validation loss", nats)
@@ -180,7 +186,9 @@ def train(
         checkpoints.wait()
         if request.anywhere():  # Perhaps after the last step.
             number = request.signal or signal.SIGTERM
-            terminal.log(f"{signal.Signals(number).name}: stopped after step {step}, which is saved")
+            terminal.log(
+                f"{signal.Signals(number).name}: stopped after step {step}, which is saved"
+            )
             raise SystemExit(128 + number)
 
     run = open_run(workdir, mesh)
@@ -317,9 +325,7 @@ def _finish(
     if "test" not in splits:
         return Result(run, None, None, ())
     size = run.record.config.train.eval_batch_size
-    scores = score(
-        run.model, run.params, splits["test"], batch_size=size, mesh=mesh, step=run.step
-    )
+    scores = score(run.model, run.params, splits["test"], batch_size=size, mesh=mesh, step=run.step)
     baseline = independent_pixels(splits["train"], splits["test"], size)
     path = epath.Path(workdir) / "result.json"
     result = {

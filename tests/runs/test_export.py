@@ -120,11 +120,15 @@ def test_another_config_is_refused(model, path):
     """The digest covers what is said of the arrays."""
     metadata = json.loads(_metadata(model))
     metadata["config"]["residual"] = False
-    path.write_bytes(safetensors.numpy.save(arrays_of(model), {"pixel_rnn_jax": json.dumps(metadata)}))
+    path.write_bytes(
+        safetensors.numpy.save(arrays_of(model), {"pixel_rnn_jax": json.dumps(metadata)})
+    )
     with pytest.raises(prnn.UserError, match="SHA-256"):
         prnn.load(path)
     metadata["version"] = 2
-    path.write_bytes(safetensors.numpy.save(arrays_of(model), {"pixel_rnn_jax": json.dumps(metadata)}))
+    path.write_bytes(
+        safetensors.numpy.save(arrays_of(model), {"pixel_rnn_jax": json.dumps(metadata)})
+    )
     with pytest.raises(prnn.UserError, match="version 2"):
         prnn.load(path)
 

@@ -33,9 +33,9 @@ def test_a_killed_process_does_not_block(tmp_path):
     environment = programs.environment()
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "locked\n"
-        with pytest.raises(UserError, match=rf"--workdir.*process {process.pid} "):
-            with lock(tmp_path / "run"):
-                pass
+        refused = pytest.raises(UserError, match=rf"--workdir.*process {process.pid} ")
+        with refused, lock(tmp_path / "run"):
+            pass
         process.kill()
     with lock(tmp_path / "run"):
         pass

@@ -187,7 +187,9 @@ def test_only_a_density_is_evaluated_with_noise(workdirs):
     assert [open_run_split(run, "test").dtype.kind for run in runs] == ["u", "f"]
 
 
-@pytest.mark.parametrize(("first", "second", "named"), [(1, 1, "--workdir"), (0, 0, "--continuous")])
+@pytest.mark.parametrize(
+    ("first", "second", "named"), [(1, 1, "--workdir"), (0, 0, "--continuous")]
+)
 def test_models_of_the_other_kind_are_refused(workdirs, first, second, named):
     with pytest.raises(UserError, match=named):
         compare(workdirs[first], workdirs[second])

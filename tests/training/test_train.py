@@ -218,7 +218,11 @@ def test_a_second_training_is_refused(config, copy):
 
 @pytest.mark.parametrize(
     ("step", "spoilt", "kept"),
-    [(3, {"nats": np.nan}, 2), (4, {"gradient_norm": np.inf}, 2), (5, {"gradient_norm": np.nan}, 4)],
+    [
+        (3, {"nats": np.nan}, 2),
+        (4, {"gradient_norm": np.inf}, 2),
+        (5, {"gradient_norm": np.nan}, 4),
+    ],
 )
 def test_nothing_is_saved_after_a_step_that_is_not_finite(
     config, tmp_path, monkeypatch, step, spoilt, kept
