@@ -1,27 +1,30 @@
-"""Draws pictures of the documentation that no command draws.
+"""Draws pictures that no verb draws.
 
     python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
 
-`masks` completes test images of a bundled model, of which different parts are known: one kind of
-mask in each row, and for each image the original, its known part and the completion. `curves` draws
-the validations of several runs, against steps and against the time of training.
+`masks` completes test images of which different parts are known: one kind of mask in each row, and
+for each image the original, its known part and the completion. `curves` draws the validations of
+several runs, against steps and against the time of training; it needs their logs alone, and at
+least two validations of each with their time, which logs of earlier versions lack.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import jax
 import matplotlib.figure
 import numpy as np
 
-import pixel_rnn_jax as prnn
-from pixel_rnn_jax import bundled, pictures
+from pixel_rnn_jax import pictures, report, shipped
+from pixel_rnn_jax.image_model import of_run
+from pixel_rnn_jax.report.curves import COLOURS, UNITS
+from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training.evaluate import open_split, with_data
 
 IMAGES = 5
 PARTICLES = 256
-UNITS = {"nats": "nats", "bits_per_dim": "bits/dim"}
 
 
 def kinds(height: int, width: int) -> dict[str, np.ndarray]:
@@ -39,64 +42,72 @@ def kinds(height: int, width: int) -> dict[str, np.ndarray]:
     }
 
 
-def draw_masks(name: str, out: Path) -> None:
+def draw_masks(model_name: str, data: str | None, out: str) -> None:
     """Completes the same images under each mask."""
-    model = prnn.load(name)
-    images, condition, _ = prnn.read_images(bundled.path(name), f"test[:{IMAGES}]")
-    masks, completed = [], []
-    for number, (kind, mask) in enumerate(kinds(*model.image_shape[:2]).items()):
+    workdir = shipped.place(model_name)
+    run = open_run(workdir, devices.local_mesh(1))
+    if data:
+        run = with_data(run, workdir, data)
+    model = of_run(run)
+    images, condition = open_split(run, "test").batch(np.arange(IMAGES))
+    known, completed = [], []
+    for number, (name, mask) in enumerate(kinds(*model.image_shape[:2]).items()):
         key = jax.random.key(number)
-        completion = model.complete(key, images, mask, condition, particles=PARTICLES)
-        smallest = np.min(completion.effective_sample_size)
-        print(f"{kind}: effective sample size at least {smallest:.1f} of {PARTICLES}", flush=True)
-        masks.append(np.broadcast_to(mask[None, ..., None], images.shape))
-        completed.append(np.asarray(completion.images))
-    originals = np.concatenate([images] * len(masks))
+        found = model.complete(key, images, mask, condition, particles=PARTICLES)
+        smallest = np.min(found.effective_sample_size)
+        print(f"{name}: effective sample size at least {smallest:.1f} of {PARTICLES}", flush=True)
+        known.append(np.broadcast_to(mask[None, ..., None], images.shape))
+        completed.append(np.asarray(found.images))
+    originals = np.concatenate([images] * len(known))
     picture = pictures.completions(
-        originals, np.concatenate(masks), np.concatenate(completed), model.levels, columns=IMAGES
+        originals, np.concatenate(known), np.concatenate(completed), model.levels, columns=IMAGES
     )
-    out.write_bytes(pictures.png(picture))
+    pictures.write_picture(picture, out)
 
 
-def draw_curves(logs: list[Path], unit: str, out: Path) -> None:
+def draw_curves(logs: list[str], unit: str, out: str) -> None:
     """Draws the validations of runs, each with the name of its folder."""
     figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
-    by_step, by_time = figure.subplots(1, 2, sharey=True)
-    curves = []
-    for log in logs:
-        records = map(json.loads, (log / "metrics.jsonl").read_text().splitlines())
-        validations = [record for record in records if f"validation/{unit}" in record]
-        nats = [record[f"validation/{unit}"] for record in validations]
-        by_step.plot([record["step"] / 1000 for record in validations], nats, ".-", label=log.name)
-        by_time.plot([record["seconds"] / 60 for record in validations], nats, ".-")
-        curves.append(nats)
-    # The first validation may be far above, and leaves the picture.
-    low, high = min(map(min, curves)), max(nats[1] for nats in curves)
-    by_step.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    by_step.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
-    by_time.set(xlabel="minutes of training")
-    for axes in (by_step, by_time):
+    left, right = figure.subplots(1, 2, sharey=True)
+    validations = []
+    for number, log in enumerate(logs):
+        run, colour = report.read_run(log, pixel_map=False), COLOURS[number % len(COLOURS)]
+        for axes, by, size in ((left, "step", 1000), (right, "seconds", 60)):
+            points = run.points(f"validation/{unit}", by)
+            if len(points) < 2:
+                raise SystemExit(f"{log} has fewer than two validations with their time")
+            x, y = np.array(points).T
+            axes.plot(x / size, y, color=colour, marker=".", label=Path(log).name)
+        validations.append(y)
+    # The first may be far above, and runs out of the picture.
+    low, high = min(map(min, validations)), max(y[1] for y in validations)
+    if (gap := high - low) > 0:
+        left.set_ylim(low - 0.05 * gap, high + 0.05 * gap)
+    left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
+    right.set(xlabel="minutes of training")
+    for axes in (left, right):
         axes.grid(alpha=0.3)
-    by_step.legend()
+    right.legend()
     figure.savefig(out, metadata={"Date": None})
 
 
 def main() -> None:
     """Draws what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    commands = parser.add_subparsers(required=True, dest="command")
-    masks = commands.add_parser("masks", help="completions under many kinds of masks")
-    masks.add_argument("--model", required=True, help="name of a bundled model")
-    curves = commands.add_parser("curves", help="validations of several runs")
-    curves.add_argument("logs", nargs="+", type=Path, help="folders in docs/logs, or workdirs")
+    verbs = parser.add_subparsers(required=True, dest="verb")
+    masks = verbs.add_parser("masks", help="completions under many kinds of masks")
+    masks.add_argument("--model", required=True, help="a name of the package's, or a workdir")
+    masks.add_argument("--data", help="where the data set is, if it has moved")
+    curves = verbs.add_parser("curves", help="validations of several runs")
+    curves.add_argument("logs", nargs="+", help="folders in docs/logs, or workdirs")
     curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
-    for command in (masks, curves):
-        command.add_argument("--out", required=True, type=Path)
-    flags = parser.parse_args()
-    if flags.command == "masks":
-        draw_masks(flags.model, flags.out)
+    for verb in (masks, curves):
+        verb.add_argument("--out", required=True)
+    given = parser.parse_args()
+    if given.verb == "masks":
+        draw_masks(given.model, given.data, given.out)
     else:
-        draw_curves(flags.logs, flags.unit, flags.out)
+        draw_curves(given.logs, given.unit, given.out)
 
 
 if __name__ == "__main__":
