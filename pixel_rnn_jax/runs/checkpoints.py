@@ -1,9 +1,9 @@
 """Checkpoints of a training run: those of Orbax, each with one record of what it belongs to.
 
 A checkpoint is the folder `<workdir>/checkpoints/<step>`, which Orbax writes in the background and
-renames when it is complete. Its arrays are stored under their paths ("params/scale_0/first/kernel")
+renames when it is complete. Arrays are stored under their paths ("params/scale_0/first/kernel")
 without the containers that held them, such as the named tuples of an optimiser. Beside them is one
-JSON: the `Record` of the run, the validation, the SHA-256 of the arrays, and the SHA-256 of all that.
+JSON: the `Record` of the run, the validation, the SHA-256 of the arrays, and that of the JSON.
 """
 
 import hashlib

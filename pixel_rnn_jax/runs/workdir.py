@@ -50,7 +50,7 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise UserError(
-                f"--workdir={workdir} is in use by {file.read()}: wait until it ends, or use another"
+                f"--workdir={workdir} is in use by {file.read()}: wait for it, or use another"
             ) from None
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
