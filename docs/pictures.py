@@ -1,14 +1,9 @@
-<<<<<<< HEAD
 """Draws pictures that no command draws.
-=======
-"""Draws pictures that no verb draws.
->>>>>>> docs
 
     python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
-<<<<<<< HEAD
 for each image the original, its known part and the completion. Data that were moved are named by
 fields of the run's config, as in --config.data.data_dir=DIR. `curves` draws the validations of
 several runs, against steps and against the time of training; it needs their logs alone.
@@ -17,21 +12,12 @@ several runs, against steps and against the time of training; it needs their log
 import argparse
 import dataclasses
 import json
-=======
-for each image the original, its known part and the completion. `curves` draws the validations of
-several runs, against steps and against the time of training; it needs their logs alone, and at
-least two validations of each with their time, which logs of earlier versions lack.
-"""
-
-import argparse
->>>>>>> docs
 from pathlib import Path
 
 import jax
 import matplotlib.figure
 import numpy as np
 
-<<<<<<< HEAD
 from pixel_rnn_jax import bundled, pictures
 from pixel_rnn_jax.config import override
 from pixel_rnn_jax.image_model import of_run
@@ -42,17 +28,6 @@ from pixel_rnn_jax.training.evaluate import open_run_split
 IMAGES = 5
 PARTICLES = 256
 UNITS = {"nats": "nats per image", "bits_per_dim": "bits/dim"}
-=======
-from pixel_rnn_jax import pictures, report, shipped
-from pixel_rnn_jax.image_model import of_run
-from pixel_rnn_jax.report.curves import COLOURS, UNITS
-from pixel_rnn_jax.runs.workdir import open_run
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.evaluate import open_split, with_data
-
-IMAGES = 5
-PARTICLES = 256
->>>>>>> docs
 
 
 def masks(height: int, width: int) -> dict[str, np.ndarray]:
@@ -70,7 +45,6 @@ def masks(height: int, width: int) -> dict[str, np.ndarray]:
     }
 
 
-<<<<<<< HEAD
 def draw_masks(model_name: str, fields: list[str], out: Path) -> None:
     """Completes the same images under each mask."""
     path = bundled.path(model_name) if model_name in bundled.names() else model_name
@@ -87,37 +61,18 @@ def draw_masks(model_name: str, fields: list[str], out: Path) -> None:
         print(f"{name}: effective sample size at least {smallest:.1f} of {PARTICLES}", flush=True)
         known.append(np.broadcast_to(mask[None, ..., None], images.shape))
         completed.append(np.asarray(completion.images))
-=======
-def draw_masks(model_name: str, data: str | None, out: str) -> None:
-    """Completes the same images under each mask."""
-    workdir = shipped.place(model_name)
-    run = open_run(workdir, devices.local_mesh(1))
-    if data:
-        run = with_data(run, workdir, data)
-    model = of_run(run)
-    images, condition = open_split(run, "test").batch(np.arange(IMAGES))
-    known, completed = [], []
-    for number, (name, mask) in enumerate(kinds(*model.image_shape[:2]).items()):
-        key = jax.random.key(number)
-        found = model.complete(key, images, mask, condition, particles=PARTICLES)
-        smallest = np.min(found.effective_sample_size)
-        print(f"{name}: effective sample size at least {smallest:.1f} of {PARTICLES}", flush=True)
-        known.append(np.broadcast_to(mask[None, ..., None], images.shape))
-        completed.append(np.asarray(found.images))
->>>>>>> docs
     originals = np.concatenate([images] * len(known))
     picture = pictures.completions(
         originals, np.concatenate(known), np.concatenate(completed), model.levels, columns=IMAGES
     )
-    pictures.write_picture(picture, out)
+    out.write_bytes(pictures.png(picture))
 
 
-def draw_curves(logs: list[str], unit: str, out: str) -> None:
+def draw_curves(logs: list[Path], unit: str, out: Path) -> None:
     """Draws the validations of runs, each with the name of its folder."""
     figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     validations = []
-<<<<<<< HEAD
     for log in logs:
         records = map(json.loads, (log / "metrics.jsonl").read_text().splitlines())
         name = f"validation/{unit}"
@@ -128,19 +83,6 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
         validations.append(values)
     # The first may be far above, and runs out of the picture.
     low, high = min(map(min, validations)), max(values[:2][-1] for values in validations)
-=======
-    for number, log in enumerate(logs):
-        run, colour = report.read_run(log, pixel_map=False), COLOURS[number % len(COLOURS)]
-        for axes, by, size in ((left, "step", 1000), (right, "seconds", 60)):
-            points = run.points(f"validation/{unit}", by)
-            if len(points) < 2:
-                raise SystemExit(f"{log} has fewer than two validations with their time")
-            x, y = np.array(points).T
-            axes.plot(x / size, y, color=colour, marker=".", label=Path(log).name)
-        validations.append(y)
-    # The first may be far above, and runs out of the picture.
-    low, high = min(map(min, validations)), max(y[1] for y in validations)
->>>>>>> docs
     if (gap := high - low) > 0:
         left.set_ylim(low - 0.05 * gap, high + 0.05 * gap)
     left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
@@ -153,7 +95,6 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
 
 def main() -> None:
     """Draws what the command line asks for."""
-<<<<<<< HEAD
     formatter = argparse.RawDescriptionHelpFormatter
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     commands = flags.add_subparsers(required=True, dest="command")
@@ -171,23 +112,6 @@ def main() -> None:
         flags.error(f"unknown: {' '.join(fields)}")
     else:
         draw_curves(options.logs, options.unit, options.out)
-=======
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    verbs = parser.add_subparsers(required=True, dest="verb")
-    masks = verbs.add_parser("masks", help="completions under many kinds of masks")
-    masks.add_argument("--model", required=True, help="a name of the package's, or a workdir")
-    masks.add_argument("--data", help="where the data set is, if it has moved")
-    curves = verbs.add_parser("curves", help="validations of several runs")
-    curves.add_argument("logs", nargs="+", help="folders in docs/logs, or workdirs")
-    curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
-    for verb in (masks, curves):
-        verb.add_argument("--out", required=True)
-    given = parser.parse_args()
-    if given.verb == "masks":
-        draw_masks(given.model, given.data, given.out)
-    else:
-        draw_curves(given.logs, given.unit, given.out)
->>>>>>> docs
 
 
 if __name__ == "__main__":
