@@ -36,6 +36,7 @@ def test_other_errors_keep_their_traceback(cli, monkeypatch):
         cli("info a.prnn")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_training_that_goes_on_later(tmp_path, compilation_cache, number, status):
     environment = programs.environment(compilation_cache)
