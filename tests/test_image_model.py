@@ -72,7 +72,7 @@ def test_every_method_checks_images_and_conditions(classes):
     for call in calls:
         with pytest.raises(prnn.UserError, match="condition"):
             call(images, wrong)
-        with pytest.raises(prnn.UserError, match="images must have values from 0 to 2, got 3"):
+        with pytest.raises(prnn.UserError, match="images"):
             call(images + 3, right)
     with pytest.raises(prnn.UserError, match="condition"):
         model.sample(KEY, 4, wrong)

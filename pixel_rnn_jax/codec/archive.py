@@ -111,14 +111,13 @@ def read(
             f"and {header.levels} levels; this is model {own.model.hex()}, images "
             f"{own.image_shape} and {own.levels} levels"
         )
+    names = [name for block in blocks for name in _names(block) or [""] * block.length]
     shape, kind = condition_form(model.config, model.image_shape)
     dtype = np.int32 if model.config.num_classes else np.float32
-    images = np.empty((0, *model.image_shape), value_dtype(model.levels))
-    batches = [Batch(images, np.empty((0, *shape), dtype) if kind else None)]
-    batches += [_decoded(coder, block) for block in blocks]
-    names = [name for block in blocks for name in _names(block) or [""] * block.length]
-    batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
-    images, condition = batch
+    no_images = np.empty((0, *model.image_shape), value_dtype(model.levels))
+    empty = Batch(no_images, np.empty((0, *shape), dtype) if kind else None)
+    batches = empty, *(_decoded(coder, block) for block in blocks)
+    images, condition = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
     return Images(images, condition, tuple(names) if any(names) else ()), lost
 
 
