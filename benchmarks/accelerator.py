@@ -8,93 +8,99 @@
 For each row: the time of a step, images/s, the share of what large matmuls of the same type reach,
 the memory of a device that the temporaries of a step take, the time of one iteration of the
 recurrence (forward or backward) beside that of an iteration which only adds one to a small array,
-which is the least that a launch costs, and the time to draw a batch. Random images stand in for the
+which is the least that a launch costs, and the time to draw a batch. The step, the matmul and the
+small iteration have their turn in each round; times are medians. Random images stand in for the
 data sets. Run nothing else beside it.
 """
 
-import argparse
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from training import median_seconds, peak_gflops, prepare, weights_of
+import timing
+from speed import add_size_flags, chosen, matmul, prepare, weights_of
+from timing import in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax.config import ARCHITECTURES, load_config
 from pixel_rnn_jax.runtime import devices
 
-CONFIGS = ("cifar10", "imagenet32")
-IMAGE_SHAPE, LEVELS = (32, 32, 3), 256
-DTYPES = ("float32", "bfloat16")
-REPEATS = 5
+CONFIGS, DTYPES = ("cifar10", "imagenet32"), ("float32", "bfloat16")
+LEVELS = 256
+SMALL_ITERATIONS = 1000
 
 
-def launch_seconds() -> float:
-    """Returns the time of an iteration of a scan that does next to nothing."""
-    steps, small = 1000, jnp.zeros((8, 128))
-    scan = jax.jit(lambda x: jax.lax.scan(lambda x, _: (x + 1, None), x, length=steps)[0])
-    return median_seconds(lambda: scan(small)) / steps
+def small_scan() -> None:
+    """Runs iterations that do next to nothing."""
+    jax.block_until_ready(_small_scan(jnp.zeros((8, 128))))
 
 
-def iterations(config: prnn.ModelConfig) -> int:
+@jax.jit
+def _small_scan(x: jax.Array) -> jax.Array:
+    return jax.lax.scan(lambda x, _: (x + 1, None), x, length=SMALL_ITERATIONS)[0]
+
+
+def iterations(config: prnn.ModelConfig, height: int, width: int) -> int:
     """Returns the iterations of all scans of a step that follow each other; 0 for PixelCNN."""
-    height, width, _ = IMAGE_SHAPE
     lines = {"pixel_cnn": 0, "row_lstm": height, "diagonal_bilstm": 2 * (width + height - 1)}
     return 2 * config.layers * lines[config.architecture]  # Forward and backward.
 
 
-def row(config: config_lib.Config, peak: float) -> str:
+def row(size: dict[str, Any], matmul_side: int, seconds: float, rounds: int) -> str:
     """Measures one row of the table."""
-    model, batch = config.model, config.train.batch_size
-    step = prepare(model, IMAGE_SHAPE, LEVELS, batch, devices.mesh_for(batch))
-    seconds = median_seconds(step.run, REPEATS)
-    gflops = 6 * weights_of(step.params) * IMAGE_SHAPE[0] * IMAGE_SHAPE[1] * batch / seconds / 1e9
-    bound = prnn.create(model, IMAGE_SHAPE, LEVELS)
-    drawing = median_seconds(lambda: bound.sample(jax.random.key(0), batch), 1)
-    count = iterations(model)
-    iteration = f"{1e6 * seconds / count:.1f}" if count else "none"
-    memory = step.temporaries / 2**30
+    shape, batch = size.pop("image_shape"), size.pop("batch")
+    config = prnn.ModelConfig(**size)
+    model = prnn.create(config, shape, LEVELS)
+    step = prepare(model.pixel_rnn, batch, devices.mesh_for(batch))
+    square, gflop = matmul(config.dtype, matmul_side)
+
+    def draw() -> None:
+        jax.block_until_ready(model.sample(jax.random.key(0), batch))
+
+    times = in_turn(
+        {
+            "step": timer(step.run, seconds),
+            "matmul": timer(square, seconds),
+            "small": timer(small_scan, seconds),
+            "drawing": timer(draw, 0, warm_up=1),
+        },
+        rounds,
+    )
+    gflops = 6 * weights_of(step.params) * shape[0] * shape[1] * batch / times["step"] / 1e9
+    count = iterations(config, *shape[:2])
+    iteration = f"{1e6 * times['step'] / count:.1f}" if count else "none"
     return (
-        f"{1e3 * seconds:9.1f} {batch / seconds:9.1f} {gflops / peak:8.1%} {memory:7.2f} "
-        f"{iteration:>9} {drawing:9.2f}"
+        f"{1e3 * times['step']:9.1f} {batch / times['step']:9.1f} "
+        f"{gflops * times['matmul'] / gflop:8.1%} {step.temporaries / 2**30:7.2f} "
+        f"{iteration:>9} {1e6 * times['small'] / SMALL_ITERATIONS:7.1f} {times['drawing']:9.2f}"
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Prints the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    for field in ("layers", "features", "head_features", "batch"):
-        parser.add_argument(f"--{field}", type=int, help="default: the config's")
-    parser.add_argument("--matmul", type=int, default=8192, help="side of the large matmul")
-    parser.add_argument("words", nargs="*", metavar="WORD")
-    options = parser.parse_args()
+    flags = timing.parser(__doc__)
+    timing.add_flags(flags)
+    add_size_flags(flags)
+    flags.add_argument("--matmul", type=int, default=8192, help="side; default: %(default)s")
+    options = flags.parse_args(arguments)
     devices.set_up_host_devices()
-    device = jax.devices()[0]
     print(
-        f"JAX {jax.__version__}, {jax.device_count()} x {device.device_kind}; an iteration that "
-        f"only adds one: {1e6 * launch_seconds():.1f} us\n"
-        f"{'':38}  ms/step  images/s  of peak     GiB  us/iter.   s/batch"
+        f"on {timing.machine()}\n"
+        f"{'':38}  ms/step  images/s  of peak     GiB  us/iter.   small   s/batch"
     )
-    sizes = {"layers": options.layers, "features": options.features}
-    sizes["head_features"] = options.head_features
+    sizes = {}
     for dtype in DTYPES:
-        peak = peak_gflops(dtype, options.matmul)
-        print(f"large {dtype} matmul on all devices: {peak:.0f} GFLOP/s")
         for name in CONFIGS:
-            for architecture in config_lib.ARCHITECTURES:
+            for architecture in ARCHITECTURES:
                 title = f"{name}:{architecture}, {dtype}"
-                if options.words and not any(word in title for word in options.words):
-                    continue
-                values = config_lib.load_config_dict(f"{name}:{architecture}")
-                values.model.update({key: value for key, value in sizes.items() if value})
-                values.model.dtype = dtype
-                values.train.batch_size = options.batch or values.train.batch_size
-                config = config_lib.from_config_dict(values)
-                model = dataclasses.replace(config.model, scales=())
-                config = dataclasses.replace(config, model=model)
-                print(f"{title:38} {row(config, peak)}", flush=True)
+                config = load_config(f"{name}:{architecture}")
+                model = dataclasses.replace(config.model, scales=(), dtype=dtype)
+                batch = options.batch or config.train.batch_size
+                sizes[title] = vars(model) | {"image_shape": (32, 32, 3), "batch": batch}
+    for title, size in chosen(sizes, options).items():
+        measured = row(size, options.matmul, options.seconds, options.rounds)
+        print(f"{title:38} {measured}", flush=True)
 
 
 if __name__ == "__main__":

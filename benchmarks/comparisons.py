@@ -1,197 +1,196 @@
 """Compares models by training them: in equal time, and by the paper's ablations.
 
     python benchmarks/comparisons.py architectures --config=mnist --out=runs/mnist-20 \
-      --tune_minutes=2 --minutes=20 [FLAGS OF TRAIN]
+        --tune_minutes=2 --minutes=20 [--config.FIELD=VALUE ...]
     python benchmarks/comparisons.py scales --config=cifar10 --out=runs/cifar10-scales \
-      --minutes=20 [FLAGS OF TRAIN]
-    python benchmarks/comparisons.py ablations --out=runs/ablations --steps=1500 [FLAGS OF TRAIN]
+        --minutes=20 [--config.FIELD=VALUE ...]
+    python benchmarks/comparisons.py ablations --out=runs/ablations --steps=1500 \
+        [--config.FIELD=VALUE ...]
 
 `architectures` gives each of the three the same time for its steps and the same search for its
 rate: one short run for each of three rates, and the best of them on validation for the long run.
-They have the width and depth of the config, so that their parameters differ in number. Each run is
-by Muon with weight decay, whatever the config says, with a warm-up and a whole cosine of its own. A
-short run bears a higher rate than a long one, so give it a good part of the time, and look for more
-rates where the best is the last of them.
+Width and depth are those of the config, so that the parameters differ in number; the optimiser is
+Muon with weight decay, with a warm-up and a whole cosine in each run. A short run bears a higher
+rate than a long one: give it a good part of the time, and add rates where the highest is the best.
 
 `scales` gives a model of one scale, the same with several, and the same given one of ten classes
 the same time for their steps at the same rate, which is not searched, and measures, in turn, how
 long each takes to draw. Each scale is a network of the size that is given, so that several have
 more parameters.
 
-For both, the steps that fit in the time are found before the runs, with nothing else running: the
-models are timed in turn, several times, and the median counts. What runs beside them later makes a
-run longer, but does not take steps from it. Validations and pictures come on top of the time.
+The steps that fit in the time are found before the runs: the models are timed in turn, several
+times, and the median counts. What runs beside them later makes a run longer, but does not take
+steps from it. Validations and pictures come on top of the time.
 
 `ablations` trains small models of CIFAR-10 for the same steps on the same batches at the same rate,
-which is not searched, with two seeds each: without residual or skip connections, of several depths,
-and with several outputs. They ask what the paper's ablations ask, at a smaller size: the paper's
-have 12 layers and RMSProp, so that the figures do not compare. The continuous output is a density
-of noisy values, so that its figures are upper bounds. `--share=0/2` and `--share=1/2` share the
-runs out over two commands, each of which prints its own; without --share all are printed.
+with two seeds each: without residual or skip connections, of several depths, and with several
+outputs. The paper's have 12 layers and RMSProp, so that the figures do not compare. The continuous
+output is a density of noisy values: its figures are upper bounds. Commands with one of the seeds
+each may run at the same time.
 
-Flags that none of them knows go to every run. Ctrl-C stops once the run has saved. The same command
-goes on: a run that is complete is not repeated, and one of other settings is refused. The figures
-of each run are in its workdir. A run that fails, as at a rate that is too high, has no figures, and
-the others go on.
+Ctrl-C stops once the run has saved. The same command goes on: a complete run is not repeated, and
+one of other settings is refused. A run that fails, as at a rate that is too high, has no figures.
 """
 
 import argparse
+import functools
 import json
 import math
 import statistics
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from training import median_seconds
+import timing
+from timing import all_turns, in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import data, report
-from pixel_rnn_jax.cli.parse import parse
-from pixel_rnn_jax.config import ARCHITECTURES, from_config_dict
-from pixel_rnn_jax.errors import USER_ERROR, UserError
-from pixel_rnn_jax.report import RunFacts
-from pixel_rnn_jax.report.facts import Likelihood
+from pixel_rnn_jax import data
+from pixel_rnn_jax.config import (
+    ARCHITECTURES,
+    Config,
+    changed_fields,
+    load_config,
+    override,
+    to_json,
+)
+from pixel_rnn_jax.files import atomic_write
+from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training import evaluate, minutes
+from pixel_rnn_jax.training import optimizers
+from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
+from pixel_rnn_jax.training.train import train
 
-RATES = (3e-3, 6e-3, 1.2e-2)
+Fields = dict[str, object]
+"""Values by the dotted name of a field of the config."""
+
 VALIDATIONS = 10
 """Validations of a long run, which are the points of its curve."""
-ROUNDS = 5
-"""How often each model is timed, in training and in drawing."""
-
-TUNED = {
+MUON: Fields = {
     "optimizer.name": "muon",
     "optimizer.schedule": "cosine",
     "optimizer.warmup_steps": 100,
     "optimizer.weight_decay": 0.1,
 }
-SMALL = TUNED | {
+SMALL: Fields = MUON | {
     "optimizer.learning_rate": 4e-3,
     "model.layers": 3,
     "model.features": 32,
     "model.head_features": 64,
 }
-ABLATIONS: dict[str, dict[str, object]] = {
+ABLATIONS: dict[str, Fields] = {
     "1 layer": {"model.layers": 1},
     "2 layers": {"model.layers": 2},
     "3 layers": {},
     "6 layers": {"model.layers": 6},
-    "6 layers, no skip": {"model.layers": 6, "model.skip": "false"},
-    "6 layers, no residual": {"model.layers": 6, "model.residual": "false"},
-    "6 layers, neither": {"model.layers": 6, "model.residual": "false", "model.skip": "false"},
+    "6 layers, no skip": {"model.layers": 6, "model.skip": False},
+    "6 layers, no residual": {"model.layers": 6, "model.residual": False},
+    "6 layers, neither": {"model.layers": 6, "model.residual": False, "model.skip": False},
     "3 layers, logistic mixture": {"model.output": "discretized_logistic_mixture"},
     "3 layers, continuous": {"model.output": "logistic_mixture"},
 }
 """What each differs in from `SMALL`, a Row LSTM."""
-
-SCALES = {
+SCALES: dict[str, tuple[str, Fields]] = {
     "one scale": ("", {}),
     "several scales": (":multi_scale", {}),
     "one scale, given the class": ("", {"model.num_classes": 10}),
 }
 """The variant of the config and the fields of each."""
-
-DRAWN, REPEATS = 16, 7
-"""Images that are drawn to see how long it takes, and how often."""
-
-
-def command_words(config: str, fields: dict[str, object], more: list[str]) -> list[str]:
-    """Returns the words of a command that trains, without its workdir."""
-    flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    return ["train", f"--config={config}", *flags, *more]
+IMAGES = 16
+"""How many are drawn to see how long it takes."""
 
 
-def measured(what: str, *words: str) -> float:
-    """Returns what one of `MEASURES` finds of these words in a process of its own."""
-    command = [sys.executable, __file__, "--measure", what, *words]
-    try:
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    except KeyboardInterrupt:
-        raise SystemExit("stopped; the same command goes on") from None
-    if run.returncode:
-        raise SystemExit(run.returncode)  # It has said why.
-    return float(run.stdout.split()[-1])  # After what a run says of itself.
+def changed(config: Config, fields: Fields) -> Config:
+    """Returns a config with other values of some fields."""
+    return override(config, [f"{name}={value}" for name, value in fields.items()])
 
 
-def steps_of(runs: dict[str, list[str]], out: Path) -> dict[str, int]:
-    """Times runs in turn, and returns the steps that each makes in its `train.minutes`.
+def configured(source: str, fields: Fields, flags: list[str]) -> Config:
+    """Returns a config with fields, and with the command line's `--config.FIELD=VALUE`."""
+    config = changed(load_config(source), fields)
+    return override(config, [flag.removeprefix("--config.") for flag in flags])
 
-    They are kept in `out`, so that the same command finds the same.
+
+def long_run(steps: int) -> Fields:
+    """Returns the fields of a run of so many steps, with its validations."""
+    return {"train.steps": steps, "train.eval_every": math.ceil(steps / VALIDATIONS)}
+
+
+def step_of(config: Config) -> Callable[[], None]:
+    """Returns a function that makes a training step of a config, with reading its batch."""
+    split, settings = data.open_split(config, "train"), config.train
+    model = PixelRNN(config.model, split.image_shape, split.levels or 0)
+    mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
+    # How long a step takes does not depend on the end of the schedule.
+    optimizer = optimizers.build(config.optimizer, steps=10**6)
+    decay = config.optimizer.ema_decay
+    step = make_train_step(
+        model, optimizer, mesh, ema_decay=decay, micro_batches=settings.micro_batches
+    )
+
+    def new_state() -> TrainState:
+        return init_state(model, optimizer, jax.random.key(config.seed), ema=decay > 0)
+
+    state = jax.jit(new_state, out_shardings=devices.replicated(mesh))()
+    batches = data.train_batches(split, batch_size=settings.batch_size, seed=config.seed)
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = step(state, devices.shard_batch(mesh, next(batches)), None)
+        jax.block_until_ready(metrics)
+
+    return run
+
+
+def steps_that_fit(
+    configs: dict[str, Config], minutes: float, options: argparse.Namespace
+) -> dict[str, int]:
+    """Returns the steps that each model makes in a time; they are timed in turn.
+
+    They are kept in --out, so that the same command goes on with the same.
     """
-    file, steps = out / "steps.json", {name: list[int]() for name in runs}
+    file, runs = options.out / "steps.json", {name: to_json(c) for name, c in configs.items()}
     if file.exists():
-        kept = json.loads(file.read_text())
-        if kept["runs"] != runs:
-            raise SystemExit(f"{file} is of another command: remove it, or give another --out")
-        steps = kept["steps"]
-    for done in range(ROUNDS):
-        for name, words in runs.items():
-            if len(steps[name]) > done:
-                continue
-            steps[name].append(round(measured("steps", *words)))
-            out.mkdir(parents=True, exist_ok=True)
-            file.write_text(json.dumps({"runs": runs, "steps": steps}))
-    for name, counts in steps.items():
-        print(f"{name}: the time is that of {min(counts):,} to {max(counts):,} steps", flush=True)
-    return {name: round(statistics.median(counts)) for name, counts in steps.items()}
+        stored = json.loads(file.read_bytes())
+        if (stored["runs"], stored["minutes"]) != (runs, minutes):
+            raise SystemExit(f"{file} is of another command: change --out")
+    else:
+        timers = {name: timer(step_of(config), options.seconds) for name, config in configs.items()}
+        stored = {"runs": runs, "minutes": minutes, "times": all_turns(timers, options.rounds)}
+        options.out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(file) as output:
+            output.write(json.dumps(stored).encode())
+    steps = {}
+    for name, times in stored["times"].items():
+        fits = sorted(60 * minutes / seconds for seconds in times)
+        steps[name] = max(1, round(statistics.median(fits)))
+        print(f"{name}: {fits[0]:,.0f} to {fits[-1]:,.0f} steps take {minutes:g} minutes")
+    return steps
 
 
-def trained(
-    workdir: Path, config: str, fields: dict[str, object], more: list[str]
-) -> RunFacts | None:
-    """Trains in a process of its own, or goes on with what is there, and reads the result.
+def trained(workdir: Path, config: Config) -> dict[str, Any] | None:
+    """Trains, or goes on with what is there, and returns result.json with the time of training.
 
     Returns:
         None for a run that would only fail again, such as one whose loss is not finite any more; it
         has said why.
     """
-    words, told = command_words(config, fields, more), workdir / "command.json"
-    begun = (workdir / "config.json").exists()
-    if begun and not (told.exists() and json.loads(told.read_text()) == words):
-        raise SystemExit(f"{workdir} is of another command: remove it, or give another --out")
+    before = read_config(workdir) if (workdir / "config.json").exists() else config
+    if differences := changed_fields(before, config):
+        raise SystemExit(f"{workdir} has a run of other {', '.join(differences)}: change --out")
     result = workdir / "result.json"
     if not result.exists():
-        workdir.mkdir(parents=True, exist_ok=True)
-        told.write_text(json.dumps(words))
-        command = [sys.executable, "-m", "pixel_rnn_jax.main", *words, f"--workdir={workdir}"]
-        process = subprocess.Popen(command)
         try:
-            process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # The run has had the signal as well, and saves.
-        if not result.exists() and process.returncode == USER_ERROR:
+            train(config, workdir)
+        except prnn.UserError as error:
+            print(f"{workdir}: {error}", file=sys.stderr)
             return None
-    if not result.exists():
-        raise SystemExit(f"{workdir} is not complete; the same command goes on with it")
-    return report.read_run(str(workdir), pixel_map=False)
-
-
-def validation(run: RunFacts) -> Likelihood:
-    """Returns the best validation of a run that is complete."""
-    assert run.best_validation is not None
-    return run.best_validation[1]
-
-
-def row(name: str, run: RunFacts | None) -> str:
-    """Returns the line of a table."""
-    if run is None:
-        return f"| {name} | failed | | | | | |"
-    assert run.result is not None
-    own, test = validation(run), run.result.test
-    cells = [
-        f"{run.config.optimizer.learning_rate:g}",
-        f"{run.result.steps:,}",
-        f"{run.seconds or 0:.0f}",
-        f"{own.nats:.3f} ± {own.standard_error:.3f}",
-        f"{test.nats:.3f} ± {test.standard_error:.3f}",
-        f"{test.bits_per_dim:.4f}",
-    ]
-    return f"| {name} | {' | '.join(cells)} |"
+    records = (workdir / "metrics.jsonl").read_text().splitlines()
+    return json.loads(result.read_bytes()) | {"seconds": json.loads(records[-1])["seconds"]}
 
 
 HEAD = """\
@@ -199,17 +198,20 @@ HEAD = """\
 | --- | --- | --- | --- | --- | --- | --- |"""
 
 
-def rates(text: str) -> list[float]:
-    """Parses --rates."""
-    return [float(rate) for rate in text.split(",")]
-
-
-def share(text: str) -> slice:
-    """Parses --share: which runs of a list it takes."""
-    number, count = map(int, text.split("/"))
-    if not 0 <= number < count:
-        raise ValueError(text)
-    return slice(number, None, count)
+def row(name: str, config: Config, result: dict[str, Any] | None) -> str:
+    """Returns the line of a table."""
+    if result is None:
+        return f"| {name} | failed | | | | | |"
+    validation, test = result["validation"], result["test"]
+    cells = [
+        f"{config.optimizer.learning_rate:g}",
+        f"{result['steps']:,}",
+        f"{result['seconds']:.0f}",
+        f"{validation['nats']:.3f} ± {validation['standard_error']:.3f}",
+        f"{test['nats']:.3f} ± {test['standard_error']:.3f}",
+        f"{test['bits_per_dim']:.4f}",
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def folder_name(name: str) -> str:
@@ -217,128 +219,95 @@ def folder_name(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
 
 
-def compare_architectures(given: argparse.Namespace, more: list[str]) -> list[str]:
+def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list[str]:
     """Searches the rate of each architecture, trains it, and returns the table."""
-    lines, timed = [HEAD], TUNED | {"train.minutes": given.minutes}
-    configs = {name: f"{given.config}:{name}" for name in ARCHITECTURES}
-    runs = {name: command_words(config, timed, more) for name, config in configs.items()}
-    for name, steps in steps_of(runs, given.out).items():
-        config = configs[name]
-        short: dict[float, RunFacts] = {}
-        for rate in given.rates:
-            part = max(1, round(steps * given.tune_minutes / given.minutes))
-            fields = TUNED | {"optimizer.learning_rate": rate, "train.steps": part}
-            fields |= {"train.eval_every": part, "train.log_every": 100}
-            workdir = given.out / f"{name}-{rate:g}"
-            run = trained(workdir, config, fields, more)
-            lines.append(row(f"{name}, short, {rate:g}", run))
-            if run:
-                short[rate] = run
-        if not short:
-            lines.append(row(name, None))
-            continue
-        best = min(short, key=lambda rate: validation(short[rate]).nats)
-        fields = TUNED | {"optimizer.learning_rate": best, "train.steps": steps}
-        fields |= {"train.eval_every": math.ceil(steps / VALIDATIONS)}
-        lines.append(row(name, trained(given.out / name, config, fields, more)))
-    return lines
-
-
-def compare_ablations(given: argparse.Namespace, more: list[str]) -> list[str]:
-    """Trains the ablations of this share and returns their table."""
     lines = [HEAD]
-    runs = [(name, seed) for seed in range(given.seeds) for name in ABLATIONS]
-    for name, seed in runs[given.share]:
-        fields = SMALL | {"train.steps": given.steps, "train.eval_every": given.steps, "seed": seed}
-        workdir = given.out / f"{folder_name(name)}-seed-{seed}"
-        run = trained(workdir, "cifar10:row_lstm", fields | ABLATIONS[name], more)
-        lines.append(row(f"{name}, seed {seed}", run))
+    configs = {name: configured(f"{options.config}:{name}", MUON, flags) for name in ARCHITECTURES}
+    for name, steps in steps_that_fit(configs, options.minutes, options).items():
+        short = max(1, round(steps * options.tune_minutes / options.minutes))
+        nats: dict[float, float] = {}  # Of the validation of each short run, by its rate.
+        for rate in options.rates:
+            fields = {"train.steps": short, "train.eval_every": short}
+            config = changed(configs[name], fields | {"optimizer.learning_rate": rate})
+            result = trained(options.out / f"{name}-{rate:g}", config)
+            lines.append(row(f"{name}, short, {rate:g}", config, result))
+            if result:
+                nats[rate] = result["validation"]["nats"]
+        if nats:
+            best = min(nats, key=lambda rate: nats[rate])
+            config = changed(config, long_run(steps) | {"optimizer.learning_rate": best})
+            result = trained(options.out / name, config)
+        lines.append(row(name, config, result if nats else None))
     return lines
 
 
-def planned_steps(*words: str) -> int:
-    """Returns the steps that a run by these words makes in its `train.minutes`."""
-    config = from_config_dict(parse(["", *words]).args[0].config)
-    source = data.open_source(config, "train")
-    mesh = devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
-    model = evaluate.format_of(source).model(config.model)
-    return minutes.timed(config, model, mesh, source, None).train.steps
-
-
-def drawing_seconds(workdir: str) -> float:
-    """Returns how long the model of a workdir takes to draw images, once it is compiled."""
-    model = prnn.load(workdir)
-    classes = model.config.num_classes
-    condition = np.arange(DRAWN) % classes if classes else None
-    return median_seconds(lambda: model.sample(jax.random.key(0), DRAWN, condition), REPEATS)
-
-
-MEASURES: dict[str, Callable[..., float]] = {"steps": planned_steps, "drawing": drawing_seconds}
-"""What `measured` measures in a process of its own, on all devices."""
-
-
-def compare_scales(given: argparse.Namespace, more: list[str]) -> list[str]:
+def compare_scales(options: argparse.Namespace, flags: list[str]) -> list[str]:
     """Trains a model of one scale, of several, and given the class, and returns the table."""
-    lines, timed = [HEAD], TUNED | {"train.minutes": given.minutes}
-    drawing: dict[str, list[float]] = {}
-    configs = {name: f"{given.config}{variant}" for name, (variant, _) in SCALES.items()}
-    runs = {
-        name: command_words(configs[name], timed | own, more) for name, (_, own) in SCALES.items()
+    configs = {
+        name: configured(f"{options.config}{variant}", MUON | fields, flags)
+        for name, (variant, fields) in SCALES.items()
     }
-    for name, steps in steps_of(runs, given.out).items():
-        fields = TUNED | SCALES[name][1]
-        fields |= {"train.steps": steps, "train.eval_every": math.ceil(steps / VALIDATIONS)}
-        workdir = given.out / folder_name(name)
-        run = trained(workdir, configs[name], fields, more)
-        lines.append(row(name, run))
-        if run:
-            drawing[name] = []
-    for _ in range(ROUNDS):
-        for name, seconds in drawing.items():
-            seconds.append(measured("drawing", str(given.out / folder_name(name))))
+    lines, timers = [HEAD], {}
+    for name, steps in steps_that_fit(configs, options.minutes, options).items():
+        workdir, config = options.out / folder_name(name), changed(configs[name], long_run(steps))
+        result = trained(workdir, config)
+        lines.append(row(name, config, result))
+        if result:
+            model, classes = prnn.load(workdir), config.model.num_classes
+            condition = np.arange(IMAGES) % classes if classes else None
+            draw = functools.partial(model.sample, jax.random.key(0), IMAGES, condition)
+            timers[name] = timer(draw, options.seconds)
     lines.append("")
-    for name, seconds in drawing.items():
-        lines.append(f"{name}: {DRAWN} images in {statistics.median(seconds):.3f} s")
+    for name, seconds in in_turn(timers, options.rounds).items():
+        lines.append(f"{name}: {IMAGES} images in {seconds:.3f} s")
     return lines
 
 
-def main() -> None:
+def compare_ablations(options: argparse.Namespace, flags: list[str]) -> list[str]:
+    """Trains the ablations with every seed and returns their table."""
+    lines, steps = [HEAD], options.steps
+    for seed in options.seeds:
+        for name, fields in ABLATIONS.items():
+            run = {"train.steps": steps, "train.eval_every": steps, "seed": seed}
+            config = configured("cifar10:row_lstm", SMALL | run | fields, flags)
+            result = trained(options.out / f"{folder_name(name)}-seed-{seed}", config)
+            lines.append(row(f"{name}, seed {seed}", config, result))
+    return lines
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Prints the table of what the command line asks for."""
-    if sys.argv[1:2] == ["--measure"]:
-        devices.set_up_host_devices()
-        try:
-            print(MEASURES[sys.argv[2]](*sys.argv[3:]))
-        except UserError as error:
-            raise SystemExit(f"error: {error}") from None
-        return
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    verbs = parser.add_subparsers(required=True)
-    architectures = verbs.add_parser(
-        "architectures", help="the three in equal time", allow_abbrev=False
-    )
-    architectures.add_argument("--tune_minutes", type=float, required=True, help="of a short one")
+    flags = timing.parser(__doc__)
+    commands = flags.add_subparsers(required=True)
+    add = functools.partial(commands.add_parser, allow_abbrev=False)
+    architectures = add("architectures", help="the three in equal time")
+    architectures.add_argument("--tune_minutes", type=float, required=True, help="of a short run")
     architectures.add_argument(
-        "--rates", type=rates, default=RATES, help="to choose from; default: %(default)s"
+        "--rates",
+        type=lambda text: [float(rate) for rate in text.split(",")],
+        default=[3e-3, 6e-3, 1.2e-2],
+        help="to choose from; default: %(default)s",
     )
-    scales = verbs.add_parser("scales", help="one, several, and classes", allow_abbrev=False)
-    for verb in (architectures, scales):
-        verb.add_argument("--config", required=True, help="as for train, without a variant")
-        verb.add_argument("--minutes", type=float, required=True, help="of a long run")
-    ablations = verbs.add_parser("ablations", help="the paper's, on CIFAR-10", allow_abbrev=False)
+    scales = add("scales", help="one, several, and classes")
+    for command in (architectures, scales):
+        command.add_argument("--config", required=True, help="as for train, without a variant")
+        command.add_argument("--minutes", type=float, required=True, help="of a long run")
+        timing.add_flags(command)
+    ablations = add("ablations", help="the paper's, on CIFAR-10")
     ablations.add_argument("--steps", type=int, required=True, help="of a run")
-    ablations.add_argument("--seeds", type=int, default=2, help="default: %(default)s")
     ablations.add_argument(
-        "--share", type=share, default="0/1", help="which of how many; default: %(default)s"
+        "--seeds", type=int, nargs="+", default=[0, 1], help="default: %(default)s"
     )
-    for verb in (architectures, scales, ablations):
-        verb.add_argument("--out", type=Path, required=True, help="folder of the workdirs")
+    for command in (architectures, scales, ablations):
+        command.add_argument("--out", type=Path, required=True, help="folder of the workdirs")
     architectures.set_defaults(compare=compare_architectures)
     scales.set_defaults(compare=compare_scales)
     ablations.set_defaults(compare=compare_ablations)
-    given, more = parser.parse_known_args()
-    print("\n".join(given.compare(given, more)))
+    options, fields = flags.parse_known_args(arguments)
+    if unknown := [field for field in fields if not field.startswith("--config.")]:
+        flags.error(f"unknown: {' '.join(unknown)}")
+    devices.set_up_host_devices()
+    print("\n".join(options.compare(options, fields)))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ log-likelihood that any model can have. Beside it is the mean of the images of e
 model needs more is its divergence from the distribution, free of the noise of the draw.
 """
 
-import argparse
 import math
 from typing import Any
 
 import numpy as np
+import timing
 
 BETA = math.log(1 + math.sqrt(2)) / 2
 """The critical inverse temperature."""
-SPLITS = {"train": 50_000, "validation": 5_000, "test": 5_000}
+SPLITS = "train", "validation", "test"
 
 
 def transfer_matrix(width: int, beta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -78,23 +78,30 @@ def choose(chances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return (sums < rng.random((len(sums), 1)) * sums[:, -1:]).sum(axis=1)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Writes the set and prints its entropy."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", required=True, help="an .npz file")
-    parser.add_argument("--side", type=int, default=10, help="default: %(default)s")
-    arguments = parser.parse_args()
-    side, rng = arguments.side, np.random.default_rng(0)
-    count, piece = sum(SPLITS.values()), 1000
-    images = np.concatenate([draw(piece, side, side, BETA, rng) for _ in range(count // piece)])
-    parts = np.split(images, np.cumsum(list(SPLITS.values()))[:-1])
-    arrays: dict[str, Any] = dict(zip(SPLITS, parts, strict=True))
-    np.savez_compressed(arguments.out, **arrays)
-    print(f"{arguments.out}: {count:,} images of {side}x{side}")
+    flags = timing.parser(__doc__)
+    flags.add_argument("--out", required=True, help="an .npz file")
+    flags.add_argument("--side", type=int, default=10, help="default: %(default)s")
+    flags.add_argument(
+        "--images",
+        type=int,
+        nargs=3,
+        default=[50_000, 5_000, 5_000],
+        metavar="N",
+        help="for training, validation and the test; default: %(default)s",
+    )
+    options = flags.parse_args(arguments)
+    side, rng, count = options.side, np.random.default_rng(0), sum(options.images)
+    pieces = [draw(min(1000, count - i), side, side, BETA, rng) for i in range(0, count, 1000)]
+    ends = np.cumsum(options.images)[:-1]
+    arrays: dict[str, Any] = dict(zip(SPLITS, np.split(np.concatenate(pieces), ends), strict=True))
+    np.savez_compressed(options.out, **arrays)
+    print(f"{options.out}: {count:,} images of {side}x{side}")
     least = entropy(side, side, BETA)
     print(f"entropy: {least:.3f} nats an image, {least / math.log(2) / side**2:.4f} bits/dim")
-    for name, part in arrays.items():
-        print(f"{name}: {nats(part, BETA).mean():.3f} nats an image")
+    for name, images in arrays.items():
+        print(f"{name}: {nats(images, BETA).mean():.3f} nats an image")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,49 @@
+"""The recurrence as a plain `lax.scan` with JAX's own gradient, which the kernel is compared with.
+
+It takes and returns what `kernels.conv_lstm` does.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from pixel_rnn_jax import kernels
+
+
+def conv_lstm(
+    gates: Array,
+    kernel: Array,
+    h0: Array,
+    c0: Array,
+    *,
+    taps: Sequence[int],
+    restart: np.ndarray | None = None,
+) -> Array:
+    """Returns h after each step, `[T, P, L, F]`, of gates `[T, P, L, 4F]`."""
+    gates, kernel, h0, c0 = kernels.varying_alike((gates, kernel, h0, c0), (gates, kernel, h0, c0))
+    steps, positions, lanes, _ = gates.shape
+    flags = jnp.zeros((steps, positions), bool) if restart is None else jnp.asarray(restart)
+
+    def step(carry: Any, inputs: Any) -> Any:
+        h, c = carry
+        gates_t, restart_t = inputs
+        again = restart_t[:, None, None]
+        for tap, weight in zip(taps, kernel, strict=True):
+            read = kernels.shift(h, tap, axis=0)
+            if tap == 0:
+                read = jnp.where(again, h0[None, None], read)
+            gates_t = gates_t + read @ weight
+        h, c = kernels.cell(gates_t, jnp.where(again, c0[None, None], c))
+        return (h, c), h
+
+    line = (positions, lanes, h0.shape[-1])
+    start = jnp.broadcast_to(h0, line), jnp.broadcast_to(c0, line)
+    return lax.scan(step, start, (gates, flags))[1]
+
+
+def use() -> None:
+    """Makes the layers of this process use the plain recurrence from now on."""
+    kernels.conv_lstm = conv_lstm

@@ -1,0 +1,199 @@
+"""Times training steps, evaluation and drawing, beside the matmul peak and a plain recurrence.
+
+    python benchmarks/speed.py                # every size below
+    python benchmarks/speed.py pixel_cnn      # those whose name holds this word
+    python benchmarks/speed.py 28x28 --side=64 --batch=4    # with other sizes
+
+"Plain" is the same model with the recurrence of `plain.py` and one image a lane, on one device with
+as many threads as JAX likes. Both versions and the peak have their turn in each round; times are
+medians. GFLOP/s count every weight of every matmul, masked or not, as two operations a pixel, the
+backward pass as twice the forward, and no padding of the scan. Drawing is incremental; beside it is
+what one evaluation for each of the H * W * C values would take. Run nothing else beside it.
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import plain
+import timing
+from jax.sharding import Mesh
+from timing import Candidate, Worker, in_turn, timer
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.config import OptimizerConfig
+from pixel_rnn_jax.data import Batch, value_dtype
+from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.training import optimizers
+from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
+
+MNIST = {"image_shape": (28, 28, 1), "levels": 2}
+COLOUR = {"image_shape": (32, 32, 3), "levels": 256}
+MEDIUM = COLOUR | {"layers": 4, "features": 64, "head_features": 256}
+WIDE = COLOUR | {"layers": 2, "features": 128, "head_features": 1024}
+SIZES: dict[str, dict[str, Any]] = {
+    "diagonal_bilstm, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "diagonal_bilstm"},
+    "row_lstm, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "row_lstm"},
+    "pixel_cnn, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "pixel_cnn"},
+    "diagonal_bilstm, 1 layer, h=32, 28x28x1": MNIST
+    | {"architecture": "diagonal_bilstm", "layers": 1, "features": 32},
+    "diagonal_bilstm, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": "diagonal_bilstm"},
+    "row_lstm, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": "row_lstm"},
+    "pixel_cnn, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": "pixel_cnn"},
+    "diagonal_bilstm, 2 layers, h=128, 32x32x3": WIDE | {"architecture": "diagonal_bilstm"},
+    "row_lstm, 2 layers, h=128, 32x32x3": WIDE | {"architecture": "row_lstm"},
+}
+"""Fields of a `ModelConfig`, and the images."""
+SIZE_FLAGS = "layers", "features", "head_features", "side", "batch"
+
+
+class Step(NamedTuple):
+    """A compiled training step on random images.
+
+    Attributes:
+        run: Makes one step and returns when it is made.
+        params: The parameters at the start.
+        batch: The batch, split over the devices.
+        temporaries: Bytes of temporaries on a device.
+    """
+
+    run: Callable[[], Any]
+    params: Any
+    batch: Batch
+    temporaries: int
+
+
+def prepare(model: PixelRNN, batch: int, mesh: Mesh, ema_decay: float = 0.999) -> Step:
+    """Compiles a step with RMSProp on `batch` images of this process."""
+    optimizer = optimizers.build(OptimizerConfig(), steps=1000)
+
+    def new_state() -> TrainState:
+        return init_state(model, optimizer, jax.random.key(0), ema=ema_decay > 0)
+
+    initial = jax.jit(new_state, out_shardings=devices.replicated(mesh))
+    images = np.random.default_rng(0).integers(model.levels, size=(batch, *model.image_shape))
+    rows = devices.shard_batch(mesh, Batch(images.astype(value_dtype(model.levels))))
+    state = initial()
+    step: Any = make_train_step(model, optimizer, mesh, ema_decay=ema_decay, micro_batches=0)
+    compiled = step.lower(state, rows, None).compile()
+
+    def run() -> None:
+        nonlocal state
+        state, metrics = compiled(state, rows, None)
+        jax.block_until_ready(metrics)
+
+    temporaries = compiled.memory_analysis().temp_size_in_bytes
+    return Step(run, initial().params, rows, temporaries)
+
+
+def weights_of(params: Any) -> int:
+    """Returns the number of weights of all matmuls."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params) if leaf.ndim > 1)
+
+
+def matmul(dtype: str = "float32", side: int = 2048) -> tuple[Callable[[], Any], float]:
+    """Returns a matmul of square matrices on every device, and the GFLOP of all together."""
+    mesh = devices.make_mesh()
+    ones = devices.shard_batch(mesh, np.ones((mesh.size, side, side), np.float32)).astype(dtype)
+    square = devices.map_batch(lambda _, x: x @ x, mesh)
+    return lambda: jax.block_until_ready(square((), ones)), 2 * mesh.size * side**3 / 1e9
+
+
+def build(*, size: dict[str, Any], batch: int, is_plain: bool, seconds: float) -> Candidate:
+    """Builds one size as the command line would set it up, or plain."""
+    fields = size | {"images_per_lane": 1 if is_plain else 0}
+    shape, levels = tuple(fields.pop("image_shape")), fields.pop("levels")
+    if is_plain:
+        plain.use()
+    else:
+        devices.set_up_host_devices()
+    mesh = devices.make_mesh(1) if is_plain else devices.mesh_for(batch)
+    model = prnn.create(prnn.ModelConfig(**fields), shape, levels)
+    core, step = model.pixel_rnn, prepare(model.pixel_rnn, batch, mesh)
+    nats = devices.map_batch(lambda params, rows: core.nats_by_scale(params, *rows), mesh)
+
+    def evaluate() -> None:
+        jax.block_until_ready(nats(step.params, step.batch))
+
+    def draw() -> None:
+        jax.block_until_ready(model.sample(jax.random.key(0), batch))
+
+    timers = {"step": timer(step.run, seconds), "evaluation": timer(evaluate, seconds)}
+    facts = {
+        "machine": timing.machine(),
+        "megabytes": step.temporaries / 1e6,
+        "step_gflop": 6 * weights_of(step.params) * shape[0] * shape[1] * batch / 1e9,
+    }
+    if not is_plain:
+        square, facts["matmul_gflop"] = matmul()
+        timers |= {"matmul": timer(square, seconds), "drawing": timer(draw, seconds)}
+    return Candidate(timers, facts)
+
+
+def add_size_flags(flags: argparse.ArgumentParser) -> None:
+    """Adds what changes the sizes of every row, and the words that choose rows."""
+    for field in SIZE_FLAGS:
+        flags.add_argument(f"--{field}", type=int, help="instead of that of each row")
+    flags.add_argument("words", nargs="*", metavar="WORD", help="rows whose name holds one")
+
+
+def chosen(
+    sizes: dict[str, dict[str, Any]], options: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Returns the rows that the command line asks for, with its sizes."""
+    named = {name: getattr(options, name) for name in SIZE_FLAGS if getattr(options, name)}
+    changes = {name: named[name] for name in named if name not in ("side", "batch")}
+    rows = {}
+    for name, size in sizes.items():
+        if options.words and not any(word in name for word in options.words):
+            continue
+        height, width, channels = size["image_shape"]
+        side = (options.side or height, options.side or width, channels)
+        title = ", ".join([name, *(f"--{flag}={value}" for flag, value in named.items())])
+        rows[title] = size | changes | {"image_shape": side}
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Prints the table."""
+    flags = timing.parser(__doc__)
+    timing.add_flags(flags)
+    add_size_flags(flags)
+    options = flags.parse_args(arguments)
+    batch = options.batch or 16
+    print(f"batch {batch}; the peak is that of a large float32 matmul on all devices")
+    for name, size in chosen(SIZES, options).items():
+        common = {"size": size, "batch": batch, "seconds": options.seconds}
+        with (
+            Worker(__file__, **common, is_plain=False) as fast,
+            Worker(__file__, **common, is_plain=True) as slow,
+        ):
+            timers = fast.timers | {f"plain {name}": t for name, t in slow.timers.items()}
+            seconds = in_turn(timers, options.rounds)
+        step, evaluation, drawing = (seconds[kind] for kind in ("step", "evaluation", "drawing"))
+        plain_step, plain_evaluation = seconds["plain step"], seconds["plain evaluation"]
+        gflops = fast.facts["step_gflop"] / step
+        peak = fast.facts["matmul_gflop"] / seconds["matmul"]
+        values = math.prod(size["image_shape"])
+        print(
+            f"{name}, on {fast.facts['machine']}\n"
+            f"    training    {batch / step:8.1f} images/s, {plain_step / step:.1f}x plain "
+            f"({batch / plain_step:.1f}); {gflops:.1f} GFLOP/s, {gflops / peak:.1%} of {peak:.0f}; "
+            f"{fast.facts['megabytes']:.0f} MB of temporaries a device "
+            f"(plain {slow.facts['megabytes']:.0f})\n"
+            f"    evaluation  {batch / evaluation:8.1f} images/s, "
+            f"{plain_evaluation / evaluation:.1f}x plain ({batch / plain_evaluation:.1f})\n"
+            f"    drawing     {batch / drawing:8.1f} images/s, {drawing:.3f} s a batch; one "
+            f"evaluation a value: {values * evaluation:.1f} s "
+            f"({values * evaluation / drawing:.0f}x), plain {values * plain_evaluation:.1f} s "
+            f"({values * plain_evaluation / drawing:.0f}x)",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    timing.run(main, build)

@@ -1,0 +1,130 @@
+"""Every benchmark runs at a small size and prints its table; what some of them compute is known."""
+
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pixel_rnn_jax import kernels
+from pixel_rnn_jax.runtime import devices
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import accelerator
+import codes
+import comparisons
+import ising
+import peers
+import speed
+import timing
+
+SMALL = "--layers=1 --features=4 --head_features=4 --side=4 --batch=2"
+QUICK = "--rounds=1 --seconds=0"
+RUNS = (
+    "--config=digits --minutes=1e-4 --config.model.layers=1 --config.model.features=4 "
+    "--config.model.head_features=4 --config.optimizer.warmup_steps=0"
+)
+slow = pytest.mark.slow
+COMMANDS = [  # A benchmark, its arguments, a pattern of what it prints, and the number of matches.
+    ("accelerator", f"cifar10:row {SMALL} --matmul=16 {QUICK}", r"^cifar10:row_lstm, .*%", 1),
+    ("codec", f"--model=digits --split=test[:2] {QUICK}", r"^this model .*of it$", 2),
+    ("ising", "--side=3 --images 20 4 4 --out=OUT", r"^entropy: .* nats", 1),
+    ("peers", f"row_lstm --peer=torchlake {QUICK}", r"ours .*\(1x\)|left out: .*torch", 2),
+    ("speed", f"1 {SMALL} {QUICK}", r"\dx plain \(", 2),
+    pytest.param(
+        "codes", "--data=digits --images 20 4 4 --codes=4 --steps=2", r"\d ± [\d.]+$", 7, marks=slow
+    ),
+    pytest.param(
+        "comparisons",
+        f"architectures {RUNS} {QUICK} --out=OUT --tune_minutes=5e-5 --rates=1e-3",
+        r"^\| pixel_cnn(, short, 0.001)? \| 0.001 \|.* ± .* ± ",
+        2,
+        marks=slow,
+    ),
+    pytest.param("comparisons", f"scales {RUNS} {QUICK} --out=OUT", "16 images in", 3, marks=slow),
+]
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Lets benchmarks build in this process what they would build in workers."""
+
+    class Worker:
+        def __init__(self, script, python=sys.executable, **options):
+            build = importlib.import_module(Path(script).stem).build
+            self.timers, self.facts = build(**json.loads(json.dumps(options)))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    for module in (speed, peers):
+        monkeypatch.setattr(module, "Worker", Worker)
+    monkeypatch.setattr(kernels, "conv_lstm", kernels.conv_lstm)  # Which `plain` replaces.
+    monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("name, words, pattern, count", COMMANDS)
+def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(speed, "SIZES", {"1": speed.SIZES["row_lstm, 7 layers, h=16, 28x28x1"]})
+    monkeypatch.setattr(accelerator, "DTYPES", ("float32",))
+    monkeypatch.setattr(comparisons, "ARCHITECTURES", ("pixel_cnn",))
+    monkeypatch.setattr(peers, "SIDE", 4)
+    monkeypatch.setattr(peers, "LAYERS", 1)
+    main = importlib.import_module(name).main
+    main(words.replace("OUT", str(tmp_path / "out.npz")).split())
+    printed = capsys.readouterr().out
+    assert len(re.findall(pattern, printed, re.MULTILINE)) == count, printed
+
+
+def test_what_is_timed_has_its_turn_in_each_round():
+    turns = []
+
+    def timer(name, seconds):
+        return lambda: turns.append(name) or seconds[turns.count(name) - 1]
+
+    medians = timing.in_turn({"a": timer("a", [1, 9, 2]), "b": timer("b", [5, 4, 3])}, rounds=3)
+    assert turns == ["a", "b"] * 3 and medians == {"a": 2, "b": 4}
+
+
+@pytest.mark.slow
+def test_workers_measure_in_a_process_of_their_own():
+    size = speed.MNIST | {"architecture": "row_lstm", "layers": 1, "features": 4}
+    with timing.Worker(speed.__file__, size=size, batch=2, is_plain=True, seconds=0) as worker:
+        assert 0 < worker.timers["step"]() < 60 and worker.facts["megabytes"] > 0
+
+
+def test_maps_of_codes_by_counts_are_nearly_free_where_a_neighbour_says_all():
+    numbers = np.random.default_rng(0).integers(4, size=(300, 1, 3))
+    splits = {"train": np.repeat(numbers, 4, axis=1)[:200], "test": np.repeat(numbers, 4, axis=1)}
+    bits, error = codes.by_counts(splits, 4)
+    assert 0.5 < bits < 0.9 and 0 < error < 0.02  # A quarter of the codes has 2 bits.
+
+
+@pytest.mark.parametrize("height, width", [(3, 3), (4, 3), (3, 4)])
+def test_draws_and_entropy_of_spins(height, width):
+    sites, beta = height * width, 0.4
+    states = np.arange(2**sites)[:, None] >> np.arange(sites) & 1
+    spins = (2.0 * states - 1).reshape(-1, height, width)
+    bonds = sum((spins * np.roll(spins, 1, axis)).sum((1, 2)) for axis in (1, 2))
+    chances = np.exp(beta * bonds)
+    chances /= chances.sum()
+    entropy = ising.entropy(height, width, beta)
+    assert entropy == pytest.approx(-(chances @ np.log(chances)), abs=1e-6)
+
+    count = 100_000
+    images = ising.draw(count, height, width, beta, np.random.default_rng(0))
+    assert images.shape == (count, height, width, 1) and images.dtype == np.uint8
+    nats = ising.nats(states.reshape(-1, height, width, 1), beta)
+    np.testing.assert_allclose(nats, -np.log(chances))
+    numbers = images.reshape(count, sites) @ (1 << np.arange(sites))
+    drawn = np.bincount(numbers, minlength=2**sites)
+    # Chi-squared: its mean is the number of states - 1, its deviation the root of twice that.
+    squares = ((drawn - count * chances) ** 2 / (count * chances)).sum()
+    assert abs(squares - 2**sites) < 5 * (2 * 2**sites) ** 0.5
