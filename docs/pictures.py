@@ -1,33 +1,36 @@
-"""Draws pictures that no verb draws.
+"""Draws pictures that no command draws.
 
     python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
-for each image the original, its known part and the completion. `curves` draws the validations of
-several runs, against steps and against the time of training; it needs their logs alone, and at
-least two validations of each with their time, which logs of earlier versions lack.
+for each image the original, its known part and the completion. Data that were moved are named by
+fields of the run's config, as in --config.data.data_dir=DIR. `curves` draws the validations of
+several runs, against steps and against the time of training; it needs their logs alone.
 """
 
 import argparse
+import dataclasses
+import json
 from pathlib import Path
 
 import jax
 import matplotlib.figure
 import numpy as np
 
-from pixel_rnn_jax import pictures, report, shipped
+from pixel_rnn_jax import bundled, pictures
+from pixel_rnn_jax.config import override
 from pixel_rnn_jax.image_model import of_run
-from pixel_rnn_jax.report.curves import COLOURS, UNITS
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.evaluate import open_split, with_data
+from pixel_rnn_jax.training.evaluate import open_run_split
 
 IMAGES = 5
 PARTICLES = 256
+UNITS = {"nats": "nats per image", "bits_per_dim": "bits/dim"}
 
 
-def kinds(height: int, width: int) -> dict[str, np.ndarray]:
+def masks(height: int, width: int) -> dict[str, np.ndarray]:
     """Returns masks `[H, W]` by name, True where a pixel is known."""
     rows, columns = np.indices((height, width))
     middle = (abs(2 * rows - height + 1) < height / 2) & (abs(2 * columns - width + 1) < width / 2)
@@ -42,45 +45,44 @@ def kinds(height: int, width: int) -> dict[str, np.ndarray]:
     }
 
 
-def draw_masks(model_name: str, data: str | None, out: str) -> None:
+def draw_masks(model_name: str, fields: list[str], out: Path) -> None:
     """Completes the same images under each mask."""
-    workdir = shipped.place(model_name)
-    run = open_run(workdir, devices.local_mesh(1))
-    if data:
-        run = with_data(run, workdir, data)
+    path = bundled.path(model_name) if model_name in bundled.names() else model_name
+    run = open_run(path, devices.local_mesh(1))
+    config = override(run.record.config, [field.removeprefix("--config.") for field in fields])
+    run = dataclasses.replace(run, record=dataclasses.replace(run.record, config=config))
     model = of_run(run)
-    images, condition = open_split(run, "test").batch(np.arange(IMAGES))
+    images, condition = open_run_split(run, "test").batch(np.arange(IMAGES))
     known, completed = [], []
-    for number, (name, mask) in enumerate(kinds(*model.image_shape[:2]).items()):
+    for number, (name, mask) in enumerate(masks(*model.image_shape[:2]).items()):
         key = jax.random.key(number)
-        found = model.complete(key, images, mask, condition, particles=PARTICLES)
-        smallest = np.min(found.effective_sample_size)
+        completion = model.complete(key, images, mask, condition, particles=PARTICLES)
+        smallest = np.min(completion.effective_sample_size)
         print(f"{name}: effective sample size at least {smallest:.1f} of {PARTICLES}", flush=True)
         known.append(np.broadcast_to(mask[None, ..., None], images.shape))
-        completed.append(np.asarray(found.images))
+        completed.append(np.asarray(completion.images))
     originals = np.concatenate([images] * len(known))
     picture = pictures.completions(
         originals, np.concatenate(known), np.concatenate(completed), model.levels, columns=IMAGES
     )
-    pictures.write_picture(picture, out)
+    out.write_bytes(pictures.png(picture))
 
 
-def draw_curves(logs: list[str], unit: str, out: str) -> None:
+def draw_curves(logs: list[Path], unit: str, out: Path) -> None:
     """Draws the validations of runs, each with the name of its folder."""
     figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     validations = []
-    for number, log in enumerate(logs):
-        run, colour = report.read_run(log, pixel_map=False), COLOURS[number % len(COLOURS)]
-        for axes, by, size in ((left, "step", 1000), (right, "seconds", 60)):
-            points = run.points(f"validation/{unit}", by)
-            if len(points) < 2:
-                raise SystemExit(f"{log} has fewer than two validations with their time")
-            x, y = np.array(points).T
-            axes.plot(x / size, y, color=colour, marker=".", label=Path(log).name)
-        validations.append(y)
+    for log in logs:
+        records = map(json.loads, (log / "metrics.jsonl").read_text().splitlines())
+        name = f"validation/{unit}"
+        points = [(each["step"], each["seconds"], each[name]) for each in records if name in each]
+        steps, seconds, values = np.array(points).T
+        left.plot(steps / 1000, values, marker=".", label=log.name)
+        right.plot(seconds / 60, values, marker=".", label=log.name)
+        validations.append(values)
     # The first may be far above, and runs out of the picture.
-    low, high = min(map(min, validations)), max(y[1] for y in validations)
+    low, high = min(map(min, validations)), max(values[:2][-1] for values in validations)
     if (gap := high - low) > 0:
         left.set_ylim(low - 0.05 * gap, high + 0.05 * gap)
     left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
@@ -93,21 +95,23 @@ def draw_curves(logs: list[str], unit: str, out: str) -> None:
 
 def main() -> None:
     """Draws what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    verbs = parser.add_subparsers(required=True, dest="verb")
-    masks = verbs.add_parser("masks", help="completions under many kinds of masks")
-    masks.add_argument("--model", required=True, help="a name of the package's, or a workdir")
-    masks.add_argument("--data", help="where the data set is, if it has moved")
-    curves = verbs.add_parser("curves", help="validations of several runs")
-    curves.add_argument("logs", nargs="+", help="folders in docs/logs, or workdirs")
+    formatter = argparse.RawDescriptionHelpFormatter
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    commands = flags.add_subparsers(required=True, dest="command")
+    completions = commands.add_parser("masks", help="completions under many kinds of masks")
+    completions.add_argument("--model", required=True, help="a model of the package, or a workdir")
+    curves = commands.add_parser("curves", help="validations of several runs")
+    curves.add_argument("logs", nargs="+", type=Path, help="folders in docs/logs, or workdirs")
     curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
-    for verb in (masks, curves):
-        verb.add_argument("--out", required=True)
-    given = parser.parse_args()
-    if given.verb == "masks":
-        draw_masks(given.model, given.data, given.out)
+    for command in (completions, curves):
+        command.add_argument("--out", required=True, type=Path)
+    options, fields = flags.parse_known_args()
+    if options.command == "masks":
+        draw_masks(options.model, fields, options.out)
+    elif fields:
+        flags.error(f"unknown: {' '.join(fields)}")
     else:
-        draw_curves(given.logs, given.unit, given.out)
+        draw_curves(options.logs, options.unit, options.out)
 
 
 if __name__ == "__main__":
