@@ -125,10 +125,6 @@ class Checkpoints:
         placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
         return jax.tree.unflatten(jax.tree.structure(template), placed)
 
-    def reload(self) -> None:
-        """Looks again at what is stored, as another process may have changed it."""
-        self._manager.reload()
-
     def wait(self) -> None:
         """Waits for the save in the background; raises its error if it has failed."""
         self._manager.wait_until_finished()

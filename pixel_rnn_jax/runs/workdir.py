@@ -109,17 +109,16 @@ def write_config(config: Config, workdir: epath.PathLike) -> None:
 
 
 def read_config(workdir: epath.PathLike) -> Config:
-    """Reads the config of a run: that of its newest checkpoint, or else `config.json`.
+    """Reads `workdir`/config.json.
 
     Raises:
         UserError: There is no run.
     """
     storage.check(workdir)
-    with contextlib.closing(_open_checkpoints(workdir)) as checkpoints:
-        step = checkpoints.latest_step()
-        if step is not None:
-            return checkpoints.record(step).config
-    return from_json((epath.Path(workdir) / "config.json").read_text())
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"--workdir={workdir} holds no training run: there is no config.json in it")
+    return from_json(path.read_text())
 
 
 @dataclass(frozen=True)
@@ -152,37 +151,25 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     storage.check(workdir)
     if Path(workdir).parent == bundled.FOLDER:
         return _open_bundled(Path(workdir), mesh)
-    with contextlib.closing(_open_checkpoints(workdir)) as checkpoints:
-        while True:
-            steps, best = checkpoints.steps(), checkpoints.best_step()
-            if not steps:
-                raise UserError(f"--workdir={workdir} has no checkpoint")
-            try:
-                return _restored(workdir, checkpoints, best or steps[-1], mesh)
-            except FileNotFoundError:  # The run is training, and has a better one now.
-                checkpoints.reload()
-                if checkpoints.steps() == steps:
-                    raise
-
-
-def _restored(workdir: epath.PathLike, checkpoints: Checkpoints, step: int, mesh: Mesh) -> Run:
-    """Restores the parameters of a step; the newest record says where the data are now."""
-    records = {each: checkpoints.record(each) for each in checkpoints.steps()}
-    record, saved = records[max(records)], records[step]
-    if len({each.origin for each in records.values()}) > 1:
-        raise UserError(f"{workdir}/checkpoints has those of several runs: {sorted(records)}")
-    copy = from_json((epath.Path(workdir) / "config.json").read_text())
-    for name, (stored, written) in changed_fields(record.config, copy).items():
-        if _is_fixed(name):  # No resume can have changed it.
-            raise UserError(
-                f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
-                f"{stored!r}: the file was edited"
-            )
-    model = record.image_format.model(record.config.model)
-    entry = "ema" if saved.config.optimizer.ema_decay else "params"
-    init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
-    template = {entry: jax.eval_shape(init, jax.random.key(0))}
-    return Run(record, model, step, checkpoints.restore(template, step)[entry])
+    copy = read_config(workdir)
+    with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
+        records = {step: checkpoints.record(step) for step in checkpoints.steps()}
+        if len({record.origin for record in records.values()}) != 1:
+            kind = "checkpoints of several runs" if records else "no checkpoint"
+            raise UserError(f"--workdir={workdir} has {kind}")
+        # The newest record says where the data are now.
+        record, step = records[max(records)], checkpoints.best_step() or max(records)
+        for name, (stored, written) in changed_fields(record.config, copy).items():
+            if _is_fixed(name):  # No resume can have changed it.
+                raise UserError(
+                    f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
+                    f"{stored!r}: the file was edited"
+                )
+        model = record.image_format.model(record.config.model)
+        entry = "ema" if records[step].config.optimizer.ema_decay else "params"
+        init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
+        template = {entry: jax.eval_shape(init, jax.random.key(0))}
+        return Run(record, model, step, checkpoints.restore(template, step)[entry])
 
 
 def _open_bundled(folder: Path, mesh: Mesh) -> Run:
@@ -194,9 +181,3 @@ def _open_bundled(folder: Path, mesh: Mesh) -> Run:
         raise UserError(f"{folder}: record.json and {bundled.FILE} are of different models")
     step = json.loads((folder / "result.json").read_bytes())["step"]
     return Run(record, model, step, jax.device_put(params, devices.replicated(mesh)))
-
-
-def _open_checkpoints(workdir: epath.PathLike) -> Checkpoints:
-    if not (epath.Path(workdir) / "config.json").exists():
-        raise UserError(f"--workdir={workdir} holds no training run: there is no config.json in it")
-    return Checkpoints(workdir, read_only=True)

@@ -1,7 +1,6 @@
 """Workdirs: who may train in one, and which parameters of a run are opened."""
 
 import contextlib
-import shutil
 import subprocess
 import sys
 
@@ -74,18 +73,6 @@ def test_a_run_is_opened_with_its_best_parameters(tmp_path, ema_decay, validatio
     for params in (run.params, prnn.load(tmp_path).params):
         jax.tree.map(np.testing.assert_array_equal, params, saved[step])
     assert {leaf.sharding for leaf in jax.tree.leaves(run.params)} == {devices.replicated(mesh)}
-
-
-def test_a_checkpoint_that_a_training_deletes_meanwhile(tmp_path, monkeypatch):
-    save_run(tmp_path, (3.0, 4.0))
-    restore = Checkpoints.restore
-
-    def late(self, template, step):
-        shutil.rmtree(tmp_path / "checkpoints" / "1", ignore_errors=True)
-        return restore(self, template, step)
-
-    monkeypatch.setattr(Checkpoints, "restore", late)
-    assert open_run(tmp_path, devices.local_mesh(1)).step == 2
 
 
 def test_a_workdir_without_a_run_is_named(tmp_path):
