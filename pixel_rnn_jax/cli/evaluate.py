@@ -104,9 +104,7 @@ def _write(arrays: dict[str, Any], out: str) -> None:
 
 def join(values: Flags) -> None:
     """Joins the processes that the flags of `process_flags` name."""
-    processes.join(
-        values.coordinator, values.num_processes, values.process_id, cluster=values.distributed
-    )
+    processes.join(values.coordinator, values.num_processes, values.process_id, values.distributed)
 
 
 def show_evaluation(split: str, result: Evaluation) -> None:

@@ -20,6 +20,7 @@ from pixel_rnn_jax.errors import LOST, USER_ERROR, UserError
 
 HEARTBEAT_S = 30
 """A process that has been silent for this long counts as dead, and the others end too."""
+STORAGE_S = 60  # Until runs/ is merged.
 REPORT_S = 5
 """How long the first process outlives its own `UserError`: JAX ends the others as soon as it is
 gone, before they have printed theirs."""

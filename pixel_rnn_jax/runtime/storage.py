@@ -5,6 +5,7 @@ import os
 from etils import epath
 
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.runtime.old_storage import *  # noqa: F403
 
 
 def check(path: epath.PathLike) -> None:
