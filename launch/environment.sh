@@ -4,80 +4,56 @@
 # PYTHON=python3.11 in the environment chooses an interpreter, which then has an environment of its
 # own beside the default one.
 
+# The first lines of a script are its help.
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+  sed -n '/^# Usage/,/^[^#]/s/^# \{0,1\}//p' "$0"
+  exit
+fi
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 environment=$root/.venv${PYTHON:+-${PYTHON##*/}}
-# Scripts run this interpreter and nothing else from the environment, so that it can be moved.
-# shellcheck disable=SC2034
 python=$environment/bin/python
 
-# Prints the first Python that can make the environment.
+# Prints the first Python that can make the environment, the newest first.
 find_python() {
-  local candidate without_venv="" candidates=(python3.13 python3.12 python3.11 python3)
+  local candidate candidates=(python3.13 python3.12 python3.11 python3)
   [[ -z ${PYTHON:-} ]] || candidates=("$PYTHON")
   for candidate in "${candidates[@]}"; do
-    # Each one is run, not just looked up: a version manager's stand-in may be on the path for a
-    # version that is not installed.
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-      if "$candidate" -c 'import ensurepip, venv' 2>/dev/null; then
-        echo "$candidate"
-        return
-      fi
-      without_venv=${without_venv:-$candidate}
+    # Run, not just looked up: a version manager may have a stand-in for one that is not installed.
+    if "$candidate" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
     fi
   done
-  if [[ $without_venv ]]; then
-    echo "error: $without_venv lacks the module venv or ensurepip;" \
-      "install it (on Debian and Ubuntu: apt install python3-venv)" >&2
-  else
-    echo "error: there is no Python 3.11 or later" \
-      "(looked for ${PYTHON:-python3.13, python3.12, python3.11 and python3}); install one" \
-      "(on Debian 12, Ubuntu 24.04 and later: apt install python3-venv;" \
-      "anywhere: uv python install 3.13)" >&2
-  fi
+  echo "error: no Python >= 3.11 with the module venv among: ${candidates[*]}" \
+    "(Debian and Ubuntu: apt install python3-venv; anywhere: uv python install 3.13)" >&2
   return 1
 }
 
-# Prints the extra for the accelerators of this machine: cuda only where a driver lists a GPU.
+# Prints the extra for the accelerators of this machine.
 accelerator() {
   if nvidia-smi --list-gpus >/dev/null 2>&1; then
     echo cuda
   fi
 }
 
-# install [EXTRAS]: installs the package, with extras of setup.py (one, or several as in tpu,gcs),
-# unless that was done before, perhaps with more of them, from the same setup.py in the same folder.
+# install [EXTRAS]: installs the package with extras of setup.py (as in "dev" or "cuda,gcs"), unless
+# that was done before from the same setup.py.
 install() {
-  local extra=${1:-} now found
+  local extras=${1:-} now interpreter
+  local file=$environment/installed${extras:+-$extras}
   now="$root $(cksum <"$root/setup.py")"
-  if [[ -x $python ]] && is_installed "$extra"; then
+  if [[ -x $python && -f $file && $(<"$file") == "$now" ]]; then
     return
   fi
-  # One that was made without pip, as uv does, gets it and keeps what is installed there.
-  if ! has_pip && { ! "$python" -m ensurepip >/dev/null 2>&1 || ! has_pip; }; then
-    # None yet, half made, or its Python is gone.
-    found=$(find_python)
-    echo "Making an environment in $environment with $("$found" --version)." >&2
-    "$found" -m venv --clear "$environment"
+  if ! "$python" -m pip --version >/dev/null 2>&1; then # none yet, or half made
+    interpreter=$(find_python)
+    echo "Making an environment in $environment with $("$interpreter" --version)." >&2
+    "$interpreter" -m venv --clear "$environment"
   fi
-  echo "Installing pixel-rnn-jax${extra:+[$extra]}: once, a few minutes." >&2
-  "$python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}"
-  echo "$now" >"$environment/installed${extra:+-$extra}"
-}
-
-has_pip() {
-  "$python" -m pip --version >/dev/null 2>&1
-}
-
-# is_installed EXTRAS: whether a file says that these were installed, as $now has it.
-is_installed() {
-  local file has extra missing
-  for file in "$environment"/installed*; do
-    [[ -f $file && $(<"$file") == "$now" ]] || continue
-    has=${file##*/installed} missing=
-    for extra in ${1//,/ }; do
-      [[ ,${has#-}, == *,$extra,* ]] || missing=$extra
-    done
-    [[ $missing ]] || return 0
-  done
-  return 1
+  echo "Installing pixel-rnn-jax${extras:+[$extras]}: once, about a minute." >&2
+  # Python compiles what it imports; to compile all files takes twice the time.
+  "$python" -m pip install --quiet --disable-pip-version-check --no-compile \
+    --editable "$root${extras:+[$extras]}"
+  echo "$now" | tee "$environment/installed" >"$file"
 }

@@ -1,7 +1,8 @@
-"""Device meshes with one axis, `data`, over which batches are split."""
+"""Devices of this process, and meshes with one axis, `data`, over which batches are split."""
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import platform
 import re
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pixel_rnn_jax.errors import UserError, no_device
+from pixel_rnn_jax.errors import UserError
 
 PyTree = Any
 AXIS = "data"
@@ -22,9 +23,7 @@ AXIS = "data"
 def set_up_host_devices() -> None:
     """Makes every CPU core a JAX device, unless the environment sets the number of devices.
 
-    Call it before JAX starts a backend. It also switches off Eigen's thread pool, with which XLA's
-    CPU client deadlocks: one device waits in an all-reduce, on a thread that the convolution of
-    another device needs.
+    Call it before JAX starts a backend.
 
     Raises:
         RuntimeError: JAX has started a backend already; nothing is changed then.
@@ -34,6 +33,8 @@ def set_up_host_devices() -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", cores or 1)
     _keep_freed_memory()
+    # With Eigen's thread pool XLA's CPU client deadlocks: one device waits in an all-reduce, on a
+    # thread that the convolution of another device needs.
     if "--xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
 
@@ -52,43 +53,59 @@ def _keep_freed_memory() -> None:
         mallopt(m_top_pad, 64 * 2**20)
 
 
+def keep_programs() -> None:
+    """Keeps compiled programs in the user's cache folder, so that a second start compiles nothing.
+
+    JAX_COMPILATION_CACHE_DIR names another folder, or "" for none.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    # A folder for each kind of processor, since home folders travel and machine code does not.
+    instructions = _cpuinfo("flags|Features") or platform.processor()
+    kind = f"{platform.machine()}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(caches / "pixel-rnn-jax" / kind))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _cpuinfo(field: str) -> str:
+    """Returns a field of the first core in /proc/cpuinfo, by a pattern; "" where it is missing."""
+    file = Path("/proc/cpuinfo")  # Linux has it.
+    match = re.search(rf"^(?:{field})\s*: (.*)$", file.read_text(), re.M) if file.exists() else None
+    return match[1] if match else ""
+
+
+def hardware(used: int) -> dict[str, str | int]:
+    """Returns a description of the hardware of a run, on `used` devices of all processes."""
+    device = jax.devices()[0]
+    processor = _cpuinfo("model name") or platform.processor() or platform.machine()
+    return {
+        "platform": device.platform,
+        "device": processor if device.platform == "cpu" else device.device_kind,
+        "devices": used,
+        "processes": jax.process_count(),
+    }
+
+
 def make_mesh(devices: int | None = None) -> Mesh:
-    """Returns a mesh of all devices, or of the first `devices` of each process.
+    """Returns a mesh of the first `devices` of each process, or of as many as every one has.
 
     The devices of one process are neighbours in it, as the rows of one process are in a batch;
     `jax.make_mesh` may order them otherwise.
-
-    Raises:
-        UserError: The processes have different numbers of devices, or none of the kind that the
-            environment asks for.
     """
-    _start()
     by_process = [
         sorted(jax.local_devices(process), key=lambda device: device.id)
         for process in range(jax.process_count())
     ]
-    counts = sorted({len(local) for local in by_process})
-    if len(counts) > 1:
-        raise UserError(f"all processes must have the same number of devices, they have {counts}")
-    return _mesh([device for local in by_process for device in local[:devices]])
+    fewest = min(map(len, by_process))
+    count = fewest if devices is None else min(devices, fewest)
+    return _mesh([device for local in by_process for device in local[:count]])
 
 
 def local_mesh(devices: int) -> Mesh:
-    """Returns a mesh of the first `devices` of this process.
-
-    Raises:
-        UserError: There is none of the kind that the environment asks for.
-    """
-    _start()
+    """Returns a mesh of the first `devices` of this process."""
     return _mesh(jax.local_devices()[:devices])
-
-
-def _start() -> None:
-    """Starts JAX's backend, or says what is wrong with the devices that the environment names."""
-    try:
-        jax.local_devices()
-    except (RuntimeError, AssertionError) as error:  # How JAX ends without a backend.
-        raise UserError(no_device(error)) from error
 
 
 def _mesh(devices: list[jax.Device]) -> Mesh:
@@ -101,34 +118,15 @@ def mesh_for(batch_size: int) -> Mesh:
     Raises:
         UserError: The batch size is not a multiple of the number of processes.
     """
-    rows, rest = divmod(batch_size, jax.process_count())
+    processes = jax.process_count()
+    rows, rest = divmod(batch_size, processes)
     if rest:
         raise UserError(
             "train.batch_size / train.micro_batches must be a multiple of the number of "
-            f"processes, got {batch_size} for {jax.process_count()} processes"
+            f"processes, got {batch_size} for {processes} processes"
         )
-    most = min(rows, jax.local_device_count())
+    most = min(rows, make_mesh().size // processes)
     return make_mesh(max(n for n in range(1, most + 1) if rows % n == 0))
-
-
-def hardware(used: int) -> dict[str, str | int]:
-    """Returns what a run is computed on, `used` devices of those of the processes."""
-    device = jax.devices()[0]
-    name = _processor_name() if device.platform == "cpu" else device.device_kind
-    return {
-        "platform": device.platform,
-        "device": name,
-        "devices": used,
-        "processes": jax.process_count(),
-    }
-
-
-def _processor_name() -> str:
-    try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:  # Not Linux.
-        found = None
-    return found[1] if found else platform.processor() or platform.machine()
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
