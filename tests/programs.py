@@ -9,7 +9,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = [sys.executable, "-m", "pixel_rnn_jax.main"]
-LAUNCHER = [sys.executable, str(ROOT / "launch" / "processes.py"), sys.executable]
 SMALL = {
     "model.architecture": "pixel_cnn",
     "model.layers": 1,
