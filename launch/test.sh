@@ -20,5 +20,5 @@ cd "$root"
 "$python" -m ruff format --check
 "$python" -m ruff check
 "$python" -m mypy
-"$environment/bin/lint-imports"
+"$environment/bin/lint-imports" --no-logo
 exec "$python" -m pytest --numprocesses=auto --dist=loadgroup --no-loadscope-reorder "$@"

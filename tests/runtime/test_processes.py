@@ -1,158 +1,168 @@
-"""How a process joins the others of its run, and how it ends."""
+"""Several processes do what one does, share its checkpoints, and notice when one is gone."""
 
-import importlib.util
+import json
 import os
 import re
+import signal
 import socket
-import sys
+import subprocess
 import time
 
 import jax
+import numpy as np
 import programs
 import pytest
+from programs import MAIN, ROOT, train_words
 
-from pixel_rnn_jax.errors import UserError
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.errors import LOST, UserError
 from pixel_rnn_jax.runtime import processes
+
+FLAGS = ["--coordinator", "--num_processes", "--process_id"]
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What JAX is asked for, instead of doing it, in an environment without a cluster."""
-    calls = []
+    """The arguments of `jax.distributed.initialize`, in an environment without a cluster."""
     for variable in list(os.environ):
-        if re.match("(SLURM|OMPI|KUBERNETES|TPU)_", variable):
+        if re.match("(SLURM|OMPI|TPU)_", variable):
             monkeypatch.delenv(variable)
-    monkeypatch.setattr(
-        jax.distributed, "initialize", lambda *given, **options: calls.append((given, options))
-    )
-    monkeypatch.setattr(processes, "_begun", False)
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *args, **_: calls.append(args))
     return calls
 
 
-def test_jax_gets_the_flags_and_a_short_heartbeat(calls):
-    processes.join("host:123", 3, 1)
-    [(arguments, options)] = calls
-    assert arguments == ("host:123", 3, 1)
-    assert options["heartbeat_timeout_seconds"] <= 30
-    assert options["cluster_detection_method"] == "deactivate"
-    assert not jax.config.values["jax_enable_preemption_service"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "cluster", "message"),
-    [
-        (("h:1", None, 0), None, "need each other"),
-        ((None, 2, None), None, "need each other"),
-        (("h", 2, 0), None, "--coordinator must be HOST:PORT with a port from 1 to 65535, got h"),
-        (("h:0", 2, 1), None, "got h:0"),
-        (("h:65536", 2, 1), None, "got h:65536"),
-        (("h:1", 2, 2), None, "--process_id must be from 0 to --num_processes - 1, got 2 of 2"),
-        (("h:1", 2, -1), None, "got -1 of 2"),
-        (("h:1", 2, 0), True, "leave out one of --distributed and --coordinator"),
-    ],
-)
-def test_impossible_flags(calls, arguments, cluster, message):
-    with pytest.raises(UserError, match=message):
-        processes.join(*arguments, cluster=cluster)
+@pytest.mark.parametrize("missing", FLAGS)
+def test_incomplete_flags_are_named(missing, calls):
+    values = [
+        None if flag == missing else value for flag, value in zip(FLAGS, ("h:1", 2, 0), strict=True)
+    ]
+    with pytest.raises(UserError, match=f"{missing} is missing"):
+        processes.join(*values)
+    with pytest.raises(UserError, match="--coordinator"):
+        processes.join("host without port", 2, 0)
     assert not calls
 
 
 @pytest.mark.parametrize(
-    ("environment", "name"),
+    ("variables", "several"),
     [
-        ({}, None),
-        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-4]"}, "SLURM"),
-        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, None),
-        ({"SLURM_NTASKS": "4"}, None),  # The batch script itself, which is no task.
-        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://a:1"}, "Open MPI"),
-        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "Cloud TPU"),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
-        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),  # As in every pod.
+        ({}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-4]"}, True),
+        ({"SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, False),
+        ({"SLURM_NTASKS": "4"}, False),  # The batch script itself, which is no task.
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
     ],
 )
 def test_clusters_that_start_several_processes_are_joined_unasked(
-    calls, monkeypatch, environment, name
+    variables, several, calls, monkeypatch
 ):
-    for variable, value in environment.items():
-        monkeypatch.setenv(variable, value)
-    assert processes.started_by() == name
-    processes.join(cluster=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    processes.join(distributed=False)
     assert not calls
     processes.join()
-    assert len(calls) == (name is not None)
+    assert len(calls) == several
+
+
+def start(words, count, environment):
+    """Starts the processes of one run."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={count}"] if count > 1 else []
+    return [
+        subprocess.Popen(
+            [*MAIN, *words, *flags, *[f"--process_id={index}"] * (count > 1)],
+            env=environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(count)
+    ]
+
+
+def train(workdir, steps, variables, *, count=1, devices=1):
+    """Trains in float64; returns the outputs of the processes."""
+    words = train_words(
+        workdir, train__steps=steps, train__eval_every=4, train__log_every=2,
+        optimizer__learning_rate=3e-3, model__dtype="float64",
+    )  # fmt: skip
+    environment = programs.environment({"JAX_ENABLE_X64": "1", **variables}, devices=devices)
+    started = start(words, count, environment)
+    outputs = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0] * count, outputs
+    return outputs
+
+
+def records_of(workdir):
+    """Returns the losses and validations, without what the clock says."""
+    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in record.items() if "second" not in k} for record in records]
+
+
+def last_checkpoint(workdir):
+    names = (path.name for path in workdir.glob("checkpoints/*"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory, compilation_cache):
+    workdir = tmp_path_factory.mktemp("one")
+    train(workdir, 8, compilation_cache)
+    return workdir
 
 
 @pytest.mark.parametrize(
-    ("variable", "cluster", "message", "method"),
-    [
-        ("OMPI_COMM_WORLD_SIZE", None, "Open MPI 5 meet through mpi4py: pip install m", "mpi4py"),
-        ("KUBERNETES_SERVICE_HOST", True, "asks Kubernetes .*: pip install kubernetes", None),
-    ],
+    ("count", "devices"),
+    [(2, 2), *(pytest.param(*sizes, marks=pytest.mark.slow) for sizes in [(1, 3), (4, 1)])],
 )
-def test_clusters_that_are_asked_through_a_package(
-    calls, monkeypatch, variable, cluster, message, method
+@pytest.mark.usefixtures("x64")
+def test_any_arrangement_trains_as_one_device_does(
+    count, devices, one_device, tmp_path, compilation_cache
 ):
-    monkeypatch.setenv(variable, "2")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=message):
-        processes.join(cluster=cluster)
-    assert not calls and not processes.joined()
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: "found")
-    processes.join(cluster=cluster)
-    monkeypatch.setenv("OMPI_MCA_orte_hnp_uri", "1.0;tcp://a:1")  # Version 4, which needs none.
-    processes.join(cluster=cluster)
-    assert [options["cluster_detection_method"] for _, options in calls] == [method, None]
-
-
-def test_worker_of_a_slice_on_its_own(monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 4)
-    with pytest.raises(UserError, match="slice has 4 workers.*with --distributed"):
-        processes.check()
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_only_the_first_process_waits_after_an_error(first, monkeypatch):
-    # The end of the first is that of the others too, even of one that has said why and waits.
-    waits, statuses = [], []
-    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(processes, "first", lambda: first)
-    monkeypatch.setattr(time, "sleep", waits.append)
-    monkeypatch.setattr(os, "_exit", statuses.append)
-    processes.end(processes.USER_ERROR)
-    assert waits == [processes.REPORT_S] * first
-    assert statuses == [processes.USER_ERROR]
-
-
-IMPATIENT = """if True:
-    import functools
-    from pixel_rnn_jax import main
-    from pixel_rnn_jax.runtime import processes
-    processes.join = functools.partial(processes.join, timeout_s=2)
-    main.run()
-"""
+    """And goes on from the checkpoint of another arrangement."""
+    outputs = train(tmp_path, 4, compilation_cache, count=count, devices=devices)
+    assert ["nats" in output for output in outputs] == [True] + [False] * (count - 1)
+    train(tmp_path, 8, compilation_cache)
+    # The parameters depend on the gradients of all steps; the records have losses and validations.
+    params = (prnn.load(workdir).params for workdir in (tmp_path, one_device))
+    for here, there in zip(*map(jax.tree.leaves, params), strict=True):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-9)
+    for here, there in zip(*map(records_of, (tmp_path, one_device)), strict=True):
+        assert here == pytest.approx(there, rel=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("flags", "status", "message"),
+    ("number", "victim"),
     [
-        (["--distributed"], 2, "--distributed finds no Cloud TPU, SLURM, Open MPI or"),
-        (["--process_id=0"], 3, "not all processes have met at 127.0.0.1:{} within 2 s"),
-        (["--process_id=1"], 3, "not all processes have met at 127.0.0.1:{} within 2 s"),
-        (["--process_id=0"], 2, "the first process cannot listen at port {} .*already in use"),
+        (signal.SIGKILL, 1),
+        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 1, marks=pytest.mark.slow),  # Its connections stay open.
     ],
-    ids=["no cluster", "no second process", "no first process", "port is taken"],
 )
-def test_one_sentence_where_the_processes_do_not_meet(flags, status, message, tmp_path):
-    with socket.create_server(("0.0.0.0", 0)) as taken:
-        port = taken.getsockname()[1]
-        if "listen" not in message:
-            taken.close()
-        if "--distributed" not in flags:
-            flags = [*flags, f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
-        words = programs.train_words(tmp_path / "run")
-        errors = programs.run(sys.executable, "-c", IMPATIENT, *words, *flags, status=status).stderr
-    [line] = [line for line in errors.splitlines() if line.startswith("error: ")]
-    assert re.match(f"error: {message.format(port)}", line)
-    assert "Traceback" not in errors and "stack trace" not in errors
-    assert not (tmp_path / "run").exists()
+def test_one_process_is_lost(number, victim, tmp_path, compilation_cache):
+    """The other ends with an error, and the run goes on from its last checkpoint."""
+    settings = {"train__eval_every": 100_000, "train__checkpoint_every": 200}
+    words = train_words(tmp_path, train__steps=100_000, **settings)
+    pair = start(words, 2, programs.environment(compilation_cache))
+    try:
+        deadline = time.monotonic() + 120
+        while not last_checkpoint(tmp_path):
+            assert time.monotonic() < deadline and pair[0].poll() is None
+            time.sleep(0.05)
+        pair[victim].send_signal(number)
+        # JAX itself aborts where the first process, which leads the others, is gone.
+        status = pair[1 - victim].wait(timeout=3 * processes.HEARTBEAT_S)
+        assert status in (LOST, -signal.SIGABRT)
+    finally:
+        for process in pair:
+            process.kill()
+            process.communicate()
+    last = last_checkpoint(tmp_path)
+    words = train_words(tmp_path, train__steps=last + 1, **settings)
+    programs.run(*MAIN, *words, env=programs.environment(compilation_cache))
+    assert last_checkpoint(tmp_path) == last + 1
