@@ -15,7 +15,7 @@ Axes, in names and docstrings everywhere; a letter means one thing:
     F  features                          M  components of a mixture
     N  images of a set or file           Q  outputs of the head for a value
     S  scales                            k  side of a kernel
-    D  numbers of a condition            Z  pixels of a batch in a strip (`kernels/strip.py`)
+    D  numbers of a condition            Z  pixels of a batch (`kernels/padded_rows.py`)
 
 For one scale, H and W are those of its own images. As in the paper, a layer has h features and the
 stream between layers 2h, and an LSTM has the hidden state h and the cell state c.
