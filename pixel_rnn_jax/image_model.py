@@ -152,7 +152,6 @@ class ImageModel:
             UserError: The parameters do not fit the architecture or are not finite; or the file
                 cannot be written.
         """
-        checks.need_values("ImageModel.save", self.params)
         export.write(expanded(path), self.pixel_rnn, self.params, self.class_names)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
@@ -171,8 +170,6 @@ class ImageModel:
         Raises:
             UserError: As `save`; or the Hub refuses, or huggingface_hub is not installed.
         """
-        checks.need_values("ImageModel.push_to_hub", self.params)
-        checks.check_switch("private", private)
         content = export.to_bytes(self.pixel_rnn, self.params, self.class_names)
         facts = repr(self), self.image_shape, self.levels, self.class_names
         return hub.push(repo_id, content, hub.Facts(*facts), private=private, token=token)
@@ -195,7 +192,6 @@ class ImageModel:
         Raises:
             UserError: The shape, the type or a value does not fit the model.
         """
-        checks.check_switch("per_value", per_value)
         return self._evaluated(_log_prob, (self.pixel_rnn, per_value), images, condition)
 
     def conditionals(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
@@ -296,8 +292,6 @@ class ImageModel:
             UserError: As `log_prob`; or the key is not one of `jax.random`, the mask does not fit,
                 or there are no particles.
         """
-        arrays = key, images, known, condition, self.params
-        checks.need_values("ImageModel.complete", *arrays)
         model = self.pixel_rnn
         rows = model.check_completion(key, images, known, self._numbered(condition), particles)
         lanes = _lanes() if particles == 1 else 1
@@ -328,8 +322,6 @@ class ImageModel:
         Raises:
             UserError: As `conditionals`; or the condition is too large for the format.
         """
-        checks.need_values("ImageModel.compress", images, condition, self.params)
-        checks.check_switch("fast", fast)
         checked = Batch(*self.pixel_rnn.checked(images, self._numbered(condition)))
         batch, file = jax.tree.map(np.asarray, checked), io.BytesIO()
 
@@ -355,8 +347,6 @@ class ImageModel:
             UserError: The data are damaged, cut off, or of another model or format, or of the fast
                 form and another machine.
         """
-        checks.check_switch("skip_damaged", skip_damaged)
-        checks.check_switch("return_condition", return_condition)
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise UserError(f"data must be bytes, got {type(data).__name__}")
         part, lost = archive.read_all(
@@ -408,8 +398,6 @@ class ImageModel:
         condition: ArrayLike | None,
         temperature: float,
     ) -> PyTree:
-        name = f"ImageModel.{function.__name__.lstrip('_')}"
-        checks.need_values(name, key, temperature, condition, self.params)
         numbered = self._numbered(condition)
         self._check_memory(n)
         condition, divisor = self.pixel_rnn.check_sampling(key, n, numbered, temperature)

@@ -59,9 +59,8 @@ class OwnImages:
         self._records, self._model, self._class_names = records, model, class_names
         shape, wanted = records.image_shape, model.image_shape
         if shape != wanted:
-            hint = checks.how_to_fit(shape, wanted)
             takes = f"the model takes {list(wanted)}"
-            raise UserError(f"{self._named(0)} has shape {list(shape)}, {takes}{hint}")
+            raise UserError(f"{self._named(0)} has shape {list(shape)}, {takes}")
         self._floats = records.dtype.kind == "f"
         if self._floats and model.config.discrete:
             raise UserError(

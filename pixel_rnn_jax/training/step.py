@@ -111,7 +111,6 @@ def make_train_step(
         device, or None for a single process. It returns the next state and the metrics.
     """
     name = None if scale is None else model.scales[scale].name
-    wanted = None if scale is None else (scale,)
 
     def trained(tree: PyTree) -> PyTree:
         return tree[name] if name else tree
@@ -124,7 +123,7 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         def loss(params: PyTree, batch: Batch) -> Array:
             params = with_trained(state.params, params)
-            return model.nats_by_scale(params, *batch, scales=wanted).sum(-1).mean()
+            return model.nats_by_scale(params, *batch).sum(-1).mean()
 
         params = trained(state.params)
         parts = micro_batches or model.parts(len(batch.images))
