@@ -14,7 +14,7 @@ import numpy as np
 from codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models.likelihoods import LogisticMixture, Softmax
+from pixel_rnn_jax.models.likelihoods import DiscretizedLogisticMixture, Softmax
 
 LOGISTIC = dict(output="discretized_logistic_mixture", mixtures=3)
 MODELS = {
@@ -52,7 +52,7 @@ def check(folder: Path) -> None:
 
 def add_noise(largest: float) -> None:
     """Makes the logits of this process differ from those of any other."""
-    for likelihood in (Softmax, LogisticMixture):
+    for likelihood in (Softmax, DiscretizedLogisticMixture):
         exact = likelihood.logits
 
         def logits(self, outputs, exact=exact):

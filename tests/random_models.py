@@ -34,18 +34,48 @@ def model_and_parameters(architecture, image_shape, levels, *, seed=0, units=Non
     return model, random_like(jax.eval_shape(model.init, jax.random.key(0)), seed)
 
 
+def tiny_model(
+    architecture="pixel_cnn",
+    image_shape=(4, 4, 1),
+    levels=3,
+    *,
+    class_names=(),
+    seed=0,
+    units=None,
+    **options,
+):
+    """An `ImageModel` of one narrow layer with random parameters; `units` are offset and scale."""
+    options = {"layers": 1, "features": 3, "head_features": 4, "first_kernel": 3} | options
+    options |= {"seed": seed, "units": units}
+    model, params = model_and_parameters(architecture, image_shape, levels, **options)
+    return prnn.ImageModel(model, params, class_names)
+
+
+def random_batch(model, count, *, seed=0):
+    """Random images for a `PixelRNN`, and their condition."""
+    random, config, levels = np.random.default_rng(seed), model.config, model.levels
+    images = random.integers(max(levels, 2), size=(count, *model.image_shape))
+    if not levels:
+        images = random.normal(size=images.shape) * model.scale + model.offset
+    elif not config.discrete:
+        images = images + random.random(images.shape)
+    if config.num_classes:
+        return images, np.arange(count) % config.num_classes
+    if config.condition_vector:
+        return images, random.normal(size=(count, config.condition_vector))
+    if config.condition_map:
+        return images, random.normal(size=(*images.shape[:3], config.condition_map))
+    return images, None
+
+
 def whole_map_outputs(model, params, images, condition=None):
     """The outputs of each scale, every network applied to whole images."""
-    outputs, coarse = [], None
-    for scale in model.scales:
-        own = scale.subsample(jnp.asarray(images))
-        outputs.append(scale.apply(params, own, scale.condition(condition), coarse))
-        coarse = own
-    return outputs
+    images = jnp.asarray(images)
+    return [scale.apply(params, *scale.inputs(images, condition)) for scale in model.scales]
 
 
 def with_large_conditions(params):
-    """Makes more of what the body layers are conditioned on."""
+    """Makes more of the condition of the body layers."""
     return jax.tree_util.tree_map_with_path(
         lambda path, x: 8 * x if "condition_to" in jax.tree_util.keystr(path) else x, params
     )
@@ -56,9 +86,9 @@ def soft_model(architecture, image_shape, levels, *, size=1.0, seed=0, **options
     model, params = model_and_parameters(architecture, image_shape, levels, seed=seed, **options)
     images = all_images(image_shape, levels)
     condition = np.zeros(len(images), int) if model.config.num_classes else None
-    found = jax.jit(lambda params: whole_map_outputs(model, params, images, condition))(params)
+    outputs = jax.jit(lambda params: whole_map_outputs(model, params, images, condition))(params)
     return prnn.ImageModel(
-        model, with_scaled_outputs(model, params, [size / np.abs(own).max() for own in found])
+        model, with_scaled_outputs(model, params, [size / np.abs(x).max() for x in outputs])
     )
 
 
@@ -66,9 +96,8 @@ def with_scaled_outputs(model, params, factors):
     """Multiplies the outputs of each scale."""
     params = dict(params)
     for scale, factor in zip(model.scales, factors, strict=True):
-        own = params[scale.name]
-        scaled = jax.tree.map(lambda leaf, factor=factor: factor * leaf, own["logits"])
-        params[scale.name] = own | {"logits": scaled}
+        logits = jax.tree.map(lambda leaf, n=factor: n * leaf, params[scale.name]["logits"])
+        params[scale.name] = params[scale.name] | {"logits": logits}
     return params
 
 
@@ -103,5 +132,7 @@ def chi_square_is_plausible(counts, probabilities):
     return abs(statistic - degrees) < 4 * np.sqrt(2 * degrees)
 
 
-def total_variation(one, other):
-    return 0.5 * np.abs(one - other).sum()
+def assert_trees_close(tree, expected, rtol=1e-12, atol=1e-12):
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), tree, expected
+    )

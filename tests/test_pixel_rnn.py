@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax import export
 from jax.sharding import PartitionSpec
-from random_models import ARCHITECTURES, model_and_parameters
+from random_models import ARCHITECTURES, assert_trees_close, random_batch, tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.runtime import devices
@@ -19,13 +19,13 @@ from pixel_rnn_jax.runtime import devices
 KEY = jax.random.key(2)
 SHAPE = (4, 4, 2)
 UPPER = np.arange(4)[:, None].repeat(4, axis=1) < 2
-TINY = dict(layers=1, features=3, head_features=4, first_kernel=3)
+UNITS = dict(offset=(3.0, -2.0), scale=(2.0, 0.5))
 OUTPUTS = {
     "sigmoid": (2, {}),
     "softmax": (5, {}),
     "categorical": (5, dict(input="categorical")),
-    "logistic": (5, dict(output="discretized_logistic_mixture", mixtures=2)),
-    "continuous": (5, dict(output="logistic_mixture", mixtures=2)),
+    "discretized_logistic_mixture": (5, dict(output="discretized_logistic_mixture", mixtures=2)),
+    "logistic_mixture": (5, dict(output="logistic_mixture", mixtures=2)),
     "gaussian_mixture": (0, dict(output="gaussian_mixture", mixtures=2)),
 }
 CONDITIONS = {
@@ -40,41 +40,26 @@ CONDITIONS = {
 ALL = [
     (architecture, output, condition)
     for architecture, output, condition in itertools.product(ARCHITECTURES, OUTPUTS, CONDITIONS)
-    if output not in ("continuous", "gaussian_mixture") or "scales" not in condition
+    if output not in ("logistic_mixture", "gaussian_mixture") or "scales" not in condition
 ]
 QUICK = [
     ("pixel_cnn", "categorical", "scales and map"),
     ("row_lstm", "gaussian_mixture", "class"),
-    ("diagonal_bilstm", "logistic", "vector"),
+    ("diagonal_bilstm", "discretized_logistic_mixture", "vector"),
 ]
-
-
 ONE_QUICK = [
     "diagonal_bilstm",
     *(pytest.param(name, marks=pytest.mark.slow) for name in ("pixel_cnn", "row_lstm")),
 ]
 
 
-def build(architecture, output, condition, *, count=3, seed=0, **options):
+def build(architecture, output, condition="none", *, count=3, **options):
     """A model, parameters, images and their condition."""
     levels, of_output = OUTPUTS[output]
-    options = TINY | of_output | CONDITIONS[condition] | options
-    units = {} if levels else dict(offset=(3.0, -2.0), scale=(2.0, 0.5))
-    model, params = model_and_parameters(architecture, SHAPE, levels, units=units, **options)
-    random, config = np.random.default_rng(seed), model.config
-    images = random.integers(max(levels, 2), size=(count, *SHAPE))
-    if output == "logistic_mixture":
-        images = images + random.random(images.shape)
-    if not levels:
-        images = random.normal(size=images.shape) * units["scale"] + units["offset"]
-    if config.num_classes:
-        return model, params, images, np.arange(count) % config.num_classes
-    if config.condition_vector:
-        return model, params, images, random.normal(size=(count, config.condition_vector))
-    if config.condition_map:
-        given = random.normal(size=(count, *SHAPE[:2], config.condition_map))
-        return model, params, images, given
-    return model, params, images, None
+    options = of_output | CONDITIONS[condition] | options
+    units = {} if levels else UNITS
+    model = tiny_model(architecture, SHAPE, levels, units=units, **options)
+    return model.pixel_rnn, model.params, *random_batch(model.pixel_rnn, count)
 
 
 def towards(tree, seed):
@@ -84,10 +69,7 @@ def towards(tree, seed):
 
 
 def along(gradient, direction):
-    return sum(
-        jnp.vdot(g, d)
-        for g, d in zip(jax.tree.leaves(gradient), jax.tree.leaves(direction), strict=True)
-    )
+    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, gradient, direction)))
 
 
 @pytest.mark.parametrize(
@@ -107,8 +89,8 @@ def test_gradients_are_finite_differences_and_rows_are_independent(
     direction = towards(floats, 1)
 
     def log_probs(floats):
-        found = whole | floats
-        return model.log_prob(found["params"], found["images"], found["condition"])
+        arguments = whole | floats
+        return model.log_prob(arguments["params"], arguments["images"], arguments["condition"])
 
     def one(params, image, condition):
         rows = jax.tree.map(lambda x: x[None], (image, condition))
@@ -129,11 +111,8 @@ def test_gradients_are_finite_differences_and_rows_are_independent(
     assert abs(slope) > 1e-2
     np.testing.assert_allclose((above - below) / 2e-6, slope, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(row_values, values, rtol=1e-10)
-    jax.tree.map(
-        lambda rows, whole: np.testing.assert_allclose(rows.sum(0), whole, rtol=1e-6, atol=1e-9),
-        row_gradients,
-        gradient["params"],
-    )
+    row_gradients = jax.tree.map(lambda rows: rows.sum(0), row_gradients)
+    assert_trees_close(row_gradients, gradient["params"], 1e-6, 1e-9)
 
 
 @pytest.mark.parametrize("architecture", ONE_QUICK)
@@ -149,52 +128,21 @@ def test_shards_of_a_batch_give_what_the_whole_batch_gives(architecture):
 
         nats, gradient = jax.value_and_grad(loss)(params)
         sampled = model.sample_and_log_prob(params, KEY, len(images), given, first=first[0])
-        one, two = (
+        completed = [
             model.complete(params, KEY, images, known, given, particles=n, first=first[0])
             for n in (1, 3)
-        )
-        return (nats[None], gradient), (sampled, one, two)
+        ]
+        return (nats[None], gradient), (sampled, completed)
 
     arguments = images, known, given, np.arange(4)
     expected = jax.jit(run)(params, *arguments)
     # JAX checks what varies over the mesh, and so adds up the gradient of what does not.
     sharded = jax.shard_map(
-        run,
-        mesh=mesh,
-        in_specs=(whole, *[split] * 4),
-        out_specs=((split, whole), split),
+        run, mesh=mesh, in_specs=(whole, *[split] * 4), out_specs=((split, whole), split)
     )
     (nats, gradient), drawn = jax.jit(sharded)(params, *arguments)
     np.testing.assert_allclose(nats.sum(), expected[0][0].sum(), rtol=1e-5)
-    for one, other in ((gradient, expected[0][1]), (drawn, expected[1])):
-        jax.tree.map(
-            lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), one, other
-        )
-
-
-def test_one_compiled_program_learns_by_reinforce():
-    """Samples, their log-probabilities and gradients, step by step inside `lax.scan`."""
-    model, params, *_ = build("row_lstm", "sigmoid", "none")
-    optimizer = optax.adam(0.05)
-
-    def step(carry, key):
-        params, state = carry
-        images = model.sample(params, key, 32)
-        reward = images.sum((1, 2, 3), dtype=jnp.float32)
-
-        def loss(params):
-            return -((reward - reward.mean()) * model.log_prob(params, images)).mean()
-
-        updates, state = optimizer.update(jax.grad(loss)(params), state)
-        return (optax.apply_updates(params, updates), state), reward.mean()
-
-    @jax.jit
-    def learn(params):
-        start = params, optimizer.init(params)
-        return jax.lax.scan(step, start, jax.random.split(KEY, 60))[1]
-
-    rewards = learn(params)
-    assert rewards[-1] > 0.9 * np.prod(SHAPE) > rewards[0]
+    assert_trees_close((gradient, drawn), (expected[0][1], expected[1]), 1e-3, 1e-4)
 
 
 @pytest.mark.parametrize(
@@ -209,23 +157,9 @@ def test_samples_are_those_of_their_log_probabilities_with_x64_on_and_off(output
         again, _ = jax.jit(model.sample_and_log_prob, static_argnums=2)(params, KEY, 6, given)
         assert again.dtype == images.dtype
     np.testing.assert_array_equal(again, images)
-    # Drawn in two turns.
+    # In two calls.
     later = jax.jit(model.sample, static_argnums=2)(params, KEY, 2, given[4:], first=4)
     np.testing.assert_allclose(later, images[4:], rtol=1e-5)
-
-
-@pytest.mark.parametrize("output", ["softmax", "logistic", "sigmoid"])
-def test_log_prob_of_samples_is_that_at_their_temperature(output):
-    model, params, *_ = build("pixel_cnn", output, "none")
-    draw = jax.jit(model.sample_and_log_prob, static_argnums=2, static_argnames="temperature")
-    images, log_probs = draw(params, KEY, 4, temperature=0.5)
-    powers = jax.jit(model.conditionals)(params, images) / 0.5
-    powers -= jax.nn.logsumexp(powers, axis=-1, keepdims=True)
-    chosen = np.take_along_axis(np.asarray(powers), np.asarray(images)[..., None], axis=-1)
-    np.testing.assert_allclose(log_probs, chosen.sum(axis=(1, 2, 3, 4)), rtol=1e-4)
-    greedy, certain = draw(params, KEY, 2, temperature=0)
-    np.testing.assert_array_equal(certain, 0)
-    np.testing.assert_array_equal(greedy[0], greedy[1])
 
 
 @pytest.mark.parametrize("architecture", ONE_QUICK)
@@ -237,36 +171,23 @@ def test_exported_programs_take_any_batch_size(architecture):
         jax.ShapeDtypeStruct((batch, *SHAPE), jnp.uint8),
         jax.ShapeDtypeStruct((batch,), jnp.int32),
     )
-
-    def loss(params, images, given):
-        return model.log_prob(params, images, given).sum()
-
-    served = export.export(jax.jit(model.log_prob))(*shapes)
-    gradient = export.export(jax.jit(jax.grad(loss)))(*shapes)
-    drawn = export.export(
-        jax.jit(lambda params, given: model.sample(params, KEY, given.shape[0], given))
-    )(shapes[0], shapes[2])
-    done = export.export(jax.jit(lambda *a: model.complete(a[0], KEY, a[1], UPPER, a[2]).images))(
-        *shapes
-    )
-    images, given = images.astype(np.uint8), given.astype(np.int32)
-    log_probs = jax.jit(model.log_prob)(params, images, given)
-    samples = jax.jit(model.sample, static_argnums=2)(params, KEY, 6, given)
-    completed = jax.jit(lambda *a: model.complete(a[0], KEY, a[1], UPPER, a[2]).images)(
-        params, images, given
-    )
-    for count in (1, 6):  # An image depends on its number alone.
-        found = served.call(params, images[:count], given[:count])
-        np.testing.assert_allclose(found, log_probs[:count], rtol=1e-4)
-        found = drawn.call(params, given[:count])
-        np.testing.assert_array_equal(found, samples[:count])
-        found = done.call(params, images[:count], given[:count])
-        np.testing.assert_array_equal(found, completed[:count])
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
-        gradient.call(params, images, given),
-        jax.jit(jax.grad(loss))(params, images, given),
-    )
+    functions = {
+        "log_prob": model.log_prob,
+        "gradient": jax.grad(lambda *arguments: model.log_prob(*arguments).sum()),
+        "sample": lambda p, images, given: model.sample(p, KEY, given.shape[0], given),
+        "complete": lambda p, x, given: model.complete(p, KEY, x, UPPER, given).images,
+    }
+    arguments = images.astype(np.uint8), given.astype(np.int32)
+    for name, function in functions.items():
+        compiled = jax.jit(function)
+        served, expected = export.export(compiled)(*shapes), compiled(params, *arguments)
+        if name == "gradient":
+            assert_trees_close(served.call(params, *arguments), expected, 1e-3, 1e-4)
+            continue
+        for count in (1, 6):  # An image depends on its number alone.
+            result = served.call(params, *(rows[:count] for rows in arguments))
+            tolerance = 1e-4 if name == "log_prob" else 0
+            np.testing.assert_allclose(result, expected[:count], rtol=tolerance)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -276,72 +197,47 @@ def test_no_images(architecture):
     assert jax.jit(model.log_prob)(params, none, given).shape == (0,)
     assert jax.jit(model.conditionals)(params, none, given).shape == (0, *SHAPE, 5)
     assert jax.jit(model.sample, static_argnums=2)(params, KEY, 0, given).shape == none.shape
-    known = np.ones(SHAPE, bool)
     complete = jax.jit(model.complete, static_argnames="particles")
     for particles in (1, 2):
-        found = complete(params, KEY, none, known, given, particles=particles)
-        assert found.images.shape == none.shape
+        done = complete(params, KEY, none, np.ones(SHAPE, bool), given, particles=particles)
+        assert done.images.shape == none.shape
 
 
 def test_completed_values_and_numbers_of_numpy_keep_their_range():
     """Of images whose type could not hold all levels."""
-    config = prnn.ModelConfig("pixel_cnn", **TINY)
-    model = prnn.PixelRNN(config, SHAPE, np.int64(1000))
-    assert model == prnn.PixelRNN(config, SHAPE, 1000) and type(model.levels) is int
-    params, nothing = model.init(KEY), np.zeros(SHAPE, bool)
-    found = model.complete(params, KEY, np.zeros((3, *SHAPE), np.uint8), nothing)
-    assert found.images.max() > 255
-    np.testing.assert_array_equal(found.images, model.sample(params, KEY, 3))
+    model = tiny_model("pixel_cnn", SHAPE, np.int64(1000))
+    plain = tiny_model("pixel_cnn", SHAPE, 1000).pixel_rnn
+    assert model.pixel_rnn == plain and type(model.pixel_rnn.levels) is int
+    model, params, nothing = model.pixel_rnn, model.params, np.zeros(SHAPE, bool)
+    images = model.complete(params, KEY, np.zeros((3, *SHAPE), np.uint8), nothing).images
+    assert images.max() > 255
+    np.testing.assert_array_equal(images, model.sample(params, KEY, 3))
     large = np.full((3, *SHAPE), 2**32 + 1)
-    np.testing.assert_array_equal(model.complete(params, KEY, large, nothing).images, found.images)
-    with pytest.raises(prnn.UserError, match="images must have values from 0 to 999, got 4294967"):
+    np.testing.assert_array_equal(model.complete(params, KEY, large, nothing).images, images)
+    with pytest.raises(prnn.UserError, match="images"):
         model.complete(params, KEY, large, ~nothing)
 
 
 def test_a_temperature_may_be_an_array_that_is_known():
-    model, params, *_ = build("pixel_cnn", "softmax", "none")
+    model, params, *_ = build("pixel_cnn", "softmax")
     half = jnp.float32(0.5)
-    found = jax.jit(lambda key: model.sample(params, key, 3, temperature=half))(KEY)
-    np.testing.assert_array_equal(found, model.sample(params, KEY, 3, temperature=0.5))
-    for wrong in (-1.0, "warm", np.ones(2)):
-        with pytest.raises(prnn.UserError, match="temperature must be a number of at least 0, got"):
-            model.sample(params, KEY, 3, temperature=wrong)
+    images = jax.jit(lambda key: model.sample(params, key, 3, temperature=half))(KEY)
+    np.testing.assert_array_equal(images, model.sample(params, KEY, 3, temperature=0.5))
     for wrong in (jnp.ones(3), jnp.array(True)):  # Also where it has no value yet.
-        with pytest.raises(prnn.UserError, match="temperature must be a number of at least 0, got"):
+        with pytest.raises(prnn.UserError, match="temperature"):
             jax.jit(lambda t: model.sample(params, KEY, 3, temperature=t))(wrong)
-    for key in (jnp.zeros(3), jnp.zeros(3, jnp.uint32)):
-        with pytest.raises(prnn.UserError, match="key must be one of jax.random"):
-            model.sample(params, key, 3)
-        with pytest.raises(prnn.UserError, match="key must be one of jax.random"):
-            prnn.dequantize(np.zeros((1, *SHAPE), int), key)
 
 
-def test_arrays_of_other_byte_orders_and_sizes():
-    model, params, images, given = build("pixel_cnn", "softmax", "vector")
-    bound, given = prnn.ImageModel(model, params), np.asarray(given)
-    expected = bound.log_prob(images, given)
-    other = np.asarray(images).astype(">i2")
-    np.testing.assert_array_equal(bound.log_prob(other, given.astype(">f4")), expected)
-    np.testing.assert_array_equal(bound.log_prob(other, given.astype(np.longdouble)), expected)
-
-
-def test_names_of_classes_keep_their_shape_and_may_be_objects():
-    model, params, images, _ = build("pixel_cnn", "softmax", "class", count=2)
-    bound = prnn.ImageModel(model, params, ("ash", "birch", "cedar"))
-    names = np.array(["cedar", "ash"], object)  # As pandas keeps text.
-    np.testing.assert_array_equal(bound.log_prob(images, names), bound.log_prob(images, [2, 0]))
-    with pytest.raises(prnn.UserError, match=r"condition must have shape \[2\], .* got \[2, 1\]"):
-        bound.log_prob(images, names[:, None])
-
-
-def test_models_can_be_pickled_and_copied():
+def test_models_can_be_pickled_and_copied_and_take_names_of_classes():
     model, params, images, given = build("row_lstm", "gaussian_mixture", "class")
     names = ("ash", "birch", "cedar")
     bound = prnn.ImageModel(model, params, names)
     nats = bound.log_prob(images, given)
-    for other in (pickle.loads(pickle.dumps(bound)), copy.deepcopy(bound), copy.copy(bound)):
-        assert other.pixel_rnn == model and hash(other.pixel_rnn) == hash(model)
-        np.testing.assert_array_equal(other.log_prob(images, [names[i] for i in given]), nats)
+    for twin in (pickle.loads(pickle.dumps(bound)), copy.deepcopy(bound), copy.copy(bound)):
+        assert twin.pixel_rnn == model and hash(twin.pixel_rnn) == hash(model)
+        np.testing.assert_array_equal(twin.log_prob(images, [names[i] for i in given]), nats)
+    with pytest.raises(prnn.UserError, match="condition"):
+        bound.log_prob(images, np.array(names)[:, None])
 
 
 def test_bound_methods_are_transformed_as_well():
@@ -349,16 +245,16 @@ def test_bound_methods_are_transformed_as_well():
     bound = prnn.ImageModel(model, params)
     images = jnp.asarray(images, jnp.float32)
     expected = jax.grad(lambda x: model.log_prob(params, x, given).sum())(images)
-    found = jax.jit(jax.grad(lambda x: bound.log_prob(x, given).sum()))(images)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
-    found = jax.jit(lambda scale: scale * bound.log_prob(images, given))(2.0)
-    np.testing.assert_allclose(found, 2 * bound.log_prob(images, given), rtol=1e-5)
+    gradient = jax.jit(jax.grad(lambda x: bound.log_prob(x, given).sum()))(images)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5)
+    scaled = jax.jit(lambda scale: scale * bound.log_prob(images, given))(2.0)
+    np.testing.assert_allclose(scaled, 2 * bound.log_prob(images, given), rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ONE_QUICK)
 def test_derivatives_in_reverse_mode_and_of_second_order(architecture):
-    """Curvature in one direction is the difference of slopes; forward mode is refused in words."""
-    model, params, images, _ = build(architecture, "gaussian_mixture", "none", count=1)
+    """Curvature in one direction is the difference of slopes; JAX refuses forward mode."""
+    model, params, images, _ = build(architecture, "gaussian_mixture", count=1)
     images = jnp.asarray(images, jnp.float32)
 
     def along(distance):
@@ -370,99 +266,87 @@ def test_derivatives_in_reverse_mode_and_of_second_order(architecture):
     curvature = (slope(1e-2) - slope(-1e-2)) / 2e-2
     np.testing.assert_allclose(jax.jit(jax.hessian(along))(0.0), curvature, rtol=0.02)
     if architecture != "pixel_cnn":  # It has no rules of its own.
-        with pytest.raises(TypeError, match="forward-mode"):
+        with pytest.raises(TypeError):
             jax.jacfwd(along)(0.0)
 
 
-def test_derivatives_of_a_batch_in_parts_are_those_of_the_whole_batch(monkeypatch):
-    model, params, images, _ = build("row_lstm", "softmax", "none", count=6)
-    whole = jax.jit(jax.value_and_grad(lambda p: model.log_prob(p, images).sum()))(params)
-    monkeypatch.setattr(prnn.PixelRNN, "parts", lambda self, count: 3)
-    parts = jax.jit(jax.value_and_grad(lambda p: model.log_prob(p, images).sum()))(params)
-    values = jax.jit(model.log_prob)(params, images)
-    np.testing.assert_allclose(values.sum(), whole[0], rtol=1e-5)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), parts, whole)
+def test_a_batch_in_parts_has_the_values_and_derivatives_of_the_whole_batch():
+    model, params, images, _ = build("row_lstm", "softmax", count=6)
 
+    def values_and_gradient(parts):
+        def total(params):
+            nats = model.nats_by_scale(params, images, parts=parts)
+            return nats.sum(), nats
 
-def test_what_is_no_value_is_refused_where_values_are_needed():
-    model, params, images, _ = build("pixel_cnn", "softmax", "none")
-    bound = prnn.ImageModel(model, params)
-    for name, transformed in {
-        "ImageModel.compress": bound.compress,
-        "ImageModel.complete": lambda x: bound.complete(KEY, x, np.ones(SHAPE, bool)),
-        "ImageModel.sample": lambda x: bound.sample(KEY, 2, temperature=x.sum()),
-        "ImageModel.sample_and_log_prob": lambda _: bound.sample_and_log_prob(KEY, 2),
-    }.items():
-        with pytest.raises(prnn.UserError, match=f"{name} needs values: call it outside"):
-            jax.jit(transformed)(images)
-    with pytest.raises(prnn.UserError, match="make it a static argument of jax.jit"):
-        jax.jit(lambda n: model.sample(params, KEY, n))(2)
+        return jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+
+    assert_trees_close(values_and_gradient(3), values_and_gradient(1), 1e-3, 1e-4)
+    shares = jax.jit(lambda p: model.nats_by_scale(p, images, per_value=True, parts=3))(params)
+    np.testing.assert_allclose(shares[:, 0], -model.log_prob(params, images, per_value=True), 1e-4)
 
 
 @pytest.mark.parametrize(
-    ("output", "images", "message"),
+    ("output", "images"),
     [
-        ("softmax", np.zeros((2, *SHAPE)), "images must be integers from 0 to 4 .unscaled., got"),
-        ("softmax", np.full((2, *SHAPE), 5), "images must have values from 0 to 4, got 5 to 5"),
-        ("categorical", np.full((2, *SHAPE), -1), "images must have values from 0 to 4, got -1"),
-        ("softmax", np.zeros((2, 4, 4), int), r"shape \[B, 4, 4, 2\], got \[2, 4, 4\]"),
-        ("softmax", [[0, 1], [2]], "images must be an array, got list"),
-        ("continuous", np.zeros((2, *SHAPE), int), "takes floats from 0 to 5, got int64"),
-        ("gaussian_mixture", np.zeros((2, *SHAPE), int), "real values takes floats, got int64"),
-        ("gaussian_mixture", np.full((2, *SHAPE), np.nan), "images must have finite values, got N"),
-        ("gaussian_mixture", np.full((2, *SHAPE), 1e39), "values, got NaN or infinity as float32"),
+        ("softmax", np.zeros((2, *SHAPE))),
+        ("softmax", np.full((2, *SHAPE), 5)),
+        ("categorical", np.full((2, *SHAPE), -1)),
+        ("softmax", np.zeros((2, 4, 4), int)),
+        ("logistic_mixture", np.zeros((2, *SHAPE), int)),
+        ("gaussian_mixture", np.zeros((2, *SHAPE), int)),
+        ("gaussian_mixture", np.full((2, *SHAPE), np.nan)),
+        ("gaussian_mixture", np.full((2, *SHAPE), 1e39)),
     ],
 )
-def test_images_that_do_not_fit_are_refused(output, images, message):
-    model, params, *_ = build("pixel_cnn", output, "none")
+def test_images_that_do_not_fit_are_refused(output, images):
+    model, params, *_ = build("pixel_cnn", output)
     for log_prob in (prnn.ImageModel(model, params).log_prob, lambda x: model.log_prob(params, x)):
-        with pytest.raises(prnn.UserError, match=message):
+        with pytest.raises(prnn.UserError, match="images"):
             log_prob(images)
 
 
 @pytest.mark.parametrize(
-    ("condition", "given", "message"),
+    ("condition", "given"),
     [
-        ("none", [0, 1], "this model has no condition .model.num_classes and so on.: leave it out"),
-        ("class", None, r"needs a condition, classes from 0 to 2, of shape \[2\]"),
-        ("class", [0, 3], "condition must be from 0 to 2, got 0 to 3"),
-        ("class", [0.0, 1.0], "condition must be integers, classes from 0 to 2, got float64"),
-        ("class", [0, 1, 2], r"condition must have shape \[2\], classes from 0 to 2, got \[3\]"),
-        ("class", ["oak", "elm"], "there is no class 'elm': the classes of this model have no na"),
-        ("vector", np.zeros((2, 4)), r"must have shape \[2, 3\], a vector for each image, got"),
-        ("vector", np.full((2, 3), np.inf), "condition must have finite values, got NaN or inf"),
-        ("vector", np.full((2, 3), 1e39), "values, got NaN or infinity as float32"),
-        ("vector", np.full((2, 3), "a"), "there is no class 'a'"),
-        ("map", np.zeros((2, 4, 3, 2)), r"must have shape \[2, 4, 4, 2\], a map for each image"),
+        ("none", [0, 1]),
+        ("class", None),
+        ("class", [0, 3]),
+        ("class", [0.0, 1.0]),
+        ("class", [0, 1, 2]),
+        ("class", ["oak", "elm"]),
+        ("vector", np.zeros((2, 4))),
+        ("vector", np.full((2, 3), np.inf)),
+        ("vector", np.full((2, 3), 1e39)),
+        ("map", np.zeros((2, 4, 3, 2))),
     ],
 )
-def test_conditions_that_do_not_fit_are_refused(condition, given, message):
+def test_conditions_that_do_not_fit_are_refused(condition, given):
     model, params, images, _ = build("pixel_cnn", "softmax", condition, count=2)
     bound = prnn.ImageModel(model, params)
     for call in (
         lambda: bound.log_prob(images, given),
         lambda: bound.sample(KEY, 2, given),
         lambda: bound.complete(KEY, images, np.ones(SHAPE, bool), given),
-        lambda: bound.compress(images, given),
     ):
-        with pytest.raises(prnn.UserError, match=message):
+        with pytest.raises(prnn.UserError, match="condition"):
             call()
 
 
 @pytest.mark.parametrize(
-    ("levels", "units", "message"),
+    ("name", "value"),
     [
-        (5, {}, "levels must be 0 for model.output .gaussian_mixture., got 5"),
-        (0, dict(scale=(1.0,)), "scale must be a finite number for each of the 2 channels"),
-        (0, dict(scale=5.0), "scale must be a finite number for each .*, got 5.0"),
-        (0, dict(scale=(1.0, 0.0)), "scale must be greater than 0"),
-        (0, dict(offset=(1.0, np.nan)), "offset must be a finite number"),
+        ("levels", 5),
+        ("image_shape", (4, 4)),
+        ("image_shape", (4, 0, 2)),
+        ("scale", (1.0,)),
+        ("scale", (1.0, 0.0)),
+        ("offset", (1.0, np.nan)),
     ],
 )
-def test_impossible_units_are_refused(levels, units, message):
-    config = prnn.ModelConfig(output="gaussian_mixture", **TINY)
-    with pytest.raises(prnn.UserError, match=message):
-        prnn.PixelRNN(config, SHAPE, levels, **units)
+def test_impossible_formats_are_refused(name, value):
+    config = prnn.ModelConfig(output="gaussian_mixture")
+    with pytest.raises(prnn.UserError, match=name):
+        prnn.PixelRNN(config, **dict(image_shape=SHAPE) | {name: value})
 
 
 def test_real_values_are_learned_to_their_entropy():
@@ -470,14 +354,9 @@ def test_real_values_are_learned_to_their_entropy():
     places, widths, part, unit = jnp.array([-1.5, 1.0]), jnp.array([0.3, 0.6]), 0.5, 7.0
 
     def draw(key, n):
-        which, normal = (
-            function(each, shape=(n, 2, 3))
-            for function, each in zip(
-                (jax.random.bernoulli, jax.random.normal), jax.random.split(key), strict=True
-            )
-        )
-        which = which.astype(int)
-        noise = places[which] + widths[which] * normal
+        which_key, normal_key = jax.random.split(key)
+        which = jax.random.bernoulli(which_key, shape=(n, 2, 3)).astype(int)
+        noise = places[which] + widths[which] * jax.random.normal(normal_key, (n, 2, 3))
         columns = [noise[..., 0]]
         for column in range(1, 3):
             columns.append(part * columns[-1] + noise[..., column])
@@ -486,16 +365,13 @@ def test_real_values_are_learned_to_their_entropy():
     def log_density(images):
         values = (images[..., 0] - 100) / unit
         noise = values - part * jnp.pad(values, ((0, 0), (0, 0), (1, 0)))[..., :-1]
-        z = (noise[..., None] - places[None, None, None]) / widths[None, None, None]
-        log_widths = jnp.log(widths * unit)[None, None, None]
-        logs = -z * z / 2 - log_widths - 0.5 * jnp.log(2 * jnp.pi) + jnp.log(0.5)
-        return jax.nn.logsumexp(logs, axis=-1).sum((1, 2))
+        of_components = (x[None, None, None] for x in (places, widths))
+        logs = jax.scipy.stats.norm.logpdf(noise[..., None], *of_components)
+        return (jax.nn.logsumexp(logs, axis=-1) - jnp.log(2 * unit)).sum((1, 2))
 
-    config = prnn.ModelConfig(
-        "row_lstm", layers=1, features=16, output="gaussian_mixture", mixtures=4
-    )
+    options = dict(layers=1, features=16, output="gaussian_mixture", mixtures=4)
+    config = prnn.ModelConfig("row_lstm", **options)
     model = prnn.PixelRNN(config, (2, 3, 1), offset=(97.0,), scale=(11.0,))
-    params = model.init(KEY)
     optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
 
     def step(carry, key):
@@ -511,5 +387,5 @@ def test_real_values_are_learned_to_their_entropy():
 
     images = draw(jax.random.key(9), 4000)
     # On the same images, whose own deviation from the entropy is of no account then.
-    excess = log_density(images) - jax.jit(model.log_prob)(learn(params), images)
+    excess = log_density(images) - jax.jit(model.log_prob)(learn(model.init(KEY)), images)
     assert 0 < excess.mean() / 6 < 0.02

@@ -58,7 +58,7 @@ def complete(
     *,
     particles: int,
 ) -> Completion:
-    """Draws the unknown of the `values`, `[B, H, W, C]`, of images `indices` of a key; traceable.
+    """Draws the unknown values of images, `[B, H, W, C]`; traceable. `indices` number them, `[B]`.
 
     With one particle each unknown value is drawn given all values before it. With more, those of
     `particle_filter` are drawn for each image, and one of them is returned.
@@ -69,11 +69,11 @@ def complete(
     def one(arguments: Any) -> Completion:
         index, values, known, condition = arguments
         filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
-        all_values, found = particle_filter(
+        completions, weights = particle_filter(
             scales, params, filter_key, values, known, condition, particles
         )
-        choice = jax.random.categorical(choice_key, found.log_weights)
-        return Completion(all_values[choice], found.log_evidence, found.effective_sample_size)
+        choice = jax.random.categorical(choice_key, weights.log_weights)
+        return Completion(completions[choice], weights.log_evidence, weights.effective_sample_size)
 
     return lax.map(one, (indices, values, known, condition))
 
@@ -107,11 +107,11 @@ def _fill(
 def _values_at(
     scales: Sequence[Scale], uniforms: Sequence[Array], images: Array, known: Array
 ) -> Callable[[Array, Place], tuple[Array, Array]]:
-    """Returns a function from the outputs at a place to the values there and what they count.
+    """Returns a function from the outputs at a place to the values there and their evidence.
 
-    Known values are taken and others drawn. Known ones count their log-probability, unless an
-    earlier scale gives them; all others count 0. The images and what is known of them are
-    `[N, H, W, C]`, or `[H, W, C]` where all lanes complete the same.
+    Known values are taken and others drawn. The evidence of a known value is its log-probability,
+    unless an earlier scale gives it; that of all others is 0. The images and their masks are
+    `[N, H, W, C]`, or `[H, W, C]` where all lanes complete the same image.
     """
     likelihood = scales[-1].network.likelihood
 
@@ -121,13 +121,13 @@ def _values_at(
         uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
         drawn = likelihood.draw(outputs, uniform, jnp.ones((), uniform.dtype))
         values = jnp.where(known[at], images[at], drawn.astype(images.dtype))
-        counted = known[at] & jnp.logical_not(place.given)
-        return values, jnp.where(counted, likelihood.log_prob(outputs, values), 0)
+        counts = known[at] & jnp.logical_not(place.given)
+        return values, jnp.where(counts, likelihood.log_prob(outputs, values), 0)
 
     return values_at
 
 
-class Particles(NamedTuple):
+class Weights(NamedTuple):
     """The weights of several completions of one image.
 
     Attributes:
@@ -149,7 +149,7 @@ def particle_filter(
     known: Array,
     condition: Array | None,
     particles: int,
-) -> tuple[Array, Particles]:
+) -> tuple[Array, Weights]:
     """Runs sequential Monte Carlo over the pixels of one image; traceable.
 
     Each particle is a completion. Its unknown values are drawn from the model, and the
@@ -169,25 +169,25 @@ def particle_filter(
     ]
     values_at = _values_at(scales, uniforms, image, known)
 
-    def choose(found: Particles, outputs: Array, place: Place) -> tuple[Particles, Array]:
+    def choose(weights: Weights, outputs: Array, place: Place) -> tuple[Weights, Array]:
         values, log_prob = values_at(outputs, place)
-        return found._replace(log_weights=found.log_weights + log_prob), values
+        return weights._replace(log_weights=weights.log_weights + log_prob), values
 
-    def end_pixel(found: Particles, lanes: Lanes, place: Place) -> tuple[Particles, Lanes]:
-        weights = found.log_weights
-        size = jnp.exp(2 * jax.nn.logsumexp(weights) - jax.nn.logsumexp(2 * weights))
-        smallest = jnp.minimum(found.effective_sample_size, size)
-        found = found._replace(effective_sample_size=smallest)
+    def end_pixel(weights: Weights, lanes: Lanes, place: Place) -> tuple[Weights, Lanes]:
+        logs = weights.log_weights
+        size = jnp.exp(2 * jax.nn.logsumexp(logs) - jax.nn.logsumexp(2 * logs))
+        smallest = jnp.minimum(weights.effective_sample_size, size)
+        weights = weights._replace(effective_sample_size=smallest)
         offset = offsets[place.scale][place.row, place.column]
         return lax.cond(
-            size < particles / 2, _resampled, lambda *same: same[:2], found, lanes, offset
+            size < particles / 2, _resampled, lambda *same: same[:2], weights, lanes, offset
         )
 
     zero = jnp.zeros((), dtype)
-    start = Particles(jnp.zeros(particles, dtype), zero, zero + particles)
+    start = Weights(jnp.zeros(particles, dtype), zero, zero + particles)
     if condition is not None:
         condition = jnp.broadcast_to(condition, (particles, *condition.shape))
-    values, found = decode(
+    values, weights = decode(
         scales,
         params,
         choose,
@@ -197,23 +197,23 @@ def particle_filter(
         dtype=image.dtype,
         end_pixel=end_pixel,
     )
-    log_sum = jax.nn.logsumexp(found.log_weights)
-    return values, _weighted(found, found.log_weights - log_sum)
+    log_sum = jax.nn.logsumexp(weights.log_weights)
+    return values, _weighted(weights, weights.log_weights - log_sum)
 
 
-def _resampled(found: Particles, lanes: Lanes, offset: Array) -> tuple[Particles, Lanes]:
+def _resampled(weights: Weights, lanes: Lanes, offset: Array) -> tuple[Weights, Lanes]:
     """Draws as many lanes again in proportion to their weights, and makes the weights equal."""
-    particles = len(found.log_weights)
-    cumulative = jnp.cumsum(jnp.exp(found.log_weights - jax.nn.logsumexp(found.log_weights)))
+    logs = weights.log_weights
+    cumulative, particles = jnp.cumsum(jnp.exp(logs - jax.nn.logsumexp(logs))), len(logs)
     positions = (jnp.arange(particles) + offset) / particles * cumulative[-1]
     ancestors = jnp.searchsorted(cumulative, positions, side="right")
     ancestors = jnp.clip(ancestors, max=particles - 1)
     lanes = jax.tree.map(lambda leaf: leaf[ancestors], lanes)
-    return _weighted(found, jnp.zeros_like(found.log_weights)), lanes
+    return _weighted(weights, jnp.zeros_like(logs)), lanes
 
 
-def _weighted(found: Particles, log_weights: Array) -> Particles:
+def _weighted(weights: Weights, log_weights: Array) -> Weights:
     """Sets new weights, and multiplies the evidence by the mean of the old ones."""
-    log_sum = found.log_evidence + jax.nn.logsumexp(found.log_weights)
+    log_sum = weights.log_evidence + jax.nn.logsumexp(weights.log_weights)
     evidence = log_sum - math.log(len(log_weights))
-    return found._replace(log_weights=log_weights, log_evidence=evidence)
+    return weights._replace(log_weights=log_weights, log_evidence=evidence)

@@ -37,8 +37,8 @@ def sample(
         uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
         values = likelihood.draw(outputs, uniform, temperature)
         if with_log_prob:
-            own = likelihood.log_prob_of_draw(outputs, values, temperature)
-            total = total + jnp.where(place.given, 0, own)
+            log_prob = likelihood.log_prob_of_draw(outputs, values, temperature)
+            total = total + jnp.where(place.given, 0, log_prob)
         return total, values
 
     dtype: DTypeLike = scales[-1].network.param_dtype
@@ -50,20 +50,19 @@ def sample(
 def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[Array]:
     """Returns uniform numbers for all values of images `indices`, `[B, H, W, C]` for each scale.
 
-    Those of an image depend only on the key, its index and the number of the scale. They are
-    between 0 and 1, which they never are: 0 would draw the first level of any probability.
+    Those of an image depend only on the key, its index and the number of the scale. They lie
+    strictly between 0 and 1; a 0 would select level 0 even at probability 0.
     """
     fold_in, dtype = jax.random.fold_in, scales[-1].network.param_dtype
     half = jnp.finfo(dtype).eps / 2  # JAX's numbers are multiples of eps, from 0 to 1 - eps.
 
-    # Under `vmap` keys of other kinds than the default one give an image what depends on others.
+    # Under `vmap`, keys of other kinds than the default one give numbers that depend on the batch.
     default = "threefry" in str(jax.random.key_impl(key))
 
     def of_scale(number: int, shape: tuple[int, int, int]) -> Array:
         def of_image(index: Array) -> Array:
             return jax.random.uniform(fold_in(fold_in(key, index), number), shape, dtype)
 
-        found = jax.vmap(of_image)(indices) if default else jax.lax.map(of_image, indices)
-        return found + half
+        return (jax.vmap(of_image)(indices) if default else jax.lax.map(of_image, indices)) + half
 
     return [of_scale(i, scale.network.image_shape) for i, scale in enumerate(scales)]

@@ -3,17 +3,15 @@
 There are no parameters here and no Flax. Kernels may import nothing else of the package.
 """
 
-from pixel_rnn_jax.kernels.conv_lstm import cell, conv_lstm, conv_lstm_reference
-from pixel_rnn_jax.kernels.shift import shift
-from pixel_rnn_jax.kernels.skew import restarts, skew, unskew
-from pixel_rnn_jax.kernels.strip import Strip
+from pixel_rnn_jax.kernels.conv_lstm import cell, conv_lstm
+from pixel_rnn_jax.kernels.padded_rows import PaddedRows
+from pixel_rnn_jax.kernels.skew import restarts, shift, skew, unskew
 from pixel_rnn_jax.kernels.varying import varying_alike
 
 __all__ = [
-    "Strip",
+    "PaddedRows",
     "cell",
     "conv_lstm",
-    "conv_lstm_reference",
     "restarts",
     "shift",
     "skew",

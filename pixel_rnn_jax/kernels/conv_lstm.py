@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from pixel_rnn_jax.kernels.shift import shift
+from pixel_rnn_jax.kernels.skew import shift
 from pixel_rnn_jax.kernels.varying import varying_alike
 
 Taps = tuple[int, ...]
@@ -59,52 +59,6 @@ def _update(activated: Array, c: Array) -> tuple[Array, Array]:
     return o * jnp.tanh(c), c
 
 
-def _check(
-    gates: Array, kernel: Array, h0: Array, c0: Array, taps: Taps, restart: np.ndarray | None
-) -> None:
-    features = gates.shape[-1] // 4
-    state = h0.shape == c0.shape == (features,)
-    if gates.ndim != 4 or kernel.shape != (len(taps), features, 4 * features) or not state:
-        raise ValueError(
-            "conv_lstm takes gates [T, P, L, 4F], a kernel [taps, F, 4F] and h0, c0 [F]; got "
-            f"{gates.shape}, {kernel.shape}, {h0.shape}, {c0.shape} and taps {taps}"
-        )
-    if restart is not None and restart.shape != gates.shape[:2]:
-        raise ValueError(f"restart has shape {restart.shape}, gates start with {gates.shape[:2]}")
-
-
-def conv_lstm_reference(
-    gates: Array,
-    kernel: Array,
-    h0: Array,
-    c0: Array,
-    *,
-    taps: Sequence[int],
-    restart: np.ndarray | None = None,
-) -> Array:
-    """`conv_lstm` as a plain `lax.scan` with JAX's own gradient: a reference for tests."""
-    _check(gates, kernel, h0, c0, tuple(taps), restart)
-    gates, kernel, h0, c0 = varying_alike((gates, kernel, h0, c0), (gates, kernel, h0, c0))
-    steps, positions, lanes, _ = gates.shape
-    line = (positions, lanes, h0.shape[-1])
-    flags = np.zeros((steps, positions), bool) if restart is None else restart
-
-    def step(carry: Any, inputs: Any) -> Any:
-        h, c = carry
-        gates_t, restart_t = inputs
-        again = restart_t[:, None, None]
-        c = jnp.where(again, c0[None, None], c)
-        reads = [shift(h, tap, axis=0) for tap in taps]
-        for tap, read, weight in zip(taps, reads, kernel, strict=True):
-            own = jnp.where(again, h0[None, None], read) if tap == 0 else read
-            gates_t = gates_t + own @ weight
-        h, c = cell(gates_t, c)
-        return (h, c), h
-
-    start = jnp.broadcast_to(h0, line), jnp.broadcast_to(c0, line)
-    return lax.scan(step, start, (gates, jnp.asarray(flags)))[1]
-
-
 def conv_lstm(
     gates: Array,
     kernel: Array,
@@ -120,7 +74,7 @@ def conv_lstm(
     and emits the gradient of the gates. The gradient of the kernel is one matmul over all steps.
 
     Args:
-        gates: `[T, P, L, 4F]`, in the order o, f, i, g: all that does not depend on the state.
+        gates: `[T, P, L, 4F]`, in the order o, f, i, g: the sums that do not depend on the state.
         kernel: `[taps, F, 4F]`, the state-to-state convolution (unmasked).
         h0: `[F]`, the initial hidden state of every position.
         c0: `[F]`, the initial cell state of every position.
@@ -132,7 +86,18 @@ def conv_lstm(
     Raises:
         ValueError: The shapes do not fit.
     """
-    _check(gates, kernel, h0, c0, tuple(taps), restart)
+    features = gates.shape[-1] // 4
+    if (
+        gates.ndim != 4
+        or kernel.shape != (len(taps), features, 4 * features)
+        or not h0.shape == c0.shape == (features,)
+    ):
+        raise ValueError(
+            "conv_lstm takes gates [T, P, L, 4F], a kernel [taps, F, 4F] and h0, c0 [F]; got "
+            f"{gates.shape}, {kernel.shape}, {h0.shape}, {c0.shape} and {len(taps)} taps"
+        )
+    if restart is not None and restart.shape != gates.shape[:2]:
+        raise ValueError(f"restart has shape {restart.shape}, gates start with {gates.shape[:2]}")
     arrays = (gates, kernel, h0, c0)
     return _conv_lstm(tuple(taps), _Flags(restart), *varying_alike(arrays, arrays))
 
@@ -177,14 +142,14 @@ def _forward(
 
     def step(carry: Any, inputs: Any) -> Any:
         h, c = carry
-        gates_t, again = inputs
+        gates_t, restart_t = inputs
         reads = [shift(h, tap * lanes, axis=0) for tap in taps]
-        if again is not None:
+        if restart_t is not None:
             reads = [
-                jnp.where(again, h0, read) if tap == 0 else read
+                jnp.where(restart_t, h0, read) if tap == 0 else read
                 for tap, read in zip(taps, reads, strict=True)
             ]
-            c = jnp.where(again, c0, c)
+            c = jnp.where(restart_t, c0, c)
         activated = _activate(gates_t + jnp.concatenate(reads, axis=-1) @ flat_kernel)
         h, c_new = _update(activated, c)
         return (h, c_new), (h, _factors(activated, c, c_new) if save else {})
@@ -196,7 +161,7 @@ def _forward(
 
 
 def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
-    """Returns what the backward pass multiplies dh (`o`, `c`) and dc (the others) by.
+    """Returns the factors of dh (`o`, `c`) and dc (the others) in the backward pass.
 
     These take no more memory than the activated gates and both cell states would.
     """
@@ -237,22 +202,22 @@ def _conv_lstm_bwd(
     steps, positions, lanes, features = h_all.shape
     line = (positions * lanes, features)
     flat_kernel_t = kernel.reshape(-1, 4 * features).T
-    again_all = _flags(restart, lanes)
+    flags = _flags(restart, lanes)
 
     def step(carry: Any, inputs: Any) -> Any:
         # dh, dc: the gradients that later steps give to the state after this one.
         dh, dc = carry
-        dout, factor, again = inputs
+        dout, factor, restart_t = inputs
         dh = dh + dout
         dc = dc + dh * factor["c"]
         parts = [dh * factor["o"], dc * factor["f"], dc * factor["i"], dc * factor["g"]]
         dgates = jnp.concatenate(parts, axis=-1)
         dreads = jnp.split(dgates @ flat_kernel_t, len(taps), axis=-1)
         dc_before = dc * factor["c_before"]
-        if again is not None:
-            dc_before = jnp.where(again, 0, dc_before)
+        if restart_t is not None:
+            dc_before = jnp.where(restart_t, 0, dc_before)
             dreads = [
-                jnp.where(again, 0, dread) if tap == 0 else dread
+                jnp.where(restart_t, 0, dread) if tap == 0 else dread
                 for tap, dread in zip(taps, dreads, strict=True)
             ]
         dh = sum(
@@ -261,24 +226,24 @@ def _conv_lstm_bwd(
         return (dh, dc_before), (dgates, dc)
 
     zeros = varying_alike(jnp.zeros(line, h_all.dtype), dh_all)
-    xs = dh_all.reshape(steps, *line), factors, again_all
+    xs = dh_all.reshape(steps, *line), factors, flags
     (dh, dc), (dgates, dc_all) = lax.scan(step, (zeros, zeros), xs, reverse=True)
     dh0, dc0 = dh.sum(0), dc.sum(0)
 
     h_before = h_all.reshape(steps, *line)[:-1]
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
     reads = [shift(h_before, tap * lanes, axis=1) for tap in taps]
-    if restart.value is not None and again_all is not None:
-        where = np.nonzero(restart.value)
+    if restart.value is not None and flags is not None:
+        places = np.nonzero(restart.value)
 
         def restarted(x: Array) -> Array:  # [T, P * L, F] to [restarts, L, F]
-            return x.reshape(steps, positions, lanes, x.shape[-1])[where]
+            return x.reshape(steps, positions, lanes, x.shape[-1])[places]
 
         dc0 = dc0 + (restarted(dc_all) * restarted(factors["c_before"])).sum((0, 1))
         if 0 in taps:
-            own = taps.index(0)
-            reads[own] = jnp.where(again_all, h0[None, None], reads[own])
-            dh0 = dh0 + restarted(dgates).sum((0, 1)) @ kernel[own].T
+            tap = taps.index(0)
+            reads[tap] = jnp.where(flags, h0[None, None], reads[tap])
+            dh0 = dh0 + restarted(dgates).sum((0, 1)) @ kernel[tap].T
     dkernel = jnp.einsum("tnf,tng->fg", jnp.concatenate(reads, axis=-1), dgates)
     dgates = dgates.reshape(steps, positions, lanes, 4 * features)
     return dgates, dkernel.reshape(kernel.shape), dh0, dc0

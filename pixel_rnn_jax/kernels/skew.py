@@ -1,4 +1,4 @@
-"""Skewing: from the rows and columns of an image to the diagonals that a scan walks over.
+"""Shifting and skewing: from rows and columns of an image to the diagonals of a scan.
 
 Each row is offset by one position from the row above, so that a column of the skewed map is a
 diagonal of the image (section 3.2). `pack` images may follow one another in a lane: a row that has
@@ -8,7 +8,18 @@ pack * (W + H - 1).
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
+
+
+def shift(x: Array, offset: int, axis: int) -> Array:
+    """Returns x[position + offset] at each position of `axis`, and zeros where that is outside."""
+    size = x.shape[axis]
+    low, high = max(-offset, 0), max(offset, 0)
+    if low + high >= size:
+        return jnp.zeros_like(x)
+    padding = [(0, 0)] * x.ndim
+    padding[axis] = (low, high)
+    return jnp.pad(lax.slice_in_dim(x, high, size - low, axis=axis), padding)
 
 
 def skew(x: Array, *, pack: int = 1) -> Array:
@@ -37,6 +48,6 @@ def unskew(y: Array, *, width: int, pack: int = 1) -> Array:
 
 
 def restarts(height: int, width: int, *, pack: int = 1) -> np.ndarray:
-    """Returns where a row is at the first column of an image, `[T, H]` booleans."""
+    """Marks the steps at which a row is at the first column of an image: `[T, H]` booleans."""
     steps = np.arange(pack * width + height - 1)[:, None] - np.arange(height)[None, :]
     return (steps >= 0) & (steps < pack * width) & (steps % width == 0)

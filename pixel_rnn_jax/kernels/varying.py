@@ -1,4 +1,4 @@
-"""What differs between the devices of a `jax.shard_map`, which tracks it in the types of arrays.
+"""The mesh axes of a `jax.shard_map` over which an array varies; JAX keeps them in its type.
 
 A scan must be given a carry that varies over the same mesh axes as the one it returns, although it
 starts from zeros or from parameters that all devices share.

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
-from pixel_rnn_jax import kernels
+from pixel_rnn_jax.kernels import PaddedRows
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
+from pixel_rnn_jax.layers.state import BodyLayer
 
 
-class ConvLSTM(nn.Module):
+class ConvLSTM(BodyLayer):
     """Masked input-to-state convolution, unmasked state-to-state convolution, learned start.
 
     Attributes:
@@ -20,43 +19,31 @@ class ConvLSTM(nn.Module):
         taps: Of the state-to-state convolution along the line.
     """
 
-    features: int
-    channels: int
-    kernel_size: tuple[int, int]
-    taps: Sequence[int]
-    condition: int = 0
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
+    kernel_size: tuple[int, int] = (1, 1)
+    taps: Sequence[int] = (0,)
 
     def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
+        """Parameters: both convolutions, the map of the condition, h0 and c0."""
         h = self.features
         self.input_to_state = MaskedConv(
-            2 * h,
-            h,
-            self.channels,
-            kernel_size=self.kernel_size,
-            parts=4,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            2 * h, h, self.channels, kernel_size=self.kernel_size, parts=4, **self.dtypes
         )
         scale = nn.initializers.normal((len(self.taps) * h) ** -0.5)
         self.state_to_state = self.param(
             "state_to_state", scale, (len(self.taps), h, 4 * h), self.param_dtype
         )
         if self.condition:
-            self.condition_to_state = nn.Dense(
-                4 * h, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype
-            )
+            self.condition_to_state = nn.Dense(4 * h, use_bias=False, **self.dtypes)
         self.h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
         self.c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
 
-    def gates(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
-        """Maps a strip, `[2h, Z]`, to what does not depend on the state, `[B, H, W, 4h]`.
+    def gates(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
+        """Maps `[2h, Z]` to the sums that do not depend on the state, `[B, H, W, 4h]`.
 
         The condition broadcasts to `[B, H, W, F]`.
         """
-        gates = strip.lift_last(self.input_to_state(x, strip, to_features_last=True))
+        gates = self.input_to_state(x, layout, to_features_last=True)
+        gates = layout.unpack(gates, features_last=True)
         return gates if condition is None else gates + self.context(condition)
 
     def context(self, condition: Array) -> Array:

@@ -2,17 +2,17 @@
 
 from typing import ClassVar
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
+from pixel_rnn_jax.kernels import PaddedRows
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
-from pixel_rnn_jax.layers.state import Context, State, at_column, put_column
+from pixel_rnn_jax.layers.state import BodyLayer, Context, State, at_column, put_column
 
 
-class DiagonalBiLSTM(nn.Module):
+class DiagonalBiLSTM(BodyLayer):
     """One Diagonal BiLSTM layer.
 
     The right direction works on the map flipped left-right *before* it is skewed. Its output is
@@ -26,46 +26,26 @@ class DiagonalBiLSTM(nn.Module):
             less work in more steps.
     """
 
-    features_last: ClassVar = True
+    features_last: ClassVar[bool] = True
 
-    features: int
-    channels: int
     pack: int = 1
-    condition: int = 0
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
+        """Parameters: a recurrence for each direction."""
+        taps = (0, -1)  # The pixel on the left; the pixel above.
+        fields = self.features, self.channels, self.condition
+        self.left = ConvLSTM(*fields, taps=taps, **self.dtypes)
+        self.right = ConvLSTM(*fields, taps=taps, **self.dtypes)
 
-        def direction() -> ConvLSTM:
-            return ConvLSTM(
-                self.features,
-                self.channels,
-                kernel_size=(1, 1),
-                taps=(0, -1),  # The pixel on the left; the pixel above.
-                condition=self.condition,
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-            )
-
-        self.left = direction()
-        self.right = direction()
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """The gaps that a strip needs: none."""
-        return 0, 0
-
-    def __call__(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
-        """Maps a strip, `[2h, Z]`, to one with features last, `[Z, h]`.
+    def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
+        """Maps padded rows, `[2h, Z]`, to `[Z, h]`.
 
         The condition broadcasts to `[B, H, W, F]`.
         """
-        left, right = (lstm.gates(x, strip, condition) for lstm in (self.left, self.right))
+        left, right = (lstm.gates(x, layout, condition) for lstm in (self.left, self.right))
         left = self._direction(self.left, left)
         right = self._direction(self.right, right[:, :, ::-1])[:, :, ::-1]
-        return strip.lay_last(left + shift_down(right))
+        return layout.pack(left + shift_down(right), features_last=True)
 
     def _direction(self, lstm: ConvLSTM, gates: Array) -> Array:
         """Runs the recurrence over gates, `[B, H, W, 4h]`, to the right: `[B, H, W, h]`."""
@@ -90,9 +70,9 @@ class DiagonalBiLSTM(nn.Module):
         """Returns the state before the first row.
 
         Of the left direction: `h` and `c`, `[B, h]`, those of the pixel on the left; `row`, `[B, W,
-        h]`, each h of this row so far; `above`, `[B, W, 4h]`, what the row above adds to the gates.
-        Of the right direction, which needs whole rows and runs at the end of each: `x`, `[B, W,
-        2h]`, the inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
+        h]`, each h of this row so far; `above`, `[B, W, 4h]`, the term of the row above in the
+        gates. Of the right direction, which needs whole rows and runs at the end of each: `x`, `[B,
+        W, 2h]`, the inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
         """
         h = self.features
         shapes = {"row": h, "above": 4 * h, "x": 2 * h, "right": h}
@@ -108,10 +88,10 @@ class DiagonalBiLSTM(nn.Module):
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
         """Maps one pixel, `[B, 2h]` to `[B, h]`."""
-        (own, _), _, _ = self.left.recurrence()
+        (kernel, _), _, _ = self.left.recurrence()
         # At the first column, which has no pixel on its left, h is the initial state.
         gates, _ = self.left.input_to_state.step({}, x, column)
-        gates = gates + state["h"] @ own + at_column(state["above"], column)
+        gates = gates + state["h"] @ kernel + at_column(state["above"], column)
         if context is not None:
             gates = gates + at_column(context["left"], column)
         h, c = kernels.cell(gates, state["c"])
@@ -124,10 +104,10 @@ class DiagonalBiLSTM(nn.Module):
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row: runs the right direction over this one."""
-        (_, above), _, _ = self.left.recurrence()
+        (_, kernel_above), _, _ = self.left.recurrence()
         bias = None if context is None else context["right"]
         return state | {
-            "above": state["row"] @ above,
+            "above": state["row"] @ kernel_above,
             "right": self._right_row(state["x"], state["right"], bias),
             **self._row_start(state["h"].shape[0]),
         }
@@ -138,12 +118,12 @@ class DiagonalBiLSTM(nn.Module):
         def in_scan_order(row: Array) -> Array:  # [B, W, F] to [T = W, P = 1, L = B, F]
             return row[:, ::-1].transpose(1, 0, 2)[:, None]
 
-        (own_kernel, above_kernel), h0, c0 = self.right.recurrence()
+        (kernel, kernel_above), h0, c0 = self.right.recurrence()
         gates, _ = self.right.input_to_state.step({}, x, 0)
-        gates = in_scan_order(gates + above @ above_kernel)
+        gates = in_scan_order(gates + above @ kernel_above)
         if bias is not None:
             gates = gates + in_scan_order(bias)
-        h = kernels.conv_lstm(gates, own_kernel[None], h0, c0, taps=(0,))
+        h = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,))
         return h[:, 0].transpose(1, 0, 2)[:, ::-1]
 
 

@@ -9,6 +9,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax import kernels
+from pixel_rnn_jax.kernels import PaddedRows
 from pixel_rnn_jax.layers.state import State, at_column, put_column
 
 Mask = Literal["A", "B"]
@@ -30,7 +31,7 @@ def channel_groups(features: int, channels: int) -> np.ndarray:
 def channel_mask(
     inputs: int, outputs: int, channels: int, mask: Mask, *, parts: int = 1
 ) -> np.ndarray:
-    """Returns which inputs each output may see within a pixel, `[inputs, outputs]` booleans.
+    """Returns the inputs that each output may see within a pixel, `[inputs, outputs]` booleans.
 
     With mask A a group sees the groups of earlier channels, with mask B its own as well. The
     outputs are `parts` blocks, such as the gates of an LSTM, each split in groups of its own.
@@ -77,13 +78,13 @@ class MaskedConv(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
+        """Parameters: the kernel and the bias, `[parts * features]`."""
         outputs = self.parts * self.features
         mask = channel_mask(self.inputs, outputs, self.channels, self.mask, parts=self.parts)
         taps = visible_taps(self.kernel_size)
         if not mask.any():  # Mask A with one channel: the pixel itself is wholly hidden.
             taps, mask = taps[:-1], mask[:0]
-        self.taps, self.own_mask = taps, mask
+        self.taps, self.last_mask = taps, mask
         rows = len(taps) * self.inputs
         fan_in = rows - len(mask) + mask.sum() / outputs
         scale = nn.initializers.normal(max(fan_in, 1.0) ** -0.5)
@@ -93,12 +94,12 @@ class MaskedConv(nn.Module):
     def __call__(
         self,
         x: Array,
-        strip: kernels.Strip,
+        layout: PaddedRows,
         *,
         features_last: bool = False,
         to_features_last: bool = False,
     ) -> Array:
-        """Maps a strip, `[inputs, Z]`, to a strip, `[parts * features, Z]`.
+        """Maps padded rows, `[inputs, Z]`, to `[parts * features, Z]`.
 
         With `features_last` the input is `[Z, inputs]`, which only a 1x1 convolution takes; with
         `to_features_last` the output is `[Z, parts * features]`.
@@ -106,7 +107,7 @@ class MaskedConv(nn.Module):
         x = x.astype(self.dtype)
         axis = 1 if features_last else 0
         if tuple(self.taps) != ((0, 0),):
-            x = strip.neighbours(x, self.taps)
+            x = layout.neighbours(x, self.taps)
         # The bias is the weight of a constant input, so that its gradient comes with the kernel's.
         one = (1, x.shape[1]) if axis == 0 else (x.shape[0], 1)
         x = jnp.concatenate([x, jnp.ones(one, self.dtype)], axis)
@@ -120,13 +121,13 @@ class MaskedConv(nn.Module):
 
         If the kernel sees columns on the left: `row`, `[B, k // 2 + W, inputs]`, the inputs of this
         row, after the zeros outside the image. If it sees rows above: `rows`, `[B, k // 2, W,
-        inputs]`, the inputs of these rows, and `above`, `[B, W, outputs]`, what they add to this.
+        inputs]`, the inputs of these rows, and `above`, `[B, W, outputs]`, their term in this row.
         """
-        height, reach = (size // 2 for size in self.kernel_size)
+        height, half = (size // 2 for size in self.kernel_size)
         outputs = self.parts * self.features
         state = {}
-        if reach:
-            state["row"] = jnp.zeros((batch, reach + width, self.inputs), self.dtype)
+        if half:
+            state["row"] = jnp.zeros((batch, half + width, self.inputs), self.dtype)
         if height:
             state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.dtype)
             state["above"] = jnp.zeros((batch, width, outputs), self.dtype)
@@ -137,42 +138,40 @@ class MaskedConv(nn.Module):
 
         A 1x1 convolution, which remembers nothing, takes any number of pixels, `[..., inputs]`.
         """
-        height, reach = (size // 2 for size in self.kernel_size)
+        height, half = (size // 2 for size in self.kernel_size)
         x = x.astype(self.dtype)
         seen = []
-        if reach:
-            left = lax.dynamic_slice_in_dim(state["row"], column, reach, axis=1)
-            seen.append(left.reshape(x.shape[0], reach * self.inputs))
-        if len(self.own_mask):
+        if half:
+            left = lax.dynamic_slice_in_dim(state["row"], column, half, axis=1)
+            seen.append(left.reshape(x.shape[0], half * self.inputs))
+        if len(self.last_mask):
             seen.append(x)
         above = height * self.kernel_size[1] * self.inputs
-        out = jnp.concatenate(seen, axis=-1) @ self._masked_kernel()[above:] + self._bias(x.ndim)
+        bias = self.bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+        out = jnp.concatenate(seen, axis=-1) @ self._masked_kernel()[above:] + bias
         if height:
             out = out + at_column(state["above"], column)
         return out, self.remember(state, x, column)
 
     def remember(self, state: State, x: Array, column: ArrayLike) -> State:
         """Returns the state in which the pixel at `column` has the input x, `[B, inputs]`."""
-        reach = self.kernel_size[1] // 2
-        if not reach:
+        half = self.kernel_size[1] // 2
+        if not half:
             return state
-        return state | {"row": put_column(state["row"], x.astype(self.dtype), column + reach)}
+        return state | {"row": put_column(state["row"], x.astype(self.dtype), column + half)}
 
     def end_row(self, state: State) -> State:
-        """Moves on to the next row: one matmul gives all that it sees of the rows above."""
-        height, reach = (size // 2 for size in self.kernel_size)
+        """Moves on to the next row: one matmul gives the terms of the rows above."""
+        height, half = (size // 2 for size in self.kernel_size)
         if not height:
             return state
-        rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, reach:]], axis=1)
+        rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, half:]], axis=1)
         taps = [tap for tap in self.taps if tap[0] < 0]
         seen = [kernels.shift(rows[:, height + row], column, axis=1) for row, column in taps]
         kernel = self.kernel[: len(taps) * self.inputs].astype(self.dtype)
         return state | {"rows": rows, "above": jnp.concatenate(seen, axis=-1) @ kernel}
 
     def _masked_kernel(self) -> Array:
-        hidden = len(self.kernel) - len(self.own_mask)
-        own = jnp.where(self.own_mask, self.kernel[hidden:], 0)
-        return jnp.concatenate([self.kernel[:hidden], own]).astype(self.dtype)
-
-    def _bias(self, axes: int) -> Array:
-        return self.bias.astype(self.dtype).reshape((1,) * (axes - 1) + (-1,))
+        earlier = len(self.kernel) - len(self.last_mask)
+        last = jnp.where(self.last_mask, self.kernel[earlier:], 0)
+        return jnp.concatenate([self.kernel[:earlier], last]).astype(self.dtype)

@@ -1,67 +1,47 @@
 """The residual block of PixelCNN (table 1, figure 5)."""
 
-from typing import ClassVar
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
-from pixel_rnn_jax import kernels
+from pixel_rnn_jax.kernels import PaddedRows
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.layers.state import Context, State, at_column
+from pixel_rnn_jax.layers.state import BodyLayer, Context, State, at_column
 
 
-class PixelCNNLayer(nn.Module):
+class PixelCNNLayer(BodyLayer):
     """ReLU, 1x1 (2h to h), ReLU, k x k (h to h), ReLU.
 
     The last 1x1 convolution of the block, back to 2h, belongs to `Residual`, as does the one after
     an LSTM layer. `kernel` is k, odd.
     """
 
-    features_last: ClassVar = False
-
-    features: int
-    channels: int
     kernel: int = 3
-    condition: int = 0
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
-
-        def conv(inputs: int, side: int) -> MaskedConv:
-            return MaskedConv(
-                inputs,
-                self.features,
-                self.channels,
-                kernel_size=(side, side),
-                dtype=self.dtype,
-                param_dtype=self.param_dtype,
-            )
-
-        self.reduce = conv(2 * self.features, 1)
-        self.convolve = conv(self.features, self.kernel)
+        """Parameters: both convolutions and the map of the condition."""
+        h, channels, size = self.features, self.channels, (self.kernel, self.kernel)
+        self.reduce = MaskedConv(2 * h, h, channels, **self.dtypes)
+        self.convolve = MaskedConv(h, h, channels, kernel_size=size, **self.dtypes)
         if self.condition:
-            self.condition_to_map = nn.Dense(
-                self.features, use_bias=False, dtype=self.dtype, param_dtype=self.param_dtype
-            )
+            self.condition_to_map = nn.Dense(h, use_bias=False, **self.dtypes)
 
     @property
-    def reach(self) -> tuple[int, int]:
-        """The gaps that a strip needs: rows and columns."""
+    def halo(self) -> tuple[int, int]:
+        """Rows and columns of padding that the convolutions need."""
         return self.kernel // 2, self.kernel // 2
 
-    def __call__(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
-        """Maps a strip, `[2h, Z]`, to a strip, `[h, Z]`.
+    def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
+        """Maps padded rows, `[2h, Z]`, to `[h, Z]`.
 
         The condition broadcasts to `[B, H, W, F]`.
         """
-        x = self.convolve(nn.relu(self.reduce(nn.relu(x), strip)), strip)
+        x = self.convolve(nn.relu(self.reduce(nn.relu(x), layout)), layout)
         if condition is not None:
             bias = jnp.moveaxis(self.condition_to_map(condition), -1, 0)
-            x = x + strip.lay(jnp.broadcast_to(bias, (*bias.shape[:2], strip.height, strip.width)))
+            shape = *bias.shape[:2], layout.height, layout.width
+            x = x + layout.pack(jnp.broadcast_to(bias, shape))
         return nn.relu(x)
 
     def context(self, condition: Array) -> Context:

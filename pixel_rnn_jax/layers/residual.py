@@ -3,11 +3,11 @@
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
-from pixel_rnn_jax import kernels
+from pixel_rnn_jax.kernels import PaddedRows
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.layers.state import Context, State
+from pixel_rnn_jax.layers.state import BodyLayer, Context, State
 
 
 class Residual(nn.Module):
@@ -17,37 +17,27 @@ class Residual(nn.Module):
     a second block of the same matmul, to the 2h of the skip connection.
 
     Attributes:
-        layer: Maps a strip, `[2h, Z]`, and a condition to a strip, `[h, Z]`, or with its
+        layer: Maps padded rows, `[2h, Z]`, and a condition to `[h, Z]`, or with its
             `features_last` to `[Z, h]`.
         residual: Whether the input is added to the output.
         skip: Whether there is a skip connection to the head.
     """
 
-    layer: nn.Module
-    channels: int
+    layer: BodyLayer
     residual: bool = True
     skip: bool = True
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
-        features = self.layer.features
-        self.expand = MaskedConv(
-            features,
-            2 * features,
-            self.channels,
-            parts=2 if self.skip else 1,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
+        """Parameters: the layer's, and the 1x1 convolution."""
+        h, channels, parts = self.layer.features, self.layer.channels, 2 if self.skip else 1
+        self.expand = MaskedConv(h, 2 * h, channels, parts=parts, **self.layer.dtypes)
 
     def __call__(
-        self, x: Array, strip: kernels.Strip, condition: Array | None = None
+        self, x: Array, layout: PaddedRows, condition: Array | None = None
     ) -> tuple[Array, Array | None]:
-        """Returns the stream after the layer and the skip connection, both strips, `[2h, Z]`."""
-        out = self.layer(x, strip, condition)
-        out = self.expand(out, strip, features_last=self.layer.features_last)
+        """Returns the stream after the layer and the skip connection, both `[2h, Z]`."""
+        out = self.layer(x, layout, condition)
+        out = self.expand(out, layout, features_last=self.layer.features_last)
         return self._connect(x, out, axis=0)
 
     def context(self, condition: Array) -> Context:
@@ -61,7 +51,7 @@ class Residual(nn.Module):
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[tuple[Array, Array | None], State]:
-        """Returns what `__call__` does, for one pixel: both `[B, 2h]`."""
+        """As `__call__`, for one pixel: both results are `[B, 2h]`."""
         out, state = self.layer.step(state, x, column, context)
         out, _ = self.expand.step({}, out, column)
         return self._connect(x, out, axis=-1), state

@@ -2,54 +2,48 @@
 
 from typing import ClassVar
 
-import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
+from pixel_rnn_jax.kernels import PaddedRows
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
-from pixel_rnn_jax.layers.state import Context, State, at_column, put_column
+from pixel_rnn_jax.layers.state import BodyLayer, Context, State, at_column, put_column
 
 
-class RowLSTM(nn.Module):
+class RowLSTM(BodyLayer):
     """One Row LSTM layer. `kernel` is k, the width of both convolutions, odd and at least 3."""
 
-    features_last: ClassVar = True
+    features_last: ClassVar[bool] = True
 
-    features: int
-    channels: int
     kernel: int = 3
-    condition: int = 0
-    dtype: DTypeLike = jnp.float32
-    param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
-        reach = self.kernel // 2
+        """Parameters: one recurrence."""
+        half = self.kernel // 2
         self.lstm = ConvLSTM(
             self.features,
             self.channels,
+            self.condition,
             kernel_size=(1, self.kernel),
-            taps=tuple(range(-reach, reach + 1)),
-            condition=self.condition,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+            taps=tuple(range(-half, half + 1)),
+            **self.dtypes,
         )
 
-    def __call__(self, x: Array, strip: kernels.Strip, condition: Array | None = None) -> Array:
-        """Maps a strip, `[2h, Z]`, to one with features last, `[Z, h]`.
+    @property
+    def halo(self) -> tuple[int, int]:
+        """Rows and columns of padding that the convolutions need."""
+        return 0, self.kernel // 2
+
+    def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
+        """Maps padded rows, `[2h, Z]`, to `[Z, h]`.
 
         The condition broadcasts to `[B, H, W, F]`.
         """
-        gates = self.lstm.gates(x, strip, condition).transpose(1, 2, 0, 3)
+        gates = self.lstm.gates(x, layout, condition).transpose(1, 2, 0, 3)
         h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps)
-        return strip.lay_last(h.transpose(2, 0, 1, 3))
-
-    @property
-    def reach(self) -> tuple[int, int]:
-        """The gaps that a strip needs: rows and columns."""
-        return 0, self.kernel // 2
+        return layout.pack(h.transpose(2, 0, 1, 3), features_last=True)
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to a bias of its gates."""

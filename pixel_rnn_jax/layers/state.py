@@ -1,4 +1,4 @@
-"""The incremental form of the layers: an explicit state, carried from pixel to pixel.
+"""The fields of body layers, and the incremental form: an explicit state, carried between pixels.
 
 Every layer computes the same map in two ways. `__call__` maps whole images at once. For generation,
 in raster order,
@@ -8,22 +8,46 @@ in raster order,
     out, state = layer.step(state, x, column, context)    for each column of it
     state = layer.end_row(state, context)                 after its last column
 
-map one pixel `[B, F]` at a time to the same values. The state holds what a pixel sees of earlier
-ones; the first axis of every array is the batch. What complete rows add to the next one is computed
-at the end of a row, in one matmul for all columns; a step adds what its own row gives. So an image
-costs no more than a few whole maps, however many pixels it has. A step may be repeated with other
-values of the same pixel, and the state of the last repetition is passed on. `context` is what the
-condition of a row, `[B, W, F]`, adds to the layer's sums, for all columns at once; without a
-condition it is None.
+map one pixel `[B, F]` at a time to the same values. The state holds earlier pixels as far as they
+are seen; the first axis of every array is the batch. The terms of complete rows are computed at the
+end of a row, in one matmul for all columns; a step adds the terms of its own row. So an image costs
+no more than a few whole maps, however many pixels it has. A step may be repeated with other values
+of the same pixel, and the state of the last repetition is passed on. `context` is the term of the
+condition of a row, `[B, W, F]`, in the layer's sums, for all columns at once; None without one.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
+import flax.linen as nn
+import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 State = dict[str, Any]
 Context = dict[str, Array]
+
+
+class BodyLayer(nn.Module):
+    """The fields of a body layer, and of the recurrence in it (see the package's docstring)."""
+
+    features_last: ClassVar[bool] = False
+    """Whether `__call__` returns `[Z, h]`, instead of `[h, Z]`."""
+
+    features: int
+    channels: int
+    condition: int = 0
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    @property
+    def dtypes(self) -> dict[str, Any]:
+        """The types, as the arguments of other layers."""
+        return {"dtype": self.dtype, "param_dtype": self.param_dtype}
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        """Rows and columns of padding that the convolutions need."""
+        return 0, 0
 
 
 def at_column(row: Array, column: ArrayLike) -> Array:

@@ -17,7 +17,7 @@ class Upsampler(nn.Module):
     well; each further factor adds one pixel of its own, finer, input.
 
     Attributes:
-        ratio: How many times as high and wide the map is as the coarse image.
+        ratio: Height and width of the map, in those of the coarse image.
     """
 
     features: int

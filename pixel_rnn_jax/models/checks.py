@@ -1,8 +1,9 @@
-"""Checks of what a model is given: shapes and types always, values where there are any.
+"""Checks of the arguments of a model: shapes and types always, values where there are any.
 
 The arrays may be tracers of `jit`, `grad` or `vmap`, which have no values.
 """
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -15,14 +16,18 @@ from jax import Array
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 
+MOST_LEVELS = 2**24
+"""Float32 tells no more integers apart."""
+Shape = tuple[int, int, int]
+
 
 def has_values(array: Any) -> bool:
-    """Whether an array has values, and is no tracer."""
+    """Tells an array with values from a tracer."""
     return not isinstance(array, jax.core.Tracer)
 
 
 def all_values(arrays: Any) -> bool:
-    """Whether all leaves of a tree have values, and what is computed of them will have."""
+    """Whether all leaves of a tree have values, and results computed from them will have."""
     # Inside `jit` an operation on arrays that have values gives a tracer.
     return all(map(has_values, (*jax.tree.leaves(arrays), jnp.zeros(()))))
 
@@ -32,21 +37,32 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def check_switch(name: str, value: Any) -> None:
-    """Raises a `UserError` unless `value` is a boolean: any other text would count as true."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise UserError(f"{name} must be True or False, got {value!r}")
+def check_format(
+    config: ModelConfig, image_shape: Any, levels: Any, offset: Any, scale: Any
+) -> dict[str, Any]:
+    """Checks the format of a model's images, and returns it in Python's own numbers.
+
+    Those of NumPy would have another digest, and other types in results computed from them.
+    """
+    if len(image_shape) != 3 or not all(is_integer(n) and n > 0 for n in image_shape):
+        raise UserError(f"image_shape must be three positive integers (H, W, C), got {image_shape}")
+    real = config.output == "gaussian_mixture"
+    if not is_integer(levels) or not (levels == 0 if real else 2 <= levels <= MOST_LEVELS):
+        choice = "0, for real values" if real else f"an integer from 2 to {MOST_LEVELS:,}"
+        raise UserError(f'levels must be {choice}, for output "{config.output}"; got {levels}')
+    count = image_shape[-1] if real else 0
+    offset, scale = tuple(map(float, offset)), tuple(map(float, scale))
+    offset, scale = offset or (0.0,) * count, scale or (1.0,) * count
+    for name, values in (("offset", offset), ("scale", scale)):
+        positive = name == "offset" or all(value > 0 for value in values)
+        if len(values) != count or not all(map(math.isfinite, values)) or not positive:
+            kind = "finite number" if name == "offset" else "finite number above 0"
+            raise UserError(f"{name} must be a {kind} for each of {count} channels, got {values}")
+    shape = tuple(map(int, image_shape))
+    return {"image_shape": shape, "levels": int(levels), "offset": offset, "scale": scale}
 
 
-def need_values(method: str, *arrays: Any) -> None:
-    """Raises a `UserError` if `method`, which works on values, is given a tracer or is traced."""
-    if not all_values(arrays):
-        raise UserError(f"{method} needs values: call it outside of functions that JAX transforms")
-
-
-def check_images(
-    images: Any, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
-) -> Array:
+def check_images(images: Any, config: ModelConfig, image_shape: Shape, levels: int) -> Array:
     """Checks images `[B, H, W, C]` and returns them as a JAX array.
 
     A discrete model takes integers from 0 to K - 1. A density takes finite floats; with
@@ -55,68 +71,51 @@ def check_images(
     Raises:
         UserError: The shape, the type or a value does not fit.
     """
-    found = check_form(images, config, image_shape, levels)
-    if config.discrete:
-        _check_range("images must have values", found, levels)
-    else:
-        _check_finite("images", found, jax.dtypes.canonicalize_dtype(found.dtype))
-    return jnp.asarray(found)
+    images = check_form(images, config, image_shape, levels)
+    _check_values("images", images, levels if config.discrete else images.dtype)
+    return jnp.asarray(images)
 
 
-def check_form(
-    images: Any, config: ModelConfig, image_shape: tuple[int, int, int], levels: int
-) -> Any:
+def check_form(images: Any, config: ModelConfig, image_shape: Shape, levels: int) -> Any:
     """Checks the shape and the type of images, and returns them as an array."""
-    images = _array(images, "images")
+    images = _array(images)
     if images.ndim != 4 or images.shape[1:] != image_shape:
         shape = ", ".join(map(str, image_shape))
-        hint = how_to_fit(images.shape[1:], image_shape)
-        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}{hint}")
-    found = f"got {images.dtype} values"
-    if config.discrete:
-        if not _is_whole(images):
-            raise UserError(f"images must be integers from 0 to {levels - 1} (unscaled), {found}")
-    elif not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(
-            f"a continuous model takes floats from 0 to {levels}, {found}: add noise with "
-            "`dequantize`"
-            if levels
-            else f"a model of real values takes floats, {found}: convert them"
-        )
+        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
+    whole = jnp.issubdtype(images.dtype, jnp.integer) or images.dtype == bool
+    if config.discrete and not whole:
+        values = f"integers from 0 to {levels - 1} (unscaled)"
+        raise UserError(f"images must be {values}, got {images.dtype} values")
+    if not config.discrete and not jnp.issubdtype(images.dtype, jnp.floating):
+        values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
+        raise UserError(f"images must be {values}, got {images.dtype} values")
     return images
 
 
-def how_to_fit(shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> str:
-    """Returns what would make images of another shape fit, after a colon; "" if nothing simple."""
-    height, width, channels = image_shape
-    if shape == (channels, height, width):
-        return ": transpose the array to [N, H, W, C]"
-    if shape == (height, width, channels + 1) and channels in (1, 3):
-        return ": save the images without transparency"
-    return ""
+def check_known(known: Any, images: Any) -> tuple[Any, Array]:
+    """Checks the mask of the known values of images, `[B, H, W, C]`.
 
-
-def check_known(known: Any, shape: tuple[int, ...]) -> Any:
-    """Checks which values of images of `shape`, (B, H, W, C), are known; returns all of them."""
-    known = _array(known, "known")
-    if known.dtype != bool:
-        raise UserError(f"known must be booleans, got {known.dtype} values")
+    Returns:
+        The images, zero where unknown, and the mask in their shape.
+    """
+    known, shape = _array(known), images.shape
     shapes = shape[1:3], shape[1:], (*shape[:3], 1), shape
-    if known.shape not in shapes:
+    if known.dtype != bool or known.shape not in shapes:
         choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
-        raise UserError(f"known must have one of the shapes {choices}, got {list(known.shape)}")
-    # Operations of JAX would be traced inside `jit`; symbols of `jax.export` are none for NumPy.
-    array: Any = jnp
-    if has_values(known) and isinstance(shape[0], int):
-        array, known = np, np.asarray(known)
-    return array.broadcast_to(known[..., None] if known.ndim == 2 else known, shape)
+        got = f"{known.dtype} {list(known.shape)}"
+        raise UserError(f"known must be booleans of one of the shapes {choices}, got {got}")
+    # By NumPy where that is possible, since inside `jit` an operation of JAX leaves no values to
+    # check, and outside it would cut off integers of 64 bits.
+    numpy = isinstance(images, np.ndarray) and has_values(known)
+    known = np.asarray(known) if numpy else known
+    known = known[..., None] if known.ndim == 2 else known
+    known = known[None] if known.ndim == 3 else known
+    images = (np if numpy else jnp).where(known, images, images.dtype.type(0))
+    return images, jnp.broadcast_to(known, shape)
 
 
 def check_condition(
-    condition: Any,
-    count: Any,
-    config: ModelConfig,
-    image_shape: tuple[int, int, int],
+    condition: Any, count: Any, config: ModelConfig, image_shape: Shape
 ) -> Array | None:
     """Checks the condition of `count` images and returns it, None for a model without one.
 
@@ -125,34 +124,23 @@ def check_condition(
             or the model takes none.
     """
     shape, kind = condition_form(config, image_shape)
-    if not kind:
-        if condition is not None:
-            raise UserError(
-                "this model has no condition (model.num_classes and so on): leave it out"
-            )
+    if not kind and condition is None:
         return None
-    size = ", ".join(map(str, (count, *shape)))
-    if condition is None:
-        raise UserError(f"this model needs a condition, {kind}, of shape [{size}]")
-    condition = _array(condition, "condition")
+    if not kind or condition is None:
+        raise UserError(f"condition must be {kind or 'None: this model has none'}")
+    condition, classes = _array(condition), config.num_classes
     if condition.shape != (count, *shape):
+        size = ", ".join(map(str, (count, *shape)))
         raise UserError(f"condition must have shape [{size}], {kind}, got {list(condition.shape)}")
-    if config.num_classes:
-        if not _is_whole(condition) or condition.dtype == bool:
-            raise UserError(f"condition must be integers, {kind}, got {condition.dtype} values")
-        _check_range("condition must be", condition, config.num_classes)
-        return jnp.asarray(condition).astype(jnp.int32)
-    if condition.dtype.kind not in "biuf" and not jnp.issubdtype(condition.dtype, jnp.floating):
-        raise UserError(f"condition must be numbers, got {condition.dtype} values")
-    dtype = jnp.promote_types(config.dtype, jnp.float32)
-    _check_finite("condition", condition, dtype)
+    if classes and not jnp.issubdtype(condition.dtype, jnp.integer):
+        raise UserError(f"condition must be integers, {kind}, got {condition.dtype} values")
+    dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)
+    _check_values("condition", condition, classes or dtype)
     return jnp.asarray(condition).astype(dtype)
 
 
-def condition_form(
-    config: ModelConfig, image_shape: tuple[int, int, int]
-) -> tuple[tuple[int, ...], str]:
-    """Returns the shape of the condition of one image, and what it is in words: "" for none."""
+def condition_form(config: ModelConfig, image_shape: Shape) -> tuple[tuple[int, ...], str]:
+    """Returns the shape of the condition of one image, and its description: "" without one."""
     if config.num_classes:
         return (), f"classes from 0 to {config.num_classes - 1}"
     if config.condition_vector:
@@ -170,64 +158,54 @@ def numbered(condition: Any, class_names: Sequence[str]) -> Any:
     """
     if condition is None or isinstance(condition, Array):
         return condition
-    names = _array(condition, "condition")
-    objects = names.dtype.kind == "O" and all(isinstance(name, str) for name in names.ravel())
-    if objects or names.dtype.kind == "T":
-        names = names.astype(str)  # As pandas keeps text.
+    names = np.asarray(condition)
     if names.dtype.kind != "U":
         return names
     unknown = sorted(set(names.ravel().tolist()) - set(class_names))
     if unknown:
-        known = f"are {', '.join(class_names)}" if class_names else "of this model have no names"
-        raise UserError(f"there is no class {unknown[0]!r}: the classes {known}")
-    numbers = {name: number for number, name in enumerate(class_names)}
-    found = np.array([numbers[name] for name in names.ravel().tolist()], np.int32)
-    return found.reshape(names.shape)
+        choices = ", ".join(class_names) or "numbers, since its classes have no names"
+        raise UserError(f"condition has no class {unknown[0]!r}: this model takes {choices}")
+    return np.vectorize(list(class_names).index, otypes=[np.int32])(names)
+
+
+def check_sampling(key: Any, n: Any, temperature: Any, config: ModelConfig) -> Array:
+    """Checks the arguments of sampling, but the condition, and returns the temperature."""
+    check_key(key)
+    if not jax.export.is_symbolic_dim(n) and not (is_integer(n) and n >= 0):
+        raise UserError(f"n must be an integer of at least 0 (static under jax.jit), got {n!r}")
+    known = has_values(temperature)
+    value: Any = np.asarray(temperature) if known else temperature
+    real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating))
+    if value.ndim or not real or (known and not value >= 0):
+        raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
+    if known and value != 1 and not config.discrete:
+        raise UserError(f"temperature must be 1 for a density, got {temperature}")
+    return jnp.asarray(temperature, jnp.promote_types(config.dtype, jnp.float32))
 
 
 def check_key(key: Any) -> None:
     """Raises a `UserError` unless `key` is one of `jax.random`."""
-    typed = isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, Array) and key.dtype == jnp.uint32 and key.shape == _raw_key_shape()
-    if not (typed and key.ndim == 0) and not raw:
+    kinds = jax.dtypes.prng_key, jnp.uint32
+    if not isinstance(key, Array) or not any(jnp.issubdtype(key.dtype, kind) for kind in kinds):
         raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
 
 
-def _raw_key_shape() -> tuple[int, ...]:
-    """Returns the shape of the numbers of a key of the default kind."""
-    return jax.eval_shape(jax.random.PRNGKey, 0).shape
+def _array(value: Any) -> Any:
+    """Returns an array of JAX as it is, and of anything else one of NumPy."""
+    return value if isinstance(value, Array) else np.asarray(value)
 
 
-def _array(value: Any, name: str) -> Any:
-    """Returns an array of JAX as it is, and of anything else one of NumPy that JAX can take."""
-    if isinstance(value, Array):
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise UserError(f"{name} must be an array, got {type(value).__name__}: {error}") from error
-    if array.dtype == np.longdouble:
-        return array.astype(np.float64)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def _is_whole(array: Any) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == bool
-
-
-def _check_range(what: str, array: Any, count: int) -> None:
+def _check_values(name: str, array: Any, kind: Any) -> None:
+    """Checks that values are below `kind`, a number of levels, or finite as a `kind` of float."""
     if not has_values(array):
         return
     values = np.asarray(array)  # Operations of JAX would be traced inside `jit`.
-    if values.size and (values.min() < 0 or values.max() >= count):
-        raise UserError(f"{what} from 0 to {count - 1}, got {values.min()} to {values.max()}")
-
-
-def _check_finite(name: str, array: Any, dtype: Any) -> None:
-    """Checks that values are finite, also as the type `dtype` that they will have."""
-    if not has_values(array):
+    if isinstance(kind, int):
+        if values.size and (values.min() < 0 or values.max() >= kind):
+            limits = f"{values.min()} to {values.max()}"
+            raise UserError(f"{name} must be from 0 to {kind - 1}, got {limits}")
         return
     with np.errstate(over="ignore"):
-        values = np.asarray(array).astype(dtype)
+        values = values.astype(jax.dtypes.canonicalize_dtype(kind))
     if not np.isfinite(values).all():
         raise UserError(f"{name} must have finite values, got NaN or infinity as {values.dtype}")

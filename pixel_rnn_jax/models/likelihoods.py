@@ -1,15 +1,15 @@
-"""What the outputs of a head mean: probabilities of values or densities, and their units.
+"""Distributions of a value, given the outputs of a head: probabilities or densities, in nats.
 
-A head gives Q numbers for each value, `outputs` `[..., Q]`. Four classes say what they are:
+A head gives Q numbers for each value, `outputs` `[..., Q]`:
 
-    Softmax              Q = K logits of the levels; one logit of a sigmoid for K = 2
-    LogisticMixture      a mixture of logistic distributions; a level has the mass of its cell
-    ContinuousMixture    the density of such a mixture, for values with noise added
-    GaussianMixture      the density of a mixture of Gaussians, for standardised real values
+    Softmax                     Q = K logits of the levels; one logit of a sigmoid for K = 2
+    DiscretizedLogisticMixture  a mixture of logistics, Q = 3M; a level has the mass of its cell
+    LogisticMixture             the density of such a mixture, for values with noise added
+    GaussianMixture             the density of a mixture of Gaussians, for standardised values
 
-All log-probabilities are in nats. Level x has the cell [x, x + 1), and the densities of
-ContinuousMixture are per unit of a level. So the density that is P(x) all over each cell has the
-log-density log P(x), and densities compare with probabilities.
+Level x has the cell [x, x + 1), and the densities of LogisticMixture are per unit of a level. So
+the density that is P(x) all over each cell has the log-density log P(x), and densities compare
+with probabilities.
 """
 
 import functools
@@ -30,7 +30,7 @@ from pixel_rnn_jax.models.checks import check_key
 
 
 class Discrete:
-    """What all distributions of K levels have in common: logits."""
+    """A distribution of K levels, which has logits."""
 
     discrete: ClassVar[bool] = True
     levels: int
@@ -68,8 +68,8 @@ class Discrete:
     def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
         """Returns the log-probability under which `draw` gives values, `[...]`."""
         logits = self._tempered(outputs, temperature)
-        found = Softmax(self.levels).log_prob(logits, values)
-        return jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, found)
+        log_prob = Softmax(self.levels).log_prob(logits, values)
+        return jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, log_prob)
 
     def _tempered(self, outputs: Array, temperature: Array) -> Array:
         """Returns logits divided by a temperature; those of K > 2 levels are at most 0."""
@@ -175,7 +175,7 @@ class _Density(_Mixture):
         def chosen(x: Array) -> Array:
             return jnp.take_along_axis(x, index, axis=-1)[..., 0]
 
-        # How far along the part of [0, 1) that belongs to the component.
+        # The place of the number within the component's part of [0, 1).
         limits = jnp.finfo(uniform.dtype)
         before = chosen(jnp.cumsum(weights, axis=-1) - weights)
         rest = (uniform - before) / jnp.maximum(chosen(weights), limits.tiny)
@@ -207,7 +207,7 @@ class _Logistics(_Mixture):
 
 
 @dataclass(frozen=True)
-class LogisticMixture(_Logistics, Discrete):
+class DiscretizedLogisticMixture(_Logistics, Discrete):
     """A discretised mixture of logistics: each level has the probability of its cell.
 
     The lowest and the highest cell extend to infinity, so that the probabilities add up to one.
@@ -238,7 +238,7 @@ class LogisticMixture(_Logistics, Discrete):
 
 
 @dataclass(frozen=True)
-class ContinuousMixture(_Logistics, _Density):
+class LogisticMixture(_Logistics, _Density):
     """The density of a mixture of logistics, for dequantised values.
 
     Draws may lie outside [0, K), since a logistic distribution has no ends.
@@ -282,25 +282,25 @@ class GaussianMixture(_Density):
         return jax.scipy.special.ndtri(uniform)
 
 
-Likelihood = Softmax | LogisticMixture | ContinuousMixture | GaussianMixture
+Likelihood = Softmax | DiscretizedLogisticMixture | LogisticMixture | GaussianMixture
 
 
-def of(config: ModelConfig, levels: int) -> Likelihood:
+def likelihood_for(config: ModelConfig, levels: int) -> Likelihood:
     """Returns the likelihood that `config.output` names."""
     match config.output:
         case "softmax":
             return Softmax(levels)
         case "discretized_logistic_mixture":
-            return LogisticMixture(config.mixtures, levels)
+            return DiscretizedLogisticMixture(config.mixtures, levels)
         case "logistic_mixture":
-            return ContinuousMixture(config.mixtures, levels)
+            return LogisticMixture(config.mixtures, levels)
         case "gaussian_mixture":
             return GaussianMixture(config.mixtures)
     raise AssertionError(config.output)
 
 
 def _index_at(probabilities: Array, uniform: Array) -> Array:
-    """Returns the index into the last axis at which the cumulative sum passes a uniform number."""
+    """Returns the index in the last axis at which the cumulative sum passes a uniform number."""
     cumulative = jnp.cumsum(probabilities, axis=-1)
     # Scaled by the sum itself, which may differ from one in the last digits.
     place = uniform[..., None] * cumulative[..., -1:]
@@ -308,7 +308,7 @@ def _index_at(probabilities: Array, uniform: Array) -> Array:
 
 
 def dequantize(images: Array | np.ndarray, key: Array) -> Array:
-    """Adds uniform noise from [0, 1) to images, `[B, H, W, C]` integers; `floor` takes it away.
+    """Adds uniform noise from [0, 1) to images, `[B, H, W, C]` integers; `floor` removes it.
 
     Level x comes to lie in [x, x + 1). A discrete model implies a density of the result that is
     constant over each cell: its log-density is the log-probability of the images. For any other
@@ -320,12 +320,13 @@ def dequantize(images: Array | np.ndarray, key: Array) -> Array:
         key: A key of `jax.random`.
 
     Raises:
-        UserError: The images are not integers, perhaps since they have noise already; or the key is
-            not one of `jax.random`.
+        UserError: The images are not integers (they may have noise already), or the key is not one
+            of `jax.random`.
     """
     check_key(key)
-    if jnp.asarray(images).dtype.kind not in "biu":
-        raise UserError(f"dequantize takes integers, got {jnp.asarray(images).dtype} values")
+    dtype = jnp.asarray(images).dtype
+    if dtype.kind not in "biu":
+        raise UserError(f"images must be integers to dequantize, got {dtype} values")
     low = jnp.asarray(images, jnp.result_type(float))
     noisy = low + jax.random.uniform(key, low.shape, low.dtype)
     return jnp.minimum(noisy, jnp.nextafter(low + 1, low))  # Rounding may have reached x + 1.

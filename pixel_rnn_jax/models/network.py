@@ -10,24 +10,15 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import kernels
+from pixel_rnn_jax import layers
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.layers import (
-    DiagonalBiLSTM,
-    MaskedConv,
-    PixelCNNLayer,
-    Residual,
-    RowLSTM,
-    Upsampler,
-)
-from pixel_rnn_jax.layers.state import Context, State
-from pixel_rnn_jax.models import likelihoods
-from pixel_rnn_jax.models.likelihoods import Likelihood
+from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers.state import BodyLayer, Context, State
+from pixel_rnn_jax.models.likelihoods import Likelihood, likelihood_for
 
-CPU_PACK = 4
-"""Images per lane of a Diagonal BiLSTM on a CPU, where a longer scan of fuller lines is faster; and
-how many times as many images as PixelCNN a recurrent model computes at a time."""
+CPU_IMAGES_PER_LANE = 4
+"""Images per lane of a Diagonal BiLSTM on a CPU, where a longer scan of fuller lines is faster."""
 
 
 class Network(nn.Module):
@@ -49,7 +40,7 @@ class Network(nn.Module):
         config: The architecture.
         image_shape: (H, W, C).
         levels: K.
-        ratio: How many times as high and wide as the small image the images are; 0 without one.
+        ratio: Height and width of the images, in those of the small image; 0 without one.
     """
 
     config: ModelConfig
@@ -61,19 +52,17 @@ class Network(nn.Module):
         super().__post_init__()
         if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
             raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
-        channels = self.image_shape[-1]
         for field in ("features", "head_features"):
-            width = getattr(self.config, field)
-            if width < channels:
+            if getattr(self.config, field) < self.image_shape[-1]:
                 raise UserError(
-                    f"model.{field} is {width}, but images of {channels} channels need at least "
-                    f"{channels}: one feature group for each channel"
+                    f"model.{field} must be at least {self.image_shape[-1]}, the number of "
+                    f"channels, got {getattr(self.config, field)}"
                 )
 
     @property
     def likelihood(self) -> Likelihood:
-        """What the outputs mean."""
-        return likelihoods.of(self.config, self.levels)
+        """The distribution of a value, given its outputs."""
+        return likelihood_for(self.config, self.levels)
 
     @property
     def param_dtype(self) -> np.dtype:
@@ -81,50 +70,49 @@ class Network(nn.Module):
         return jnp.promote_types(self.config.dtype, jnp.float32)
 
     def setup(self) -> None:
-        """Declares the parameters (Linen calls it)."""
+        """Parameters: embeddings, the first convolution, the body layers and the head."""
         config, channels = self.config, self.image_shape[-1]
-        options: dict[str, Any] = {
-            "dtype": jnp.dtype(config.dtype),
-            "param_dtype": self.param_dtype,
-        }
         h, width, side = config.features, config.head_features, config.first_kernel
-        condition = 0
+        options: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), param_dtype=self.param_dtype)
         if self.ratio:
-            condition, self.upsample = h, Upsampler(h, self.ratio, **options)
+            self.upsample = layers.Upsampler(h, self.ratio, **options)
         if config.num_classes:
-            condition, self.embed = h, nn.Embed(config.num_classes, h, **options)
+            self.embed = nn.Embed(config.num_classes, h, **options)
         elif config.condition_vector:
-            condition = h
             self.vector = nn.Sequential([nn.Dense(h, **options), nn.relu, nn.Dense(h, **options)])
         elif config.condition_map:
-            condition, self.map = h, Upsampler(h, 1, **options)
+            self.map = layers.Upsampler(h, 1, **options)
         inputs = channels
         if config.input == "categorical":
             inputs = channels * h
             unit = nn.initializers.normal(1.0)
             self.embed_values = nn.Embed(channels * self.levels, h, embedding_init=unit, **options)
-        self.first = MaskedConv(inputs, 2 * h, channels, "A", kernel_size=(side, side), **options)
-        self.body = [self._layer(options | {"condition": condition}) for _ in range(config.layers)]
-        residual = nn.remat(Residual, static_argnums=2) if config.remat else Residual
-        self.residual = [
-            residual(layer, channels, config.residual, config.skip, **options)
-            for layer in self.body
-        ]
-        self.head = [MaskedConv(inputs, width, channels, **options) for inputs in (2 * h, width)]
+        self.first = layers.MaskedConv(inputs, 2 * h, channels, "A", (side, side), **options)
+        self.body = [self._layer(options) for _ in range(config.layers)]
+        residual = layers.Residual
+        if config.remat:  # The layout, argument 2, is no array.
+            residual = nn.remat(residual, static_argnums=2)
+        self.residual = [residual(layer, config.residual, config.skip) for layer in self.body]
+        self.head = [layers.MaskedConv(n, width, channels, **options) for n in (2 * h, width)]
         if config.output != "softmax":  # Means and widths need the full precision.
             options["dtype"] = options["param_dtype"]
-        self.logits = MaskedConv(width, channels * self.likelihood.outputs, channels, **options)
+        outputs = channels * self.likelihood.outputs
+        self.logits = layers.MaskedConv(width, outputs, channels, **options)
 
-    def _layer(self, options: dict[str, Any]) -> nn.Module:
-        config, channels = self.config, self.image_shape[-1]
+    def _layer(self, options: dict[str, Any]) -> BodyLayer:
+        config = self.config
+        conditions = self.ratio, config.num_classes, config.condition_vector, config.condition_map
+        condition = config.features if any(conditions) else 0
+        fields = config.features, self.image_shape[-1], condition
         match config.architecture:
             case "pixel_cnn":
-                return PixelCNNLayer(config.features, channels, config.kernel, **options)
+                return layers.PixelCNNLayer(*fields, kernel=config.kernel, **options)
             case "row_lstm":
-                return RowLSTM(config.features, channels, config.kernel, **options)
+                return layers.RowLSTM(*fields, kernel=config.kernel, **options)
             case "diagonal_bilstm":
-                pack = config.images_per_lane or (CPU_PACK if jax.default_backend() == "cpu" else 1)
-                return DiagonalBiLSTM(config.features, channels, pack, **options)
+                default = CPU_IMAGES_PER_LANE if jax.default_backend() == "cpu" else 1
+                pack = config.images_per_lane or default
+                return layers.DiagonalBiLSTM(*fields, pack=pack, **options)
         raise AssertionError(config.architecture)
 
     def __call__(
@@ -139,22 +127,22 @@ class Network(nn.Module):
             coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image, if there is one.
         """
         features = self.features(condition, coarse)
-        size, side = self.image_shape[:2], self.config.first_kernel // 2
-        first, strip = kernels.Strip(*size, side, side), kernels.Strip(*size, *self.body[0].reach)
-        x = self.first(first.lay(jnp.moveaxis(self._inputs(values), -1, 0)), first)
-        x = strip.lay(first.lift(x))
+        size, half = self.image_shape[:2], self.config.first_kernel // 2
+        wide, layout = PaddedRows(*size, half, half), PaddedRows(*size, *self.body[0].halo)
+        x = self.first(wide.pack(jnp.moveaxis(self._inputs(values), -1, 0)), wide)
+        x = layout.pack(wide.unpack(x))
         skips = []
         for layer in self.residual:
-            x, skip = layer(x, strip, features)
+            x, skip = layer(x, layout, features)
             skips.append(skip)
         x = _add(x, skips)
         for conv in self.head:
-            x = conv(nn.relu(x), strip)
-        x = strip.lift_last(self.logits(nn.relu(x), strip, to_features_last=True))
-        return self._split_values(x)
+            x = conv(nn.relu(x), layout)
+        x = self.logits(nn.relu(x), layout, to_features_last=True)
+        return self._split_values(layout.unpack(x, features_last=True))
 
     def _inputs(self, values: Array) -> Array:
-        """Maps values, `[..., C]`, to what the first convolution takes, C groups of features."""
+        """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
         if self.config.input == "scalar":
             return self.likelihood.inputs(values, self.param_dtype)
         channels = values.shape[-1]
@@ -164,20 +152,20 @@ class Network(nn.Module):
         return self.embed_values(rows).reshape(*values.shape[:-1], features)
 
     def features(self, condition: Array | None, coarse: Array | None) -> Array | None:
-        """Maps the condition to what the body layers get: `[B, H, W, h]`, `[B, 1, 1, h]` or None.
+        """Maps the condition to that of the body layers: `[B, H, W, h]`, `[B, 1, 1, h]` or None.
 
         The arguments are those of `__call__`.
         """
-        parts = []
+        terms = []
         if self.ratio:
-            parts.append(self.upsample(self._inputs(jnp.asarray(coarse))))
+            terms.append(self.upsample(self._inputs(jnp.asarray(coarse))))
         if self.config.num_classes:
-            parts.append(self.embed(condition)[:, None, None])
+            terms.append(self.embed(condition)[:, None, None])
         elif self.config.condition_vector:
-            parts.append(self.vector(condition)[:, None, None])
+            terms.append(self.vector(condition)[:, None, None])
         elif self.config.condition_map:
-            parts.append(self.map(jnp.asarray(condition)))
-        return sum(parts[1:], start=parts[0]) if parts else None
+            terms.append(self.map(jnp.asarray(condition)))
+        return sum(terms[1:], start=terms[0]) if terms else None
 
     def contexts(self, features: Array | None) -> Sequence[Context | None]:
         """Maps the `features` of a row, `[B, W, h]`, to the context of each body layer."""
@@ -224,7 +212,7 @@ class Network(nn.Module):
         return self._split_values(x), {"first": first, "body": body}
 
     def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
-        """Puts the last channel of a pixel, `[B, C]`, into the state that its last step gave.
+        """Adds the last channel of a pixel, `[B, C]`, to the state after the pixel's last step.
 
         Only the first convolution needs it: after mask A nothing of this pixel depends on it.
         """
@@ -232,10 +220,8 @@ class Network(nn.Module):
 
     def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
         """Moves on to the next row; `contexts` are those of the row that ends."""
-        body = [
-            layer.end_row(*arguments)
-            for layer, *arguments in zip(self.residual, state["body"], contexts, strict=True)
-        ]
+        rows = zip(self.residual, state["body"], contexts, strict=True)
+        body = [layer.end_row(layer_state, context) for layer, layer_state, context in rows]
         return {"first": self.first.end_row(state["first"]), "body": body}
 
     def _split_values(self, x: Array) -> Array:

@@ -36,14 +36,32 @@ class Scale(NamedTuple):
         """Returns this scale's part, `[B, H, W, ...]`, of arrays for whole images."""
         return images[:, :: self.stride, :: self.stride]
 
+    def spread(self, terms: Array, image_shape: tuple[int, int, int]) -> Array:
+        """Returns terms of this scale's values at their places in the whole image, 0 elsewhere."""
+        if self.stride == 1:
+            return terms
+        whole = jnp.zeros((terms.shape[0], *image_shape), terms.dtype)
+        return whole.at[:, :: self.stride, :: self.stride].set(terms)
+
     def condition(self, condition: Array | None) -> Array | None:
-        """Returns the condition of this scale: of a map, the mean over what a pixel stands for."""
+        """Returns the condition of this scale: a map is averaged over the block of each pixel."""
         if condition is None or not self.network.config.condition_map or self.stride == 1:
             return condition
         (height, width, _), stride = self.network.image_shape, self.stride
         blocks = condition.reshape(-1, height, stride, width, stride, condition.shape[-1])
         # In the precision of the network, by which the codec has the same sum on any machine.
         return blocks.astype(self.network.param_dtype).mean(axis=(2, 4))
+
+    def inputs(
+        self, values: Array, condition: Array | None
+    ) -> tuple[Array, Array | None, Array | None]:
+        """Returns the arguments of the network: this scale's values, condition, smaller image.
+
+        `values` and `condition` are those of the whole images.
+        """
+        stride = self.stride * self.network.ratio
+        coarse = values[:, ::stride, ::stride] if stride else None
+        return self.subsample(values), self.condition(condition), coarse
 
     def place(self, coarse: Array) -> Array:
         """Returns `[B, H, W, C]`: the pixels that the scale before gives, zeros elsewhere."""
@@ -52,18 +70,18 @@ class Scale(NamedTuple):
         return image.at[:, ::ratio, ::ratio].set(coarse)
 
     def features(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
-        """Returns what the body layers are conditioned on, `[B, H, W, h]`, or None for nothing.
+        """Returns the condition of the body layers, `[B, H, W, h]`, or None without one.
 
         Args:
             params: Those of the chain.
             condition: That of the whole images, or None.
             coarse: `[B, H / ratio, W / ratio, C]`, the values of the scale before, or None.
         """
-        found = self.apply(params, self.condition(condition), coarse, method="features")
-        if found is None:
+        features = self.apply(params, self.condition(condition), coarse, method="features")
+        if features is None:
             return None
-        shape = found.shape[0], *self.network.image_shape[:2], found.shape[-1]
-        return jnp.broadcast_to(found, shape)
+        shape = features.shape[0], *self.network.image_shape[:2], features.shape[-1]
+        return jnp.broadcast_to(features, shape)
 
 
 def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -> tuple[Scale, ...]:
@@ -75,19 +93,17 @@ def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -
     height, width, channels = image_shape
     heights = config.scales or (height,)
     if heights[-1] != height:
-        raise UserError(
-            f"model.scales must end with the height of the images, {height}, got {heights}"
-        )
+        raise UserError(f"model.scales must end with the images' height, {height}, got {heights}")
     if width % (height // heights[0]):
         raise UserError(
-            f"model.scales: images {width} wide cannot be made {height // heights[0]} times "
-            f"smaller as {heights} says; choose a larger first height"
+            f"model.scales {heights} need a width that is a multiple of {height // heights[0]}, "
+            f"and the images are {width} wide"
         )
     scales = []
-    for number, own_height in enumerate(heights):
-        stride = height // own_height
-        ratio = own_height // heights[number - 1] if number else 0
-        shape = (own_height, width // stride, channels)
+    for number, scale_height in enumerate(heights):
+        stride = height // scale_height
+        ratio = scale_height // heights[number - 1] if number else 0
+        shape = (scale_height, width // stride, channels)
         network = Network(config.of_scale(number), shape, levels, ratio)
         given = np.zeros(shape[:2], bool)
         if ratio and config.copy_coarse:

@@ -172,7 +172,7 @@ def _compiled(model: PixelRNN, mesh: Mesh, per_value: bool) -> Any:
         if model.likelihood.discrete and jnp.issubdtype(images.dtype, jnp.floating):
             # The density that a discrete model implies is constant over the cell of each level.
             images = jnp.floor(images).astype(jnp.int32)
-        return model.nats_by_scale(params, images, batch.condition, per_value=per_value)
+        return model.nats_by_scale(params, images, batch.condition, per_value=per_value, parts=0)
 
     return devices.map_batch(nats, mesh)
 

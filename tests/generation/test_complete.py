@@ -13,8 +13,9 @@ from random_models import (
     frequencies,
     model_and_parameters,
     posterior,
+    random_batch,
     soft_model,
-    total_variation,
+    tiny_model,
     whole_map_outputs,
     with_large_conditions,
     with_scaled_outputs,
@@ -43,13 +44,17 @@ def lively(architecture, label=None, **options):
     params = with_large_conditions(params)
     condition = None if label is None else np.full(len(IMAGES), label)
     outputs = jax.jit(lambda params: whole_map_outputs(model, params, IMAGES, condition))(params)
-    factors = [4 / np.abs(own - np.mean(own)).max() for own in outputs]
+    factors = [4 / np.abs(x - np.mean(x)).max() for x in outputs]
     model = prnn.ImageModel(model, with_scaled_outputs(model, params, factors))
     patterns = IMAGES[:, KNOWN] @ 2 ** np.arange(KNOWN.sum())
     chances = np.exp(np.asarray(model.log_prob(IMAGES, condition), float))
     rarest = np.bincount(patterns, chances).argmin()
     image = IMAGES[patterns == rarest][0]
     return model, image, *posterior(model, image, KNOWN, label)
+
+
+def total_variation(one, other):
+    return 0.5 * np.abs(one - other).sum()
 
 
 def test_known_first_is_exact(monkeypatch):
@@ -82,13 +87,13 @@ def test_particles_have_the_exact_posterior(architecture, options):
         arguments = jnp.asarray(image), jnp.asarray(KNOWN), condition, 4096
         return complete.particle_filter(model.pixel_rnn.scales, params, KEY, *arguments)
 
-    values, found = jax.tree.map(np.asarray, run(model.params))
-    assert found.effective_sample_size < 2048  # They were resampled.
+    values, result = jax.tree.map(np.asarray, run(model.params))
+    assert result.effective_sample_size < 2048  # They were resampled.
     assert (values == image)[:, KNOWN].all()
-    weights = np.exp(found.log_weights.astype(float))
+    weights = np.exp(result.log_weights.astype(float))
     assert weights.sum() == pytest.approx(1, abs=1e-4)
     assert total_variation(frequencies(values, 2, weights), exact) < 0.02
-    assert found.log_evidence == pytest.approx(log_evidence, abs=0.05)
+    assert result.log_evidence == pytest.approx(log_evidence, abs=0.05)
 
 
 def test_one_particle_ignores_what_is_known_further_on(monkeypatch):
@@ -116,10 +121,8 @@ def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
     [(256, 1, {}), (2, 4, {}), (7, 4, dict(scales=(1, 2), num_classes=2))],
 )
 def test_known_values_are_unchanged(levels, particles, options):
-    model, params = model_and_parameters("row_lstm", (2, 4, 3), levels, layers=1, **options)
-    model, random = prnn.ImageModel(model, params), np.random.default_rng(0)
-    images = random.integers(levels, size=(3, 2, 4, 3))
-    condition = np.array([0, 1, 1]) if options else None
+    model = tiny_model("row_lstm", (2, 4, 3), levels, **options)
+    random, (images, condition) = np.random.default_rng(0), random_batch(model.pixel_rnn, 3)
     for shape in [(2, 4), (2, 4, 3), (3, 2, 4, 1), (3, 2, 4, 3)]:
         known = random.random(shape) < 0.5
         done = model.complete(KEY, images, known, condition, particles=particles)
@@ -142,11 +145,8 @@ def test_known_values_are_unchanged(levels, particles, options):
 )
 def test_a_density_completes_what_follows_known_values(levels, options, units, particles):
     """Known values stay to the last bit, and unknown ones may be anything, even NaN."""
-    options |= dict(layers=1, mixtures=2)
-    model, params = model_and_parameters(
-        "pixel_cnn", (*SHAPE[:2], 2), levels, units=units, **options
-    )
-    model, random = prnn.ImageModel(model, params), np.random.default_rng(0)
+    model = tiny_model("pixel_cnn", (2, 4, 2), levels, units=units, mixtures=2, **options)
+    random = np.random.default_rng(0)
     known = np.arange(16).reshape(2, 4, 2) < 7
     images = np.where(known, random.uniform(0, 5, (3, *known.shape)), np.nan).astype(np.float32)
     condition = random.normal(size=(3, 2)) if levels == 0 else None
@@ -174,7 +174,7 @@ def test_nothing_known_and_any_number_of_images(particles):
         np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
     none = model.complete(KEY, images[:0], nothing, particles=particles)
     assert none.images.shape == (0, *SHAPE) and none.images.dtype == np.uint8
-    # On several devices, of which particles take two turns, and on one.
+    # On several devices, and on one.
     many = model.complete(KEY, IMAGES[:11], KNOWN, particles=particles)
     few = model.complete(KEY, IMAGES[:1], KNOWN, particles=particles)
     np.testing.assert_array_equal(few.images, many.images[:1])
@@ -182,17 +182,15 @@ def test_nothing_known_and_any_number_of_images(particles):
 
 
 def test_is_exact():
-    scales = lively("pixel_cnn")[0].pixel_rnn.scales
+    scales = tiny_model("pixel_cnn", SHAPE, 2).pixel_rnn.scales
     assert complete.is_exact(scales, np.arange(8).reshape(SHAPE) < 3)
     assert complete.is_exact(scales, np.zeros((5, *SHAPE), bool))
     assert not complete.is_exact(scales, KNOWN)
     assert not complete.is_exact(scales, np.stack([np.ones(SHAPE, bool), KNOWN]))
 
-
-def test_what_is_exact_with_scales():
     def exact(known, **options):
-        model, _ = model_and_parameters("pixel_cnn", (4, 4, 2), 2, scales=(2, 4), **options)
-        return complete.is_exact(model.scales, known)
+        model = tiny_model("pixel_cnn", (4, 4, 2), 2, scales=(2, 4), **options)
+        return complete.is_exact(model.pixel_rnn.scales, known)
 
     known = np.zeros((4, 4, 2), bool)
     known[::2, ::2] = True  # The smaller image.
@@ -210,18 +208,14 @@ def test_what_is_exact_with_scales():
 
 
 @pytest.mark.parametrize(
-    ("known", "particles", "message"),
+    ("known", "particles", "name"),
     [
-        (np.array(True), 1, "known must have one of the shapes"),
-        (np.ones((2, 4)), 1, "known must be booleans, got float64 values"),
-        (
-            np.ones((4, 2), bool),
-            1,
-            r"one of the shapes \[2, 4\], \[2, 4, 1\], \[4, 2, 4, 1\], got \[4, 2\]",
-        ),
-        (np.ones((2, 4), bool), 0, "particles must be an integer of at least 1, got 0"),
+        (np.array(True), 1, "known"),
+        (np.ones((2, 4)), 1, "known"),
+        (np.ones((4, 2), bool), 1, "known"),
+        (np.ones((2, 4), bool), 0, "particles"),
     ],
 )
-def test_impossible_arguments_are_refused(known, particles, message):
-    with pytest.raises(prnn.UserError, match=message):
-        lively("pixel_cnn")[0].complete(KEY, IMAGES[:4], known, particles=particles)
+def test_impossible_arguments_are_refused(known, particles, name):
+    with pytest.raises(prnn.UserError, match=f"{name} must"):
+        tiny_model("pixel_cnn", SHAPE, 2).complete(KEY, IMAGES[:4], known, particles=particles)

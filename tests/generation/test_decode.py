@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import ARCHITECTURES, model_and_parameters, whole_map_outputs
+from random_models import ARCHITECTURES, model_and_parameters, random_batch, whole_map_outputs
 
 from pixel_rnn_jax.generation.decode import decode
 
@@ -26,33 +26,20 @@ def decode_known(model, params, images, condition=None, end_pixel=None):
         start[scale.name] = {"outputs": outputs, "before": jnp.zeros(shape, int), "given": flags}
 
     def choose(carry, outputs, place):
-        scale = model.scales[place.scale]
-        at, found = (place.row, place.column, place.channel), carry[scale.name]
-        found = {
-            "outputs": found["outputs"].at[:, *at].set(outputs),
-            "before": found["before"].at[at].set(carry["count"]),
-            "given": found["given"].at[at].set(place.given),
+        scale, at = model.scales[place.scale], (place.row, place.column, place.channel)
+        maps = carry[scale.name]
+        maps = {
+            "outputs": maps["outputs"].at[:, *at].set(outputs),
+            "before": maps["before"].at[at].set(carry["count"]),
+            "given": maps["given"].at[at].set(place.given),
         }
         known = scale.subsample(images)[:, *at]
         values = jnp.where(place.given, (known + 1) % model.levels, known)
-        return carry | {"count": carry["count"] + 1, scale.name: found}, values
+        return carry | {"count": carry["count"] + 1, scale.name: maps}, values
 
     options = dict(lanes=lanes, condition=condition, dtype=images.dtype, end_pixel=end_pixel)
     image, carry = decode(model.scales, params, choose, start, **options)
     return image, [carry[scale.name] for scale in model.scales]
-
-
-def random_batch(model, count=3):
-    """Images and their condition."""
-    random, config = np.random.default_rng(1), model.config
-    images = random.integers(model.levels, size=(count, *model.image_shape))
-    if config.num_classes:
-        return images, np.arange(count) % config.num_classes
-    if config.condition_vector:
-        return images, random.normal(size=(count, config.condition_vector))
-    if config.condition_map:
-        return images, random.normal(size=(count, *model.image_shape[:2], config.condition_map))
-    return images, None
 
 
 def check(architecture, image_shape, levels, dtype="float64", **options):
@@ -60,40 +47,41 @@ def check(architecture, image_shape, levels, dtype="float64", **options):
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision("highest"):
         options |= dict(dtype=dtype)
         model, params = model_and_parameters(architecture, image_shape, levels, **options)
-        images, condition = random_batch(model)
+        images, condition = random_batch(model, 3)
 
         @jax.jit
         def both(params):
             whole = whole_map_outputs(model, params, images, condition)
             return decode_known(model, params, images, condition), whole
 
-        (image, found), whole = both(params)
+        (image, maps), whole = both(params)
     np.testing.assert_array_equal(image, images)
-    for own, expected in zip(found, whole, strict=True):
-        assert own["outputs"].dtype == expected.dtype == dtype
+    for of_scale, expected in zip(maps, whole, strict=True):
+        assert of_scale["outputs"].dtype == expected.dtype == dtype
         tolerance = 1e-9 if dtype == "float64" else 1e-4
-        np.testing.assert_allclose(own["outputs"], expected, atol=tolerance, rtol=0)
-    return model, found
+        np.testing.assert_allclose(of_scale["outputs"], expected, atol=tolerance, rtol=0)
+    return model, maps
 
 
 def test_order_is_by_scale_row_column_and_channel():
     """Values that a smaller image gives are passed as well, and stay what it gives."""
     options = dict(scales=(2, 4), num_classes=3, layers=1)
-    model, found = check("diagonal_bilstm", (4, 6, 3), 4, **options)
+    model, maps = check("diagonal_bilstm", (4, 6, 3), 4, **options)
     count = 0
-    for scale, own in zip(model.scales, found, strict=True):
+    for scale, of_scale in zip(model.scales, maps, strict=True):
         shape = scale.network.image_shape
         order = count + np.arange(np.prod(shape)).reshape(shape)
-        np.testing.assert_array_equal(own["before"], order)
-        np.testing.assert_array_equal(own["given"], np.broadcast_to(scale.given[..., None], shape))
+        np.testing.assert_array_equal(of_scale["before"], order)
+        given = np.broadcast_to(scale.given[..., None], shape)
+        np.testing.assert_array_equal(of_scale["given"], given)
         count += order.size
-    assert count == 2 * 3 * 3 + 4 * 6 * 3 and own["given"][::2, ::2].all()
+    assert count == 2 * 3 * 3 + 4 * 6 * 3 and given[::2, ::2].all()
 
 
 def test_end_pixel_may_replace_lanes(x64):
     options = dict(scales=(2, 4), num_classes=3, layers=1, dtype="float64")
     model, params = model_and_parameters("row_lstm", (4, 6, 3), 4, **options)
-    images, _ = random_batch(model)
+    images, _ = random_batch(model, 3)
     condition, lanes = np.full(3, 2), np.array([2, 0, 0])
 
     def end_pixel(carry, state, place):
@@ -113,11 +101,11 @@ def test_end_pixel_may_replace_lanes(x64):
         whole = whole_map_outputs(model, params, expected, condition)
         return decode_known(model, params, images, condition, end_pixel), whole
 
-    (image, found), whole = both(params)
+    (image, maps), whole = both(params)
     np.testing.assert_array_equal(image, expected)
-    own, whole = found[1]["outputs"], whole[1]
-    np.testing.assert_allclose(own[:, ~before], whole[:, ~before], atol=1e-9)
-    assert np.abs(own - whole)[:, before].max() > 0.01  # Of the lanes as they were.
+    outputs, whole = maps[1]["outputs"], whole[1]
+    np.testing.assert_allclose(outputs[:, ~before], whole[:, ~before], atol=1e-9)
+    assert np.abs(outputs - whole)[:, before].max() > 0.01  # Of the lanes as they were.
 
 
 SHAPES = itertools.cycle([(4, 7), (6, 3), (1, 4), (5, 1)])

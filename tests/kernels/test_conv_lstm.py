@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_kernels as loops
-from jax.sharding import AxisType, PartitionSpec
+from random_models import assert_trees_close
 from reference_kernels import (
     FEATURES,
     assert_agree,
-    assert_trees_close,
+    conv_lstm_reference,
     random_arguments,
     values_and_gradients,
 )
 
-from pixel_rnn_jax.kernels import cell, conv_lstm, conv_lstm_reference, restarts
+from pixel_rnn_jax.kernels import cell, conv_lstm, restarts
 
 TAPS = [(0,), (-1, 0), (0, -1), (-1, 0, 1), (-2, -1, 0, 1, 2), (1,), (-3, 0)]
 RESTARTS = ["none", "random", "first step", "every step", "diagonal"]
@@ -75,89 +75,38 @@ def test_compiled_scan_is_the_loop(function, taps, kind):
     assert_is_the_loop(function, taps, kind, (7, 5, 1), compiled=True)
 
 
-@pytest.fixture(scope="module")
-def diagonal_case():
-    """A conv_lstm as the Diagonal BiLSTM uses it; the same with its gradients, compiled once."""
-    run = functools.partial(conv_lstm, taps=(0, -1), restart=restarts(5, 3))
-    return run, jax.jit(values_and_gradients(run))
-
-
 def diagonal_inputs(seed):
-    """A cotangent of h and the arguments of `diagonal_case`, for four lanes."""
+    """A cotangent of h, and arguments of a `conv_lstm` as the Diagonal BiLSTM uses it."""
     rng = np.random.default_rng(seed)
     inputs = rng.normal(size=(7, 5, 4, FEATURES)), *random_arguments(rng, 7, 5, 4, taps=2)
     return tuple(map(jnp.asarray, inputs))
 
 
-def test_forward_that_saves_nothing_is_the_forward_that_saves(diagonal_case):
-    run, run_with_gradients = diagonal_case
-    inputs = diagonal_inputs(2)
-    assert_trees_close(jax.jit(run)(*inputs[1:]), run_with_gradients(*inputs)[0])
-
-
-def test_remat(diagonal_case):
-    run, run_with_gradients = diagonal_case
-    inputs = diagonal_inputs(3)
-    found = jax.jit(values_and_gradients(jax.checkpoint(run)))(*inputs)
-    assert_trees_close(found, run_with_gradients(*inputs))
-
-
-def test_vmap_over_directions(diagonal_case):
-    run, run_with_gradients = diagonal_case
-    directions = diagonal_inputs(4), diagonal_inputs(5)
-    both = [jnp.stack(pair) for pair in zip(*directions, strict=True)]
-    found = jax.jit(values_and_gradients(jax.vmap(run)))(*both)
-    for n, inputs in enumerate(directions):
-        assert_trees_close(jax.tree.map(lambda x, n=n: x[n], found), run_with_gradients(*inputs))
-
-
-@pytest.mark.parametrize("gradient", ["inside", "outside"])
-def test_shard_map_over_lanes(diagonal_case, gradient):
-    devices = jax.devices()[:2]
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-    run, run_with_gradients = diagonal_case
-    inputs = diagonal_inputs(6)
-    sharded, whole = PartitionSpec(None, None, "data"), PartitionSpec()
-    specs = (sharded, whole, whole, whole)
-    shard = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
-
-    def per_device(*inputs):
-        values, (dgates, *dparameters) = run_with_gradients(*inputs)
-        return values, (dgates, *(jax.lax.psum(d, "data") for d in dparameters))
-
-    if gradient == "inside":
-        step = shard(per_device, in_specs=(sharded, *specs), out_specs=(sharded, specs))
-    else:
-        step = values_and_gradients(shard(run, in_specs=specs, out_specs=sharded))
-    assert_trees_close(jax.jit(step)(*inputs), run_with_gradients(*inputs))
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.bfloat16, 5e-2)])
-def test_lower_precision(diagonal_case, dtype, tolerance):
-    _, run_with_gradients = diagonal_case
-    # Round first, so that the exact answer is the one for the numbers which the kernel is given.
-    inputs = [x.astype(dtype) for x in diagonal_inputs(7)]
-    found = run_with_gradients(*inputs)
-    expected = run_with_gradients(*(x.astype(jnp.float64) for x in inputs))
-    for x, exact in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-        assert x.dtype == dtype
-        error = np.abs(x.astype(jnp.float64) - exact).max()
-        assert error <= tolerance * np.abs(exact).max()
-    # Gates and states beyond what the activations tell apart.
-    cotangent, gates, *state = inputs
-    saturated = cotangent, 1e4 * jnp.sign(gates), *(1e4 * x for x in state)
-    for x in jax.tree.leaves(run_with_gradients(*saturated)):
-        assert x.dtype == dtype and np.isfinite(x.astype(jnp.float64)).all()
+def test_other_precisions_and_a_forward_pass_without_gradient():
+    run = functools.partial(conv_lstm, taps=(0, -1), restart=restarts(5, 3))
+    with_gradients = jax.jit(values_and_gradients(run))
+    exact = diagonal_inputs(2)
+    assert_trees_close(jax.jit(run)(*exact[1:]), with_gradients(*exact)[0])
+    for dtype, tolerance in ((jnp.float32, 1e-5), (jnp.bfloat16, 5e-2)):
+        # Rounded first, so that the exact answer is the one for the numbers of the kernel.
+        inputs = [x.astype(dtype) for x in exact]
+        expected = jax.tree.leaves(with_gradients(*(x.astype(jnp.float64) for x in inputs)))
+        for x, y in zip(jax.tree.leaves(with_gradients(*inputs)), expected, strict=True):
+            assert x.dtype == dtype
+            assert np.abs(x.astype(jnp.float64) - y).max() <= tolerance * np.abs(y).max()
+        # Gates and states beyond what the activations tell apart.
+        cotangent, gates, *state = inputs
+        saturated = cotangent, 1e4 * jnp.sign(gates), *(1e4 * x for x in state)
+        for x in jax.tree.leaves(with_gradients(*saturated)):
+            assert x.dtype == dtype and np.isfinite(x.astype(jnp.float64)).all()
 
 
 def test_shapes_that_do_not_fit_are_refused():
     gates, kernel, h0, c0 = random_arguments(np.random.default_rng(7), 4, 3, 2, taps=2)
-    with pytest.raises(ValueError, match="kernel"):
-        conv_lstm(gates, kernel, h0, c0, taps=(-1, 0, 1))
-    with pytest.raises(ValueError, match="restart"):
-        conv_lstm(gates, kernel, h0, c0, taps=(0, -1), restart=np.zeros((3, 4), bool))
-    with pytest.raises(ValueError, match="h0, c0"):
-        conv_lstm(gates, kernel, h0, c0[:1], taps=(0, -1))
+    wrong = np.zeros((3, 4), bool)
+    for c, taps, restart in ((c0, (-1, 0, 1), None), (c0[:1], (0, -1), None), (c0, (0, -1), wrong)):
+        with pytest.raises(ValueError, match="gates"):
+            conv_lstm(gates, kernel, h0, c, taps=taps, restart=restart)
 
 
 def test_restarts_of_one_shape_are_told_apart_when_compiled():

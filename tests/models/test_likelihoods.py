@@ -1,4 +1,4 @@
-"""What outputs mean: distributions that add up to one, densities that integrate to one."""
+"""Likelihoods: distributions that add up to one, densities that integrate to one."""
 
 import statistics
 
@@ -9,7 +9,7 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.models.likelihoods import (
-    ContinuousMixture,
+    DiscretizedLogisticMixture,
     GaussianMixture,
     LogisticMixture,
     Softmax,
@@ -44,23 +44,29 @@ def mixture(likelihood, outputs):
     return weights, (means + 1) * half, widths * half
 
 
-@pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("kind", [Softmax, LogisticMixture])
-def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(kind, levels):
-    likelihood = kind(levels) if kind is Softmax else kind(MIXTURES, levels)
+DISCRETE = [
+    likelihood
+    for levels in LEVELS
+    for likelihood in (Softmax(levels), DiscretizedLogisticMixture(MIXTURES, levels))
+]
+
+
+@pytest.mark.parametrize("likelihood", DISCRETE, ids=str)
+def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(likelihood):
+    levels = likelihood.levels
     conditionals, log_prob = jax.jit(likelihood.conditionals), jax.jit(likelihood.log_prob)
     for size in (1, 10):
         outputs, values = outputs_of(likelihood, size=size), np.arange(50) % levels
-        found = np.asarray(conditionals(outputs))
-        assert found.shape == (50, levels)
-        np.testing.assert_allclose(np.exp(found).sum(-1), 1, atol=1e-5)
-        picked = found[np.arange(50), values]
+        log_probs = np.asarray(conditionals(outputs))
+        assert log_probs.shape == (50, levels)
+        np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, atol=1e-5)
+        picked = log_probs[np.arange(50), values]
         np.testing.assert_allclose(log_prob(outputs, values), picked, rtol=1e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("levels", LEVELS)
 def test_discretised_mixture_is_the_mass_of_the_cells(x64, levels):
-    likelihood = LogisticMixture(MIXTURES, levels)
+    likelihood = DiscretizedLogisticMixture(MIXTURES, levels)
     outputs = outputs_of(likelihood)
     weights, means, widths = mixture(likelihood, outputs)
     edges = np.arange(1, levels)[:, None, None]
@@ -75,8 +81,8 @@ def test_mixtures_stay_finite_with_extreme_outputs(levels):
     values = jnp.arange(6.0) * (levels - 1) // 5
     uniform = jnp.array([0, 1e-30, 0.3, 0.7, 1 - 2**-23, 1 - 2**-24])
     for likelihood in (
+        DiscretizedLogisticMixture(MIXTURES, levels),
         LogisticMixture(MIXTURES, levels),
-        ContinuousMixture(MIXTURES, levels),
         GaussianMixture(MIXTURES),
     ):
         outputs = outputs_of(likelihood, size=100.0, count=6)
@@ -88,7 +94,7 @@ def test_mixtures_stay_finite_with_extreme_outputs(levels):
 @pytest.mark.parametrize("levels", [50_000, 65_536])
 def test_narrow_components_lose_no_probability_among_many_levels(levels):
     """In float32, whose digits hardly tell the edges of the cells there."""
-    likelihood = LogisticMixture(MIXTURES, levels)
+    likelihood = DiscretizedLogisticMixture(MIXTURES, levels)
     outputs = outputs_of(likelihood).at[:, 2 * MIXTURES :].set(-30)
     log_probs = likelihood.log_prob(outputs[:, None], jnp.arange(levels)[None])
     np.testing.assert_allclose(jnp.exp(log_probs).sum(-1), 1, atol=1e-4)
@@ -102,17 +108,13 @@ def test_draws_never_have_a_level_without_probability():
 
 
 def test_conditionals_of_a_mixture_need_no_array_of_components_and_levels():
-    likelihood = LogisticMixture(10, 256)
+    likelihood = DiscretizedLogisticMixture(10, 256)
     shape = jax.ShapeDtypeStruct((1000, likelihood.outputs), jnp.float32)
     compiled = jax.jit(likelihood.conditionals).lower(shape).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * 1000 * 256 * 4
 
 
-DENSITIES = [
-    ContinuousMixture(MIXTURES, 2),
-    ContinuousMixture(MIXTURES, 17),
-    GaussianMixture(MIXTURES),
-]
+DENSITIES = [*(LogisticMixture(MIXTURES, levels) for levels in (2, 17)), GaussianMixture(MIXTURES)]
 
 
 @pytest.mark.parametrize("likelihood", DENSITIES, ids=str)
@@ -125,8 +127,8 @@ def test_density_integrates_to_one_and_is_that_of_the_definition(x64, likelihood
     np.testing.assert_allclose(np.trapezoid(density, points, axis=-1), 1, atol=1e-6)
     weights, means, widths = (x[:, None] for x in mixture(likelihood, outputs))
     z = (points[None, ::4000, None] - means) / widths
-    own = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) if real else sigmoid(z) * (1 - sigmoid(z))
-    expected = (weights * own / widths).sum(-1)
+    unit = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) if real else sigmoid(z) * (1 - sigmoid(z))
+    expected = (weights * unit / widths).sum(-1)
     np.testing.assert_allclose(density[:, ::4000], expected, rtol=1e-8, atol=1e-12)
 
 
@@ -142,14 +144,13 @@ def test_draws_have_the_density(x64, likelihood):
         z = (point - means) / widths
         expected = (weights * (normal(z) if real else sigmoid(z))).sum(axis=(1, 2))
         np.testing.assert_allclose((drawn < point).mean(-1), expected, atol=2e-3)
-    found = likelihood.log_prob_of_draw(outputs[:, None], jnp.asarray(drawn), jnp.ones(()))
-    np.testing.assert_array_equal(found, likelihood.log_prob(outputs[:, None], drawn))
+    log_prob = likelihood.log_prob_of_draw(outputs[:, None], jnp.asarray(drawn), jnp.ones(()))
+    np.testing.assert_array_equal(log_prob, likelihood.log_prob(outputs[:, None], drawn))
 
 
-@pytest.mark.parametrize("levels", LEVELS)
-@pytest.mark.parametrize("kind", [Softmax, LogisticMixture])
-def test_draws_have_the_probabilities(kind, levels):
-    likelihood, count = kind(levels) if kind is Softmax else kind(MIXTURES, levels), 5_000
+@pytest.mark.parametrize("likelihood", DISCRETE, ids=str)
+def test_draws_have_the_probabilities(likelihood):
+    levels, count = likelihood.levels, 5_000
     outputs = outputs_of(likelihood, count=3)
     uniform = jnp.asarray((np.arange(count) + 0.5) / count)
     draw, log_prob_of_draw = jax.jit(likelihood.draw), jax.jit(likelihood.log_prob_of_draw)
@@ -161,9 +162,9 @@ def test_draws_have_the_probabilities(kind, levels):
         for values, chances in zip(drawn, expected, strict=True):
             frequencies = np.bincount(values, minlength=levels) / count
             np.testing.assert_allclose(frequencies, chances, atol=2e-3)
-        every = np.broadcast_to(np.arange(levels), (3, levels))
-        found = log_prob_of_draw(outputs[:, None], every, temperature)
-        np.testing.assert_allclose(np.exp(found), expected, rtol=2e-3, atol=1e-6)
+        values = np.broadcast_to(np.arange(levels), (3, levels))
+        log_prob = log_prob_of_draw(outputs[:, None], values, temperature)
+        np.testing.assert_allclose(np.exp(log_prob), expected, rtol=2e-3, atol=1e-6)
     for cold in (0.0, 1e-45):
         greedy = draw(outputs, uniform[:3], cold)
         np.testing.assert_array_equal(greedy, log_probs.argmax(-1))
@@ -173,15 +174,12 @@ def test_draws_have_the_probabilities(kind, levels):
 @pytest.mark.parametrize("levels", [2, 5])
 def test_inputs_span_minus_one_to_one(levels):
     values = jnp.arange(levels, dtype=jnp.uint8)
-    for likelihood in (Softmax(levels), LogisticMixture(MIXTURES, levels)):
+    for likelihood in (Softmax(levels), DiscretizedLogisticMixture(MIXTURES, levels)):
         inputs = likelihood.inputs(values, jnp.float32)
         np.testing.assert_allclose(inputs, np.linspace(-1, 1, levels))
-    ends = ContinuousMixture(MIXTURES, levels).inputs(jnp.array([0.0, levels]), jnp.float32)
+    ends = LogisticMixture(MIXTURES, levels).inputs(jnp.array([0.0, levels]), jnp.float32)
     np.testing.assert_allclose(ends, [-1, 1])
-
-
-def test_inputs_of_real_values_are_the_values():
-    values = jnp.array([-1e3, 0.5, 7.0])
+    values = jnp.array([-1e3, 0.5, 7.0])  # Real values enter as they are.
     inputs = GaussianMixture(MIXTURES).inputs(values, jnp.bfloat16)
     assert inputs.dtype == jnp.bfloat16
     np.testing.assert_array_equal(inputs, values.astype(jnp.bfloat16))
@@ -192,7 +190,7 @@ def test_a_value_that_repeats_has_a_finite_density_and_a_gradient():
     likelihood, values = GaussianMixture(1), jnp.array([0.5, 30.0, -1e4])
     outputs = jnp.tile(jnp.array([[0.0, 0.5, -50.0]]), (3, 1))
     run = jax.value_and_grad(lambda outputs: likelihood.log_prob(outputs, values).sum())
-    assert all(np.isfinite(found).all() for found in run(outputs))
+    assert all(np.isfinite(x).all() for x in run(outputs))
     highest = likelihood.log_prob(outputs, values)[0]
     assert highest == pytest.approx(np.log(1e4) - 0.5 * np.log(2 * np.pi), rel=1e-5)
 
@@ -202,7 +200,7 @@ def test_dequantised_values_stay_in_their_cells(dtype):
     images = np.random.default_rng(0).integers(np.iinfo(dtype).max + 1, size=(9, 50, 50, 3))
     images = images.astype(dtype)
     noisy = prnn.dequantize(images, jax.random.key(0))
-    with pytest.raises(prnn.UserError, match="dequantize takes integers, got float32"):
+    with pytest.raises(prnn.UserError, match="images"):
         prnn.dequantize(noisy, jax.random.key(0))
     assert noisy.dtype == jnp.float32
     np.testing.assert_array_equal(np.floor(noisy), images)

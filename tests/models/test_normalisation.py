@@ -5,12 +5,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from random_models import (
-    ARCHITECTURES,
-    all_images,
-    model_and_parameters,
-    with_large_conditions,
-)
+from random_models import ARCHITECTURES, all_images, model_and_parameters, with_large_conditions
 
 import pixel_rnn_jax as prnn
 
@@ -22,10 +17,9 @@ def log_probs(model, params, conditions=(None,)):
     run = jax.jit(model.log_prob)
 
     def all_of(condition):
-        given = None
         if condition is not None:
-            given = np.broadcast_to(condition, (len(parts[0]), *np.shape(condition)))
-        return np.concatenate([np.asarray(run(params, part, given), float) for part in parts])
+            condition = np.broadcast_to(condition, (len(parts[0]), *np.shape(condition)))
+        return np.concatenate([np.asarray(run(params, part, condition), float) for part in parts])
 
     return [all_of(condition) for condition in conditions]
 
@@ -97,10 +91,10 @@ QUICK = [
 def test_probabilities_add_up_to_one_for_each_condition(architecture, options, conditions):
     options = dict(layers=1, features=4, first_kernel=3) | options
     model, params = model_and_parameters(architecture, (2, 2, 2), 2, **options)
-    found = log_probs(model, with_large_conditions(params), conditions)
-    for nats in found:
+    by_condition = log_probs(model, with_large_conditions(params), conditions)
+    for nats in by_condition:
         assert_normalised(nats)
-    for one, other in itertools.combinations(found, 2):
+    for one, other in itertools.combinations(by_condition, 2):
         assert np.abs(one - other).max() > 0.05
 
 
