@@ -6,7 +6,7 @@ import re
 import numpy as np
 from export_files import tiny_model
 
-from pixel_rnn_jax.codec import archive, coder
+from pixel_rnn_jax.codec import archive, loop
 from pixel_rnn_jax.data import Batch
 
 GROUP = 4
@@ -28,7 +28,7 @@ class Images:
 
 def in_small_groups(set_attribute=setattr):
     """Makes groups of four images, each of them a block."""
-    set_attribute(coder, "GROUP", GROUP)
+    set_attribute(loop, "GROUP", GROUP)
     set_attribute(archive, "BLOCK_BYTES", 1)
 
 

@@ -78,10 +78,10 @@ def test_a_cut_or_longer_file_is_refused(named, skip_damaged):
 
 
 def test_other_models_and_formats_are_refused(named, model):
-    with pytest.raises(prnn.UserError, match="not a compressed file"):
+    with pytest.raises(prnn.UserError, match="compressed file"):
         model.decompress(b"GIF89a" + named[3])
-    newer = named[3].replace(MAGIC + b"\1", MAGIC + b"\7")
-    with pytest.raises(prnn.UserError, match="version 7"):
+    newer = named[3].replace(MAGIC, MAGIC[:-1] + b"\7")
+    with pytest.raises(prnn.UserError, match="version"):
         model.decompress(newer)
     data = model.compress(random_images(model, 2))
     for other in (small_model(levels=6), small_model(seed=1), small_model(residual=False)):

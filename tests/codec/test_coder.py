@@ -15,8 +15,9 @@ from codec_streams import GROUP, random_images, small_model
 from random_models import with_large_conditions
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import archive, coder, loop, quantise
-from pixel_rnn_jax.codec.coder import Coder, Encoder, decode
+from pixel_rnn_jax.codec import archive, loop, quantise
+from pixel_rnn_jax.codec.coder import Encoder, decode
+from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.models.checks import condition_form
 
@@ -48,7 +49,7 @@ def test_round_trip(architecture, levels, channels):
     ],
 )
 def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options):
-    monkeypatch.setattr(coder, "GROUP", 64)
+    monkeypatch.setattr(loop, "GROUP", 64)
     monkeypatch.setattr(archive, "BLOCK_BYTES", 2**16)  # One block.
     model = small_model("pixel_cnn", (4, 8, 2), **options)
     model.params, classes = with_large_conditions(model.params), model.config.num_classes
@@ -105,7 +106,7 @@ def test_precision_of_the_model_and_of_the_process_change_nothing():
 def test_models_that_cannot_code_are_refused(model):
     params = jax.tree.map(lambda leaf: leaf * np.nan, model.params)
     with pytest.raises(prnn.UserError, match="finite"):
-        Coder(model.pixel_rnn, params)
+        Loop(model.pixel_rnn, params)
     many = prnn.create(prnn.ModelConfig("pixel_cnn", layers=1, features=2), (1, 1, 1), 70_000)
     with pytest.raises(prnn.UserError, match="70,000"):
         many.compress(np.zeros((1, 1, 1, 1), np.int32))
@@ -123,7 +124,7 @@ def test_places_come_in_generation_order_with_logits_given_all_before():
         logits[:, *place] = (marked >> 1) / quantise.STEPS
         return images[:, *place]
 
-    Coder(model.pixel_rnn, model.params).each_value(3, None, code)
+    Loop(model.pixel_rnn, model.params).each_value(3, None, code)
     coarse = [(0, 2 * column, channel) for column, channel in np.ndindex(2, 2)]
     assert places == coarse + [place for place in np.ndindex(2, 4, 2) if place not in coarse]
     conditionals = np.asarray(jax.nn.log_softmax(logits))
@@ -142,7 +143,7 @@ def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, after,
         return images[:GROUP, *place]
 
     with pytest.raises(LookupError) as caught:
-        Coder(model.pixel_rnn, model.params).each_value(GROUP, None, code)
+        Loop(model.pixel_rnn, model.params).each_value(GROUP, None, code)
     assert places == [*np.ndindex(3, 4, 1)][:after]  # None after the error.
     assert caught.value.args == (places[-1],)
     assert not caplog.records and not capfd.readouterr().err
@@ -164,7 +165,7 @@ def test_sessions_of_one_loop_do_not_mix():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, [0, 1, 0, 1]))
 
-    coders = [Coder(model.pixel_rnn, model.params) for model in models]
+    coders = [Loop(model.pixel_rnn, model.params) for model in models]
     block, places = Batch(images[1][:GROUP]), []
 
     def encoded():

@@ -9,8 +9,8 @@ import reference_decoder as reference
 from codec_streams import GROUP, random_images, small_model, written
 
 from pixel_rnn_jax.codec import archive, loop, quantise
-from pixel_rnn_jax.codec.coder import Coder
 from pixel_rnn_jax.codec.format import pack_number, unpack_number
+from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
 
 
@@ -33,7 +33,7 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     names = [f"{i}.png" for i in range(len(images))]
     data = written(model, images, classes, names)
 
-    coder, parts, corrected = Coder(model.pixel_rnn, model.params), [], 0
+    coder, parts, corrected = Loop(model.pixel_rnn, model.params), [], 0
     form, digest, blocks = reference.read(data)
     assert form == [*model.image_shape, model.levels]
     assert digest == archive.model_digest(model.pixel_rnn, coder.params)
