@@ -4,7 +4,7 @@ import io
 import re
 
 import numpy as np
-from export_files import tiny_model
+from random_models import tiny_model
 
 from pixel_rnn_jax.codec import archive, loop
 from pixel_rnn_jax.data import Batch
@@ -32,8 +32,8 @@ def in_small_groups(set_attribute=setattr):
     set_attribute(archive, "BLOCK_BYTES", 1)
 
 
-def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **options):
-    return tiny_model(architecture, shape=shape, levels=levels, seed=seed, **options)
+def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, **options):
+    return tiny_model(architecture, shape, levels, **options)
 
 
 def random_images(model, count):

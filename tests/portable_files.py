@@ -29,9 +29,9 @@ MODELS = {
 COUNT = 5
 
 
-def write(folder: Path, names: list[str]) -> None:
-    for name in names:
-        model = small_model(**MODELS[name])
+def write(folder: Path) -> None:
+    for name, options in MODELS.items():
+        model = small_model(**options)
         images = random_images(model, COUNT)
         classes = np.arange(COUNT) % 3 if model.config.num_classes else None
         model.save(folder / f"{name}.safetensors")
@@ -65,9 +65,6 @@ def add_noise(largest: float) -> None:
 
 if __name__ == "__main__":
     command, folder, *noise = sys.argv[1:]
-    if command == "write":
-        write(Path(folder), [*MODELS])
-    else:
-        if noise:
-            add_noise(float(noise[0]))
-        check(Path(folder))
+    if noise:
+        add_noise(float(noise[0]))
+    {"write": write, "check": check}[command](Path(folder))
