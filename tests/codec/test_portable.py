@@ -25,14 +25,14 @@ def files(tmp_path_factory):
     return folder
 
 
-def check(folder, *noise, **variables):
-    output = run("check", folder, *map(str, noise), **variables)
+def check(folder, **variables):
+    output = run("check", folder, **variables)
     assert output.split() == sorted(path.stem for path in folder.glob("*.prnn"))
 
 
-def run(command, folder, *noise, **variables):
+def run(command, folder, **variables):
     variables = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"} | variables
-    words = sys.executable, programs.ROOT / "tests" / "portable_files.py", command, folder, *noise
+    words = sys.executable, programs.ROOT / "tests" / "portable_files.py", command, folder
     return programs.run(*words, env=programs.environment(variables)).stdout
 
 
@@ -51,10 +51,6 @@ def run(command, folder, *noise, **variables):
 )
 def test_other_machines_decode(files, options):
     check(files, **options)
-
-
-def test_noise_far_above_the_last_digits_changes_nothing(files):
-    check(files, 1e-11)
 
 
 def test_files_of_an_earlier_version_decode():
