@@ -8,22 +8,9 @@ from random_models import tiny_model
 
 from pixel_rnn_jax.codec import archive, loop
 from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.image_model import _Arrays
 
 GROUP = 4
-
-
-class Images:
-    """Arrays as `archive.write` takes images."""
-
-    def __init__(self, images, condition=None, names=()):
-        self.images, self.condition, self.file_names = images, condition, names
-
-    def __len__(self):
-        return len(self.images)
-
-    def batch(self, indices):
-        condition = None if self.condition is None else self.condition[indices]
-        return Batch(self.images[indices], condition)
 
 
 def in_small_groups(set_attribute=setattr):
@@ -42,8 +29,8 @@ def random_images(model, count):
 
 
 def written(model, images, condition=None, names=()):
-    file = io.BytesIO()
-    size = archive.write(model.pixel_rnn, model.params, Images(images, condition, names), file)
+    file, split = io.BytesIO(), _Arrays(Batch(images, condition), names)
+    size = archive.write(model.pixel_rnn, model.params, split, file)
     assert size == len(file.getvalue())
     return file.getvalue()
 
