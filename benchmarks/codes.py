@@ -102,6 +102,7 @@ def by_model(
             train=TrainConfig(steps=steps, batch_size=32, eval_every=steps, log_every=200),
         )
         test = train(config, Path(folder) / "run").test
+    assert test is not None
     return test.bits_per_dim, test.standard_error / test.dims / np.log(2)
 
 

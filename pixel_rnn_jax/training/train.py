@@ -10,8 +10,7 @@ import platform
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,21 +42,13 @@ PACKAGES = "pixel-rnn-jax", "jax", "jaxlib", "flax", "optax", "numpy"
 """Those whose versions a result has."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run has reached.
-
-    Attributes:
-        run: The trained run, with the parameters that validate best.
-        test: Their evaluation on the test split; None without one.
-        baseline: That of independent pixels on the same images; None without a test split.
-        pictures: The last pictures.
-    """
+class Result(NamedTuple):
+    """A trained run, its evaluation on the test split, that of independent pixels, its pictures."""
 
     run: Run
-    test: Evaluation | None
-    baseline: Evaluation | None
-    pictures: tuple[epath.Path, ...]
+    test: Evaluation | None = None
+    baseline: Evaluation | None = None
+    pictures: tuple[epath.Path, ...] = ()
 
 
 def train(
@@ -323,7 +314,7 @@ def _finish(
 ) -> Result:
     """Evaluates a trained run on the test split, if there is one, and writes `result.json`."""
     if "test" not in splits:
-        return Result(run, None, None, ())
+        return Result(run)
     size = run.record.config.train.eval_batch_size
     scores = score(run.model, run.params, splits["test"], batch_size=size, mesh=mesh, step=run.step)
     baseline = independent_pixels(splits["train"], splits["test"], size)
@@ -339,9 +330,8 @@ def _finish(
         result["validation"] = {
             name.removeprefix("validation/"): value
             for record in read_records(workdir)
-            if record["step"] == run.step
             for name, value in record.items()
-            if name.startswith("validation/")
+            if record["step"] == run.step and name.startswith("validation/")
         }
         training = {
             "resumed_from": start,
