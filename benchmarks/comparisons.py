@@ -123,7 +123,7 @@ def long_run(steps: int) -> Fields:
 def step_of(config: Config) -> Callable[[], None]:
     """Returns a function that makes a training step of a config, with reading its batch."""
     split, settings = data.open_split(config, "train"), config.train
-    model = PixelRNN(config.model, split.image_shape, split.levels or 0)
+    model = PixelRNN(config.model, split.image_shape, split.levels)
     mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
     # How long a step takes does not depend on the end of the schedule.
     optimizer = optimizers.build(config.optimizer, steps=10**6)
