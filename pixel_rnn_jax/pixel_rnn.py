@@ -197,8 +197,8 @@ class PixelRNN:
                 likelihood.conditionals(scale.apply(params, *scale.inputs(images, condition)))
                 for scale in self.scales
             )
-            for scale, given in zip(self.scales[-2::-1], coarser[::-1], strict=True):
-                levels = levels.at[:, :: scale.stride, :: scale.stride].set(given)
+            for scale, coarse in zip(self.scales[-2::-1], coarser[::-1], strict=True):
+                levels = levels.at[:, :: scale.stride, :: scale.stride].set(coarse)
             return levels
 
         return _in_parts(conditionals, self.parts(images.shape[0]), params, images, condition)

@@ -79,9 +79,9 @@ def conv_lstm(
         h0: `[F]`, the initial hidden state of every position.
         c0: `[F]`, the initial cell state of every position.
         taps: Offsets along P. At position p, tap o reads position p + o, or zero outside the line.
-        restart: `[T, P]` booleans known at compile time, or None. Where True, what tap 0 reads and
-            the cell state are replaced by the initial states. What other taps read is not, since
-            the row below still needs it.
+        restart: `[T, P]` booleans known at compile time, or None. Where True, the initial states
+            replace the cell state and the state that tap 0 reads. Other taps read on, since the
+            row below needs the state.
 
     Raises:
         ValueError: The shapes do not fit.
