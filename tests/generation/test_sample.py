@@ -194,8 +194,7 @@ def test_an_image_depends_on_its_number_alone(architecture):
 
 
 @pytest.mark.parametrize(
-    ("kind", "levels", "dtype"),
-    [("threefry2x32", 256, np.uint8), ("rbg", 257, np.uint16), ("rbg", 70_000, np.int32)],
+    ("kind", "levels", "dtype"), [("rbg", 256, np.uint8), ("threefry2x32", 70_000, np.int32)]
 )
 def test_images_of_a_key_may_be_drawn_in_several_calls(kind, levels, dtype):
     model, key = tiny_model("pixel_cnn", (2, 3, 2), levels), jax.random.key(0, impl=kind)
