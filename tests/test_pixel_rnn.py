@@ -1,6 +1,7 @@
 """The functional interface: pure functions that JAX transforms, for every kind of model."""
 
 import copy
+import functools
 import itertools
 import pickle
 
@@ -274,51 +275,53 @@ def test_a_batch_in_parts_has_the_values_and_derivatives_of_the_whole_batch():
     np.testing.assert_allclose(shares[:, 0], -model.log_prob(params, images, per_value=True), 1e-4)
 
 
-@pytest.mark.parametrize(
-    ("output", "images"),
-    [
-        ("softmax", np.zeros((2, *SHAPE))),
-        ("softmax", np.full((2, *SHAPE), 5)),
-        ("categorical", np.full((2, *SHAPE), -1)),
-        ("softmax", np.zeros((2, 4, 4), int)),
-        ("logistic_mixture", np.zeros((2, *SHAPE), int)),
-        ("gaussian_mixture", np.zeros((2, *SHAPE), int)),
-        ("gaussian_mixture", np.full((2, *SHAPE), np.nan)),
-        ("gaussian_mixture", np.full((2, *SHAPE), 1e39)),
-    ],
-)
-def test_images_that_do_not_fit_are_refused(output, images):
-    model, params, *_ = build("pixel_cnn", output)
-    for log_prob in (prnn.ImageModel(model, params).log_prob, lambda x: model.log_prob(params, x)):
-        with pytest.raises(prnn.UserError, match="images"):
-            log_prob(images)
+TAKES = {
+    "log_prob": ("images", "condition"),
+    "sample": ("key", "n", "condition", "temperature"),
+    "complete": ("key", "images", "known", "condition", "particles"),
+}
+REFUSED = [
+    ("log_prob", "softmax", "none", "images", np.zeros((2, *SHAPE))),
+    ("log_prob", "softmax", "none", "images", np.full((2, *SHAPE), 5)),
+    ("log_prob", "categorical", "none", "images", np.full((2, *SHAPE), -1)),
+    ("log_prob", "softmax", "none", "images", np.zeros((2, 4, 4), int)),
+    ("log_prob", "logistic_mixture", "none", "images", np.zeros((2, *SHAPE), int)),
+    ("log_prob", "gaussian_mixture", "none", "images", np.zeros((2, *SHAPE), int)),
+    ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), np.nan)),
+    ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), 1e39)),
+    ("log_prob", "softmax", "none", "condition", [0, 1]),
+    ("sample", "softmax", "class", "condition", None),
+    ("complete", "softmax", "class", "condition", [0, 3]),
+    ("log_prob", "softmax", "class", "condition", [0.0, 1.0]),
+    ("sample", "softmax", "class", "condition", [0, 1, 2]),
+    ("log_prob", "softmax", "class", "condition", ["oak", "elm"]),
+    ("sample", "softmax", "vector", "condition", np.zeros((2, 4))),
+    ("complete", "softmax", "vector", "condition", np.full((2, 3), np.inf)),
+    ("log_prob", "softmax", "vector", "condition", np.full((2, 3), 1e39)),
+    ("complete", "softmax", "map", "condition", np.zeros((2, 4, 3, 2))),
+    ("sample", "softmax", "none", "n", -1),
+    ("sample", "softmax", "none", "n", 2.0),
+    ("sample", "softmax", "none", "temperature", -0.5),
+    ("sample", "softmax", "none", "temperature", float("nan")),
+    ("sample", "gaussian_mixture", "none", "temperature", 0.5),
+    ("sample", "softmax", "none", "key", 0),
+    ("complete", "softmax", "none", "known", np.array(True)),
+    ("complete", "softmax", "none", "known", np.ones((4, 4))),
+    ("complete", "softmax", "none", "known", np.ones((2, 4), bool)),
+    ("complete", "softmax", "none", "particles", 0),
+]
 
 
-@pytest.mark.parametrize(
-    ("condition", "given"),
-    [
-        ("none", [0, 1]),
-        ("class", None),
-        ("class", [0, 3]),
-        ("class", [0.0, 1.0]),
-        ("class", [0, 1, 2]),
-        ("class", ["oak", "elm"]),
-        ("vector", np.zeros((2, 4))),
-        ("vector", np.full((2, 3), np.inf)),
-        ("vector", np.full((2, 3), 1e39)),
-        ("map", np.zeros((2, 4, 3, 2))),
-    ],
-)
-def test_conditions_that_do_not_fit_are_refused(condition, given):
-    model, params, images, _ = build("pixel_cnn", "softmax", condition, count=2)
+@pytest.mark.parametrize(("method", "output", "condition", "name", "value"), REFUSED)
+def test_impossible_arguments_are_named(method, output, condition, name, value):
+    model, params, images, given = build("pixel_cnn", output, condition, count=2)
+    possible = dict(images=images, condition=given, known=UPPER, key=KEY, n=2)
+    arguments = possible | dict(particles=1, temperature=1.0) | {name: value}
+    arguments = {taken: arguments[taken] for taken in TAKES[method]}
     bound = prnn.ImageModel(model, params)
-    for call in (
-        lambda: bound.log_prob(images, given),
-        lambda: bound.sample(KEY, 2, given),
-        lambda: bound.complete(KEY, images, np.ones(SHAPE, bool), given),
-    ):
-        with pytest.raises(prnn.UserError, match="condition"):
-            call()
+    for call in (getattr(bound, method), functools.partial(getattr(model, method), params)):
+        with pytest.raises(prnn.UserError, match=f"{name} "):
+            call(**arguments)
 
 
 @pytest.mark.parametrize(

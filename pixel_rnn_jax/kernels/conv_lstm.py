@@ -48,9 +48,8 @@ def _activate(gates: Array) -> Array:
 
 
 def _is_content(gates: Array) -> Array:
-    axis = gates.ndim - 1
-    shape = (1,) * axis + gates.shape[axis:]
-    return lax.broadcasted_iota(jnp.int32, shape, axis) >= 3 * (gates.shape[-1] // 4)
+    shape = (1,) * (gates.ndim - 1) + gates.shape[-1:]
+    return lax.broadcasted_iota(jnp.int32, shape, gates.ndim - 1) >= 3 * (shape[-1] // 4)
 
 
 def _update(activated: Array, c: Array) -> tuple[Array, Array]:

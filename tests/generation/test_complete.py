@@ -205,17 +205,3 @@ def test_is_exact():
     known[0, 3, 0] = False
     assert not exact(known)
     assert not exact(np.arange(32).reshape(4, 4, 2) < 16)
-
-
-@pytest.mark.parametrize(
-    ("known", "particles", "name"),
-    [
-        (np.array(True), 1, "known"),
-        (np.ones((2, 4)), 1, "known"),
-        (np.ones((4, 2), bool), 1, "known"),
-        (np.ones((2, 4), bool), 0, "particles"),
-    ],
-)
-def test_impossible_arguments_are_refused(known, particles, name):
-    with pytest.raises(prnn.UserError, match=f"{name} must"):
-        tiny_model("pixel_cnn", SHAPE, 2).complete(KEY, IMAGES[:4], known, particles=particles)

@@ -194,8 +194,7 @@ def test_an_image_depends_on_its_number_alone(architecture):
 
 
 @pytest.mark.parametrize(
-    ("kind", "levels", "dtype"),
-    [("threefry2x32", 256, np.uint8), ("rbg", 257, np.uint16), ("rbg", 70_000, np.int32)],
+    ("kind", "levels", "dtype"), [("rbg", 256, np.uint8), ("threefry2x32", 70_000, np.int32)]
 )
 def test_images_of_a_key_may_be_drawn_in_several_calls(kind, levels, dtype):
     model, key = tiny_model("pixel_cnn", (2, 3, 2), levels), jax.random.key(0, impl=kind)
@@ -204,12 +203,3 @@ def test_images_of_a_key_may_be_drawn_in_several_calls(kind, levels, dtype):
     assert many.dtype == value_dtype(levels) == dtype
     np.testing.assert_array_equal(draw(2, first=4), many[4:])
     assert len(np.unique(np.asarray(many).reshape(6, -1), axis=0)) == 6
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("n", -1), ("n", 2.0), ("temperature", -0.5), ("temperature", float("nan")), ("key", 0)],
-)
-def test_impossible_arguments_are_refused(name, value):
-    with pytest.raises(prnn.UserError, match=f"{name} must"):
-        tiny_model().sample(**dict(key=KEY, n=1) | {name: value})
