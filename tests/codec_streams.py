@@ -4,9 +4,9 @@ import io
 import re
 
 import numpy as np
-from export_files import tiny_model
+from random_models import tiny_model
 
-from pixel_rnn_jax.codec import archive, coder
+from pixel_rnn_jax.codec import archive, loop
 from pixel_rnn_jax.data import Batch
 
 GROUP = 4
@@ -28,12 +28,12 @@ class Images:
 
 def in_small_groups(set_attribute=setattr):
     """Makes groups of four images, each of them a block."""
-    set_attribute(coder, "GROUP", GROUP)
+    set_attribute(loop, "GROUP", GROUP)
     set_attribute(archive, "BLOCK_BYTES", 1)
 
 
-def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **options):
-    return tiny_model(architecture, shape=shape, levels=levels, seed=seed, **options)
+def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, **options):
+    return tiny_model(architecture, shape, levels, **options)
 
 
 def random_images(model, count):
