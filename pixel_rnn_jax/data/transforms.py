@@ -115,17 +115,13 @@ class Split:
         images = np.asarray(self._dataset.images[indices])
         levels = 0 if images.dtype.kind == "f" else self._stored_levels
         images = self._checked(images, indices, levels, known=known)
-        draws = binarize in ("fixed", "dynamic") or self._noise is not None
-        ids = self.ids[indices].tolist() if draws else []
-        visits = by_image = [(_BY_IMAGE, *id_) for id_ in ids]
+        visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
         if positions is not None:
             visits = [(_BY_POSITION, seed, position) for position in positions]
         if binarize != "none":
-            chances = images / (self._stored_levels - 1)
             keys = visits if binarize == "dynamic" else by_image
-            images = chances > (
-                0.5 if binarize == "threshold" else _uniform(keys, self.image_shape)
-            )
+            least = 0.5 if binarize == "threshold" else _uniform(keys, self.image_shape)
+            images = images / (self._stored_levels - 1) > least
         images = images.astype(self.dtype, copy=False)
         if self._noise is not None:
             noise = _uniform([(_NOISE + self._noise, *visit) for visit in visits], self.image_shape)
