@@ -8,7 +8,6 @@ from etils import epy
 
 from pixel_rnn_jax.cli import flags
 from pixel_rnn_jax.cli.flags import Parser
-from pixel_rnn_jax.cli.generate import check_out
 
 with epy.lazy_imports():
     import jax
@@ -21,8 +20,7 @@ with epy.lazy_imports():
 def compress(arguments: Namespace) -> None:
     """Compresses images without loss."""
     out, model = arguments.out, image_model.load(arguments.workdir)
-    images = arguments.images, arguments.split
-    split = data.open_images(*images, model.pixel_rnn, model.class_names)
+    split = data.open_images(arguments.images, arguments.split, model.pixel_rnn, model.class_names)
     with files.atomic_write(out) as file:
         size = archive.write(model.pixel_rnn, model.params, split, file)
     dims = len(split) * model.pixel_rnn.dims
@@ -45,7 +43,7 @@ def compress_flags(parser: Parser) -> None:
 def decompress(arguments: Namespace) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
     model = image_model.load(arguments.workdir)
-    check_out(model, arguments.out)
+    pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     with open(arguments.file, "rb") as file:
         result, lost = archive.read(
             model.pixel_rnn, model.params, file, skip_damaged=arguments.skip_damaged
@@ -54,12 +52,10 @@ def decompress(arguments: Namespace) -> None:
         terminal.log(text)
     images, condition, names = result
     arrays = {"names": np.array(names)} if len(names) else {}
-    if condition is not None and model.config.num_classes:
-        arrays["labels"] = condition
-        if len(model.class_names) == model.config.num_classes:  # There may be fewer names.
-            arrays["labels"] = np.array(model.class_names)[condition]
-    elif condition is not None:
-        arrays["condition"] = condition
+    if condition is not None:
+        arrays["labels" if model.config.num_classes else "condition"] = condition
+    if len(model.class_names) == model.config.num_classes > 0:  # There may be fewer names.
+        arrays["labels"] = np.array(model.class_names)[condition]
     pictures.write_images(images, model.levels, arguments.out, arrays=arrays, names=names)
     terminal.print_result(f"{arguments.out}: {terminal.plural(len(images), 'image')}")
 
@@ -77,17 +73,16 @@ def info(arguments: Namespace) -> None:
     """Prints the content of a compressed file, without a model, and checks its checksums."""
     with open(arguments.file, "rb") as file:
         content = archive.info(file)
-    height, width, channels = content.image_shape
-    bits = 8 * content.size / max(content.images * math.prod(content.image_shape), 1)
-    count = terminal.plural(content.images, "image")
+    shape, bits = "x".join(map(str, content.image_shape)), 8 * content.size
+    bits_per_dim = bits / max(content.images * math.prod(content.image_shape), 1)
+    count, blocks = content.images, terminal.plural(content.blocks, "block")
     terminal.print_result(f"model: {content.model}")
-    terminal.print_result(f"{count} of {height}x{width}x{channels}, {content.levels:,} levels")
-    blocks = terminal.plural(content.blocks, "block")
-    terminal.print_result(f"{content.size:,} bytes in {blocks}, {bits:.4f} bits/dim")
+    terminal.print_result(
+        f"{terminal.plural(count, 'image')} of {shape}, {content.levels:,} levels"
+    )
+    terminal.print_result(f"{content.size:,} bytes in {blocks}, {bits_per_dim:.4f} bits/dim")
     for name in content.names:  # A name may hold characters that steer a terminal.
-        terminal.print_result(
-            "  " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
-        )
+        terminal.print_result(f"  {name if name.isprintable() else ascii(name)}")
 
 
 def info_flags(parser: Parser) -> None:

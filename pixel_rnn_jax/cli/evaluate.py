@@ -38,40 +38,42 @@ def evaluate(arguments: Namespace) -> None:
         _compare(arguments)
         return
     run, model, split = open_images(arguments, devices.make_mesh())
-    if run is None:
-        step, size = None, image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
-    else:
+    step, size = None, image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
+    if run is not None:
         step, size = run.step, run.record.config.train.eval_batch_size
-    form = {"batch_size": size, "step": step, "per_value": arguments.per_value}
-    scores = evaluate_lib.score(model.pixel_rnn, model.params, split, **form)
+    pixel_rnn, per_value = model.pixel_rnn, arguments.per_value
+    scores = evaluate_lib.score(
+        pixel_rnn, model.params, split, batch_size=size, step=step, per_value=per_value
+    )
     name = arguments.split or (None if arguments.images else "test")
     if arguments.json:
         where = {"workdir": arguments.workdir, "path": arguments.images, "split": name}
         _print_json(where | _numbers(scores.evaluation))
     else:
         print_evaluation(str(arguments.images or name), scores.evaluation)
-    if processes.first():
-        if arguments.out:
-            _write_scores(scores, split, arguments.out)
-        if arguments.pixel_map:
-            _draw_pixel_map(model, split, arguments.pixel_map)
+    if arguments.out and processes.first():
+        _write_scores(scores, split, arguments.out)
+    if arguments.pixel_map and processes.first():
+        _draw_pixel_map(model, split, arguments.pixel_map)
 
 
 def evaluate_flags(parser: Parser) -> None:
     """Defines the flags of `evaluate`."""
     flags.model_flags(parser)
     flags.images_flags(parser)
+    add = parser.add_argument
     help_ = "an .npz file for the scores of single images: nats, bits_per_dim and names"
-    parser.add_argument("--out", type=flags.output(".npz"), help=help_)
-    help_ = "also write nats_per_value, the nats of each value, to --out"
-    parser.add_argument("--per_value", action="store_true", help=help_)
+    add("--out", type=flags.output(".npz"), help=help_)
+    add(
+        "--per_value", action="store_true", help="write to --out also nats_per_value, of each value"
+    )
     help_ = "a .png file for the first images, each beside a map of the nats of its pixels"
-    parser.add_argument("--pixel_map", type=flags.output(".png"), help=help_)
-    help_ = "workdir of a model of model.output=logistic_mixture, to compare by dequantisation"
-    parser.add_argument("--continuous", type=flags.path, metavar="WORKDIR", help=help_)
+    add("--pixel_map", type=flags.output(".png"), help=help_)
+    help_ = "a run with model.output=logistic_mixture, to compare by dequantisation"
+    add("--continuous", type=flags.path, metavar="WORKDIR", help=help_)
     help_ = "with --continuous: draws of uniform noise for each image"
-    parser.add_argument("--dequantize", type=flags.at_least(1), metavar="N", help=help_)
-    parser.add_argument("--json", action="store_true", help="print the results as a JSON object")
+    add("--dequantize", type=flags.at_least(1), metavar="N", help=help_)
+    add("--json", action="store_true", help="print the results as a JSON object")
     flags.process_flags(parser)
     flags.config_flags(parser, "data.")
 
@@ -86,11 +88,7 @@ def join(arguments: Namespace) -> None:
 def open_images(
     arguments: Namespace, mesh: "sharding.Mesh"
 ) -> tuple["workdir.Run | None", "image_model.ImageModel", "data.Split"]:
-    """Opens a trained model, and the images of --images or else of its run.
-
-    Returns:
-        The run, or None where --workdir is an exported file; the model; the images.
-    """
+    """Opens a trained model, its run unless it is an exported file, and the images to read."""
     if arguments.images and flags.overrides(arguments):
         raise UserError("--config.data is for the data of the run: leave it out with --images")
     run: workdir.Run | None = None
@@ -100,8 +98,10 @@ def open_images(
         run = workdir.open_run(arguments.workdir, mesh)
         model = image_model.of_run(run)
     if arguments.images:
-        images = arguments.images, arguments.split
-        return run, model, data.open_images(*images, model.pixel_rnn, model.class_names)
+        split = data.open_images(
+            arguments.images, arguments.split, model.pixel_rnn, model.class_names
+        )
+        return run, model, split
     if run is None:
         raise UserError(f"{arguments.workdir} holds a model without its data: give --images")
     config = config_lib.override(run.record.config, flags.overrides(arguments))
@@ -112,9 +112,8 @@ def open_images(
 def print_evaluation(name: str, evaluation: "evaluate_lib.Evaluation") -> None:
     """Prints an evaluation, with the share of each scale if there are several."""
     step = "" if evaluation.step is None else f", step {evaluation.step}"
-    density = ", of a density at values with one draw of noise: an upper bound"
-    kind = density if evaluation.density else ""
-    terminal.print_result(f"{name}{step}: {evaluation}{kind}")
+    kind = ", of a density at values with one draw of noise: an upper bound"
+    terminal.print_result(f"{name}{step}: {evaluation}{kind if evaluation.density else ''}")
     if len(evaluation.shares) > 1:
         shares = ", ".join(f"{height} {nats:.3f}" for height, nats in evaluation.shares.items())
         terminal.print_result(f"nats of the scales by height: {shares}")
@@ -122,16 +121,16 @@ def print_evaluation(name: str, evaluation: "evaluate_lib.Evaluation") -> None:
 
 def _compare(arguments: Namespace) -> None:
     """Prints the figures of a discrete and a continuous model on the same images."""
-    others = {"--images": arguments.images, "--out": arguments.out}
-    others |= {"--pixel_map": arguments.pixel_map, "--config.data": flags.overrides(arguments)}
-    if given := [flag for flag, value in others.items() if value]:
-        raise UserError(f"{given[0]} cannot be combined with --dequantize")
+    others = {"images": arguments.images, "out": arguments.out, "pixel_map": arguments.pixel_map}
+    for flag, value in (others | {"config.data": flags.overrides(arguments)}).items():
+        if value:
+            raise UserError(f"--{flag} cannot be combined with --dequantize")
     split, draws = arguments.split or "test", arguments.dequantize
     result = evaluate_lib.compare(arguments.workdir, arguments.continuous, split, draws=draws)
     if arguments.json:
-        figures = {name: _numbers(figure) for name, figure in vars(result).items()}
         runs = {"workdir": arguments.workdir, "continuous_workdir": arguments.continuous}
-        _print_json({**runs, "split": split, "draws": draws, **figures})
+        figures = {name: _numbers(figure) for name, figure in result._asdict().items()}
+        _print_json(runs | {"split": split, "draws": draws} | figures)
         return
     noise = terminal.plural(draws, "draw") + " of noise"
     discrete, continuous = result.discrete, result.continuous
@@ -145,10 +144,8 @@ def _numbers(evaluation: "evaluate_lib.Evaluation") -> dict[str, Any]:
     bits = math.nan if evaluation.real else evaluation.bits_per_dim
     numbers = {**vars(evaluation), "bits_per_dim": bits}
     del numbers["counted"]  # Of the baseline.
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in numbers.items()
-    }
+    # NaN alone differs from itself.
+    return {name: value if value == value else None for name, value in numbers.items()}
 
 
 def _print_json(values: dict[str, Any]) -> None:

@@ -14,11 +14,6 @@ from pixel_rnn_jax import bundled, config
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import SUFFIXES
 
-READ = "images", "workdir", "file", "known", "condition", "continuous"
-"""Flags that name what a command reads."""
-WRITTEN = "out", "pixel_map"
-"""Flags that name what it writes."""
-
 
 class Parser(argparse.ArgumentParser):
     """A parser without abbreviations, whose errors are `UserError`s."""
@@ -51,24 +46,19 @@ def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str]
 
 
 def output(*endings: str) -> Callable[[str], str]:
-    """Returns the type of a flag that names a file to write; "" among the endings is a new folder.
+    """Returns the type of a flag that names a file to write, with one of the endings if any.
 
     What cannot be written is refused here, before any work.
     """
 
     def check(text: str) -> str:
         path = Path(text).expanduser()
-        folder = "" in endings and not path.suffix
         if not text or "://" in text or (endings and path.suffix not in endings):
-            kinds = " or ".join(ending or "a folder" for ending in endings) or "a file"
-            raise ArgumentTypeError(f"must be {kinds} on this machine, got {text!r}")
-        if path.is_file() if folder else path.is_dir():
-            raise ArgumentTypeError(f"{text} is a {'file' if folder else 'folder'}")
-        if folder and path.is_dir() and any(path.iterdir()):
-            raise ArgumentTypeError(f"{text} is a folder that is not empty")
-        parent = next(parent for parent in path.absolute().parents if parent.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ArgumentTypeError(f"{text} cannot be written: {parent} takes no files")
+            kinds = " or ".join(endings) or "file"
+            raise ArgumentTypeError(f"must be a {kinds} on this machine, got {text!r}")
+        parent = next((parent for parent in path.absolute().parents if parent.exists()), path)
+        if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ArgumentTypeError(f"{text} is a folder, or cannot be written")
         return str(path)
 
     return check
@@ -77,30 +67,30 @@ def output(*endings: str) -> Callable[[str], str]:
 def check_not_read(arguments: Namespace) -> None:
     """Refuses to write over a file that is read, or an image of a folder that is read."""
     values = vars(arguments)
-    for flag, read in itertools.product(WRITTEN, READ):
-        out, source = values.get(flag), values.get(read)
-        if not out or not source or not os.path.isfile(out):
+    read = ("images", "workdir", "file", "known", "condition", "continuous")
+    for flag, source in itertools.product(("out", "pixel_map"), read):
+        out, path = values.get(flag), values.get(source)
+        if not out or not path or not os.path.isfile(out):
             continue
-        same = os.path.exists(source) and os.path.samefile(out, source)
-        image = read == "images" and Path(out).suffix.lower() in SUFFIXES
-        if same or (image and Path(source).resolve() in Path(out).resolve().parents):
-            raise UserError(f"--{flag}={out} would write over --{read}={source}")
+        same = os.path.exists(path) and os.path.samefile(out, path)
+        image = source == "images" and Path(out).suffix.lower() in SUFFIXES
+        if same or (image and Path(path).resolve() in Path(out).resolve().parents):
+            raise UserError(f"--{flag}={out} would write over --{source}={path}")
 
 
 def model_flags(parser: Parser) -> None:
     """Defines --workdir and --model, one of which names the trained model."""
-    names = ", ".join(bundled.names())
 
     def bundled_model(name: str) -> epath.Path:
         if name not in bundled.names():
             raise ArgumentTypeError(f"{name!r} is none of {names}")
         return epath.Path(bundled.path(name))
 
-    group = parser.add_mutually_exclusive_group(required=True)
-    help_ = "directory of a training run, gs://BUCKET/FOLDER, or a file that `export` wrote"
-    group.add_argument("--workdir", type=path, help=help_)
+    names = ", ".join(bundled.names())
+    add = parser.add_mutually_exclusive_group(required=True).add_argument
+    add("--workdir", type=path, help="a run, also gs://BUCKET/FOLDER, or a file of `export`")
     help_ = f"a model that comes with the package: {names}"
-    group.add_argument("--model", dest="workdir", metavar="NAME", type=bundled_model, help=help_)
+    add("--model", dest="workdir", metavar="NAME", type=bundled_model, help=help_)
 
 
 def images_flags(parser: Parser, *, required: bool = False) -> None:
@@ -114,30 +104,25 @@ def images_flags(parser: Parser, *, required: bool = False) -> None:
 
 
 def out_flag(parser: Parser, default: str) -> None:
-    """Defines --out of images."""
+    """Defines --out of images, which `pictures.check_out` checks further."""
     help_ = "a .png picture, an .npz file, or a new folder of PNG files (default: %(default)s)"
-    parser.add_argument("--out", type=output(".png", ".npz", ""), default=default, help=help_)
+    parser.add_argument("--out", type=output(), default=default, help=help_)
 
 
 def seed_flag(parser: Parser) -> None:
     """Defines --seed."""
-    help_ = "seed of the random draws: the same one gives the same images (default: 0)"
-    parser.add_argument("--seed", type=at_least(0), default=0, help=help_)
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the draws (default: 0)")
 
 
 def process_flags(parser: Parser) -> None:
     """Defines the flags by which several processes join."""
+    add = parser.add_argument
     help_ = "join the processes that the cluster has started (default: where it names several)"
-    parser.add_argument("--distributed", action="store_true", default=None, help=help_)
-    parser.add_argument(
-        "--nodistributed", action="store_false", dest="distributed", default=None, help="never"
-    )
-    help_ = "address of the first process; joins the processes by hand"
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help=help_)
-    help_ = "with --coordinator: the number of processes"
-    parser.add_argument("--num_processes", type=int, metavar="N", help=help_)
-    help_ = "with --coordinator: number of this process, from 0 on"
-    parser.add_argument("--process_id", type=int, metavar="I", help=help_)
+    add("--distributed", action="store_true", default=None, help=help_)
+    add("--nodistributed", action="store_false", dest="distributed", default=None, help="never")
+    add("--coordinator", metavar="HOST:PORT", help="join by hand, by the first process's address")
+    add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")
+    add("--process_id", type=int, metavar="I", help="with --coordinator: which this is, from 0 on")
 
 
 def config_flags(parser: Parser, prefix: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from etils import epy
@@ -29,11 +30,16 @@ def sample(arguments: Namespace) -> None:
     """Draws new images."""
     n, label, columns = arguments.n, vars(arguments)["class"], None
     model = image_model.load(arguments.workdir)
-    check_out(model, arguments.out)
+    pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     classes = model.config.num_classes
-    condition: np.ndarray | None = None
+    condition: Any = None
     if arguments.condition is not None:
-        condition = _read_condition(arguments.condition)[:n]
+        condition = np.load(arguments.condition)
+        if not isinstance(condition, np.ndarray):
+            if "condition" not in condition:
+                raise UserError(f"--condition={arguments.condition} has no array `condition`")
+            condition = condition["condition"]
+        condition = condition[:n]
         n = len(condition)
     elif label is not None:
         if not classes:
@@ -66,11 +72,10 @@ def sample_flags(parser: Parser) -> None:
     help_ = "divides the logits; 0 takes the most probable values (default: 1, the model itself)"
     temperature = flags.at_least(0, float)
     parser.add_argument("--temperature", type=temperature, default=1.0, help=help_)
-    group = parser.add_mutually_exclusive_group()
-    help_ = "number or name of the class of all images (default: all classes evenly)"
-    group.add_argument("--class", help=help_)
+    add = parser.add_mutually_exclusive_group().add_argument
+    add("--class", help="number or name of the class of all images (default: all classes evenly)")
     help_ = "an .npy file, or an .npz file with a key `condition`: one image is drawn for each row"
-    group.add_argument("--condition", type=flags.path, help=help_)
+    add("--condition", type=flags.path, help=help_)
     flags.seed_flag(parser)
 
 
@@ -78,7 +83,7 @@ def complete(arguments: Namespace) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = arguments.out, arguments.particles
     _, model, split = open_images(arguments, devices.local_mesh(1))
-    check_out(model, out)
+    pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
     if mask.all() or not mask.any():
         raise UserError(f"--known={arguments.known} makes all pixels known, or none")
@@ -119,21 +124,3 @@ def complete_flags(parser: Parser) -> None:
     flags.out_flag(parser, "completions.png")
     flags.seed_flag(parser)
     flags.config_flags(parser, "data.")
-
-
-def check_out(model: "image_model.ImageModel", out: str) -> None:
-    """Refuses a folder of PNG files, before any work, for values that they cannot hold."""
-    channels = model.image_shape[-1]
-    fits = 2 <= model.levels <= (2**16 if channels == 1 else 2**8) and channels <= 4
-    if not Path(out).suffix and not fits:
-        raise UserError(f"--out={out}: PNG files cannot hold such values, use {out}.npz")
-
-
-def _read_condition(path: str) -> np.ndarray:
-    loaded = np.load(path)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded as arrays:
-        if "condition" not in arrays:
-            raise UserError(f"--condition={path} has no array `condition`")
-        return np.asarray(arrays["condition"])

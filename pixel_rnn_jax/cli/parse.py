@@ -24,10 +24,7 @@ COMMANDS: dict[str, tuple[Command, Callable[[Parser], None]]] = {
 
 
 def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
-    """Parses the words after the program's name.
-
-    Returns:
-        The function of the command, and its flags.
+    """Returns the function of the command that the words name, and its flags.
 
     Raises:
         UserError: A command or flag is unknown (the message suggests a similar one), a value has
@@ -37,27 +34,6 @@ def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
-    parser, commands = _parsers()
-    name = words[0]
-    if not name.startswith("-"):
-        _check_known("command", name, COMMANDS)
-        flags = commands[name]._option_string_actions
-        for word in words[1:]:  # Before argparse speaks of flags that are missing.
-            if word.startswith("--"):
-                _check_known("flag", word.partition("=")[0], flags)
-    arguments = parser.parse_args(words)
-    check_not_read(arguments)
-    return COMMANDS[name][0], arguments
-
-
-def _check_known(kind: str, word: str, words: Iterable[str]) -> None:
-    if word not in words:
-        (nearest,) = difflib.get_close_matches(word, words, n=1, cutoff=0.0)
-        raise UserError(f"there is no {kind} {word}; did you mean {nearest}?")
-
-
-def _parsers() -> tuple[Parser, dict[str, Parser]]:
-    """Returns the parser of all commands, and that of each by name."""
     parser = Parser(
         prog="pixel-rnn-jax",
         description="Pixel Recurrent Neural Networks: exact-likelihood models of images.",
@@ -66,13 +42,23 @@ def _parsers() -> tuple[Parser, dict[str, Parser]]:
     parser.add_argument("--version", action="version", version=f"%(prog)s {prnn.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, (function, define_flags) in COMMANDS.items():
-        summary = str(function.__doc__).partition("\n")[0]
+        summary, raw = str(function.__doc__).partition("\n")[0], RawDescriptionHelpFormatter
         command = commands.add_parser(
-            name,
-            help=summary,
-            description=summary,
-            usage="%(prog)s [FLAGS]",
-            formatter_class=RawDescriptionHelpFormatter,
+            name, help=summary, description=summary, usage="%(prog)s [FLAGS]", formatter_class=raw
         )
         define_flags(command)
-    return parser, commands.choices
+    if not words[0].startswith("-"):
+        _check_known("command", words[0], COMMANDS)
+        flags = commands.choices[words[0]]._option_string_actions
+        for word in words[1:]:  # Before argparse speaks of flags that are missing.
+            if word.startswith("--"):
+                _check_known("flag", word.partition("=")[0], flags)
+    arguments = parser.parse_args(words)
+    check_not_read(arguments)
+    return COMMANDS[words[0]][0], arguments
+
+
+def _check_known(kind: str, word: str, words: Iterable[str]) -> None:
+    if word not in words:
+        (nearest,) = difflib.get_close_matches(word, words, n=1, cutoff=0.0)
+        raise UserError(f"there is no {kind} {word}; did you mean {nearest}?")

@@ -39,10 +39,7 @@ def train(arguments: Namespace) -> None:
     counted = f"{kind} of {result.baseline.counted:,} training images"
     terminal.print_result(f"independent pixels: {result.baseline}; {counted}")
     if result.test.nats > result.baseline.nats:
-        terminal.log(
-            "the model is worse than independent pixels: train for longer, or try another "
-            "optimizer.learning_rate, or model.input=categorical for values without an order"
-        )
+        terminal.log("the model is worse than independent pixels: train it for longer")
     for file in (workdir / "result.json", *result.pictures):
         terminal.print_result(str(file))
 
@@ -51,9 +48,9 @@ def train_flags(parser: Parser) -> None:
     """Defines the flags of `train`."""
     names = ", ".join(config_lib.CONFIGS)
     help_ = f"a config file or one of {names}, perhaps with a variant, as in mnist:row_lstm"
-    parser.add_argument("--config", help=f"{help_} (default: that of the run in --workdir)")
-    help_ = "directory of the run, or gs://BUCKET/FOLDER; a run that is there goes on (default: "
-    parser.add_argument("--workdir", type=path, help=f"{help_}runs/CONFIG or runs/CONFIG-VARIANT)")
+    parser.add_argument("--config", help=help_)
+    help_ = "the run, also gs://BUCKET/FOLDER; one that is there goes on (default: runs/CONFIG)"
+    parser.add_argument("--workdir", type=path, help=help_)
     process_flags(parser)
     config_flags(parser)
     fields = [f"{name}={value}" for name, value in config_lib.leaves(config_lib.Config())]

@@ -4,40 +4,18 @@ A config file returns an `ml_collections.ConfigDict`, which `load_config` turns 
 other code takes a `Config`. This package imports errors and nothing else of pixel_rnn_jax.
 """
 
-from pixel_rnn_jax.config.files import (
-    CONFIGS,
-    base_config,
-    changed_fields,
-    from_config_dict,
-    from_json,
-    leaves,
-    load_config,
-    override,
-    to_json,
-)
-from pixel_rnn_jax.config.schema import (
-    ARCHITECTURES,
-    Config,
-    DataConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
-
-__all__ = [
-    "ARCHITECTURES",
-    "CONFIGS",
-    "Config",
-    "DataConfig",
-    "ModelConfig",
-    "OptimizerConfig",
-    "TrainConfig",
-    "base_config",
-    "changed_fields",
-    "from_config_dict",
-    "from_json",
-    "leaves",
-    "load_config",
-    "override",
-    "to_json",
-]
+from pixel_rnn_jax.config.files import CONFIGS as CONFIGS
+from pixel_rnn_jax.config.files import base_config as base_config
+from pixel_rnn_jax.config.files import changed_fields as changed_fields
+from pixel_rnn_jax.config.files import from_config_dict as from_config_dict
+from pixel_rnn_jax.config.files import from_json as from_json
+from pixel_rnn_jax.config.files import leaves as leaves
+from pixel_rnn_jax.config.files import load_config as load_config
+from pixel_rnn_jax.config.files import override as override
+from pixel_rnn_jax.config.files import to_json as to_json
+from pixel_rnn_jax.config.schema import ARCHITECTURES as ARCHITECTURES
+from pixel_rnn_jax.config.schema import Config as Config
+from pixel_rnn_jax.config.schema import DataConfig as DataConfig
+from pixel_rnn_jax.config.schema import ModelConfig as ModelConfig
+from pixel_rnn_jax.config.schema import OptimizerConfig as OptimizerConfig
+from pixel_rnn_jax.config.schema import TrainConfig as TrainConfig

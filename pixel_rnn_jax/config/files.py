@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import inspect
 import json
 import operator
 import runpy
@@ -19,14 +18,12 @@ _PACKAGE = Path(__file__).parents[1]
 _FOLDERS = _PACKAGE / "configs", _PACKAGE.parent / "configs"  # Of a wheel, of a checkout.
 CONFIGS = {path.stem: path for path in sorted(next(filter(Path.is_dir, _FOLDERS)).glob("[!_]*.py"))}
 """The config files that come with the package, by name."""
-GROUPS: dict[str, Any] = {
+_GROUPS: dict[str, Any] = {
     f.name: f.type for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)
 }
-"""The dataclasses of the groups of fields."""
-FIELDS: dict[str, Any] = {
-    f"{name}.{f.name}": f.type for name, group in GROUPS.items() for f in dataclasses.fields(group)
-} | {f.name: f.type for f in dataclasses.fields(Config) if f.name not in GROUPS}
-"""The types of all fields, by dotted name."""
+_FIELDS: dict[str, Any] = {
+    f"{name}.{f.name}": f.type for name, group in _GROUPS.items() for f in dataclasses.fields(group)
+} | {f.name: f.type for f in dataclasses.fields(Config) if f.name not in _GROUPS}
 
 
 def load_config(source: str) -> Config:
@@ -41,14 +38,12 @@ def load_config(source: str) -> Config:
     """
     name, _, argument = source.partition(":")
     file = CONFIGS.get(name, Path(name))
-    if not file.is_file():
-        names = ", ".join(CONFIGS)
-        raise UserError(f"--config={name} names no config file: give a path, or one of {names}")
-    get_config = runpy.run_path(str(file)).get("get_config")
-    if not callable(get_config):
-        raise UserError(f"--config={name}: {file} defines no function get_config")
-    if argument and not inspect.signature(get_config).parameters:
-        raise UserError(f"--config={source}: get_config of {file} takes no argument")
+    get_config = runpy.run_path(str(file)).get("get_config") if file.is_file() else None
+    if get_config is None:
+        raise UserError(
+            f"--config={name} names no file with a function get_config: give the path of one, or "
+            f"one of {', '.join(CONFIGS)}"
+        )
     return from_config_dict(get_config(argument) if argument else get_config())
 
 
@@ -89,7 +84,7 @@ def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
         if isinstance(value, (Mapping, ConfigDict)):
             for field in value:
                 _check_name(f"{name}.{field}")
-            fields[name] = GROUPS[name](**value)
+            fields[name] = _GROUPS[name](**value)
         else:
             _check_name(name)
             fields[name] = value
@@ -109,7 +104,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         name, _, text = assignment.partition("=")
         _check_name(name)
         group, _, field = name.rpartition(".")
-        (values[group] if group else values)[field] = _parse(text, FIELDS[name])
+        (values[group] if group else values)[field] = _parse(text, _FIELDS[name])
     return from_config_dict(values)
 
 
@@ -119,31 +114,24 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Returns the `Config` that `to_json` wrote; a field that is not in it has its default.
-
-    Raises:
-        UserError: A group of fields is missing, or a field is unknown or impossible.
-    """
-    values = json.loads(text)
-    if not isinstance(values, dict) or not GROUPS.keys() <= values.keys():
-        raise UserError(f"a config in JSON must be an object with {', '.join(GROUPS)}")
-    return from_config_dict(values)
+    """Returns the `Config` that `to_json` wrote; see `from_config_dict`."""
+    return from_config_dict(json.loads(text))
 
 
 def leaves(config: Config) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of every field of `config` that is not a group of fields."""
-    return ((name, operator.attrgetter(name)(config)) for name in FIELDS)
+    return ((name, operator.attrgetter(name)(config)) for name in _FIELDS)
 
 
 def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Returns the fields in which two configs differ, {dotted name: (old value, new value)}."""
     before, after = dict(leaves(old)), dict(leaves(new))
-    return {name: (before[name], after[name]) for name in FIELDS if before[name] != after[name]}
+    return {name: (before[name], after[name]) for name in _FIELDS if before[name] != after[name]}
 
 
 def _check_name(name: str) -> None:
-    if name not in FIELDS:
-        (nearest,) = difflib.get_close_matches(name, FIELDS, n=1, cutoff=0.0)
+    if name not in _FIELDS:
+        (nearest,) = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.0)
         raise UserError(f"there is no field {name} in the config; did you mean {nearest}?")
 
 

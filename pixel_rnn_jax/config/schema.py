@@ -1,37 +1,47 @@
 """The fields of a config. An impossible value raises `UserError` with the field's dotted name."""
 
 import dataclasses
+import inspect
 import itertools
 import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
 
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
+_DISCRETE = ("softmax", "discretized_logistic_mixture")
 CHOICES = {
     "model.architecture": ARCHITECTURES,
     "model.input": ("scalar", "categorical"),
-    "model.output": (
-        "softmax",
-        "discretized_logistic_mixture",
-        "logistic_mixture",
-        "gaussian_mixture",
-    ),
+    "model.output": (*_DISCRETE, "logistic_mixture", "gaussian_mixture"),
     "model.dtype": ("float32", "bfloat16", "float64"),
     "data.binarize": ("none", "dynamic", "fixed", "threshold"),
     "optimizer.name": ("rmsprop", "adam", "muon"),
     "optimizer.schedule": ("constant", "cosine", "piecewise"),
 }
-"""Allowed values of the enumerated fields."""
-POSITIVE = (
+Rule = tuple[str, Callable[[Any], bool]]
+_POSITIVE_FIELDS = (
     *(f"model.{name}" for name in ("layers", "features", "head_features", "mixtures")),
     *(f"train.{name}" for name in ("steps", "batch_size", "eval_batch_size")),
     *(f"train.{name}" for name in ("log_every", "eval_every", "checkpoint_every")),
     "optimizer.learning_rate",
 )
-"""Fields that are greater than 0; no other number may be negative."""
+_ODD: Rule = ("be odd and at least 3", lambda side: side >= 3 and side % 2 == 1)
+_SEVERAL: Rule = ("be 0 or at least 2", lambda count: count != 1)
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_POSITIVE_FIELDS, ("be greater than 0", lambda number: number > 0)),
+    "optimizer.ema_decay": ("be below 1", lambda decay: decay < 1),
+    "model.first_kernel": _ODD,
+    "model.kernel": _ODD,
+    "model.num_classes": _SEVERAL,
+    "data.levels": _SEVERAL,
+    "data.name": ("not be empty", bool),
+    "seed": ("be below 2**32", lambda seed: seed < 2**32),
+}
+"""What single fields must be; besides, no number may be negative."""
 
 
 @dataclass(frozen=True)
@@ -43,33 +53,29 @@ class ModelConfig:
         layers: Number of body layers.
         features: h, the features of a body layer; the stream between layers has 2h.
         first_kernel: Side of the first convolution (mask A); odd.
-        kernel: Taps of the Row LSTM's two convolutions, or side of the middle convolution of a
-            PixelCNN block; odd. The Diagonal BiLSTM does not use it.
+        kernel: Taps of the Row LSTM's convolutions, or side of the middle one of a PixelCNN block;
+            odd. The Diagonal BiLSTM does not use it.
         head_features: Width of the two ReLU and 1x1 layers before the output.
-        input: How a value enters: "scalar" (an intensity; the paper's) or "categorical" (an
-            embedding of each level, for codes and classes, whose order means nothing).
-        output: Distribution of a value: "softmax" over its levels (a sigmoid for two; the paper's),
-            "discretized_logistic_mixture", "logistic_mixture" (a density, trained on dequantised
-            values), or "gaussian_mixture" (a density of any real values).
+        input: How a value enters: as an intensity, "scalar" (the paper's), or as an embedding of
+            its level, "categorical" (for codes and classes, whose order means nothing).
+        output: Distribution of a value: "softmax" over its levels (the paper's; a sigmoid for two),
+            "discretized_logistic_mixture", or a density: "logistic_mixture" of dequantised values,
+            "gaussian_mixture" of real ones.
         mixtures: M, the components of all outputs but "softmax".
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
-        copy_coarse: With several scales: copy the pixels of the smaller image into the larger one,
-            so that the model is a distribution over images. False is the paper's plain form, which
-            draws them again.
-        num_classes: Number of classes that the model is conditioned on; 0 for none. Training takes
-            them from the labels of the data set.
-        condition_vector: D of the vectors `[B, D]` that the model is conditioned on; 0 for none.
-        condition_map: D of the maps `[B, H, W, D]` that the model is conditioned on; 0 for none.
-            Training takes vectors and maps from the array `condition` of an .npz file.
+        copy_coarse: Copy the pixels of the smaller image into the larger one, so that several
+            scales have a likelihood. False is the paper's plain form, which draws them again.
+        num_classes: Classes that the model is conditioned on, the labels of the data; 0 for none.
+        condition_vector: D of the vectors `[B, D]` that it is conditioned on; 0 for none.
+        condition_map: D of the maps `[B, H, W, D]` that it is conditioned on; 0 for none. They are
+            the array `condition` of an .npz file, as vectors are.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
-        dtype: What the network computes in: "float32", "bfloat16", or "float64" (which needs
-            jax_enable_x64).
+        dtype: What the network computes in; "float64" needs jax_enable_x64.
         remat: Recompute each body layer in the backward pass, to save memory.
-        images_per_lane: Images that share a lane of the Diagonal BiLSTM's recurrence; 0 chooses by
-            platform.
+        images_per_lane: Images in a lane of the Diagonal BiLSTM's scan; 0 chooses by platform.
     """
 
     architecture: str = "diagonal_bilstm"
@@ -95,32 +101,23 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check_fields(self, "model")
-        for field in ("first_kernel", "kernel"):
-            side = getattr(self, field)
-            check(f"model.{field}", "be odd and at least 3", side, side >= 3 and side % 2 == 1)
-        check("model.num_classes", "be 0 or at least 2", self.num_classes, self.num_classes != 1)
-        if (self.num_classes > 0) + (self.condition_vector > 0) + (self.condition_map > 0) > 1:
-            raise UserError(
-                "a model has one condition: set one of model.num_classes, model.condition_vector "
-                "and model.condition_map"
-            )
-        density = f'model.output "{self.output}" is a density'
-        if self.input == "categorical" and not self.discrete:
-            raise UserError(f'{density} of numbers: model.input must be "scalar"')
-        if self.scales and not self.discrete:
-            raise UserError(f"{density} with a single scale: model.scales must be empty")
+        if sum(map(bool, (self.num_classes, self.condition_vector, self.condition_map))) > 1:
+            raise UserError("set only one of model.num_classes, condition_vector and condition_map")
+        scalar, single = self.input == "scalar", not self.scales
+        _check(self, "model.input", 'be "scalar" for a density', self.discrete or scalar)
+        _check(self, "model.scales", "be empty for a density", self.discrete or single)
         rule = "be empty, or at least two heights, each a larger multiple of the one before"
         multiples = all(0 < a < b and b % a == 0 for a, b in itertools.pairwise(self.scales))
-        check("model.scales", rule, self.scales, len(self.scales) != 1 and multiples)
+        _check(self, "model.scales", rule, len(self.scales) != 1 and multiples)
         rule = "be empty, or name an architecture for each of model.scales"
         known = set(self.scale_architectures) <= {*ARCHITECTURES}
         as_many = len(self.scale_architectures) in (0, len(self.scales))
-        check("model.scale_architectures", rule, self.scale_architectures, known and as_many)
+        _check(self, "model.scale_architectures", rule, known and as_many)
 
     @property
     def discrete(self) -> bool:
         """Whether values are levels that have probabilities; otherwise the model is a density."""
-        return self.output in ("softmax", "discretized_logistic_mixture")
+        return self.output in _DISCRETE
 
     @property
     def plain(self) -> bool:
@@ -164,9 +161,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_fields(self, "data")
-        for field in ("name", "train_split", "validation_split", "test_split"):
-            check(f"data.{field}", "not be empty", "", getattr(self, field) != "")
-        check("data.levels", "be 0 or at least 2", self.levels, self.levels != 1)
 
 
 @dataclass(frozen=True)
@@ -181,9 +175,9 @@ class OptimizerConfig:
         warmup_steps: Steps of linear warm-up, under any schedule.
         boundaries: Steps at which the rate of a "piecewise" schedule changes.
         boundary_factors: What the rate is multiplied by at each boundary; factors accumulate.
-        clip_norm: Global norm that gradients are clipped to; 0 for no clipping.
-        weight_decay: Each update also subtracts this times the rate times the weight. It applies to
-            the kernels (not to vectors, embeddings or the last layer), under any rule.
+        clip_norm: Global norm that gradients are clipped to; 0 for none.
+        weight_decay: Each update also subtracts this times the rate times the weight, of kernels
+            alone (not of vectors, embeddings or the last layer).
         ema_decay: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
             At step t it is at most (1 + t) / (10 + t): 0.999 holds from step 9,000 on.
     """
@@ -200,19 +194,14 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _check_fields(self, "optimizer")
-        check("optimizer.ema_decay", "be below 1", self.ema_decay, self.ema_decay < 1)
-        boundaries, factors = self.boundaries, self.boundary_factors
-        if self.schedule != "piecewise":
-            rule = 'be empty unless optimizer.schedule is "piecewise"'
-            check("optimizer.boundaries", rule, boundaries, not boundaries)
-            check("optimizer.boundary_factors", rule, factors, not factors)
-            return
-        rule = 'be one or more positive, increasing steps for the schedule "piecewise"'
-        increasing = all(a < b for a, b in itertools.pairwise((0, *boundaries)))
-        check("optimizer.boundaries", rule, boundaries, bool(boundaries) and increasing)
-        rule = f"be {len(boundaries)} numbers above 0, one for each of optimizer.boundaries"
-        fit = len(factors) == len(boundaries) and all(0 < f < math.inf for f in factors)
-        check("optimizer.boundary_factors", rule, factors, fit)
+        steps, factors = self.boundaries, self.boundary_factors
+        piecewise = self.schedule == "piecewise"
+        rule = 'be increasing steps above 0 with optimizer.schedule "piecewise", and else empty'
+        increasing = all(a < b for a, b in itertools.pairwise((0, *steps)))
+        _check(self, "optimizer.boundaries", rule, bool(steps) == piecewise and increasing)
+        rule = "be a number above 0 for each of optimizer.boundaries"
+        fit = len(factors) == len(steps) and all(0 < factor < math.inf for factor in factors)
+        _check(self, "optimizer.boundary_factors", rule, fit)
 
 
 @dataclass(frozen=True)
@@ -222,15 +211,14 @@ class TrainConfig:
     Attributes:
         steps: Number of updates.
         batch_size: Images of an update, over all devices.
-        micro_batches: Parts of a device's share of the batch, computed one after another to save
-            memory. Their gradients are added up; the update is the same. 0 chooses by platform: on
-            a CPU so many that the maps of a part stay in its caches, else 1.
+        micro_batches: Parts of a device's share of a batch, computed one by one to save memory; 0
+            takes as many on a CPU as keep the maps of a part in its caches, else 1.
         eval_batch_size: Images evaluated at a time, over all devices; it changes no result.
         log_every: Steps between records of the training loss.
         eval_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
-        patience: Training stops after this many times eval_every steps without a validation that is
-            the best so far; 0 for never.
+        patience: Training stops after this many times eval_every steps without a better
+            validation; 0 for never.
     """
 
     steps: int = 2500
@@ -244,9 +232,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _check_fields(self, "train")
-        rule = f"divide train.batch_size ({self.batch_size})"
         whole = self.batch_size % (self.micro_batches or 1) == 0
-        check("train.micro_batches", rule, self.micro_batches, whole)
+        _check(self, "train.micro_batches", f"divide {self.batch_size}, train.batch_size", whole)
 
 
 @dataclass(frozen=True)
@@ -275,41 +262,39 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_fields(self, "")
-        check("seed", "be below 2**32", self.seed, self.seed < 2**32)
-        if self.data.flip and self.model.condition_map:
-            raise UserError("data.flip would not mirror the maps of model.condition_map: unset one")
-        if self.init_partial and not self.init_from:
-            raise UserError("init_partial is for init_from, which is not set: set both or neither")
-        warmup, steps = self.optimizer.warmup_steps, self.train.steps
-        rule = f'be below train.steps ({steps}) for the schedule "cosine"'
-        fits = self.optimizer.schedule != "cosine" or warmup < steps
-        check("optimizer.warmup_steps", rule, warmup, fits)
+        data, optimizer, steps = self.data, self.optimizer, self.train.steps
+        mirrors = not (data.flip and self.model.condition_map)
+        _check(data, "data.flip", "be False with model.condition_map", mirrors)
+        source = bool(self.init_from) or not self.init_partial
+        _check(self, "init_partial", "be False without init_from", source)
+        rule = f'be below {steps}, train.steps, for optimizer.schedule "cosine"'
+        falls = optimizer.schedule != "cosine" or optimizer.warmup_steps < steps
+        _check(optimizer, "optimizer.warmup_steps", rule, falls)
 
 
-def check(name: str, requirement: str, value: Any, ok: bool) -> None:
-    """Raises "NAME must REQUIREMENT, got VALUE" unless `ok`; `name` is a field's dotted name."""
+def _check(config: Any, name: str, requirement: str, ok: bool) -> None:
     if not ok:
+        value = getattr(config, name.rpartition(".")[2])
         raise UserError(f"{name} must {requirement}, got {value!r}")
 
 
 def _check_fields(config: Any, group: str) -> None:
-    """Converts every field to its type, and checks it against `CHOICES` and `POSITIVE`."""
+    """Converts every field to its type, and checks it against `CHOICES` and `RULES`."""
     for field in dataclasses.fields(config):
-        name = f"{group}.{field.name}" if group else field.name
-        value = getattr(config, field.name)
+        name, value = f"{group}.{field.name}".lstrip("."), getattr(config, field.name)
         try:
-            value = _convert(value, field.type)
+            # Still part of the construction of the frozen dataclass.
+            object.__setattr__(config, field.name, value := _convert(value, field.type))
         except TypeError:
-            kind = str(field.type) if get_args(field.type) else getattr(field.type, "__name__", "")
+            kind = inspect.formatannotation(field.type)
             raise UserError(f"{name} must be of type {kind}, got {value!r}") from None
         if isinstance(value, (int, float)):
-            rule = "greater than 0" if name in POSITIVE else "at least 0"
-            large = value > 0 or (value == 0 and name not in POSITIVE)
-            check(name, f"be finite and {rule}", value, large and math.isfinite(value))
+            _check(config, name, "be finite and at least 0", 0 <= value < math.inf)
         if name in CHOICES:
-            check(name, f"be one of {', '.join(CHOICES[name])}", value, value in CHOICES[name])
-        # Still part of the construction of the frozen dataclass.
-        object.__setattr__(config, field.name, value)
+            _check(config, name, f"be one of {', '.join(CHOICES[name])}", value in CHOICES[name])
+        if name in RULES:
+            rule, holds = RULES[name]
+            _check(config, name, rule, holds(value))
 
 
 def _convert(value: Any, type_: Any) -> Any:

@@ -4,25 +4,18 @@ This package may import config, files, errors, terminal and models.checks (the f
 It imports scikit-learn and TFDS only to read their sets.
 """
 
-from pixel_rnn_jax.data.dataset import Batch, Dataset, Images, check_disjoint, value_dtype
-from pixel_rnn_jax.data.files import open_dataset, read_files
-from pixel_rnn_jax.data.loader import digest, eval_batches, standardisation, train_batches
-from pixel_rnn_jax.data.transforms import Split, array_splits, open_images, open_split
-
-__all__ = [
-    "Batch",
-    "Dataset",
-    "Images",
-    "Split",
-    "array_splits",
-    "check_disjoint",
-    "digest",
-    "eval_batches",
-    "open_dataset",
-    "open_images",
-    "open_split",
-    "read_files",
-    "standardisation",
-    "train_batches",
-    "value_dtype",
-]
+from pixel_rnn_jax.data.dataset import Batch as Batch
+from pixel_rnn_jax.data.dataset import Dataset as Dataset
+from pixel_rnn_jax.data.dataset import Images as Images
+from pixel_rnn_jax.data.dataset import check_disjoint as check_disjoint
+from pixel_rnn_jax.data.dataset import value_dtype as value_dtype
+from pixel_rnn_jax.data.files import open_dataset as open_dataset
+from pixel_rnn_jax.data.files import read_files as read_files
+from pixel_rnn_jax.data.loader import digest as digest
+from pixel_rnn_jax.data.loader import eval_batches as eval_batches
+from pixel_rnn_jax.data.loader import standardisation as standardisation
+from pixel_rnn_jax.data.loader import train_batches as train_batches
+from pixel_rnn_jax.data.transforms import Split as Split
+from pixel_rnn_jax.data.transforms import array_splits as array_splits
+from pixel_rnn_jax.data.transforms import open_images as open_images
+from pixel_rnn_jax.data.transforms import open_split as open_split

@@ -15,17 +15,16 @@ from pixel_rnn_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 CACHE_BYTES = 2**30
-"""Decoded images of a split are kept in memory if all together need no more than this."""
+"""Images of a split are kept in memory once read if all together need no more."""
 
 
 class Batch(NamedTuple):
     """Images with what a model is conditioned on, as NumPy or JAX arrays.
 
     Attributes:
-        images: `[B, H, W, C]` integers from 0 to K - 1, or floats: dequantised values, or any real
-            ones.
-        condition: `[B]` integers of a model with classes; `[B, D]` or `[B, H, W, D]` float32 of a
-            model with condition_vector or condition_map; None for a model without condition.
+        images: `[B, H, W, C]` integers from 0 to K - 1, or floats: dequantised or real values.
+        condition: `[B]` integers, classes; or `[B, D]` or `[B, H, W, D]` float32, vectors or maps;
+            None for a model without condition.
     """
 
     images: Any
@@ -79,46 +78,42 @@ class LazyArray:
             self._is_kept[missing] = True  # Only now, as other threads may be reading.
         return self._kept[indices]
 
+    def part(self, rows: np.ndarray) -> "LazyArray":
+        """Returns the rows `rows`, of which none is kept yet."""
+        return LazyArray(lambda indices: self._read(rows[indices]), [self._names[i] for i in rows])
+
     def _stacked(self, indices: np.ndarray) -> np.ndarray:
         rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
         for number, row in enumerate(map(np.asarray, self._read(indices))):
             if (row.shape, row.dtype) != (self.shape[1:], self.dtype):
                 raise UserError(
                     f"{self._names[indices[number]]} has shape {list(row.shape)} of {row.dtype}, "
-                    f"but {self._names[0]} {list(self.shape[1:])} of {self.dtype}: all images of a "
-                    "set must have one form"
+                    f"but {self._names[0]} {list(self.shape[1:])} of {self.dtype}"
                 )
             rows[number] = row
         return rows
 
 
-class _Rows:
-    """Some rows of an array that stays where it is: on disk, or not read yet."""
-
-    def __init__(self, array: Any, rows: np.ndarray):
-        self._array, self._rows = array, rows
-        self.shape, self.dtype = (len(rows), *array.shape[1:]), array.dtype
-
-    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        return np.asarray(self._array[self._rows[indices]])
-
-
 @dataclass(frozen=True)
 class Dataset:
-    """The images of one split as they are stored.
-
-    Arrays are those of NumPy, or have `shape`, `dtype` and a thread-safe `array[indices]`.
+    """The images of one split as they are stored; the arrays are NumPy's, or `LazyArray`s.
 
     Attributes:
         name: The split in error messages.
-        images: `[N, H, W, C]` integers, booleans or floats.
+        images: `[N, H, W, C]` integers, booleans or floats; of `[N, H, W]` C is 1.
         ids: `[N, 2]` integers, the identity of each image whichever part of the set is read: image
             50,000 of "train" has the same as image 0 of "train[50000:]".
         levels: K, if the set declares it.
-        labels: `[N]` numbers of classes (where none is meant, negative ones); None without labels.
-        class_names: The names of the classes 0, 1, ... of the whole set; () if they have none.
+        labels: `[N]` numbers of classes (where none is meant, negative ones), also given as names;
+            None without labels.
+        class_names: The names of the classes 0, 1, ... of the whole set; () if they have none. For
+            labels that are names () takes the sorted ones.
         condition: `[N, D]` vectors or `[N, H, W, D]` maps; None if the set has neither.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
+
+    Raises:
+        UserError: The images are no numbers, or of another shape, or their channels come first; or
+            there are not as many labels or conditions.
     """
 
     name: str
@@ -129,6 +124,33 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     condition: Any = None
     file_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        shape, dtype = list(self.images.shape), self.images.dtype
+        if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "biuf":
+            raise UserError(
+                f"{self.name} must hold images, numbers of shape [N, H, W] or [N, H, W, C], got "
+                f"{shape} of {dtype}"
+            )
+        if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[2] == shape[3] > 4:
+            raise UserError(
+                f"{self.name} has the shape {shape}, as if its channels came first: they come last "
+                "here, np.moveaxis(images, 1, -1)"
+            )
+        for field in ("labels", "condition"):
+            array = getattr(self, field)
+            if array is not None and array.shape[:1] != (len(self),):
+                raise UserError(
+                    f"the condition of {self.name}, `{field}`, must have a row for each of the "
+                    f"{len(self)} images, got shape {list(array.shape)}"
+                )
+        # Still part of the construction of the frozen dataclass.
+        if len(shape) == 3:
+            object.__setattr__(self, "images", self.images[..., None])
+        if self.labels is not None and self.labels.dtype.kind == "U":
+            class_names = self.class_names or tuple(np.unique(self.labels).tolist())
+            object.__setattr__(self, "labels", number_labels(self.labels, class_names))
+            object.__setattr__(self, "class_names", class_names)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -142,39 +164,28 @@ class Dataset:
         """Returns the names of all images: those of their files, or their rows in the array."""
         return list(self.file_names) or self.ids[:, 1].astype(str).tolist()
 
-    def describe(self, index: int) -> str:
-        """Returns the name of an image for error messages."""
-        name = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
-        return f"{name} of {self.name}"
-
     def part(self, rows: np.ndarray) -> "Dataset":
         """Returns the images `rows`."""
-
-        def chosen(array: Any) -> Any:
-            return array[rows] if type(array) is np.ndarray else _Rows(array, rows)
-
-        return dataclasses.replace(
-            self,
-            ids=self.ids[rows],
-            images=chosen(self.images),
-            labels=None if self.labels is None else chosen(self.labels),
-            condition=None if self.condition is None else chosen(self.condition),
-            file_names=[self.file_names[row] for row in rows] if self.file_names else (),
-        )
+        arrays = {"images": self.images, "labels": self.labels, "condition": self.condition}
+        parts: dict[str, Any] = {
+            name: array.part(rows) if isinstance(array, LazyArray) else array[rows]
+            for name, array in arrays.items()
+            if array is not None
+        }
+        file_names = [self.file_names[row] for row in rows] if self.file_names else ()
+        return dataclasses.replace(self, ids=self.ids[rows], file_names=file_names, **parts)
 
 
-def image_ids(container: str, rows: np.ndarray) -> np.ndarray:
-    """Returns `Dataset.ids` for the images `rows` of a file, an array or a folder."""
+def image_ids(container: str, rows: Any) -> np.ndarray:
+    """Returns `Dataset.ids` of the images `rows`, or the first so many, of a file or a folder."""
+    rows = np.arange(rows) if isinstance(rows, int) else rows
     return np.stack([np.full(len(rows), zlib.crc32(container.encode())), rows], axis=1)
 
 
 def number_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
     """Returns the numbers of classes that are given by name: -1 for one that is not among them."""
     numbers = {name: number for number, name in enumerate(class_names)}
-    return np.array([numbers.get(name, -1) for name in labels.tolist()])
-
-
-_RANGE = re.compile(r"(.+?)(?:\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\])?")
+    return np.vectorize(lambda name: numbers.get(name, -1), otypes=[int])(labels)
 
 
 def open_split_of(
@@ -182,39 +193,38 @@ def open_split_of(
     split: str,
     parts: Collection[str],
     open_part: Callable[[str], Dataset],
+    *,
+    whole: bool = True,
     held_out: int = 0,
 ) -> Dataset:
-    """Opens a split of the set `name`, which may be divided into `parts`; "" is the whole set.
+    """Opens a split of the set `name`, one of `parts` or of the `whole`, which is the part "".
 
-    An undivided set has "all" and, by a fixed permutation, "train", "validation" and "test", of
-    which the last two have `held_out` images each, or a tenth. Of a split a range may be taken as
-    TFDS writes it: "test[:300]", "train[10%:20%]".
+    The whole has "all" and, by a fixed permutation, "train", "validation" and "test", of which the
+    last two have `held_out` images each, or a tenth; see `open_dataset`.
 
     Raises:
-        UserError: There is no such split, the set is too small, or there are no images in the
-            range.
+        UserError: There is no such split, or no image in it.
     """
-    match = _RANGE.fullmatch(split)
+    match = re.fullmatch(r"(.+?)(?:\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\])?", split)
     base, *ends = match.groups() if match else (split, "", "", "", "")
-    choices = parts if set(SPLITS) & set(parts) else ("all", *SPLITS, *parts)
+    choices = ("all", *SPLITS, *parts) if whole and not set(SPLITS) & set(parts) else parts
     if base not in choices:
-        existing = ", ".join(sorted(choices))
-        raise UserError(f"{name} has no split {split!r}: choose from {existing}, or a range of one")
-    whole = open_part(base if base in parts else "")
-    rows = np.arange(len(whole))
+        raise UserError(
+            f"{name} has no split {split!r}, only parts of {', '.join(sorted(choices))}"
+        )
+    dataset = open_part(base if base in parts else "")
+    rows = np.arange(len(dataset))
     if base in SPLITS and base not in parts:
-        if len(whole) < 3:
-            raise UserError(f"{name} must have at least 3 images to be divided, got {len(whole)}")
-        held_out = held_out or max(1, len(whole) // 10)
-        ends_of_parts = [len(whole) - 2 * held_out, len(whole) - held_out]
-        rows = np.sort(np.split(random_order(len(whole)), ends_of_parts)[SPLITS.index(base)])
+        held_out = held_out or max(1, len(rows) // 10)
+        ends_of_parts = [len(rows) - 2 * held_out, len(rows) - held_out]
+        rows = np.sort(np.split(random_order(len(rows)), ends_of_parts)[SPLITS.index(base)])
     start, stop = (
         round(len(rows) * int(number) / 100) if percent else int(number or default)
         for number, percent, default in ((*ends[:2], 0), (*ends[2:], len(rows)))
     )
-    if not len(rows[start:stop]):
+    if not (chosen := rows[start:stop]).size:
         raise UserError(f"{name} has no images in {split!r}: {base!r} has {len(rows)}")
-    part = whole if len(rows[start:stop]) == len(whole) else whole.part(rows[start:stop])
+    part = dataset if chosen.size == len(dataset) else dataset.part(chosen)
     return dataclasses.replace(part, name=f"split {split!r} of {name}")
 
 
@@ -225,17 +235,12 @@ def random_order(count: int) -> np.ndarray:
 
 
 def check_disjoint(**splits: Any) -> None:
-    """Checks that splits, by the names "train", "validation" and "test", share no images.
-
-    Otherwise the best checkpoint could be chosen by the images that are reported.
+    """Checks that the images that choose a checkpoint, or are reported, are no others' as well.
 
     Raises:
-        UserError: Two do.
+        UserError: Two of the splits, by the names "train", "validation" and "test", share some.
     """
     for one, other in itertools.combinations(splits, 2):
         first, second = (splits[name].ids @ np.array([2**31, 1]) for name in (one, other))
         if shared := np.intersect1d(first, second).size:
-            raise UserError(
-                f"data.{one}_split and data.{other}_split share {shared:,} images: choose splits "
-                "that do not overlap"
-            )
+            raise UserError(f"data.{one}_split and data.{other}_split share {shared:,} images")

@@ -12,8 +12,6 @@ from pixel_rnn_jax.data.dataset import Batch
 from pixel_rnn_jax.data.transforms import Split
 from pixel_rnn_jax.errors import UserError
 
-ENDLESS = 2**53
-"""Images that are never all read."""
 DIGEST_IMAGES, AT_ONCE = 1000, 100
 """Images that a digest reads, so that a large set costs no more than a small one; read together."""
 STANDARDISATION_IMAGES = 50_000
@@ -46,7 +44,7 @@ def train_batches(
 
     stream = grain.MapDataset.range(len(split)).seed(seed).shuffle().repeat()
     # Grain counts the batches of an endless stream in floats, which one image a batch overflows.
-    batches = stream[process_index:ENDLESS:process_count].batch(rows).map_with_index(read)
+    batches = stream[process_index : 2**53 : process_count].batch(rows).map_with_index(read)
     return _iterate(batches[start_step:])
 
 
@@ -71,10 +69,7 @@ def eval_batches(
 
 
 def digest(split: Split) -> str:
-    """Returns a digest of the size of a split and of `DIGEST_IMAGES` of its images, evenly spread.
-
-    It is over the values and the condition that a model sees in evaluation, wherever they are.
-    """
+    """Returns a digest of what a model sees of a split: its size, and `DIGEST_IMAGES` images."""
     result = hashlib.sha256(repr((len(split), split.image_shape, split.levels)).encode())
     rows = np.unique(np.linspace(0, len(split) - 1, DIGEST_IMAGES).astype(int))
     for start in range(0, len(rows), AT_ONCE):
@@ -91,8 +86,7 @@ def standardisation(split: Split, batch_size: int) -> tuple[tuple[float, ...], t
     `STANDARDISATION_IMAGES`. `batch_size`, of images read at a time, changes no result.
     """
     count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
-    # Of each image, so that the result does not depend on the batches, and large values lose
-    # nothing: the squares are of differences from a mean.
+    # Of each image, so that neither the batches matter nor large values lose digits.
     means, variances = np.empty((2, count, channels))
     for start in range(0, count, batch_size):
         rows = slice(start, min(start + batch_size, count))
@@ -104,11 +98,9 @@ def standardisation(split: Split, batch_size: int) -> tuple[tuple[float, ...], t
 
 
 def _rows(batch_size: int, process_count: int, field: str) -> int:
-    """Returns how many images of a batch each process has."""
     if batch_size % process_count:
         raise UserError(
-            f"{field} must be a multiple of the number of processes, got {batch_size} for "
-            f"{process_count} processes"
+            f"{field} must be shared evenly, got {batch_size} for {process_count} processes"
         )
     return batch_size // process_count
 

@@ -11,7 +11,6 @@ from tensorflow_datasets.core import read_only_builder
 
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids
-from pixel_rnn_jax.data.files import pixels
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import open_image
 
@@ -30,36 +29,35 @@ def prepared(config: DataConfig) -> Any | None:
         return None
 
 
-def how_to_prepare(config: DataConfig) -> str:
-    """Returns the error for a set that is not prepared."""
-    where = f"data_dir={config.data_dir!r}, " if config.data_dir else ""
-    # Not `tfds build`: that command does not start without apache-beam.
-    return (
-        f"data.name {config.name!r} is no folder or file, and no TFDS set that is prepared as "
-        f"array_record in {config.data_dir or 'the default directory of TFDS'} (data.data_dir): "
-        "prepare it once with `pip install 'pixel-rnn-jax[prepare]'` and "
-        f'`python -c "import tensorflow_datasets as tfds; tfds.builder({config.name!r}, {where}'
-        "file_format='array_record').download_and_prepare()\"`"
-    )
+def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
+    """Opens a split, in TFDS's syntax, of a set with the features `image` and perhaps `label`.
 
-
-def open_tfds(builder: Any, name: str, split: str) -> Dataset:
-    """Opens a split, in TFDS's syntax, of a prepared set with the features `image` and `label`."""
+    Raises:
+        UserError: The set is not prepared, the builder being None; or there is no such split or
+            feature.
+    """
+    name = f"data.name {config.name!r}"
+    if builder is None:
+        where = f"data_dir={config.data_dir!r}, " if config.data_dir else ""
+        # Not `tfds build`: that command does not start without apache-beam.
+        raise UserError(
+            f"{name} is no folder or file, and no TFDS set that is prepared as array_record in "
+            f"data.data_dir {config.data_dir!r}: run `pip install 'pixel-rnn-jax[prepare]'` and "
+            f'`python -c "import tensorflow_datasets as tfds; tfds.builder({config.name!r}, '
+            f"{where}file_format='array_record').download_and_prepare()\"`"
+        )
     features = dict(builder.info.features.items())
-    feature: Any = features.get("image")
+    if "image" not in features:
+        raise UserError(f"{name} has no feature `image`, only {', '.join(features)}")
+    feature: Any = features["image"]
     label: Any = features.get("label")
-    dtype = np.dtype(getattr(feature, "np_dtype", None) or object)
     encoded = isinstance(feature, tfds.features.Image)
-    tensor = isinstance(feature, tfds.features.Tensor) and len(feature.shape) in (2, 3)
-    if not (encoded or tensor) or dtype.kind not in "biu":
-        raise UserError(f"{name} has no feature `image` of integers, one image: {features}")
     try:
         shards = builder.info.splits[split].file_instructions
-    except ValueError:
-        existing = ", ".join(builder.info.splits)
-        raise UserError(f"{name} has no split {split!r}, only parts of {existing}") from None
+    except ValueError as error:
+        raise UserError(f"{name} has no split {split!r}: {error}") from error
     if not shards:
-        raise UserError(f"split {split!r} of {name} is empty: choose a larger part")
+        raise UserError(f"{name} has no images in {split!r}")
     files = [os.path.basename(shard.filename) for shard in shards]
     rows = [np.arange(shard.skip, shard.skip + shard.take) for shard in shards]
     # As TFDS has its ids.
@@ -77,10 +75,8 @@ def open_tfds(builder: Any, name: str, split: str) -> Dataset:
         # TFDS itself would warn that there is no OpenCV, and refuse 16-bit images.
         skip = {"image": tfds.decode.SkipDecoding()} if encoded else None
         for index, value in zip(indices, read("image", indices, skip), strict=True):
-            if encoded:
-                yield _decode(value, f"{names[index]} of {name}", dtype, feature.shape[-1])
-            else:
-                yield value[..., None] if value.ndim == 2 else value
+            image = _decode(value, f"{names[index]} of {name}", feature) if encoded else value
+            yield np.atleast_3d(image)
 
     class_names: tuple[str, ...] = ()
     has_labels = isinstance(label, tfds.features.ClassLabel) and label.num_classes
@@ -97,15 +93,18 @@ def open_tfds(builder: Any, name: str, split: str) -> Dataset:
     )
 
 
-def _decode(content: bytes, name: str, dtype: np.dtype, channels: int | None) -> np.ndarray:
+def _decode(content: bytes, name: str, feature: Any) -> np.ndarray:
     """Decodes an image as TensorFlow does; TFDS keeps the files that it was given."""
+    channels = feature.shape[-1]
     with open_image(io.BytesIO(content)) as image:
-        if dtype.itemsize > 1 and not image.mode.startswith("I"):
-            raise UserError(f"{name} has colours of 16 bits, of which Pillow reads 8")
-        plain = {"1": "L", "P": "L" if channels == 1 else "RGB"}.get(image.mode)
-        array = pixels(image.convert(plain) if plain else image).astype(dtype, copy=False)
-    if array.shape[-1] == 1 and channels and channels > 1:
+        mode = image.mode
+        plain = {"1": "L", "P": "L" if channels == 1 else "RGB"}.get(mode, mode)
+        array = np.atleast_3d(np.asarray(image.convert(plain))).astype(feature.np_dtype)
+    if array.shape[-1] == 1 and channels:
         array = np.repeat(array, channels, -1)
-    if channels and array.shape[-1] != channels:
-        raise UserError(f"{name} has {array.shape[-1]} channels, but the set declares {channels}")
+    deep = array.itemsize > 1 and not mode.startswith("I")  # Pillow reads 8 of 16 bits of colours.
+    if deep or (channels and array.shape[-1] != channels):
+        raise UserError(
+            f"{name} has mode {mode!r} of Pillow, not {channels} channels of {array.dtype}"
+        )
     return array

@@ -14,30 +14,19 @@ import pixel_rnn_jax as prnn
 ROWS = """
                                                     | --config
 trian                                               | train
-sampel MODEL                                        | sample
 TRAIN --worddir=x                                   | --workdir
-TRAIN --work=x                                      | --workdir
 TRAIN --workdir                                     | --workdir
 TRAIN --workdir=                                    | --workdir
 TRAIN more                                          | more
 TRAIN --nodistributed=1                             | --nodistributed
 TRAIN --config.model.featurs=3                      | --config.model.features
 TRAIN --noconfig.model.residual                     | --config.model.residual
-TRAIN --config.model={}                             | --config.model.
-TRAIN --config.steps=3                              | --config.
 TRAIN --config.train.steps                          | --config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
-TRAIN --config.train.steps=0                        | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
-TRAIN --config.model.architecture=lstm              | model.architecture
 TRAIN --config.model.skip=maybe                     | model.skip
-TRAIN --config.model.scales=3,9                     | model.scales
 TRAIN --config.model.num_classes=3                  | model.num_classes
 TRAIN --config.model.condition_vector=2             | model.condition_vector
-TRAIN --config.optimizer.learning_rate=nan          | optimizer.learning_rate
-TRAIN --config.optimizer.boundaries=0.5             | optimizer.boundaries
-TRAIN --config.seed=-1                              | seed
-TRAIN --config.data.levels=1                        | data.levels
 TRAIN --config.data.levels=3                        | data.levels
 TRAIN --config.data.name=missing.npy                | missing.npy
 TRAIN --config.data.name=shapes.npz                 | data.test_split
@@ -66,8 +55,6 @@ sample --workdir=text.png                           | text.png
 sample MODEL x                                      | x
 sample MODEL --json                                 | --json
 sample MODEL --n=0                                  | --n
-sample MODEL --n=1.5                                | --n
-sample MODEL --temperature=-1                       | --temperature
 sample MODEL --temperature=nan                      | --temperature
 sample MODEL --seed=-1                              | --seed
 sample MODEL --out=a.jpg                            | --out
@@ -96,7 +83,6 @@ complete MODEL --images=own.npy --particles=0       | --particles
 complete MODEL --images=own.npy --config.data.name=digits | --config.data
 complete MODEL --images=own.npy --config.seed=3     | --config.
 complete MODEL --images=                            | --images
-complete MODEL --images=missing                     | missing
 complete MODEL --images=splits.npz                  | splits.npz
 complete MODEL --images=splits.npz --split=nosuch   | nosuch
 complete MODEL --images=large.png                   | large.png
@@ -112,23 +98,19 @@ evaluate MODEL --images=splits.npz --split=test --out=./splits.npz | --images
 evaluate MODEL --images=own.npy --pixel_map=a.jpg   | --pixel_map
 evaluate MODEL --dequantize=1                       | --continuous
 evaluate MODEL --continuous=a                       | --dequantize
-evaluate MODEL --continuous=a --dequantize=0        | --dequantize
 evaluate MODEL --images=own.npy --continuous=a --dequantize=1 | --images
 
 compress MODEL                                      | --images
-compress MODEL --images=missing.npy                 | missing.npy
 compress MODEL --images=own.npy --out=own.npy       | --images
 compress MODEL --images=own.npy --out=m.safetensors | --workdir
 compress MODEL --images=own.npy --out=full          | --out
-compress --workdir=real.safetensors --images=floats.npy | model.output
+compress --workdir=real.safetensors --images=floats.npy | output
 decompress                                          | FILE
-decompress x                                        | --workdir
 decompress MODEL missing.prnn                       | missing.prnn
 decompress MODEL text.png                           | compressed
 decompress MODEL c.npz --out=c.npz                  | --file
 info                                                | FILE
 info text.png                                       | compressed
-info text.png --workdir=x                           | --workdir
 export                                              | --model
 export MODEL --out=/                                | --out
 export MODEL --out=m.safetensors                    | --workdir

@@ -74,21 +74,13 @@ def png(pixels):
 def write_tfds(tmp_path):
     """Writes a prepared TFDS set without TensorFlow: {split: [images of each shard]}."""
 
-    def write(
-        name,
-        shards,
-        feature,
-        *,
-        encode=png,
-        form="array_record",
-        key="image",
-        classes="01",
-        label=1,
-    ):
+    def write(name, shards, feature, *, encode=png, form="array_record", **options):
+        key, classes = options.get("key", "image"), list(options.get("classes", "01"))
+        label = options.get("label", 1)
         folder = tmp_path / name / "1.0.0"
         folder.mkdir(parents=True)
-        features = {key: feature, "label": tfds.features.ClassLabel(names=list(classes))}
-        features = tfds.features.FeaturesDict(features)
+        label_feature = tfds.features.ClassLabel(names=classes)
+        features = tfds.features.FeaturesDict({key: feature, "label": label_feature})
         features.save_config(str(folder))
         serializer = tfds.core.ExampleSerializer(features.get_serialized_info())
         name, _, config = name.partition("/")

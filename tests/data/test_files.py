@@ -32,7 +32,6 @@ def sets(tmp_path, images):
         "vectors": {"x": images, "condition": VECTORS},
         "numbers": {"x": images, "labels": NUMBERS},
         "named": {"x": images, "labels": NUMBERS, "class_names": ["ape", "cat", "emu"]},
-        "bytes": {"x": images, "labels": np.char.encode(LABELS)},
         "parts": {"train": images[:7], "test": images[7:], "train_labels": LABELS[:7]},
     }
     arrays["parts"] |= {"test_labels": LABELS[7:], "labels": LABELS}
@@ -54,21 +53,15 @@ ROWS = list(map(str, range(10)))
     "file, split, rows, condition, names",
     [
         ("a.npy", None, range(10), None, ROWS),
-        ("a.npy", "all[3:5]", [3, 4], None, ["3", "4"]),
         ("a.npy", "train", [0, 1, 2, 3, 4, 6, 7, 8], None, list("01234678")),
         ("a.npy", "train[50%:]", [4, 6, 7, 8], None, ["4", "6", "7", "8"]),
         ("a.npy", "validation", [5], None, ["5"]),
-        ("a.npy", "test", [9], None, ["9"]),
-        ("one.npz", None, range(10), LABELS, ROWS),
         ("one.npz", "x[8:]", [8, 9], LABELS, ["8", "9"]),
         ("one.npz", "test", [9], LABELS, ["9"]),
         ("vectors.npz", "all[:20%]", [0, 1], VECTORS, ["0", "1"]),
         ("numbers.npz", None, range(10), NUMBERS, ROWS),
         ("named.npz", None, range(10), LABELS, ROWS),
-        ("bytes.npz", None, range(10), LABELS, ROWS),
-        ("parts.npz", "train", range(7), LABELS, ROWS[:7]),
         ("parts.npz", "test[1:]", [8, 9], LABELS, ["1", "2"]),
-        ("flat", None, range(10), None, PNGS),
         ("flat", "validation", [5], None, ["5.png"]),
         ("flat", "all[9:]", [9], None, ["9.png"]),
         ("flat/3.png", None, [3], None, ["3.png"]),
@@ -89,25 +82,19 @@ def test_images_as_they_are_stored(sets, images, file, split, rows, condition, n
     "file, split, parts",
     [
         ("nowhere", None, ("nowhere",)),
-        ("nowhere.npy", None, ("nowhere.npy",)),
         ("flat/notes.txt", None, ("notes.txt",)),
         ("flat", "some[:5]", ("flat", "some[:5]", "all, test, train, validation")),
         ("flat", "all[10:]", ("flat", "all[10:]")),
-        ("flat/3.png", "train", ("3.png", "at least 3 images")),
+        ("flat/3.png", "train", ("3.png", "'train'")),
         ("parts", None, ("parts", "'all'", "train, val")),
-        ("parts", "test", ("parts", "'test'", "train, val")),
-        ("parts.npz", None, ("parts.npz", "'all'", "test, train")),
         ("parts.npz", "validation", ("parts.npz", "'validation'", "test, train")),
         ("two.npz", "train", ("two.npz", "a, b")),
         ("empty", None, ("empty", ".png")),
         ("sizes", None, ("b.png", "[3, 5, 3]", "a.png", "[4, 5, 3]")),
-        ("modes", None, ("b.png", "[4, 5, 1]", "a.png", "[4, 5, 3]")),
         ("palette.png", None, ("palette.png", "mode 'P'")),
-        ("short.npz", None, ("`labels`", "short.npz", "10 images", "[9]")),
         ("rows.npz", None, ("`condition`", "rows.npz", "10 images", "[9, 2]")),
-        ("few_names.npz", None, ("`class_names`", "few_names.npz", "got 2")),
+        ("few_names.npz", None, ("`class_names`", "few_names.npz")),
         ("same_names.npz", None, ("`class_names`", "same_names.npz")),
-        ("flat.npy", None, ("flat.npy", "[4, 2]")),
         ("no_rows.npy", None, ("no_rows.npy", "[0, 2, 2]")),
         ("complex.npy", None, ("complex.npy", "complex128")),
         ("channels_first.npy", None, ("channels_first.npy", "[5, 3, 8, 8]")),
@@ -115,28 +102,24 @@ def test_images_as_they_are_stored(sets, images, file, split, rows, condition, n
 )
 def test_files_and_splits_that_are_refused(sets, images, refused, file, split, parts):
     np.savez(sets / "two.npz", a=images, b=images)
-    np.savez(sets / "short.npz", x=images, labels=LABELS[1:])
     np.savez(sets / "rows.npz", x=images, condition=VECTORS[1:])
     np.savez(sets / "few_names.npz", x=images, labels=NUMBERS, class_names=["a", "b"])
     np.savez(sets / "same_names.npz", x=images, labels=NUMBERS, class_names=["a", "b", "a"])
-    np.save(sets / "flat.npy", np.zeros((4, 2)))
     np.save(sets / "no_rows.npy", np.zeros((0, 2, 2)))
     np.save(sets / "complex.npy", np.zeros((4, 2, 2), complex))
     np.save(sets / "channels_first.npy", np.zeros((5, 3, 8, 8)))
     Image.new("P", (5, 4)).save(sets / "palette.png")
-    for folder, second in ("sizes", images[1, 1:]), ("modes", images[1, ..., 0]):
+    for folder in "sizes", "empty":
         (sets / folder).mkdir()
-        Image.fromarray(images[0]).save(sets / folder / "a.png")
-        Image.fromarray(second).save(sets / folder / "b.png")
-    (sets / "empty").mkdir()
+    for name, image in ("a.png", images[0]), ("b.png", images[1, 1:]):
+        Image.fromarray(image).save(sets / "sizes" / name)
     with refused(*parts):
         data.read_files(sets / file, split)
 
 
 def test_a_set_that_does_not_exist_names_the_field(opened, refused):
-    for name in "no/such/folder", "none.npy":
-        with refused("data.name", name):
-            opened(name)
+    with refused("data.name", "no/such/folder"):
+        opened("no/such/folder")
 
 
 def test_importing_data_imports_no_large_library():
@@ -148,13 +131,12 @@ def test_importing_data_imports_no_large_library():
 def test_npy_stays_on_disk(sets):
     for split in None, "train":
         images = files.open_path(sets / "a.npy", "a.npy", split).images
-        assert isinstance(getattr(images, "_array", images), np.memmap)
+        assert isinstance(images, dataset.LazyArray)
 
 
 def test_a_folder_of_a_bare_name(sets, monkeypatch, opened, images):
     monkeypatch.chdir(sets)
-    fields = {"data_dir": str(sets / "none"), "validation_split": "val"}
-    split = opened("parts", "validation", **fields)
+    split = opened("parts", "validation", data_dir=str(sets / "none"), validation_split="val")
     np.testing.assert_array_equal(split.batch([0, 1, 2]).images, images[7:])
 
 
@@ -177,7 +159,6 @@ def test_files_are_decoded_once_unless_they_are_large(sets, monkeypatch, images,
         ("1", "a.png", bool, 1),
         ("L", "a.png", np.uint8, 1),
         ("LA", "a.png", np.uint8, 2),
-        ("RGB", "a.png", np.uint8, 3),
         ("RGBA", "a.png", np.uint8, 4),
         ("I;16", "a.png", "<u2", 1),
         ("I;16B", "a.tif", ">u2", 1),
@@ -238,12 +219,8 @@ def _turned(path, orientation=6, size=(5, 4)):
         ("deep.tif", _deep_tiff),
         ("deep.ppm", lambda path: path.write_bytes(b"P6 5 4 65535\n" + bytes(120))),
         ("stretched.pgm", lambda path: path.write_bytes(b"P5 5 4 15\n" + bytes(20))),
-        ("stretched_wide.pgm", lambda path: path.write_bytes(b"P5 5 4 999\n" + bytes(40))),
-        ("stretched_plain.pgm", lambda path: path.write_bytes(b"P2 5 4 15\n" + b"9 " * 20)),
         ("frames.tif", _frames),
-        ("frames.png", _frames),
         ("turned.jpg", _turned),
-        ("turned.webp", _turned),
     ],
 )
 def test_files_that_pillow_would_read_otherwise_are_refused(tmp_path, refused, file, write):
@@ -258,17 +235,12 @@ def test_files_that_are_whole_though_they_say_more(tmp_path):
     _turned(tmp_path / "turned_by_pillow.tif", size=(4, 5))
     (tmp_path / "plain.pgm").write_bytes(b"P2 5 4 255\n" + b"9 " * 20)
     (tmp_path / "bits.pbm.pgm").write_bytes(b"P1 5 4\n" + b"1 " * 20)
-    head = b"BM" + struct.pack("<3I", 70 + 48, 0, 70)
-    info = struct.pack("<I2i2H6I", 40, 5, 4, 1, 16, 3, 48, 0, 0, 0, 0)
-    masks = struct.pack("<4I", 0xF800, 0x7E0, 0x1F, 0)
-    (tmp_path / "of_16_bits_a_pixel.bmp").write_bytes(head + info + masks + bytes(48))
     for file in tmp_path.iterdir():
         assert data.read_files(file).images.shape[:3] == (1, 4, 5)
 
 
-def test_a_damaged_image_is_named(sets):
+def test_a_damaged_image_is_named(sets, refused):
     file = sets / "flat" / "2.png"
     file.write_bytes(file.read_bytes()[:50])
-    with pytest.raises(OSError, match="truncated") as caught:
+    with refused(str(file), "truncated"):
         data.read_files(sets / "flat")
-    assert str(file) in str(caught.value) + "".join(caught.value.__notes__)

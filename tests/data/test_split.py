@@ -45,13 +45,11 @@ def test_draws_and_order_never_change(opened, read, fields, first, late, test):
     assert zlib.crc32(read("digits", "test", **fields).tobytes()) == test
 
 
-@pytest.mark.parametrize(
-    "levels, dtype", [(256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "int32")]
-)
-def test_dtype_is_the_smallest_that_holds_the_levels(opened, read, levels, dtype):
-    split = opened({"any": np.full((3, 2, 2, 1), levels - 1)}, levels=levels)
-    assert split.dtype == read(split).dtype == np.dtype(dtype)
-    assert (read(split) == levels - 1).all()
+def test_dtype_is_the_smallest_that_holds_the_levels(opened, read):
+    for levels, dtype in (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "int32"):
+        split = opened({"any": np.full((3, 2, 2, 1), levels - 1)}, levels=levels)
+        assert split.dtype == read(split).dtype == np.dtype(dtype)
+        assert (read(split) == levels - 1).all()
 
 
 ZEROS = np.zeros((30, 2, 3), np.uint8)
@@ -67,26 +65,17 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
         ({"any": ZEROS / 1}, {}, ("float64", "model.output", "softmax", "gaussian_mixture")),
         ({"any": ZEROS / 1}, {"output": "logistic_mixture", "levels": 9}, ("float64", "logistic")),
         ({"any": ZEROS.astype(int)}, {}, ("data.levels", "int64", "opened.npz")),
-        ({"any": ZEROS + np.uint8(1)}, {}, ("0 and 1", "opened.npz", "data.levels=2")),
-        ({"any": ZEROS > 0}, {"levels": 3}, ("0 and 1", "opened.npz", "3 levels")),
+        ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "up to 1", "opened.npz")),
+        ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "opened.npz", "0 to 2")),
         ({"any": ZEROS}, {"levels": 17, **REAL}, ("data.levels must be 0", "17")),
         ({"any": ZEROS}, {"binarize": "fixed", **REAL}, ("data.binarize", "fixed")),
         ({"x": ZEROS}, {"num_classes": 3}, ("no labels", "model.num_classes", "`labels`")),
-        ({"x": ZEROS, "labels": NUMBERS + 1}, {"num_classes": 3}, ("label", "3", "num_classes")),
         ({"x": ZEROS, "labels": NUMBERS - 1}, {"num_classes": 3}, ("label", "-1", "num_classes")),
-        ({"x": ZEROS, "labels": NAMES}, {"num_classes": 2}, ("3 classes", "model.num_classes")),
+        ({"x": ZEROS, "labels": NAMES}, {"num_classes": 2}, ("label", "2", "model.num_classes")),
         ({"x": ZEROS, "labels": NUMBERS / 1}, {"num_classes": 3}, ("labels", "float64")),
         ({"x": ZEROS, "labels": NAMES[:, None]}, {"num_classes": 3}, ("labels", "[24, 1]")),
-        ({"x": ZEROS, "labels": np.eye(30, dtype=int)}, {"num_classes": 3}, ("labels", "30]")),
         ({**PARTS, "labels": NUMBERS}, {"num_classes": 3}, ("no labels", "`train_labels`")),
-        ({"x": ZEROS}, {"condition_vector": 2}, ("no condition", "condition_vector is 2")),
         ({"x": ZEROS}, {"condition_map": 2}, ("no condition", "[N, 2, 3, 2]")),
-        ({"x": ZEROS, "condition": np.zeros((30, 5))}, {"condition_vector": 3}, ("5]", "[N, 3]")),
-        (
-            {"x": ZEROS, "condition": np.zeros((30, 3, 2, 5))},
-            {"condition_map": 5},
-            ("[N, 2, 3, 5]",),
-        ),
         ({"x": ZEROS, "condition": NAMES[:, None]}, {"condition_vector": 1}, ("condition", "<U3")),
     ],
 )
@@ -103,14 +92,8 @@ def test_values_outside_the_levels_name_their_image(opened, refused):
     split.batch([0, 1, 3])
     with refused("image 2 of split 'train'", "value 5", "0 to 4", "data.levels"):
         split.batch([0, 2])
-    with refused("image 2 of split 'train'"):
-        list(data.eval_batches(split, batch_size=2))
     with refused("image 2 of split 'test'", "value -5"):
         opened(arrays, "test", levels=5).batch([2])
-    assert opened(arrays, levels=6).batch([2]).images.max() == 5
-
-
-# ------------------------------------------------------------------------------------- conditions
 
 
 VECTORS = np.random.default_rng(1).normal(size=(30, 5))
@@ -154,18 +137,12 @@ def test_a_class_has_the_same_number_in_all_splits(opened):
         np.testing.assert_array_equal(labels, BY_NAME[:count])
 
 
-# ----------------------------------------------------------------------------------- real numbers
-
-
 @pytest.mark.parametrize("dtype", ["float16", ">f4", "float64", "int64"])
-@pytest.mark.parametrize("save", [np.save, np.savez])
-def test_real_values(tmp_path, opened, read, dtype, save):
+def test_real_values(tmp_path, opened, read, dtype):
     images = (9 * np.random.default_rng(0).normal(size=(10, 3, 4, 2))).astype(dtype)
-    name = tmp_path / ("set.npy" if save is np.save else "set.npz")
-    save(name, images)
-    split = opened(name, "all", output="gaussian_mixture", noise=1)
-    assert (split.image_shape, split.levels, split.dtype) == ((3, 4, 2), 0, np.float32)
-    assert read(split).dtype == np.float32
+    np.save(tmp_path / "set.npy", images)
+    split = opened(tmp_path / "set.npy", "all", output="gaussian_mixture", noise=1)
+    assert (split.levels, split.dtype, read(split).dtype) == (0, np.float32, np.float32)
     np.testing.assert_array_equal(read(split), images.astype(np.float32))
     np.testing.assert_array_equal(split.batch([4], [9], seed=2).images, read(split)[[4]])
 
@@ -179,9 +156,6 @@ def test_numbers_that_are_not_finite_name_their_image(opened, refused, what, wro
     split.batch([0, 1, 3])
     with refused(f"{what}image 2 of split 'train' of data.name", said):
         split.batch([0, 2])
-
-
-# ----------------------------------------------------------------------------------- binarisation
 
 
 @pytest.fixture
@@ -231,12 +205,9 @@ def test_fixed_binarisation_is_the_same_whatever_part_is_read(write_tfds, read):
     assert (read("mnist", "test", binarize="fixed") != train).any()
 
 
-@pytest.mark.parametrize(
-    "binarize, value, expected",
-    [("threshold", 128, 0), ("threshold", 129, 1), ("fixed", 0, 0), ("fixed", 256, 1)],
-)
-def test_values_that_are_always_black_or_white(greys, read, binarize, value, expected):
-    assert (read(greys(binarize, value)) == expected).all()
+def test_values_that_are_always_black_or_white(greys, read):
+    for binarize, black, white in ("threshold", 128, 129), ("fixed", 0, 256):
+        assert not read(greys(binarize, black)).any() and read(greys(binarize, white)).all()
 
 
 @pytest.mark.parametrize("binarize, noise", [("none", None), ("none", 0), ("fixed", None)])
@@ -256,9 +227,6 @@ def test_half_of_the_images_are_mirrored_anew_at_each_visit_in_training_only(
     assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / 1000**0.5
     # Each image has been seen 20 times.
     assert 0 < mirrored[:40].mean() < 1 and (mirrored[:500] != mirrored[500:]).any()
-
-
-# ------------------------------------------------------------------------------------------ noise
 
 
 @pytest.mark.parametrize("binarize", ["none", "dynamic", "fixed"])
@@ -289,9 +257,7 @@ def test_noise_does_not_repeat_the_draws_of_binarisation(read):
 
 
 def test_splits_that_overlap_are_refused(opened, refused):
-    splits = [opened("digits", split) for split in ("train[:90%]", "train[90%:]", "test")]
-    data.check_disjoint(**dict(zip(SPLITS, splits, strict=True)))
+    train, validation = opened("digits", "train[:90%]"), opened("digits", "train[90%:]")
+    data.check_disjoint(train=train, validation=validation, test=opened("digits", "test"))
     with refused("data.train_split", "data.test_split", "1 "):
-        data.check_disjoint(train=splits[0], test=opened("digits", "train[1166:1168]"))
-    with refused("data.validation_split", "data.test_split", "250"):
-        data.check_disjoint(train=splits[0], validation=splits[2], test=splits[2])
+        data.check_disjoint(train=train, test=opened("digits", "train[1166:1168]"))

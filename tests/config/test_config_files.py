@@ -11,59 +11,46 @@ from pixel_rnn_jax.errors import UserError
 STEPS = replace(cfg.Config(), "train.steps", 7)
 
 
-def assignment(name, value):
-    return f"{name}={str(value).lower() if isinstance(value, bool) else value}"
-
-
 def test_json_keeps_every_field():
     for config in OTHERS:
         assert cfg.from_json(cfg.to_json(config)) == config
-    with pytest.raises(UserError, match="optimizer"):
-        cfg.from_json('{"model": {}}')
 
 
 @pytest.mark.parametrize("name", [name for name, _ in cfg.leaves(cfg.Config())])
 def test_every_field_can_be_overridden(name):
     config = other(name)
     value = dict(cfg.leaves(config))[name]
-    assert cfg.override(config, [assignment(name, value)]) == config
-    (changed,) = cfg.changed_fields(
-        config, cfg.override(config, [assignment("train.log_every", 99)])
-    ).items()
-    assert changed == ("train.log_every", (dict(cfg.leaves(config))["train.log_every"], 99))
+    text = str(value).lower() if isinstance(value, bool) else value
+    assert cfg.override(config, [f"{name}={text}"]) == config
+
+
+def test_changed_fields():
+    assert cfg.changed_fields(cfg.Config(), STEPS) == {"train.steps": (2500, 7)}
 
 
 @pytest.mark.parametrize(
-    "words, expected",
+    "word, value",
     [
-        (["train.steps=7"], STEPS),
-        (["model.scales=8,16"], replace(cfg.Config(), "model.scales", (8, 16))),
-        (["model.scales=(8, 16)"], replace(cfg.Config(), "model.scales", (8, 16))),
-        (["model.skip=False"], replace(cfg.Config(), "model.skip", False)),
-        (["optimizer.learning_rate=2e-4"], replace(cfg.Config(), "optimizer.learning_rate", 2e-4)),
-        (["data.name=a=b"], replace(cfg.Config(), "data.name", "a=b")),
-        (
-            ["model.scale_architectures=row_lstm,'pixel_cnn'", "model.scales=[4,8]"],
-            replace(
-                replace(cfg.Config(), "model.scales", (4, 8)),
-                "model.scale_architectures",
-                ("row_lstm", "pixel_cnn"),
-            ),
-        ),
+        ("train.steps=7", 7),
+        ("optimizer.learning_rate=2e-4", 2e-4),
+        ("model.skip=False", False),
+        ("data.name=a=b", "a=b"),
+        ("model.scales=8,16", (8, 16)),
+        ("model.scales=(8, 16)", (8, 16)),
+        ("model.scales=[8,16]", (8, 16)),
     ],
 )
-def test_how_values_are_written(words, expected):
-    assert cfg.override(cfg.Config(), words) == expected
+def test_how_values_are_written(word, value):
+    name = word.partition("=")[0]
+    assert cfg.override(cfg.Config(), [word]) == replace(cfg.Config(), name, value)
 
 
 @pytest.mark.parametrize(
     "word, name",
     [
         ("model.featurs=3", "model.features"),
-        ("modle.features=3", "model.features"),
         ("steps=3", "train.steps"),
         ("train.steps=1e3", "train.steps"),
-        ("train.steps=", "train.steps"),
         ("model.skip=maybe", "model.skip"),
         ("optimizer.boundaries=1,b", "optimizer.boundaries"),
     ],
@@ -91,22 +78,17 @@ def loaded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "body, expected",
+    "body",
     [
-        ("return {'train': {'steps': 7}}", STEPS),
-        ("return ConfigDict({'train': {'steps': 7}})", STEPS),
-        ("return FrozenConfigDict({'train': {'steps': 7}})", STEPS),
-        ("return {'train': {'steps': np.int64(7)}, 'model': {'scales': []}}", STEPS),
-        ("c = base_config('', 'diagonal_bilstm'); c.train.update(steps=7); return c", STEPS),
-        (
-            "c = ConfigDict({'n': 7, 'train': {}}); c.train.steps = c.get_ref('n'); "
-            "return {'train': c.train}",
-            STEPS,
-        ),
+        "return {'train': {'steps': np.int64(7)}, 'model': {'scales': []}}",
+        "return FrozenConfigDict({'train': {'steps': 7}})",
+        "c = base_config('', 'diagonal_bilstm'); c.train.update(steps=7); return c",
+        "c = ConfigDict({'n': 7, 'train': {}}); c.train.steps = c.get_ref('n'); "
+        "return {'train': c.train}",
     ],
 )
-def test_a_file_returns_some_fields_or_all(loaded, body, expected):
-    assert loaded(body) == expected
+def test_a_file_returns_some_fields_or_all(loaded, body):
+    assert loaded(body) == STEPS
 
 
 @pytest.mark.parametrize(
@@ -114,9 +96,7 @@ def test_a_file_returns_some_fields_or_all(loaded, body, expected):
     [
         ("return {'model': {'layer': 3}}", "model.layers"),
         ("return {'model': 3}", "model"),
-        ("return {'model': {'layers': 2.5}}", "model.layers"),
         ("return {'model': {'layers': 0}}", "model.layers"),
-        ("return base_config('rnn', 'row_lstm')", "--config"),
         ("return base_config('row_lstm,pixel_cnn', 'row_lstm')", "--config"),
         ("return base_config('multi_scale', 'row_lstm')", "--config"),
     ],
@@ -129,8 +109,6 @@ def test_a_mistake_in_a_file_names_the_field(loaded, body, name):
 def test_argument_of_a_file(loaded):
     assert loaded("return {'train': {'steps': int(n)}}", "n=3", ":7") == STEPS
     assert loaded("return {'train': {'steps': int(n)}}", "n=7", ":") == STEPS
-    with pytest.raises(UserError, match="--config=.*:7"):
-        loaded("return {}", "", ":7")
 
 
 # Section 5 of the paper: architecture, layers, features, head, residual, batch.
