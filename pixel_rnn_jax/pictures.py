@@ -115,6 +115,18 @@ def png(picture: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def check_out(out: str, levels: int, channels: int) -> None:
+    """Checks, before any work, that a folder `out` of PNG files can hold K levels and C channels.
+
+    Raises:
+        UserError: It cannot; an .npz file can.
+    """
+    largest = 2**16 if channels == 1 else 2**8
+    if not Path(out).suffix and not (2 <= levels <= largest and channels <= 4):
+        values = f"{levels} levels" if levels else "real values"
+        raise UserError(f"--out={out}: no PNG holds {values} and {channels} channels: use .npz")
+
+
 def write_images(
     images: np.ndarray,
     levels: int,
@@ -129,8 +141,8 @@ def write_images(
     - `.npz`: an array `images`, `[N, H, W, C]`, and those of `arrays`. It alone keeps values that
       are no levels.
     - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
-      themselves (black and white for two levels, dark for a few). `names` name the files. It can
-      hold up to 65,536 levels of one channel, or 256 of up to four.
+      themselves (black and white for two levels, dark for a few). `names` name the files. See
+      `check_out`.
     """
     if Path(out).suffix:
         with atomic_write(out) as file:
