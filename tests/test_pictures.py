@@ -155,6 +155,13 @@ def test_files_keep_the_values_and_the_order(tmp_path, levels, channels):
         np.testing.assert_array_equal(np.asarray(picture), pictures.grid(images, levels))
 
 
+@pytest.mark.parametrize(("levels", "channels"), [(1000, 3), (2, 5), (70_000, 1), (0, 1)])
+def test_a_folder_is_refused_values_that_no_png_holds(levels, channels):
+    pictures.check_out("images.npz", levels, channels)
+    with pytest.raises(UserError, match="--out=images"):
+        pictures.check_out("images", levels, channels)
+
+
 def test_no_name_leaves_the_folder_or_takes_the_place_of_another(tmp_path):
     stems = {
         "a/b.png": "a/b",
