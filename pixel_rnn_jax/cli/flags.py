@@ -95,17 +95,21 @@ def model_flags(parser: Parser) -> None:
 
 def images_flags(parser: Parser, *, required: bool = False) -> None:
     """Defines --images and --split; without --images they are of the data of the run."""
-    default = "" if required else " (default: those of the run)"
-    help_ = f"a folder of images, an image file, or an .npy or .npz file{default}"
+    help_ = "a folder of images, an image file, or an .npy or .npz file"
+    help_ += "" if required else " (default: those of the run)"
     parser.add_argument("--images", type=path, required=required, help=help_)
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
-    default = " (default: all images)" if required else " (default: test, or all of --images)"
-    parser.add_argument("--split", help=help_ + default)
+    help_ += f" (default: {'' if required else 'test, or '}all of --images)"
+    parser.add_argument("--split", help=help_)
 
 
-def out_flag(parser: Parser, default: str) -> None:
-    """Defines --out of images, which `pictures.check_out` checks further."""
-    help_ = "a .png picture, an .npz file, or a new folder of PNG files (default: %(default)s)"
+PICTURES = "a .png picture, an .npz file, or a new folder of PNG files"
+"""--out of images, which `pictures.check_out` checks further."""
+
+
+def out_flag(parser: Parser, default: str, description: str = PICTURES) -> None:
+    """Defines --out."""
+    help_ = f"{description} (default: {default})"
     parser.add_argument("--out", type=output(), default=default, help=help_)
 
 
