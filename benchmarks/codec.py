@@ -132,6 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     flags.add_argument("--model", required=True, help="a model of the package, or a workdir")
     flags.add_argument("--split", default="test[:256]", help="the images; default: %(default)s")
     options, fields = flags.parse_known_args(arguments)
+    devices.set_up_host_devices()
     path = bundled.path(options.model) if options.model in bundled.names() else options.model
     run = open_run(path, devices.local_mesh(1))
     config = override(run.record.config, [field.removeprefix("--config.") for field in fields])

@@ -97,11 +97,12 @@ def by_model(
             model=ModelConfig("row_lstm", layers=2, features=32, input=input_),
             data=DataConfig(str(path), levels=codes),
             optimizer=OptimizerConfig(
-                "adam", learning_rate=options.learning_rate, schedule="cosine", ema_decay=0.99
+                "adam", learning_rate=1e-2, schedule="cosine", ema_decay=0.99
             ),
             train=TrainConfig(steps=steps, batch_size=32, eval_every=steps, log_every=200),
         )
         test = train(config, Path(folder) / "run").test
+        assert test
     return test.bits_per_dim, test.standard_error / test.dims / np.log(2)
 
 
@@ -120,9 +121,6 @@ def main(arguments: list[str] | None = None) -> None:
     )
     flags.add_argument("--codes", type=int, default=512, help="default: %(default)s")
     flags.add_argument("--steps", type=int, default=2400, help="of a run; default: %(default)s")
-    flags.add_argument(
-        "--learning_rate", type=float, default=1e-2, help="at the start; default: %(default)s"
-    )
     options = flags.parse_args(arguments)
     devices.set_up_host_devices()
     codes = options.codes

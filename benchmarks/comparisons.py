@@ -38,7 +38,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +104,10 @@ IMAGES = 16
 """How many are drawn to see how long it takes."""
 
 
-def changed(config: Config, fields: Fields) -> Config:
-    """Returns a config with other values of some fields."""
-    return override(config, [f"{name}={value}" for name, value in fields.items()])
-
-
-def configured(source: str, fields: Fields, flags: list[str]) -> Config:
-    """Returns a config with fields, and with the command line's `--config.FIELD=VALUE`."""
-    config = changed(load_config(source), fields)
-    return override(config, [flag.removeprefix("--config.") for flag in flags])
+def changed(config: Config, fields: Fields, flags: Sequence[str] = ()) -> Config:
+    """Returns a config with other values of fields, at last those of `--config.FIELD=VALUE`."""
+    assignments = [f"{name}={value}" for name, value in fields.items()]
+    return override(config, assignments + [flag.removeprefix("--config.") for flag in flags])
 
 
 def long_run(steps: int) -> Fields:
@@ -123,7 +118,7 @@ def long_run(steps: int) -> Fields:
 def step_of(config: Config) -> Callable[[], None]:
     """Returns a function that makes a training step of a config, with reading its batch."""
     split, settings = data.open_split(config, "train"), config.train
-    model = PixelRNN(config.model, split.image_shape, split.levels or 0)
+    model = PixelRNN(config.model, split.image_shape, split.levels)
     mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
     # How long a step takes does not depend on the end of the schedule.
     optimizer = optimizers.build(config.optimizer, steps=10**6)
@@ -222,7 +217,10 @@ def folder_name(name: str) -> str:
 def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list[str]:
     """Searches the rate of each architecture, trains it, and returns the table."""
     lines = [HEAD]
-    configs = {name: configured(f"{options.config}:{name}", MUON, flags) for name in ARCHITECTURES}
+    configs = {
+        name: changed(load_config(f"{options.config}:{name}"), MUON, flags)
+        for name in ARCHITECTURES
+    }
     for name, steps in steps_that_fit(configs, options.minutes, options).items():
         short = max(1, round(steps * options.tune_minutes / options.minutes))
         nats: dict[float, float] = {}  # Of the validation of each short run, by its rate.
@@ -244,7 +242,7 @@ def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list
 def compare_scales(options: argparse.Namespace, flags: list[str]) -> list[str]:
     """Trains a model of one scale, of several, and given the class, and returns the table."""
     configs = {
-        name: configured(f"{options.config}{variant}", MUON | fields, flags)
+        name: changed(load_config(f"{options.config}{variant}"), MUON | fields, flags)
         for name, (variant, fields) in SCALES.items()
     }
     lines, timers = [HEAD], {}
@@ -269,7 +267,7 @@ def compare_ablations(options: argparse.Namespace, flags: list[str]) -> list[str
     for seed in options.seeds:
         for name, fields in ABLATIONS.items():
             run = {"train.steps": steps, "train.eval_every": steps, "seed": seed}
-            config = configured("cifar10:row_lstm", SMALL | run | fields, flags)
+            config = changed(load_config("cifar10:row_lstm"), SMALL | run | fields, flags)
             result = trained(options.out / f"{folder_name(name)}-seed-{seed}", config)
             lines.append(row(f"{name}, seed {seed}", config, result))
     return lines

@@ -114,10 +114,10 @@ def build(*, size: dict[str, Any], batch: int, is_plain: bool, seconds: float) -
     mesh = devices.make_mesh(1) if is_plain else devices.mesh_for(batch)
     model = prnn.create(prnn.ModelConfig(**fields), shape, levels)
     core, step = model.pixel_rnn, prepare(model.pixel_rnn, batch, mesh)
-    nats = devices.map_batch(lambda params, rows: core.nats_by_scale(params, *rows), mesh)
+    log_prob = devices.map_batch(lambda params, rows: core.log_prob(params, *rows), mesh)
 
     def evaluate() -> None:
-        jax.block_until_ready(nats(step.params, step.batch))
+        jax.block_until_ready(log_prob(step.params, step.batch))
 
     def draw() -> None:
         jax.block_until_ready(model.sample(jax.random.key(0), batch))

@@ -19,7 +19,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 install "$(accelerator)"
 
-if [[ ${1:-train} == train || $1 == -* ]] && [[ ! " $*" =~ \ --?(config|workdir)(=|\ |$) ]]; then
+if [[ ${1:-train} == train || $1 == --config* ]] && [[ ! " $*" =~ \ --?(config|workdir)(=|\ |$) ]]; then
   [[ ${1:-} != train ]] || shift # the default command
   set -- "--config=$root/configs/digits.py" "$@"
 fi

@@ -26,6 +26,7 @@ from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.runtime.batching import in_batches
 
 PyTree = Any
+Method = Callable[..., PyTree]  # Of `PixelRNN`.
 
 BATCH_BYTES = 256 * 2**20
 """About the largest array of a batch, which limits the number of its images."""
@@ -94,7 +95,9 @@ def from_pretrained(
     Raises:
         UserError: The file in the repository is no model, or is damaged.
     """
-    return load(hub.fetch(repo_id, revision=revision, token=token))
+    import huggingface_hub  # Of the extra `hub`.
+
+    return load(huggingface_hub.hf_hub_download(repo_id, hub.FILE, revision=revision, token=token))
 
 
 class ImageModel:
@@ -157,24 +160,18 @@ class ImageModel:
         Raises:
             UserError: As `save`.
         """
-        return hub.push(
-            repo_id,
-            export.to_bytes(self.pixel_rnn, self.params, self.class_names),
-            summary=repr(self),
-            class_names=self.class_names,
-            private=private,
-            token=token,
-        )
+        content = export.to_bytes(self.pixel_rnn, self.params, self.class_names)
+        return hub.push(repo_id, content, repr(self), private, token)
 
     def log_prob(
         self, images: ArrayLike, condition: ArrayLike | None = None, *, per_value: bool = False
     ) -> Array:
         """As `PixelRNN.log_prob`, for any number of images."""
-        return self._evaluated(_log_prob, (self.pixel_rnn, per_value), images, condition)
+        return self._evaluated(PixelRNN.log_prob, images, condition, per_value=per_value)
 
     def conditionals(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """As `PixelRNN.conditionals`, for any number of images."""
-        return self._evaluated(_conditionals, (self.pixel_rnn,), images, condition)
+        return self._evaluated(PixelRNN.conditionals, images, condition)
 
     def bits_per_dim(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """Returns -log2 p(image) / (H * W * C) of each image, `[B]`.
@@ -215,12 +212,12 @@ class ImageModel:
 
         Image i depends only on the key, i and what is given of it, not on the number of devices.
         """
-        model, condition = self.pixel_rnn, checks.numbered(condition, self.class_names)
-        rows = model.check_completion(key, images, known, condition, particles)
+        condition = checks.numbered(condition, self.class_names)
+        rows = self.pixel_rnn.check_completion(key, images, known, condition, particles)
         lanes = _lanes() if particles == 1 else 1
         return in_batches(
             _complete,
-            (model, particles),
+            (self.pixel_rnn, particles),
             (self.params, key),
             (np.arange(len(rows[0])), *rows),
             least=lanes,
@@ -237,9 +234,9 @@ class ImageModel:
             UserError: As `conditionals`.
         """
         condition = checks.numbered(condition, self.class_names)
-        checked = Batch(*self.pixel_rnn.checked(images, condition))
-        batch, file = jax.tree.map(np.asarray, checked), io.BytesIO()
-        archive.write(self.pixel_rnn, self.params, _Arrays(batch), file)
+        arrays = jax.tree.map(np.asarray, self.pixel_rnn.checked(images, condition))
+        file = io.BytesIO()
+        archive.write(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)), file)
         return file.getvalue()
 
     def decompress(
@@ -255,42 +252,31 @@ class ImageModel:
         Raises:
             UserError: The data are damaged, cut off, or of another model or format.
         """
-        file = io.BytesIO(data)
-        found, _ = archive.read(self.pixel_rnn, self.params, file, skip_damaged=skip_damaged)
-        return (found.images, found.condition) if return_condition else found.images
+        (images, condition, _), _ = archive.read(
+            self.pixel_rnn, self.params, io.BytesIO(data), skip_damaged=skip_damaged
+        )
+        return (images, condition) if return_condition else images
 
     def _evaluated(
-        self,
-        function: Callable[..., Array],
-        static: tuple[Any, ...],
-        images: ArrayLike,
-        condition: ArrayLike | None,
+        self, method: Method, images: ArrayLike, condition: ArrayLike | None, **options: bool
     ) -> Array:
         condition = checks.numbered(condition, self.class_names)
         rows = self.pixel_rnn.checked(images, condition)
+        static = method, self.pixel_rnn, tuple(options.items())
         if not checks.all_values((self.params, rows)):
-            return function(*static, self.params, rows)
+            return _evaluate(*static, self.params, rows)
         most = images_at_a_time(self.pixel_rnn)
-        return in_batches(function, static, self.params, rows, most=most)
+        return in_batches(_evaluate, static, self.params, rows, most=most)
 
     def _drawn(
-        self,
-        method: Callable[..., PyTree],
-        key: Array,
-        n: int,
-        condition: ArrayLike | None,
-        temperature: float,
+        self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
         condition = checks.numbered(condition, self.class_names)
         condition, divisor = self.pixel_rnn.check_sampling(key, n, condition, temperature)
+        static, common = (method, self.pixel_rnn), (self.params, key, divisor)
+        rows, lanes = (np.arange(n), condition), _lanes()
         return in_batches(
-            _draw,
-            (method, self.pixel_rnn),
-            (self.params, key, divisor),
-            (np.arange(n), condition),
-            least=_lanes(),
-            most=_lanes(),
-            progress="generating",
+            _draw, static, common, rows, least=lanes, most=lanes, progress="generating"
         )
 
 
@@ -319,15 +305,12 @@ def _lanes() -> int:
     return CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
 
 
-def _log_prob(model: PixelRNN, per_value: bool, params: PyTree, rows: Any) -> Array:
-    return model.log_prob(params, *rows, per_value=per_value)
+# For `in_batches`, which compiles them for each model, method and option.
+def _evaluate(method: Method, model: PixelRNN, options: Any, params: PyTree, rows: Any) -> Array:
+    return method(model, params, *rows, **dict(options))
 
 
-def _conditionals(model: PixelRNN, params: PyTree, rows: Any) -> Array:
-    return model.conditionals(params, *rows)
-
-
-def _draw(method: Callable[..., PyTree], model: PixelRNN, common: PyTree, rows: Any) -> PyTree:
+def _draw(method: Method, model: PixelRNN, common: PyTree, rows: Any) -> PyTree:
     (params, key, temperature), (indices, condition) = common, rows
     n, first = len(indices), indices[0]
     return method(model, params, key, n, condition, temperature=temperature, first=first)

@@ -1,6 +1,7 @@
 """Pictures of images: grids to look at, and files that keep every value."""
 
 import io
+import itertools
 import os
 import re
 import shutil
@@ -19,8 +20,7 @@ from pixel_rnn_jax.files import SUFFIXES, atomic_write, open_image
 
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048
-GREY = 128
-"""The level of gaps and unknown values."""
+GREY = 128  # The level of gaps and unknown values.
 
 
 def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarray:
@@ -34,14 +34,14 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
         UserError: There are no images.
     """
     tiles = _tiles(images, levels)
-    if not len(tiles):
-        raise UserError("there are no images to draw: ask for at least one")
     count, height, width, channels = tiles.shape
+    if not count:
+        raise UserError("there are no images to draw: ask for at least one")
     if not columns:
         columns = int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
         columns = -(-count // -(-count // columns))  # No more than so many rows need.
     rows = -(-count // columns)
-    picture = _gap((rows * (height + 1) - 1, columns * (width + 1) - 1, channels))
+    picture = _gap(rows * (height + 1) - 1, columns * (width + 1) - 1, channels)
     for index, tile in enumerate(tiles):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
         picture[top : top + height, left : left + width] = tile
@@ -116,17 +116,13 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def check_out(out: str, levels: int, channels: int) -> None:
-    """Checks, before any work, that `write_images` can write images of K levels and C channels.
+    """Checks, before any work, that a folder `out` of PNG files can hold K levels and C channels.
 
     Raises:
-        UserError: The ending is unknown, the folder is there already, or PNG files cannot hold the
-            values.
+        UserError: It cannot; an .npz file can.
     """
-    suffix = Path(out).suffix
-    new = not suffix and "://" not in out and not Path(out).exists()
-    if not new and suffix not in (".png", ".npz"):
-        raise UserError(f"--out must be a .png file, an .npz file or a new folder, got {out!r}")
-    if new and (not 2 <= levels <= (2**16 if channels == 1 else 256) or channels > 4):
+    largest = 2**16 if channels == 1 else 2**8
+    if not Path(out).suffix and not (2 <= levels <= largest and channels <= 4):
         values = f"{levels} levels" if levels else "real values"
         raise UserError(f"--out={out}: no PNG holds {values} and {channels} channels: use .npz")
 
@@ -145,21 +141,15 @@ def write_images(
     - `.npz`: an array `images`, `[N, H, W, C]`, and those of `arrays`. It alone keeps values that
       are no levels.
     - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
-      themselves (black and white for two levels, dark for a few). `names` name the files.
-
-    Raises:
-        UserError: See `check_out`.
+      themselves (black and white for two levels, dark for a few). `names` name the files. See
+      `check_out`.
     """
-    check_out(out, levels, images.shape[-1])
-    suffix = Path(out).suffix
-    if suffix == ".npz":
+    if Path(out).suffix:
         with atomic_write(out) as file:
-            np.savez_compressed(file, images=images, **dict(arrays or {}))
-        return
-    images, levels = as_levels(images, levels)
-    if suffix == ".png":
-        with atomic_write(out) as file:
-            file.write(png(grid(images, levels, columns)))
+            if out.endswith(".npz"):
+                np.savez_compressed(file, images=images, **arrays or {})
+            else:
+                file.write(png(grid(*as_levels(images, levels), columns)))
         return
     target = Path(out).resolve()
     unfinished = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}")
@@ -172,19 +162,17 @@ def write_images(
 
 
 def _write_folder(folder: Path, images: np.ndarray, levels: int, names: Sequence[str]) -> None:
+    images, _ = as_levels(images, levels)
+    # Booleans are written as black and white, and read back as 0 and 1.
+    two = levels == 2 and images.shape[-1] == 1
     digits = len(str(len(images)))
     stems = [_stem(name) for name in names] or [f"{i:0{digits}}" for i in range(len(images))]
-    numbers: dict[str, int] = {}
-    for stem, image in zip(stems, images, strict=True):
-        target = folder / f"{stem}.png"
+    for stem, image in zip(stems, images.astype(bool if two else value_dtype(levels)), strict=True):
+        target, numbers = folder / f"{stem}.png", itertools.count(2)
         while target.exists():  # A name twice, a.png beside a.jpg or, on some disks, beside A.png.
-            numbers[stem] = numbers.get(stem, 1) + 1
-            target = folder / f"{stem}-{numbers[stem]}.png"
+            target = folder / f"{stem}-{next(numbers)}.png"
         target.parent.mkdir(parents=True, exist_ok=True)
-        values = image.squeeze(-1) if image.shape[-1] == 1 else image
-        # Booleans are written as black and white, and read back as 0 and 1.
-        dtype = np.dtype(bool) if levels == 2 and values.ndim == 2 else value_dtype(levels)
-        Image.fromarray(values.astype(dtype)).save(target, "PNG")
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(target)
 
 
 def _stem(name: str) -> str:
@@ -204,16 +192,16 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         UserError: It is neither, or the file has another size.
     """
-    height, width, _ = image_shape
-    rows, columns = np.arange(height)[:, None], np.arange(width)[None]
+    shape = image_shape[:2]
+    rows, columns = (np.arange(n) < n // 2 for n in shape)
     halves = {
-        "top_half": rows < height // 2,
-        "bottom_half": rows >= height // 2,
-        "left_half": columns < width // 2,
-        "right_half": columns >= width // 2,
+        "top_half": rows[:, None],
+        "bottom_half": ~rows[:, None],
+        "left_half": columns[None],
+        "right_half": ~columns[None],
     }
     if known in halves:
-        mask = halves[known]
+        mask = np.broadcast_to(halves[known], shape)
     elif not Path(known).is_file():
         raise UserError(f"--known must be {', '.join(halves)} or an image file, got {known!r}")
     else:
@@ -221,8 +209,8 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
             # Pillow makes white of nearly all 16-bit greys when it converts them.
             wide = image.mode.startswith("I")
             mask = np.asarray(image if wide else image.convert("L")) >= (2**15 if wide else GREY)
-        if mask.shape != (height, width):
-            raise UserError(f"--known={known} has shape {mask.shape}, the images {height, width}")
+        if mask.shape != shape:
+            raise UserError(f"--known={known} has shape {mask.shape}, the images {shape}")
     return np.broadcast_to(mask[..., None], image_shape)
 
 
@@ -237,12 +225,11 @@ def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
 def _joined(*parts: np.ndarray) -> np.ndarray:
     """Returns tiles made of several side by side, with gaps between them."""
     count, height, _, channels = parts[0].shape
-    gap = _gap((count, height, 1, channels))
+    gap = _gap(count, height, 1, channels)
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)
 
 
-def _gap(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns a grey area; a fourth channel is opaque."""
+def _gap(*shape: int) -> np.ndarray:
     gap = np.full(shape, GREY, np.uint8)
-    gap[..., 3:] = 255
+    gap[..., 3:] = 255  # Opaque.
     return gap

@@ -128,9 +128,13 @@ class PixelRNN:
         Raises:
             UserError: The images or the condition do not fit the model.
         """
-        nats = self.nats_by_scale(params, images, condition, per_value=True, parts=0)
-        terms = -nats.sum(axis=1)
-        return terms if per_value else terms.sum(axis=(1, 2, 3))
+        images, condition = self.checked(images, condition)
+
+        def log_prob(params: PyTree, images: Array, condition: Array | None) -> Array:
+            terms = -self.nats_by_scale(params, images, condition, per_value=True).sum(axis=1)
+            return terms if per_value else terms.sum(axis=(1, 2, 3))
+
+        return _in_parts(log_prob, self.parts(images.shape[0]), params, images, condition)
 
     def loss(self, params: PyTree, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
         """Returns the mean of -log p(image), in nats per image; raises as `log_prob`."""
@@ -197,8 +201,8 @@ class PixelRNN:
                 likelihood.conditionals(scale.apply(params, *scale.inputs(images, condition)))
                 for scale in self.scales
             )
-            for scale, given in zip(self.scales[-2::-1], coarser[::-1], strict=True):
-                levels = levels.at[:, :: scale.stride, :: scale.stride].set(given)
+            for scale, coarse in zip(self.scales[-2::-1], coarser[::-1], strict=True):
+                levels = levels.at[:, :: scale.stride, :: scale.stride].set(coarse)
             return levels
 
         return _in_parts(conditionals, self.parts(images.shape[0]), params, images, condition)

@@ -4,36 +4,23 @@ import io
 import re
 
 import numpy as np
-from export_files import tiny_model
+from random_models import tiny_model
 
-from pixel_rnn_jax.codec import archive, coder
+from pixel_rnn_jax.codec import archive, loop
 from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.image_model import _Arrays
 
 GROUP = 4
 
 
-class Images:
-    """Arrays as `archive.write` takes images."""
-
-    def __init__(self, images, condition=None, names=()):
-        self.images, self.condition, self.file_names = images, condition, names
-
-    def __len__(self):
-        return len(self.images)
-
-    def batch(self, indices):
-        condition = None if self.condition is None else self.condition[indices]
-        return Batch(self.images[indices], condition)
-
-
 def in_small_groups(set_attribute=setattr):
     """Makes groups of four images, each of them a block."""
-    set_attribute(coder, "GROUP", GROUP)
+    set_attribute(loop, "GROUP", GROUP)
     set_attribute(archive, "BLOCK_BYTES", 1)
 
 
-def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, seed=0, **options):
-    return tiny_model(architecture, shape=shape, levels=levels, seed=seed, **options)
+def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, **options):
+    return tiny_model(architecture, shape, levels, **options)
 
 
 def random_images(model, count):
@@ -42,8 +29,8 @@ def random_images(model, count):
 
 
 def written(model, images, condition=None, names=()):
-    file = io.BytesIO()
-    size = archive.write(model.pixel_rnn, model.params, Images(images, condition, names), file)
+    file, split = io.BytesIO(), _Arrays(Batch(images, condition), names)
+    size = archive.write(model.pixel_rnn, model.params, split, file)
     assert size == len(file.getvalue())
     return file.getvalue()
 

@@ -31,10 +31,8 @@ def check_changes(architecture, image_shape, *, levels=3, **options):
 
     Every value is changed to another level, one at a time.
     """
-    config = ModelConfig(
-        architecture,
-        **{"head_features": 12, "dtype": "float64", "input": "categorical"} | options,
-    )
+    defaults = {"head_features": 12, "dtype": "float64", "input": "categorical"}
+    config = ModelConfig(architecture, **defaults | options)
     sizes = dict(layers=config.layers, kernel=config.kernel, first_kernel=config.first_kernel)
     promised = reach(architecture, image_shape, **sizes)
     size = int(np.prod(image_shape))

@@ -5,6 +5,7 @@ The functions `read` and `full_kernel` are those of that page.
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from reference_kernels import diagonal_lstm, row_lstm
@@ -12,15 +13,11 @@ from reference_kernels import diagonal_lstm, row_lstm
 PAGE = (Path(__file__).parents[1] / "docs" / "weights.md").read_text(encoding="utf-8")
 
 
-def _functions_of_the_page():
-    namespace = {}
-    for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
-        for part in re.findall(r"^(?:import .*\n|def .*\n(?:\n|    .*\n)*)", block, re.MULTILINE):
-            exec(part, namespace)
-    return namespace["read"], namespace["full_kernel"]
-
-
-read, full_kernel = _functions_of_the_page()
+namespace: dict[str, Any] = {}
+for block in re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
+    for part in re.findall(r"^(?:import .*\n|def .*\n(?:\n|    .*\n)*)", block, re.MULTILINE):
+        exec(part, namespace)
+read, full_kernel = namespace["read"], namespace["full_kernel"]
 
 
 class ExportedNetwork:
@@ -38,10 +35,10 @@ class ExportedNetwork:
             if name.startswith(prefix)
         }
 
-    def outputs(self, image, *, label=None, vector=None, map_=None, coarse=None):
+    def outputs(self, image, condition=None, coarse=None):
         """The outputs of an image `[H, W, C]`, `[H, W, C, Q]`."""
         h, side = self.config["features"], self.config["first_kernel"]
-        features = self.features(label, vector, map_, coarse)
+        features = self.features(condition, coarse)
         x = self.masked("first", self.inputs(image), (side, side), "A")
         skips = 0
         for i in range(self.config["layers"]):
@@ -64,14 +61,15 @@ class ExportedNetwork:
         last = self.levels - (self.config["output"] != "logistic_mixture")
         return 2 * image / last - 1
 
-    def features(self, label, vector, map_, coarse):
+    def features(self, condition, coarse):
         terms = []
-        if label is not None:
-            terms.append(self.arrays["embed/embedding"][label])
-        if vector is not None:
-            terms.append(self.dense("vector/layers_2", relu(self.dense("vector/layers_0", vector))))
-        if map_ is not None:
-            terms.append(relu(self.plain("map/Conv_0", map_)))
+        if self.config["num_classes"]:
+            terms.append(self.arrays["embed/embedding"][condition])
+        if self.config["condition_vector"]:
+            hidden = relu(self.dense("vector/layers_0", condition))
+            terms.append(self.dense("vector/layers_2", hidden))
+        if self.config["condition_map"]:
+            terms.append(relu(self.plain("map/Conv_0", condition)))
         if coarse is not None:
             x = relu(self.plain("upsample/Conv_0", self.inputs(coarse)))
             number = 0

@@ -1,20 +1,16 @@
 """Files of several models, which one process writes and others decode.
 
-    python tests/portable_files.py write FOLDER
-    python tests/portable_files.py check FOLDER [NOISE]
-
-`check` adds uniform noise of up to NOISE to all logits, which a decoder would compute otherwise.
+python tests/portable_files.py write FOLDER
+python tests/portable_files.py check FOLDER
 """
 
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 from codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models.likelihoods import DiscretizedLogisticMixture, Softmax
 
 LOGISTIC = dict(output="discretized_logistic_mixture", mixtures=3)
 MODELS = {
@@ -29,9 +25,9 @@ MODELS = {
 COUNT = 5
 
 
-def write(folder: Path, names: list[str]) -> None:
-    for name in names:
-        model = small_model(**MODELS[name])
+def write(folder: Path) -> None:
+    for name, options in MODELS.items():
+        model = small_model(**options)
         images = random_images(model, COUNT)
         classes = np.arange(COUNT) % 3 if model.config.num_classes else None
         model.save(folder / f"{name}.safetensors")
@@ -50,24 +46,6 @@ def check(folder: Path) -> None:
         print(file.stem, flush=True)
 
 
-def add_noise(largest: float) -> None:
-    """Makes the logits of this process differ from those of any other."""
-    for likelihood in (Softmax, DiscretizedLogisticMixture):
-        exact = likelihood.logits
-
-        def logits(self, outputs, exact=exact):
-            plain = exact(self, outputs)
-            bits = jax.lax.bitcast_convert_type(plain, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-            return plain + largest * (bits.astype(plain.dtype) / 2.0**63 - 1)
-
-        setattr(likelihood, "logits", logits)  # noqa: B010
-
-
 if __name__ == "__main__":
-    command, folder, *noise = sys.argv[1:]
-    if command == "write":
-        write(Path(folder), [*MODELS])
-    else:
-        if noise:
-            add_noise(float(noise[0]))
-        check(Path(folder))
+    command, folder = sys.argv[1:]
+    {"write": write, "check": check}[command](Path(folder))

@@ -1,6 +1,7 @@
 """The functional interface: pure functions that JAX transforms, for every kind of model."""
 
 import copy
+import functools
 import itertools
 import pickle
 
@@ -145,23 +146,6 @@ def test_shards_of_a_batch_give_what_the_whole_batch_gives(architecture):
     assert_trees_close((gradient, drawn), (expected[0][1], expected[1]), 1e-3, 1e-4)
 
 
-@pytest.mark.parametrize(
-    "output", ["gaussian_mixture", pytest.param("softmax", marks=pytest.mark.slow)]
-)
-def test_samples_are_those_of_their_log_probabilities_with_x64_on_and_off(output):
-    model, params, _, given = build("diagonal_bilstm", output, "vector", count=6)
-    run = jax.jit(model.sample_and_log_prob, static_argnums=2)
-    images, log_probs = run(params, KEY, 6, given)
-    np.testing.assert_allclose(log_probs, model.log_prob(params, images, given), rtol=5e-3)
-    with jax.enable_x64(True):
-        again, _ = jax.jit(model.sample_and_log_prob, static_argnums=2)(params, KEY, 6, given)
-        assert again.dtype == images.dtype
-    np.testing.assert_array_equal(again, images)
-    # In two calls.
-    later = jax.jit(model.sample, static_argnums=2)(params, KEY, 2, given[4:], first=4)
-    np.testing.assert_allclose(later, images[4:], rtol=1e-5)
-
-
 @pytest.mark.parametrize("architecture", ONE_QUICK)
 def test_exported_programs_take_any_batch_size(architecture):
     model, params, images, given = build(architecture, "softmax", "class", count=6)
@@ -218,17 +202,23 @@ def test_completed_values_and_numbers_of_numpy_keep_their_range():
         model.complete(params, KEY, large, ~nothing)
 
 
-def test_a_temperature_may_be_an_array_that_is_known():
+def test_a_temperature_may_be_an_array_and_x64_changes_no_sample():
     model, params, *_ = build("pixel_cnn", "softmax")
     half = jnp.float32(0.5)
     images = jax.jit(lambda key: model.sample(params, key, 3, temperature=half))(KEY)
-    np.testing.assert_array_equal(images, model.sample(params, KEY, 3, temperature=0.5))
+    with jax.enable_x64(True):
+        samples = model.sample(params, KEY, 3, temperature=0.5)
+    np.testing.assert_array_equal(samples, images)
+    assert samples.dtype == images.dtype
     for wrong in (jnp.ones(3), jnp.array(True)):  # Also where it has no value yet.
         with pytest.raises(prnn.UserError, match="temperature"):
             jax.jit(lambda t: model.sample(params, KEY, 3, temperature=t))(wrong)
 
 
-def test_models_can_be_pickled_and_copied_and_take_names_of_classes():
+def test_models_can_be_compared_pickled_and_copied_and_take_names_of_classes():
+    one, twin = (prnn.PixelRNN(prnn.ModelConfig(), shape, 2) for shape in ((4, 4, 1), [4, 4, 1]))
+    assert one == twin and hash(one) == hash(twin)
+    assert one != prnn.PixelRNN(prnn.ModelConfig(features=8), (4, 4, 1), 2)
     model, params, images, given = build("row_lstm", "gaussian_mixture", "class")
     names = ("ash", "birch", "cedar")
     bound = prnn.ImageModel(model, params, names)
@@ -285,51 +275,53 @@ def test_a_batch_in_parts_has_the_values_and_derivatives_of_the_whole_batch():
     np.testing.assert_allclose(shares[:, 0], -model.log_prob(params, images, per_value=True), 1e-4)
 
 
-@pytest.mark.parametrize(
-    ("output", "images"),
-    [
-        ("softmax", np.zeros((2, *SHAPE))),
-        ("softmax", np.full((2, *SHAPE), 5)),
-        ("categorical", np.full((2, *SHAPE), -1)),
-        ("softmax", np.zeros((2, 4, 4), int)),
-        ("logistic_mixture", np.zeros((2, *SHAPE), int)),
-        ("gaussian_mixture", np.zeros((2, *SHAPE), int)),
-        ("gaussian_mixture", np.full((2, *SHAPE), np.nan)),
-        ("gaussian_mixture", np.full((2, *SHAPE), 1e39)),
-    ],
-)
-def test_images_that_do_not_fit_are_refused(output, images):
-    model, params, *_ = build("pixel_cnn", output)
-    for log_prob in (prnn.ImageModel(model, params).log_prob, lambda x: model.log_prob(params, x)):
-        with pytest.raises(prnn.UserError, match="images"):
-            log_prob(images)
+TAKES = {
+    "log_prob": ("images", "condition"),
+    "sample": ("key", "n", "condition", "temperature"),
+    "complete": ("key", "images", "known", "condition", "particles"),
+}
+REFUSED = [
+    ("log_prob", "softmax", "none", "images", np.zeros((2, *SHAPE))),
+    ("log_prob", "softmax", "none", "images", np.full((2, *SHAPE), 5)),
+    ("log_prob", "categorical", "none", "images", np.full((2, *SHAPE), -1)),
+    ("log_prob", "softmax", "none", "images", np.zeros((2, 4, 4), int)),
+    ("log_prob", "logistic_mixture", "none", "images", np.zeros((2, *SHAPE), int)),
+    ("log_prob", "gaussian_mixture", "none", "images", np.zeros((2, *SHAPE), int)),
+    ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), np.nan)),
+    ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), 1e39)),
+    ("log_prob", "softmax", "none", "condition", [0, 1]),
+    ("sample", "softmax", "class", "condition", None),
+    ("complete", "softmax", "class", "condition", [0, 3]),
+    ("log_prob", "softmax", "class", "condition", [0.0, 1.0]),
+    ("sample", "softmax", "class", "condition", [0, 1, 2]),
+    ("log_prob", "softmax", "class", "condition", ["oak", "elm"]),
+    ("sample", "softmax", "vector", "condition", np.zeros((2, 4))),
+    ("complete", "softmax", "vector", "condition", np.full((2, 3), np.inf)),
+    ("log_prob", "softmax", "vector", "condition", np.full((2, 3), 1e39)),
+    ("complete", "softmax", "map", "condition", np.zeros((2, 4, 3, 2))),
+    ("sample", "softmax", "none", "n", -1),
+    ("sample", "softmax", "none", "n", 2.0),
+    ("sample", "softmax", "none", "temperature", -0.5),
+    ("sample", "softmax", "none", "temperature", float("nan")),
+    ("sample", "gaussian_mixture", "none", "temperature", 0.5),
+    ("sample", "softmax", "none", "key", 0),
+    ("complete", "softmax", "none", "known", np.array(True)),
+    ("complete", "softmax", "none", "known", np.ones((4, 4))),
+    ("complete", "softmax", "none", "known", np.ones((2, 4), bool)),
+    ("complete", "softmax", "none", "particles", 0),
+]
 
 
-@pytest.mark.parametrize(
-    ("condition", "given"),
-    [
-        ("none", [0, 1]),
-        ("class", None),
-        ("class", [0, 3]),
-        ("class", [0.0, 1.0]),
-        ("class", [0, 1, 2]),
-        ("class", ["oak", "elm"]),
-        ("vector", np.zeros((2, 4))),
-        ("vector", np.full((2, 3), np.inf)),
-        ("vector", np.full((2, 3), 1e39)),
-        ("map", np.zeros((2, 4, 3, 2))),
-    ],
-)
-def test_conditions_that_do_not_fit_are_refused(condition, given):
-    model, params, images, _ = build("pixel_cnn", "softmax", condition, count=2)
+@pytest.mark.parametrize(("method", "output", "condition", "name", "value"), REFUSED)
+def test_impossible_arguments_are_named(method, output, condition, name, value):
+    model, params, images, given = build("pixel_cnn", output, condition, count=2)
+    possible = dict(images=images, condition=given, known=UPPER, key=KEY, n=2)
+    arguments = possible | dict(particles=1, temperature=1.0) | {name: value}
+    arguments = {taken: arguments[taken] for taken in TAKES[method]}
     bound = prnn.ImageModel(model, params)
-    for call in (
-        lambda: bound.log_prob(images, given),
-        lambda: bound.sample(KEY, 2, given),
-        lambda: bound.complete(KEY, images, np.ones(SHAPE, bool), given),
-    ):
-        with pytest.raises(prnn.UserError, match="condition"):
-            call()
+    for call in (getattr(bound, method), functools.partial(getattr(model, method), params)):
+        with pytest.raises(prnn.UserError, match=f"{name} "):
+            call(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,8 @@ def compress_flags(parser: Parser) -> None:
     """Defines the flags of `compress`."""
     flags.model_flags(parser)
     flags.images_flags(parser, required=True)
-    flags.out_flag(parser, "images.prnn", "the compressed file")
+    help_ = "the compressed file (default: %(default)s)"
+    parser.add_argument("--out", type=flags.output(), default="images.prnn", help=help_)
 
 
 def decompress(arguments: Namespace) -> None:
@@ -98,4 +99,5 @@ def export(arguments: Namespace) -> None:
 def export_flags(parser: Parser) -> None:
     """Defines the flags of `export`."""
     flags.model_flags(parser)
-    flags.out_flag(parser, "model.safetensors", "the file, in the safetensors format")
+    help_ = "the file, in the safetensors format (default: %(default)s)"
+    parser.add_argument("--out", type=flags.output(), default="model.safetensors", help=help_)

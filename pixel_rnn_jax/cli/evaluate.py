@@ -127,7 +127,7 @@ def _compare(arguments: Namespace) -> None:
     result = evaluate_lib.compare(arguments.workdir, arguments.continuous, split, draws=draws)
     if arguments.json:
         runs = {"workdir": arguments.workdir, "continuous_workdir": arguments.continuous}
-        figures = {name: _numbers(figure) for name, figure in vars(result).items()}
+        figures = {name: _numbers(figure) for name, figure in result._asdict().items()}
         _print_json(runs | {"split": split, "draws": draws} | figures)
         return
     noise = terminal.plural(draws, "draw") + " of noise"

@@ -54,11 +54,12 @@ def output(*endings: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         path = Path(text).expanduser()
         if not text or "://" in text or (endings and path.suffix not in endings):
-            kinds = " or ".join(endings) or "file"
+            kinds = " or ".join(ending or "folder" for ending in endings) or "file"
             raise ArgumentTypeError(f"must be a {kinds} on this machine, got {text!r}")
         parent = next((parent for parent in path.absolute().parents if parent.exists()), path)
-        if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ArgumentTypeError(f"{text} is a folder, or cannot be written")
+        taken = path.exists() if "" in endings and not path.suffix else path.is_dir()
+        if taken or not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ArgumentTypeError(f"{text} is there already, or cannot be written")
         return str(path)
 
     return check
@@ -103,14 +104,10 @@ def images_flags(parser: Parser, *, required: bool = False) -> None:
     parser.add_argument("--split", help=help_)
 
 
-PICTURES = "a .png picture, an .npz file, or a new folder of PNG files"
-"""--out of images, which `pictures.check_out` checks further."""
-
-
-def out_flag(parser: Parser, default: str, description: str = PICTURES) -> None:
-    """Defines --out."""
-    help_ = f"{description} (default: {default})"
-    parser.add_argument("--out", type=output(), default=default, help=help_)
+def out_flag(parser: Parser, default: str) -> None:
+    """Defines --out of images, which `pictures.check_out` checks further."""
+    help_ = "a .png picture, an .npz file, or a new folder of PNG files (default: %(default)s)"
+    parser.add_argument("--out", type=output(".png", ".npz", ""), default=default, help=help_)
 
 
 def seed_flag(parser: Parser) -> None:

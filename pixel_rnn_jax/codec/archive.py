@@ -5,21 +5,23 @@ or maps. Only the same parameters decode it, and the header names them. Each blo
 its images: one that decodes to other images is refused.
 """
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import jax
 import numpy as np
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.codec.coder import Coder, Encoder, decode
+from pixel_rnn_jax.codec.coder import Encoder, decode
 from pixel_rnn_jax.codec.format import MAX_VALUES, Block, Header, pack_end, read_blocks
-from pixel_rnn_jax.codec.loop import computed_alike
+from pixel_rnn_jax.codec.loop import Loop, computed_alike
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch, Images, value_dtype
 from pixel_rnn_jax.errors import UserError
@@ -31,21 +33,8 @@ PyTree = Any
 BLOCK_BYTES, CONDITION_BYTES, NAMES_LENGTH = 2**16, 2**26, 2**20
 """A block ends with the group that brings its code, its vectors or maps, or its names to this size:
 its head does not count then, and what is damaged in a file takes one block with it."""
-_MOST_NAMES = 2**24
+MOST_NAMES = 2**24
 """Bytes of the names of a block that are read: zlib data may be forged to be any number."""
-
-
-class Split(Protocol):
-    """Images to compress, which need not all be in memory at once."""
-
-    @property
-    def file_names(self) -> Sequence[str]:
-        """Names of all images; () for none."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        """Returns images that fit the model, with their condition for a model that has one."""
 
 
 class Info(NamedTuple):
@@ -60,39 +49,35 @@ class Info(NamedTuple):
     size: int  # In bytes.
 
 
-def write(model: PixelRNN, params: PyTree, split: Split, file: BinaryIO) -> int:
+def write(model: PixelRNN, params: PyTree, split: Any, file: BinaryIO) -> int:
     """Compresses images, and returns the size of the file in bytes.
+
+    `split` is a `data.Split` that fits the model, or anything else with a length, `batch(indices)`
+    and `file_names`, () for none: the images need not all be in memory at once.
 
     Raises:
         UserError: The model gives values no probability, has too many levels, or has parameters
             that are not finite.
     """
-    coder = Coder(model, params)
-    header, checksums, count, size = b"", b"", 0, 0
-    for block in _blocks(coder, split):
-        if not header:
-            header = _header(coder, zlib.crc32(b"".join(block.sections))).pack()
-            size += file.write(header)
+    loop = Loop(model, params)
+    blocks = _blocks(loop, split)
+    start = [*itertools.islice(blocks, 1)]  # [] without any images.
+    header = _header(loop, *(zlib.crc32(b"".join(block.sections)) for block in start)).pack()
+    size, checksums, count = file.write(header), b"", 0
+    for block in itertools.chain(start, blocks):
         packed = block.pack(header)
         size += file.write(packed)
         checksums += packed[-4:]
         count += block.length
-    if not header:
-        header = _header(coder).pack()
-        size += file.write(header)
     return size + file.write(pack_end(header, count, checksums))
 
 
 def read(
     model: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
 ) -> tuple[Images, list[str]]:
-    """Decompresses a file.
+    """Decompresses a file with the model that has compressed it.
 
-    Args:
-        model: The model that has compressed it.
-        params: Its parameters.
-        file: The file, which may be a pipe.
-        skip_damaged: Whether to leave out the images of damaged blocks.
+    With `skip_damaged` it leaves out the images of damaged blocks.
 
     Returns:
         The images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
@@ -103,20 +88,14 @@ def read(
             decodes to other images than were compressed.
     """
     header, blocks, lost = read_blocks(file.read(), skip_damaged=skip_damaged)
-    coder = Coder(model, params)
-    if header != _header(coder, header.first):
-        own = _header(coder)
-        raise UserError(
-            f"the compressed file is of model {header.model.hex()}, images {header.image_shape} "
-            f"and {header.levels} levels; this is model {own.model.hex()}, images "
-            f"{own.image_shape} and {own.levels} levels"
-        )
+    loop = Loop(model, params)
+    expected = _header(loop, header.first)
+    if header != expected:
+        digests = header.model.hex(), expected.model.hex()
+        raise UserError("the compressed file is of model {}, and this is model {}".format(*digests))
     names = [name for block in blocks for name in _names(block) or [""] * block.length]
-    shape, kind = condition_form(model.config, model.image_shape)
-    dtype = np.int32 if model.config.num_classes else np.float32
-    no_images = np.empty((0, *model.image_shape), value_dtype(model.levels))
-    empty = Batch(no_images, np.empty((0, *shape), dtype) if kind else None)
-    batches = empty, *(_decoded(coder, block) for block in blocks)
+    no_images = Block(0, 0, (b"",) * 4, pixels=0)
+    batches = [_decoded(loop, block) for block in (no_images, *blocks)]
     images, condition = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
     return Images(images, condition, tuple(names) if any(names) else ()), lost
 
@@ -128,11 +107,10 @@ def info(file: BinaryIO) -> Info:
         UserError: The file is not one, of another format, or damaged.
     """
     data = file.read()
-    header, blocks, _ = read_blocks(data)
+    (image_shape, levels, model, _), blocks, _ = read_blocks(data)
     names = tuple(name for block in blocks for name in _names(block))
     count = sum(block.length for block in blocks)
-    form = header.image_shape, header.levels, header.model.hex()
-    return Info(*form, count, names, len(blocks), len(data))
+    return Info(image_shape, levels, model.hex(), count, names, len(blocks), len(data))
 
 
 def model_digest(model: PixelRNN, params: PyTree) -> bytes:
@@ -153,19 +131,19 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
     return digest.digest()
 
 
-def _header(coder: Coder, first: int = 0) -> Header:
-    model = coder.model
-    return Header(model.image_shape, model.levels, model_digest(model, coder.params), first)
+def _header(loop: Loop, first: int = 0) -> Header:
+    model = loop.model
+    return Header(model.image_shape, model.levels, model_digest(model, loop.params), first)
 
 
-def _blocks(coder: Coder, split: Split) -> Iterator[Block]:
+def _blocks(loop: Loop, split: Any) -> Iterator[Block]:
     """Compresses images, a group at a time."""
-    model, names = coder.model, split.file_names
+    model, names = loop.model, split.file_names
     most = MAX_VALUES // model.dims
-    groups = range(0, len(split), coder.group)
-    start, encoder, batches = 0, Encoder(coder), list[Batch]()
+    groups = range(0, len(split), loop.group)
+    start, encoder, batches = 0, Encoder(loop), list[Batch]()
     for first in terminal.progress(groups, len(groups), "compressing", "group"):
-        stop = min(first + coder.group, len(split))
+        stop = min(first + loop.group, len(split))
         images, condition = split.batch(np.arange(first, stop))
         batch = Batch(np.asarray(images).astype(value_dtype(model.levels)), condition)
         batch = jax.tree.map(np.asarray, batch)
@@ -174,44 +152,42 @@ def _blocks(coder: Coder, split: Split) -> Iterator[Block]:
         conditions = jax.tree.leaves([batch.condition for batch in batches])
         full = (
             encoder.size >= BLOCK_BYTES
-            or stop - start + coder.group > most
+            or stop - start + loop.group > most
             or sum(map(len, names[start:stop])) >= NAMES_LENGTH
             or sum(array.nbytes for array in conditions) >= CONDITION_BYTES
         )
         if full or stop == len(split):
             whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
             text = json.dumps(list(names[start:stop]), separators=(",", ":"))
-            stored = None if coder.class_model else whole.condition
+            stored = None if model.config.num_classes else whole.condition
             sections = (
                 zlib.compress(text.encode(), 9) if names else b"",
                 b"" if stored is None else zlib.compress(stored.astype("<f4").tobytes(), 9),
                 *encoder.finish(),
             )
             yield Block(start, stop - start, sections, _checksum(whole))
-            start, encoder, batches = stop, Encoder(coder), []
+            start, encoder, batches = stop, Encoder(loop), []
 
 
-def _decoded(coder: Coder, block: Block) -> Batch:
-    """Returns the images of a block, where they are those that were compressed."""
+def _decoded(loop: Loop, block: Block) -> Batch:
+    """Returns the images of a block, if they are those that were compressed."""
     _, packed, corrections, code = block.sections
-    shape, kind = condition_form(coder.model.config, coder.model.image_shape)
+    shape, kind = condition_form(loop.model.config, loop.model.image_shape)
     condition = None
-    try:
-        if kind and not coder.class_model:
+    # Forged sections may be no code under these frequencies.
+    with contextlib.suppress(ValueError, AssertionError, zlib.error):
+        if kind and not loop.model.config.num_classes:
             size = 4 * block.length * math.prod(shape)
             values = zlib.decompressobj().decompress(packed, size + 1)  # Forged data end here.
             condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
-        batch = decode(coder, corrections, code, block.length, condition)
-        same = _checksum(batch) == block.pixels
-    except (ValueError, AssertionError, zlib.error):  # No code under these frequencies.
-        same = False
-    if not same:
-        first, last = block.start + 1, block.start + block.length
-        raise UserError(
-            f"the block of images {first:,} to {last:,} is intact, but this machine does not "
-            "compute the model as the one that compressed it did: decompress it there"
-        )
-    return batch
+        batch = decode(loop, corrections, code, block.length, condition)
+        if _checksum(batch) == block.pixels:
+            return batch
+    raise UserError(
+        f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, but "
+        "this machine does not compute the model as the one that compressed it did: decompress it "
+        "there"
+    )
 
 
 def _names(block: Block) -> list[str]:
@@ -220,7 +196,7 @@ def _names(block: Block) -> list[str]:
     if not packed:
         return []
     try:
-        names = json.loads(zlib.decompressobj().decompress(packed, _MOST_NAMES))
+        names = json.loads(zlib.decompressobj().decompress(packed, MOST_NAMES))
     except (ValueError, RecursionError, zlib.error):
         names = None
     if not isinstance(names, list) or [*map(type, names)] != [str] * block.length:
@@ -230,8 +206,7 @@ def _names(block: Block) -> list[str]:
 
 def _checksum(batch: Batch) -> int:
     """Returns the CRC-32 of the classes, if there are any, and the values of images."""
-    images, classes = batch
-    seed = 0
-    if classes is not None and classes.dtype.kind != "f":
-        seed = zlib.crc32(classes.astype("<i4").tobytes())
-    return zlib.crc32(images.astype(images.dtype.newbyteorder("<")).tobytes(), seed)
+    images, condition = batch
+    coded = condition is not None and condition.dtype.kind != "f"
+    classes = condition.astype("<i4").tobytes() if coded else b""
+    return zlib.crc32(classes + images.astype(images.dtype.newbyteorder("<")).tobytes())

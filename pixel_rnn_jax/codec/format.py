@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from pixel_rnn_jax.errors import UserError
 
-MAGIC, VERSION = b"\x89PRN", 1
+MAGIC = b"\x89PRN\x01"  # The last byte is the version.
 BLOCK, END = b"\xb1PB", b"\xb1PE"
 MAX_VALUES = 2**22
 """A block has no more values than this, unless it has one image, so that a forged number of images
@@ -30,7 +30,7 @@ class Header(NamedTuple):
     def pack(self) -> bytes:
         """Returns the header as bytes, of which the last four are its checksum."""
         numbers = b"".join(map(pack_number, (*self.image_shape, self.levels)))
-        return _sealed(MAGIC + bytes([VERSION]) + numbers + self.model + _word(self.first))
+        return _sealed(MAGIC + numbers + self.model + _word(self.first))
 
 
 class Block(NamedTuple):
@@ -53,32 +53,6 @@ def pack_end(header: bytes, count: int, checksums: bytes) -> bytes:
     return _sealed(END + pack_number(count) + _word(zlib.crc32(checksums)), header)
 
 
-def read_header(data: bytes) -> tuple[Header, int]:
-    """Returns the header of a file, and its size.
-
-    Raises:
-        UserError: This is no such file, it has a newer format, or its header is damaged.
-    """
-    if not data.startswith(MAGIC):
-        raise UserError("this is not a compressed file of pixel_rnn_jax")
-    start = len(MAGIC) + 1
-    if (version := data[len(MAGIC) : start]) > bytes([VERSION]):
-        raise UserError(
-            f"the compressed file has version {version[0]} of the format, and this pixel_rnn_jax "
-            f"reads versions up to {VERSION}: update it"
-        )
-    try:
-        (*shape, levels), position = _numbers(data, start, 4)
-    except ValueError:
-        shape, levels, position = [0, 0, 0], 0, start
-    size = position + 8 + 4 + 4
-    if not math.prod((*shape, levels)) or not _intact(data, 0, size):
-        raise UserError("the header of the compressed file is damaged or cut off")
-    height, width, channels = shape
-    digest, first = data[position : position + 8], _value(data, position + 8)
-    return Header((height, width, channels), levels, digest, first), size
-
-
 def read_blocks(
     data: bytes, *, skip_damaged: bool = False
 ) -> tuple[Header, list[Block], list[str]]:
@@ -88,27 +62,27 @@ def read_blocks(
     one. Which images are lost follows from the numbers in the others and in the end.
 
     Raises:
-        UserError: As `read_header`; or the file is damaged in any other way.
+        UserError: This is no such file, or it is damaged in any other way.
     """
-    header, position = read_header(data)
-    packed_header = data[:position]
-    most = max(1, MAX_VALUES // math.prod(header.image_shape))
+    if not data.startswith(MAGIC):
+        raise UserError(f"this is no compressed file of version {MAGIC[-1]} of pixel_rnn_jax")
     blocks: list[Block] = []
-    gaps: list[tuple[int, int]] = []  # Numbers of lost images: the first one, and after the last.
     checksums, count, damaged = b"", 0, False
     try:
+        header, position = _header(data)
+        packed_header = data[:position]
+        most = max(1, MAX_VALUES // math.prod(header.image_shape))
         while data.startswith(BLOCK, position):
             block, stop = _block(data, position)
             sound = block.start >= count and 0 < block.length <= most
-            if sound and _intact(data, position, stop, packed_header):
-                gaps.append((count, block.start))
+            if sound and _is_sealed(data[position:stop], packed_header):
                 blocks.append(block)
                 checksums += data[stop - 4 : stop]
                 count = block.start + block.length
             else:
                 damaged = True
             position = stop
-        total, checksum = _end(data, position, packed_header)
+        total, checksum = _end(data[position:], packed_header)
         if total < count:
             raise ValueError("the end has too few images")
     except ValueError as error:
@@ -116,21 +90,31 @@ def read_blocks(
             f"the compressed file is damaged or cut off ({error}): images {count + 1:,} to the "
             "last cannot be read"
         ) from error
-    gaps.append((count, total))
+    starts = [0, *(block.start + block.length for block in blocks)]
+    gaps = zip(starts, [*(block.start for block in blocks), total], strict=True)
     lost = [f"images {start + 1:,} to {stop:,}" for start, stop in gaps if start < stop]
-    if (damaged or lost) and not skip_damaged:
+    damaged = damaged or bool(lost)
+    if damaged and not skip_damaged:
         raise UserError(
             f"the compressed file is damaged, {'; '.join(lost) or 'beside its images'}: get an "
             "intact copy, or leave out damaged blocks (--skip_damaged, skip_damaged=True)"
         )
-    if not damaged and not lost and checksum != zlib.crc32(checksums):
+    if not damaged and checksum != zlib.crc32(checksums):
         raise UserError("the compressed file has a block of another file")
     return header, blocks, lost
 
 
+def _header(data: bytes) -> tuple[Header, int]:
+    (height, width, channels, levels), position = unpack_numbers(data, len(MAGIC), 4)
+    digest, first, stop = data[position : position + 8], _value(data, position + 8), position + 16
+    if not height * width * channels * levels or not _is_sealed(data[:stop]):
+        raise ValueError("its header is damaged")
+    return Header((height, width, channels), levels, digest, first), stop
+
+
 def _block(data: bytes, position: int) -> tuple[Block, int]:
     """Returns the block at a position, intact or not, and the position after it."""
-    (start, count, *lengths), first = _numbers(data, position + len(BLOCK), 6)
+    (start, count, *lengths), first = unpack_numbers(data, position + len(BLOCK), 6)
     *ends, stop = itertools.accumulate((*lengths, 8), initial=first)
     if stop > len(data):
         raise ValueError("a block has no end")
@@ -138,14 +122,14 @@ def _block(data: bytes, position: int) -> tuple[Block, int]:
     return Block(start, count, sections, _value(data, stop - 8)), stop
 
 
-def _end(data: bytes, position: int, header: bytes) -> tuple[int, int]:
+def _end(data: bytes, header: bytes) -> tuple[int, int]:
     """Returns the number of images in the end, and the checksum of the checksums of all blocks."""
-    if not data.startswith(END, position):
+    if not data.startswith(END):
         raise ValueError("no block follows")
-    (count,), first = _numbers(data, position + len(END), 1)
-    if first + 8 != len(data) or not _intact(data, position, len(data), header):
+    (count,), position = unpack_numbers(data, len(END), 1)
+    if position + 8 != len(data) or not _is_sealed(data, header):
         raise ValueError("its end is damaged")
-    return count, _value(data, first)
+    return count, _value(data, position)
 
 
 def pack_number(value: int) -> bytes:
@@ -160,26 +144,22 @@ def pack_number(value: int) -> bytes:
     return bytes([*packed, value])
 
 
-def unpack_number(data: bytes, position: int) -> tuple[int, int]:
-    """Returns the varint at a position, and the position after it.
+def unpack_numbers(data: bytes, position: int, count: int) -> tuple[list[int], int]:
+    """Returns the varints from a position on, and the position after them.
 
     Raises:
-        ValueError: It has no end within ten bytes.
+        ValueError: They do not end within ten bytes each.
     """
-    value = 0
-    for index, byte in enumerate(data[position : position + 10]):
-        value |= (byte & 127) << 7 * index
+    numbers, value, shift = list[int](), 0, 0
+    for stop, byte in enumerate(data[position : position + 10 * count], position + 1):
+        value |= (byte & 127) << shift
+        shift += 7
         if byte < 128:
-            return value, position + index + 1
+            numbers.append(value)
+            value = shift = 0
+        if len(numbers) == count:
+            return numbers, stop
     raise ValueError("a number has no end")
-
-
-def _numbers(data: bytes, position: int, count: int) -> tuple[list[int], int]:
-    numbers = []
-    for _ in range(count):
-        number, position = unpack_number(data, position)
-        numbers.append(number)
-    return numbers, position
 
 
 def _word(value: int) -> bytes:
@@ -195,6 +175,5 @@ def _sealed(body: bytes, header: bytes = bytes(4)) -> bytes:
     return body + _word(zlib.crc32(body, _value(header, len(header) - 4)))
 
 
-def _intact(data: bytes, start: int, stop: int, header: bytes = bytes(4)) -> bool:
-    """Whether the bytes from `start` to `stop` end with their checksum."""
-    return _sealed(data[start : stop - 4], header) == data[start:stop]
+def _is_sealed(data: bytes, header: bytes = bytes(4)) -> bool:
+    return data == _sealed(data[:-4], header)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +18,7 @@ from jax.experimental.buffer_callback import buffer_callback
 from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec.quantise import on_grid
 from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.decode import Place, decode
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime.batching import padded
@@ -27,78 +28,15 @@ Code = Callable[[np.ndarray, tuple[int, int, int]], np.ndarray]
 """Codes the value at (row, column, channel) of N images, given what `on_grid` makes of their
 logits, `[N, K]` (`[N, 1]` for K = 2); returns the values, `[N]`."""
 
+GROUP, GROUP_VALUES = 64, 2**21
+"""At most so many images, with at most so many values in all, are coded side by side; at least one.
+The format has these numbers."""
 LANES = (1, 8, 64)
 """Numbers of images that are computed side by side; others are padded."""
 
 
-def each_value(
-    model: PixelRNN,
-    params: PyTree,
-    code: Code,
-    count: int,
-    condition: np.ndarray | None,
-    device: jax.Device,
-) -> None:
-    """Calls `code` for each value of `count` images in generation order.
-
-    The outputs are computed in float64, the type of the parameters.
-
-    Raises:
-        BaseException: What `code` raises, or an interrupt from the keyboard.
-    """
-    lanes = min(lanes for lanes in LANES if lanes >= count)
-    if condition is not None:
-        dtype = np.int32 if model.config.num_classes else np.float32
-        condition = padded(condition.astype(dtype), lanes)
-    total = sum(scale.given.size for scale in model.scales) * model.image_shape[-1]
-    places = iter(terminal.progress(_places(model), total, "coding", "value"))
-    errors: list[BaseException] = []
-
-    def values_of(marked: np.ndarray) -> np.ndarray:
-        values = np.zeros(lanes, np.int32)
-        try:
-            place = next(places)
-            if not errors and place is not None:
-                values[:count] = code(marked[:count], place)
-        except Exception as error:
-            errors.append(error)
-        if errors:
-            raise _Stop
-        return values
-
-    number = next(_numbers) % 2**31
-    arguments = params, *jax.device_put((condition, np.int32(number)), device)
-    _sessions[number] = values_of
-    try:
-        # On a CPU the call blocks until the end; in a thread, it lets Ctrl-C be heard before.
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(_run, model, lanes, device.platform, arguments)
-            try:
-                running.result()
-            except BaseException as error:
-                errors.append(error)  # Ends the loop at its next value.
-                raise errors[0] from None
-    finally:
-        del _sessions[number]
-
-
-def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
-    """Fixes the fields that say how a model is computed, and leaves what it computes."""
-    return dataclasses.replace(config, dtype=dtype, remat=False, images_per_lane=1)
-
-
-def _places(model: PixelRNN) -> Iterator[tuple[int, int, int] | None]:
-    """Yields the place in the image of each value of the loop, None where it is given."""
-    channels = model.image_shape[-1]
-    for scale in model.scales:
-        for row, column in np.ndindex(*scale.given.shape):
-            for channel in range(channels):
-                given = scale.given[row, column]
-                yield None if given else (scale.stride * row, scale.stride * column, channel)
-
-
 class _Stop(Exception):
-    """Ends a compiled loop; `each_value` has the reason."""
+    """Ends a compiled loop; `Loop.each_value` has the reason."""
 
 
 # JAX logs every exception of a callback; this one is raised again in the caller.
@@ -106,16 +44,97 @@ logging.getLogger("jax._src.callback").addFilter(
     lambda record: not (record.exc_info and isinstance(record.exc_info[1], _Stop))
 )
 
-# A compiled loop serves many calls, in several threads too, so it gets the number of its session as
-# an argument, and calls the function that the session has here.
+# A compiled loop serves many calls, in several threads too: each call is a session, whose number
+# the loop gets as an argument, and passes to the function that the session has here.
 _sessions: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
 _numbers = itertools.count()
 
 
-def _run(model: PixelRNN, lanes: int, platform: str, arguments: PyTree) -> None:
-    # Whatever the caller has set for the process.
-    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        jax.block_until_ready(_compiled(model, lanes, platform)(*arguments))
+class Loop:
+    """The distributions of one model, value by value, on one device.
+
+    They are computed in float64, whatever the model says.
+
+    Attributes:
+        model: The model.
+        params: Its parameters in float32.
+        group: Images that are coded side by side; only the last group of a block may have fewer.
+
+    Raises:
+        UserError: The model gives values no probability, has too many levels, or has parameters
+            that are not finite.
+    """
+
+    def __init__(self, model: PixelRNN, params: PyTree):
+        model.discrete_likelihood()
+        if model.levels > 2**16:
+            raise UserError(f"the codec takes up to 65,536 levels, the model has {model.levels:,}")
+        self.model, self.group = model, min(GROUP, max(1, GROUP_VALUES // model.dims))
+        self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.params)):
+            raise UserError("the model has parameters that are not finite: train it again")
+        self._device = jax.local_devices()[0]
+        if self._device.platform not in ("cpu", "gpu"):  # A TPU has no float64 of its own.
+            self._device = jax.local_devices(backend="cpu")[0]
+        with jax.enable_x64(True):
+            self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)
+
+    def each_value(self, count: int, condition: np.ndarray | None, code: Code) -> None:
+        """Calls `code` for each value of `count` images in generation order.
+
+        Raises:
+            BaseException: What `code` raises, or an interrupt from the keyboard.
+        """
+        model, lanes = self.model, min(lanes for lanes in LANES if lanes >= count)
+        if condition is not None:
+            dtype = np.int32 if model.config.num_classes else np.float32
+            condition = padded(condition.astype(dtype), lanes)
+        places = [  # In the whole image; None where the scale before gives the value.
+            None if scale.given[row, col] else (scale.stride * row, scale.stride * col, channel)
+            for scale in model.scales
+            for row, col, channel in np.ndindex(*scale.given.shape, model.image_shape[-1])
+        ]
+        remaining = iter(terminal.progress(places, len(places), "coding", "value"))
+        errors: list[BaseException] = []
+
+        def values_of(marked: np.ndarray) -> np.ndarray:
+            values = np.zeros(lanes, np.int32)
+            try:
+                place = next(remaining)
+                if not errors and place is not None:
+                    values[:count] = code(marked[:count], place)
+            except Exception as error:
+                errors.append(error)
+            if errors:
+                raise _Stop
+            return values
+
+        session = next(_numbers)
+        arguments = jax.device_put((condition, np.int32(session)), self._device)
+
+        def run() -> None:
+            # Whatever the caller has set for the process.
+            with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+                loop = _compiled(model, lanes, self._device.platform)
+                jax.block_until_ready(loop(self._float64, *arguments))
+
+        _sessions[session] = values_of
+        try:
+            # On a CPU the call blocks until the end; in a thread, it lets Ctrl-C be heard before.
+            with ThreadPoolExecutor(1) as pool:
+                running = pool.submit(run)
+                try:
+                    running.result()
+                except BaseException as error:
+                    errors.append(error)  # Ends the loop at its next value.
+                    raise errors[0] from None
+        finally:
+            del _sessions[session]
+
+
+def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
+    """Fixes the fields that say how a model is computed, and leaves what it computes."""
+    return dataclasses.replace(config, dtype=dtype, remat=False, images_per_lane=1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -14,26 +14,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pixel_rnn_jax.codec.format import pack_number, unpack_number
+from pixel_rnn_jax.codec.format import pack_number, unpack_numbers
 
-STEPS = 256
-"""Points of the grid per nat."""
-
-PRECISION = 24
-"""The frequencies of a value add up to 2**24."""
-
+STEPS = 256  # Points of the grid per nat.
+LARGEST = 2**29  # The last point of the grid.
+PRECISION = 24  # The frequencies of a value add up to 2**24.
 MARGIN = 1e-10
 """A logit is doubtful this near the middle between two points, in nats for each 1 + |logit|."""
-
-LARGEST = 2**29
-"""The last point of the grid."""
 
 
 def _weights() -> np.ndarray:
     """Returns floor(2**24 exp(-d / STEPS) + 1/2) for d = 0, 1, ... until it is 0."""
     weights: list[int] = []
-    with decimal.localcontext() as context:
-        context.prec = 40  # Enough for every weight to be exact.
+    with decimal.localcontext(prec=40):  # Enough for every weight to be exact.
         step, exact = (decimal.Decimal(-1) / STEPS).exp(), decimal.Decimal(2**PRECISION)
         while not weights or weights[-1]:
             weights.append(int(exact + decimal.Decimal("0.5")))
@@ -65,10 +58,6 @@ def frequencies(grid: np.ndarray) -> np.ndarray:
     """
     if grid.shape[-1] == 1:
         return _OF_TWO.take(grid[:, 0] + len(WEIGHTS), axis=0, mode="clip")
-    return _of_levels(grid)
-
-
-def _of_levels(grid: np.ndarray) -> np.ndarray:
     weights = WEIGHTS.take(grid.max(-1, keepdims=True) - grid, mode="clip")
     free = 2**PRECISION - grid.shape[-1]
     # The products are below 2**48, so the floors of these quotients are exact.
@@ -78,7 +67,7 @@ def _of_levels(grid: np.ndarray) -> np.ndarray:
     return shares
 
 
-_OF_TWO = _of_levels(
+_OF_TWO = frequencies(
     np.stack(np.broadcast_arrays(0, np.arange(-len(WEIGHTS), len(WEIGHTS) + 1)), axis=-1)
 )
 
@@ -87,12 +76,13 @@ class RoundingWriter:
     """Rounds the logits of a block for the encoder, and records how it rounded doubtful ones.
 
     A correction is the number of a logit, in the order of coding, and the last two bits of its
-    integer, which say which of two neighbours it is.
+    integer, which say which of two neighbours it is. `packed` has a varint for each: 4 times the
+    distance from the number before, plus the bits.
     """
 
     def __init__(self) -> None:
         self._next = self._last = 0  # Numbers of logits: the next one, the last that is recorded.
-        self._packed = bytearray()
+        self.packed = bytearray()
 
     def round(self, marked: np.ndarray) -> np.ndarray:
         """Returns the next logits `[N, K]` as integers; `marked` is what `on_grid` makes of them.
@@ -106,14 +96,10 @@ class RoundingWriter:
             for index in np.flatnonzero(doubtful & (highest - grid <= len(WEIGHTS))).tolist():
                 number = self._next + index
                 bits = int(grid.flat[index]) & 3
-                self._packed += pack_number(number - self._last << 2 | bits)
+                self.packed += pack_number(number - self._last << 2 | bits)
                 self._last = number
         self._next += grid.size
         return grid
-
-    def pack(self) -> bytes:
-        """Returns a varint for each correction: 4 times its distance from the last, plus bits."""
-        return bytes(self._packed)
 
 
 class RoundingReader:
@@ -143,6 +129,6 @@ class RoundingReader:
 def _unpack(packed: bytes) -> Iterator[tuple[int, int]]:
     number = position = 0
     while position < len(packed):
-        value, position = unpack_number(packed, position)
+        (value,), position = unpack_numbers(packed, position, 1)
         number += value >> 2
         yield number, value & 3

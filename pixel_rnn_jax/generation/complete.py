@@ -52,7 +52,7 @@ def complete(
     params: PyTree,
     key: Array,
     indices: Array,
-    values: Array,
+    images: Array,
     known: Array,
     condition: Array | None,
     *,
@@ -63,31 +63,19 @@ def complete(
     With one particle each unknown value is drawn given all values before it. With more, those of
     `particle_filter` are drawn for each image, and one of them is returned.
     """
-    if particles == 1:
-        return _fill(scales, params, key, indices, values, known, condition)
 
     def one(arguments: Any) -> Completion:
-        index, values, known, condition = arguments
+        index, image, known, condition = arguments
         filter_key, choice_key = jax.random.split(jax.random.fold_in(key, index))
         completions, weights = particle_filter(
-            scales, params, filter_key, values, known, condition, particles
+            scales, params, filter_key, image, known, condition, particles
         )
         choice = jax.random.categorical(choice_key, weights.log_weights)
         return Completion(completions[choice], weights.log_evidence, weights.effective_sample_size)
 
-    return lax.map(one, (indices, values, known, condition))
+    if particles > 1:
+        return lax.map(one, (indices, images, known, condition))
 
-
-def _fill(
-    scales: Sequence[Scale],
-    params: PyTree,
-    key: Array,
-    indices: Array,
-    images: Array,
-    known: Array,
-    condition: Array | None,
-) -> Completion:
-    """Draws each unknown value given all values before it."""
     uniforms = value_uniforms(scales, key, indices)
     values_at = _values_at(scales, uniforms, images, known)
 
@@ -95,9 +83,8 @@ def _fill(
         values, log_prob = values_at(outputs, place)
         return total + log_prob, values
 
-    zeros = jnp.zeros(indices.shape, uniforms[0].dtype)
+    lanes, zeros = indices.shape[0], jnp.zeros(indices.shape, uniforms[0].dtype)
     total = kernels.varying_alike(zeros, (uniforms, images, known))
-    lanes = indices.shape[0]
     completed, total = decode(
         scales, params, choose, total, lanes=lanes, condition=condition, dtype=images.dtype
     )
@@ -121,8 +108,8 @@ def _values_at(
         uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
         drawn = likelihood.draw(outputs, uniform, jnp.ones((), uniform.dtype))
         values = jnp.where(known[at], images[at], drawn.astype(images.dtype))
-        counts = known[at] & jnp.logical_not(place.given)
-        return values, jnp.where(counts, likelihood.log_prob(outputs, values), 0)
+        scored = known[at] & jnp.logical_not(place.given)
+        return values, jnp.where(scored, likelihood.log_prob(outputs, values), 0)
 
     return values_at
 

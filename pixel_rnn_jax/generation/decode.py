@@ -20,9 +20,9 @@ PyTree = Any
 
 
 class Place(NamedTuple):
-    """Where a value lies: its scale, and row, column and channel in the image of the scale.
+    """The place of a value: its scale, and row, column and channel in the image of the scale.
 
-    Where `given`, the scale before gives the value, and what `choose` returns is not used. Scale
+    If `given`, the value is that of the scale before, and the result of `choose` is not used. Scale
     and channel are known at compile time.
     """
 
@@ -34,12 +34,12 @@ class Place(NamedTuple):
 
 
 class Lanes(NamedTuple):
-    """What the loop carries from pixel to pixel; every array has the lanes as its first axis."""
+    """The loop's carry from pixel to pixel; every array has the lanes as its first axis."""
 
     image: Array  # [L, H, W, C], of this scale so far.
     state: PyTree  # Of the incremental form, after the last pixel.
-    features: Array | None  # [L, H, W, h], what the scale is conditioned on.
-    contexts: PyTree  # What they add in this row.
+    features: Array | None  # [L, H, W, h], the condition of the body layers.
+    contexts: PyTree  # Of the features in this row.
 
 
 Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
@@ -105,7 +105,7 @@ def _decode_scale(
         pixel = lanes.image[:, row, column]
         state = lanes.state
         for channel in range(channels):
-            # Each channel is a step from the same state; the last one's state goes on.
+            # Each channel is a step from the same state; the state of the last one is kept.
             outputs, state = scale.apply(
                 params, lanes.state, pixel, column, lanes.contexts, method="step"
             )

@@ -48,9 +48,8 @@ def _activate(gates: Array) -> Array:
 
 
 def _is_content(gates: Array) -> Array:
-    axis = gates.ndim - 1
-    shape = (1,) * axis + gates.shape[axis:]
-    return lax.broadcasted_iota(jnp.int32, shape, axis) >= 3 * (gates.shape[-1] // 4)
+    shape = (1,) * (gates.ndim - 1) + gates.shape[-1:]
+    return lax.broadcasted_iota(jnp.int32, shape, gates.ndim - 1) >= 3 * (shape[-1] // 4)
 
 
 def _update(activated: Array, c: Array) -> tuple[Array, Array]:
@@ -79,9 +78,9 @@ def conv_lstm(
         h0: `[F]`, the initial hidden state of every position.
         c0: `[F]`, the initial cell state of every position.
         taps: Offsets along P. At position p, tap o reads position p + o, or zero outside the line.
-        restart: `[T, P]` booleans known at compile time, or None. Where True, what tap 0 reads and
-            the cell state are replaced by the initial states. What other taps read is not, since
-            the row below still needs it.
+        restart: `[T, P]` booleans known at compile time, or None. Where True, the initial states
+            replace the cell state and the state that tap 0 reads. Other taps read on, since the
+            row below needs the state.
 
     Raises:
         ValueError: The shapes do not fit.

@@ -1,9 +1,9 @@
 """Padded rows: the pixels of a batch in one long row, features first, `[F, Z]`.
 
-In this layout every 1x1 convolution is one matmul with a long contiguous axis, and what a tap of a
-larger kernel sees is one slice: zeros follow each row of an image and precede each image, as far
-as a tap reaches. On CPUs the copies for the taps, and the matmuls of the gradient, take half the
-time that they take with features last.
+In this layout every 1x1 convolution is one matmul with a long contiguous axis, and a tap of a
+larger kernel sees one slice: zeros follow each row of an image and precede each image, as far as a
+tap reaches. On CPUs the copies for the taps, and the matmuls of the gradient, take half the time
+that they take with features last.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class PaddedRows(NamedTuple):
         return jnp.pad(x, ((0, 0), (0, 0), rows, columns)).reshape(len(x), -1)
 
     def unpack(self, x: Array, *, features_last: bool = False) -> Array:
-        """Takes what `pack` returns back to maps."""
+        """Takes the result of `pack` back to maps."""
         rows, columns = self.halo_rows + self.height, self.width + self.halo_columns
         if features_last:
             x = x.reshape(-1, rows, columns, x.shape[-1])
@@ -47,9 +47,9 @@ class PaddedRows(NamedTuple):
         return x.reshape(len(x), -1, rows, columns)[:, :, self.halo_rows :, : self.width]
 
     def neighbours(self, x: Array, taps: Sequence[tuple[int, int]]) -> Array:
-        """Concatenates what each tap, an offset (row, column), sees of `[F, Z]`: `[taps * F, Z]`.
+        """Concatenates x, `[F, Z]`, as seen by each tap, an offset (row, column): `[taps * F, Z]`.
 
-        Outside the image that is zero, whatever the padding of x holds.
+        Taps see zeros outside the image, whatever the padding of x holds.
         """
         rows, columns = self.halo_rows + self.height, self.width + self.halo_columns
         if self.halo_rows or self.halo_columns:

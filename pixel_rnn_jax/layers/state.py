@@ -31,7 +31,7 @@ class BodyLayer(nn.Module):
     """The fields of a body layer, and of the recurrence in it (see the package's docstring)."""
 
     features_last: ClassVar[bool] = False
-    """Whether `__call__` returns `[Z, h]`, instead of `[h, Z]`."""
+    """`__call__` returns `[Z, h]`, instead of `[h, Z]`."""
 
     features: int
     channels: int

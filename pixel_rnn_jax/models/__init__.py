@@ -1,4 +1,4 @@
-"""The distribution of images: the network of each scale, and what its outputs mean.
+"""The distribution of images: networks, likelihoods of their outputs, scales.
 
 Models may import layers, kernels, config and errors.
 """

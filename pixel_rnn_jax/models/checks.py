@@ -169,7 +169,7 @@ def numbered(condition: Any, class_names: Sequence[str]) -> Any:
 
 
 def check_sampling(key: Any, n: Any, temperature: Any, config: ModelConfig) -> Array:
-    """Checks the arguments of sampling, but the condition, and returns the temperature."""
+    """Checks the arguments of sampling except the condition; returns the temperature."""
     check_key(key)
     if not jax.export.is_symbolic_dim(n) and not (is_integer(n) and n >= 0):
         raise UserError(f"n must be an integer of at least 0 (static under jax.jit), got {n!r}")

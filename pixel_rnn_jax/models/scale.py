@@ -72,10 +72,8 @@ class Scale(NamedTuple):
     def features(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
         """Returns the condition of the body layers, `[B, H, W, h]`, or None without one.
 
-        Args:
-            params: Those of the chain.
-            condition: That of the whole images, or None.
-            coarse: `[B, H / ratio, W / ratio, C]`, the values of the scale before, or None.
+        `params` and `condition` are those of the chain and the whole images; `coarse` are the
+        values of the scale before, `[B, H / ratio, W / ratio, C]`.
         """
         features = self.apply(params, self.condition(condition), coarse, method="features")
         if features is None:

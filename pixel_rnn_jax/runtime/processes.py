@@ -47,7 +47,14 @@ def join(
     flags = "--coordinator", "--num_processes", "--process_id"
     missing = [flag for flag, value in zip(flags, values, strict=True) if value is None]
     if len(missing) == 3:
-        if not (_several_in_cluster() if distributed is None else distributed):
+        if distributed is None:
+            distributed = (
+                # Of a step (srun): the batch script itself has the number of tasks too.
+                ("SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1")
+                or os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
+                or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+            )
+        if not distributed:
             return
     elif missing:
         raise UserError(f"{', '.join(flags)} need each other: {' and '.join(missing)} is missing")
@@ -65,27 +72,13 @@ def join(
     multihost_utils.sync_global_devices("joined")
 
 
-def _several_in_cluster() -> bool:
-    """Whether a cluster has started this process as one of several, by its environment."""
-    return (
-        # Of a step (srun): the batch script itself has the number of tasks too.
-        ("SLURM_STEP_NODELIST" in os.environ and os.environ.get("SLURM_NTASKS", "1") != "1")
-        or os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
-        or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-    )
-
-
 def joined() -> bool:
     """Whether this process is one of several."""
     return bool(jax.distributed.is_initialized())
 
 
 def check() -> None:
-    """Checks that a process which shares its devices with others has joined them.
-
-    Raises:
-        UserError: It is a worker of a TPU slice and runs alone.
-    """
+    """Raises a `UserError` in a worker of a TPU slice that runs alone, which would wait forever."""
     if jax.process_count() > 1 and not joined():
         raise UserError(
             f"this TPU slice has {jax.process_count()} workers: run the same command on all of "
@@ -109,20 +102,16 @@ def all_equal(text: str) -> bool:
     return len(set(all_gather(np.asarray(checksum, np.uint32)).tolist())) == 1
 
 
-def is_loss(error: BaseException) -> bool:
-    """Whether an error says that another process of the run has ended or cannot be reached."""
-    # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
-    signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"
-    return joined() and bool(re.search(signs, str(error), re.IGNORECASE))
-
-
 def end(status: int, error: BaseException | None = None) -> NoReturn:
     """Ends this process at once, where a normal exit would wait for the others of its run.
 
-    Prints `error`, if there is one; if it `is_loss`, the exit status is `LOST`.
+    Prints `error`, if there is one. The exit status is `LOST` if it says that another process has
+    ended or cannot be reached.
     """
+    # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
+    signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"
     try:
-        if error is not None and is_loss(error):
+        if error is not None and re.search(signs, str(error), re.IGNORECASE):
             status = LOST
             cause = str(error).partition("\n")[0]
             print(f"error: another process of this run has ended ({cause})", file=sys.stderr)

@@ -11,18 +11,17 @@ def check(path: epath.PathLike) -> None:
     """Prepares for a path that may be in a bucket; call it before the path is used.
 
     Raises:
-        UserError: gcsfs is not installed, or the scheme is not gs://.
+        UserError: The scheme is not gs://.
+        ImportError: gcsfs, of the extra `gcs`, is not installed.
     """
     scheme, separator, _ = os.fspath(path).partition("://")
     if not separator:
         return
     if scheme != "gs":
         raise UserError(f"{path} is neither a folder nor in a bucket (gs://BUCKET/FOLDER)")
-    try:
-        import fsspec
-        import gcsfs  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{path} needs gcsfs: pip install 'pixel-rnn-jax[gcs]'") from error
+    import fsspec
+    import gcsfs  # noqa: F401
+
     # gcsfs would remember what it has listed, and not see what another process writes later.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     # Where TensorFlow is installed, to prepare data sets, epath would use its file system instead.

@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,19 +82,12 @@ class Evaluation:
         return f"{nats}, {mean:.4f} ± {error:.4f} {unit} ({images})"
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The negative log-likelihood of every image, and their mean.
-
-    Attributes:
-        evaluation: The mean.
-        nats: `[N]` float64, those of each image.
-        nats_per_value: `[N, H, W, C]`, those of each value, if they were asked for.
-    """
+class Scores(NamedTuple):
+    """The negative log-likelihoods of images, `[N]`, of their values, `[N, H, W, C]`, the mean."""
 
     evaluation: Evaluation
     nats: np.ndarray
-    nats_per_value: np.ndarray | None = None
+    nats_per_value: np.ndarray | None
 
 
 def score(
@@ -109,15 +102,8 @@ def score(
 ) -> Scores:
     """Evaluates every image of a split exactly once; all processes get the same arrays.
 
-    Args:
-        model: The model.
-        params: Its parameters.
-        split: The images.
-        batch_size: Images at a time over all devices, rounded up to a multiple of their number; it
-            changes no result.
-        mesh: The devices; all by default.
-        step: The training step of the parameters.
-        per_value: Whether to return the nats of each value as well.
+    `batch_size`, of images at a time over all devices of the `mesh`, by default all there are,
+    changes no result. `step` is the training step of the parameters.
 
     Raises:
         UserError: A value does not fit the model.
@@ -231,13 +217,7 @@ def format_of(split: Split) -> ImageFormat:
 
 
 def open_run_split(run: Run, split: str, *, noise: int | None = None) -> Split:
-    """Opens a split of the data set that a run was trained on.
-
-    Args:
-        run: The run, whose config says where the data are.
-        split: "train", "validation" or "test" as the config names them, or any split of the set.
-        noise: Number of the draw that dequantises the values. With None a density has the first
-            draw, and no other model has noise.
+    """Opens a split of the data that a run was trained on: see `data.open_split`.
 
     Raises:
         UserError: There is no such split, or the data are not those that the run was trained on.
@@ -270,9 +250,6 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
             without such parts are divided, always in the same way); by default all images. Of a
             run, a split as `pixel-rnn-jax evaluate` takes it; by default "test".
 
-    Returns:
-        The images, their condition (labels if there are any), and their names.
-
     Raises:
         UserError: There is no such split, the images have several sizes, or labels or a condition
             do not fit them.
@@ -283,11 +260,10 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     return Images(*images.batch(np.arange(len(images))), images.names())
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """The paper's comparison of a discrete and a continuous model, by dequantisation (section 5.1).
 
-    All are in nats per image, where densities are per unit of a level.
+    Densities are per unit of a level.
 
     Attributes:
         discrete: The negative log-probability of the images.
@@ -306,13 +282,9 @@ class Comparison:
 def compare(
     workdir: epath.PathLike, continuous: epath.PathLike, split: str = "test", *, draws: int = 1
 ) -> Comparison:
-    """Evaluates a discrete and a continuous model on the same images.
+    """Evaluates a discrete model and one of `output="logistic_mixture"` on the same images.
 
-    Args:
-        workdir: Where the discrete model was trained.
-        continuous: Where the model of `output="logistic_mixture"` was trained, on the same data.
-        split: As `open_run_split` takes it.
-        draws: Number of draws of noise for each image.
+    Each image of the split (see `open_run_split`) has so many draws of noise.
 
     Raises:
         UserError: A workdir holds a model of the other kind, or the two have other images or
@@ -336,13 +308,8 @@ def compare(
         )
 
     def mean_over(run: Run, splits: list[Split]) -> Evaluation:
-        size = run.record.config.train.eval_batch_size
-        scores = [
-            score(run.model, run.params, images, batch_size=size, mesh=mesh, step=run.step)
-            for images in splits
-        ]
-        nats = np.mean([each.nats for each in scores], axis=0)
-        first = scores[0].evaluation
+        scores = [score(run.model, run.params, images, step=run.step) for images in splits]
+        nats, first = np.mean([each.nats for each in scores], axis=0), scores[0].evaluation
         rest = dict(shares=first.shares, density=first.density, step=run.step)
         return _mean(nats, first.dims, **rest)
 

@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, ModelConfig, TrainConfig
-from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel, of_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.train import train
@@ -30,8 +29,6 @@ def fit(
 ) -> ImageModel:
     """Trains a model on arrays, and returns it with the parameters that validate best.
 
-    If nothing has used JAX before, each core of a CPU becomes a device, as for the command `train`.
-
     Args:
         images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or for
             `output="gaussian_mixture"` any real numbers.
@@ -42,19 +39,15 @@ def fit(
             `[N, H, W, D]` maps. The config's model takes as many as there are, if it names none.
         validation: The share of the images to validate on, images of their own, or a pair of images
             and their condition.
-        workdir: Where the run is kept, so that the same call resumes it and the commands take it.
-            None keeps nothing.
-        optimizer: An update rule of Optax, instead of the config's, which the workdir does not
-            record: give the same one to resume.
+        workdir: Where the run is kept, to resume it by the same call; None keeps nothing.
+        optimizer: An update rule of Optax, instead of the config's; give it again to resume.
 
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
         KeyboardInterrupt: After a Ctrl-C; a run with a workdir has been saved there.
     """
     with contextlib.suppress(RuntimeError):  # JAX runs already, as its caller set it up.
-        devices.set_up_host_devices()
-    if workdir is None and jax.process_count() > 1:
-        raise UserError("several processes need a workdir that all share: give workdir=")
+        devices.set_up_host_devices()  # As the command does.
     if isinstance(config, ModelConfig):
         config = Config(model=config)
     config, training, held_out = data.array_splits(

@@ -44,8 +44,7 @@ class TrainLog:
         self._workdir, self._steps, self._batch_size = epath.Path(workdir), steps, batch_size
         self._path = self._workdir / "metrics.jsonl"
         self._begin = time.monotonic()
-        self._interval_begin: float | None = None  # Set after the first step, which compiles.
-        self._interval_steps = 0
+        self._interval_begin, self._interval_steps = math.nan, 0
         self.records: list[Record] = []
         self._closing = contextlib.ExitStack()
         self._writer = None
@@ -81,18 +80,16 @@ class TrainLog:
         self._closing.close()
 
     def advance(self) -> None:
-        """Counts a step that was made."""
+        """Counts a step that was made; the first one, which compiles, only starts the clock."""
         self._bar.update()
-        if self._interval_begin is None:
-            self._interval_begin = time.perf_counter()
-        else:
-            self._interval_steps += 1
+        self._interval_steps += 1
+        if math.isnan(self._interval_begin):
+            self._interval_begin, self._interval_steps = time.perf_counter(), 0
 
     def interval(self) -> float:
         """Returns the images per second since the last call; NaN before the second step."""
-        now, speed = time.perf_counter(), math.nan
-        if self._interval_begin is not None and self._interval_steps:
-            speed = self._batch_size * self._interval_steps / (now - self._interval_begin)
+        now, steps = time.perf_counter(), self._interval_steps or math.nan
+        speed = self._batch_size * steps / (now - self._interval_begin)
         self._interval_begin, self._interval_steps = now, 0
         return speed
 
@@ -101,8 +98,7 @@ class TrainLog:
         """Leaves the time of the `with` out of the images per second."""
         begin = time.perf_counter()
         yield
-        if self._interval_begin is not None:
-            self._interval_begin += time.perf_counter() - begin
+        self._interval_begin += time.perf_counter() - begin
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the record of a step, without values that are not finite."""

@@ -88,13 +88,9 @@ def make_train_step(
 ) -> TrainStep:
     """Compiles one step of training on a mesh.
 
-    Args:
-        model: The model; its loss is -log p(image) in nats.
-        optimizer: The update rule.
-        mesh: The devices; each has the whole state and an equal share of the batch.
-        ema_decay: Decay of the moving average of the parameters; 0 for none.
-        micro_batches: Number of equal parts in which each device computes its share of the batch,
-            one after another, to save memory; 0 chooses by platform.
+    The loss is -log p(image) in nats. Each device has the whole state and an equal share of the
+    batch, which it computes in `micro_batches` equal parts, one after another, to save memory; 0
+    chooses by platform. `ema_decay` is 0 for no moving average.
 
     Returns:
         A function of the state (which is donated), a batch, and the stop flags: a boolean for each

@@ -5,13 +5,11 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
-import math
 import platform
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +25,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write
 from pixel_rnn_jax.image_model import ImageModel, load
 from pixel_rnn_jax.models import bits_per_dim
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints, by_name
 from pixel_rnn_jax.runs.record import Record
 from pixel_rnn_jax.runs.workdir import Run, lock, open_run, resumed, write_config
@@ -43,21 +42,13 @@ PACKAGES = "pixel-rnn-jax", "jax", "jaxlib", "flax", "optax", "numpy"
 """Those whose versions a result has."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run has reached.
-
-    Attributes:
-        run: The trained run, with the parameters that validate best.
-        test: Their evaluation on the test split; None without one.
-        baseline: That of independent pixels on the same images; None without a test split.
-        pictures: The last pictures.
-    """
+class Result(NamedTuple):
+    """A trained run, its evaluation on the test split, that of independent pixels, its pictures."""
 
     run: Run
-    test: Evaluation | None
-    baseline: Evaluation | None
-    pictures: tuple[epath.Path, ...]
+    test: Evaluation | None = None
+    baseline: Evaluation | None = None
+    pictures: tuple[epath.Path, ...] = ()
 
 
 def train(
@@ -72,13 +63,11 @@ def train(
 
     A run that the workdir holds already is resumed from its last checkpoint. With the same config
     it ends with the parameters and the records that it would have without the interruption, bit for
-    bit. If it is complete, it is only evaluated again. `result.json` in the workdir has the result.
-
-    On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
+    bit. On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
 
     Args:
         config: The whole description of the run.
-        workdir: Where it is kept.
+        workdir: Where it is kept; `result.json` in it has the result.
         splits: The images for "train" and "validation", and perhaps "test"; by default those that
             the config names.
         optimizer: The update rule, instead of `config.optimizer`'s.
@@ -96,8 +85,8 @@ def train(
         names = ("train", "validation", "test")
         splits = {name: data.open_split(config, name) for name in names}
         data.check_disjoint(**splits)
-    settings, mesh = config.train, _mesh(config)
-    new = _record(config, splits)
+    settings, new = config.train, _record(config, splits)
+    mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
     new.image_format.model(config.model)  # What is impossible is refused before anything is made.
     if not processes.all_equal(json.dumps(new.to_dict())):
         raise UserError("the processes have different configs, flags or data: give all the same")
@@ -109,11 +98,8 @@ def train(
     ):
         record = resumed(checkpoints, new)
         model = record.image_format.model(config.model)
-        rate: Any = optimizers.learning_rate(config.optimizer, settings.steps)
-        if optimizer is None:
-            optimizer = optimizers.build(config.optimizer, settings.steps)
-        else:
-            rate = lambda step: math.nan  # noqa: E731  # A caller's own is not known.
+        rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
+        optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
         start, state = _start(config, model, optimizer, mesh, checkpoints)
         if processes.first():
             write_config(config, workdir)
@@ -138,10 +124,10 @@ def train(
                 step += 1
                 batch = devices.shard_batch(mesh, next(batches))
                 state, metrics = train_step(state, batch, request.flags(mesh))
-                if previous is not None:
-                    _check_finite(step - 1, previous)  # Read while this step runs.
-                else:
+                if previous is None:
                     jax.block_until_ready(metrics)  # Compilation is not in the images per second.
+                else:
+                    _check_finite(step - 1, previous)  # Read while this step runs.
                 log.advance()
                 stop = request.agreed(previous)  # Once, so that no signal comes before the save.
                 previous = metrics
@@ -160,7 +146,10 @@ def train(
                 _check_finite(step, metrics)
                 values: dict[str, float] = {}
                 if record_now:
-                    values, state = _interval(model, state, float(rate(step - 1)), log.interval())
+                    values = _means(model, state) | {"train/images_per_second": log.interval()}
+                    if rate is not None:
+                        values["train/learning_rate"] = float(rate(step - 1))
+                    state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
                 with log.paused():
                     nats = None
                     if validate:
@@ -195,10 +184,6 @@ def train(
     return _finish(workdir, run, splits, mesh, step, start, time.monotonic() - begin)
 
 
-def _mesh(config: Config) -> Mesh:
-    return devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
-
-
 def _record(config: Config, splits: Mapping[str, Split]) -> Record:
     """Returns the record of a new run on these images, which must be of one format."""
     image_format = format_of(splits["train"])
@@ -221,7 +206,7 @@ def _record(config: Config, splits: Mapping[str, Split]) -> Record:
 
 def _start(
     config: Config,
-    model: Any,
+    model: PixelRNN,
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
     checkpoints: Checkpoints,
@@ -295,21 +280,13 @@ def _check_number(step: int, name: str, value: Any) -> None:
         )
 
 
-def _interval(
-    model: Any, state: TrainState, rate: float, images_per_second: float
-) -> tuple[dict[str, float], TrainState]:
-    """Returns the record of the interval that ends here, and the state to go on with."""
+def _means(model: PixelRNN, state: TrainState) -> dict[str, float]:
+    """Returns the means over the steps of the interval that ends here."""
     nats, norm, count = np.asarray(state.interval).tolist()
-    nats, norm = nats / count, norm / count
-    values = {"train/nats": nats}
+    values = {"train/nats": nats / count, "train/gradient_norm": norm / count}
     if model.levels:
-        values["train/bits_per_dim"] = float(bits_per_dim(nats, model.dims))
-    values |= {
-        "train/gradient_norm": norm,
-        "train/learning_rate": rate,
-        "train/images_per_second": images_per_second,
-    }
-    return values, dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
+        values["train/bits_per_dim"] = float(bits_per_dim(nats / count, model.dims))
+    return values
 
 
 def _finish(
@@ -323,7 +300,7 @@ def _finish(
 ) -> Result:
     """Evaluates a trained run on the test split, if there is one, and writes `result.json`."""
     if "test" not in splits:
-        return Result(run, None, None, ())
+        return Result(run)
     size = run.record.config.train.eval_batch_size
     scores = score(run.model, run.params, splits["test"], batch_size=size, mesh=mesh, step=run.step)
     baseline = independent_pixels(splits["train"], splits["test"], size)
@@ -339,9 +316,8 @@ def _finish(
         result["validation"] = {
             name.removeprefix("validation/"): value
             for record in read_records(workdir)
-            if record["step"] == run.step
             for name, value in record.items()
-            if name.startswith("validation/")
+            if record["step"] == run.step and name.startswith("validation/")
         }
         training = {
             "resumed_from": start,

@@ -48,30 +48,26 @@ COMMANDS = [  # A benchmark, its arguments, a pattern of what it prints, and the
 ]
 
 
-@pytest.fixture
-def in_process(monkeypatch):
-    """Lets benchmarks build in this process what they would build in workers."""
+class InProcess:
+    """Builds in this process what a worker would build in its own."""
 
-    class Worker:
-        def __init__(self, script, python=sys.executable, **options):
-            build = importlib.import_module(Path(script).stem).build
-            self.timers, self.facts = build(**json.loads(json.dumps(options)))
+    def __init__(self, script, python=sys.executable, **options):
+        build = importlib.import_module(Path(script).stem).build
+        self.timers, self.facts = build(**json.loads(json.dumps(options)))
 
-        def __enter__(self):
-            return self
+    def __enter__(self):
+        return self
 
-        def __exit__(self, *error):
-            pass
-
-    for module in (speed, peers):
-        monkeypatch.setattr(module, "Worker", Worker)
-    monkeypatch.setattr(kernels, "conv_lstm", kernels.conv_lstm)  # Which `plain` replaces.
-    monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)
+    def __exit__(self, *error):
+        pass
 
 
-@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("name, words, pattern, count", COMMANDS)
 def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, monkeypatch):
+    for module in (speed, peers):
+        monkeypatch.setattr(module, "Worker", InProcess)
+    monkeypatch.setattr(kernels, "conv_lstm", kernels.conv_lstm)  # Which `plain` replaces.
+    monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)
     monkeypatch.setattr(speed, "SIZES", {"1": speed.SIZES["row_lstm, 7 layers, h=16, 28x28x1"]})
     monkeypatch.setattr(accelerator, "DTYPES", ("float32",))
     monkeypatch.setattr(comparisons, "ARCHITECTURES", ("pixel_cnn",))

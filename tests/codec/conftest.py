@@ -3,6 +3,8 @@
 import pytest
 from codec_streams import block_starts, in_small_groups, random_images, small_model
 
+from pixel_rnn_jax.codec import loop
+
 
 @pytest.fixture(scope="module", autouse=True)  # "package" would be for all tests after it.
 def small_groups():
@@ -25,3 +27,11 @@ def stream(model):
         data = model.compress(images)
     assert len(block_starts(data)) == 4
     return images, data
+
+
+@pytest.fixture
+def new_loops():
+    """Compiles loops anew in a test that changes what they compute, and after it."""
+    loop._compiled.cache_clear()
+    yield
+    loop._compiled.cache_clear()

@@ -155,7 +155,7 @@ def test_a_density_completes_what_follows_known_values(levels, options, units, p
     np.testing.assert_array_equal(np.asarray(done.images)[:, known], images[:, known])
     terms = np.asarray(model.log_prob(done.images, condition, per_value=True))
     np.testing.assert_allclose(done.log_evidence, terms[:, known].sum(-1), rtol=1e-4)
-    np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-5)
+    np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-4)
     assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
     if particles == 1:
         free = model.complete(KEY, images, known & False, condition)
@@ -205,17 +205,3 @@ def test_is_exact():
     known[0, 3, 0] = False
     assert not exact(known)
     assert not exact(np.arange(32).reshape(4, 4, 2) < 16)
-
-
-@pytest.mark.parametrize(
-    ("known", "particles", "name"),
-    [
-        (np.array(True), 1, "known"),
-        (np.ones((2, 4)), 1, "known"),
-        (np.ones((4, 2), bool), 1, "known"),
-        (np.ones((2, 4), bool), 0, "particles"),
-    ],
-)
-def test_impossible_arguments_are_refused(known, particles, name):
-    with pytest.raises(prnn.UserError, match=f"{name} must"):
-        tiny_model("pixel_cnn", SHAPE, 2).complete(KEY, IMAGES[:4], known, particles=particles)

@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 from random_models import ARCHITECTURES, all_images, model_and_parameters, with_large_conditions
 
-import pixel_rnn_jax as prnn
-
 
 def log_probs(model, params, conditions=(None,)):
     """The log-probabilities of all images, in float64, for each of some conditions."""
@@ -96,9 +94,3 @@ def test_probabilities_add_up_to_one_for_each_condition(architecture, options, c
         assert_normalised(nats)
     for one, other in itertools.combinations(by_condition, 2):
         assert np.abs(one - other).max() > 0.05
-
-
-def test_a_new_model_is_normalised():
-    model = prnn.create(prnn.ModelConfig(layers=1, features=4), image_shape=(2, 3, 1), levels=2)
-    nats = np.asarray(model.log_prob(all_images((2, 3, 1), 2)), float)
-    assert np.exp(nats).sum() == pytest.approx(1, abs=1e-5)

@@ -67,9 +67,3 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
 def test_width_that_the_scales_do_not_fit_is_refused():
     with pytest.raises(prnn.UserError, match="model.scales"):
         PixelRNN(prnn.ModelConfig(scales=(2, 8)), (8, 6, 1), 2)
-
-
-def test_equal_models_are_one_static_argument():
-    one, other = (PixelRNN(prnn.ModelConfig(), shape, 2) for shape in ((4, 4, 1), [4, 4, 1]))
-    assert one == other and hash(one) == hash(other)
-    assert one != PixelRNN(prnn.ModelConfig(features=8), (4, 4, 1), 2)

@@ -24,6 +24,8 @@ from pixel_rnn_jax.runs.record import ImageFormat, Record
 from pixel_rnn_jax.runtime import devices
 
 RECORD = Record(Config(), ImageFormat((4, 4, 1), 0, (49.9,), (4.5,), ("a", "b")), {"train": "x"})
+# What fails in other threads of Orbax after the error that is raised.
+ORBAX_THREADS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
 def slow(values):
@@ -141,6 +143,7 @@ def test_another_model_is_refused(two_saved, entry, subtree, named):
         two_saved[0].restore(make_state(2) | {entry: subtree}, 2)
 
 
+@ORBAX_THREADS
 @pytest.mark.parametrize("flips", [6, *slow([300])])
 def test_damage_is_detected_or_harmless(two_saved, flips):
     """Some bytes are never read (Orbax keeps its files twice); but nothing else comes back."""
@@ -183,8 +186,7 @@ def test_arrays_of_another_checkpoint_are_refused(two_saved, tmp_path):
     assert_restores(checkpoints, 2, {"params": state["params"]})
 
 
-# Of Orbax's threads, after the loop that they report to has ended.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@ORBAX_THREADS
 def test_a_write_that_fails_in_the_background(tmp_path):
     """It is reported by the next call, and what was saved before it stays."""
     checkpoints = Checkpoints(tmp_path)

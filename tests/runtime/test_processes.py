@@ -137,14 +137,17 @@ def test_any_arrangement_trains_as_one_device_does(
 
 
 @pytest.mark.parametrize(
-    ("number", "victim"),
+    ("number", "victim", "statuses"),
     [
-        (signal.SIGKILL, 1),
-        pytest.param(signal.SIGKILL, 0, marks=pytest.mark.slow),
-        pytest.param(signal.SIGSTOP, 1, marks=pytest.mark.slow),  # Its connections stay open.
+        (signal.SIGKILL, 1, [LOST]),
+        # JAX aborts where the first process, which leads the others, is gone, or where one is
+        # silent and its connections stay open.
+        pytest.param(signal.SIGKILL, 0, [LOST, -signal.SIGABRT], marks=pytest.mark.slow),
+        pytest.param(signal.SIGSTOP, 1, [LOST, -signal.SIGABRT], marks=pytest.mark.slow),
     ],
+    ids=["second killed", "first killed", "second silent"],
 )
-def test_one_process_is_lost(number, victim, tmp_path, compilation_cache):
+def test_one_process_is_lost(number, victim, statuses, tmp_path, compilation_cache):
     """The other ends with an error, and the run goes on from its last checkpoint."""
     settings = {"train__eval_every": 100_000, "train__checkpoint_every": 200}
     words = train_words(tmp_path, train__steps=100_000, **settings)
@@ -155,9 +158,7 @@ def test_one_process_is_lost(number, victim, tmp_path, compilation_cache):
             assert time.monotonic() < deadline and pair[0].poll() is None
             time.sleep(0.05)
         pair[victim].send_signal(number)
-        # JAX itself aborts where the first process, which leads the others, is gone.
-        status = pair[1 - victim].wait(timeout=3 * processes.HEARTBEAT_S)
-        assert status in (LOST, -signal.SIGABRT)
+        assert pair[1 - victim].wait(timeout=3 * processes.HEARTBEAT_S) in statuses
     finally:
         for process in pair:
             process.kill()

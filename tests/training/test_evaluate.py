@@ -167,7 +167,7 @@ def workdirs(config, tmp_path_factory):
 
 def test_comparison(workdirs):
     comparison = compare(*workdirs, draws=3)
-    discrete, implied, continuous = vars(comparison).values()
+    discrete, implied, continuous = comparison
     # By construction.
     assert implied.nats == pytest.approx(discrete.nats, rel=1e-6)
     assert implied.standard_error == pytest.approx(discrete.standard_error, rel=1e-6)

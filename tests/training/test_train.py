@@ -88,8 +88,6 @@ def test_result_is_in_the_workdir(trained_run):
     for name, evaluation in evaluations.items():
         for number in ("nats", "standard_error", "bits_per_dim", "images"):
             assert written[name][number] == getattr(evaluation, number)
-    (record,) = (r for r in records_of(workdir) if r["step"] == result.test.step)
-    assert written["validation"]["nats"] == record["validation/nats"]
     assert (written["step"], written["steps"], written["resumed_from"]) == (result.test.step, 6, 0)
     assert written["independent_pixels"]["training_images"] == 40
     assert written["versions"]["jax"] == jax.__version__
