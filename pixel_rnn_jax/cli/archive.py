@@ -19,17 +19,15 @@ with epy.lazy_imports():
 
 def compress(arguments: Namespace) -> None:
     """Compresses images without loss."""
-    out, model = arguments.out, image_model.load(arguments.workdir)
-    split = data.open_images(arguments.images, arguments.split, model.pixel_rnn, model.class_names)
+    model, out = image_model.load(arguments.workdir), arguments.out
+    pixel_rnn, names = model.pixel_rnn, model.class_names
+    split = data.open_images(arguments.images, arguments.split, pixel_rnn, names)
     with files.atomic_write(out) as file:
-        size = archive.write(model.pixel_rnn, model.params, split, file)
-    dims = len(split) * model.pixel_rnn.dims
+        size = archive.write(pixel_rnn, model.params, split, file)
+    dims = len(split) * pixel_rnn.dims
     raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
-    count = terminal.plural(len(split), "image")
-    terminal.print_result(
-        f"{out}: {size:,} bytes for {count}, {8 * size / dims:.4f} bits/dim "
-        f"({raw:,} bytes uncompressed)"
-    )
+    count, bits = terminal.plural(len(split), "image"), f"{8 * size / dims:.4f} bits/dim"
+    terminal.print_result(f"{out}: {size:,} bytes for {count}, {bits} ({raw:,} uncompressed)")
 
 
 def compress_flags(parser: Parser) -> None:
@@ -73,14 +71,13 @@ def info(arguments: Namespace) -> None:
     """Prints the content of a compressed file, without a model, and checks its checksums."""
     with open(arguments.file, "rb") as file:
         content = archive.info(file)
-    shape, bits = "x".join(map(str, content.image_shape)), 8 * content.size
-    bits_per_dim = bits / max(content.images * math.prod(content.image_shape), 1)
-    count, blocks = content.images, terminal.plural(content.blocks, "block")
+    shape = "x".join(map(str, content.image_shape))
+    bits = 8 * content.size / max(content.images * math.prod(content.image_shape), 1)
+    count = terminal.plural(content.images, "image")
+    blocks = terminal.plural(content.blocks, "block")
     terminal.print_result(f"model: {content.model}")
-    terminal.print_result(
-        f"{terminal.plural(count, 'image')} of {shape}, {content.levels:,} levels"
-    )
-    terminal.print_result(f"{content.size:,} bytes in {blocks}, {bits_per_dim:.4f} bits/dim")
+    terminal.print_result(f"{count} of {shape}, {content.levels:,} levels")
+    terminal.print_result(f"{content.size:,} bytes in {blocks}, {bits:.4f} bits/dim")
     for name in content.names:  # A name may hold characters that steer a terminal.
         terminal.print_result(f"  {name if name.isprintable() else ascii(name)}")
 

@@ -64,9 +64,7 @@ def evaluate_flags(parser: Parser) -> None:
     add = parser.add_argument
     help_ = "an .npz file for the scores of single images: nats, bits_per_dim and names"
     add("--out", type=flags.output(".npz"), help=help_)
-    add(
-        "--per_value", action="store_true", help="write to --out also nats_per_value, of each value"
-    )
+    add("--per_value", action="store_true", help="write nats_per_value, of each value, too")
     help_ = "a .png file for the first images, each beside a map of the nats of its pixels"
     add("--pixel_map", type=flags.output(".png"), help=help_)
     help_ = "a run with model.output=logistic_mixture, to compare by dequantisation"

@@ -57,8 +57,9 @@ def output(*endings: str) -> Callable[[str], str]:
             kinds = " or ".join(ending or "folder" for ending in endings) or "file"
             raise ArgumentTypeError(f"must be a {kinds} on this machine, got {text!r}")
         parent = next((parent for parent in path.absolute().parents if parent.exists()), path)
-        if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ArgumentTypeError(f"{text} is a folder, or cannot be written")
+        taken = path.exists() if "" in endings and not path.suffix else path.is_dir()
+        if taken or not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ArgumentTypeError(f"{text} is there already, or cannot be written")
         return str(path)
 
     return check
@@ -95,12 +96,12 @@ def model_flags(parser: Parser) -> None:
 
 def images_flags(parser: Parser, *, required: bool = False) -> None:
     """Defines --images and --split; without --images they are of the data of the run."""
-    default = "" if required else " (default: those of the run)"
-    help_ = f"a folder of images, an image file, or an .npy or .npz file{default}"
+    help_ = "a folder of images, an image file, or an .npy or .npz file"
+    help_ += "" if required else " (default: those of the run)"
     parser.add_argument("--images", type=path, required=required, help=help_)
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
-    default = " (default: all images)" if required else " (default: test, or all of --images)"
-    parser.add_argument("--split", help=help_ + default)
+    help_ += f" (default: {'' if required else 'test, or '}all of --images)"
+    parser.add_argument("--split", help=help_)
 
 
 def out_flag(parser: Parser, default: str) -> None:

@@ -62,6 +62,7 @@ sample MODEL --out=                                 | --out
 sample MODEL --out=gs://a/b.png                     | --out
 sample MODEL --out=full                             | --out
 sample MODEL --out=folder.npz                       | --out
+sample MODEL --out=plain                            | --out
 sample MODEL --out=own.npy/a.png                    | --out
 sample --workdir=real.safetensors --out=new         | --out
 sample MODEL --class=1                              | --class
@@ -144,7 +145,8 @@ def folder(tmp_path_factory, images):
     for name in ("full", "folder.npz"):
         (path / name).mkdir()
     Image.fromarray(images[0, ..., 0]).save(path / "full" / "0.png")
-    (path / "text.png").write_text("text")
+    for name in ("text.png", "plain"):
+        (path / name).write_text("text")
     (path / "empty.py").write_text("")
     (path / "wrong.py").write_text("def get_config():\n    return {'model': {'layer': 3}}\n")
     return path

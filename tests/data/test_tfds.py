@@ -113,20 +113,17 @@ def test_labels_are_refused_where_they_occur(write_tfds, opened, refused, label)
         ("photos/small", "train[:x]", ("data.name 'photos/small'", "'train[:x]'")),
         ("photos/small", "train[:0]", ("data.name 'photos/small'", "'train[:0]'")),
         ("channels", "train", ("__0 of data.name 'channels'", "RGBA", "3 channels")),
-        ("sizes", "train", ("__1", "[5, 5, 3]", "__0", "[6, 5, 3]")),
         ("depth", "train", ("__0 of data.name 'depth'", "RGB", "uint16")),
         ("no_image", "train", ("data.name 'no_image'", "`image`")),
         ("text", "train", ("data.name 'text'", "images")),
     ],
 )
-def test_sets_and_splits_that_are_refused(write_tfds, read, refused, pictures, name, split, parts):
+def test_sets_and_splits_that_are_refused(write_tfds, read, refused, name, split, parts):
     colour = Image(shape=(4, 4, 3))
-    sizes = [pictures(6, 5, 3), pictures(5, 5, 3)]
     plain = {"encode": lambda value: value}
     write_tfds("photos/small", {"train": [BYTES]}, GREY)
     write_tfds("records", {"train": [BYTES]}, GREY, form="tfrecord")
     write_tfds("channels", {"train": [BYTES]}, colour, encode=_stored_as("RGBA"))
-    write_tfds("sizes", {"train": [sizes]}, Image())
     deep = Image(shape=(4, 4, 3), dtype=np.uint16)
     write_tfds("depth", {"train": [BYTES]}, deep, encode=_stored_as("RGB"))
     write_tfds("no_image", {"train": [[b""]]}, GREY, key="picture", **plain)
