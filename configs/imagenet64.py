@@ -7,7 +7,7 @@ Command:   python -m pixel_rnn_jax.main --config=configs/imagenet64.py
            makes it a Multi-Scale PixelRNN with images of height 32 and 64.
 Data:      downsampled_imagenet/64x64 of TFDS, 1,281,149 training and 49,999 validation images.
            The site that TFDS downloads it from no longer offers it: get the archives elsewhere
-           first (docs/results.md, "What the numbers mean"). Then prepare it once with
+           first (docs/data.md, "TFDS sets"). Then prepare it once with
                pip install -e '.[prepare]'
                python -c "import tensorflow_datasets as tfds; tfds.builder(
                'downsampled_imagenet/64x64', file_format='array_record').download_and_prepare()"

@@ -12,7 +12,7 @@ Data:      binarized_mnist of TFDS, the set that the paper's table is on: 50,000
                python -c "import tensorflow_datasets as tfds; tfds.builder('binarized_mnist',
                file_format='array_record').download_and_prepare()"
            and name its folder with --config.data.data_dir=DIR if it is not TFDS's default.
-           Likelihoods on the two sets below do not compare with those on binarized_mnist:
+           Likelihoods on the two sets below are not comparable with those on binarized_mnist:
            --config.data.name=mnist with --config.data.binarize=dynamic draws new binary images
            each time (fixed: one draw an image), and binarize=none keeps all 256 levels. `mnist` has
            no validation part; add --config.data.train_split='train[:50000]' and

@@ -5,7 +5,7 @@
 # package's extra `dev`. The files of tests are shared out over all cores. Tests marked slow are left
 # out unless -m says otherwise.
 #
-#   bash launch/test.sh                             what a change must pass
+#   bash launch/test.sh                             format, lint, types, imports, quick tests
 #   bash launch/test.sh -m slow                     the slow tests
 #   bash launch/test.sh -m ""                       all tests
 #   bash launch/test.sh tests/models/test_masks.py  one file

@@ -1,4 +1,4 @@
-"""Trained models that come with the package, each a folder with a card: see docs/models.md."""
+"""Trained models that come with the package, each a folder with a card: docs/generation.md."""
 
 from pathlib import Path
 

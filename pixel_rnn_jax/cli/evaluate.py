@@ -32,12 +32,12 @@ def evaluate(arguments: Namespace) -> None:
     if arguments.per_value and not arguments.out:
         raise UserError("--per_value needs --out=FILE.npz")
     if bool(arguments.dequantize) != bool(arguments.continuous):
-        raise UserError("--dequantize=N and --continuous=WORKDIR need each other")
+        raise UserError("give --dequantize=N and --continuous=WORKDIR together")
     join(arguments)
     if arguments.dequantize:
         _compare(arguments)
         return
-    run, model, split = open_images(arguments, devices.make_mesh())
+    run, model, split = open_model_and_images(arguments, devices.make_mesh())
     step, size = None, image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
     if run is not None:
         step, size = run.step, run.record.config.train.eval_batch_size
@@ -83,7 +83,7 @@ def join(arguments: Namespace) -> None:
     )
 
 
-def open_images(
+def open_model_and_images(
     arguments: Namespace, mesh: "sharding.Mesh"
 ) -> tuple["workdir.Run | None", "image_model.ImageModel", "data.Split"]:
     """Opens a trained model, its run unless it is an exported file, and the images to read."""

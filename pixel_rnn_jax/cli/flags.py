@@ -100,7 +100,7 @@ def images_flags(parser: Parser, *, required: bool = False) -> None:
     help_ += "" if required else " (default: those of the run)"
     parser.add_argument("--images", type=path, required=required, help=help_)
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
-    help_ += f" (default: {'' if required else 'test, or '}all of --images)"
+    help_ += f" (default: {'' if required else 'test, or '}all of undivided --images)"
     parser.add_argument("--split", help=help_)
 
 
@@ -112,7 +112,7 @@ def out_flag(parser: Parser, default: str) -> None:
 
 def seed_flag(parser: Parser) -> None:
     """Defines --seed."""
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="random seed (default: 0)")
 
 
 def process_flags(parser: Parser) -> None:
@@ -120,10 +120,12 @@ def process_flags(parser: Parser) -> None:
     add = parser.add_argument
     help_ = "join the processes that the cluster has started (default: where it names several)"
     add("--distributed", action="store_true", default=None, help=help_)
-    add("--nodistributed", action="store_false", dest="distributed", default=None, help="never")
+    help_ = "do not join other processes"
+    add("--nodistributed", action="store_false", dest="distributed", default=None, help=help_)
     add("--coordinator", metavar="HOST:PORT", help="join by hand, by the first process's address")
     add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")
-    add("--process_id", type=int, metavar="I", help="with --coordinator: which this is, from 0 on")
+    help_ = "with --coordinator: index of this process, from 0"
+    add("--process_id", type=int, metavar="I", help=help_)
 
 
 def config_flags(parser: Parser, prefix: str = "") -> None:

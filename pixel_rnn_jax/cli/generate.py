@@ -8,7 +8,7 @@ import numpy as np
 from etils import epy
 
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.evaluate import open_images
+from pixel_rnn_jax.cli.evaluate import open_model_and_images
 from pixel_rnn_jax.cli.flags import Parser
 from pixel_rnn_jax.errors import UserError
 
@@ -82,7 +82,7 @@ def sample_flags(parser: Parser) -> None:
 def complete(arguments: Namespace) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = arguments.out, arguments.particles
-    _, model, split = open_images(arguments, devices.local_mesh(1))
+    _, model, split = open_model_and_images(arguments, devices.local_mesh(1))
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
     if mask.all() or not mask.any():
@@ -119,7 +119,7 @@ def complete_flags(parser: Parser) -> None:
     halves = "top_half, bottom_half, left_half, right_half"
     help_ = f"{halves}, or an image file whose white pixels are known (default: %(default)s)"
     parser.add_argument("--known", default="top_half", help=help_)
-    help_ = "draws per image; with 64 known values after unknown ones count too (default: 1)"
+    help_ = "particles per image; use 64 if known values follow unknown ones (default: 1)"
     parser.add_argument("--particles", type=flags.at_least(1), default=1, help=help_)
     flags.out_flag(parser, "completions.png")
     flags.seed_flag(parser)

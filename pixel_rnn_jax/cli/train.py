@@ -49,7 +49,9 @@ def train_flags(parser: Parser) -> None:
     names = ", ".join(config_lib.CONFIGS)
     help_ = f"a config file or one of {names}, perhaps with a variant, as in mnist:row_lstm"
     parser.add_argument("--config", help=help_)
-    help_ = "the run, also gs://BUCKET/FOLDER; one that is there goes on (default: runs/CONFIG)"
+    help_ = (
+        "folder or gs://BUCKET/FOLDER of the run; one that exists goes on (default: runs/CONFIG)"
+    )
     parser.add_argument("--workdir", type=path, help=help_)
     process_flags(parser)
     config_flags(parser)

@@ -92,7 +92,7 @@ def read(
     expected = _header(loop, header.first)
     if header != expected:
         digests = header.model.hex(), expected.model.hex()
-        raise UserError("the compressed file is of model {}, and this is model {}".format(*digests))
+        raise UserError("the file was compressed with model {}; this is {}".format(*digests))
     names = [name for block in blocks for name in _names(block) or [""] * block.length]
     no_images = Block(0, 0, (b"",) * 4, pixels=0)
     batches = [_decoded(loop, block) for block in (no_images, *blocks)]

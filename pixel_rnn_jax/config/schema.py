@@ -61,7 +61,7 @@ class ModelConfig:
         output: Distribution of a value: "softmax" over its levels (the paper's; a sigmoid for two),
             "discretized_logistic_mixture", or a density: "logistic_mixture" of dequantised values,
             "gaussian_mixture" of real ones.
-        mixtures: M, the components of all outputs but "softmax".
+        mixtures: M, the components of the outputs that are mixtures.
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
@@ -217,8 +217,7 @@ class TrainConfig:
         log_every: Steps between records of the training loss.
         eval_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
-        patience: Training stops after this many times eval_every steps without a better
-            validation; 0 for never.
+        patience: Validations without improvement after which training stops; 0 for never.
     """
 
     steps: int = 2500

@@ -15,7 +15,7 @@ from pixel_rnn_jax.data.loader import digest as digest
 from pixel_rnn_jax.data.loader import eval_batches as eval_batches
 from pixel_rnn_jax.data.loader import standardisation as standardisation
 from pixel_rnn_jax.data.loader import train_batches as train_batches
-from pixel_rnn_jax.data.transforms import Split as Split
-from pixel_rnn_jax.data.transforms import array_splits as array_splits
-from pixel_rnn_jax.data.transforms import open_images as open_images
-from pixel_rnn_jax.data.transforms import open_split as open_split
+from pixel_rnn_jax.data.split import Split as Split
+from pixel_rnn_jax.data.split import array_splits as array_splits
+from pixel_rnn_jax.data.split import open_images as open_images
+from pixel_rnn_jax.data.split import open_split as open_split

@@ -9,7 +9,7 @@ import grain
 import numpy as np
 
 from pixel_rnn_jax.data.dataset import Batch
-from pixel_rnn_jax.data.transforms import Split
+from pixel_rnn_jax.data.split import Split
 from pixel_rnn_jax.errors import UserError
 
 DIGEST_IMAGES, AT_ONCE = 1000, 100
@@ -100,7 +100,8 @@ def standardisation(split: Split, batch_size: int) -> tuple[tuple[float, ...], t
 def _rows(batch_size: int, process_count: int, field: str) -> int:
     if batch_size % process_count:
         raise UserError(
-            f"{field} must be shared evenly, got {batch_size} for {process_count} processes"
+            f"{field} must be a multiple of the number of processes ({process_count}), got "
+            f"{batch_size}"
         )
     return batch_size // process_count
 

@@ -42,7 +42,8 @@ def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
         # Not `tfds build`: that command does not start without apache-beam.
         raise UserError(
             f"{name} is no folder or file, and no TFDS set that is prepared as array_record in "
-            f"data.data_dir {config.data_dir!r}: run `pip install 'pixel-rnn-jax[prepare]'` and "
+            f"data.data_dir {config.data_dir!r}: run "
+            "`pip install 'tensorflow>=2.20' importlib_resources` and "
             f'`python -c "import tensorflow_datasets as tfds; tfds.builder({config.name!r}, '
             f"{where}file_format='array_record').download_and_prepare()\"`"
         )

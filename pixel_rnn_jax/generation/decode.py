@@ -68,7 +68,7 @@ def decode(
     """
     image = None
     for number, scale in enumerate(scales):
-        features = scale.features(params, condition, image)
+        features = scale.embed_condition(params, condition, image)
         empty = jnp.zeros((lanes, *scale.network.image_shape), dtype)
         start = Lanes(
             image=empty if image is None else scale.place(image),

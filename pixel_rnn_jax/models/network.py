@@ -94,7 +94,7 @@ class Network(nn.Module):
             residual = nn.remat(residual, static_argnums=2)
         self.residual = [residual(layer, config.residual, config.skip) for layer in self.body]
         self.head = [layers.MaskedConv(n, width, channels, **options) for n in (2 * h, width)]
-        if config.output != "softmax":  # Means and widths need the full precision.
+        if config.output != "softmax":  # Only the logits of a softmax bear less precision.
             options["dtype"] = options["param_dtype"]
         outputs = channels * self.likelihood.outputs
         self.logits = layers.MaskedConv(width, outputs, channels, **options)
@@ -126,7 +126,7 @@ class Network(nn.Module):
                 any.
             coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image, if there is one.
         """
-        features = self.features(condition, coarse)
+        features = self.embed_condition(condition, coarse)
         size, half = self.image_shape[:2], self.config.first_kernel // 2
         wide, layout = PaddedRows(*size, half, half), PaddedRows(*size, *self.body[0].halo)
         x = self.first(wide.pack(jnp.moveaxis(self._inputs(values), -1, 0)), wide)
@@ -151,7 +151,7 @@ class Network(nn.Module):
         features = channels * self.embed_values.features
         return self.embed_values(rows).reshape(*values.shape[:-1], features)
 
-    def features(self, condition: Array | None, coarse: Array | None) -> Array | None:
+    def embed_condition(self, condition: Array | None, coarse: Array | None) -> Array | None:
         """Maps the condition to that of the body layers: `[B, H, W, h]`, `[B, 1, 1, h]` or None.
 
         The arguments are those of `__call__`.

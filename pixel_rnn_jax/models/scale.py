@@ -69,13 +69,13 @@ class Scale(NamedTuple):
         image = jnp.zeros((coarse.shape[0], *self.network.image_shape), coarse.dtype)
         return image.at[:, ::ratio, ::ratio].set(coarse)
 
-    def features(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
+    def embed_condition(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
         """Returns the condition of the body layers, `[B, H, W, h]`, or None without one.
 
         `params` and `condition` are those of the chain and the whole images; `coarse` are the
         values of the scale before, `[B, H / ratio, W / ratio, C]`.
         """
-        features = self.apply(params, self.condition(condition), coarse, method="features")
+        features = self.apply(params, self.condition(condition), coarse, method="embed_condition")
         if features is None:
             return None
         shape = features.shape[0], *self.network.image_shape[:2], features.shape[-1]

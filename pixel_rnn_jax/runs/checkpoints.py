@@ -44,7 +44,10 @@ class Checkpoints:
         )
         options = ocp.CheckpointManagerOptions(
             read_only=read_only,
-            cleanup_tmp_directories=True,
+            # What `read_only` would set, with a warning for each.
+            create=not read_only,
+            save_interval_steps=0 if read_only else 1,
+            cleanup_tmp_directories=not read_only,
             best_fn=_nats,
             best_mode="min",
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
@@ -178,7 +181,9 @@ def check_same_types(where: str, expected: Mapping[str, str], stored: Mapping[st
     for name in sorted(expected.keys() | stored.keys()):
         here, there = expected.get(name, "absent"), stored.get(name, "absent")
         if here != there:
-            raise UserError(f"{where} is of another model: {name} is {there} in it, not {here}")
+            raise UserError(
+                f"{where} is of another model or optimiser: {name} is {there} in it, not {here}"
+            )
 
 
 def _nats(metrics: dict[str, float]) -> float:

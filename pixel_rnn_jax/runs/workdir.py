@@ -77,7 +77,7 @@ def resumed(checkpoints: Checkpoints, new: Record) -> Record:
     for name, (before, after) in changes.items():
         if _is_fixed(name):
             raise UserError(
-                f"{checkpoints.directory.parent} has a run of {name}={before!r}, not {after!r}: "
+                f"{checkpoints.directory.parent} holds a run of {name}={before!r}, not {after!r}: "
                 "use another --workdir"
             )
     if not old.image_format.same_images(new.image_format):

@@ -1,1 +1,1 @@
-"""Devices, the processes of a run, and storage. It imports `errors` alone of the package."""
+"""Devices, the processes of a run, and storage. It imports only `errors` and `terminal`."""

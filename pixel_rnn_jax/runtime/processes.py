@@ -57,7 +57,7 @@ def join(
         if not distributed:
             return
     elif missing:
-        raise UserError(f"{', '.join(flags)} need each other: {' and '.join(missing)} is missing")
+        raise UserError(f"give {', '.join(flags)} together; missing: {', '.join(missing)}")
     elif not re.search(r":\d+$", str(coordinator)):
         raise UserError(f"--coordinator must be HOST:PORT, got {coordinator}")
     # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.

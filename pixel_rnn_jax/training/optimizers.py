@@ -65,9 +65,10 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
         rule = optax.scale_by_rms(RMSPROP_DECAY, eps_in_sqrt=False, bias_correction=True)
     else:
         rule = optax.scale_by_adam()
+    decay = optax.identity()  # Which has no arrays either, so that a resumed run may change it.
     if config.weight_decay:
-        rule = optax.chain(rule, optax.add_decayed_weights(config.weight_decay, _are_matrices))
-    return optax.chain(clip, rule, optax.scale_by_learning_rate(rate))
+        decay = optax.add_decayed_weights(config.weight_decay, _are_matrices)
+    return optax.chain(clip, rule, decay, optax.scale_by_learning_rate(rate))
 
 
 def _matrices(params: Any) -> Any:

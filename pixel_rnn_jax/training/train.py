@@ -327,8 +327,8 @@ def _finish(
             | {name: importlib.metadata.version(name) for name in PACKAGES},
             "hardware": devices.hardware(mesh.size),
         }
-        if steps == start and path.exists():  # Evaluated again: the time is that of the training.
-            before = json.loads(path.read_text())
+        before = json.loads(path.read_text()) if path.exists() else {}
+        if steps == start == before.get("steps"):  # Evaluated again: the time is of the training.
             training = {name: before[name] for name in training}
         with atomic_write(path) as file:
             file.write((json.dumps(result | training, indent=2) + "\n").encode())

@@ -20,6 +20,7 @@ import pytest
 from programs import MAIN, ROOT, environment
 
 from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax.cli.parse import COMMANDS
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/logs/README.md")),
@@ -28,7 +29,6 @@ PAGES = [
 WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*.*")]
 LONG = ("data", "first_hour", "functions", "generation", "training")  # They train several models.
 NEEDS = ("", "cluster", "data", "network", "time")
-COMMANDS = ("train", "evaluate", "sample", "complete", "compress", "decompress", "info", "export")
 INLINE = r"`((?:pixel-rnn-jax|python|bash|sbatch|mpirun) [^`]*)`"
 
 
