@@ -9,6 +9,7 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.config import OptimizerConfig
+from pixel_rnn_jax.runs.checkpoints import by_name
 from pixel_rnn_jax.training import optimizers
 
 RATE = 0.01
@@ -121,11 +122,13 @@ def test_weight_decay_takes_its_part_of_each_matrix(name):
     gradients = jax.tree.map(
         lambda p: 1 + np.arange(p.size, dtype=p.dtype).reshape(p.shape), params
     )
-    updates = []
+    updates, arrays = [], []
     for decay in (0.0, 0.5):
         config = OptimizerConfig(name, RATE, warmup_steps=2, weight_decay=decay)
         optimizer = optimizers.build(config, steps=100)
         updates.append(first_update(optimizer, gradients, params))
+        arrays.append(by_name(optimizer.init(params)).keys())
+    assert arrays[0] == arrays[1]  # So that a resumed run may change it.
     taken = jax.tree.map(np.subtract, *updates)
     untouched = set()
     for path, value in jax.tree_util.tree_leaves_with_path(params):
