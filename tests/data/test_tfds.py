@@ -107,7 +107,7 @@ def test_labels_are_refused_where_they_occur(write_tfds, opened, refused, label)
 @pytest.mark.parametrize(
     "name, split, parts",
     [
-        ("minst", "train", ("data.name 'minst'", "pixel-rnn-jax[prepare]", "tfds.builder('minst'")),
+        ("minst", "train", ("data.name 'minst'", "tensorflow", "tfds.builder('minst'")),
         ("records", "train", ("data.name 'records'", "array_record", "data.data_dir")),
         ("photos/small", "validation", ("data.name 'photos/small'", "'validation'", "train")),
         ("photos/small", "train[:x]", ("data.name 'photos/small'", "'train[:x]'")),

@@ -37,7 +37,7 @@ def test_incomplete_flags_are_named(missing, calls):
     values = [
         None if flag == missing else value for flag, value in zip(FLAGS, ("h:1", 2, 0), strict=True)
     ]
-    with pytest.raises(UserError, match=f"{missing} is missing"):
+    with pytest.raises(UserError, match=f"missing: {missing}"):
         processes.join(*values)
     with pytest.raises(UserError, match="--coordinator"):
         processes.join("host without port", 2, 0)
