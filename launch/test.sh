@@ -21,4 +21,4 @@ cd "$root"
 "$python" -m ruff check
 "$python" -m mypy
 "$environment/bin/lint-imports" --no-logo
-exec "$python" -m pytest --numprocesses=auto --dist=loadgroup --no-loadscope-reorder "$@"
+exec "$python" -m pytest --numprocesses=auto --dist=loadfile --no-loadscope-reorder "$@"

@@ -23,18 +23,9 @@ with pytest.MonkeyPatch.context() as patch:
     jax.devices()
 
 
-@pytest.hookimpl(tryfirst=True)  # Before xdist reads the marks.
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share fixtures and so a process; a notebook, which is long, has its own.
-
-    The last by path come first: the long files are among them, so that no process has one left at
-    the end.
-    """
+    """Puts the last files by path first, since the long ones are among them."""
     items.sort(key=lambda item: item.path, reverse=True)
-    for item in items:
-        file, _, name = item.nodeid.partition("::")
-        group = name if name.startswith("test_every_cell_runs") else file
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

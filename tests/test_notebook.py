@@ -97,26 +97,20 @@ def test_stored_outputs_are_those_of_one_run_and_have_the_known_numbers(name):
     CHECKS[name][0](text)
 
 
-slow = [pytest.param(name, False, marks=pytest.mark.slow) for name in CELLS]
-
-
-@pytest.mark.parametrize("name, short", [("quickstart", True), *slow])
-def test_every_cell_runs(name, short, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CELLS)
+def test_every_cell_runs(name, tmp_path):
     """What is stored is what the code gives, but for rounding on another machine."""
     (check, tolerance), (text, figures) = CHECKS[name], stored(name)
     program = "\n\n".join("".join(cell["source"]) for cell in CELLS[name])
     program += "\n\nfor n in plt.get_fignums(): plt.figure(n).canvas.draw()\nprint(n, 'figures')"
     variables = {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
-    if short:  # It compiles more than it computes.
-        program = program.replace("steps=1500", "steps=20").replace("particles=256", "particles=2")
-        variables["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     # In a process of its own: a notebook has neither the devices nor the settings of the tests.
     command, variables = [sys.executable, "-W", "error", "-c", program], os.environ | variables
     run = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert f"{figures} figures" in run.stdout
-    if not short:
-        before, now = check(text), check(run.stdout)
-        assert now.keys() == before.keys()
-        for key, values in now.items():
-            assert values == pytest.approx(before[key], abs=tolerance), key
+    before, now = check(text), check(run.stdout)
+    assert now.keys() == before.keys()
+    for key, values in now.items():
+        assert values == pytest.approx(before[key], abs=tolerance), key

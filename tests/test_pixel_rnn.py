@@ -146,7 +146,8 @@ def test_shards_of_a_batch_give_what_the_whole_batch_gives(architecture):
     assert_trees_close((gradient, drawn), (expected[0][1], expected[1]), 1e-3, 1e-4)
 
 
-@pytest.mark.parametrize("architecture", ONE_QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_exported_programs_take_any_batch_size(architecture):
     model, params, images, given = build(architecture, "softmax", "class", count=6)
     (batch,) = export.symbolic_shape("batch")
@@ -241,7 +242,8 @@ def test_bound_methods_are_transformed_as_well():
     np.testing.assert_allclose(scaled, 2 * bound.log_prob(images, given), rtol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ONE_QUICK)
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_derivatives_in_reverse_mode_and_of_second_order(architecture):
     """Curvature in one direction is the difference of slopes; JAX refuses forward mode."""
     model, params, images, _ = build(architecture, "gaussian_mixture", count=1)
@@ -341,6 +343,7 @@ def test_impossible_formats_are_refused(name, value):
         prnn.PixelRNN(config, **dict(image_shape=SHAPE) | {name: value})
 
 
+@pytest.mark.slow
 def test_real_values_are_learned_to_their_entropy():
     """A field in which each value is a part of the one on its left, and noise of two Gaussians."""
     places, widths, part, unit = jnp.array([-1.5, 1.0]), jnp.array([0.3, 0.6]), 0.5, 7.0

@@ -62,6 +62,7 @@ class InProcess:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, words, pattern, count", COMMANDS)
 def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, monkeypatch):
     for module in (speed, peers):

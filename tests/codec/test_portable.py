@@ -36,16 +36,14 @@ def run(command, folder, **variables):
     return programs.run(*words, env=programs.environment(variables)).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         dict(XLA_FLAGS=f"{ISA}SSE4_2"),
         dict(XLA_FLAGS=f"{ISA}AVX2 {FAST_MATH}", JAX_NUM_CPU_DEVICES="2"),
-        pytest.param(dict(XLA_FLAGS=f"{ISA}AVX {FAST_MATH}", NPROC="1"), marks=pytest.mark.slow),
-        pytest.param(
-            dict(JAX_ENABLE_X64="1", JAX_DEFAULT_MATMUL_PRECISION="bfloat16"),
-            marks=pytest.mark.slow,
-        ),
+        dict(XLA_FLAGS=f"{ISA}AVX {FAST_MATH}", NPROC="1"),
+        dict(JAX_ENABLE_X64="1", JAX_DEFAULT_MATMUL_PRECISION="bfloat16"),
     ],
     ids=str,
 )

@@ -27,7 +27,15 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*.*")]
-LONG = ("data", "first_hour", "functions", "generation", "training")  # They train several models.
+LONG = (
+    "api",
+    "data",
+    "first_hour",
+    "functions",
+    "generation",
+    "training",
+    "weights",
+)  # They train several models.
 NEEDS = ("", "cluster", "data", "network", "time")
 INLINE = r"`((?:pixel-rnn-jax|python|bash|sbatch|mpirun) [^`]*)`"
 

@@ -69,7 +69,8 @@ def test_real_values_are_fitted_in_their_own_units():
     assert nats == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 16), abs=0.3)
 
 
-@pytest.mark.parametrize("optimizer", [pytest.param("rmsprop", marks=pytest.mark.slow), "muon"])
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["rmsprop", "muon"])
 def test_the_same_call_resumes_its_workdir(optimizer, tmp_path):
     config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig(optimizer, 0.02))
     whole = prnn.fit(IMAGES, config)
