@@ -23,6 +23,7 @@ def model():
     return prnn.create(CONFIG, image_shape=(3, 4, 1), levels=5)
 
 
+@pytest.mark.slow
 def test_any_batch_size_gives_the_same(model, monkeypatch):
     whole = model.log_prob(IMAGES)
     assert whole.shape == (11,)

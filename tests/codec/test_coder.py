@@ -33,13 +33,14 @@ def test_round_trip(architecture, levels, channels):
         assert decoded.dtype == (np.uint8 if levels <= 256 else np.uint16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
         dict(),
         dict(scales=(2, 4), num_classes=3, output="discretized_logistic_mixture", mixtures=3),
-        pytest.param(dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
-        pytest.param(dict(num_classes=3), marks=pytest.mark.slow),
+        dict(scales=(1, 2, 4)),
+        dict(num_classes=3),
     ],
 )
 def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options):

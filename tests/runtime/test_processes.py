@@ -136,14 +136,15 @@ def test_any_arrangement_trains_as_one_device_does(
         assert here == pytest.approx(there, rel=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "victim", "statuses"),
     [
         (signal.SIGKILL, 1, [LOST]),
         # JAX aborts where the first process, which leads the others, is gone, or where one is
         # silent and its connections stay open.
-        pytest.param(signal.SIGKILL, 0, [LOST, -signal.SIGABRT], marks=pytest.mark.slow),
-        pytest.param(signal.SIGSTOP, 1, [LOST, -signal.SIGABRT], marks=pytest.mark.slow),
+        (signal.SIGKILL, 0, [LOST, -signal.SIGABRT]),
+        (signal.SIGSTOP, 1, [LOST, -signal.SIGABRT]),
     ],
     ids=["second killed", "first killed", "second silent"],
 )

@@ -145,6 +145,7 @@ def test_a_stopped_run_ends_as_the_other(config, trained_run, tmp_path, stop_at,
     assert differences(tmp_path, workdir) == set()
 
 
+@pytest.mark.slow
 def test_more_steps_may_be_asked_for_later(config, trained_run, tmp_path):
     for steps in (4, 6):
         train(changed(config, "train", steps=steps, log_every=2), tmp_path)
@@ -171,6 +172,7 @@ def test_a_second_signal_acts_as_it_did_before():
         assert signal.getsignal(signal.SIGTERM) is handler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "fields"),
     [
