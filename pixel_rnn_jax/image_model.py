@@ -166,11 +166,11 @@ class ImageModel:
     def log_prob(
         self, images: ArrayLike, condition: ArrayLike | None = None, *, per_value: bool = False
     ) -> Array:
-        """As `PixelRNN.log_prob`, for any number of images."""
+        """Returns log p(image) in nats, `[B]`, or `[B, H, W, C]`: see `PixelRNN.log_prob`."""
         return self._evaluated(PixelRNN.log_prob, images, condition, per_value=per_value)
 
     def conditionals(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
-        """As `PixelRNN.conditionals`, for any number of images."""
+        """Returns log-probabilities `[B, H, W, C, K]`, in nats: see `PixelRNN.conditionals`."""
         return self._evaluated(PixelRNN.conditionals, images, condition)
 
     def bits_per_dim(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
@@ -187,7 +187,7 @@ class ImageModel:
     def sample(
         self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0
     ) -> Array:
-        """As `PixelRNN.sample`, for any number of images.
+        """Draws images `[n, H, W, C]`: see `PixelRNN.sample`.
 
         Image i depends only on the key, i and its condition, not on n or the number of devices.
         """
@@ -196,7 +196,7 @@ class ImageModel:
     def sample_and_log_prob(
         self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0
     ) -> tuple[Array, Array]:
-        """As `PixelRNN.sample_and_log_prob`, for any number of images; see `sample`."""
+        """As `sample`, with log-probabilities `[n]` in nats: see `PixelRNN.sample_and_log_prob`."""
         return self._drawn(PixelRNN.sample_and_log_prob, key, n, condition, temperature)
 
     def complete(
@@ -208,7 +208,7 @@ class ImageModel:
         *,
         particles: int = 1,
     ) -> Completion:
-        """As `PixelRNN.complete`, for any number of images.
+        """Completes images `[B, H, W, C]`: see `PixelRNN.complete`.
 
         Image i depends only on the key, i and what is given of it, not on the number of devices.
         """

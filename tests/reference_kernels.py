@@ -3,19 +3,13 @@
 They are written from eq. 3 and section 3 and share nothing with the package. Every one takes
 complex arrays as well, so that `directional_derivative` gets derivatives from the complex step:
 exact to rounding, and without any automatic differentiation.
-
-`conv_lstm_reference` is the recurrence as a plain scan, which benchmarks compare with.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
-
-from pixel_rnn_jax import kernels
 
 FEATURES = 2
 
@@ -154,33 +148,3 @@ def directional_derivative(
     step = 1e-30  # There is no subtraction, so it can be small enough to leave no error at all.
     moved = [a + 1j * step * d for a, d in zip(arguments, directions, strict=True)]
     return function(*moved).imag / step
-
-
-def conv_lstm_reference(
-    gates: Array,
-    kernel: Array,
-    h0: Array,
-    c0: Array,
-    *,
-    taps: Sequence[int],
-    restart: np.ndarray | None = None,
-) -> Array:
-    """`kernels.conv_lstm` as a plain `lax.scan` with JAX's own gradient."""
-    arrays = gates, kernel, h0, c0
-    gates, kernel, h0, c0 = kernels.varying_alike(arrays, arrays)
-    steps, positions, lanes, _ = gates.shape
-    line = (positions, lanes, h0.shape[-1])
-    flags = np.zeros((steps, positions), bool) if restart is None else restart
-
-    def step(carry: Any, inputs: Any) -> Any:
-        (h, c), (gates_t, restart_t) = carry, inputs
-        restart_t = restart_t[:, None, None]
-        for tap, weight in zip(taps, kernel, strict=True):
-            read = kernels.shift(h, tap, axis=0)
-            read = jnp.where(restart_t, h0[None, None], read) if tap == 0 else read
-            gates_t = gates_t + read @ weight
-        h, c = kernels.cell(gates_t, jnp.where(restart_t, c0[None, None], c))
-        return (h, c), h
-
-    start = jnp.broadcast_to(h0, line), jnp.broadcast_to(c0, line)
-    return lax.scan(step, start, (gates, jnp.asarray(flags)))[1]

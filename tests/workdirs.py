@@ -15,7 +15,7 @@ from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.evaluate import Evaluation, open_run_split, score
-from pixel_rnn_jax.training.log import read_records
+from pixel_rnn_jax.training.log import read_metrics
 
 
 def changed(config: Config, group: str, **fields: Any) -> Config:
@@ -60,7 +60,7 @@ def differences(one: Path, other: Path) -> set[str]:
 def records_of(workdir: Path) -> list[dict[str, float]]:
     """Returns the records without what the clock says, which no two runs share."""
     times = "train/images_per_second", "seconds"
-    return [{k: v for k, v in record.items() if k not in times} for record in read_records(workdir)]
+    return [{k: v for k, v in record.items() if k not in times} for record in read_metrics(workdir)]
 
 
 def saved_steps(workdir: Path) -> set[int]:

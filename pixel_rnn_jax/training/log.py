@@ -24,7 +24,7 @@ from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runtime import processes
 from pixel_rnn_jax.training.evaluate import every_class
 
-Record = dict[str, float]
+Row = dict[str, float]
 
 PREVIEWS = 16
 """Images in a picture, and particles of a completion: few, so that they cost little."""
@@ -45,7 +45,7 @@ class TrainLog:
         self._path = self._workdir / "metrics.jsonl"
         self._begin = time.monotonic()
         self._interval_begin, self._interval_steps = math.nan, 0
-        self.records: list[Record] = []
+        self.records: list[Row] = []
         self._closing = contextlib.ExitStack()
         self._writer = None
         hidden = None if processes.first() else True  # None: where there is no terminal.
@@ -56,7 +56,7 @@ class TrainLog:
         if not processes.first():
             return
         if self._path.exists():
-            self.records = [r for r in read_records(workdir) if r["step"] <= step]
+            self.records = [r for r in read_metrics(workdir) if r["step"] <= step]
         self._begin -= self.records[-1].get("seconds", 0.0) if self.records else 0.0
         with atomic_write(self._path) as file:
             file.write(_as_lines(self.records))
@@ -151,11 +151,11 @@ class TrainLog:
                 copy.write_bytes(file.read_bytes())
 
 
-def _as_lines(records: list[Record]) -> bytes:
+def _as_lines(records: list[Row]) -> bytes:
     return "".join(json.dumps(record) + "\n" for record in records).encode()
 
 
-def read_records(workdir: epath.PathLike) -> list[Record]:
+def read_metrics(workdir: epath.PathLike) -> list[Row]:
     """Returns the records of `workdir`/metrics.jsonl in order, without a half-written last one."""
     lines = (epath.Path(workdir) / "metrics.jsonl").read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines]
@@ -183,7 +183,7 @@ def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.nd
     }
 
 
-def curves(records: list[Record]) -> bytes:
+def curves(records: list[Row]) -> bytes:
     """Draws the loss in training and validation against the steps, as a PNG file."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes: Any = figure.add_subplot()

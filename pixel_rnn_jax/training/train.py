@@ -32,7 +32,7 @@ from pixel_rnn_jax.runs.workdir import Run, lock, open_run, resumed, write_confi
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
-from pixel_rnn_jax.training.log import TrainLog, read_records
+from pixel_rnn_jax.training.log import TrainLog, read_metrics
 from pixel_rnn_jax.training.step import Metrics, TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.stop import stop_on_signal
 
@@ -315,7 +315,7 @@ def _finish(
     if processes.first():
         result["validation"] = {
             name.removeprefix("validation/"): value
-            for record in read_records(workdir)
+            for record in read_metrics(workdir)
             for name, value in record.items()
             if record["step"] == run.step and name.startswith("validation/")
         }

@@ -6,20 +6,18 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
-import pytest
-
-from pixel_rnn_jax import kernels
-from pixel_rnn_jax.runtime import devices
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import accelerator
 import codes
 import comparisons
 import ising
+import numpy as np
 import peers
+import pytest
 import speed
 import timing
+
+from pixel_rnn_jax import kernels
+from pixel_rnn_jax.runtime import devices
 
 SMALL = "--layers=1 --features=4 --head_features=4 --side=4 --batch=2"
 QUICK = "--rounds=1 --seconds=0"

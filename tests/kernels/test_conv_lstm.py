@@ -6,13 +6,13 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain
 import pytest
 import reference_kernels as loops
 from random_models import assert_trees_close
 from reference_kernels import (
     FEATURES,
     assert_agree,
-    conv_lstm_reference,
     random_arguments,
     values_and_gradients,
 )
@@ -65,7 +65,7 @@ def test_conv_lstm_is_the_loop(eager, taps, kind, lines):
         assert_is_the_loop(conv_lstm, taps, kind, line, initial)
 
 
-@pytest.mark.parametrize("function", [conv_lstm, conv_lstm_reference])
+@pytest.mark.parametrize("function", [conv_lstm, plain.conv_lstm])
 @pytest.mark.parametrize(
     ("taps", "kind"),
     [((-1, 0), "none"), ((-2, -1, 0, 1, 2), "random"), ((1,), "every step")],

@@ -10,7 +10,7 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
-from pixel_rnn_jax.training.log import read_records
+from pixel_rnn_jax.training.log import read_metrics
 
 SIZES: dict[str, Any] = dict(layers=1, features=3, first_kernel=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(3, size=(60, 4, 4))
@@ -78,7 +78,7 @@ def test_the_same_call_resumes_its_workdir(optimizer, tmp_path):
     model = prnn.fit(IMAGES, config, workdir=tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, prnn.load(tmp_path).params, whole.params)
-    assert [r["step"] for r in read_records(tmp_path) if "validation/nats" in r] == [2, 4, 6]
+    assert [r["step"] for r in read_metrics(tmp_path) if "validation/nats" in r] == [2, 4, 6]
 
 
 def test_an_optimizer_of_optax_is_used():
@@ -90,7 +90,7 @@ def test_training_stops_when_patience_ends(tmp_path):
     config = with_train(CONFIG, steps=40, eval_every=2, patience=2)
     for _ in range(2):  # And stays ended.
         prnn.fit(IMAGES, config, workdir=tmp_path, optimizer=optax.sgd(-0.1))  # It climbs.
-        steps = [r["step"] for r in read_records(tmp_path) if "validation/nats" in r]
+        steps = [r["step"] for r in read_metrics(tmp_path) if "validation/nats" in r]
         assert steps == [2, 4, 6]
 
 

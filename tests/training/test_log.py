@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pixel_rnn_jax.training.log import TrainLog, read_records
+from pixel_rnn_jax.training.log import TrainLog, read_metrics
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def write(workdir, start, steps):
 def test_records_are_readable_at_once_and_finite(tmp_path, clock):
     with TrainLog(tmp_path, 0, 20, 8) as log:
         log.write(5, {"a": math.inf, "b": -math.inf, "c": math.nan, "train/nats": 1.5})
-        assert read_records(tmp_path) == [{"step": 5, "train/nats": 1.5, "seconds": 0.0}]
+        assert read_metrics(tmp_path) == [{"step": 5, "train/nats": 1.5, "seconds": 0.0}]
 
 
 def test_a_resumed_run_leaves_the_same_records(tmp_path, clock):
@@ -43,7 +43,7 @@ def test_seconds_count_training_and_no_pause(tmp_path, clock):
             for step, time in enumerate(times, start=start + 1):
                 clock.append(time)
                 log.write(step, {"train/nats": 1.0})
-        return [record["seconds"] for record in read_records(tmp_path)]
+        return [record["seconds"] for record in read_metrics(tmp_path)]
 
     clock.append(100.0)
     assert write_until(0, 110.0, 120.0, 135.0) == [10, 20, 35]
