@@ -18,7 +18,7 @@ CHOICES = {
     "model.input": ("scalar", "categorical"),
     "model.output": (*_DISCRETE, "logistic_mixture", "gaussian_mixture"),
     "model.dtype": ("float32", "bfloat16", "float64"),
-    "data.binarize": ("none", "dynamic", "fixed", "threshold"),
+    "data.binarize": ("none", "dynamic", "fixed"),
     "optimizer.name": ("rmsprop", "adam", "muon"),
     "optimizer.schedule": ("constant", "cosine", "piecewise"),
 }
@@ -142,10 +142,10 @@ class DataConfig:
         data_dir: TFDS data directory; "" is TFDS's default.
         levels: K, the number of values that a channel can take; 0 takes it from the data set.
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
-            Bernoulli draw each time), "fixed" (one draw for each image) or "threshold".
+            Bernoulli draw each time) or "fixed" (one draw for each image).
         flip: Show each training image, at each visit, mirrored left to right with probability 1/2.
         train_split: Images to train on: the name of a split, or a part of one ("train[:45000]",
-            "train[:90%]"); of TFDS sets anything in its split syntax.
+            "validation[100:]"); of TFDS sets anything in its split syntax.
         validation_split: Images by whose likelihood the best checkpoint is chosen.
         test_split: Images whose likelihood is reported.
     """
@@ -264,6 +264,10 @@ class Config:
         data, optimizer, steps = self.data, self.optimizer, self.train.steps
         mirrors = not (data.flip and self.model.condition_map)
         _check(data, "data.flip", "be False with model.condition_map", mirrors)
+        real = self.model.output == "gaussian_mixture"  # It takes values as they are.
+        _check(data, "data.levels", "be 0 for a gaussian_mixture", not (real and data.levels))
+        plain = not real or data.binarize == "none"
+        _check(data, "data.binarize", 'be "none" for a gaussian_mixture', plain)
         source = bool(self.init_from) or not self.init_partial
         _check(self, "init_partial", "be False without init_from", source)
         rule = f'be below {steps}, train.steps, for optimizer.schedule "cosine"'

@@ -11,13 +11,11 @@ from etils import epath
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import SUFFIXES, open_image
+from pixel_rnn_jax.files import SUFFIXES, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
-_NOT_IMAGES = re.compile(r".*labels|(.*_)?condition|class_names|names")  # Keys of an .npz file.
-_INTENSITIES = ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I")  # Modes of Pillow.
-_ORIENTATION, _BITS_PER_SAMPLE = 274, 258  # Tags of EXIF and TIFF.
+_NOT_IMAGES = re.compile(r"(.*_)?(labels|condition)|names")  # Keys of an .npz file.
 
 
 def open_dataset(config: DataConfig, split: str) -> Dataset:
@@ -61,7 +59,7 @@ def read_files(path: epath.PathLike, split: str | None = None) -> Images:
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
     condition = dataset.condition if dataset.labels is None else dataset.labels
-    if dataset.labels is not None and dataset.class_names:
+    if dataset.class_names:
         condition = np.array(dataset.class_names)[condition]
     return Images(np.asarray(dataset.images[np.arange(len(dataset))]), condition, dataset.names())
 
@@ -90,7 +88,7 @@ def _open_image_files(path: Path, name: str, split: str) -> Dataset:
             raise UserError(f"{name}: there are no image files in {root} ({', '.join(SUFFIXES)})")
         return Dataset(
             name=name,
-            images=LazyArray(lambda indices: (_decode(files[i]) for i in indices), files),
+            images=LazyArray(lambda indices: (read_image(files[i]) for i in indices), files),
             ids=image_ids(folder, len(files)),
             file_names=[file.relative_to(root).as_posix() for file in files],
         )
@@ -99,46 +97,12 @@ def _open_image_files(path: Path, name: str, split: str) -> Dataset:
     return open_split_of(name, split, folders, open_part)
 
 
-def _decode(file: Path) -> np.ndarray:
-    """Returns the pixels [H, W, C] of an image file."""
-    try:
-        with open_image(file) as image:
-            _check_whole(image, file)
-            return np.atleast_3d(np.asarray(image))
-    except OSError as error:  # Of Pillow, which does not always name the file.
-        raise UserError(f"{file} cannot be read: {error}") from error
-
-
-def _check_whole(image: Any, file: Path) -> None:
-    """Refuses an image file, not decoded yet, of which Pillow reads other values than it shows."""
-    codec, _, _, form = image.tile[0] if image.tile else ("", 0, 0, "")
-    wide = image.mode.startswith("I")
-    if image.format == "TIFF":
-        loses_bits = not wide and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
-    elif codec.startswith("ppm"):  # The maximum of the file comes last; others are stretched.
-        loses_bits = image.mode != "1" and form[-1] not in (255, 65535 if wide else 255)
-    else:
-        loses_bits = re.match(r"(RGB|LA)\w*;16", str(form)) is not None
-    turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in range(2, 9)
-    if image.mode not in _INTENSITIES:
-        problem = f"has mode {image.mode!r}, whose values are not intensities"
-    elif loses_bits:
-        problem = "has values that Pillow reads with fewer bits, or stretches"
-    elif turned and image.format != "TIFF":  # Of which Pillow turns the pixels.
-        problem = "is turned or mirrored by its EXIF orientation"
-    elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # Of phones: one picture.
-        problem = "has several pages or frames"
-    else:
-        return
-    raise UserError(f"{file} {problem}: convert it first, for example to a PNG or .npy file")
-
-
 def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
 
     An .npz file may have an array for each split. Beside the images it may have labels in an array
     `labels`, and vectors or maps in an array `condition`: or in `train_labels`, `train_condition`
-    and so on. An array `class_names` may name the classes of labels that are integers.
+    and so on.
     """
     arrays = np.load(path, mmap_mode="r")
     if isinstance(arrays, np.ndarray):
@@ -163,18 +127,11 @@ def _npz_dataset(arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
             field = f"{key}_{field}"
         return arrays[field] if field in arrays.files else None
 
-    images, labels, condition = arrays[key], read("labels"), read("condition")
+    images, labels = arrays[key], read("labels")
     class_names: tuple[str, ...] = ()
     if labels is not None and labels.dtype.kind == "U":
         # Of all splits, so that each gives a class the same number.
         every = [arrays[field] for field in arrays.files if re.fullmatch("(.*_)?labels", field)]
         class_names = tuple(np.unique(np.concatenate(every)).tolist())
-    elif labels is not None and labels.dtype.kind in "iu" and "class_names" in arrays.files:
-        class_names = tuple(map(str, arrays["class_names"]))
-        if not len(set(class_names)) == len(class_names) > labels.max() >= labels.min() >= 0:
-            raise UserError(
-                f"`class_names` of {name} must hold a name of its own for each label from 0 to "
-                f"{labels.max()}, got {len(class_names)}"
-            )
     ids = image_ids(key, len(images))
-    return Dataset(name, images, ids, None, labels, class_names, condition)
+    return Dataset(name, images, ids, None, labels, class_names, read("condition"))

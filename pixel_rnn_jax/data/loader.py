@@ -12,10 +12,9 @@ from pixel_rnn_jax.data.dataset import Batch
 from pixel_rnn_jax.data.split import Split
 from pixel_rnn_jax.errors import UserError
 
-DIGEST_IMAGES, AT_ONCE = 1000, 100
-"""Images that a digest reads, so that a large set costs no more than a small one; read together."""
-STANDARDISATION_IMAGES = 50_000
-"""Images that are measured at most: enough for two numbers of each channel."""
+DIGEST_IMAGES, STANDARDISATION_IMAGES = 1000, 50_000
+"""Images that are read at most, so that a large set costs no more."""
+AT_ONCE = 100
 
 
 def train_batches(
@@ -79,19 +78,18 @@ def digest(split: Split) -> str:
     return result.hexdigest()
 
 
-def standardisation(split: Split, batch_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def standardisation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns offset and scale, [C] each, that make values standard: (x - offset) / scale.
 
     They are the means and the standard deviations (1 for a channel of a single value) of the first
-    `STANDARDISATION_IMAGES`. `batch_size`, of images read at a time, changes no result.
+    `STANDARDISATION_IMAGES`.
     """
     count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
-    # Of each image, so that neither the batches matter nor large values lose digits.
+    # Of each image, so that large values lose no digits.
     means, variances = np.empty((2, count, channels))
-    for start in range(0, count, batch_size):
-        rows = slice(start, min(start + batch_size, count))
-        images = split.batch(range(rows.start, rows.stop)).images
-        values = images.reshape(len(images), -1, channels).astype(np.float64)
+    for start in range(0, count, AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, count))
+        values = split.batch(rows).images.reshape(len(rows), -1, channels).astype(np.float64)
         means[rows], variances[rows] = values.mean(1), values.var(1)
     scale = np.sqrt(variances.mean(0) + means.var(0))
     return tuple(means.mean(0).tolist()), tuple(np.where(scale > 0, scale, 1.0).tolist())

@@ -165,7 +165,8 @@ def numbered(condition: Any, class_names: Sequence[str]) -> Any:
     if unknown:
         choices = ", ".join(class_names) or "numbers, since its classes have no names"
         raise UserError(f"condition has no class {unknown[0]!r}: this model takes {choices}")
-    return np.vectorize(list(class_names).index, otypes=[np.int32])(names)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    return np.vectorize(numbers.get, otypes=[np.int32])(names)
 
 
 def check_sampling(key: Any, n: Any, temperature: Any, config: ModelConfig) -> Array:

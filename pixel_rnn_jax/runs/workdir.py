@@ -17,7 +17,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import bundled, terminal
-from pixel_rnn_jax.config import Config, changed_fields, from_json, to_json
+from pixel_rnn_jax.config import Config, changed_fields, from_config_dict, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -118,7 +118,7 @@ def read_config(workdir: epath.PathLike) -> Config:
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"--workdir={workdir} holds no training run: there is no config.json in it")
-    return from_json(path.read_text())
+    return from_config_dict(json.loads(path.read_text()))
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def _record(config: Config, splits: Mapping[str, Split]) -> Record:
                 f"{image_format}"
             )
     if not image_format.levels:
-        offset, scale = data.standardisation(splits["train"], config.train.eval_batch_size)
+        offset, scale = data.standardisation(splits["train"])
         image_format = dataclasses.replace(image_format, offset=offset, scale=scale)
     digests = {name: data.digest(split) for name, split in splits.items()}
     (height, width, channels), levels = image_format.image_shape, image_format.levels
