@@ -77,7 +77,7 @@ class LazyArray:
         return self._kept[indices]
 
     def part(self, rows: np.ndarray) -> "LazyArray":
-        """Returns the rows `rows`, of which none is kept yet."""
+        """Returns an array of the rows `rows`."""
         return LazyArray(lambda indices: self._read(rows[indices]), [self._names[i] for i in rows])
 
     def _stacked(self, indices: np.ndarray) -> np.ndarray:
@@ -220,11 +220,7 @@ def random_order(count: int) -> np.ndarray:
 
 
 def check_disjoint(**splits: Any) -> None:
-    """Checks that the images that choose a checkpoint, or are reported, are no others' as well.
-
-    Raises:
-        UserError: Two of the splits, by the names "train", "validation" and "test", share some.
-    """
+    """Raises a `UserError` if two of "train", "validation" and "test" share images."""
     for one, other in itertools.combinations(splits, 2):
         first, second = (splits[name].ids @ np.array([2**31, 1]) for name in (one, other))
         if shared := np.intersect1d(first, second).size:

@@ -43,8 +43,7 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
     """Opens all images, or a split, of a folder, an image file, or an .npy or .npz file.
 
-    Raises:
-        UserError: There is no such path or split, or it holds no images; `name` says which.
+    `name` is that of the path in errors.
     """
     if not path.exists():
         raise UserError(f"{name}: there is no such file or folder")
@@ -53,10 +52,7 @@ def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
 
 
 def read_files(path: epath.PathLike, split: str | None = None) -> Images:
-    """Reads images as they are stored; arguments and errors are those of `open_path`.
-
-    The condition are the labels if there are any, by their names if they have some.
-    """
+    """Reads images as they are stored; the condition are the labels if there are any."""
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
     condition = dataset.condition if dataset.labels is None else dataset.labels
     if dataset.class_names:
@@ -65,7 +61,6 @@ def read_files(path: epath.PathLike, split: str | None = None) -> Images:
 
 
 def _open_digits(name: str, split: str) -> Dataset:
-    """Opens a split of scikit-learn's 1,797 digits of 8×8, K = 17."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -119,8 +114,6 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
 
 
 def _npz_dataset(arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
-    """Returns the images `key` of an .npz file with those of its arrays that belong to them."""
-
     def read(field: str) -> np.ndarray | None:
         # In a divided set the plain name does not say of which images it is.
         if divided or f"{key}_{field}" in arrays.files:

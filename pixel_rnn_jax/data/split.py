@@ -10,14 +10,7 @@ import numpy as np
 from etils import epath
 
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
-from pixel_rnn_jax.data.dataset import (
-    SPLITS,
-    Batch,
-    Dataset,
-    image_ids,
-    random_order,
-    value_dtype,
-)
+from pixel_rnn_jax.data.dataset import SPLITS, Batch, Dataset, image_ids, random_order, value_dtype
 from pixel_rnn_jax.data.files import open_dataset, open_path
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import checks
@@ -48,7 +41,6 @@ class Split:
 
     Attributes:
         levels: K of the images, after binarisation; 0 of real values.
-        dtype: Of the images: `value_dtype(levels)`, or float32 with noise and of real values.
         class_names: Of a model with classes; () if they have no names.
         image_shape, ids, file_names: See `Dataset`.
 
@@ -58,12 +50,7 @@ class Split:
     """
 
     def __init__(
-        self,
-        dataset: Dataset,
-        model: ModelConfig,
-        data: DataConfig,
-        *,
-        noise: int | None = None,
+        self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int | None = None
     ):
         self._dataset, self._model, self._data = dataset, model, data
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
@@ -73,7 +60,7 @@ class Split:
         self._noise = noise if self._stored_levels else None
         self.levels = self._stored_levels if data.binarize == "none" else 2
         is_level = self._stored_levels and dataset.images.dtype.kind != "f" and noise is None
-        self.dtype = value_dtype(self.levels) if is_level else np.dtype(np.float32)
+        self._dtype = value_dtype(self.levels) if is_level else np.dtype(np.float32)
         self._condition = _condition(dataset, model)
 
     def __len__(self) -> int:
@@ -95,11 +82,7 @@ class Split:
 
         In training, `positions` [B] in the stream of images and the run's `seed` determine the
         draws. Only values that are `known`, of a shape that broadcasts to `[B, H, W, C]`, are
-        checked.
-
-        Raises:
-            UserError: A stored value is no level, a number is NaN or infinite, or a class is not
-                one of the model's.
+        checked to be levels or finite.
         """
         indices, binarize = np.asarray(indices), self._data.binarize
         images = np.asarray(self._dataset.images[indices])
@@ -111,7 +94,7 @@ class Split:
         if binarize != "none":
             keys = visits if binarize == "dynamic" else by_image
             images = images / (self._stored_levels - 1) > _uniform(keys, self.image_shape)
-        images = images.astype(self.dtype, copy=False)
+        images = images.astype(self._dtype, copy=False)
         if self._noise is not None:
             noise = _uniform([(_NOISE + self._noise, *visit) for visit in visits], self.image_shape)
             # Rounding to float32 may reach the next level.
@@ -166,9 +149,6 @@ def open_split(config: Config, split: str, *, noise: int | None = None) -> Split
     It is "train", "validation" or "test" for `config.data.train_split` and so on, or a split of the
     set itself. `noise` numbers the draw of noise that is added to levels; by default a discrete
     model has none, and a continuous one draw 0.
-
-    Raises:
-        UserError: See `open_dataset` and `Split`.
     """
     if split in SPLITS:
         split = getattr(config.data, f"{split}_split")
@@ -185,9 +165,6 @@ def open_images(
     Levels are taken as they are stored, without binarisation. A density of levels gets them with
     the noise that evaluation adds, and floats as they are. `class_names` are those of the model,
     whose classes may have other numbers in the file.
-
-    Raises:
-        UserError: See `open_path` and `Split`; or the images are of another shape.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
     if dataset.image_shape != model.image_shape:
@@ -289,11 +266,9 @@ def _condition(dataset: Dataset, model: ModelConfig) -> Any:
     shape, kind = checks.condition_form(model, dataset.image_shape)
     if not kind:
         return None
-    what, kinds, field = "condition", "biuf", "condition_map"
-    if model.num_classes:
-        what, kinds, field = "labels", "iu", "num_classes"
-    elif model.condition_vector:
-        field = "condition_vector"
+    fields = "num_classes", "condition_vector", "condition_map"
+    field = next(field for field in fields if getattr(model, field))
+    what, kinds = ("labels", "iu") if model.num_classes else ("condition", "biuf")
     array = getattr(dataset, what)
     if array is None or array.shape[1:] != shape or array.dtype.kind not in kinds:
         found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"

@@ -1,5 +1,6 @@
 """Config files, overrides and JSON; and the settings of the configs in configs/."""
 
+import json
 import runpy
 
 import pytest
@@ -13,7 +14,7 @@ STEPS = replace(cfg.Config(), "train.steps", 7)
 
 def test_json_keeps_every_field():
     for config in OTHERS:
-        assert cfg.from_json(cfg.to_json(config)) == config
+        assert cfg.from_config_dict(json.loads(cfg.to_json(config))) == config
 
 
 @pytest.mark.parametrize("name", [name for name, _ in cfg.leaves(cfg.Config())])
@@ -24,20 +25,13 @@ def test_every_field_can_be_overridden(name):
     assert cfg.override(config, [f"{name}={text}"]) == config
 
 
-def test_changed_fields():
-    assert cfg.changed_fields(cfg.Config(), STEPS) == {"train.steps": (2500, 7)}
-
-
 @pytest.mark.parametrize(
     "word, value",
     [
-        ("train.steps=7", 7),
         ("optimizer.learning_rate=2e-4", 2e-4),
         ("model.skip=False", False),
         ("data.name=a=b", "a=b"),
         ("model.scales=8,16", (8, 16)),
-        ("model.scales=(8, 16)", (8, 16)),
-        ("model.scales=[8,16]", (8, 16)),
     ],
 )
 def test_how_values_are_written(word, value):
@@ -68,7 +62,6 @@ def loaded(tmp_path):
         file = tmp_path / "mine.py"
         file.write_text(
             "import numpy as np\n"
-            "from ml_collections import ConfigDict, FrozenConfigDict\n"
             "from pixel_rnn_jax.config import *\n"
             f"def get_config({parameters}):\n    {body}\n"
         )
@@ -81,10 +74,7 @@ def loaded(tmp_path):
     "body",
     [
         "return {'train': {'steps': np.int64(7)}, 'model': {'scales': []}}",
-        "return FrozenConfigDict({'train': {'steps': 7}})",
-        "c = base_config('', 'diagonal_bilstm'); c.train.update(steps=7); return c",
-        "c = ConfigDict({'n': 7, 'train': {}}); c.train.steps = c.get_ref('n'); "
-        "return {'train': c.train}",
+        "c = base_config('', 'diagonal_bilstm', ()); c.train.update(steps=7); return c",
     ],
 )
 def test_a_file_returns_some_fields_or_all(loaded, body):
@@ -97,8 +87,7 @@ def test_a_file_returns_some_fields_or_all(loaded, body):
         ("return {'model': {'layer': 3}}", "model.layers"),
         ("return {'model': 3}", "model"),
         ("return {'model': {'layers': 0}}", "model.layers"),
-        ("return base_config('row_lstm,pixel_cnn', 'row_lstm')", "--config"),
-        ("return base_config('multi_scale', 'row_lstm')", "--config"),
+        ("return base_config('lstm', 'row_lstm', (8, 16))", "--config"),
     ],
 )
 def test_a_mistake_in_a_file_names_the_field(loaded, body, name):
@@ -138,9 +127,7 @@ def test_config_files_have_the_settings_of_the_paper(source):
 def test_config_files_take_any_variant_and_name_their_command(name):
     for architecture in cfg.ARCHITECTURES:
         assert cfg.load_config(f"{name}:{architecture}").model.architecture == architecture
-    scales = cfg.load_config(f"{name}:multi_scale").model.scales
-    both = cfg.load_config(f"{name}:pixel_cnn,multi_scale").model
-    assert len(scales) >= 2 and (both.architecture, both.scales) == ("pixel_cnn", scales)
+    assert len(cfg.load_config(f"{name}:multi_scale").model.scales) >= 2
     text = runpy.run_path(str(cfg.CONFIGS[name]))["__doc__"]
     assert f"python -m pixel_rnn_jax.main --config=configs/{name}.py\n" in text
     assert all(part in text for part in ("Data:", "Hardware:", "Results:"))

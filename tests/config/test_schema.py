@@ -66,6 +66,8 @@ def test_impossible_pieces_are_refused(fields, name):
         ({"model.output": "logistic_mixture", "model.input": "categorical"}, "model.input"),
         ({"model.output": "gaussian_mixture", "model.scales": (2, 4)}, "model.scales"),
         ({"model.condition_map": 2, "data.flip": True}, "data.flip"),
+        ({"model.output": "gaussian_mixture", "data.levels": 17}, "data.levels"),
+        ({"model.output": "gaussian_mixture", "data.binarize": "fixed"}, "data.binarize"),
         ({"optimizer.warmup_steps": 2500, "optimizer.schedule": "cosine"}, "warmup_steps"),
     ],
 )

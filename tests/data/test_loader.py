@@ -88,13 +88,6 @@ def test_evaluation_has_every_image_once_in_order(numbered, size, processes):
     np.testing.assert_array_equal(np.concatenate(numbers), expected)
 
 
-def test_batches_that_processes_cannot_share_are_refused(numbered, refused):
-    with refused("train.batch_size"):
-        train_batches(numbered, batch_size=16, seed=0, process_count=3)
-    with refused("train.eval_batch_size"):
-        eval_batches(numbered, batch_size=16, process_count=3)
-
-
 def test_the_same_images_have_the_same_digest(opened, pictures):
     images, labels = pictures(1200, 2, 2), np.arange(1200) % 2
 
