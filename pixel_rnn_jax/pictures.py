@@ -26,14 +26,9 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
     One channel is drawn in grey (a picture `[height, width]`), three as RGB and four as RGBA; other
     numbers of channels lie side by side. Small images are magnified by an integer factor. Without
     `columns` the picture is about as wide as high.
-
-    Raises:
-        UserError: There are no images.
     """
     tiles = _tiles(images, levels)
     count, height, width, channels = tiles.shape
-    if not count:
-        raise UserError("there are no images to draw: ask for at least one")
     if not columns:
         columns = int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
         columns = -(-count // -(-count // columns))  # No more than so many rows need.
@@ -48,20 +43,15 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
     return picture[..., 0] if channels == 1 else picture
 
 
-def as_levels(
-    images: ArrayLike, levels: int, known: np.ndarray | bool = True
-) -> tuple[np.ndarray, int]:
+def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
     """Returns images as integers from 0 to K - 1, and K, so that they can be drawn.
 
     Dequantised values are floored. Real values, whose `levels` are 0, are spread over 256 levels
-    from the smallest to the largest of those that are `known`: the others may be anything.
+    from the smallest to the largest.
     """
     images = np.asarray(images)
     if not levels:
-        counted = np.isfinite(images) & known
-        low = images.min(initial=np.inf, where=counted)
-        high = images.max(initial=-np.inf, where=counted)
-        images = np.clip(np.where(np.isnan(images), low, images), low, high)
+        low, high = images.min(), images.max()
         return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
     if images.dtype.kind == "f":
         images = np.clip(np.floor(images), 0, levels - 1).astype(np.int32)
@@ -75,31 +65,27 @@ def completions(
 
     All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`.
     """
-    together = np.stack([np.asarray(images), np.asarray(completed)])
-    (before, after), levels = as_levels(together, levels, np.stack([known, np.ones_like(known)]))
+    (before, after), levels = as_levels(np.stack([images, completed]), levels)
     original = _tiles(before, levels)
     shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
     return grid(_joined(original, shown, _tiles(after, levels)), 256)
 
 
-def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> np.ndarray:
+def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarray, float, float]:
     """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
 
-    The colours go from black over red and yellow to white; see `black_and_white`.
+    Returns:
+        The picture, whose colours go from black over red and yellow to white; and the nats that are
+        black, 0 or the smallest if that is less, and white.
     """
-    tiles, (black, white) = _tiles(images, levels)[..., :3], black_and_white(nats)
+    nats, tiles = np.asarray(nats), _tiles(images, levels)[..., :3]
+    black, white = float(nats.min()), float(nats.max())
+    black = black if black < -1e-5 else 0.0  # A probability may be rounded to more than 1.
     # Red rises in the first third of the range, green in the second, blue in the last.
-    share = (np.asarray(nats) - black) / max(white - black, 1e-30)
+    share = (nats - black) / max(white - black, 1e-30)
     heat = np.clip(3 * share[..., None] - np.arange(3.0), 0, 1)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
-    return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), 256)
-
-
-def black_and_white(nats: ArrayLike) -> tuple[float, float]:
-    """Returns which nats are black in a `pixel_map`, 0 or the smallest if it is less, and white."""
-    nats = np.asarray(nats)
-    low, high = float(nats.min()), float(nats.max())
-    return low if low < -1e-5 else 0.0, high  # A probability may be rounded to more than 1.
+    return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), 256), black, white
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -110,11 +96,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def check_out(out: str, levels: int, channels: int) -> None:
-    """Checks, before any work, that a folder `out` of PNG files can hold K levels and C channels.
-
-    Raises:
-        UserError: It cannot; an .npz file can.
-    """
+    """Raises a `UserError` if a folder `out` of PNG files cannot hold K levels and C channels."""
     largest = 2**16 if channels == 1 else 2**8
     if not Path(out).suffix and not (2 <= levels <= largest and channels <= 4):
         values = f"{levels} levels" if levels else "real values"
@@ -136,10 +118,7 @@ def write_images(
       are no levels.
     - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
       themselves (black and white for two levels, dark for a few). `names` name the files, to which
-      .png is added where it is missing. See `check_out`.
-
-    Raises:
-        UserError: A name leads out of the folder.
+      .png is added where it is missing.
     """
     if Path(out).suffix:
         with atomic_write(out) as file:

@@ -168,8 +168,8 @@ def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: s
     # On this process's devices alone, wherever the parameters lie.
     local = image_model.ImageModel(model.pixel_rnn, jax.device_get(model.params))
     nats = -np.asarray(local.log_prob(images, condition, per_value=True)).sum(-1)
-    levels = pictures.as_levels(images, model.levels)
+    images, levels = pictures.as_levels(images, model.levels)
+    picture, black, white = pictures.pixel_map(images, nats, levels)
     with files.atomic_write(out) as file:
-        file.write(pictures.png(pictures.pixel_map(levels[0], nats, levels[1])))
-    black, white = pictures.black_and_white(nats)
+        file.write(pictures.png(picture))
     terminal.log(f"{out}: {len(images)} images; white is {white:.2f} nats, black is {black:.2f}")

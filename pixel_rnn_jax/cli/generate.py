@@ -88,7 +88,7 @@ def complete(arguments: Namespace) -> None:
     if mask.all() or not mask.any():
         raise UserError(f"--known={arguments.known} makes all pixels known, or none")
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
-    images, condition = split.batch(np.arange(min(n, len(split))), known=mask)
+    images, condition = split.batch(np.arange(min(n, len(split))))
     key = jax.random.key(arguments.seed)
     result = model.complete(key, images, mask, condition, particles=particles)
     if Path(out).suffix == ".png":

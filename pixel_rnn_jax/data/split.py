@@ -75,19 +75,16 @@ class Split:
         indices: Sequence[int] | np.ndarray,
         positions: Sequence[int] | None = None,
         seed: int = 0,
-        *,
-        known: np.ndarray | bool = True,
     ) -> Batch:
         """Returns the images `indices` [B] as evaluation sees them, or as training.
 
         In training, `positions` [B] in the stream of images and the run's `seed` determine the
-        draws. Only values that are `known`, of a shape that broadcasts to `[B, H, W, C]`, are
-        checked to be levels or finite.
+        draws.
         """
         indices, binarize = np.asarray(indices), self._data.binarize
         images = np.asarray(self._dataset.images[indices])
         levels = 0 if images.dtype.kind == "f" else self._stored_levels
-        images = self._checked(images, indices, "", levels, "data.levels", known)
+        images = self._checked(images, indices, "", levels, "data.levels")
         visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
         if positions is not None:
             visits = [(_BY_POSITION, seed, position) for position in positions]
@@ -116,13 +113,7 @@ class Split:
         return self._checked(rows, indices, "the condition of ")
 
     def _checked(
-        self,
-        numbers: np.ndarray,
-        indices: np.ndarray,
-        what: str,
-        count: int = 0,
-        field: str = "",
-        known: np.ndarray | bool = True,
+        self, numbers: np.ndarray, indices: np.ndarray, what: str, count: int = 0, field: str = ""
     ) -> np.ndarray:
         """Returns integers from 0 to `count` - 1; with 0 finite numbers, as float32."""
         stored = numbers
@@ -132,7 +123,7 @@ class Split:
             with np.errstate(over="ignore"):
                 numbers = numbers.astype(np.float32, copy=False)
             wrong, rule = ~np.isfinite(numbers), "finite numbers of type float32"
-        if (wrong := wrong & known).any():
+        if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
             index = indices[first[0]]
             name = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
