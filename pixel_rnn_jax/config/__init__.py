@@ -1,7 +1,6 @@
 """The description of a run: frozen dataclasses that check themselves, and their other forms.
 
-A config file returns an `ml_collections.ConfigDict`, which `load_config` turns into a `Config`. All
-other code takes a `Config`. This package imports errors and nothing else of pixel_rnn_jax.
+A config file returns an `ml_collections.ConfigDict`, which `load_config` turns into a `Config`.
 """
 
 from pixel_rnn_jax.config.files import CONFIGS as CONFIGS

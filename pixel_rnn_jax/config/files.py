@@ -32,9 +32,6 @@ def load_config(source: str) -> Config:
     Args:
         source: The name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
             `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
-
-    Raises:
-        UserError: There is no such file, or a field is unknown or impossible.
     """
     name, _, argument = source.partition(":")
     file = CONFIGS.get(name, Path(name))
@@ -54,9 +51,6 @@ def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> Con
         variant: What follows the colon of --config: an architecture, "multi_scale", or nothing.
         architecture: The architecture unless the variant names one.
         scales: `model.scales` of the variant "multi_scale".
-
-    Raises:
-        UserError: There is no such variant.
     """
     variants = (*ARCHITECTURES, "multi_scale")
     if variant not in ("", *variants):
@@ -88,10 +82,8 @@ def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Returns a config with other values: "model.layers=3", "model.scales=8,16", "seed=1".
 
-    Booleans are true or false. A tuple may have parentheses, and its words quotation marks.
-
-    Raises:
-        UserError: A field is unknown (the message suggests a similar one) or impossible.
+    Booleans are true or false. A tuple may have parentheses, and its words quotation marks. The
+    errors are those of `from_config_dict`.
     """
     values = dataclasses.asdict(config)
     for assignment in assignments:

@@ -108,10 +108,6 @@ class Dataset:
             names () takes the sorted ones.
         condition: `[N, D]` vectors or `[N, H, W, D]` maps; None if the set has neither.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
-
-    Raises:
-        UserError: The images are no numbers, or of another shape, or their channels come first; or
-            there are not as many labels or conditions.
     """
 
     name: str
@@ -126,21 +122,16 @@ class Dataset:
     def __post_init__(self) -> None:
         shape, dtype = list(self.images.shape), self.images.dtype
         if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "biuf":
-            raise UserError(
-                f"{self.name} must hold images, numbers of shape [N, H, W] or [N, H, W, C], got "
-                f"{shape} of {dtype}"
-            )
+            form = "numbers of shape [N, H, W] or [N, H, W, C]"
+            raise UserError(f"{self.name} must hold images, {form}, got {shape} of {dtype}")
         if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[2] == shape[3] > 4:
-            raise UserError(
-                f"{self.name} has the shape {shape}, as if its channels came first: they come last "
-                "here, np.moveaxis(images, 1, -1)"
-            )
+            raise UserError(f"{self.name} has the shape {shape}, but channels come last here")
         for field in ("labels", "condition"):
             array = getattr(self, field)
             if array is not None and array.shape[:1] != (len(self),):
                 raise UserError(
-                    f"the condition of {self.name}, `{field}`, must have a row for each of the "
-                    f"{len(self)} images, got shape {list(array.shape)}"
+                    f"`{field}` of {self.name} must have a row for each of its {len(self)} images, "
+                    f"got shape {list(array.shape)}"
                 )
         # Still part of the construction of the frozen dataclass.
         if len(shape) == 3:
@@ -189,18 +180,16 @@ def open_split_of(
     whole: bool = True,
     held_out: int = 0,
 ) -> Dataset:
-    """Opens a split of the set `name`, one of `parts` or of the `whole`, which is the part "".
+    """Opens a split of the set `name`: one of `parts`, or of the `whole`, the part "".
 
-    The whole has "all" and, by a fixed permutation, "train", "validation" and "test", of which the
-    last two have `held_out` images each, or a tenth; see `open_dataset`.
+    See `open_dataset`; "validation" and "test" of a whole have `held_out` images each, or a tenth.
     """
     match = re.fullmatch(r"(.+)\[(\d*):(\d*)\]", split)
     base, start, stop = match.groups() if match else (split, "", "")
     choices = ("all", *SPLITS, *parts) if whole and not set(SPLITS) & set(parts) else parts
     if base not in choices:
-        raise UserError(
-            f"{name} has no split {split!r}, only parts of {', '.join(sorted(choices))}"
-        )
+        names = ", ".join(sorted(choices))
+        raise UserError(f"{name} has no split {split!r}, only parts of {names}")
     dataset = open_part(base if base in parts else "")
     rows = np.arange(len(dataset))
     if base in SPLITS and base not in parts:

@@ -127,10 +127,8 @@ class Split:
             first = tuple(np.argwhere(wrong)[0])
             index = indices[first[0]]
             name = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
-            raise UserError(
-                f"{what}{name} of {self._dataset.name} has the value {stored[first]}, not one of "
-                f"{rule}"
-            )
+            value = f"the value {stored[first]}, not one of {rule}"
+            raise UserError(f"{what}{name} of {self._dataset.name} has {value}")
         return numbers
 
 
@@ -180,9 +178,6 @@ def array_splits(
     Returns:
         The config, in which `data.levels` of 0 has become the largest value + 1, and a model
         without condition takes that of the arrays; and the splits.
-
-    Raises:
-        UserError: The arrays do not fit one another or the config.
     """
     whole = train = _of_arrays("training", images, condition)
     if isinstance(validation, (int, float, np.number)):

@@ -41,8 +41,9 @@ def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
             f"{name} is no folder or file, and no TFDS set that is prepared as array_record in "
             f"data.data_dir {config.data_dir!r}: see docs/data.md, TFDS sets"
         )
-    features: dict[str, Any] = dict(builder.info.features.items())
-    image, label = features.get("image"), features.get("label")
+    features = dict(builder.info.features.items())
+    image: Any = features.get("image")
+    label: Any = features.get("label")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise UserError(f"{name} has no feature `image` of 8 bits, only {features}")
     try:

@@ -62,12 +62,10 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
     "arrays, fields, parts",
     [
         ({"any": ZEROS / 1}, {}, ("float64", "model.output", "softmax", "gaussian_mixture")),
-        ({"any": ZEROS / 1}, {"output": "logistic_mixture", "levels": 9}, ("float64", "logistic")),
         ({"any": ZEROS.astype(int)}, {}, ("data.levels", "int64", "opened.npz")),
         ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "up to 1", "opened.npz")),
         ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "opened.npz", "0 to 2")),
         ({"x": ZEROS}, {"num_classes": 3}, ("no `labels`", "model.num_classes")),
-        ({"x": ZEROS, "labels": NUMBERS / 1}, {"num_classes": 3}, ("labels", "float64")),
         ({"x": ZEROS, "labels": NAMES[:, None]}, {"num_classes": 3}, ("labels", "[24, 1]")),
         ({**PARTS, "labels": NUMBERS}, {"num_classes": 3}, ("no `labels`", "`train_labels`")),
         ({"x": ZEROS}, {"condition_map": 2}, ("no `condition`", "[N, 2, 3, 2]")),
@@ -119,11 +117,9 @@ def test_conditions_of_an_npz_file(opened, arrays, fields, expected, class_names
 
 def test_a_class_has_the_same_number_in_all_splits(opened):
     arrays = {"train": ZEROS[:2], "train_labels": NAMES[:2], "test": ZEROS, "test_labels": NAMES}
-    for split, count in ("train", 2), ("test", 30):
-        opened_split = opened(arrays, split, num_classes=3)
-        assert opened_split.class_names == ("cat", "dog", "älg")
-        labels = opened_split.batch(range(count)).condition
-        np.testing.assert_array_equal(labels, BY_NAME[:count])
+    split = opened(arrays, num_classes=3)
+    assert split.class_names == ("cat", "dog", "älg")
+    np.testing.assert_array_equal(split.batch([0, 1]).condition, BY_NAME[:2])
 
 
 @pytest.mark.parametrize("dtype", [">f4", "float64", "int64"])
@@ -148,7 +144,7 @@ def test_numbers_that_are_not_finite_name_their_image(opened, refused, what, wro
 
 @pytest.fixture
 def greys(opened):
-    """Opens 40 equal images of one value of 0..256 (K = 257, so that 128 is a half)."""
+    """Opens 40 equal images of one value of 0..256."""
 
     def open_greys(binarize, value=64):
         return opened({"any": np.full((50, 8, 8), value)}, levels=257, binarize=binarize)
@@ -172,6 +168,7 @@ def test_binarisation_is_a_draw_by_image_or_by_visit(greys, read):
     fixed, dynamic = greys("fixed"), greys("dynamic")
     images = read(fixed)
     assert (fixed.levels, images.dtype) == (2, np.uint8)
+    assert not read(greys("fixed", 0)).any() and read(greys("fixed", 256)).all()
     check_draws(images)
     np.testing.assert_array_equal(fixed.batch([7, 3]).images, images[[7, 3]])
     for seen in np.split(train_images(fixed, seed=3, batches=2), 2):
@@ -191,10 +188,6 @@ def test_fixed_binarisation_is_the_same_whatever_part_is_read(write_tfds, read):
     assert len(np.unique(train.reshape(12, -1), axis=0)) == 12
     np.testing.assert_array_equal(read("mnist", "train[5:9]", binarize="fixed"), train[5:9])
     assert (read("mnist", "test", binarize="fixed") != train).any()
-
-
-def test_values_that_are_always_black_or_white(greys, read):
-    assert not read(greys("fixed", 0)).any() and read(greys("fixed", 256)).all()
 
 
 def test_half_of_the_images_are_mirrored_anew_at_each_visit_in_training_only(
