@@ -29,15 +29,16 @@ class Split:
 
     Binarisation makes a value v of K stored levels 1 with probability p = v / (K - 1). "dynamic"
     draws anew at each visit in training. "fixed" draws once for each image, by where it is stored,
-    whatever the seed and the part of the set; evaluation with "dynamic" uses this draw too. Noise
-    is uniform in [0, 1): new at each visit in training, fixed in evaluation.
+    whatever the seed and the part of the set; evaluation with "dynamic" uses this draw too. A
+    density of levels gets uniform noise in [0, 1): new at each visit in training, fixed in
+    evaluation.
 
     Args:
         dataset: The stored images.
         model: Its output and its condition say what is read, and how.
         data: Its levels (0 takes those of the set, or of the type of its values), binarize and flip
             are used.
-        noise: Number of the draw of noise that is added to levels; None for none.
+        noise: Number of the draw of noise in evaluation.
 
     Attributes:
         levels: K of the images, after binarisation; 0 of real values.
@@ -49,18 +50,15 @@ class Split:
             takes, or its condition is missing or does not fit.
     """
 
-    def __init__(
-        self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int | None = None
-    ):
+    def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int = 0):
         self._dataset, self._model, self._data = dataset, model, data
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
         self.file_names = dataset.file_names
         self.class_names = dataset.class_names if model.num_classes else ()
-        self._stored_levels = _stored_levels(dataset, model, data, noise)
-        self._noise = noise if self._stored_levels else None
+        self._stored_levels = _stored_levels(dataset, model, data)
+        self._noise = noise if model.output == "logistic_mixture" else None
         self.levels = self._stored_levels if data.binarize == "none" else 2
-        is_level = self._stored_levels and dataset.images.dtype.kind != "f" and noise is None
-        self._dtype = value_dtype(self.levels) if is_level else np.dtype(np.float32)
+        self._dtype = value_dtype(self.levels) if model.discrete else np.dtype(np.float32)
         self._condition = _condition(dataset, model)
 
     def __len__(self) -> int:
@@ -83,8 +81,7 @@ class Split:
         """
         indices, binarize = np.asarray(indices), self._data.binarize
         images = np.asarray(self._dataset.images[indices])
-        levels = 0 if images.dtype.kind == "f" else self._stored_levels
-        images = self._checked(images, indices, "", levels, "data.levels")
+        images = self._checked(images, indices, "", self._stored_levels, "data.levels")
         visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
         if positions is not None:
             visits = [(_BY_POSITION, seed, position) for position in positions]
@@ -132,17 +129,14 @@ class Split:
         return numbers
 
 
-def open_split(config: Config, split: str, *, noise: int | None = None) -> Split:
+def open_split(config: Config, split: str, *, noise: int = 0) -> Split:
     """Opens a split for the model of a run.
 
     It is "train", "validation" or "test" for `config.data.train_split` and so on, or a split of the
-    set itself. `noise` numbers the draw of noise that is added to levels; by default a discrete
-    model has none, and a continuous one draw 0.
+    set itself. `noise` numbers the draw of noise that a density of levels gets.
     """
     if split in SPLITS:
         split = getattr(config.data, f"{split}_split")
-    if noise is None and config.model.output == "logistic_mixture":
-        noise = 0
     return Split(open_dataset(config.data, split), config.model, config.data, noise=noise)
 
 
@@ -151,8 +145,7 @@ def open_images(
 ) -> Split:
     """Opens a user's own images for a trained model.
 
-    Levels are taken as they are stored, without binarisation. A density of levels gets them with
-    the noise that evaluation adds, and floats as they are. `class_names` are those of the model,
+    Levels are taken as they are stored, without binarisation. `class_names` are those of the model,
     whose classes may have other numbers in the file.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
@@ -165,9 +158,7 @@ def open_images(
         names = np.array(dataset.class_names)[dataset.labels]
         labels = checks.numbered(names, class_names)
         dataset = dataclasses.replace(dataset, labels=labels, class_names=tuple(class_names))
-    floats = dataset.images.dtype.kind == "f"
-    noise = 0 if model.config.output == "logistic_mixture" and not floats else None
-    return Split(dataset, model.config, DataConfig(levels=model.levels), noise=noise)
+    return Split(dataset, model.config, DataConfig(levels=model.levels))
 
 
 def array_splits(
@@ -202,9 +193,8 @@ def array_splits(
         # Of all images, as a value may be in those alone that validate.
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
     data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
-    noise = 0 if model.output == "logistic_mixture" else None
-    splits = [Split(part, model, data, noise=noise) for part in (train, held_out)]
-    return dataclasses.replace(config, model=model, data=data), splits[0], splits[1]
+    config = dataclasses.replace(config, model=model, data=data)
+    return config, Split(train, model, data), Split(held_out, model, data)
 
 
 def _of_arrays(
@@ -222,15 +212,12 @@ def _part(name: str, whole: Dataset, rows: np.ndarray) -> Dataset:
     return dataclasses.replace(part, name=f"the {name} set", ids=image_ids(name, len(part)))
 
 
-def _stored_levels(
-    dataset: Dataset, model: ModelConfig, data: DataConfig, noise: int | None
-) -> int:
+def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
     """Returns K of the stored values; 0 for a model of real values."""
     name, dtype = dataset.name, dataset.images.dtype
     if model.output == "gaussian_mixture":
         return 0
-    floats = dtype.kind == "f" and (model.discrete or noise is not None)
-    if floats or (dtype.kind == "b" and data.levels > 2):
+    if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
         raise UserError(
             f'{name} has values of type {dtype}, but model.output "{model.output}" takes integers '
             f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, for example "

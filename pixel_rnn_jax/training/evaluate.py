@@ -216,7 +216,7 @@ def format_of(split: Split) -> ImageFormat:
     return ImageFormat(split.image_shape, split.levels, class_names=split.class_names)
 
 
-def open_run_split(run: Run, split: str, *, noise: int | None = None) -> Split:
+def open_run_split(run: Run, split: str, *, noise: int = 0) -> Split:
     """Opens a split of the data that a run was trained on: see `data.open_split`.
 
     Raises:

@@ -55,9 +55,8 @@ def test_a_density_of_levels_gets_the_noise_of_evaluation(own, images, tmp_path)
     np.testing.assert_array_equal(noisy, everything(split).images)
 
 
-@pytest.mark.parametrize("output, levels", [("logistic_mixture", 3), ("gaussian_mixture", 0)])
-def test_floats_are_taken_as_they_are(own, images, output, levels):
-    batch = everything(own({"x": images + 0.25}, output=output, levels=levels))
+def test_real_values_are_taken_as_they_are(own, images):
+    batch = everything(own({"x": images + 0.25}, output="gaussian_mixture", levels=0))
     np.testing.assert_array_equal(batch.images, np.float32(images + 0.25))
 
 

@@ -10,6 +10,7 @@ from tensorflow_datasets.core.features import Image
 from pixel_rnn_jax import data
 
 SPLITS = ("train", "validation", "test")
+DENSITY = {"output": "logistic_mixture"}
 
 
 def test_digits_are_divided_once_and_for_all(opened):
@@ -32,8 +33,13 @@ def test_digits_are_divided_once_and_for_all(opened):
         ({"binarize": "fixed"}, 1909859050, 1031029419, 2325007797),
         ({"binarize": "dynamic"}, 745118032, 38474289, 2325007797),
         ({"flip": True}, 352610246, 4140529249, 3668641754),
-        ({"noise": 0}, 341347365, 3187665455, 1499747173),
-        ({"noise": 3, "binarize": "dynamic", "flip": True}, 1236162343, 583693548, 862098111),
+        (DENSITY, 341347365, 3187665455, 1499747173),
+        (
+            DENSITY | {"noise": 3, "binarize": "dynamic", "flip": True},
+            1236162343,
+            583693548,
+            862098111,
+        ),
     ],
 )
 def test_draws_and_order_never_change(opened, read, fields, first, late, test):
@@ -194,7 +200,7 @@ def test_half_of_the_images_are_mirrored_anew_at_each_visit_in_training_only(
     opened, read, pictures
 ):
     images = {"any": pictures(50, 5, 6)}
-    flipped, plain = (opened(images, flip=flip, noise=0) for flip in (True, False))
+    flipped, plain = (opened(images, flip=flip, **DENSITY) for flip in (True, False))
     np.testing.assert_array_equal(read(flipped), read(plain))
     seen, straight = (train_images(split, seed=3, batches=10) for split in (flipped, plain))
     straight, seen = np.floor(straight), np.floor(seen)
@@ -210,9 +216,9 @@ def test_half_of_the_images_are_mirrored_anew_at_each_visit_in_training_only(
 def test_noise(opened, read, binarize):
     # Above 2**15 the rounding to float32 reaches the next level at one value in 500.
     images = {"any": np.random.default_rng(0).integers(2**15, 2**16, (50, 8, 8))}
-    split, other, clean = (
-        opened(images, levels=2**16, binarize=binarize, noise=noise) for noise in (0, 1, None)
-    )
+    fields = {"levels": 2**16, "binarize": binarize}
+    split, other = (opened(images, noise=noise, **fields, **DENSITY) for noise in (0, 1))
+    clean = opened(images, **fields)
     images, others = read(split), read(other)
     assert (images.dtype, split.levels) == (np.float32, clean.levels)
     np.testing.assert_array_equal(np.floor(images), read(clean))
@@ -228,7 +234,7 @@ def test_noise(opened, read, binarize):
 
 def test_noise_does_not_repeat_the_draws_of_binarisation(read):
     """A value of 1 has noise of any size: the number that made it 1 is another."""
-    images = read("digits", binarize="fixed", noise=0)
+    images = read("digits", binarize="fixed", **DENSITY)
     noise = images - np.floor(images)
     assert abs(noise[images >= 1].mean() - noise[images < 1].mean()) < 0.02
 
