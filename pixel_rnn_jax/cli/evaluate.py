@@ -151,7 +151,7 @@ def _print_json(values: dict[str, Any]) -> None:
 
 
 def _write_scores(scores: "evaluate_lib.Scores", split: "data.Split", out: str) -> None:
-    arrays = {"nats": scores.nats, "names": np.array(split.names())}
+    arrays = {"nats": scores.nats, "names": np.array(split.dataset.names())}
     if not scores.evaluation.real:
         bits = models.bits_per_dim(scores.nats, scores.evaluation.dims)
         arrays["bits_per_dim"] = np.asarray(bits)

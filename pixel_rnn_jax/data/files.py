@@ -24,9 +24,6 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
     A split is one of TFDS, a subfolder, or a key of an .npz file. An undivided set has the splits
     "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others 80/10/10
     percent), and "all". Of each a part may be taken, as in "test[:300]".
-
-    Raises:
-        UserError: There is no such set or split, it is not prepared, or it does not hold images.
     """
     name, path = f"data.name {config.name!r}", Path(config.name).expanduser()
     if config.name == "digits":
@@ -95,9 +92,8 @@ def _open_image_files(path: Path, name: str, split: str) -> Dataset:
 def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
 
-    An .npz file may have an array for each split. Beside the images it may have labels in an array
-    `labels`, and vectors or maps in an array `condition`: or in `train_labels`, `train_condition`
-    and so on.
+    An .npz file may have an array for each split, and beside the images `labels`, and vectors or
+    maps, `condition`: or `train_labels`, `train_condition` and so on.
     """
     arrays = np.load(path, mmap_mode="r")
     if isinstance(arrays, np.ndarray):

@@ -43,6 +43,7 @@ class Split:
     Attributes:
         levels: K of the images, after binarisation; 0 of real values.
         class_names: Of a model with classes; () if they have no names.
+        dataset: The stored images.
         image_shape, ids, file_names: See `Dataset`.
 
     Raises:
@@ -51,7 +52,7 @@ class Split:
     """
 
     def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int = 0):
-        self._dataset, self._model, self._data = dataset, model, data
+        self.dataset, self._model, self._data = dataset, model, data
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
         self.file_names = dataset.file_names
         self.class_names = dataset.class_names if model.num_classes else ()
@@ -62,11 +63,7 @@ class Split:
         self._condition = _condition(dataset, model)
 
     def __len__(self) -> int:
-        return len(self._dataset)
-
-    def names(self) -> list[str]:
-        """Returns the names of all images; see `Dataset.names`."""
-        return self._dataset.names()
+        return len(self.dataset)
 
     def batch(
         self,
@@ -76,11 +73,10 @@ class Split:
     ) -> Batch:
         """Returns the images `indices` [B] as evaluation sees them, or as training.
 
-        In training, `positions` [B] in the stream of images and the run's `seed` determine the
-        draws.
+        In training, `positions` [B] in the stream and the run's `seed` determine the draws.
         """
         indices, binarize = np.asarray(indices), self._data.binarize
-        images = np.asarray(self._dataset.images[indices])
+        images = np.asarray(self.dataset.images[indices])
         images = self._checked(images, indices, "", self._stored_levels, "data.levels")
         visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
         if positions is not None:
@@ -125,7 +121,7 @@ class Split:
             index = indices[first[0]]
             name = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
             value = f"the value {stored[first]}, not one of {rule}"
-            raise UserError(f"{what}{name} of {self._dataset.name} has {value}")
+            raise UserError(f"{what}{name} of {self.dataset.name} has {value}")
         return numbers
 
 

@@ -257,7 +257,7 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     if not (epath.Path(source) / "config.json").exists():
         return data.read_files(source, split)
     images = open_run_split(open_run(source, devices.local_mesh(1)), split or "test")
-    return Images(*images.batch(np.arange(len(images))), images.names())
+    return Images(*images.batch(np.arange(len(images))), images.dataset.names())
 
 
 class Comparison(NamedTuple):

@@ -25,18 +25,10 @@ def test_every_field_can_be_overridden(name):
     assert cfg.override(config, [f"{name}={text}"]) == config
 
 
-@pytest.mark.parametrize(
-    "word, value",
-    [
-        ("optimizer.learning_rate=2e-4", 2e-4),
-        ("model.skip=False", False),
-        ("data.name=a=b", "a=b"),
-        ("model.scales=8,16", (8, 16)),
-    ],
-)
-def test_how_values_are_written(word, value):
-    name = word.partition("=")[0]
-    assert cfg.override(cfg.Config(), [word]) == replace(cfg.Config(), name, value)
+def test_how_values_are_written():
+    config = cfg.override(cfg.Config(), ["data.name=a=b", "model.scales=8,16", "model.skip=False"])
+    values = config.data.name, config.model.scales, config.model.skip
+    assert values == ("a=b", (8, 16), False)
 
 
 @pytest.mark.parametrize(
@@ -59,13 +51,9 @@ def loaded(tmp_path):
     """Returns the config that a file with this body of `get_config` gives."""
 
     def load(body, parameters="", argument=""):
-        file = tmp_path / "mine.py"
-        file.write_text(
-            "import numpy as np\n"
-            "from pixel_rnn_jax.config import *\n"
-            f"def get_config({parameters}):\n    {body}\n"
-        )
-        return cfg.load_config(f"{file}{argument}")
+        head = f"from pixel_rnn_jax.config import *\ndef get_config({parameters}):\n    "
+        (tmp_path / "mine.py").write_text(head + body)
+        return cfg.load_config(f"{tmp_path / 'mine.py'}{argument}")
 
     return load
 
@@ -73,7 +61,7 @@ def loaded(tmp_path):
 @pytest.mark.parametrize(
     "body",
     [
-        "return {'train': {'steps': np.int64(7)}, 'model': {'scales': []}}",
+        "return {'train': {'steps': 7}, 'model': {'scales': []}}",
         "c = base_config('', 'diagonal_bilstm', ()); c.train.update(steps=7); return c",
     ],
 )
@@ -97,7 +85,6 @@ def test_a_mistake_in_a_file_names_the_field(loaded, body, name):
 
 def test_argument_of_a_file(loaded):
     assert loaded("return {'train': {'steps': int(n)}}", "n=3", ":7") == STEPS
-    assert loaded("return {'train': {'steps': int(n)}}", "n=7", ":") == STEPS
 
 
 # Section 5 of the paper: architecture, layers, features, head, residual, batch.

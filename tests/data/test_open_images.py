@@ -42,9 +42,9 @@ def test_levels_are_taken_as_they_are_stored(tmp_path, own, images):
     split = own(tmp_path / "set")
     np.testing.assert_array_equal(everything(split).images, images[:3])
     assert everything(split).images.dtype == np.uint8 and everything(split).condition is None
-    assert list(split.file_names) == split.names() == ["a.png", "b/c.png", "d.bmp"]
+    assert list(split.file_names) == split.dataset.names() == ["a.png", "b/c.png", "d.bmp"]
     split = own({"x": images.astype(np.int64)}, "all[2:]", levels=300)
-    assert everything(split).images.dtype == np.uint16 and split.names() == list("2345")
+    assert everything(split).images.dtype == np.uint16 and split.dataset.names() == list("2345")
 
 
 def test_a_density_of_levels_gets_the_noise_of_evaluation(own, images, tmp_path):
@@ -53,11 +53,6 @@ def test_a_density_of_levels_gets_the_noise_of_evaluation(own, images, tmp_path)
     settings = DataConfig(str(tmp_path / "own.npz"), levels=3)
     split = data.open_split(Config(ModelConfig(output="logistic_mixture"), settings), "all")
     np.testing.assert_array_equal(noisy, everything(split).images)
-
-
-def test_real_values_are_taken_as_they_are(own, images):
-    batch = everything(own({"x": images + 0.25}, output="gaussian_mixture", levels=0))
-    np.testing.assert_array_equal(batch.images, np.float32(images + 0.25))
 
 
 def test_conditions(own, images):
