@@ -36,6 +36,20 @@ LONG = (
     "training",
     "weights",
 )  # They train several models.
+SMALL = [
+    "--config.train.steps=4",
+    "--config.model.layers=1",
+    "--config.model.features=4",
+    "--config.model.head_features=4",
+]
+"""Flags of every training."""
+IN_PROCESS = """
+from pixel_rnn_jax.main import main
+from pixel_rnn_jax.runtime import devices
+devices.set_up_host_devices()
+devices.set_up_host_devices = lambda: None
+"""
+"""What a page's program begins with: its commands run in one process, which compiles less."""
 NEEDS = ("", "cluster", "data", "network", "time")
 INLINE = r"`((?:pixel-rnn-jax|python|bash|sbatch|mpirun) [^`]*)`"
 
@@ -120,8 +134,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compilation_cache: dict[st
     folder = tmp_path_factory.mktemp("pages")
     for part in ("configs", "launch", "benchmarks", "notebooks"):
         (folder / part).symlink_to(ROOT / part)
-    words = [*MAIN, "--config=digits", "--config.train.steps=4"]
-    subprocess.run(words, cwd=folder, env=environment(compilation_cache, devices=2), check=True)
+    subprocess.run(
+        [*MAIN, "--config=digits", *SMALL],
+        cwd=folder,
+        env=environment(compilation_cache, devices=2),
+        check=True,
+    )
     return folder
 
 
@@ -136,7 +154,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compilation_cache: dict[st
 def test_page_runs(
     page: Path, trained: Path, tmp_path: Path, compilation_cache: dict[str, str]
 ) -> None:
-    program = ["import subprocess"]
+    program = [IN_PROCESS]
     for block in blocks(page):
         if block.language == "python" and not block.needs:
             program += [f"# {block.place}", block.code]
@@ -144,8 +162,7 @@ def test_page_runs(
             for command in commands(block.code):
                 words = program_words(command)
                 assert words is not None, f"{block.place}: mark what {command} needs"
-                few = ["--config.train.steps=4"] if trains(words) else []
-                program.append(f"subprocess.run({[*MAIN, *words, *few]}, check=True)")
+                program.append(f"assert main({words + SMALL * trains(words)}) == 0")
     shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
     (tmp_path / "page.py").write_text("\n".join(program), encoding="utf-8")
     done = subprocess.run(
