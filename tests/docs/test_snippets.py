@@ -27,15 +27,6 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*.*")]
-LONG = (
-    "api",
-    "data",
-    "first_hour",
-    "functions",
-    "generation",
-    "training",
-    "weights",
-)  # They train several models.
 SMALL = [
     "--config.train.steps=4",
     "--config.model.layers=1",
@@ -116,6 +107,11 @@ def program_words(words: list[str]) -> list[str] | None:
     return words[1:] if words[:1] == ["pixel-rnn-jax"] else None
 
 
+def few(code: str) -> str:
+    """Returns a snippet that trains for four steps."""
+    return re.sub(r"\bsteps=\d+", "steps=4", re.sub(r"warmup_steps=\d+", "warmup_steps=0", code))
+
+
 def trains(words: list[str]) -> bool:
     return not words or words[0].startswith("-") or words[0] == "train"
 
@@ -134,22 +130,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compilation_cache: dict[st
     folder = tmp_path_factory.mktemp("pages")
     for part in ("configs", "launch", "benchmarks", "notebooks"):
         (folder / part).symlink_to(ROOT / part)
-    subprocess.run(
-        [*MAIN, "--config=digits", *SMALL],
-        cwd=folder,
-        env=environment(compilation_cache, devices=2),
-        check=True,
-    )
+    words = [*MAIN, "--config=digits", *SMALL]
+    subprocess.run(words, cwd=folder, env=environment(compilation_cache, devices=2), check=True)
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, id=name(page), marks=[pytest.mark.slow] if page.stem in LONG else [])
-        for page in PAGES
-        if any(not block.needs and block.language != "text" for block in blocks(page))
-    ],
+    [page for page in PAGES if any(b.language != "text" and not b.needs for b in blocks(page))],
+    ids=name,
 )
 def test_page_runs(
     page: Path, trained: Path, tmp_path: Path, compilation_cache: dict[str, str]
@@ -157,7 +147,7 @@ def test_page_runs(
     program = [IN_PROCESS]
     for block in blocks(page):
         if block.language == "python" and not block.needs:
-            program += [f"# {block.place}", block.code]
+            program += [f"# {block.place}", few(block.code)]
         if block.language == "bash" and not block.needs:
             for command in commands(block.code):
                 words = program_words(command)
