@@ -45,13 +45,13 @@ def start(words, count, environment):
 
 def train(workdir, steps, variables, *, count=1, devices=1):
     """Trains in float64; returns the outputs of the processes."""
-    random = np.random.default_rng(0)
-    images = {name: random.integers(3, size=(64, 4, 5, 1)) for name in ("train", "validation")}
-    np.savez(workdir.parent / "images.npz", **images, test=random.integers(3, size=(64, 4, 5, 1)))
+    file = workdir.parent / "images.npz"
+    images = np.random.default_rng(0).integers(3, size=(192, 4, 5, 1), dtype=np.uint8)
+    np.savez(file, train=images[:64], validation=images[64:125], test=images[125:])
     words = train_words(
         workdir, train__steps=steps, train__eval_every=4, train__log_every=2,
         optimizer__learning_rate=3e-3, model__dtype="float64",
-        data__name=workdir.parent / "images.npz",
+        data__name=file, data__levels=3,
     )  # fmt: skip
     environment = programs.environment({"JAX_ENABLE_X64": "1", **variables}, devices=devices)
     started = start(words, count, environment)
