@@ -1,6 +1,5 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -235,9 +234,7 @@ class ImageModel:
         """
         condition = checks.numbered(condition, self.class_names)
         arrays = jax.tree.map(np.asarray, self.pixel_rnn.checked(images, condition))
-        file = io.BytesIO()
-        archive.write(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)), file)
-        return file.getvalue()
+        return archive.compress(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)))
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_condition: bool = False
@@ -252,8 +249,8 @@ class ImageModel:
         Raises:
             UserError: The data are damaged, cut off, or of another model or format.
         """
-        (images, condition, _), _ = archive.read(
-            self.pixel_rnn, self.params, io.BytesIO(data), skip_damaged=skip_damaged
+        (images, condition, _), _ = archive.decompress(
+            self.pixel_rnn, self.params, data, skip_damaged=skip_damaged
         )
         return (images, condition) if return_condition else images
 
@@ -282,7 +279,7 @@ class ImageModel:
 
 @dataclass(frozen=True)
 class _Arrays:
-    """Arrays as `archive.write` takes images."""
+    """Arrays as `archive.compress` takes images."""
 
     whole: Batch
     file_names: tuple[str, ...] = ()

@@ -2,7 +2,6 @@
 
 import math
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 import numpy as np
 from etils import epy
@@ -22,12 +21,12 @@ def compress(arguments: Namespace) -> None:
     model, out = image_model.load(arguments.workdir), arguments.out
     pixel_rnn, names = model.pixel_rnn, model.class_names
     split = data.open_images(arguments.images, arguments.split, pixel_rnn, names)
+    content = archive.compress(pixel_rnn, model.params, split)
     with files.atomic_write(out) as file:
-        size = archive.write(pixel_rnn, model.params, split, file)
-    bits = f"{8 * size / (len(split) * pixel_rnn.dims):.4f} bits/dim"
-    terminal.print_result(
-        f"{out}: {size:,} bytes for {terminal.plural(len(split), 'image')}, {bits}"
-    )
+        file.write(content)
+    size = f"{len(content):,} bytes for {terminal.plural(len(split), 'image')}"
+    bits = 8 * len(content) / (len(split) * pixel_rnn.dims)
+    terminal.print_result(f"{out}: {size}, {bits:.4f} bits/dim")
 
 
 def compress_flags(parser: ArgumentParser) -> None:
@@ -42,10 +41,10 @@ def decompress(arguments: Namespace) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
     model = image_model.load(arguments.workdir)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
-    with open(arguments.file, "rb") as file:
-        result, lost = archive.read(
-            model.pixel_rnn, model.params, file, skip_damaged=arguments.skip_damaged
-        )
+    content = arguments.file.read_bytes()
+    result, lost = archive.decompress(
+        model.pixel_rnn, model.params, content, skip_damaged=arguments.skip_damaged
+    )
     for text in lost:
         terminal.log(text)
     images, condition, names = result
@@ -69,15 +68,15 @@ def decompress_flags(parser: ArgumentParser) -> None:
 
 def info(arguments: Namespace) -> None:
     """Prints the content of a compressed file, without a model, and checks its checksums."""
-    data = Path(arguments.file).read_bytes()
-    header, blocks, _ = format.read_blocks(data)
+    content = arguments.file.read_bytes()
+    header, blocks, _ = format.read_blocks(content)
     count = sum(block.length for block in blocks)
     shape = "x".join(map(str, header.image_shape))
-    bits = 8 * len(data) / max(count * math.prod(header.image_shape), 1)
+    bits = 8 * len(content) / max(count * math.prod(header.image_shape), 1)
     terminal.print_result(f"model: {header.model.hex()}")
     images = terminal.plural(count, "image")
     terminal.print_result(f"{images} of {shape}, {header.levels:,} levels")
-    size = f"{len(data):,} bytes in {terminal.plural(len(blocks), 'block')}"
+    size = f"{len(content):,} bytes in {terminal.plural(len(blocks), 'block')}"
     terminal.print_result(f"{size}, {bits:.4f} bits/dim")
     for block in blocks:
         for name in archive.names_of(block):

@@ -8,11 +8,10 @@ its images: one that decodes to other images is refused.
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,8 +35,8 @@ MAX_VALUES = 2**22
 """A block has no more values than this, unless it has one image."""
 
 
-def write(model: PixelRNN, params: PyTree, split: Any, file: BinaryIO) -> int:
-    """Compresses images, and returns the size of the file in bytes.
+def compress(model: PixelRNN, params: PyTree, split: Any) -> bytes:
+    """Compresses images, and returns the content of the file.
 
     `split` is a `data.Split` that fits the model, or anything else with a length, `batch(indices)`
     and `file_names`, () for none: the images need not all be in memory at once.
@@ -47,20 +46,16 @@ def write(model: PixelRNN, params: PyTree, split: Any, file: BinaryIO) -> int:
             that are not finite.
     """
     loop = Loop(model, params)
-    blocks = _blocks(loop, split)
-    start = [*itertools.islice(blocks, 1)]  # [] without any images.
-    header = _header(loop, *(zlib.crc32(b"".join(block.sections)) for block in start)).pack()
-    size, checksums, count = file.write(header), b"", 0
-    for block in itertools.chain(start, blocks):
-        packed = block.pack(header)
-        size += file.write(packed)
-        checksums += packed[-4:]
-        count += block.length
-    return size + file.write(pack_end(header, count, checksums))
+    blocks = [*_blocks(loop, split)]
+    first = zlib.crc32(b"".join(blocks[0].sections)) if blocks else 0
+    header = Header(model.image_shape, model.levels, model_digest(model, loop.params), first).pack()
+    packed = [block.pack(header) for block in blocks]
+    end = pack_end(header, len(split), b"".join(block[-4:] for block in packed))
+    return b"".join((header, *packed, end))
 
 
-def read(
-    model: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
+def decompress(
+    model: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
 ) -> tuple[Images, list[str]]:
     """Decompresses a file with the model that has compressed it.
 
@@ -74,12 +69,13 @@ def read(
         UserError: The file is not one, or of another model or format; it is damaged; or a block
             decodes to other images than were compressed.
     """
-    header, blocks, lost = read_blocks(file.read(), skip_damaged=skip_damaged)
+    header, blocks, lost = read_blocks(data, skip_damaged=skip_damaged)
     loop = Loop(model, params)
-    expected = _header(loop, header.first)
-    if header != expected:
-        digests = header.model.hex(), expected.model.hex()
-        raise UserError("the file was compressed with model {}; this is {}".format(*digests))
+    digest = model_digest(model, loop.params)
+    if header != Header(model.image_shape, model.levels, digest, header.first):
+        raise UserError(
+            f"the file was compressed with model {header.model.hex()}; this is {digest.hex()}"
+        )
     names = [name for block in blocks for name in names_of(block) or [""] * block.length]
     no_images = Block(0, 0, (b"",) * 4, pixels=0)
     batches = [_decoded(loop, block) for block in (no_images, *blocks)]
@@ -109,11 +105,6 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
         digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
         digest.update(np.asarray(leaf, "<f4").tobytes())
     return digest.digest()
-
-
-def _header(loop: Loop, first: int = 0) -> Header:
-    model = loop.model
-    return Header(model.image_shape, model.levels, model_digest(model, loop.params), first)
 
 
 def _blocks(loop: Loop, split: Any) -> Iterator[Block]:
