@@ -117,7 +117,6 @@ def print_evaluation(name: str, evaluation: "evaluate_lib.Evaluation") -> None:
 
 
 def _compare(arguments: Namespace) -> None:
-    """Prints the figures of a discrete and a continuous model on the same images."""
     if arguments.images or arguments.out or arguments.pixel_map or flags.overrides(arguments):
         raise UserError("--dequantize excludes --images, --out, --pixel_map and --config.data")
     split, draws = arguments.split or "test", arguments.dequantize
@@ -160,7 +159,6 @@ def _write_scores(scores: "evaluate_lib.Scores", split: "data.Split", out: str) 
 
 
 def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: str) -> None:
-    """Draws the first images, each beside its negative log-likelihood by pixel."""
     images, condition = split.batch(np.arange(min(PIXEL_MAP_IMAGES, len(split))))
     # On this process's devices alone, wherever the parameters lie.
     local = image_model.ImageModel(model.pixel_rnn, jax.device_get(model.params))

@@ -49,11 +49,9 @@ def sample(arguments: Namespace) -> None:
     images = model.sample(key, n, condition, temperature=arguments.temperature)
     pictures.write_images(np.asarray(images), model.levels, arguments.out, columns)
     nats, dims = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.dims
-    mean = f"{nats / dims:.4f} nats a value"
-    if model.levels:
-        mean = f"{models.bits_per_dim(nats, dims):.4f} bits/dim"
+    bits = f", {models.bits_per_dim(nats, dims):.4f} bits/dim" if model.levels else ""
     count = terminal.plural(n, "sample")
-    terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats, {mean}")
+    terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats{bits}")
 
 
 def sample_flags(parser: ArgumentParser) -> None:

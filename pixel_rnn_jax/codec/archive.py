@@ -42,8 +42,7 @@ def compress(model: PixelRNN, params: PyTree, split: Any) -> bytes:
     and `file_names`, () for none: the images need not all be in memory at once.
 
     Raises:
-        UserError: The model gives values no probability, has too many levels, or has parameters
-            that are not finite.
+        UserError: The model gives values no probability, or has too many levels.
     """
     loop = Loop(model, params)
     blocks = [*_blocks(loop, split)]

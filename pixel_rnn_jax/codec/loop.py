@@ -48,8 +48,7 @@ class Loop:
         group: Images that are coded side by side; only the last group of a block may have fewer.
 
     Raises:
-        UserError: The model gives values no probability, has too many levels, or has parameters
-            that are not finite.
+        UserError: The model gives values no probability, or has too many levels.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
@@ -58,8 +57,6 @@ class Loop:
             raise UserError(f"the codec takes up to 65,536 levels, the model has {model.levels:,}")
         self.model, self.group = model, min(GROUP, max(1, GROUP_VALUES // model.dims))
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.params)):
-            raise UserError("the model has parameters that are not finite: train it again")
         self._device = jax.local_devices(backend="cpu")[0]
         with jax.enable_x64(True):
             self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)

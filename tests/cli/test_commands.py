@@ -61,20 +61,14 @@ def test_from_training_to_an_exported_model(printed, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_data_that_have_moved(printed, cli, tmp_path, monkeypatch, images):
+def test_data_that_have_moved(printed, tmp_path, monkeypatch, images):
     monkeypatch.chdir(tmp_path)
-    splits = dict(train=images[:20], validation=images[20:30], test=images[30:])
-    np.savez("images.npz", **splits)
+    np.savez("images.npz", train=images[:20], validation=images[20:30], test=images[30:])
     printed(f"--config=digits --config.data.name=images.npz --workdir=run {RUN}")
     expected = printed("evaluate --workdir=run"), printed("complete --workdir=run --n=2")
     Path("images.npz").rename("moved.npz")
     data = "--workdir=run --config.data.name=moved.npz"
     assert (printed(f"evaluate {data}"), printed(f"complete --n=2 {data}")) == expected
-    np.savez("other.npz", **splits | dict(validation=images[:10]))
-    for command in ("evaluate", "complete"):
-        assert cli(f"{command} --workdir=run")[0] == 2
-        status, _, err = cli(f"{command} --workdir=run --config.data.name=other.npz")
-        assert status == 2 and "other.npz" in err
 
 
 def test_sample(printed, model):
@@ -216,7 +210,7 @@ def test_a_run_on_real_values(printed, tmp_path, monkeypatch):
     assert "Gaussians of 32" in printed(f"--config=digits --workdir=run {RUN} {data}")
     evaluation = json.loads(printed("evaluate --workdir=run --pixel_map=map.png --json"))
     assert evaluation["real"] and evaluation["bits_per_dim"] is None
-    assert "nats a value" in printed("sample --workdir=run --n=2 --out=samples.npz")
+    assert "2 samples" in printed("sample --workdir=run --n=2 --out=samples.npz")
     printed("complete --workdir=run --images=values.npy --n=2 --out=done.npz")
     done = arrays("done.npz")["images"]
     np.testing.assert_array_equal(done[:, :2], values[:2, :2])
