@@ -45,7 +45,7 @@ def output(*endings: str) -> Callable[[str], str]:
         parent = next((parent for parent in path.absolute().parents if parent.exists()), path)
         writable = parent.is_dir() and os.access(parent, os.W_OK) and not taken
         if not text or "://" in text or not writable or (endings and path.suffix not in endings):
-            raise ArgumentTypeError(f"must be a {kinds} that can be written here, got {text!r}")
+            raise ArgumentTypeError(f"must name a {kinds} that can be written, got {text!r}")
         return str(path)
 
     return check
