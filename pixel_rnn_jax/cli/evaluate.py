@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import os
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from etils import epy
 
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.flags import Parser
 from pixel_rnn_jax.errors import UserError
 
 with epy.lazy_imports():
@@ -57,7 +56,7 @@ def evaluate(arguments: Namespace) -> None:
         _draw_pixel_map(model, split, arguments.pixel_map)
 
 
-def evaluate_flags(parser: Parser) -> None:
+def evaluate_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `evaluate`."""
     flags.model_flags(parser)
     flags.images_flags(parser)
@@ -118,11 +117,8 @@ def print_evaluation(name: str, evaluation: "evaluate_lib.Evaluation") -> None:
 
 
 def _compare(arguments: Namespace) -> None:
-    """Prints the figures of a discrete and a continuous model on the same images."""
-    others = {"images": arguments.images, "out": arguments.out, "pixel_map": arguments.pixel_map}
-    for flag, value in (others | {"config.data": flags.overrides(arguments)}).items():
-        if value:
-            raise UserError(f"--{flag} cannot be combined with --dequantize")
+    if arguments.images or arguments.out or arguments.pixel_map or flags.overrides(arguments):
+        raise UserError("--dequantize excludes --images, --out, --pixel_map and --config.data")
     split, draws = arguments.split or "test", arguments.dequantize
     result = evaluate_lib.compare(arguments.workdir, arguments.continuous, split, draws=draws)
     if arguments.json:
@@ -163,7 +159,6 @@ def _write_scores(scores: "evaluate_lib.Scores", split: "data.Split", out: str) 
 
 
 def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: str) -> None:
-    """Draws the first images, each beside its negative log-likelihood by pixel."""
     images, condition = split.batch(np.arange(min(PIXEL_MAP_IMAGES, len(split))))
     # On this process's devices alone, wherever the parameters lie.
     local = image_model.ImageModel(model.pixel_rnn, jax.device_get(model.params))

@@ -147,7 +147,6 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     Raises:
         UserError: There is no trained model; it is damaged; or `config.json` was edited.
     """
-    processes.check()
     storage.check(workdir)
     if Path(workdir).parent == bundled.FOLDER:
         return _open_bundled(Path(workdir), mesh)

@@ -79,7 +79,6 @@ def train(
         SystemExit: After a signal, with status 128 + its number (143 for SIGTERM).
     """
     begin = time.monotonic()
-    processes.check()
     storage.check(workdir)
     if splits is None:
         names = ("train", "validation", "test")

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from programs import SMALL, TINY
+from programs import SMALL
+from random_models import tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import pictures
@@ -47,37 +48,27 @@ def test_from_training_to_an_exported_model(printed, tmp_path, monkeypatch):
 
     run = "--workdir=runs/digits"
     assert printed(f"evaluate {run}").splitlines() == [first]
-    assert json.loads(printed(f"evaluate {run} --json"))["nats"] == nats
     assert "8 samples" in printed(f"sample {run} --n=8 --out=drawn.npz")
     assert "2 completions" in printed(f"complete {run} --n=2 --out=done.npz")
-    assert (arrays("done.npz")["images"].shape) == (2, 8, 8, 1)
+    printed(f"export {run}")
+    model = "--workdir=model.safetensors"
     assert "8 images" in printed(f"compress {run} --images=drawn.npz")
     assert "8 images" in printed("info images.prnn")
-    printed(f"decompress images.prnn {run} --out=back.npz")
+    printed(f"decompress images.prnn {model} --out=back.npz")
     np.testing.assert_array_equal(arrays("back.npz")["images"], arrays("drawn.npz")["images"])
-    printed(f"export {run}")
-    printed("decompress images.prnn --workdir=model.safetensors --out=again")
-    assert len(list(Path("again").glob("*.png"))) == 8
-    # A run that is complete is evaluated again, and one without --config is gone on with.
-    assert printed(run).splitlines()[0] == first
+    # One without --config is gone on with.
     assert "step 3" in printed(f"train {run} --config.train.steps=3")
 
 
 @pytest.mark.slow
-def test_data_that_have_moved(printed, cli, tmp_path, monkeypatch, images):
+def test_data_that_have_moved(printed, tmp_path, monkeypatch, images):
     monkeypatch.chdir(tmp_path)
-    splits = dict(train=images[:20], validation=images[20:30], test=images[30:])
-    np.savez("images.npz", **splits)
+    np.savez("images.npz", train=images[:20], validation=images[20:30], test=images[30:])
     printed(f"--config=digits --config.data.name=images.npz --workdir=run {RUN}")
     expected = printed("evaluate --workdir=run"), printed("complete --workdir=run --n=2")
     Path("images.npz").rename("moved.npz")
     data = "--workdir=run --config.data.name=moved.npz"
     assert (printed(f"evaluate {data}"), printed(f"complete --n=2 {data}")) == expected
-    np.savez("other.npz", **splits | dict(validation=images[:10]))
-    for command in ("evaluate", "complete"):
-        assert cli(f"{command} --workdir=run")[0] == 2
-        status, _, err = cli(f"{command} --workdir=run --config.data.name=other.npz")
-        assert status == 2 and "other.npz" in err
 
 
 def test_sample(printed, model):
@@ -175,8 +166,8 @@ def test_what_fails_leaves_the_file_as_it_was(cli, model, images):
 
 def test_classes(printed, tmp_path, monkeypatch, images):
     monkeypatch.chdir(tmp_path)
-    model = prnn.create(prnn.ModelConfig("pixel_cnn", num_classes=3, **TINY), (4, 5, 1), levels=3)
-    model.class_names = ("ash", "elm", "oak")
+    names = ("ash", "elm", "oak")
+    model = tiny_model(image_shape=(4, 5, 1), num_classes=3, class_names=names)
     model.save("c.safetensors")
     for label in ("oak", "2"):
         printed(f"sample --workdir=c.safetensors --n=3 --class={label} --out={label}.npz")
@@ -194,8 +185,7 @@ def test_classes(printed, tmp_path, monkeypatch, images):
 
 def test_vectors(printed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = prnn.ModelConfig("pixel_cnn", condition_vector=2, **TINY)
-    model = prnn.create(config, (4, 5, 1), levels=3)
+    model = tiny_model(image_shape=(4, 5, 1), condition_vector=2)
     model.save("v.safetensors")
     vectors = np.random.default_rng(0).normal(size=(4, 2))
     np.savez("condition.npz", condition=vectors)
@@ -217,7 +207,7 @@ def test_a_run_on_real_values(printed, tmp_path, monkeypatch):
     assert "Gaussians of 32" in printed(f"--config=digits --workdir=run {RUN} {data}")
     evaluation = json.loads(printed("evaluate --workdir=run --pixel_map=map.png --json"))
     assert evaluation["real"] and evaluation["bits_per_dim"] is None
-    assert "nats a value" in printed("sample --workdir=run --n=2 --out=samples.npz")
+    assert "2 samples" in printed("sample --workdir=run --n=2 --out=samples.npz")
     printed("complete --workdir=run --images=values.npy --n=2 --out=done.npz")
     done = arrays("done.npz")["images"]
     np.testing.assert_array_equal(done[:, :2], values[:2, :2])
