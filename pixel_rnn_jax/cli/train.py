@@ -33,15 +33,14 @@ def train(arguments: Namespace) -> None:
     join(arguments)
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
-    assert result.test and result.baseline
-    print_evaluation("test", result.test)
-    kind = "Gaussians" if result.baseline.real else "histograms"
-    counted = f"{kind} of {result.baseline.counted:,} training images"
-    terminal.print_result(f"independent pixels: {result.baseline}; {counted}")
-    if result.test.nats > result.baseline.nats:
-        terminal.log("the model is worse than independent pixels: train it for longer")
-    for file in (workdir / "result.json", *result.pictures):
-        terminal.print_result(str(file))
+    assert result.test
+    print_evaluation("test", config.model, result.test, result.run)
+    if result.baseline:
+        terminal.print_result(f"independent pixels: {result.baseline}")
+        if result.test.nats > result.baseline.nats:
+            terminal.log("the model is worse than independent pixels: train it for longer")
+    for name in ("result.json", "pictures"):
+        terminal.print_result(str(workdir / name))
 
 
 def train_flags(parser: Parser) -> None:
