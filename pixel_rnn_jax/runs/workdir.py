@@ -17,9 +17,8 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import bundled, terminal
-from pixel_rnn_jax.config import Config, changed_fields, from_json, to_json
+from pixel_rnn_jax.config import Config, changed_fields, from_json
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import atomic_write
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
@@ -100,12 +99,6 @@ def _is_fixed(name: str) -> bool:
     """Whether a field determines what a run computes: its architecture and its seed."""
     how = ("model.remat", "model.images_per_lane")
     return name == "seed" or (name.startswith("model.") and name not in how)
-
-
-def write_config(config: Config, workdir: epath.PathLike) -> None:
-    """Writes `workdir`/config.json, a copy for people: checkpoints hold what is read."""
-    with atomic_write(epath.Path(workdir) / "config.json") as file:
-        file.write(to_json(config).encode())
 
 
 def read_config(workdir: epath.PathLike) -> Config:

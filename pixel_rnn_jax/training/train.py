@@ -19,7 +19,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import Config
+from pixel_rnn_jax.config import Config, to_json
 from pixel_rnn_jax.data import Split
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write
@@ -28,7 +28,7 @@ from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.checkpoints import Checkpoints, by_name, check_same_types, types_of
 from pixel_rnn_jax.runs.record import Record
-from pixel_rnn_jax.runs.workdir import Run, lock, open_run, resumed, write_config
+from pixel_rnn_jax.runs.workdir import Run, lock, open_run, resumed
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
@@ -95,14 +95,12 @@ def train(
         rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
         start, state = _start(config, model, optimizer, mesh, checkpoints)
-        if processes.first():
-            write_config(config, workdir)
+        if processes.first():  # A copy for people: checkpoints hold what is read.
+            with atomic_write(epath.Path(workdir) / "config.json") as file:
+                file.write(to_json(config).encode())
+        ema_decay, micro_batches = config.optimizer.ema_decay, settings.micro_batches
         train_step = make_train_step(
-            model,
-            optimizer,
-            mesh,
-            ema_decay=config.optimizer.ema_decay,
-            micro_batches=settings.micro_batches,
+            model, optimizer, mesh, ema_decay=ema_decay, micro_batches=micro_batches
         )
         batches = data.train_batches(
             splits["train"],
@@ -161,20 +159,14 @@ def train(
         checkpoints.wait()
         if request.anywhere():  # Perhaps after the last step.
             number = request.signal or signal.SIGTERM
-            terminal.log(
-                f"{signal.Signals(number).name}: stopped after step {step}, which is saved"
-            )
+            terminal.log(f"{signal.Signals(number).name}: step {step} is saved")
             raise SystemExit(128 + number)
 
     return _finish(workdir, open_run(workdir, mesh), splits, mesh, step)
 
 
 class StopRequest:
-    """The first SIGTERM or Ctrl-C that this process receives.
-
-    Attributes:
-        signal: Its number; None until it comes.
-    """
+    """The number, in `signal`, of the first SIGTERM or Ctrl-C of this process; None until then."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -234,10 +226,10 @@ def _record(config: Config, splits: Mapping[str, Split]) -> Record:
         offset, scale = data.standardisation(splits["train"], config.train.eval_batch_size)
         image_format = dataclasses.replace(image_format, offset=offset, scale=scale)
     digests = {name: data.digest(split) for name, split in splits.items()}
-    (height, width, channels), levels = image_format.image_shape, image_format.levels
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
-    values = f"{levels} levels" if levels else "real values"
-    terminal.log(f"{counts} images of {height}x{width}x{channels}, {values}")
+    shape = "x".join(map(str, image_format.image_shape))
+    values = f"{image_format.levels} levels" if image_format.levels else "real values"
+    terminal.log(f"{counts} images of {shape}, {values}")
     return Record(config, image_format, digests)
 
 

@@ -11,11 +11,11 @@ import pytest
 from random_models import random_like
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig
+from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.record import ImageFormat, Record
-from pixel_rnn_jax.runs.workdir import lock, open_run, write_config
+from pixel_rnn_jax.runs.workdir import lock, open_run
 from pixel_rnn_jax.runtime import devices, processes
 
 IMAGES = ImageFormat((3, 4, 1), 2)
@@ -53,7 +53,7 @@ def test_other_processes_of_a_run_take_no_lock(tmp_path, monkeypatch):
 def test_a_run_is_opened_with_its_best_parameters(tmp_path, ema_decay, validations, step):
     model_config = ModelConfig("pixel_cnn", layers=1, features=2, head_features=2)
     config = Config(model=model_config, optimizer=OptimizerConfig(ema_decay=ema_decay))
-    write_config(config, tmp_path)
+    (tmp_path / "config.json").write_text(to_json(config))
     shapes = jax.eval_shape(IMAGES.model(model_config).init, jax.random.key(0))
     params, averages = ([random_like(shapes, seed) for seed in seeds] for seeds in ((1, 2), (3, 4)))
     with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
@@ -73,6 +73,6 @@ def test_a_workdir_without_a_run_is_named(tmp_path):
     for workdir in (tmp_path / "missing", tmp_path):
         with pytest.raises(UserError, match=f"--workdir={workdir}"):
             open_run(workdir, devices.local_mesh(1))
-    write_config(Config(), tmp_path)
+    (tmp_path / "config.json").write_text(to_json(Config()))
     with pytest.raises(UserError, match=f"--workdir={tmp_path}"):
         open_run(tmp_path, devices.local_mesh(1))

@@ -118,10 +118,21 @@ def test_a_finished_run_is_evaluated_again(config, trained_run, copy, monkeypatc
 # ---- Stopping and resuming ---------------------------------------------------------------------
 
 
-def test_a_stopped_run_ends_as_the_other(config, trained_run, tmp_path, stop_at):
+def test_a_stopped_run_ends_as_the_other(config, trained_run, tmp_path, monkeypatch):
     """It stops within an interval of records, at a step that is not saved otherwise."""
-    handler = signal.getsignal(signal.SIGTERM)
-    stop_at(3, config, tmp_path)
+    handler, train_batches = signal.getsignal(signal.SIGTERM), data.train_batches
+
+    def batches(*args, **kwargs):
+        for number, batch in enumerate(train_batches(*args, **kwargs), start=1):
+            if number == 3:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "train_batches", batches)
+        with pytest.raises(SystemExit, match="143"):
+            train(config, tmp_path)
+    assert max(saved_steps(tmp_path)) == 3
     assert signal.getsignal(signal.SIGTERM) is handler
     state = state_of(tmp_path, 3)
     entries = {name.partition("/")[0] for name in state}
@@ -199,11 +210,8 @@ def test_a_second_training_is_refused(config, copy):
 # ---- Failures ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("step", "spoilt"), [(3, {"nats": np.nan}), (4, {"gradient_norm": np.inf})]
-)
 def test_nothing_is_saved_after_a_step_that_is_not_finite(
-    config, trained_run, tmp_path, monkeypatch, step, spoilt
+    config, trained_run, tmp_path, monkeypatch
 ):
     """And the run goes on from what was saved before."""
 
@@ -216,11 +224,12 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
 
         return spoilt_fn
 
-    with monkeypatch.context() as patch:
-        patch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoilt)
-        with pytest.raises(UserError, match=f"step {step}.*optimizer.learning_rate"):
-            train(config, tmp_path)
-    assert max(saved_steps(tmp_path)) == 2 and not records_of(tmp_path)
+    for step, spoilt in ((3, {"nats": np.nan}), (4, {"gradient_norm": np.inf})):
+        with monkeypatch.context() as patch:
+            patch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoilt)
+            with pytest.raises(UserError, match=f"step {step}.*optimizer.learning_rate"):
+                train(config, tmp_path)
+        assert max(saved_steps(tmp_path)) == 2 and not records_of(tmp_path)
     train(config, tmp_path)
     assert differences(tmp_path, trained_run[0]) == set()
 
