@@ -1,5 +1,6 @@
 """What a run leaves behind, with a stop and without, what it never saves, what it refuses."""
 
+import functools
 import json
 import shutil
 import signal
@@ -215,7 +216,7 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
 ):
     """And the run goes on from what was saved before."""
 
-    def make_spoilt(*args, **kwargs):
+    def make_spoilt(step, spoilt, *args, **kwargs):
         step_fn = make_train_step(*args, **kwargs)
 
         def spoilt_fn(state, *rest):
@@ -226,7 +227,8 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
 
     for step, spoilt in ((3, {"nats": np.nan}), (4, {"gradient_norm": np.inf})):
         with monkeypatch.context() as patch:
-            patch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoilt)
+            make_fn = functools.partial(make_spoilt, step, spoilt)
+            patch.setattr("pixel_rnn_jax.training.train.make_train_step", make_fn)
             with pytest.raises(UserError, match=f"step {step}.*optimizer.learning_rate"):
                 train(config, tmp_path)
         assert max(saved_steps(tmp_path)) == 2 and not records_of(tmp_path)
