@@ -33,13 +33,12 @@ def train(arguments: Namespace) -> None:
     join(arguments)
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
-    assert result.test and result.baseline
-    print_evaluation("test", result.test)
-    kind = "Gaussians" if result.baseline.real else "histograms"
-    counted = f"{kind} of {result.baseline.counted:,} training images"
-    terminal.print_result(f"independent pixels: {result.baseline}; {counted}")
-    for file in (workdir / "result.json", *result.pictures):
-        terminal.print_result(str(file))
+    assert result.test
+    print_evaluation("test", config.model, result.test, result.run)
+    if result.baseline:
+        terminal.print_result(f"independent pixels: {result.baseline}")
+    for name in ("result.json", "pictures"):
+        terminal.print_result(str(workdir / name))
 
 
 def train_flags(parser: ArgumentParser) -> None:

@@ -38,7 +38,7 @@ def test_how_values_are_written():
         ("steps=3", "train.steps"),
         ("train.steps=1e3", "train.steps"),
         ("model.skip=maybe", "model.skip"),
-        ("optimizer.boundaries=1,b", "optimizer.boundaries"),
+        ("model.scales=1,b", "model.scales"),
     ],
 )
 def test_a_wrong_override_names_the_field(word, name):
