@@ -43,7 +43,7 @@ def fit(
 
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
-        SystemExit: After a signal; a run with a workdir has been saved there.
+        KeyboardInterrupt: After Ctrl-C; a run with a workdir has been saved there.
     """
     with contextlib.suppress(RuntimeError):  # JAX runs already, as its caller set it up.
         devices.set_up_host_devices()  # As the command does.

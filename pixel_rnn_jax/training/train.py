@@ -71,7 +71,8 @@ def train(
     Raises:
         UserError: The workdir is in use or holds a run that cannot go on with this config; the data
             do not fit; the loss or the gradient is not finite any more. Checkpoints are kept.
-        SystemExit: After a signal, with status 128 + its number (143 for SIGTERM).
+        KeyboardInterrupt: After Ctrl-C; the run has been saved.
+        SystemExit: After SIGTERM, with status 143; the same.
     """
     storage.check(workdir)
     if splits is None:
@@ -159,7 +160,7 @@ def train(
         if request.anywhere():  # Perhaps after the last step.
             number = request.signal or signal.SIGTERM
             terminal.log(f"{signal.Signals(number).name}: step {step} is saved")
-            raise SystemExit(128 + number)
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     return _finish(workdir, open_run(workdir, mesh), splits, mesh, step)
 
