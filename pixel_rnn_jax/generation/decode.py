@@ -74,17 +74,12 @@ def decode(
             image=empty if image is None else scale.place(image),
             state=scale.apply(params, lanes, method="init_state"),
             features=features,
-            contexts=_contexts(scale, params, features, 0),
+            contexts=scale.apply(params, features, 0, method="contexts"),
         )
         start, carry = kernels.varying_alike((start, carry), (params, start, carry))
         image, carry = _decode_scale(number, scale, params, choose, carry, start, end_pixel)
     assert image is not None
     return image, carry
-
-
-def _contexts(scale: Scale, params: PyTree, features: Array | None, row: ArrayLike) -> PyTree:
-    here = None if features is None else features[:, row]
-    return scale.apply(params, here, method="contexts")
 
 
 def _decode_scale(
@@ -121,7 +116,8 @@ def _decode_scale(
 
     def one_row(loop: tuple[Lanes, Any], row: Array) -> tuple[Any, None]:
         lanes, carry = loop
-        lanes = lanes._replace(contexts=_contexts(scale, params, lanes.features, row))
+        contexts = scale.apply(params, lanes.features, row, method="contexts")
+        lanes = lanes._replace(contexts=contexts)
         columns = jnp.arange(width)
         (lanes, carry), _ = lax.scan(
             one_pixel, (lanes, carry), (jnp.broadcast_to(row, width), columns)

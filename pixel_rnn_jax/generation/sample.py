@@ -43,7 +43,7 @@ def sample(
 
     dtype: DTypeLike = scales[-1].network.param_dtype
     total = kernels.varying_alike(jnp.zeros(indices.shape, dtype), (uniforms, temperature))
-    lanes, dtype = indices.shape[0], jnp.int32 if likelihood.discrete else dtype
+    lanes, dtype = indices.shape[0], jnp.int32 if scales[-1].network.config.discrete else dtype
     return decode(scales, params, choose, total, lanes=lanes, condition=condition, dtype=dtype)
 
 

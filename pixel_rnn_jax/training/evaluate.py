@@ -117,7 +117,7 @@ def score(
         by_scale.sum(-1),
         model.dims,
         shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
-        density=not model.likelihood.discrete and model.levels > 0,
+        density=not model.config.discrete and model.levels > 0,
         real=model.levels == 0,
         step=step,
     )
@@ -155,7 +155,7 @@ def _nats_of_images(
 def _compiled(model: PixelRNN, mesh: Mesh, per_value: bool) -> Any:
     def nats(params: PyTree, batch: Batch) -> Array:
         images = batch.images
-        if model.likelihood.discrete and jnp.issubdtype(images.dtype, jnp.floating):
+        if model.config.discrete and jnp.issubdtype(images.dtype, jnp.floating):
             # The density that a discrete model implies is constant over the cell of each level.
             images = jnp.floor(images).astype(jnp.int32)
         return model.nats_by_scale(params, images, batch.condition, per_value=per_value, parts=0)
@@ -292,7 +292,7 @@ def compare(
     """
     mesh = devices.make_mesh()
     runs = open_run(workdir, mesh), open_run(continuous, mesh)
-    if not runs[0].model.likelihood.discrete:
+    if not runs[0].model.config.discrete:
         raise UserError(f"--workdir={workdir} must hold a discrete model")
     if runs[1].model.config.output != "logistic_mixture":
         raise UserError(
