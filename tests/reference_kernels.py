@@ -32,15 +32,14 @@ def values_and_gradients(function):
     return run
 
 
-def assert_agree(function, loop, arguments, rng, *, compiled=False):
+def assert_agree(function, loop, arguments, rng):
     """Compares values, and vector-Jacobian products along a random direction, in float64.
 
     That is argument by argument: an error in any one entry of a gradient moves the number.
     """
     expected = loop(*arguments)
     cotangent = rng.normal(size=expected.shape)
-    run = values_and_gradients(function)
-    run = jax.jit(run) if compiled else run
+    run = jax.jit(values_and_gradients(function))
     values, gradients = run(*map(jnp.asarray, (cotangent, *arguments)))
     assert values.dtype == jnp.float64
     np.testing.assert_allclose(values, expected, rtol=0, atol=1e-12)
