@@ -117,27 +117,6 @@ def diagonal_lstm(
     return h
 
 
-def row_lstm(gates: np.ndarray, kernel: np.ndarray, h0: np.ndarray, c0: np.ndarray) -> np.ndarray:
-    """The Row LSTM over gates `[B, H, W, 4F]` with a centred kernel `[k, F, 4F]`, in raster order.
-
-    Above the first row lies the initial state, beside the image zero.
-    """
-    batch, height, width, _ = gates.shape
-    h = np.zeros((batch, height, width, len(h0)), np.result_type(gates, kernel, h0, c0))
-    c = np.zeros_like(h)
-    for b in range(batch):
-        for row in range(height):
-            for column in range(width):
-                z = gates[b, row, column]
-                for j, weight in enumerate(kernel):
-                    source = column + j - len(kernel) // 2
-                    if 0 <= source < width:
-                        z = z + (h[b, row - 1, source] if row > 0 else h0) @ weight
-                before = c[b, row - 1, column] if row > 0 else c0
-                h[b, row, column], c[b, row, column] = cell(z, before)
-    return h
-
-
 def directional_derivative(
     function: Callable[..., np.ndarray],
     arguments: Sequence[np.ndarray],

@@ -8,7 +8,6 @@ import pickle
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from jax import export
 from jax.sharding import PartitionSpec
@@ -47,10 +46,6 @@ QUICK = [
     ("pixel_cnn", "categorical", "scales and map"),
     ("row_lstm", "gaussian_mixture", "class"),
     ("diagonal_bilstm", "discretized_logistic_mixture", "vector"),
-]
-ONE_QUICK = [
-    "diagonal_bilstm",
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("pixel_cnn", "row_lstm")),
 ]
 
 
@@ -116,7 +111,9 @@ def test_gradients_are_finite_differences_and_rows_are_independent(
     assert_trees_close(row_gradients, gradient["params"], 1e-6, 1e-9)
 
 
-@pytest.mark.parametrize("architecture", ONE_QUICK)
+@pytest.mark.parametrize(
+    "architecture", ["diagonal_bilstm", pytest.param("pixel_cnn", marks=pytest.mark.slow)]
+)
 def test_shards_of_a_batch_give_what_the_whole_batch_gives(architecture):
     model, params, images, given = build(architecture, "softmax", "map", count=4)
     mesh = devices.local_mesh(2)
@@ -282,6 +279,15 @@ def test_a_batch_in_parts_has_the_values_and_derivatives_of_the_whole_batch():
     np.testing.assert_allclose(shares[:, 0], -terms, 1e-4)
 
 
+def test_the_density_of_real_values_is_per_their_unit():
+    model, params, images, _ = build("pixel_cnn", "gaussian_mixture")
+    standard = prnn.PixelRNN(model.config, SHAPE)
+    values = (images - np.array(UNITS["offset"])) / np.array(UNITS["scale"])
+    found, of_values = jax.jit(model.log_prob)(params, images), jax.jit(standard.log_prob)
+    expected = of_values(params, values) - 16 * np.log(UNITS["scale"]).sum()
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 TAKES = {
     "log_prob": ("images", "condition"),
     "sample": ("key", "n", "condition", "temperature"),
@@ -304,7 +310,6 @@ REFUSED = [
     ("log_prob", "softmax", "class", "condition", ["oak", "elm"]),
     ("sample", "softmax", "vector", "condition", np.zeros((2, 4))),
     ("complete", "softmax", "vector", "condition", np.full((2, 3), np.inf)),
-    ("log_prob", "softmax", "vector", "condition", np.full((2, 3), 1e39)),
     ("complete", "softmax", "map", "condition", np.zeros((2, 4, 3, 2))),
     ("sample", "softmax", "none", "n", -1),
     ("sample", "softmax", "none", "n", 2.0),
@@ -345,46 +350,3 @@ def test_impossible_formats_are_refused(name, value):
     config = prnn.ModelConfig(output="gaussian_mixture")
     with pytest.raises(prnn.UserError, match=name):
         prnn.PixelRNN(config, **dict(image_shape=SHAPE) | {name: value})
-
-
-@pytest.mark.slow
-def test_real_values_are_learned_to_their_entropy():
-    """A field in which each value is a part of the one on its left, and noise of two Gaussians."""
-    places, widths, part, unit = jnp.array([-1.5, 1.0]), jnp.array([0.3, 0.6]), 0.5, 7.0
-
-    def draw(key, n):
-        which_key, normal_key = jax.random.split(key)
-        which = jax.random.bernoulli(which_key, shape=(n, 2, 3)).astype(int)
-        noise = places[which] + widths[which] * jax.random.normal(normal_key, (n, 2, 3))
-        columns = [noise[..., 0]]
-        for column in range(1, 3):
-            columns.append(part * columns[-1] + noise[..., column])
-        return 100 + unit * jnp.stack(columns, axis=-1)[..., None]
-
-    def log_density(images):
-        values = (images[..., 0] - 100) / unit
-        noise = values - part * jnp.pad(values, ((0, 0), (0, 0), (1, 0)))[..., :-1]
-        of_components = (x[None, None, None] for x in (places, widths))
-        logs = jax.scipy.stats.norm.logpdf(noise[..., None], *of_components)
-        return (jax.nn.logsumexp(logs, axis=-1) - jnp.log(2 * unit)).sum((1, 2))
-
-    options = dict(layers=1, features=16, output="gaussian_mixture", mixtures=4)
-    config = prnn.ModelConfig("row_lstm", **options)
-    model = prnn.PixelRNN(config, (2, 3, 1), offset=(97.0,), scale=(11.0,))
-    optimizer = optax.adam(optax.cosine_decay_schedule(1e-2, 600))
-
-    def step(carry, key):
-        params, state = carry
-        gradient = jax.grad(lambda p: -model.log_prob(p, draw(key, 128)).mean())(params)
-        updates, state = optimizer.update(gradient, state)
-        return (optax.apply_updates(params, updates), state), None
-
-    @jax.jit
-    def learn(params):
-        keys = jax.random.split(KEY, 600)
-        return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
-
-    images = draw(jax.random.key(9), 4000)
-    # On the same images, whose own deviation from the entropy is of no account then.
-    excess = log_density(images) - jax.jit(model.log_prob)(learn(model.init(KEY)), images)
-    assert 0 < excess.mean() / 6 < 0.02

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.models import Scale
@@ -54,7 +54,6 @@ def decode(
     *,
     lanes: int,
     condition: Array | None = None,
-    dtype: DTypeLike = jnp.int32,
     end_pixel: EndPixel | None = None,
 ) -> tuple[Array, Any]:
     """Decides every value of L images, `lanes`, each given all values before it; traceable.
@@ -64,14 +63,18 @@ def decode(
     whole lanes. `condition` is that of the lanes.
 
     Returns:
-        The images `[L, H, W, C]` of type `dtype`, and the last carry.
+        The images `[L, H, W, C]`, and the last carry.
     """
     image = None
+    last = scales[-1].network
+    dtype = jnp.int32 if last.config.discrete else last.param_dtype
     for number, scale in enumerate(scales):
         features = scale.embed_condition(params, condition, image)
-        empty = jnp.zeros((lanes, *scale.network.image_shape), dtype)
+        own = jnp.zeros((lanes, *scale.network.image_shape), dtype)
+        if image is not None:
+            own = own.at[:, :: scale.network.ratio, :: scale.network.ratio].set(image)
         start = Lanes(
-            image=empty if image is None else scale.place(image),
+            image=own,
             state=scale.apply(params, lanes, method="init_state"),
             features=features,
             contexts=scale.apply(params, features, 0, method="contexts"),

@@ -113,13 +113,12 @@ class MaskedConv(nn.Module):
         inputs]`, the inputs of these rows, and `above`, `[B, W, outputs]`, their term in this row.
         """
         height, half = (size // 2 for size in self.kernel_size)
-        outputs = self.parts * self.features
         state = {}
         if half:
             state["row"] = jnp.zeros((batch, half + width, self.inputs), self.dtype)
         if height:
             state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.dtype)
-            state["above"] = jnp.zeros((batch, width, outputs), self.dtype)
+            state["above"] = jnp.zeros((batch, width, self.parts * self.features), self.dtype)
         return state
 
     def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:

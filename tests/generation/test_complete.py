@@ -130,12 +130,11 @@ def test_known_values_are_unchanged(levels, particles, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("particles", [1, 3])
 @pytest.mark.parametrize(
-    ("levels", "options", "units"),
+    ("levels", "options", "units", "particles"),
     [
-        (0, dict(output="gaussian_mixture", condition_vector=2), UNITS),
-        (5, dict(output="logistic_mixture"), {}),
+        (0, dict(output="gaussian_mixture", condition_vector=2), UNITS, 3),
+        (5, dict(output="logistic_mixture"), {}, 1),
     ],
 )
 def test_a_density_completes_what_follows_known_values(levels, options, units, particles):
@@ -152,11 +151,6 @@ def test_a_density_completes_what_follows_known_values(levels, options, units, p
     np.testing.assert_allclose(done.log_evidence, terms[:, known].sum(-1), rtol=1e-4)
     np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-4)
     assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
-    if particles == 1:
-        free = model.complete(KEY, images, known & False, condition)
-        drawn, _ = model.sample_and_log_prob(KEY, 3, condition)
-        np.testing.assert_allclose(free.images, drawn, rtol=1e-5)
-        np.testing.assert_array_equal(free.log_evidence, 0)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
@@ -167,8 +161,6 @@ def test_nothing_known_and_any_number_of_images(particles):
     np.testing.assert_allclose(free.log_evidence, 0, atol=1e-6)
     if particles == 1:
         np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
-    none = model.complete(KEY, images[:0], nothing, particles=particles)
-    assert none.images.shape == (0, *SHAPE) and none.images.dtype == np.uint8
     # On several devices, and on one.
     many = model.complete(KEY, IMAGES[:11], KNOWN, particles=particles)
     few = model.complete(KEY, IMAGES[:1], KNOWN, particles=particles)

@@ -35,7 +35,7 @@ def decode_known(model, params, images, condition=None, end_pixel=None):
         values = jnp.where(place.given, (known + 1) % model.levels, known)
         return carry | {"count": carry["count"] + 1, scale.name: maps}, values
 
-    options = dict(lanes=lanes, condition=condition, dtype=images.dtype, end_pixel=end_pixel)
+    options = dict(lanes=lanes, condition=condition, end_pixel=end_pixel)
     image, carry = decode(model.scales, params, choose, start, **options)
     return image, [carry[scale.name] for scale in model.scales]
 

@@ -68,15 +68,3 @@ def test_diagonal_recurrence_is_the_loop_over_pixels(height, width, pack):
     gates, (own, above), h0, c0 = random_arguments(rng, 4, height, width, taps=2)
     arguments = gates, own, above, h0, c0
     assert_agree(diagonal_lstm, loops.diagonal_lstm, arguments, rng)
-
-
-@pytest.mark.parametrize(("height", "width", "size"), [(2, 4, 3), (3, 2, 5)])
-def test_row_recurrence_is_the_loop_over_pixels(height, width, size):
-    def row_lstm(gates, kernel, h0, c0):
-        taps = range(-(size // 2), size // 2 + 1)
-        h = conv_lstm(gates.transpose(1, 2, 0, 3), kernel, h0, c0, taps=taps)
-        return h.transpose(2, 0, 1, 3)
-
-    rng = np.random.default_rng(15)
-    arguments = random_arguments(rng, 2, height, width, taps=size)
-    assert_agree(row_lstm, loops.row_lstm, arguments, rng)
