@@ -117,6 +117,13 @@ def diagonal_lstm(
     return h
 
 
+def row_lstm(gates: np.ndarray, kernel: np.ndarray, h0: np.ndarray, c0: np.ndarray) -> np.ndarray:
+    """The Row LSTM over gates `[B, H, W, 4F]` with a centred kernel `[k, F, 4F]`, row by row."""
+    half = len(kernel) // 2
+    h = conv_lstm(gates.transpose(1, 2, 0, 3), kernel, h0, c0, taps=range(-half, half + 1))
+    return h.transpose(2, 0, 1, 3)
+
+
 def directional_derivative(
     function: Callable[..., np.ndarray],
     arguments: Sequence[np.ndarray],
