@@ -16,7 +16,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -140,9 +140,9 @@ class _Mixture:
 class _Density(_Mixture):
     """The density of a mixture: each component is a location and scale family."""
 
-    # Of a component of mean 0 and width 1.
-    _log_density: ClassVar[Callable[[Array], Array]]
-    _quantile: ClassVar[Callable[[Array], Array]]
+    # Functions of arrays, for a component of mean 0 and width 1.
+    _log_density: ClassVar[Any]
+    _quantile: ClassVar[Any]
 
     def log_prob(self, outputs: Array, images: Array) -> Array:
         """Returns the log-density of each value of images, `[...]` floats."""
