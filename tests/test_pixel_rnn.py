@@ -181,11 +181,17 @@ def test_completed_values_and_numbers_of_numpy_keep_their_range():
     plain = tiny_model("pixel_cnn", shape, 1000).pixel_rnn
     assert model.pixel_rnn == plain and type(model.pixel_rnn.levels) is int
     model, params, nothing = model.pixel_rnn, model.params, np.zeros(shape, bool)
-    images = model.complete(params, KEY, np.zeros((3, *shape), np.uint8), nothing).images
+    small, large = np.zeros((3, *shape), np.uint8), np.full((3, *shape), 2**32 + 1)
+
+    @jax.jit
+    def draw(params):
+        completions = [model.complete(params, KEY, x, nothing).images for x in (small, large)]
+        return [model.sample(params, KEY, 3), *completions]
+
+    images, *completed = draw(params)
     assert images.max() > 255
-    np.testing.assert_array_equal(images, model.sample(params, KEY, 3))
-    large = np.full((3, *shape), 2**32 + 1)
-    np.testing.assert_array_equal(model.complete(params, KEY, large, nothing).images, images)
+    for same in completed:
+        np.testing.assert_array_equal(same, images)
     with pytest.raises(prnn.UserError, match="images"):
         model.complete(params, KEY, large, ~nothing)
 

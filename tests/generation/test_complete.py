@@ -129,7 +129,6 @@ def test_known_values_are_unchanged(levels, particles, options):
     np.testing.assert_allclose(whole.log_evidence, model.log_prob(images, condition), rtol=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("levels", "options", "units", "particles"),
     [

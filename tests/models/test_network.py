@@ -51,7 +51,6 @@ def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass
     assert kept(True) < 0.8 * kept(False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_is_close_with_parameters_and_loss_in_float32(architecture):
     nats, gradient = loss_and_gradient(model_of(architecture, dtype="bfloat16"))
