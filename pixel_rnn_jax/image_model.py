@@ -212,7 +212,7 @@ class ImageModel:
         Image i depends only on the key, i and what is given of it, not on the number of devices.
         """
         condition = checks.numbered(condition, self.class_names)
-        rows = self.pixel_rnn.check_completion(key, images, known, condition, particles)
+        rows = self.pixel_rnn.check_completion(images, known, condition, particles)
         lanes = _lanes() if particles == 1 else 1
         return in_batches(
             _complete,
@@ -269,7 +269,7 @@ class ImageModel:
         self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
         condition = checks.numbered(condition, self.class_names)
-        condition, divisor = self.pixel_rnn.check_sampling(key, n, condition, temperature)
+        condition, divisor = self.pixel_rnn.check_sampling(n, condition, temperature)
         static, common = (method, self.pixel_rnn), (self.params, key, divisor)
         rows, lanes = (np.arange(n), condition), _lanes()
         return in_batches(

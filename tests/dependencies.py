@@ -9,6 +9,11 @@ from reachability import reach, reach_of_coarse
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.models.network import Network
 
+COLOUR = dict(image_shape=(3, 4, 3), features=5, layers=1, first_kernel=3, images_per_lane=1)
+"""Features that the channels do not divide."""
+TALL = dict(image_shape=(6, 7, 1), features=2, layers=1, first_kernel=3, images_per_lane=1)
+"""Here the context is the work of the state, not of the first convolution."""
+
 
 def check_dependencies(architecture, image_shape, *, levels=3, ratio=0, **options):
     """Asserts that every output depends on exactly the inputs that the architecture promises.

@@ -237,7 +237,7 @@ def compare(
     """
     mesh = devices.make_mesh()
     one, other = open_run(workdir, mesh), open_run(continuous, mesh)
-    if not one.model.likelihood.discrete:
+    if not one.model.config.discrete:
         raise UserError(f"--workdir={workdir} must hold a discrete model")
     if other.model.config.output != "logistic_mixture":
         raise UserError(

@@ -39,7 +39,7 @@ def images_of(split):
 class Weighted:
     """Stands for a model of two scales: any function of each image alone."""
 
-    likelihood = SimpleNamespace(discrete=True)
+    config = SimpleNamespace(discrete=True)
     image_shape, levels, dims = (2, 3, 2), 3, 12
     scales = tuple(SimpleNamespace(network=SimpleNamespace(image_shape=(h, 3, 2))) for h in (1, 2))
 
