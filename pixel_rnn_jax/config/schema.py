@@ -12,7 +12,8 @@ from typing import Any, get_args
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
-_DISCRETE = ("softmax", "discretized_logistic_mixture")
+COUPLED = "coupled_logistic_mixture"
+_DISCRETE = ("softmax", "discretized_logistic_mixture", COUPLED)
 CHOICES = {
     "model.architecture": ARCHITECTURES,
     "model.input": ("scalar", "categorical"),
@@ -59,8 +60,9 @@ class ModelConfig:
         input: How a value enters: as an intensity, "scalar" (the paper's), or as an embedding of
             its level, "categorical" (for codes and classes, whose order means nothing).
         output: Distribution of a value: "softmax" over its levels (the paper's; a sigmoid for two),
-            "discretized_logistic_mixture", or a density: "logistic_mixture" of dequantised values,
-            "gaussian_mixture" of real ones.
+            "discretized_logistic_mixture", or "coupled_logistic_mixture", which sees whole pixels
+            and couples their channels in the output; or a density: "logistic_mixture" of
+            dequantised values, "gaussian_mixture" of real ones.
         mixtures: M, the components of the outputs that are mixtures.
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
@@ -118,6 +120,11 @@ class ModelConfig:
     def discrete(self) -> bool:
         """Whether values are levels that have probabilities; otherwise the model is a density."""
         return self.output in _DISCRETE
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the network sees whole pixels, and its outputs couple their channels."""
+        return self.output == COUPLED
 
     @property
     def plain(self) -> bool:

@@ -4,12 +4,16 @@ A head gives Q numbers for each value, `outputs` `[..., Q]`:
 
     Softmax                     Q = K logits of the levels; one logit of a sigmoid for K = 2
     DiscretizedLogisticMixture  a mixture of logistics, Q = 3M; a level has the mass of its cell
+    CoupledLogisticMixture      the same, its weights and means given the channels before
     LogisticMixture             the density of such a mixture, for values with noise added
     GaussianMixture             the density of a mixture of Gaussians, for standardised values
 
 Level x has the cell [x, x + 1), and the densities of LogisticMixture are per unit of a level. So
 the density that is P(x) all over each cell has the log-density log P(x), and densities compare
 with probabilities.
+
+The network itself gives a vector for each pixel, which `given_earlier` turns into the outputs of
+its channels: C vectors one after another, but for `CoupledLogisticMixture`.
 """
 
 import functools
@@ -22,14 +26,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models.checks import check_key
 
 
-class Discrete:
+class PerValue:
+    """The network gives Q outputs for each channel of a pixel."""
+
+    @property
+    def outputs(self) -> int:
+        """Q."""
+        raise NotImplementedError
+
+    def pixel_outputs(self, channels: int) -> int:
+        """Returns the number of outputs of the network for a pixel of C channels."""
+        return channels * self.outputs
+
+    def given_earlier(self, outputs: Array, values: Array) -> Array:
+        """Maps the outputs for pixels, `[..., pixel_outputs]`, to those of channels, `[..., C, Q]`.
+
+        Those of a channel depend on the `values` `[..., C]` of earlier ones at most.
+        """
+        return outputs.reshape(*outputs.shape[:-1], values.shape[-1], self.outputs)
+
+
+class Discrete(PerValue):
     """A distribution of K levels, which has logits."""
 
     discrete: ClassVar[bool] = True
@@ -107,8 +131,12 @@ class Softmax(Discrete):
         return chosen - jax.nn.logsumexp(outputs, axis=-1)
 
 
+Component = Callable[[Array, Array], tuple[Array, Array]]
+"""Maps a mean and a width to a (exponent, factor): the component has exp(exponent) * factor."""
+
+
 @dataclass(frozen=True)
-class _Mixture:
+class _Mixture(PerValue):
     """Mixtures of M distributions with a mean and a width each: Q = 3 M."""
 
     mixtures: int
@@ -122,15 +150,16 @@ class _Mixture:
         """Returns log-weights, means and widths, `[..., M]` each."""
         raise NotImplementedError
 
-    def _mixture(self, outputs: Array, log_prob: Callable[[Array, Array], Array]) -> Array:
-        """Returns the logarithm of the mixture of exp(log_prob(mean, width))."""
+    def _mixture(self, outputs: Array, component: Component) -> Array:
+        """Returns the logarithm of a mixture of components, each of a mean and a width."""
         log_weights, means, widths = self._parts(outputs)
-        # One by one: an array with an axis of components and one of levels would be large.
-        components = [
-            log_weights[..., m] + log_prob(means[..., m], widths[..., m])
-            for m in range(self.mixtures)
-        ]
-        return functools.reduce(jnp.logaddexp, components)
+        # One by one: an array with an axis of components and one of levels would be large. And one
+        # logarithm for all of them, where a chain of `logaddexp` takes one for each.
+        parts = [component(means[..., m], widths[..., m]) for m in range(self.mixtures)]
+        logs = [log_weights[..., m] + exponent for m, (exponent, _) in enumerate(parts)]
+        top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logs))
+        terms = [jnp.exp(x - top) * factor for x, (_, factor) in zip(logs, parts, strict=True)]
+        return top + jnp.log(sum(terms))
 
     def _places(self, outputs: Array) -> Array:
         """Returns M numbers spread over (-1, 1), so that the components of a new model differ."""
@@ -145,8 +174,8 @@ class _Density(_Mixture):
     discrete: ClassVar[bool] = False
 
     @staticmethod
-    def _log_density(z: Array) -> Array:
-        """Returns the log-density of a component of mean 0 and width 1."""
+    def _density(z: Array) -> tuple[Array, ArrayLike]:
+        """Returns exponent and factor of the density of a component of mean 0 and width 1."""
         raise NotImplementedError
 
     @staticmethod
@@ -158,8 +187,9 @@ class _Density(_Mixture):
         """Returns the log-density of each value of images, `[...]` floats."""
         value = images.astype(outputs.dtype)
 
-        def density(mean: Array, width: Array) -> Array:
-            return self._log_density((value - mean) / width) - jnp.log(width)
+        def density(mean: Array, width: Array) -> tuple[Array, Array]:
+            exponent, factor = self._density((value - mean) / width)
+            return exponent, factor / width
 
         return self._mixture(outputs, density)
 
@@ -221,20 +251,67 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
 
     def log_prob(self, outputs: Array, images: Array) -> Array:
         """Returns the log-probability of each value; axes of size 1 of either are repeated."""
-        value = images.astype(outputs.dtype)
+        return self._mixture(outputs, functools.partial(self._cell, images.astype(outputs.dtype)))
+
+    def _cell(self, value: Array, mean: Array, width: Array) -> tuple[Array, Array]:
+        """Returns exponent and factor of the mass of the cell of a value.
+
+        sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits. The first factor
+        is 1 for the highest level, the second is 1 for the lowest.
+        """
         lowest, highest = value == 0, value == self.levels - 1
+        a, cell = (value - mean) / width, 1 / width
+        b = a + cell
+        exponent = jnp.where(highest, 0, jnp.minimum(b, 0)) - jnp.where(
+            lowest, 0, jnp.maximum(a, 0)
+        )
+        # sigma(x) = exp(min(x, 0)) / (1 + exp(-|x|)).
+        below = jnp.where(highest, 1, 1 + jnp.exp(-jnp.abs(b)))
+        above = jnp.where(lowest, 1, 1 + jnp.exp(-jnp.abs(a)))
+        inside = jnp.where(lowest | highest, 1, -jnp.expm1(-cell))
+        return exponent, inside / (below * above)
 
-        def cell(mean: Array, width: Array) -> Array:
-            low, cell = (value - mean) / width, 1 / width
-            # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits. The first
-            # factor is 1 for the highest level, the second is 1 for the lowest.
-            return (
-                jnp.where(highest, 0, jax.nn.log_sigmoid(low + cell))
-                + jnp.where(lowest, 0, jax.nn.log_sigmoid(-low))
-                + jnp.where(lowest | highest, 0, jnp.log(-jnp.expm1(-cell)))
-            )
 
-        return self._mixture(outputs, cell)
+@dataclass(frozen=True)
+class CoupledLogisticMixture(DiscretizedLogisticMixture):
+    """A mixture whose components are of whole pixels (Salimans et al., "PixelCNN++", section 2.2).
+
+    A component has a weight for all channels of a pixel, and the mean of a channel is linear in the
+    values of those before. So the channel given these values has a mixture again, of new weights
+    and shifted means.
+
+    The outputs for a pixel are M logits of weights, C M means, C M logarithms of widths, and
+    C (C - 1) / 2 M coefficients: of channel 1 that for channel 0, of channel 2 those for 0 and 1,
+    and so on. A coefficient is the hyperbolic tangent of its output, in half ranges per half range.
+    """
+
+    def pixel_outputs(self, channels: int) -> int:
+        """Returns M (1 + 2 C + C (C - 1) / 2)."""
+        return self.mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+    def given_earlier(self, outputs: Array, values: Array) -> Array:
+        """Maps the outputs for pixels, `[..., pixel_outputs]`, to those of channels, `[..., C, Q]`.
+
+        Those of a channel depend on the `values` `[..., C]` of earlier ones.
+        """
+        channels = values.shape[-1]
+        parts = outputs.reshape(*outputs.shape[:-1], -1, self.mixtures)
+        weights, means, widths, coefficients = jnp.split(
+            parts, [1, 1 + channels, 1 + 2 * channels], axis=-2
+        )
+        coefficients = iter(jnp.moveaxis(jnp.tanh(coefficients), -2, 0))
+        inputs = self.inputs(values, outputs.dtype)
+        log_weights, of_channels = weights[..., 0, :], []
+        for channel in range(channels):
+            mean = means[..., channel, :]
+            for earlier in range(channel):
+                mean = mean + next(coefficients) * inputs[..., earlier, None]
+            here = jnp.concatenate([log_weights, mean, widths[..., channel, :]], axis=-1)
+            of_channels.append(here)
+            value = values[..., channel, None].astype(outputs.dtype)
+            exponent, factor = self._cell(value, *self._parts(here)[1:])
+            log_weights = log_weights + exponent + jnp.log(factor)
+        return jnp.stack(of_channels, axis=-2)
 
 
 @dataclass(frozen=True)
@@ -249,8 +326,8 @@ class LogisticMixture(_Logistics, _Density):
         return images.astype(dtype) * (2 / self.levels) - 1
 
     @staticmethod
-    def _log_density(z: Array) -> Array:
-        return jax.nn.log_sigmoid(z) + jax.nn.log_sigmoid(-z)
+    def _density(z: Array) -> tuple[Array, ArrayLike]:
+        return -jnp.abs(z), (1 + jnp.exp(-jnp.abs(z))) ** -2
 
     @staticmethod
     def _quantile(uniform: Array) -> Array:
@@ -274,8 +351,8 @@ class GaussianMixture(_Density):
         return jax.nn.log_softmax(weights, axis=-1), means + 2 * self._places(outputs), widths
 
     @staticmethod
-    def _log_density(z: Array) -> Array:
-        return -z * z / 2 - math.log(2 * math.pi) / 2
+    def _density(z: Array) -> tuple[Array, ArrayLike]:
+        return -z * z / 2, (2 * math.pi) ** -0.5
 
     @staticmethod
     def _quantile(uniform: Array) -> Array:
@@ -292,6 +369,8 @@ def likelihood_for(config: ModelConfig, levels: int) -> Likelihood:
             return Softmax(levels)
         case "discretized_logistic_mixture":
             return DiscretizedLogisticMixture(config.mixtures, levels)
+        case "coupled_logistic_mixture":
+            return CoupledLogisticMixture(config.mixtures, levels)
         case "logistic_mixture":
             return LogisticMixture(config.mixtures, levels)
         case "gaussian_mixture":
