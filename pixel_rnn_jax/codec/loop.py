@@ -134,7 +134,7 @@ class Loop:
 
 def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
     """Fixes the fields that say how a model is computed, and leaves what it computes."""
-    return dataclasses.replace(config, dtype=dtype, remat=False, images_per_lane=1)
+    return dataclasses.replace(config, dtype=dtype, dropout=0.0, remat=False, images_per_lane=1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -35,6 +35,7 @@ _SEVERAL: Rule = ("be 0 or at least 2", lambda count: count != 1)
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POSITIVE_FIELDS, ("be greater than 0", lambda number: number > 0)),
     "optimizer.ema_decay": ("be below 1", lambda decay: decay < 1),
+    "model.dropout": ("be below 1", lambda rate: rate < 1),
     "model.first_kernel": _ODD,
     "model.kernel": _ODD,
     "model.num_classes": _SEVERAL,
@@ -73,6 +74,7 @@ class ModelConfig:
         condition_vector: D of the vectors `[B, D]` that it is conditioned on; 0 for none.
         condition_map: D of the maps `[B, H, W, D]` that it is conditioned on; 0 for none. They are
             the array `condition` of an .npz file, as vectors are.
+        dropout: Probability with which training zeroes each output of a body layer.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
         dtype: What the network computes in; "float64" needs jax_enable_x64.
@@ -95,6 +97,7 @@ class ModelConfig:
     num_classes: int = 0
     condition_vector: int = 0
     condition_map: int = 0
+    dropout: float = 0.0
     residual: bool = True
     skip: bool = True
     dtype: str = "float32"

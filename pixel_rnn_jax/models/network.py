@@ -100,7 +100,8 @@ class Network(nn.Module):
         residual = layers.Residual
         if config.remat:  # The layout, argument 2, is no array.
             residual = nn.remat(residual, static_argnums=2)
-        self.residual = [residual(layer, config.residual, config.skip) for layer in self.body]
+        how = config.residual, config.skip, config.dropout
+        self.residual = [residual(layer, *how) for layer in self.body]
         self.head = [layers.MaskedConv(n, width, groups, **options) for n in (2 * h, width)]
         if config.output != "softmax":  # Only the logits of a softmax bear less precision.
             options["dtype"] = options["param_dtype"]
@@ -124,7 +125,11 @@ class Network(nn.Module):
         raise AssertionError(config.architecture)
 
     def __call__(
-        self, values: Array, condition: Array | None = None, coarse: Array | None = None
+        self,
+        values: Array,
+        condition: Array | None = None,
+        coarse: Array | None = None,
+        dropout_keys: Array | None = None,
     ) -> Array:
         """Computes the outputs of every value at once, `[B, H, W, C, Q]`: see `likelihood`.
 
@@ -133,6 +138,7 @@ class Network(nn.Module):
             condition: `[B]` classes, `[B, D]` vectors or `[B, H, W, D]` maps, if the config has
                 any.
             coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image, if there is one.
+            dropout_keys: `[B]` keys of `jax.random`, for dropout; None, as in evaluation, for none.
         """
         features = self.embed_condition(condition, coarse)
         size, half = self.image_shape[:2], self.config.first_kernel // 2
@@ -140,8 +146,11 @@ class Network(nn.Module):
         x = self.first(wide.pack(jnp.moveaxis(self._inputs(values), -1, 0)), wide)
         x = layout.pack(wide.unpack(x))
         skips = []
-        for layer in self.residual:
-            x, skip = layer(x, layout, features)
+        keys = None
+        for number, layer in enumerate(self.residual):
+            if dropout_keys is not None:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
+            x, skip = layer(x, layout, features, keys)
             skips.append(skip)
         x = _add(x, skips)
         for conv in self.head:

@@ -109,6 +109,7 @@ def train(
             mesh,
             ema_decay=config.optimizer.ema_decay,
             micro_batches=settings.micro_batches,
+            seed=config.seed,
         )
         batches = data.train_batches(
             splits["train"],
