@@ -18,7 +18,6 @@ its channels: C vectors one after another, but for `CoupledLogisticMixture`.
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -131,10 +130,6 @@ class Softmax(Discrete):
         return chosen - jax.nn.logsumexp(outputs, axis=-1)
 
 
-Component = Callable[[Array, Array], tuple[Array, Array]]
-"""Maps a mean and a width to a (exponent, factor): the component has exp(exponent) * factor."""
-
-
 @dataclass(frozen=True)
 class _Mixture(PerValue):
     """Mixtures of M distributions with a mean and a width each: Q = 3 M."""
@@ -146,25 +141,33 @@ class _Mixture(PerValue):
         """Q."""
         return 3 * self.mixtures
 
-    def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
-        """Returns log-weights, means and widths, `[..., M]` each."""
+    def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
+        """Maps outputs, `[Q, ...]`, to log-weights, means and widths, `[M, ...]` each."""
         raise NotImplementedError
 
-    def _mixture(self, outputs: Array, component: Component) -> Array:
-        """Returns the logarithm of a mixture of components, each of a mean and a width."""
-        log_weights, means, widths = self._parts(outputs)
-        # One by one: an array with an axis of components and one of levels would be large. And one
-        # logarithm for all of them, where a chain of `logaddexp` takes one for each.
-        parts = [component(means[..., m], widths[..., m]) for m in range(self.mixtures)]
-        logs = [log_weights[..., m] + exponent for m, (exponent, _) in enumerate(parts)]
-        top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logs))
-        terms = [jnp.exp(x - top) * factor for x, (_, factor) in zip(logs, parts, strict=True)]
-        return top + jnp.log(sum(terms))
+    def _component(self, values: Array, mean: Array, width: Array) -> tuple[Array, Array]:
+        """Returns exponents and factors: at a value, a component is exp(exponent) * factor."""
+        raise NotImplementedError
 
-    def _places(self, outputs: Array) -> Array:
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        """Returns the logarithm of the mixture at each value of images, `[...]`.
+
+        Axes of size 1 of either are repeated.
+        """
+        shape = jnp.broadcast_shapes(outputs.shape[:-1], images.shape)
+        outputs = jnp.broadcast_to(outputs, (*shape, outputs.shape[-1]))
+        values = jnp.broadcast_to(images, shape).reshape(-1).astype(outputs.dtype)
+        # Long rows, one for each output, take a CPU a third of the time of outputs side by side.
+        log_weights, means, widths = self._parts(outputs.reshape(-1, outputs.shape[-1]).T)
+        exponents, factors = self._component(values[None], means, widths)
+        logs = log_weights + exponents
+        top = jax.lax.stop_gradient(logs.max(0, keepdims=True))
+        return (top[0] + jnp.log((jnp.exp(logs - top) * factors).sum(0))).reshape(shape)
+
+    def _places(self, rows: Array) -> Array:
         """Returns M numbers spread over (-1, 1), so that the components of a new model differ."""
-        places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], outputs.dtype)
-        return places.reshape((1,) * (outputs.ndim - 1) + (-1,))
+        places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], rows.dtype)
+        return places.reshape((-1,) + (1,) * (rows.ndim - 1))
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ class _Density(_Mixture):
     discrete: ClassVar[bool] = False
 
     @staticmethod
-    def _density(z: Array) -> tuple[Array, ArrayLike]:
+    def _unit(z: Array) -> tuple[Array, ArrayLike]:
         """Returns exponent and factor of the density of a component of mean 0 and width 1."""
         raise NotImplementedError
 
@@ -183,22 +186,18 @@ class _Density(_Mixture):
         """Inverts the cumulative distribution of a component of mean 0 and width 1."""
         raise NotImplementedError
 
-    def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the log-density of each value of images, `[...]` floats."""
-        value = images.astype(outputs.dtype)
-
-        def density(mean: Array, width: Array) -> tuple[Array, Array]:
-            exponent, factor = self._density((value - mean) / width)
-            return exponent, factor / width
-
-        return self._mixture(outputs, density)
+    def _component(self, values: Array, mean: Array, width: Array) -> tuple[Array, Array]:
+        exponent, factor = self._unit((values - mean) / width)
+        return exponent, factor / width
 
     def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
         """Draws values, `[...]` floats: one uniform number gives a component and a value of it.
 
         The temperature is not used: a density has no logits.
         """
-        log_weights, means, widths = self._parts(outputs)
+        log_weights, means, widths = (
+            jnp.moveaxis(part, 0, -1) for part in self._parts(jnp.moveaxis(outputs, -1, 0))
+        )
         weights = jnp.exp(log_weights)
         index = _index_at(weights, uniform)[..., None]
 
@@ -227,13 +226,13 @@ class _Logistics(_Mixture):
 
     levels: int
 
-    def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
-        weights, means, widths = jnp.split(outputs, 3, axis=-1)
+    def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
+        weights, means, widths = jnp.split(rows, 3)
         half = self.levels / 2
         first = max(half / self.mixtures, 0.05)
         widths = jnp.exp(jnp.clip(widths + math.log(first), math.log(0.05), math.log(10 * half)))
-        means = (means + self._places(outputs) + 1) * half
-        return jax.nn.log_softmax(weights, axis=-1), means, widths
+        means = (means + self._places(rows) + 1) * half
+        return jax.nn.log_softmax(weights, axis=0), means, widths
 
 
 @dataclass(frozen=True)
@@ -245,27 +244,30 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
 
     def logits(self, outputs: Array) -> Array:
         """Returns logits, `[..., K]`; for K = 2 that of the value 1, `[..., 1]`."""
-        levels = jnp.arange(self.levels).reshape((1,) * (outputs.ndim - 1) + (-1,))
-        log_probs = self.log_prob(outputs[..., None, :], levels)
+        levels = jnp.arange(self.levels, dtype=outputs.dtype)
+        levels = levels.reshape((1,) * (outputs.ndim - 1) + (-1,))
+        parts = (part[..., None] for part in self._parts(jnp.moveaxis(outputs, -1, 0)))
+        # One by one: an array with an axis of components and one of levels would be large.
+        logs, factors = [], []
+        for log_weight, mean, width in zip(*parts, strict=True):
+            exponent, factor = self._component(levels, mean, width)
+            logs.append(log_weight + exponent)
+            factors.append(factor)
+        top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logs))
+        terms = [jnp.exp(log - top) * factor for log, factor in zip(logs, factors, strict=True)]
+        # With the barrier XLA keeps their sum, and not each of them, for what follows.
+        log_probs = jax.lax.optimization_barrier(top + jnp.log(sum(terms)))
         return log_probs[..., 1:] - log_probs[..., :1] if self.levels == 2 else log_probs
 
-    def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the log-probability of each value; axes of size 1 of either are repeated."""
-        return self._mixture(outputs, functools.partial(self._cell, images.astype(outputs.dtype)))
-
-    def _cell(self, value: Array, mean: Array, width: Array) -> tuple[Array, Array]:
-        """Returns exponent and factor of the mass of the cell of a value.
-
-        sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits. The first factor
-        is 1 for the highest level, the second is 1 for the lowest.
-        """
+    def _component(self, value: Array, mean: Array, width: Array) -> tuple[Array, Array]:
+        # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits. The first
+        # factor is 1 for the highest level, the second is 1 for the lowest.
         lowest, highest = value == 0, value == self.levels - 1
         a, cell = (value - mean) / width, 1 / width
         b = a + cell
-        exponent = jnp.where(highest, 0, jnp.minimum(b, 0)) - jnp.where(
-            lowest, 0, jnp.maximum(a, 0)
-        )
         # sigma(x) = exp(min(x, 0)) / (1 + exp(-|x|)).
+        exponent = jnp.where(highest, 0, jnp.minimum(b, 0))
+        exponent = exponent - jnp.where(lowest, 0, jnp.maximum(a, 0))
         below = jnp.where(highest, 1, 1 + jnp.exp(-jnp.abs(b)))
         above = jnp.where(lowest, 1, 1 + jnp.exp(-jnp.abs(a)))
         inside = jnp.where(lowest | highest, 1, -jnp.expm1(-cell))
@@ -294,24 +296,24 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
 
         Those of a channel depend on the `values` `[..., C]` of earlier ones.
         """
-        channels = values.shape[-1]
-        parts = outputs.reshape(*outputs.shape[:-1], -1, self.mixtures)
-        weights, means, widths, coefficients = jnp.split(
-            parts, [1, 1 + channels, 1 + 2 * channels], axis=-2
-        )
-        coefficients = iter(jnp.moveaxis(jnp.tanh(coefficients), -2, 0))
-        inputs = self.inputs(values, outputs.dtype)
-        log_weights, of_channels = weights[..., 0, :], []
+        shape, channels, mixtures = values.shape, values.shape[-1], self.mixtures
+        # Long rows, as in `log_prob`: [..., M, N].
+        rows = outputs.reshape(-1, outputs.shape[-1]).T
+        parts = rows.reshape(-1, mixtures, rows.shape[-1])
+        ends = [1, 1 + channels, 1 + 2 * channels]
+        (log_weights,), means, widths, coefficients = jnp.split(parts, ends)
+        slopes = iter(jnp.tanh(coefficients))
+        values = values.reshape(-1, channels).T.astype(outputs.dtype)
+        inputs, of_channels = self.inputs(values, outputs.dtype), []
         for channel in range(channels):
-            mean = means[..., channel, :]
+            mean = means[channel]
             for earlier in range(channel):
-                mean = mean + next(coefficients) * inputs[..., earlier, None]
-            here = jnp.concatenate([log_weights, mean, widths[..., channel, :]], axis=-1)
+                mean = mean + next(slopes) * inputs[None, earlier]
+            here = jnp.concatenate([log_weights, mean, widths[channel]])
             of_channels.append(here)
-            value = values[..., channel, None].astype(outputs.dtype)
-            exponent, factor = self._cell(value, *self._parts(here)[1:])
+            exponent, factor = self._component(values[None, channel], *self._parts(here)[1:])
             log_weights = log_weights + exponent + jnp.log(factor)
-        return jnp.stack(of_channels, axis=-2)
+        return jnp.stack(of_channels).transpose(2, 0, 1).reshape(*shape, self.outputs)
 
 
 @dataclass(frozen=True)
@@ -326,7 +328,7 @@ class LogisticMixture(_Logistics, _Density):
         return images.astype(dtype) * (2 / self.levels) - 1
 
     @staticmethod
-    def _density(z: Array) -> tuple[Array, ArrayLike]:
+    def _unit(z: Array) -> tuple[Array, ArrayLike]:
         return -jnp.abs(z), (1 + jnp.exp(-jnp.abs(z))) ** -2
 
     @staticmethod
@@ -345,13 +347,13 @@ class GaussianMixture(_Density):
         """Returns the standardised values: they are the inputs of a network as they are."""
         return images.astype(dtype)
 
-    def _parts(self, outputs: Array) -> tuple[Array, Array, Array]:
-        weights, means, widths = jnp.split(outputs, 3, axis=-1)
+    def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
+        weights, means, widths = jnp.split(rows, 3)
         widths = jnp.exp(jnp.clip(widths, math.log(1e-4), math.log(1e4)))
-        return jax.nn.log_softmax(weights, axis=-1), means + 2 * self._places(outputs), widths
+        return jax.nn.log_softmax(weights, axis=0), means + 2 * self._places(rows), widths
 
     @staticmethod
-    def _density(z: Array) -> tuple[Array, ArrayLike]:
+    def _unit(z: Array) -> tuple[Array, ArrayLike]:
         return -z * z / 2, (2 * math.pi) ** -0.5
 
     @staticmethod
