@@ -128,7 +128,7 @@ def step_of(config: Config) -> Callable[[], None]:
     )
 
     def new_state() -> TrainState:
-        return init_state(model, optimizer, jax.random.key(config.seed), ema=decay > 0)
+        return init_state(optimizer, model.init(jax.random.key(config.seed)), ema=decay > 0)
 
     state = jax.jit(new_state, out_shardings=devices.replicated(mesh))()
     batches = data.train_batches(split, batch_size=settings.batch_size, seed=config.seed)

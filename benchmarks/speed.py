@@ -72,7 +72,7 @@ def prepare(model: PixelRNN, batch: int, mesh: Mesh, ema_decay: float = 0.999) -
     optimizer = optimizers.build(OptimizerConfig(), steps=1000)
 
     def new_state() -> TrainState:
-        return init_state(model, optimizer, jax.random.key(0), ema=ema_decay > 0)
+        return init_state(optimizer, model.init(jax.random.key(0)), ema=ema_decay > 0)
 
     initial = jax.jit(new_state, out_shardings=devices.replicated(mesh))
     images = np.random.default_rng(0).integers(model.levels, size=(batch, *model.image_shape))

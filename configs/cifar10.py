@@ -31,7 +31,7 @@ from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """Returns the settings for an architecture, for several scales, or for both."""
+    """Returns the settings for an architecture or for several scales."""
     config = base_config(variant, architecture="diagonal_bilstm", scales=(16, 32))
     layers = 15 if config.model.architecture == "pixel_cnn" else 12
     config.model.update(layers=layers, features=128, head_features=1024)

@@ -33,7 +33,7 @@ from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """Returns the settings for an architecture, for several scales, or for both."""
+    """Returns the settings for an architecture or for several scales."""
     config = base_config(variant, architecture="row_lstm", scales=(8, 16, 32))
     config.model.update(layers=12, features=384, head_features=1024)
     config.data.name = "downsampled_imagenet/32x32"

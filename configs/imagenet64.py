@@ -32,7 +32,7 @@ from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """Returns the settings for an architecture, for several scales, or for both."""
+    """Returns the settings for an architecture or for several scales."""
     config = base_config(variant, architecture="row_lstm", scales=(32, 64))
     config.model.update(layers=4, features=512, head_features=1024, residual=False)
     config.data.name = "downsampled_imagenet/64x64"

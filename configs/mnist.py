@@ -36,7 +36,7 @@ from pixel_rnn_jax.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:
-    """Returns the settings for an architecture, for several scales, or for both."""
+    """Returns the settings for an architecture or for several scales."""
     config = base_config(variant, architecture="diagonal_bilstm", scales=(14, 28))
     config.model.update(layers=7, features=16, head_features=32)
     config.data.name = "binarized_mnist"

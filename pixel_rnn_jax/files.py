@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from etils import epath
 from PIL import Image
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from pixel_rnn_jax.errors import UserError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 # By name, since Pillow would hand a PostScript file to Ghostscript, which runs programs.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16")
 
 
 @contextlib.contextmanager
@@ -46,6 +50,22 @@ def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
         unfinished.unlink(missing_ok=True)
 
 
-def open_image(file: Path | BinaryIO) -> Image.Image:
-    """Opens an image file of one of `FORMATS`; its pixels are decoded when they are used."""
-    return Image.open(file, formats=FORMATS)
+def read_image(file: Path) -> np.ndarray:
+    """Returns the pixels `[H, W, C]` of an image file as they are stored.
+
+    They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
+
+    Raises:
+        UserError: The file cannot be read, or has a palette, 16-bit colours or the like.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            deep = ";16" in str(image.tile) and image.mode != "I;16"  # Pillow reads 8 of 16 bits.
+            if deep or image.mode not in MODES:
+                raise UserError(
+                    f"{file} has {'16-bit colours' if deep else f'mode {image.mode!r}'}: convert "
+                    "it to grey or RGB of 8 bits, or to an .npy file"
+                )
+            return np.atleast_3d(np.asarray(image))
+    except OSError as error:  # Of Pillow, which does not always name the file.
+        raise UserError(f"{file} cannot be read: {error}") from error

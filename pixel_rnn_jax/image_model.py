@@ -1,6 +1,5 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ from etils import epath
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import bundled, hub
+from pixel_rnn_jax import bundled
 from pixel_rnn_jax.codec import archive
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
@@ -28,6 +27,8 @@ from pixel_rnn_jax.runtime.batching import in_batches
 PyTree = Any
 Method = Callable[..., PyTree]  # Of `PixelRNN`.
 
+HUB_FILE = "model.safetensors"
+"""The name of a model's file in a repository on the Hugging Face Hub."""
 BATCH_BYTES = 256 * 2**20
 """About the largest array of a batch, which limits the number of its images."""
 CPU_LANES = 8
@@ -97,7 +98,7 @@ def from_pretrained(
     """
     import huggingface_hub  # Of the extra `hub`.
 
-    return load(huggingface_hub.hf_hub_download(repo_id, hub.FILE, revision=revision, token=token))
+    return load(huggingface_hub.hf_hub_download(repo_id, HUB_FILE, revision=revision, token=token))
 
 
 class ImageModel:
@@ -124,14 +125,9 @@ class ImageModel:
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
         names = dict.fromkeys(config.scale_architectures or (config.architecture,))
-        values = f"of {self.levels} levels" if self.levels else "of real values"
-        scales = f", scales {config.scales}" if config.scales else ""
-        _, kind = checks.condition_form(config, self.image_shape)
+        values = f"{self.levels} levels" if self.levels else "real values"
         size = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-        return (
-            f"ImageModel({' and '.join(names)}, {config.layers} layers, h={config.features}, "
-            f"images {shape} {values}{scales}{kind and ', given ' + kind}, {size:,} parameters)"
-        )
+        return f"ImageModel({' and '.join(names)}, {shape}, {values}, {size:,} parameters)"
 
     def save(self, path: epath.PathLike) -> None:
         """Writes the model to one file, which `load` reads; "model.safetensors" is a usual name.
@@ -147,8 +143,6 @@ class ImageModel:
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the model to a repository on the Hugging Face Hub, which `from_pretrained` reads.
 
-        It also writes a model card, README.md, unless the repository has one.
-
         Args:
             repo_id: The repository, "OWNER/NAME", which is created if there is none.
             private: Whether a new repository is seen by you alone.
@@ -160,8 +154,13 @@ class ImageModel:
         Raises:
             UserError: As `save`.
         """
+        import huggingface_hub  # Of the extra `hub`.
+
         content = export.to_bytes(self.pixel_rnn, self.params, self.class_names)
-        return hub.push(repo_id, content, repr(self), private, token)
+        api = huggingface_hub.HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        commit = api.upload_file(path_or_fileobj=content, path_in_repo=HUB_FILE, repo_id=repo_id)
+        return str(commit.commit_url)
 
     def log_prob(
         self, images: ArrayLike, condition: ArrayLike | None = None, *, per_value: bool = False
@@ -213,7 +212,7 @@ class ImageModel:
         Image i depends only on the key, i and what is given of it, not on the number of devices.
         """
         condition = checks.numbered(condition, self.class_names)
-        rows = self.pixel_rnn.check_completion(key, images, known, condition, particles)
+        rows = self.pixel_rnn.check_completion(images, known, condition, particles)
         lanes = _lanes() if particles == 1 else 1
         return in_batches(
             _complete,
@@ -235,9 +234,7 @@ class ImageModel:
         """
         condition = checks.numbered(condition, self.class_names)
         arrays = jax.tree.map(np.asarray, self.pixel_rnn.checked(images, condition))
-        file = io.BytesIO()
-        archive.write(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)), file)
-        return file.getvalue()
+        return archive.compress(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)))
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_condition: bool = False
@@ -252,8 +249,8 @@ class ImageModel:
         Raises:
             UserError: The data are damaged, cut off, or of another model or format.
         """
-        (images, condition, _), _ = archive.read(
-            self.pixel_rnn, self.params, io.BytesIO(data), skip_damaged=skip_damaged
+        (images, condition, _), _ = archive.decompress(
+            self.pixel_rnn, self.params, data, skip_damaged=skip_damaged
         )
         return (images, condition) if return_condition else images
 
@@ -272,7 +269,7 @@ class ImageModel:
         self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
         condition = checks.numbered(condition, self.class_names)
-        condition, divisor = self.pixel_rnn.check_sampling(key, n, condition, temperature)
+        condition, divisor = self.pixel_rnn.check_sampling(n, condition, temperature)
         static, common = (method, self.pixel_rnn), (self.params, key, divisor)
         rows, lanes = (np.arange(n), condition), _lanes()
         return in_batches(
@@ -282,7 +279,7 @@ class ImageModel:
 
 @dataclass(frozen=True)
 class _Arrays:
-    """Arrays as `archive.write` takes images."""
+    """Arrays as `archive.compress` takes images."""
 
     whole: Batch
     file_names: tuple[str, ...] = ()

@@ -11,6 +11,8 @@ from pixel_rnn_jax.cli import parse
 from pixel_rnn_jax.errors import USER_ERROR, UserError
 
 with epy.lazy_imports():  # They import JAX, which --help does without.
+    import jax
+
     from pixel_rnn_jax.runtime import devices, processes
 
 
@@ -37,7 +39,7 @@ def run() -> NoReturn:
         status = main()
     except Exception as unexpected:
         error = unexpected
-    if status and "jax" in sys.modules and processes.joined():
+    if status and "jax" in sys.modules and jax.distributed.is_initialized():
         processes.end(status, error)  # A normal exit would wait for the others.
     if error is not None:
         raise error

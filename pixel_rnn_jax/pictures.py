@@ -1,9 +1,6 @@
 """Pictures of images: grids to look at, and files that keep every value."""
 
 import io
-import itertools
-import os
-import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -16,7 +13,7 @@ from PIL import Image
 
 from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import SUFFIXES, atomic_write, open_image
+from pixel_rnn_jax.files import atomic_write, read_image
 
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048
@@ -29,19 +26,15 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
     One channel is drawn in grey (a picture `[height, width]`), three as RGB and four as RGBA; other
     numbers of channels lie side by side. Small images are magnified by an integer factor. Without
     `columns` the picture is about as wide as high.
-
-    Raises:
-        UserError: There are no images.
     """
     tiles = _tiles(images, levels)
     count, height, width, channels = tiles.shape
-    if not count:
-        raise UserError("there are no images to draw: ask for at least one")
     if not columns:
         columns = int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
         columns = -(-count // -(-count // columns))  # No more than so many rows need.
     rows = -(-count // columns)
-    picture = _gap(rows * (height + 1) - 1, columns * (width + 1) - 1, channels)
+    shape = rows * (height + 1) - 1, columns * (width + 1) - 1, channels
+    picture = np.full(shape, GREY, np.uint8)
     for index, tile in enumerate(tiles):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
         picture[top : top + height, left : left + width] = tile
@@ -50,20 +43,15 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
     return picture[..., 0] if channels == 1 else picture
 
 
-def as_levels(
-    images: ArrayLike, levels: int, known: np.ndarray | bool = True
-) -> tuple[np.ndarray, int]:
+def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
     """Returns images as integers from 0 to K - 1, and K, so that they can be drawn.
 
     Dequantised values are floored. Real values, whose `levels` are 0, are spread over 256 levels
-    from the smallest to the largest of those that are `known`: the others may be anything.
+    from the smallest to the largest.
     """
     images = np.asarray(images)
     if not levels:
-        counted = np.isfinite(images) & known
-        low = images.min(initial=np.inf, where=counted)
-        high = images.max(initial=-np.inf, where=counted)
-        images = np.clip(np.where(np.isnan(images), low, images), low, high)
+        low, high = images.min(), images.max()
         return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
     if images.dtype.kind == "f":
         images = np.clip(np.floor(images), 0, levels - 1).astype(np.int32)
@@ -71,41 +59,33 @@ def as_levels(
 
 
 def completions(
-    images: ArrayLike,
-    known: np.ndarray,
-    completed: ArrayLike,
-    levels: int,
-    columns: int | None = None,
+    images: ArrayLike, known: np.ndarray, completed: ArrayLike, levels: int
 ) -> np.ndarray:
     """Draws a `grid` of each original, its known values and its completion side by side.
 
     All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`.
     """
-    together = np.stack([np.asarray(images), np.asarray(completed)])
-    (before, after), levels = as_levels(together, levels, np.stack([known, np.ones_like(known)]))
+    (before, after), levels = as_levels(np.stack([images, completed]), levels)
     original = _tiles(before, levels)
     shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
-    return grid(_joined(original, shown, _tiles(after, levels)), levels=256, columns=columns)
+    return grid(_joined(original, shown, _tiles(after, levels)), 256)
 
 
-def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> np.ndarray:
+def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarray, float, float]:
     """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
 
-    The colours go from black over red and yellow to white; see `black_and_white`.
+    Returns:
+        The picture, whose colours go from black over red and yellow to white; and the nats that are
+        black, 0 or the smallest if that is less, and white.
     """
-    tiles, (black, white) = _tiles(images, levels)[..., :3], black_and_white(nats)
+    nats, tiles = np.asarray(nats), _tiles(images, levels)[..., :3]
+    black, white = float(nats.min()), float(nats.max())
+    black = black if black < -1e-5 else 0.0  # A probability may be rounded to more than 1.
     # Red rises in the first third of the range, green in the second, blue in the last.
-    share = (np.asarray(nats) - black) / max(white - black, 1e-30)
+    share = (nats - black) / max(white - black, 1e-30)
     heat = np.clip(3 * share[..., None] - np.arange(3.0), 0, 1)
     tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
-    return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), levels=256)
-
-
-def black_and_white(nats: ArrayLike) -> tuple[float, float]:
-    """Returns which nats are black in a `pixel_map`, 0 or the smallest if it is less, and white."""
-    nats = np.asarray(nats)
-    low, high = float(nats.min()), float(nats.max())
-    return low if low < -1e-5 else 0.0, high  # A probability may be rounded to more than 1.
+    return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), 256), black, white
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -116,11 +96,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def check_out(out: str, levels: int, channels: int) -> None:
-    """Checks, before any work, that a folder `out` of PNG files can hold K levels and C channels.
-
-    Raises:
-        UserError: It cannot; an .npz file can.
-    """
+    """Raises a `UserError` if a folder `out` of PNG files cannot hold K levels and C channels."""
     largest = 2**16 if channels == 1 else 2**8
     if not Path(out).suffix and not (2 <= levels <= largest and channels <= 4):
         values = f"{levels} levels" if levels else "real values"
@@ -141,8 +117,8 @@ def write_images(
     - `.npz`: an array `images`, `[N, H, W, C]`, and those of `arrays`. It alone keeps values that
       are no levels.
     - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
-      themselves (black and white for two levels, dark for a few). `names` name the files. See
-      `check_out`.
+      themselves (black and white for two levels, dark for a few). `names` name the files, to which
+      .png is added where it is missing.
     """
     if Path(out).suffix:
         with atomic_write(out) as file:
@@ -166,28 +142,21 @@ def _write_folder(folder: Path, images: np.ndarray, levels: int, names: Sequence
     # Booleans are written as black and white, and read back as 0 and 1.
     two = levels == 2 and images.shape[-1] == 1
     digits = len(str(len(images)))
-    stems = [_stem(name) for name in names] or [f"{i:0{digits}}" for i in range(len(images))]
-    for stem, image in zip(stems, images.astype(bool if two else value_dtype(levels)), strict=True):
-        target, numbers = folder / f"{stem}.png", itertools.count(2)
-        while target.exists():  # A name twice, a.png beside a.jpg or, on some disks, beside A.png.
-            target = folder / f"{stem}-{next(numbers)}.png"
+    names = names or [f"{i:0{digits}}.png" for i in range(len(images))]
+    for name, image in zip(names, images.astype(bool if two else value_dtype(levels)), strict=True):
+        target = folder / (name if name.endswith(".png") else f"{name}.png")
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"the name {name!r} leads out of a folder: use an .npz file")
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(target)
-
-
-def _stem(name: str) -> str:
-    """Returns a path without ending that stays in its folder, whatever the name of an image is."""
-    parts = re.split(r"[/\\]", re.sub("[:\0]", "_", name))
-    path = "/".join(part for part in parts if part not in ("", ".", "..")) or "image"
-    stem, suffix = os.path.splitext(path.encode(errors="replace").decode())
-    return stem if suffix.lower() in SUFFIXES else stem + suffix
+        with target.open("xb") as file:  # On some disks A.png is a.png.
+            file.write(png(image[..., 0] if image.shape[-1] == 1 else image))
 
 
 def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Returns which values of an image are known, as booleans `[H, W, C]`.
 
-    `known` is "top_half", "bottom_half", "left_half", "right_half", or an image file of the same
-    height and width, in which all channels of the lighter half of the grey levels are known.
+    `known` is "top_half", "bottom_half", "left_half", "right_half", or a black and white image file
+    of the same height and width, whose white pixels are known in all channels.
 
     Raises:
         UserError: It is neither, or the file has another size.
@@ -205,10 +174,8 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     elif not Path(known).is_file():
         raise UserError(f"--known must be {', '.join(halves)} or an image file, got {known!r}")
     else:
-        with open_image(Path(known)) as image:
-            # Pillow makes white of nearly all 16-bit greys when it converts them.
-            wide = image.mode.startswith("I")
-            mask = np.asarray(image if wide else image.convert("L")) >= (2**15 if wide else GREY)
+        pixels = read_image(Path(known))[..., 0]
+        mask = pixels > pixels.max() / 2
         if mask.shape != shape:
             raise UserError(f"--known={known} has shape {mask.shape}, the images {shape}")
     return np.broadcast_to(mask[..., None], image_shape)
@@ -225,11 +192,5 @@ def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
 def _joined(*parts: np.ndarray) -> np.ndarray:
     """Returns tiles made of several side by side, with gaps between them."""
     count, height, _, channels = parts[0].shape
-    gap = _gap(count, height, 1, channels)
+    gap = np.full((count, height, 1, channels), GREY, np.uint8)
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)
-
-
-def _gap(*shape: int) -> np.ndarray:
-    gap = np.full(shape, GREY, np.uint8)
-    gap[..., 3:] = 255  # Opaque.
-    return gap

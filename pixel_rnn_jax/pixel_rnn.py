@@ -102,7 +102,6 @@ class PixelRNN:
 
     def init(self, key: Array) -> PyTree:
         """Returns random parameters, `{"scale_0": ..., ...}`."""
-        checks.check_key(key)
         images = jnp.zeros((1, *self.image_shape), self.scales[0].network.param_dtype)
         shape, kind = checks.condition_form(self.config, self.image_shape)
         dtype = jnp.int32 if self.config.num_classes else images.dtype
@@ -135,10 +134,6 @@ class PixelRNN:
             return terms if per_value else terms.sum(axis=(1, 2, 3))
 
         return _in_parts(log_prob, self.parts(images.shape[0]), params, images, condition)
-
-    def loss(self, params: PyTree, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
-        """Returns the mean of -log p(image), in nats per image; raises as `log_prob`."""
-        return -self.log_prob(params, images, condition).mean()
 
     def nats_by_scale(
         self,
@@ -247,9 +242,9 @@ class PixelRNN:
             Integers of the smallest of uint8, uint16 and int32 that K fits in; floats of a density.
 
         Raises:
-            UserError: The key, n, the temperature (of a density: 1) or the condition is impossible.
+            UserError: n, the temperature (of a density: 1) or the condition is impossible.
         """
-        condition, temperature = self.check_sampling(key, n, condition, temperature)
+        condition, temperature = self.check_sampling(n, condition, temperature)
         indices = jnp.arange(n) + first
         values, _ = sample.sample(self.scales, params, key, indices, condition, temperature)
         return self._in_units(values)
@@ -272,7 +267,7 @@ class PixelRNN:
             UserError: As `sample`; or the model is in the plain multi-scale form.
         """
         self._refuse_plain()
-        condition, temperature = self.check_sampling(key, n, condition, temperature)
+        condition, temperature = self.check_sampling(n, condition, temperature)
         indices, height, width = jnp.arange(n) + first, *self.image_shape[:2]
         values, log_probs = sample.sample(
             self.scales, params, key, indices, condition, temperature, with_log_prob=True
@@ -308,51 +303,43 @@ class PixelRNN:
             first: Number of the first image, for images of one key in several calls.
 
         Raises:
-            UserError: As `log_prob`; or the key, the mask or the number of particles is impossible.
+            UserError: As `log_prob`; or the mask or the number of particles is impossible.
         """
-        images, known, condition = self.check_completion(key, images, known, condition, particles)
+        images, known, condition = self.check_completion(images, known, condition, particles)
         scales = self.scales
-        dtype = jnp.int32 if self.likelihood.discrete else scales[0].network.param_dtype
+        dtype = jnp.int32 if self.config.discrete else scales[0].network.param_dtype
         values, indices = self._standardised(images).astype(dtype), jnp.arange(images.shape[0])
         result = complete.complete(
             scales, params, key, indices + first, values, known, condition, particles=int(particles)
         )
         completed = self._in_units(result.images)
         log_scale = jnp.where(known, self._log_scale, 0).sum(axis=(1, 2, 3))
-        return Completion(
-            images=jnp.where(known, images.astype(completed.dtype), completed),
-            log_evidence=result.log_evidence - log_scale,
-            effective_sample_size=result.effective_sample_size,
-        )
+        completed = jnp.where(known, images.astype(completed.dtype), completed)
+        return result._replace(images=completed, log_evidence=result.log_evidence - log_scale)
 
-    def checked(self, images: ArrayLike, condition: ArrayLike | None) -> tuple[Array, Array | None]:
-        """Returns images and their condition as JAX arrays; raises as `log_prob`."""
-        images = checks.check_images(images, self.config, self.image_shape, self.levels)
+    def checked(
+        self, images: ArrayLike, condition: ArrayLike | None, known: ArrayLike | None = None
+    ) -> tuple[Array, Array | None]:
+        """Returns images, 0 where not `known`, and their condition; raises as `log_prob`."""
+        images = checks.check_images(images, self.config, self.image_shape, self.levels, known)
         count = images.shape[0]
         return images, checks.check_condition(condition, count, self.config, self.image_shape)
 
     def check_completion(
-        self,
-        key: Array,
-        images: ArrayLike,
-        known: ArrayLike,
-        condition: ArrayLike | None,
-        particles: int,
+        self, images: ArrayLike, known: ArrayLike, condition: ArrayLike | None, particles: int
     ) -> tuple[Array, Array, Array | None]:
         """Returns images, zero where unknown, the mask and the condition of `complete`, checked."""
-        checks.check_key(key)
         if not checks.is_integer(particles) or particles < 1:
             raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
-        images = checks.check_form(images, self.config, self.image_shape, self.levels)
-        images, mask = checks.check_known(known, images)
-        images, condition = self.checked(images, condition)
-        return images, mask, condition
+        known = checks.check_known(known, np.shape(images)[:1], self.image_shape)
+        images, condition = self.checked(images, condition, known)
+        return images, jnp.broadcast_to(known, images.shape), condition
 
     def check_sampling(
-        self, key: Array, n: int, condition: ArrayLike | None, temperature: float | Array
+        self, n: int, condition: ArrayLike | None, temperature: float | Array
     ) -> tuple[Array | None, Array]:
         """Returns the condition and the temperature of `sample`, checked."""
-        divisor = checks.check_sampling(key, n, temperature, self.config)
+        divisor = checks.check_sampling(n, temperature, self.config)
         return checks.check_condition(condition, n, self.config, self.image_shape), divisor
 
     def _refuse_plain(self) -> None:
@@ -371,13 +358,11 @@ class PixelRNN:
         return np.log(self._units[1])
 
     def _standardised(self, images: Array) -> Array:
-        """Maps images to the values that the networks see."""
         offset, scale = self._units
         return (images.astype(scale.dtype) - offset) / scale if self.scale else images
 
     def _in_units(self, values: Array) -> Array:
-        """Maps values that the networks draw to images."""
-        if self.likelihood.discrete:
+        if self.config.discrete:
             return values.astype(value_dtype(self.levels))
         offset, scale = self._units
         return values * scale + offset if self.scale else values

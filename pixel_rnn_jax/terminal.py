@@ -2,13 +2,11 @@
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any
 
 import tqdm
 
 from pixel_rnn_jax.runtime import processes
-
-T = TypeVar("T")
 
 
 def log(text: str) -> None:
@@ -23,7 +21,7 @@ def print_result(text: str) -> None:
         print(text, flush=True)
 
 
-def progress(items: Iterable[T], total: int, description: str, unit: str) -> Iterable[T]:
+def progress(items: Iterable[Any], total: int, description: str, unit: str) -> Iterable[Any]:
     """Returns `items` with a progress bar, which a terminal shows after three seconds."""
     hidden = None if processes.first() else True  # None: hidden where there is no terminal.
     return tqdm.tqdm(

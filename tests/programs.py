@@ -9,8 +9,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 MAIN = [sys.executable, "-m", "pixel_rnn_jax.main"]
-TINY = dict(layers=1, features=2, first_kernel=3, head_features=3)
-"""Fields of a `ModelConfig`."""
 SMALL = {
     "model.architecture": "pixel_cnn",
     "model.layers": 1,

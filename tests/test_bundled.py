@@ -19,10 +19,10 @@ def test_they_are_small():
 
 
 @EACH
-def test_the_likelihood_of_a_hundred_test_images(name):
+def test_the_likelihood_of_test_images(name):
     with np.load(bundled.path(name) / "slice.npz") as arrays:
-        images, nats, condition = arrays["images"], arrays["nats"], arrays.get("condition")
-    assert images.shape[0] == 100
+        first = {key: values[:16] for key, values in arrays.items()}
+    images, nats, condition = first["images"], first["nats"], first.get("condition")
     computed = -np.asarray(prnn.load(name).log_prob(images, condition))
     # Compiled in another way, a colour image of thousands of nats differs by up to 3e-3.
     np.testing.assert_allclose(computed, nats, rtol=0, atol=max(1e-3, 1e-6 * nats.max()))

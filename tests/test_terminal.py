@@ -11,8 +11,5 @@ def test_results_and_remarks(capsys):
 
 
 def test_plural():
-    assert [terminal.plural(n, "image") for n in (0, 1, 60_000)] == [
-        "0 images",
-        "1 image",
-        "60,000 images",
-    ]
+    assert terminal.plural(1, "image") == "1 image"
+    assert terminal.plural(60_000, "image") == "60,000 images"

@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from pixel_rnn_jax.config import Config
 from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.evaluate import Evaluation, open_run_split, score
+from pixel_rnn_jax.training.evaluate import open_run_split, score
 from pixel_rnn_jax.training.log import read_metrics
 
 
@@ -23,12 +23,12 @@ def changed(config: Config, group: str, **fields: Any) -> Config:
     return replace(config, **{group: replace(getattr(config, group), **fields)})
 
 
-def evaluated(workdir: Path, split: str = "test") -> Evaluation:
-    """Returns the evaluation of the trained model of a workdir on a split of its data."""
+def evaluated(workdir: Path, split: str = "test") -> dict[str, float]:
+    """Returns the figures of the trained model of a workdir on a split of its data."""
     run = open_run(workdir, devices.make_mesh())
     size = run.record.config.train.eval_batch_size
     images = open_run_split(run, split)
-    return score(run.model, run.params, images, batch_size=size, step=run.step).evaluation
+    return score(run.model, run.params, images, batch_size=size).numbers()
 
 
 @contextlib.contextmanager
@@ -59,8 +59,7 @@ def differences(one: Path, other: Path) -> set[str]:
 
 def records_of(workdir: Path) -> list[dict[str, float]]:
     """Returns the records without what the clock says, which no two runs share."""
-    times = "train/images_per_second", "seconds"
-    return [{k: v for k, v in record.items() if k not in times} for record in read_metrics(workdir)]
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in read_metrics(workdir)]
 
 
 def saved_steps(workdir: Path) -> set[int]:

@@ -1,19 +1,18 @@
 """The commands `compress`, `decompress`, `info` and `export`."""
 
 import math
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 import numpy as np
 from etils import epy
 
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.flags import Parser
 
 with epy.lazy_imports():
     import jax
 
     from pixel_rnn_jax import data, files, image_model, pictures, terminal
-    from pixel_rnn_jax.codec import archive
+    from pixel_rnn_jax.codec import archive, format
     from pixel_rnn_jax.runs import export as export_lib
 
 
@@ -22,15 +21,15 @@ def compress(arguments: Namespace) -> None:
     model, out = image_model.load(arguments.workdir), arguments.out
     pixel_rnn, names = model.pixel_rnn, model.class_names
     split = data.open_images(arguments.images, arguments.split, pixel_rnn, names)
+    content = archive.compress(pixel_rnn, model.params, split)
     with files.atomic_write(out) as file:
-        size = archive.write(pixel_rnn, model.params, split, file)
-    dims = len(split) * pixel_rnn.dims
-    raw = math.ceil(dims * (model.levels - 1).bit_length() / 8)
-    count, bits = terminal.plural(len(split), "image"), f"{8 * size / dims:.4f} bits/dim"
-    terminal.print_result(f"{out}: {size:,} bytes for {count}, {bits} ({raw:,} uncompressed)")
+        file.write(content)
+    size = f"{len(content):,} bytes for {terminal.plural(len(split), 'image')}"
+    bits = 8 * len(content) / (len(split) * pixel_rnn.dims)
+    terminal.print_result(f"{out}: {size}, {bits:.4f} bits/dim")
 
 
-def compress_flags(parser: Parser) -> None:
+def compress_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `compress`."""
     flags.model_flags(parser)
     flags.images_flags(parser, required=True)
@@ -42,10 +41,10 @@ def decompress(arguments: Namespace) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
     model = image_model.load(arguments.workdir)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
-    with open(arguments.file, "rb") as file:
-        result, lost = archive.read(
-            model.pixel_rnn, model.params, file, skip_damaged=arguments.skip_damaged
-        )
+    content = arguments.file.read_bytes()
+    result, lost = archive.decompress(
+        model.pixel_rnn, model.params, content, skip_damaged=arguments.skip_damaged
+    )
     for text in lost:
         terminal.log(text)
     images, condition, names = result
@@ -58,7 +57,7 @@ def decompress(arguments: Namespace) -> None:
     terminal.print_result(f"{arguments.out}: {terminal.plural(len(images), 'image')}")
 
 
-def decompress_flags(parser: Parser) -> None:
+def decompress_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `decompress`."""
     parser.add_argument("file", metavar="FILE", type=flags.path, help="the compressed file")
     flags.model_flags(parser)
@@ -69,20 +68,22 @@ def decompress_flags(parser: Parser) -> None:
 
 def info(arguments: Namespace) -> None:
     """Prints the content of a compressed file, without a model, and checks its checksums."""
-    with open(arguments.file, "rb") as file:
-        content = archive.info(file)
-    shape = "x".join(map(str, content.image_shape))
-    bits = 8 * content.size / max(content.images * math.prod(content.image_shape), 1)
-    count = terminal.plural(content.images, "image")
-    blocks = terminal.plural(content.blocks, "block")
-    terminal.print_result(f"model: {content.model}")
-    terminal.print_result(f"{count} of {shape}, {content.levels:,} levels")
-    terminal.print_result(f"{content.size:,} bytes in {blocks}, {bits:.4f} bits/dim")
-    for name in content.names:  # A name may hold characters that steer a terminal.
-        terminal.print_result(f"  {name if name.isprintable() else ascii(name)}")
+    content = arguments.file.read_bytes()
+    header, blocks, _ = format.read_blocks(content)
+    count = sum(block.length for block in blocks)
+    shape = "x".join(map(str, header.image_shape))
+    bits = 8 * len(content) / max(count * math.prod(header.image_shape), 1)
+    terminal.print_result(f"model: {header.model.hex()}")
+    images = terminal.plural(count, "image")
+    terminal.print_result(f"{images} of {shape}, {header.levels:,} levels")
+    size = f"{len(content):,} bytes in {terminal.plural(len(blocks), 'block')}"
+    terminal.print_result(f"{size}, {bits:.4f} bits/dim")
+    for block in blocks:
+        for name in archive.names_of(block):
+            terminal.print_result(f"  {name}")
 
 
-def info_flags(parser: Parser) -> None:
+def info_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `info`."""
     parser.add_argument("file", metavar="FILE", type=flags.path, help="the compressed file")
 
@@ -96,7 +97,7 @@ def export(arguments: Namespace) -> None:
     terminal.print_result(f"{arguments.out}: {size:,} bytes, {count:,} parameters, digest {digest}")
 
 
-def export_flags(parser: Parser) -> None:
+def export_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `export`."""
     flags.model_flags(parser)
     help_ = "the file, in the safetensors format (default: %(default)s)"

@@ -2,9 +2,8 @@
 
 import dataclasses
 import json
-import math
 import os
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from etils import epy
 
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.flags import Parser
 from pixel_rnn_jax.errors import UserError
 
 with epy.lazy_imports():
@@ -38,26 +36,25 @@ def evaluate(arguments: Namespace) -> None:
         _compare(arguments)
         return
     run, model, split = open_model_and_images(arguments, devices.make_mesh())
-    step, size = None, image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
+    size = image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
     if run is not None:
-        step, size = run.step, run.record.config.train.eval_batch_size
-    pixel_rnn, per_value = model.pixel_rnn, arguments.per_value
-    scores = evaluate_lib.score(
-        pixel_rnn, model.params, split, batch_size=size, step=step, per_value=per_value
+        size = run.record.config.train.eval_batch_size
+    evaluation = evaluate_lib.score(
+        model.pixel_rnn, model.params, split, batch_size=size, per_value=arguments.per_value
     )
     name = arguments.split or (None if arguments.images else "test")
     if arguments.json:
         where = {"workdir": arguments.workdir, "path": arguments.images, "split": name}
-        _print_json(where | _numbers(scores.evaluation))
+        _print_json(where | {"step": run and run.step} | evaluation.numbers())
     else:
-        print_evaluation(str(arguments.images or name), scores.evaluation)
+        print_evaluation(str(arguments.images or name), model.config, evaluation, run)
     if arguments.out and processes.first():
-        _write_scores(scores, split, arguments.out)
+        _write_scores(evaluation, split, arguments.out)
     if arguments.pixel_map and processes.first():
         _draw_pixel_map(model, split, arguments.pixel_map)
 
 
-def evaluate_flags(parser: Parser) -> None:
+def evaluate_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `evaluate`."""
     flags.model_flags(parser)
     flags.images_flags(parser)
@@ -107,69 +104,62 @@ def open_model_and_images(
     return run, model, evaluate_lib.open_run_split(moved, arguments.split or "test")
 
 
-def print_evaluation(name: str, evaluation: "evaluate_lib.Evaluation") -> None:
+def print_evaluation(
+    name: str,
+    config: config_lib.ModelConfig,
+    evaluation: "evaluate_lib.Evaluation",
+    run: "workdir.Run | None",
+) -> None:
     """Prints an evaluation, with the share of each scale if there are several."""
-    step = "" if evaluation.step is None else f", step {evaluation.step}"
-    kind = ", of a density at values with one draw of noise: an upper bound"
-    terminal.print_result(f"{name}{step}: {evaluation}{kind if evaluation.density else ''}")
+    step, kind = f", step {run.step}" if run else "", ""
+    if config.output == "logistic_mixture":
+        kind = ", of a density at values with one draw of noise: an upper bound"
+    terminal.print_result(f"{name}{step}: {evaluation}{kind}")
     if len(evaluation.shares) > 1:
         shares = ", ".join(f"{height} {nats:.3f}" for height, nats in evaluation.shares.items())
         terminal.print_result(f"nats of the scales by height: {shares}")
 
 
 def _compare(arguments: Namespace) -> None:
-    """Prints the figures of a discrete and a continuous model on the same images."""
-    others = {"images": arguments.images, "out": arguments.out, "pixel_map": arguments.pixel_map}
-    for flag, value in (others | {"config.data": flags.overrides(arguments)}).items():
-        if value:
-            raise UserError(f"--{flag} cannot be combined with --dequantize")
+    if arguments.images or arguments.out or arguments.pixel_map or flags.overrides(arguments):
+        raise UserError("--dequantize excludes --images, --out, --pixel_map and --config.data")
     split, draws = arguments.split or "test", arguments.dequantize
-    result = evaluate_lib.compare(arguments.workdir, arguments.continuous, split, draws=draws)
+    discrete, continuous = evaluate_lib.compare(
+        arguments.workdir, arguments.continuous, split, draws=draws
+    )
     if arguments.json:
         runs = {"workdir": arguments.workdir, "continuous_workdir": arguments.continuous}
-        figures = {name: _numbers(figure) for name, figure in result._asdict().items()}
+        figures = {"discrete": discrete.numbers(), "continuous": continuous.numbers()}
         _print_json(runs | {"split": split, "draws": draws} | figures)
         return
     noise = terminal.plural(draws, "draw") + " of noise"
-    discrete, continuous = result.discrete, result.continuous
-    terminal.print_result(f"discrete, {split}, step {discrete.step}: {discrete}")
-    terminal.print_result(f"density that it implies, {noise}: {result.implied}")
-    terminal.print_result(f"continuous, step {continuous.step}, {noise}: {continuous}")
-
-
-def _numbers(evaluation: "evaluate_lib.Evaluation") -> dict[str, Any]:
-    """Returns an evaluation for JSON, which knows no NaN; real values have no bits/dim."""
-    bits = math.nan if evaluation.real else evaluation.bits_per_dim
-    numbers = {**vars(evaluation), "bits_per_dim": bits}
-    del numbers["counted"]  # Of the baseline.
-    # NaN alone differs from itself.
-    return {name: value if value == value else None for name, value in numbers.items()}
+    terminal.print_result(f"discrete, {split}: {discrete}")
+    terminal.print_result(f"continuous, {noise}: {continuous}")
 
 
 def _print_json(values: dict[str, Any]) -> None:
     terminal.print_result(json.dumps(values, default=os.fspath))
 
 
-def _write_scores(scores: "evaluate_lib.Scores", split: "data.Split", out: str) -> None:
-    arrays = {"nats": scores.nats, "names": np.array(split.names())}
-    if not scores.evaluation.real:
-        bits = models.bits_per_dim(scores.nats, scores.evaluation.dims)
-        arrays["bits_per_dim"] = np.asarray(bits)
-    if scores.nats_per_value is not None:
-        arrays["nats_per_value"] = scores.nats_per_value
+def _write_scores(evaluation: "evaluate_lib.Evaluation", split: "data.Split", out: str) -> None:
+    nats = evaluation.nats_per_image
+    arrays = {"nats": nats, "names": np.array(split.dataset.names())}
+    if not evaluation.real:
+        arrays["bits_per_dim"] = np.asarray(models.bits_per_dim(nats, evaluation.dims))
+    if evaluation.nats_per_value is not None:
+        arrays["nats_per_value"] = evaluation.nats_per_value
     with files.atomic_write(out) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    terminal.log(f"{out}: the scores of {terminal.plural(len(scores.nats), 'image')}")
+    terminal.log(f"{out}: the scores of {terminal.plural(len(nats), 'image')}")
 
 
 def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: str) -> None:
-    """Draws the first images, each beside its negative log-likelihood by pixel."""
     images, condition = split.batch(np.arange(min(PIXEL_MAP_IMAGES, len(split))))
     # On this process's devices alone, wherever the parameters lie.
     local = image_model.ImageModel(model.pixel_rnn, jax.device_get(model.params))
     nats = -np.asarray(local.log_prob(images, condition, per_value=True)).sum(-1)
-    levels = pictures.as_levels(images, model.levels)
+    images, levels = pictures.as_levels(images, model.levels)
+    picture, black, white = pictures.pixel_map(images, nats, levels)
     with files.atomic_write(out) as file:
-        file.write(pictures.png(pictures.pixel_map(levels[0], nats, levels[1])))
-    black, white = pictures.black_and_white(nats)
+        file.write(pictures.png(picture))
     terminal.log(f"{out}: {len(images)} images; white is {white:.2f} nats, black is {black:.2f}")

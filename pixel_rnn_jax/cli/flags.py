@@ -1,29 +1,16 @@
 """Flags that several commands have, and the checks of the paths that flags name."""
 
-import argparse
 import itertools
 import os
-from argparse import SUPPRESS, ArgumentTypeError, Namespace
+from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
 
 from etils import epath
 
 from pixel_rnn_jax import bundled, config
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import SUFFIXES
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser without abbreviations, whose errors are `UserError`s."""
-
-    def __init__(self, **options: Any):
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        """Raises a `UserError`, where argparse would print the usage and exit."""
-        raise UserError(f"{self.prog.split()[-1]}: {message}")
 
 
 def path(text: str) -> epath.Path:
@@ -50,16 +37,15 @@ def output(*endings: str) -> Callable[[str], str]:
 
     What cannot be written is refused here, before any work.
     """
+    kinds = " or ".join(ending or "new folder" for ending in endings) or "file"
 
     def check(text: str) -> str:
         path = Path(text).expanduser()
-        if not text or "://" in text or (endings and path.suffix not in endings):
-            kinds = " or ".join(ending or "folder" for ending in endings) or "file"
-            raise ArgumentTypeError(f"must be a {kinds} on this machine, got {text!r}")
-        parent = next((parent for parent in path.absolute().parents if parent.exists()), path)
         taken = path.exists() if "" in endings and not path.suffix else path.is_dir()
-        if taken or not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ArgumentTypeError(f"{text} is there already, or cannot be written")
+        parent = next((parent for parent in path.absolute().parents if parent.exists()), path)
+        writable = parent.is_dir() and os.access(parent, os.W_OK) and not taken
+        if not text or "://" in text or not writable or (endings and path.suffix not in endings):
+            raise ArgumentTypeError(f"must name a {kinds} that can be written, got {text!r}")
         return str(path)
 
     return check
@@ -79,7 +65,7 @@ def check_not_read(arguments: Namespace) -> None:
             raise UserError(f"--{flag}={out} would write over --{source}={path}")
 
 
-def model_flags(parser: Parser) -> None:
+def model_flags(parser: ArgumentParser) -> None:
     """Defines --workdir and --model, one of which names the trained model."""
 
     def bundled_model(name: str) -> epath.Path:
@@ -94,7 +80,7 @@ def model_flags(parser: Parser) -> None:
     add("--model", dest="workdir", metavar="NAME", type=bundled_model, help=help_)
 
 
-def images_flags(parser: Parser, *, required: bool = False) -> None:
+def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
     """Defines --images and --split; without --images they are of the data of the run."""
     help_ = "a folder of images, an image file, or an .npy or .npz file"
     help_ += "" if required else " (default: those of the run)"
@@ -104,31 +90,24 @@ def images_flags(parser: Parser, *, required: bool = False) -> None:
     parser.add_argument("--split", help=help_)
 
 
-def out_flag(parser: Parser, default: str) -> None:
+def out_flag(parser: ArgumentParser, default: str) -> None:
     """Defines --out of images, which `pictures.check_out` checks further."""
     help_ = "a .png picture, an .npz file, or a new folder of PNG files (default: %(default)s)"
     parser.add_argument("--out", type=output(".png", ".npz", ""), default=default, help=help_)
 
 
-def seed_flag(parser: Parser) -> None:
-    """Defines --seed."""
-    parser.add_argument("--seed", type=at_least(0), default=0, help="random seed (default: 0)")
-
-
-def process_flags(parser: Parser) -> None:
+def process_flags(parser: ArgumentParser) -> None:
     """Defines the flags by which several processes join."""
     add = parser.add_argument
-    help_ = "join the processes that the cluster has started (default: where it names several)"
-    add("--distributed", action="store_true", default=None, help=help_)
-    help_ = "do not join other processes"
-    add("--nodistributed", action="store_false", dest="distributed", default=None, help=help_)
+    help_ = "join the processes that SLURM, Open MPI or a Cloud TPU has started"
+    add("--distributed", action="store_true", help=help_)
     add("--coordinator", metavar="HOST:PORT", help="join by hand, by the first process's address")
     add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")
     help_ = "with --coordinator: index of this process, from 0"
     add("--process_id", type=int, metavar="I", help=help_)
 
 
-def config_flags(parser: Parser, prefix: str = "") -> None:
+def config_flags(parser: ArgumentParser, prefix: str = "") -> None:
     """Defines --config.FIELD=VALUE for the fields whose dotted names have this prefix."""
     for name, _ in config.leaves(config.Config()):
         if name.startswith(prefix):

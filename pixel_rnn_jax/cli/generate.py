@@ -1,6 +1,6 @@
 """The commands `sample` and `complete`."""
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,6 @@ from etils import epy
 
 from pixel_rnn_jax.cli import flags
 from pixel_rnn_jax.cli.evaluate import open_model_and_images
-from pixel_rnn_jax.cli.flags import Parser
 from pixel_rnn_jax.errors import UserError
 
 with epy.lazy_imports():
@@ -22,8 +21,6 @@ with epy.lazy_imports():
 
 IMAGES, ROW, TEST_IMAGES = 64, 10, 16
 """Images that `sample` draws by default, those of each class, and those that `complete` takes."""
-FEW = 8
-"""Effective sample size below which `complete` advises more particles."""
 
 
 def sample(arguments: Namespace) -> None:
@@ -34,12 +31,8 @@ def sample(arguments: Namespace) -> None:
     classes = model.config.num_classes
     condition: Any = None
     if arguments.condition is not None:
-        condition = np.load(arguments.condition)
-        if not isinstance(condition, np.ndarray):
-            if "condition" not in condition:
-                raise UserError(f"--condition={arguments.condition} has no array `condition`")
-            condition = condition["condition"]
-        condition = condition[:n]
+        content = np.load(arguments.condition)
+        condition = (content if isinstance(content, np.ndarray) else content["condition"])[:n]
         n = len(condition)
     elif label is not None:
         if not classes:
@@ -56,14 +49,12 @@ def sample(arguments: Namespace) -> None:
     images = model.sample(key, n, condition, temperature=arguments.temperature)
     pictures.write_images(np.asarray(images), model.levels, arguments.out, columns)
     nats, dims = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.dims
-    mean = f"{nats / dims:.4f} nats a value"
-    if model.levels:
-        mean = f"{models.bits_per_dim(nats, dims):.4f} bits/dim"
+    bits = f", {models.bits_per_dim(nats, dims):.4f} bits/dim" if model.levels else ""
     count = terminal.plural(n, "sample")
-    terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats, {mean}")
+    terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats{bits}")
 
 
-def sample_flags(parser: Parser) -> None:
+def sample_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `sample`."""
     flags.model_flags(parser)
     help_ = f"number of images (default: {IMAGES}, {ROW} of each class, or all of --condition)"
@@ -76,7 +67,7 @@ def sample_flags(parser: Parser) -> None:
     add("--class", help="number or name of the class of all images (default: all classes evenly)")
     help_ = "an .npy file, or an .npz file with a key `condition`: one image is drawn for each row"
     add("--condition", type=flags.path, help=help_)
-    flags.seed_flag(parser)
+    parser.add_argument("--seed", type=flags.at_least(0), default=0, help="default: 0")
 
 
 def complete(arguments: Namespace) -> None:
@@ -88,7 +79,7 @@ def complete(arguments: Namespace) -> None:
     if mask.all() or not mask.any():
         raise UserError(f"--known={arguments.known} makes all pixels known, or none")
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
-    images, condition = split.batch(np.arange(min(n, len(split))), known=mask)
+    images, condition = split.batch(np.arange(min(n, len(split))))
     key = jax.random.key(arguments.seed)
     result = model.complete(key, images, mask, condition, particles=particles)
     if Path(out).suffix == ".png":
@@ -103,14 +94,12 @@ def complete(arguments: Namespace) -> None:
     terminal.print_result(f"{out}: {count}; the known values have {nats:.2f} nats on average")
     if particles > 1:
         smallest = result.effective_sample_size.min()
-        size = f"effective sample size: at least {smallest:.1f} of {particles} particles"
-        few = smallest < min(FEW, 0.9 * particles)
-        terminal.log(size + (f"; --particles={4 * particles} may fit better" if few else ""))
+        terminal.log(f"effective sample size: at least {smallest:.1f} of {particles} particles")
     elif not complete_lib.is_exact(model.pixel_rnn.scales, mask):
         terminal.log("known values that come after unknown ones were ignored: use --particles=64")
 
 
-def complete_flags(parser: Parser) -> None:
+def complete_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `complete`."""
     flags.model_flags(parser)
     flags.images_flags(parser)
@@ -122,5 +111,5 @@ def complete_flags(parser: Parser) -> None:
     help_ = "particles per image; use 64 if known values follow unknown ones (default: 1)"
     parser.add_argument("--particles", type=flags.at_least(1), default=1, help=help_)
     flags.out_flag(parser, "completions.png")
-    flags.seed_flag(parser)
+    parser.add_argument("--seed", type=flags.at_least(0), default=0, help="default: 0")
     flags.config_flags(parser, "data.")

@@ -1,16 +1,14 @@
 """The commands, and how a command line names one of them with its flags."""
 
-import difflib
-from argparse import Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Iterable, Sequence
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import archive, evaluate, generate, train
-from pixel_rnn_jax.cli.flags import Parser, check_not_read
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.cli.flags import check_not_read
 
 Command = Callable[[Namespace], None]
-COMMANDS: dict[str, tuple[Command, Callable[[Parser], None]]] = {
+COMMANDS: dict[str, tuple[Command, Callable[[ArgumentParser], None]]] = {
     "train": (train.train, train.train_flags),
     "evaluate": (evaluate.evaluate, evaluate.evaluate_flags),
     "sample": (generate.sample, generate.sample_flags),
@@ -27,14 +25,14 @@ def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
     """Returns the function of the command that the words name, and its flags.
 
     Raises:
-        UserError: A command or flag is unknown (the message suggests a similar one), a value has
-            the wrong type or cannot be written, or what is written is also read.
-        SystemExit: After --help or --version, with status 0.
+        UserError: What is written is also read.
+        SystemExit: A command, a flag or its value is wrong, with status 2; or, with status 0, after
+            --help or --version.
     """
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "train")
-    parser = Parser(
+    parser = ArgumentParser(
         prog="pixel-rnn-jax",
         description="Pixel Recurrent Neural Networks: exact-likelihood models of images.",
         epilog="Without a command it is train. COMMAND --help shows the flags of a command.",
@@ -42,23 +40,16 @@ def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
     parser.add_argument("--version", action="version", version=f"%(prog)s {prnn.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
     for name, (function, define_flags) in COMMANDS.items():
-        summary, raw = str(function.__doc__).partition("\n")[0], RawDescriptionHelpFormatter
+        summary = str(function.__doc__).partition("\n")[0]
         command = commands.add_parser(
-            name, help=summary, description=summary, usage="%(prog)s [FLAGS]", formatter_class=raw
+            name,
+            help=summary,
+            description=summary,
+            usage="%(prog)s [FLAGS]",
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         define_flags(command)
-    if not words[0].startswith("-"):
-        _check_known("command", words[0], COMMANDS)
-        flags = commands.choices[words[0]]._option_string_actions
-        for word in words[1:]:  # Before argparse speaks of flags that are missing.
-            if word.startswith("--"):
-                _check_known("flag", word.partition("=")[0], flags)
     arguments = parser.parse_args(words)
     check_not_read(arguments)
     return COMMANDS[words[0]][0], arguments
-
-
-def _check_known(kind: str, word: str, words: Iterable[str]) -> None:
-    if word not in words:
-        (nearest,) = difflib.get_close_matches(word, words, n=1, cutoff=0.0)
-        raise UserError(f"there is no {kind} {word}; did you mean {nearest}?")

@@ -1,14 +1,14 @@
 """The command `train`."""
 
 import textwrap
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from etils import epath, epy
 
 from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli.evaluate import join, print_evaluation
-from pixel_rnn_jax.cli.flags import Parser, config_flags, overrides, path, process_flags
+from pixel_rnn_jax.cli.flags import config_flags, overrides, path, process_flags
 from pixel_rnn_jax.errors import UserError
 
 with epy.lazy_imports():
@@ -33,18 +33,15 @@ def train(arguments: Namespace) -> None:
     join(arguments)
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
-    assert result.test and result.baseline
-    print_evaluation("test", result.test)
-    kind = "Gaussians" if result.baseline.real else "histograms"
-    counted = f"{kind} of {result.baseline.counted:,} training images"
-    terminal.print_result(f"independent pixels: {result.baseline}; {counted}")
-    if result.test.nats > result.baseline.nats:
-        terminal.log("the model is worse than independent pixels: train it for longer")
-    for file in (workdir / "result.json", *result.pictures):
-        terminal.print_result(str(file))
+    assert result.test
+    print_evaluation("test", config.model, result.test, result.run)
+    if result.baseline:
+        terminal.print_result(f"independent pixels: {result.baseline}")
+    for name in ("result.json", "pictures"):
+        terminal.print_result(str(workdir / name))
 
 
-def train_flags(parser: Parser) -> None:
+def train_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `train`."""
     names = ", ".join(config_lib.CONFIGS)
     help_ = f"a config file or one of {names}, perhaps with a variant, as in mnist:row_lstm"

@@ -8,19 +8,17 @@ its images: one that decodes to other images is refused.
 import contextlib
 import dataclasses
 import hashlib
-import itertools
 import json
-import math
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
 from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec.coder import Encoder, decode
-from pixel_rnn_jax.codec.format import MAX_VALUES, Block, Header, pack_end, read_blocks
+from pixel_rnn_jax.codec.format import Block, Header, pack_end, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, computed_alike
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch, Images, value_dtype
@@ -30,50 +28,33 @@ from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 PyTree = Any
 
-BLOCK_BYTES, CONDITION_BYTES, NAMES_LENGTH = 2**16, 2**26, 2**20
-"""A block ends with the group that brings its code, its vectors or maps, or its names to this size:
-its head does not count then, and what is damaged in a file takes one block with it."""
-MOST_NAMES = 2**24
-"""Bytes of the names of a block that are read: zlib data may be forged to be any number."""
+BLOCK_BYTES = 2**16
+"""A block ends with the group that brings its code to this size, since what is damaged in a file
+takes one block with it."""
+MAX_VALUES = 2**22
+"""A block has no more values than this, unless it has one image."""
 
 
-class Info(NamedTuple):
-    """A compressed file without its images."""
-
-    image_shape: tuple[int, int, int]
-    levels: int
-    model: str  # Digest of the model that decodes it, in hexadecimal digits.
-    images: int
-    names: tuple[str, ...]
-    blocks: int
-    size: int  # In bytes.
-
-
-def write(model: PixelRNN, params: PyTree, split: Any, file: BinaryIO) -> int:
-    """Compresses images, and returns the size of the file in bytes.
+def compress(model: PixelRNN, params: PyTree, split: Any) -> bytes:
+    """Compresses images, and returns the content of the file.
 
     `split` is a `data.Split` that fits the model, or anything else with a length, `batch(indices)`
     and `file_names`, () for none: the images need not all be in memory at once.
 
     Raises:
-        UserError: The model gives values no probability, has too many levels, or has parameters
-            that are not finite.
+        UserError: The model gives values no probability, or has too many levels.
     """
     loop = Loop(model, params)
-    blocks = _blocks(loop, split)
-    start = [*itertools.islice(blocks, 1)]  # [] without any images.
-    header = _header(loop, *(zlib.crc32(b"".join(block.sections)) for block in start)).pack()
-    size, checksums, count = file.write(header), b"", 0
-    for block in itertools.chain(start, blocks):
-        packed = block.pack(header)
-        size += file.write(packed)
-        checksums += packed[-4:]
-        count += block.length
-    return size + file.write(pack_end(header, count, checksums))
+    blocks = [*_blocks(loop, split)]
+    first = zlib.crc32(b"".join(blocks[0].sections)) if blocks else 0
+    header = Header(model.image_shape, model.levels, model_digest(model, loop.params), first).pack()
+    packed = [block.pack(header) for block in blocks]
+    end = pack_end(header, len(split), b"".join(block[-4:] for block in packed))
+    return b"".join((header, *packed, end))
 
 
-def read(
-    model: PixelRNN, params: PyTree, file: BinaryIO, *, skip_damaged: bool = False
+def decompress(
+    model: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
 ) -> tuple[Images, list[str]]:
     """Decompresses a file with the model that has compressed it.
 
@@ -87,30 +68,24 @@ def read(
         UserError: The file is not one, or of another model or format; it is damaged; or a block
             decodes to other images than were compressed.
     """
-    header, blocks, lost = read_blocks(file.read(), skip_damaged=skip_damaged)
+    header, blocks, lost = read_blocks(data, skip_damaged=skip_damaged)
     loop = Loop(model, params)
-    expected = _header(loop, header.first)
-    if header != expected:
-        digests = header.model.hex(), expected.model.hex()
-        raise UserError("the file was compressed with model {}; this is {}".format(*digests))
-    names = [name for block in blocks for name in _names(block) or [""] * block.length]
+    digest = model_digest(model, loop.params)
+    if header != Header(model.image_shape, model.levels, digest, header.first):
+        raise UserError(
+            f"the file was compressed with model {header.model.hex()}; this is {digest.hex()}"
+        )
+    names = [name for block in blocks for name in names_of(block) or [""] * block.length]
     no_images = Block(0, 0, (b"",) * 4, pixels=0)
     batches = [_decoded(loop, block) for block in (no_images, *blocks)]
     images, condition = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
     return Images(images, condition, tuple(names) if any(names) else ()), lost
 
 
-def info(file: BinaryIO) -> Info:
-    """Returns what a compressed file holds; checks all checksums of the file itself.
-
-    Raises:
-        UserError: The file is not one, of another format, or damaged.
-    """
-    data = file.read()
-    (image_shape, levels, model, _), blocks, _ = read_blocks(data)
-    names = tuple(name for block in blocks for name in _names(block))
-    count = sum(block.length for block in blocks)
-    return Info(image_shape, levels, model.hex(), count, names, len(blocks), len(data))
+def names_of(block: Block) -> list[str]:
+    """Returns the names of the images of a block, [] if it has none."""
+    names = block.sections[0]
+    return json.loads(zlib.decompress(names)) if names else []
 
 
 def model_digest(model: PixelRNN, params: PyTree) -> bytes:
@@ -131,11 +106,6 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
     return digest.digest()
 
 
-def _header(loop: Loop, first: int = 0) -> Header:
-    model = loop.model
-    return Header(model.image_shape, model.levels, model_digest(model, loop.params), first)
-
-
 def _blocks(loop: Loop, split: Any) -> Iterator[Block]:
     """Compresses images, a group at a time."""
     model, names = loop.model, split.file_names
@@ -149,13 +119,7 @@ def _blocks(loop: Loop, split: Any) -> Iterator[Block]:
         batch = jax.tree.map(np.asarray, batch)
         encoder.add(batch)
         batches.append(batch)
-        conditions = jax.tree.leaves([batch.condition for batch in batches])
-        full = (
-            encoder.size >= BLOCK_BYTES
-            or stop - start + loop.group > most
-            or sum(map(len, names[start:stop])) >= NAMES_LENGTH
-            or sum(array.nbytes for array in conditions) >= CONDITION_BYTES
-        )
+        full = encoder.size >= BLOCK_BYTES or stop - start + loop.group > most
         if full or stop == len(split):
             whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
             text = json.dumps(list(names[start:stop]), separators=(",", ":"))
@@ -174,12 +138,11 @@ def _decoded(loop: Loop, block: Block) -> Batch:
     _, packed, corrections, code = block.sections
     shape, kind = condition_form(loop.model.config, loop.model.image_shape)
     condition = None
-    # Forged sections may be no code under these frequencies.
-    with contextlib.suppress(ValueError, AssertionError, zlib.error):
-        if kind and not loop.model.config.num_classes:
-            size = 4 * block.length * math.prod(shape)
-            values = zlib.decompressobj().decompress(packed, size + 1)  # Forged data end here.
-            condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
+    if kind and not loop.model.config.num_classes:
+        values = zlib.decompressobj().decompress(packed)
+        condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
+    # It may be no code under the frequencies of this machine.
+    with contextlib.suppress(ValueError, AssertionError):
         batch = decode(loop, corrections, code, block.length, condition)
         if _checksum(batch) == block.pixels:
             return batch
@@ -188,20 +151,6 @@ def _decoded(loop: Loop, block: Block) -> Batch:
         "this machine does not compute the model as the one that compressed it did: decompress it "
         "there"
     )
-
-
-def _names(block: Block) -> list[str]:
-    """Returns the names of the images of a block, [] if it has none."""
-    packed = block.sections[0]
-    if not packed:
-        return []
-    try:
-        names = json.loads(zlib.decompressobj().decompress(packed, MOST_NAMES))
-    except (ValueError, RecursionError, zlib.error):
-        names = None
-    if not isinstance(names, list) or [*map(type, names)] != [str] * block.length:
-        raise UserError(f"the names of the block of image {block.start + 1:,} cannot be read")
-    return names
 
 
 def _checksum(batch: Batch) -> int:

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.experimental import io_callback
 from jax.experimental.buffer_callback import buffer_callback
 
 from pixel_rnn_jax import terminal
@@ -31,29 +29,16 @@ logits, `[N, K]` (`[N, 1]` for K = 2); returns the values, `[N]`."""
 GROUP, GROUP_VALUES = 64, 2**21
 """At most so many images, with at most so many values in all, are coded side by side; at least one.
 The format has these numbers."""
-LANES = (1, 8, 64)
-"""Numbers of images that are computed side by side; others are padded."""
 
 
-class _Stop(Exception):
-    """Ends a compiled loop; `Loop.each_value` has the reason."""
-
-
-# JAX logs every exception of a callback; this one is raised again in the caller.
-logging.getLogger("jax._src.callback").addFilter(
-    lambda record: not (record.exc_info and isinstance(record.exc_info[1], _Stop))
-)
-
-# A compiled loop serves many calls, in several threads too: each call is a session, whose number
-# the loop gets as an argument, and passes to the function that the session has here.
-_sessions: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
+# A compiled loop serves many calls, in several threads too: it gets the number of a call as an
+# argument, and passes logits to the function that the call has here.
+_calls: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
 _numbers = itertools.count()
 
 
 class Loop:
-    """The distributions of one model, value by value, on one device.
-
-    They are computed in float64, whatever the model says.
+    """The distributions of one model, value by value, on the CPU in float64.
 
     Attributes:
         model: The model.
@@ -61,8 +46,7 @@ class Loop:
         group: Images that are coded side by side; only the last group of a block may have fewer.
 
     Raises:
-        UserError: The model gives values no probability, has too many levels, or has parameters
-            that are not finite.
+        UserError: The model gives values no probability, or has too many levels.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
@@ -71,11 +55,7 @@ class Loop:
             raise UserError(f"the codec takes up to 65,536 levels, the model has {model.levels:,}")
         self.model, self.group = model, min(GROUP, max(1, GROUP_VALUES // model.dims))
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.params)):
-            raise UserError("the model has parameters that are not finite: train it again")
-        self._device = jax.local_devices()[0]
-        if self._device.platform not in ("cpu", "gpu"):  # A TPU has no float64 of its own.
-            self._device = jax.local_devices(backend="cpu")[0]
+        self._device = jax.local_devices(backend="cpu")[0]
         with jax.enable_x64(True):
             self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)
 
@@ -85,7 +65,8 @@ class Loop:
         Raises:
             BaseException: What `code` raises, or an interrupt from the keyboard.
         """
-        model, lanes = self.model, min(lanes for lanes in LANES if lanes >= count)
+        # A power of two, so that little is compiled; the lanes that are left are padded.
+        model, lanes = self.model, 1 << (count - 1).bit_length()
         if condition is not None:
             dtype = np.int32 if model.config.num_classes else np.float32
             condition = padded(condition.astype(dtype), lanes)
@@ -98,29 +79,29 @@ class Loop:
         errors: list[BaseException] = []
 
         def values_of(marked: np.ndarray) -> np.ndarray:
+            if errors:
+                raise errors[0]
             values = np.zeros(lanes, np.int32)
             try:
                 place = next(remaining)
-                if not errors and place is not None:
+                if place is not None:
                     values[:count] = code(marked[:count], place)
             except Exception as error:
                 errors.append(error)
-            if errors:
-                raise _Stop
+                raise
             return values
 
-        session = next(_numbers)
-        arguments = jax.device_put((condition, np.int32(session)), self._device)
+        number = next(_numbers)
+        arguments = jax.device_put((condition, np.int32(number)), self._device)
 
         def run() -> None:
             # Whatever the caller has set for the process.
             with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-                loop = _compiled(model, lanes, self._device.platform)
-                jax.block_until_ready(loop(self._float64, *arguments))
+                jax.block_until_ready(_compiled(model, lanes)(self._float64, *arguments))
 
-        _sessions[session] = values_of
+        _calls[number] = values_of
         try:
-            # On a CPU the call blocks until the end; in a thread, it lets Ctrl-C be heard before.
+            # The call blocks until the end; in a thread, it lets Ctrl-C be heard before.
             with ThreadPoolExecutor(1) as pool:
                 running = pool.submit(run)
                 try:
@@ -129,7 +110,7 @@ class Loop:
                     errors.append(error)  # Ends the loop at its next value.
                     raise errors[0] from None
         finally:
-            del _sessions[session]
+            del _calls[number]
 
 
 def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
@@ -138,37 +119,23 @@ def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
 
 
 @functools.lru_cache(maxsize=16)
-def _compiled(model: PixelRNN, lanes: int, platform: str) -> Callable[..., Array]:
-    """Returns the compiled loop, a function of parameters, condition and number of a session."""
+def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
+    """Returns the compiled loop, a function of parameters, condition and number of a call."""
     model = dataclasses.replace(model, config=computed_alike(model.config, "float64"))
     scales, likelihood = model.scales, model.discrete_likelihood()
-    call = _call_of_cpu if platform == "cpu" else _call_of_accelerator
 
-    def choose(session: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
-        # Each call returns the session to the next one, which keeps them in order.
-        return call(session, on_grid(likelihood.logits(outputs)))
+    def on_host(_: Any, out: Any, number: Any, marked: Any) -> None:
+        values = _calls[int(np.asarray(number))](np.asarray(marked))
+        np.asarray(out[0])[...], np.asarray(out[1])[:] = np.asarray(number), values
 
-    def run(params: PyTree, condition: Array | None, session: Array) -> Array:
-        return decode(scales, params, choose, session, lanes=lanes, condition=condition)[0]
+    def choose(number: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
+        # Without a copy, ten times as fast as `io_callback`. Each value returns the number to the
+        # next one, which keeps them in order.
+        shapes = number, jax.ShapeDtypeStruct((lanes,), jnp.int32)
+        on_device = buffer_callback(on_host, shapes, has_side_effect=True)
+        return on_device(number, on_grid(likelihood.logits(outputs)))
+
+    def run(params: PyTree, condition: Array | None, number: Array) -> Array:
+        return decode(scales, params, choose, number, lanes=lanes, condition=condition)[0]
 
     return jax.jit(run)
-
-
-def _call_of_cpu(session: Array, marked: Array) -> tuple[Array, Array]:
-    """Calls the function of a session without a copy, ten times as fast as `io_callback`."""
-
-    def on_host(_: Any, out: Any, session: Any, marked: Any) -> None:
-        values = _sessions[int(np.asarray(session))](np.asarray(marked))
-        np.asarray(out[0])[...], np.asarray(out[1])[:] = np.asarray(session), values
-
-    shapes = session, jax.ShapeDtypeStruct(marked.shape[:1], jnp.int32)
-    return buffer_callback(on_host, shapes, has_side_effect=True)(session, marked)
-
-
-def _call_of_accelerator(session: Array, marked: Array) -> tuple[Array, Array]:
-    def on_host(session: Any, marked: Any) -> tuple[Any, np.ndarray]:
-        return session, _sessions[int(session)](np.asarray(marked))
-
-    shapes = session, jax.ShapeDtypeStruct(marked.shape[:1], jnp.int32)
-    # (With ordered=True, a call that fails would fail all later ones of the process.)
-    return io_callback(on_host, shapes, session, marked)

@@ -1,14 +1,12 @@
 """The description of a run: frozen dataclasses that check themselves, and their other forms.
 
-A config file returns an `ml_collections.ConfigDict`, which `load_config` turns into a `Config`. All
-other code takes a `Config`. This package imports errors and nothing else of pixel_rnn_jax.
+A config file returns an `ml_collections.ConfigDict`, which `load_config` turns into a `Config`.
 """
 
 from pixel_rnn_jax.config.files import CONFIGS as CONFIGS
 from pixel_rnn_jax.config.files import base_config as base_config
 from pixel_rnn_jax.config.files import changed_fields as changed_fields
 from pixel_rnn_jax.config.files import from_config_dict as from_config_dict
-from pixel_rnn_jax.config.files import from_json as from_json
 from pixel_rnn_jax.config.files import leaves as leaves
 from pixel_rnn_jax.config.files import load_config as load_config
 from pixel_rnn_jax.config.files import override as override

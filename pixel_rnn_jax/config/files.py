@@ -27,14 +27,11 @@ _FIELDS: dict[str, Any] = {
 
 
 def load_config(source: str) -> Config:
-    """Runs a config file, whose `get_config` returns a ConfigDict of some fields or all.
+    """Runs a config file, whose `get_config` returns some fields or all; see `from_config_dict`.
 
     Args:
         source: The name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
             `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
-
-    Raises:
-        UserError: There is no such file, or a field is unknown or impossible.
     """
     name, _, argument = source.partition(":")
     file = CONFIGS.get(name, Path(name))
@@ -47,29 +44,20 @@ def load_config(source: str) -> Config:
     return from_config_dict(get_config(argument) if argument else get_config())
 
 
-def base_config(argument: str, architecture: str, scales: tuple[int, ...] = ()) -> ConfigDict:
+def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
     Args:
-        argument: What follows the colon of --config: an architecture, `multi_scale`, or both with a
-            comma between them.
-        architecture: The architecture unless the argument names one.
-        scales: `model.scales` of the variant `multi_scale`; empty if there is none.
-
-    Raises:
-        UserError: There is no such variant.
+        variant: What follows the colon of --config: an architecture, "multi_scale", or nothing.
+        architecture: The architecture unless the variant names one.
+        scales: `model.scales` of the variant "multi_scale".
     """
-    words = {word for word in argument.split(",") if word}
-    variants = (*ARCHITECTURES, "multi_scale") if scales else ARCHITECTURES
-    named = words - {"multi_scale"}
-    if not words <= {*variants} or len(named) > 1:
-        raise UserError(
-            f"--config takes one architecture after the colon, multi_scale, or both, of "
-            f"{', '.join(variants)}, got {argument!r}"
-        )
+    variants = (*ARCHITECTURES, "multi_scale")
+    if variant not in ("", *variants):
+        raise UserError(f"--config takes {', '.join(variants)} after its colon, got {variant!r}")
     config = ConfigDict(dataclasses.asdict(Config())).lock()
-    config.model.architecture = named.pop() if named else architecture
-    config.model.scales = scales if "multi_scale" in words else ()
+    config.model.architecture = variant if variant in ARCHITECTURES else architecture
+    config.model.scales = scales if variant == "multi_scale" else ()
     return config
 
 
@@ -94,10 +82,8 @@ def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
 def override(config: Config, assignments: Iterable[str]) -> Config:
     """Returns a config with other values: "model.layers=3", "model.scales=8,16", "seed=1".
 
-    Booleans are true or false. A tuple may have parentheses, and its words quotation marks.
-
-    Raises:
-        UserError: A field is unknown (the message suggests a similar one) or impossible.
+    Booleans are true or false. A tuple may have parentheses, and its words quotation marks. The
+    errors are those of `from_config_dict`.
     """
     values = dataclasses.asdict(config)
     for assignment in assignments:
@@ -109,13 +95,8 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 
 def to_json(config: Config) -> str:
-    """Returns `config` as JSON text."""
+    """Returns `config` as JSON text, whose object `from_config_dict` takes."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
-
-
-def from_json(text: str) -> Config:
-    """Returns the `Config` that `to_json` wrote; see `from_config_dict`."""
-    return from_config_dict(json.loads(text))
 
 
 def leaves(config: Config) -> Iterator[tuple[str, Any]]:

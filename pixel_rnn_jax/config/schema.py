@@ -19,9 +19,9 @@ CHOICES = {
     "model.input": ("scalar", "categorical"),
     "model.output": (*_DISCRETE, "logistic_mixture", "gaussian_mixture"),
     "model.dtype": ("float32", "bfloat16", "float64"),
-    "data.binarize": ("none", "dynamic", "fixed", "threshold"),
+    "data.binarize": ("none", "dynamic", "fixed"),
     "optimizer.name": ("rmsprop", "adam", "muon"),
-    "optimizer.schedule": ("constant", "cosine", "piecewise"),
+    "optimizer.schedule": ("constant", "cosine"),
 }
 Rule = tuple[str, Callable[[Any], bool]]
 _POSITIVE_FIELDS = (
@@ -152,10 +152,10 @@ class DataConfig:
         data_dir: TFDS data directory; "" is TFDS's default.
         levels: K, the number of values that a channel can take; 0 takes it from the data set.
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
-            Bernoulli draw each time), "fixed" (one draw for each image) or "threshold".
+            Bernoulli draw each time) or "fixed" (one draw for each image).
         flip: Show each training image, at each visit, mirrored left to right with probability 1/2.
         train_split: Images to train on: the name of a split, or a part of one ("train[:45000]",
-            "train[:90%]"); of TFDS sets anything in its split syntax.
+            "validation[100:]"); of TFDS sets anything in its split syntax.
         validation_split: Images by whose likelihood the best checkpoint is chosen.
         test_split: Images whose likelihood is reported.
     """
@@ -181,10 +181,8 @@ class OptimizerConfig:
         name: "rmsprop" (the paper's), "adam", or "muon" (kernels are updated by orthogonalised
             momentum; vectors, embeddings and the last layer by Adam).
         learning_rate: Rate that the schedule starts from, after the warm-up.
-        schedule: "constant", "cosine" (falls to zero at train.steps) or "piecewise".
-        warmup_steps: Steps of linear warm-up, under any schedule.
-        boundaries: Steps at which the rate of a "piecewise" schedule changes.
-        boundary_factors: What the rate is multiplied by at each boundary; factors accumulate.
+        schedule: "constant", or "cosine", which falls to zero at train.steps.
+        warmup_steps: Steps of linear warm-up, under either schedule.
         clip_norm: Global norm that gradients are clipped to; 0 for none.
         weight_decay: Each update also subtracts this times the rate times the weight, of kernels
             alone (not of vectors, embeddings or the last layer).
@@ -196,22 +194,12 @@ class OptimizerConfig:
     learning_rate: float = 1e-3
     schedule: str = "constant"
     warmup_steps: int = 0
-    boundaries: tuple[int, ...] = ()
-    boundary_factors: tuple[float, ...] = ()
     clip_norm: float = 1.0
     weight_decay: float = 0.0
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
         _check_fields(self, "optimizer")
-        steps, factors = self.boundaries, self.boundary_factors
-        piecewise = self.schedule == "piecewise"
-        rule = 'be increasing steps above 0 with optimizer.schedule "piecewise", and else empty'
-        increasing = all(a < b for a, b in itertools.pairwise((0, *steps)))
-        _check(self, "optimizer.boundaries", rule, bool(steps) == piecewise and increasing)
-        rule = "be a number above 0 for each of optimizer.boundaries"
-        fit = len(factors) == len(steps) and all(0 < factor < math.inf for factor in factors)
-        _check(self, "optimizer.boundary_factors", rule, fit)
 
 
 @dataclass(frozen=True)
@@ -257,8 +245,6 @@ class Config:
         seed: Seed of the initial parameters, the order of the images and every random draw.
         init_from: Source of a new run's first parameters: the workdir of a run, an exported file,
             or the name of a model of the package; "" draws them.
-        init_partial: Draw those that `init_from` lacks or has in another shape, such as those that
-            depend on the number of levels or classes.
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -267,15 +253,16 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     seed: int = 0
     init_from: str = ""
-    init_partial: bool = False
 
     def __post_init__(self) -> None:
         _check_fields(self, "")
         data, optimizer, steps = self.data, self.optimizer, self.train.steps
         mirrors = not (data.flip and self.model.condition_map)
         _check(data, "data.flip", "be False with model.condition_map", mirrors)
-        source = bool(self.init_from) or not self.init_partial
-        _check(self, "init_partial", "be False without init_from", source)
+        real = self.model.output == "gaussian_mixture"  # It takes values as they are.
+        _check(data, "data.levels", "be 0 for a gaussian_mixture", not (real and data.levels))
+        plain = not real or data.binarize == "none"
+        _check(data, "data.binarize", 'be "none" for a gaussian_mixture', plain)
         rule = f'be below {steps}, train.steps, for optimizer.schedule "cosine"'
         falls = optimizer.schedule != "cosine" or optimizer.warmup_steps < steps
         _check(optimizer, "optimizer.warmup_steps", rule, falls)

@@ -1,8 +1,4 @@
-"""Image sets on disk with their labels or conditions, and batches of what a model sees of them.
-
-This package may import config, files, errors, terminal and models.checks (the form of a condition).
-It imports scikit-learn and TFDS only to read their sets.
-"""
+"""Image sets on disk with their labels or conditions, and batches of what a model sees of them."""
 
 from pixel_rnn_jax.data.dataset import Batch as Batch
 from pixel_rnn_jax.data.dataset import Dataset as Dataset

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models import checks
 
 SPLITS = ("train", "validation", "test")
 CACHE_BYTES = 2**30
@@ -54,10 +55,8 @@ def value_dtype(levels: int) -> np.dtype:
 class LazyArray:
     """Rows that are read when they are indexed, and kept if all together are small.
 
-    `read` maps row numbers [B] to the rows; `names` are those of all rows, for errors.
-
-    Raises:
-        UserError: When it is indexed: a row has another shape or type than the first.
+    `read` maps row numbers [B] to the rows, which must be of one shape and type; `names` are those
+    of all rows, for errors.
     """
 
     def __init__(self, read: Callable[[np.ndarray], Iterable[Any]], names: Sequence[Any]):
@@ -70,8 +69,7 @@ class LazyArray:
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         if self._kept is None:
-            unique, rows = np.unique(indices, return_inverse=True)  # One image pads a last batch.
-            return self._stacked(unique)[rows]
+            return self._stacked(indices)
         missing = np.unique(indices[~self._is_kept[indices]])
         if missing.size:
             self._kept[missing] = self._stacked(missing)
@@ -79,7 +77,7 @@ class LazyArray:
         return self._kept[indices]
 
     def part(self, rows: np.ndarray) -> "LazyArray":
-        """Returns the rows `rows`, of which none is kept yet."""
+        """Returns an array of the rows `rows`."""
         return LazyArray(lambda indices: self._read(rows[indices]), [self._names[i] for i in rows])
 
     def _stacked(self, indices: np.ndarray) -> np.ndarray:
@@ -106,14 +104,10 @@ class Dataset:
         levels: K, if the set declares it.
         labels: `[N]` numbers of classes (where none is meant, negative ones), also given as names;
             None without labels.
-        class_names: The names of the classes 0, 1, ... of the whole set; () if they have none. For
-            labels that are names () takes the sorted ones.
+        class_names: The names of the classes 0, 1, ...; () if they have none. For labels that are
+            names () takes the sorted ones.
         condition: `[N, D]` vectors or `[N, H, W, D]` maps; None if the set has neither.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
-
-    Raises:
-        UserError: The images are no numbers, or of another shape, or their channels come first; or
-            there are not as many labels or conditions.
     """
 
     name: str
@@ -128,28 +122,23 @@ class Dataset:
     def __post_init__(self) -> None:
         shape, dtype = list(self.images.shape), self.images.dtype
         if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "biuf":
-            raise UserError(
-                f"{self.name} must hold images, numbers of shape [N, H, W] or [N, H, W, C], got "
-                f"{shape} of {dtype}"
-            )
+            form = "numbers of shape [N, H, W] or [N, H, W, C]"
+            raise UserError(f"{self.name} must hold images, {form}, got {shape} of {dtype}")
         if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[2] == shape[3] > 4:
-            raise UserError(
-                f"{self.name} has the shape {shape}, as if its channels came first: they come last "
-                "here, np.moveaxis(images, 1, -1)"
-            )
+            raise UserError(f"{self.name} has the shape {shape}, but channels come last here")
         for field in ("labels", "condition"):
             array = getattr(self, field)
             if array is not None and array.shape[:1] != (len(self),):
                 raise UserError(
-                    f"the condition of {self.name}, `{field}`, must have a row for each of the "
-                    f"{len(self)} images, got shape {list(array.shape)}"
+                    f"`{field}` of {self.name} must have a row for each of its {len(self)} images, "
+                    f"got shape {list(array.shape)}"
                 )
         # Still part of the construction of the frozen dataclass.
         if len(shape) == 3:
             object.__setattr__(self, "images", self.images[..., None])
         if self.labels is not None and self.labels.dtype.kind == "U":
             class_names = self.class_names or tuple(np.unique(self.labels).tolist())
-            object.__setattr__(self, "labels", number_labels(self.labels, class_names))
+            object.__setattr__(self, "labels", checks.numbered(self.labels, class_names))
             object.__setattr__(self, "class_names", class_names)
 
     def __len__(self) -> int:
@@ -182,12 +171,6 @@ def image_ids(container: str, rows: Any) -> np.ndarray:
     return np.stack([np.full(len(rows), zlib.crc32(container.encode())), rows], axis=1)
 
 
-def number_labels(labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
-    """Returns the numbers of classes that are given by name: -1 for one that is not among them."""
-    numbers = {name: number for number, name in enumerate(class_names)}
-    return np.vectorize(lambda name: numbers.get(name, -1), otypes=[int])(labels)
-
-
 def open_split_of(
     name: str,
     split: str,
@@ -197,32 +180,23 @@ def open_split_of(
     whole: bool = True,
     held_out: int = 0,
 ) -> Dataset:
-    """Opens a split of the set `name`, one of `parts` or of the `whole`, which is the part "".
+    """Opens a split of the set `name`: one of `parts`, or of the `whole`, the part "".
 
-    The whole has "all" and, by a fixed permutation, "train", "validation" and "test", of which the
-    last two have `held_out` images each, or a tenth; see `open_dataset`.
-
-    Raises:
-        UserError: There is no such split, or no image in it.
+    See `open_dataset`; "validation" and "test" of a whole have `held_out` images each, or a tenth.
     """
-    match = re.fullmatch(r"(.+?)(?:\[(?:(\d+)(%?))?:(?:(\d+)(%?))?\])?", split)
-    base, *ends = match.groups() if match else (split, "", "", "", "")
+    match = re.fullmatch(r"(.+)\[(\d*):(\d*)\]", split)
+    base, start, stop = match.groups() if match else (split, "", "")
     choices = ("all", *SPLITS, *parts) if whole and not set(SPLITS) & set(parts) else parts
     if base not in choices:
-        raise UserError(
-            f"{name} has no split {split!r}, only parts of {', '.join(sorted(choices))}"
-        )
+        names = ", ".join(sorted(choices))
+        raise UserError(f"{name} has no split {split!r}, only parts of {names}")
     dataset = open_part(base if base in parts else "")
     rows = np.arange(len(dataset))
     if base in SPLITS and base not in parts:
         held_out = held_out or max(1, len(rows) // 10)
         ends_of_parts = [len(rows) - 2 * held_out, len(rows) - held_out]
         rows = np.sort(np.split(random_order(len(rows)), ends_of_parts)[SPLITS.index(base)])
-    start, stop = (
-        round(len(rows) * int(number) / 100) if percent else int(number or default)
-        for number, percent, default in ((*ends[:2], 0), (*ends[2:], len(rows)))
-    )
-    if not (chosen := rows[start:stop]).size:
+    if not (chosen := rows[int(start or 0) : int(stop or len(rows))]).size:
         raise UserError(f"{name} has no images in {split!r}: {base!r} has {len(rows)}")
     part = dataset if chosen.size == len(dataset) else dataset.part(chosen)
     return dataclasses.replace(part, name=f"split {split!r} of {name}")
@@ -235,11 +209,7 @@ def random_order(count: int) -> np.ndarray:
 
 
 def check_disjoint(**splits: Any) -> None:
-    """Checks that the images that choose a checkpoint, or are reported, are no others' as well.
-
-    Raises:
-        UserError: Two of the splits, by the names "train", "validation" and "test", share some.
-    """
+    """Raises a `UserError` if two of "train", "validation" and "test" share images."""
     for one, other in itertools.combinations(splits, 2):
         first, second = (splits[name].ids @ np.array([2**31, 1]) for name in (one, other))
         if shared := np.intersect1d(first, second).size:

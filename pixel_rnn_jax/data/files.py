@@ -11,13 +11,11 @@ from etils import epath
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import SUFFIXES, open_image
+from pixel_rnn_jax.files import SUFFIXES, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
-_NOT_IMAGES = re.compile(r".*labels|(.*_)?condition|class_names|names")  # Keys of an .npz file.
-_INTENSITIES = ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B", "I")  # Modes of Pillow.
-_ORIENTATION, _BITS_PER_SAMPLE = 274, 258  # Tags of EXIF and TIFF.
+_NOT_IMAGES = re.compile(r"(.*_)?(labels|condition)|names")  # Keys of an .npz file.
 
 
 def open_dataset(config: DataConfig, split: str) -> Dataset:
@@ -26,9 +24,6 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
     A split is one of TFDS, a subfolder, or a key of an .npz file. An undivided set has the splits
     "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others 80/10/10
     percent), and "all". Of each a part may be taken, as in "test[:300]".
-
-    Raises:
-        UserError: There is no such set or split, it is not prepared, or it does not hold images.
     """
     name, path = f"data.name {config.name!r}", Path(config.name).expanduser()
     if config.name == "digits":
@@ -45,8 +40,7 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
     """Opens all images, or a split, of a folder, an image file, or an .npy or .npz file.
 
-    Raises:
-        UserError: There is no such path or split, or it holds no images; `name` says which.
+    `name` is that of the path in errors.
     """
     if not path.exists():
         raise UserError(f"{name}: there is no such file or folder")
@@ -55,19 +49,15 @@ def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
 
 
 def read_files(path: epath.PathLike, split: str | None = None) -> Images:
-    """Reads images as they are stored; arguments and errors are those of `open_path`.
-
-    The condition are the labels if there are any, by their names if they have some.
-    """
+    """Reads images as they are stored; the condition are the labels if there are any."""
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
     condition = dataset.condition if dataset.labels is None else dataset.labels
-    if dataset.labels is not None and dataset.class_names:
+    if dataset.class_names:
         condition = np.array(dataset.class_names)[condition]
     return Images(np.asarray(dataset.images[np.arange(len(dataset))]), condition, dataset.names())
 
 
 def _open_digits(name: str, split: str) -> Dataset:
-    """Opens a split of scikit-learn's 1,797 digits of 8×8, K = 17."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -90,7 +80,7 @@ def _open_image_files(path: Path, name: str, split: str) -> Dataset:
             raise UserError(f"{name}: there are no image files in {root} ({', '.join(SUFFIXES)})")
         return Dataset(
             name=name,
-            images=LazyArray(lambda indices: (_decode(files[i]) for i in indices), files),
+            images=LazyArray(lambda indices: (read_image(files[i]) for i in indices), files),
             ids=image_ids(folder, len(files)),
             file_names=[file.relative_to(root).as_posix() for file in files],
         )
@@ -99,46 +89,11 @@ def _open_image_files(path: Path, name: str, split: str) -> Dataset:
     return open_split_of(name, split, folders, open_part)
 
 
-def _decode(file: Path) -> np.ndarray:
-    """Returns the pixels [H, W, C] of an image file."""
-    try:
-        with open_image(file) as image:
-            _check_whole(image, file)
-            return np.atleast_3d(np.asarray(image))
-    except OSError as error:  # Of Pillow, which does not always name the file.
-        raise UserError(f"{file} cannot be read: {error}") from error
-
-
-def _check_whole(image: Any, file: Path) -> None:
-    """Refuses an image file, not decoded yet, of which Pillow reads other values than it shows."""
-    codec, _, _, form = image.tile[0] if image.tile else ("", 0, 0, "")
-    wide = image.mode.startswith("I")
-    if image.format == "TIFF":
-        loses_bits = not wide and max(image.tag_v2.get(_BITS_PER_SAMPLE, (1,))) > 8
-    elif codec.startswith("ppm"):  # The maximum of the file comes last; others are stretched.
-        loses_bits = image.mode != "1" and form[-1] not in (255, 65535 if wide else 255)
-    else:
-        loses_bits = re.match(r"(RGB|LA)\w*;16", str(form)) is not None
-    turned = "exif" in image.info and image.getexif().get(_ORIENTATION) in range(2, 9)
-    if image.mode not in _INTENSITIES:
-        problem = f"has mode {image.mode!r}, whose values are not intensities"
-    elif loses_bits:
-        problem = "has values that Pillow reads with fewer bits, or stretches"
-    elif turned and image.format != "TIFF":  # Of which Pillow turns the pixels.
-        problem = "is turned or mirrored by its EXIF orientation"
-    elif getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # Of phones: one picture.
-        problem = "has several pages or frames"
-    else:
-        return
-    raise UserError(f"{file} {problem}: convert it first, for example to a PNG or .npy file")
-
-
 def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
 
-    An .npz file may have an array for each split. Beside the images it may have labels in an array
-    `labels`, and vectors or maps in an array `condition`: or in `train_labels`, `train_condition`
-    and so on. An array `class_names` may name the classes of labels that are integers.
+    An .npz file may have an array for each split, and beside the images `labels`, and vectors or
+    maps, `condition`: or `train_labels`, `train_condition` and so on.
     """
     arrays = np.load(path, mmap_mode="r")
     if isinstance(arrays, np.ndarray):
@@ -155,26 +110,17 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
 
 
 def _npz_dataset(arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
-    """Returns the images `key` of an .npz file with those of its arrays that belong to them."""
-
     def read(field: str) -> np.ndarray | None:
         # In a divided set the plain name does not say of which images it is.
         if divided or f"{key}_{field}" in arrays.files:
             field = f"{key}_{field}"
         return arrays[field] if field in arrays.files else None
 
-    images, labels, condition = arrays[key], read("labels"), read("condition")
+    images, labels = arrays[key], read("labels")
     class_names: tuple[str, ...] = ()
     if labels is not None and labels.dtype.kind == "U":
         # Of all splits, so that each gives a class the same number.
         every = [arrays[field] for field in arrays.files if re.fullmatch("(.*_)?labels", field)]
         class_names = tuple(np.unique(np.concatenate(every)).tolist())
-    elif labels is not None and labels.dtype.kind in "iu" and "class_names" in arrays.files:
-        class_names = tuple(map(str, arrays["class_names"]))
-        if not len(set(class_names)) == len(class_names) > labels.max() >= labels.min() >= 0:
-            raise UserError(
-                f"`class_names` of {name} must hold a name of its own for each label from 0 to "
-                f"{labels.max()}, got {len(class_names)}"
-            )
     ids = image_ids(key, len(images))
-    return Dataset(name, images, ids, None, labels, class_names, condition)
+    return Dataset(name, images, ids, None, labels, class_names, read("condition"))

@@ -10,12 +10,10 @@ import numpy as np
 
 from pixel_rnn_jax.data.dataset import Batch
 from pixel_rnn_jax.data.split import Split
-from pixel_rnn_jax.errors import UserError
 
-DIGEST_IMAGES, AT_ONCE = 1000, 100
-"""Images that a digest reads, so that a large set costs no more than a small one; read together."""
-STANDARDISATION_IMAGES = 50_000
-"""Images that are measured at most: enough for two numbers of each channel."""
+DIGEST_IMAGES, STANDARDISATION_IMAGES = 1000, 50_000
+"""Images that are read at most, so that a large set costs no more."""
+AT_ONCE = 100
 
 
 def train_batches(
@@ -31,12 +29,10 @@ def train_batches(
 
     Batch s depends on `seed` and s alone, so the step number is all that a resumed run needs:
     batches before `start_step` are not read. Row j of batch s, of B = `batch_size` images over all
-    processes, belongs to process j mod `process_count`: it does not depend on their number.
-
-    Raises:
-        UserError: `process_count` does not divide B.
+    processes, belongs to process j mod `process_count`, which divides B: the batch does not depend
+    on it.
     """
-    rows = _rows(batch_size, process_count, "train.batch_size")
+    rows = batch_size // process_count
 
     def read(step: int, indices: np.ndarray) -> Batch:
         positions = (step * rows + np.arange(rows)) * process_count + process_index
@@ -53,13 +49,10 @@ def eval_batches(
 ) -> Iterator[tuple[Batch, np.ndarray]]:
     """Yields (batch, valid) with every image exactly once, in the order of the set, reading ahead.
 
-    Each process has as many batches, and B / `process_count` rows of each in sequence. `valid` is
-    False for images that pad the last batch.
-
-    Raises:
-        UserError: `process_count` does not divide B = `batch_size`.
+    Each process has as many batches, and `batch_size` / `process_count` rows of each in sequence.
+    `valid` is False for images that pad the last batch.
     """
-    rows = _rows(batch_size, process_count, "train.eval_batch_size")
+    rows = batch_size // process_count
 
     def read(batch: int) -> tuple[Batch, np.ndarray]:
         indices = batch * batch_size + process_index * rows + np.arange(rows)
@@ -79,31 +72,21 @@ def digest(split: Split) -> str:
     return result.hexdigest()
 
 
-def standardisation(split: Split, batch_size: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def standardisation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns offset and scale, [C] each, that make values standard: (x - offset) / scale.
 
     They are the means and the standard deviations (1 for a channel of a single value) of the first
-    `STANDARDISATION_IMAGES`. `batch_size`, of images read at a time, changes no result.
+    `STANDARDISATION_IMAGES`.
     """
     count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
-    # Of each image, so that neither the batches matter nor large values lose digits.
+    # Of each image, so that large values lose no digits.
     means, variances = np.empty((2, count, channels))
-    for start in range(0, count, batch_size):
-        rows = slice(start, min(start + batch_size, count))
-        images = split.batch(range(rows.start, rows.stop)).images
-        values = images.reshape(len(images), -1, channels).astype(np.float64)
+    for start in range(0, count, AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, count))
+        values = split.batch(rows).images.reshape(len(rows), -1, channels).astype(np.float64)
         means[rows], variances[rows] = values.mean(1), values.var(1)
     scale = np.sqrt(variances.mean(0) + means.var(0))
     return tuple(means.mean(0).tolist()), tuple(np.where(scale > 0, scale, 1.0).tolist())
-
-
-def _rows(batch_size: int, process_count: int, field: str) -> int:
-    if batch_size % process_count:
-        raise UserError(
-            f"{field} must be a multiple of the number of processes ({process_count}), got "
-            f"{batch_size}"
-        )
-    return batch_size // process_count
 
 
 def _iterate(batches: Any) -> Iterator[Any]:

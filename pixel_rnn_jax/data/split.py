@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +10,7 @@ import numpy as np
 from etils import epath
 
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
-from pixel_rnn_jax.data.dataset import (
-    SPLITS,
-    Batch,
-    Dataset,
-    image_ids,
-    number_labels,
-    random_order,
-    value_dtype,
-)
+from pixel_rnn_jax.data.dataset import SPLITS, Batch, Dataset, image_ids, random_order, value_dtype
 from pixel_rnn_jax.data.files import open_dataset, open_path
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import checks
@@ -38,91 +29,62 @@ class Split:
 
     Binarisation makes a value v of K stored levels 1 with probability p = v / (K - 1). "dynamic"
     draws anew at each visit in training. "fixed" draws once for each image, by where it is stored,
-    whatever the seed and the part of the set; evaluation with "dynamic" uses this draw too.
-    "threshold" gives 1 where p > 1/2. Noise is uniform in [0, 1): new at each visit in training,
-    fixed in evaluation.
+    whatever the seed and the part of the set; evaluation with "dynamic" uses this draw too. A
+    density of levels gets uniform noise in [0, 1): new at each visit in training, fixed in
+    evaluation.
 
     Args:
         dataset: The stored images.
         model: Its output and its condition say what is read, and how.
         data: Its levels (0 takes those of the set, or of the type of its values), binarize and flip
             are used.
-        noise: Number of the draw of noise that is added to levels; None for none.
-        class_names: Names of the model's classes, which may have other numbers in the set; None
-            takes those of the set.
+        noise: Number of the draw of noise in evaluation.
 
     Attributes:
         levels: K of the images, after binarisation; 0 of real values.
-        dtype: Of the images: `value_dtype(levels)`, or float32 with noise and of real values.
         class_names: Of a model with classes; () if they have no names.
-        name, image_shape, ids, file_names: See `Dataset`.
+        dataset: The stored images.
+        image_shape, ids, file_names: See `Dataset`.
 
     Raises:
         UserError: The number of levels is unknown, the values are not of the kind that the model
             takes, or its condition is missing or does not fit.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        model: ModelConfig,
-        data: DataConfig,
-        *,
-        noise: int | None = None,
-        class_names: Sequence[str] | None = None,
-    ):
-        self._dataset, self._model, self._data = dataset, model, data
-        self.name, self.image_shape = dataset.name, dataset.image_shape
-        self.ids, self.file_names = dataset.ids, dataset.file_names
-        self._stored_levels = _stored_levels(dataset, model, data, noise)
-        self._noise = noise if self._stored_levels else None
+    def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int = 0):
+        self.dataset, self._model, self._data = dataset, model, data
+        self.image_shape, self.ids = dataset.image_shape, dataset.ids
+        self.file_names = dataset.file_names
+        self.class_names = dataset.class_names if model.num_classes else ()
+        self._stored_levels = _stored_levels(dataset, model, data)
+        self._noise = noise if model.output == "logistic_mixture" else None
         self.levels = self._stored_levels if data.binarize == "none" else 2
-        is_level = self._stored_levels and dataset.images.dtype.kind != "f" and noise is None
-        self.dtype = value_dtype(self.levels) if is_level else np.dtype(np.float32)
+        self._dtype = value_dtype(self.levels) if model.discrete else np.dtype(np.float32)
         self._condition = _condition(dataset, model)
-        self.class_names: tuple[str, ...] = ()
-        if model.num_classes:
-            self.class_names = dataset.class_names if class_names is None else tuple(class_names)
-            if isinstance(self._condition, np.ndarray):  # All at once, where they are not on disk.
-                self._condition_of(np.arange(len(self)))
 
     def __len__(self) -> int:
-        return len(self._dataset)
-
-    def names(self) -> list[str]:
-        """Returns the names of all images: those of their files, or their rows in the array."""
-        return self._dataset.names()
+        return len(self.dataset)
 
     def batch(
         self,
         indices: Sequence[int] | np.ndarray,
         positions: Sequence[int] | None = None,
         seed: int = 0,
-        *,
-        known: np.ndarray | bool = True,
     ) -> Batch:
         """Returns the images `indices` [B] as evaluation sees them, or as training.
 
-        In training, `positions` [B] in the stream of images and the run's `seed` determine the
-        draws. Only values that are `known`, of a shape that broadcasts to `[B, H, W, C]`, are
-        checked.
-
-        Raises:
-            UserError: A stored value is no level, a number is NaN or infinite, or a class is not
-                one of the model's.
+        In training, `positions` [B] in the stream and the run's `seed` determine the draws.
         """
         indices, binarize = np.asarray(indices), self._data.binarize
-        images = np.asarray(self._dataset.images[indices])
-        levels = 0 if images.dtype.kind == "f" else self._stored_levels
-        images = self._checked(images, indices, levels, known=known)
+        images = np.asarray(self.dataset.images[indices])
+        images = self._checked(images, indices, "", self._stored_levels, "data.levels")
         visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
         if positions is not None:
             visits = [(_BY_POSITION, seed, position) for position in positions]
         if binarize != "none":
             keys = visits if binarize == "dynamic" else by_image
-            least = 0.5 if binarize == "threshold" else _uniform(keys, self.image_shape)
-            images = images / (self._stored_levels - 1) > least
-        images = images.astype(self.dtype, copy=False)
+            images = images / (self._stored_levels - 1) > _uniform(keys, self.image_shape)
+        images = images.astype(self._dtype, copy=False)
         if self._noise is not None:
             noise = _uniform([(_NOISE + self._noise, *visit) for visit in visits], self.image_shape)
             # Rounding to float32 may reach the next level.
@@ -136,58 +98,41 @@ class Split:
     def _condition_of(self, indices: np.ndarray) -> np.ndarray | None:
         if self._condition is None:
             return None
-        numbers = stored = np.asarray(self._condition[indices])
-        if not (count := self._model.num_classes):
-            return self._checked(stored, indices, what="the condition of ")
-        if self._dataset.class_names not in ((), self.class_names):
-            stored = np.array(self._dataset.class_names)[stored]
-            numbers = number_labels(stored, self.class_names)
-        # Sets of TFDS may have -1 for no label.
-        self._checked(numbers, indices, count, "model.num_classes", "the label of ", stored)
-        return numbers.astype(np.int32)
+        rows = np.asarray(self._condition[indices])
+        if classes := self._model.num_classes:
+            # Sets of TFDS may have -1 for no label.
+            self._checked(rows, indices, "the label of ", classes, "model.num_classes")
+            return rows.astype(np.int32)
+        return self._checked(rows, indices, "the condition of ")
 
     def _checked(
-        self,
-        numbers: np.ndarray,
-        indices: np.ndarray,
-        count: int = 0,
-        field: str = "data.levels",
-        what: str = "",
-        stored: np.ndarray | None = None,
-        known: np.ndarray | bool = True,
+        self, numbers: np.ndarray, indices: np.ndarray, what: str, count: int = 0, field: str = ""
     ) -> np.ndarray:
         """Returns integers from 0 to `count` - 1; with 0 finite numbers, as float32."""
-        stored = numbers if stored is None else stored
+        stored = numbers
         if count:
             wrong, rule = (numbers < 0) | (numbers >= count), f"0 to {count - 1} ({field})"
         else:
             with np.errstate(over="ignore"):
                 numbers = numbers.astype(np.float32, copy=False)
             wrong, rule = ~np.isfinite(numbers), "finite numbers of type float32"
-        if (wrong := wrong & known).any():
+        if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
             index = indices[first[0]]
             name = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
-            raise UserError(
-                f"{what}{name} of {self.name} has the value {stored[first]}, not one of {rule}"
-            )
+            value = f"the value {stored[first]}, not one of {rule}"
+            raise UserError(f"{what}{name} of {self.dataset.name} has {value}")
         return numbers
 
 
-def open_split(config: Config, split: str, *, noise: int | None = None) -> Split:
+def open_split(config: Config, split: str, *, noise: int = 0) -> Split:
     """Opens a split for the model of a run.
 
     It is "train", "validation" or "test" for `config.data.train_split` and so on, or a split of the
-    set itself. `noise` numbers the draw of noise that is added to levels; by default a discrete
-    model has none, and a continuous one draw 0.
-
-    Raises:
-        UserError: See `open_dataset` and `Split`.
+    set itself. `noise` numbers the draw of noise that a density of levels gets.
     """
     if split in SPLITS:
         split = getattr(config.data, f"{split}_split")
-    if noise is None and config.model.output == "logistic_mixture":
-        noise = 0
     return Split(open_dataset(config.data, split), config.model, config.data, noise=noise)
 
 
@@ -196,11 +141,8 @@ def open_images(
 ) -> Split:
     """Opens a user's own images for a trained model.
 
-    Levels are taken as they are stored, without binarisation. A density of levels gets them with
-    the noise that evaluation adds, and floats as they are. `class_names` are those of the model.
-
-    Raises:
-        UserError: See `open_path` and `Split`; or the images are of another shape.
+    Levels are taken as they are stored, without binarisation. `class_names` are those of the model,
+    whose classes may have other numbers in the file.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
     if dataset.image_shape != model.image_shape:
@@ -208,10 +150,11 @@ def open_images(
             f"{dataset.name} has images of shape {list(dataset.image_shape)}, the model takes "
             f"{list(model.image_shape)}"
         )
-    floats = dataset.images.dtype.kind == "f"
-    noise = 0 if model.config.output == "logistic_mixture" and not floats else None
-    levels = DataConfig(levels=model.levels)
-    return Split(dataset, model.config, levels, noise=noise, class_names=class_names)
+    if model.config.num_classes and dataset.class_names:
+        names = np.array(dataset.class_names)[dataset.labels]
+        labels = checks.numbered(names, class_names)
+        dataset = dataclasses.replace(dataset, labels=labels, class_names=tuple(class_names))
+    return Split(dataset, model.config, DataConfig(levels=model.levels))
 
 
 def array_splits(
@@ -220,11 +163,8 @@ def array_splits(
     """Makes training and validation images of arrays in memory; they are those of `fit`.
 
     Returns:
-        The config, in which `data.levels` of 0 has become the largest value + 1, a model without
-        condition takes that of the arrays, and `data.name` has a digest of them; and the splits.
-
-    Raises:
-        UserError: The arrays do not fit one another or the config.
+        The config, in which `data.levels` of 0 has become the largest value + 1, and a model
+        without condition takes that of the arrays; and the splits.
     """
     whole = train = _of_arrays("training", images, condition)
     if isinstance(validation, (int, float, np.number)):
@@ -232,12 +172,12 @@ def array_splits(
         if not 0 < validation < 1:
             raise UserError(f"validation must be a share between 0 and 1, got {validation}")
         order = random_order(len(whole))
-        held_out = _named("validation", whole.part(np.sort(order[:count])))
-        train = _named("training", whole.part(np.sort(order[count:])))
+        held_out = _part("validation", whole, order[:count])
+        train = _part("training", whole, order[count:])
     else:
         images, condition = validation if isinstance(validation, tuple) else (validation, None)
         held_out = _of_arrays("validation", images, condition, whole.class_names)
-    model, levels, digest = config.model, config.data.levels, 0
+    model, levels = config.model, config.data.levels
     if not checks.condition_form(model, whole.image_shape)[1]:
         if whole.labels is not None:
             count = len(whole.class_names) or int(whole.labels.max()) + 1
@@ -248,55 +188,38 @@ def array_splits(
     if not levels and model.output != "gaussian_mixture" and whole.images.dtype.kind in "biu":
         # Of all images, as a value may be in those alone that validate.
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
-    for part in (train, held_out):
-        for array in (part.images, part.labels, part.condition):
-            if array is not None:
-                digest = zlib.crc32(np.ascontiguousarray(array).view(np.uint8), digest)
-    data = dataclasses.replace(config.data, name=f"arrays in memory {digest:08x}", levels=levels)
-    noise = 0 if model.output == "logistic_mixture" else None
-    splits = [Split(part, model, data, noise=noise) for part in (train, held_out)]
-    return dataclasses.replace(config, model=model, data=data), splits[0], splits[1]
+    data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
+    config = dataclasses.replace(config, model=model, data=data)
+    return config, Split(train, model, data), Split(held_out, model, data)
 
 
 def _of_arrays(
     name: str, images: Any, condition: Any, class_names: tuple[str, ...] = ()
 ) -> Dataset:
     images, labels = np.asarray(images), None
-    if condition is not None:
-        condition = np.asarray(condition)
-        if condition.dtype.kind == "O" and all(isinstance(each, str) for each in condition.flat):
-            condition = condition.astype(str)  # As pandas keeps text.
-        if condition.ndim == 1:
-            labels, condition = condition, None
+    if condition is not None and (condition := np.asarray(condition)).ndim == 1:
+        labels, condition = condition, None
     ids = image_ids(name, len(images))
     return Dataset(f"the {name} set", images, ids, None, labels, class_names, condition)
 
 
-def _named(name: str, dataset: Dataset) -> Dataset:
-    ids = image_ids(name, len(dataset))
-    return dataclasses.replace(dataset, name=f"the {name} set", ids=ids)
+def _part(name: str, whole: Dataset, rows: np.ndarray) -> Dataset:
+    part = whole.part(np.sort(rows))
+    return dataclasses.replace(part, name=f"the {name} set", ids=image_ids(name, len(part)))
 
 
-def _stored_levels(
-    dataset: Dataset, model: ModelConfig, data: DataConfig, noise: int | None
-) -> int:
+def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
     """Returns K of the stored values; 0 for a model of real values."""
-    name, dtype, levels = dataset.name, dataset.images.dtype, data.levels
+    name, dtype = dataset.name, dataset.images.dtype
     if model.output == "gaussian_mixture":
-        if levels or data.binarize != "none":
-            raise UserError(
-                'model.output "gaussian_mixture" takes values as they are: data.levels must be 0 '
-                f'and data.binarize "none", got {levels} and "{data.binarize}"'
-            )
         return 0
-    floats = dtype.kind == "f" and (model.discrete or noise is not None)
-    if floats or (dtype.kind == "b" and levels > 2):
+    if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
         raise UserError(
             f'{name} has values of type {dtype}, but model.output "{model.output}" takes integers '
-            f"from 0 to {levels - 1 if levels else 'K - 1'}: convert them, for example by "
-            "np.round(255 * x).astype(np.uint8), or set model.output=gaussian_mixture"
+            f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, for example "
+            "by np.round(255 * x).astype(np.uint8), or set model.output=gaussian_mixture"
         )
-    if known := levels or dataset.levels or 2 * (dtype.kind == "b"):
+    if known := data.levels or dataset.levels or 2 * (dtype.kind == "b"):
         return known
     first = dataset.images[np.arange(min(len(dataset), 64))]
     if dtype != np.uint8 or first.max() == 1:
@@ -312,17 +235,16 @@ def _condition(dataset: Dataset, model: ModelConfig) -> Any:
     shape, kind = checks.condition_form(model, dataset.image_shape)
     if not kind:
         return None
+    fields = "num_classes", "condition_vector", "condition_map"
+    field = next(field for field in fields if getattr(model, field))
     what, kinds = ("labels", "iu") if model.num_classes else ("condition", "biuf")
     array = getattr(dataset, what)
     if array is None or array.shape[1:] != shape or array.dtype.kind not in kinds:
-        form = f"{what} {list(array.shape)} of {array.dtype}" if array is not None else f"no {what}"
-        fields = ("num_classes", "condition_vector", "condition_map")
-        field = next(field for field in fields if getattr(model, field))
+        found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"
         rows = ", ".join(map(str, ("N", *shape)))
         raise UserError(
-            f"{dataset.name} has {form}, but model.{field} is {getattr(model, field)}: set it to "
-            f"0, or give {kind} in an array `{what}` [{rows}] of an .npz file (`train_{what}` and "
-            "so on, beside arrays of splits)"
+            f"{dataset.name} has {found} `{what}` (`train_{what}` and so on beside arrays of "
+            f"splits): model.{field}={getattr(model, field)} takes {kind}, [{rows}]"
         )
     return array
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import open_image
+from pixel_rnn_jax.files import FORMATS
 
 # K of sets with fewer levels than their type has values.
 _LEVELS = {"binarized_mnist": 2}
@@ -30,29 +31,21 @@ def prepared(config: DataConfig) -> Any | None:
 
 
 def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
-    """Opens a split, in TFDS's syntax, of a set with the features `image` and perhaps `label`.
+    """Opens a split, in TFDS's syntax, of a set with a feature `image` and perhaps `label`.
 
-    Raises:
-        UserError: The set is not prepared, the builder being None; or there is no such split or
-            feature.
+    The builder is None if the set is not prepared.
     """
     name = f"data.name {config.name!r}"
     if builder is None:
-        where = f"data_dir={config.data_dir!r}, " if config.data_dir else ""
-        # Not `tfds build`: that command does not start without apache-beam.
         raise UserError(
             f"{name} is no folder or file, and no TFDS set that is prepared as array_record in "
-            f"data.data_dir {config.data_dir!r}: run "
-            "`pip install 'tensorflow>=2.20' importlib_resources` and "
-            f'`python -c "import tensorflow_datasets as tfds; tfds.builder({config.name!r}, '
-            f"{where}file_format='array_record').download_and_prepare()\"`"
+            f"data.data_dir {config.data_dir!r}: see docs/data.md, TFDS sets"
         )
     features = dict(builder.info.features.items())
-    if "image" not in features:
-        raise UserError(f"{name} has no feature `image`, only {', '.join(features)}")
-    feature: Any = features["image"]
+    image: Any = features.get("image")
     label: Any = features.get("label")
-    encoded = isinstance(feature, tfds.features.Image)
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        raise UserError(f"{name} has no feature `image` of 8 bits, only {features}")
     try:
         shards = builder.info.splits[split].file_instructions
     except ValueError as error:
@@ -72,12 +65,16 @@ def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
         for record in source.__getitems__(indices.tolist()):
             yield only.deserialize_example_np(record, decoders=decoders)[key]
 
+    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(image.shape[-1])
+
     def read_images(indices: np.ndarray) -> Iterator[np.ndarray]:
-        # TFDS itself would warn that there is no OpenCV, and refuse 16-bit images.
-        skip = {"image": tfds.decode.SkipDecoding()} if encoded else None
-        for index, value in zip(indices, read("image", indices, skip), strict=True):
-            image = _decode(value, f"{names[index]} of {name}", feature) if encoded else value
-            yield np.atleast_3d(image)
+        # TFDS itself would warn that there is no OpenCV.
+        contents = read("image", indices, {"image": tfds.decode.SkipDecoding()})
+        for index, content in zip(indices, contents, strict=True):
+            with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+                if file.mode.startswith("I"):  # Pillow makes white of most 16-bit greys.
+                    raise UserError(f"{names[index]} of {name} has mode {file.mode!r} of Pillow")
+                yield np.atleast_3d(np.asarray(file.convert(mode)))
 
     class_names: tuple[str, ...] = ()
     has_labels = isinstance(label, tfds.features.ClassLabel) and label.num_classes
@@ -92,20 +89,3 @@ def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
         class_names=class_names,
         file_names=names,
     )
-
-
-def _decode(content: bytes, name: str, feature: Any) -> np.ndarray:
-    """Decodes an image as TensorFlow does; TFDS keeps the files that it was given."""
-    channels = feature.shape[-1]
-    with open_image(io.BytesIO(content)) as image:
-        mode = image.mode
-        plain = {"1": "L", "P": "L" if channels == 1 else "RGB"}.get(mode, mode)
-        array = np.atleast_3d(np.asarray(image.convert(plain))).astype(feature.np_dtype)
-    if array.shape[-1] == 1 and channels:
-        array = np.repeat(array, channels, -1)
-    deep = array.itemsize > 1 and not mode.startswith("I")  # Pillow reads 8 of 16 bits of colours.
-    if deep or (channels and array.shape[-1] != channels):
-        raise UserError(
-            f"{name} has mode {mode!r} of Pillow, not {channels} channels of {array.dtype}"
-        )
-    return array

@@ -85,9 +85,7 @@ def complete(
 
     lanes, zeros = indices.shape[0], jnp.zeros(indices.shape, uniforms[0].dtype)
     total = kernels.varying_alike(zeros, (uniforms, images, known))
-    completed, total = decode(
-        scales, params, choose, total, lanes=lanes, condition=condition, dtype=images.dtype
-    )
+    completed, total = decode(scales, params, choose, total, lanes=lanes, condition=condition)
     return Completion(completed, total, jnp.ones_like(total))
 
 
@@ -181,7 +179,6 @@ def particle_filter(
         kernels.varying_alike(start, (uniforms, image, known)),
         lanes=particles,
         condition=condition,
-        dtype=image.dtype,
         end_pixel=end_pixel,
     )
     log_sum = jax.nn.logsumexp(weights.log_weights)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.models import Scale
@@ -54,7 +54,6 @@ def decode(
     *,
     lanes: int,
     condition: Array | None = None,
-    dtype: DTypeLike = jnp.int32,
     end_pixel: EndPixel | None = None,
 ) -> tuple[Array, Any]:
     """Decides every value of L images, `lanes`, each given all values before it; traceable.
@@ -64,27 +63,26 @@ def decode(
     whole lanes. `condition` is that of the lanes.
 
     Returns:
-        The images `[L, H, W, C]` of type `dtype`, and the last carry.
+        The images `[L, H, W, C]`, and the last carry.
     """
     image = None
+    last = scales[-1].network
+    dtype = jnp.int32 if last.config.discrete else last.param_dtype
     for number, scale in enumerate(scales):
         features = scale.embed_condition(params, condition, image)
-        empty = jnp.zeros((lanes, *scale.network.image_shape), dtype)
+        own = jnp.zeros((lanes, *scale.network.image_shape), dtype)
+        if image is not None:
+            own = own.at[:, :: scale.network.ratio, :: scale.network.ratio].set(image)
         start = Lanes(
-            image=empty if image is None else scale.place(image),
+            image=own,
             state=scale.apply(params, lanes, method="init_state"),
             features=features,
-            contexts=_contexts(scale, params, features, 0),
+            contexts=scale.apply(params, features, 0, method="contexts"),
         )
         start, carry = kernels.varying_alike((start, carry), (params, start, carry))
         image, carry = _decode_scale(number, scale, params, choose, carry, start, end_pixel)
     assert image is not None
     return image, carry
-
-
-def _contexts(scale: Scale, params: PyTree, features: Array | None, row: ArrayLike) -> PyTree:
-    here = None if features is None else features[:, row]
-    return scale.apply(params, here, method="contexts")
 
 
 def _decode_scale(
@@ -123,7 +121,8 @@ def _decode_scale(
 
     def one_row(loop: tuple[Lanes, Any], row: Array) -> tuple[Any, None]:
         lanes, carry = loop
-        lanes = lanes._replace(contexts=_contexts(scale, params, lanes.features, row))
+        contexts = scale.apply(params, lanes.features, row, method="contexts")
+        lanes = lanes._replace(contexts=contexts)
         columns = jnp.arange(width)
         (lanes, carry), _ = lax.scan(
             one_pixel, (lanes, carry), (jnp.broadcast_to(row, width), columns)

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import DTypeLike
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.generation.decode import Place, decode
@@ -41,10 +40,9 @@ def sample(
             total = total + jnp.where(place.given, 0, log_prob)
         return total, values
 
-    dtype: DTypeLike = scales[-1].network.param_dtype
-    total = kernels.varying_alike(jnp.zeros(indices.shape, dtype), (uniforms, temperature))
-    lanes, dtype = indices.shape[0], jnp.int32 if likelihood.discrete else dtype
-    return decode(scales, params, choose, total, lanes=lanes, condition=condition, dtype=dtype)
+    zeros = jnp.zeros(indices.shape, scales[-1].network.param_dtype)
+    total = kernels.varying_alike(zeros, (uniforms, temperature))
+    return decode(scales, params, choose, total, lanes=indices.shape[0], condition=condition)
 
 
 def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[Array]:

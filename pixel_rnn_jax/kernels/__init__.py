@@ -3,8 +3,8 @@
 There are no parameters here and no Flax. Kernels may import nothing else of the package.
 """
 
-from pixel_rnn_jax.kernels.conv_lstm import cell, conv_lstm
 from pixel_rnn_jax.kernels.padded_rows import PaddedRows
+from pixel_rnn_jax.kernels.recurrence import cell, conv_lstm
 from pixel_rnn_jax.kernels.skew import restarts, shift, skew, unskew
 from pixel_rnn_jax.kernels.varying import varying_alike
 

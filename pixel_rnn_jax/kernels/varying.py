@@ -17,11 +17,7 @@ def varying_alike(tree: PyTree, like: PyTree) -> PyTree:
     axes = frozenset().union(*map(_axes, jax.tree.leaves(like)))
     if not axes:
         return tree
-
-    def cast(leaf: Any) -> Any:
-        return lax.pcast(leaf, tuple(sorted(axes - _axes(leaf))), to="varying")
-
-    return jax.tree.map(cast, tree)
+    return jax.tree.map(lambda x: lax.pcast(x, tuple(sorted(axes - _axes(x))), to="varying"), tree)
 
 
 def _axes(leaf: Any) -> frozenset[str]:

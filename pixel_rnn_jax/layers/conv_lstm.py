@@ -32,23 +32,16 @@ class ConvLSTM(BodyLayer):
         self.state_to_state = self.param(
             "state_to_state", scale, (len(self.taps), h, 4 * h), self.param_dtype
         )
-        if self.condition:
+        if self.condition:  # Its map has no mask.
             self.condition_to_state = nn.Dense(4 * h, use_bias=False, **self.dtypes)
         self.h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
         self.c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
 
     def gates(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps `[2h, Z]` to the sums that do not depend on the state, `[B, H, W, 4h]`.
-
-        The condition broadcasts to `[B, H, W, F]`.
-        """
+        """Maps `[2h, Z]` to the sums that do not depend on the state, `[B, H, W, 4h]`."""
         gates = self.input_to_state(x, layout, to_features_last=True)
         gates = layout.unpack(gates, features_last=True)
-        return gates if condition is None else gates + self.context(condition)
-
-    def context(self, condition: Array) -> Array:
-        """Maps the condition, `[..., F]`, to a bias of the gates, `[..., 4h]`, without a mask."""
-        return self.condition_to_state(condition)
+        return gates if condition is None else gates + self.condition_to_state(condition)
 
     def recurrence(self) -> tuple[Array, Array, Array]:
         """Returns the state-to-state kernel `[taps, h, 4h]`, h0 `[h]` and c0 `[h]`."""

@@ -38,14 +38,12 @@ class DiagonalBiLSTM(BodyLayer):
         self.right = ConvLSTM(*fields, taps=taps, **self.dtypes)
 
     def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps padded rows, `[2h, Z]`, to `[Z, h]`.
-
-        The condition broadcasts to `[B, H, W, F]`.
-        """
+        """Maps padded rows, `[2h, Z]`, to `[Z, h]`."""
         left, right = (lstm.gates(x, layout, condition) for lstm in (self.left, self.right))
         left = self._direction(self.left, left)
         right = self._direction(self.right, right[:, :, ::-1])[:, :, ::-1]
-        return layout.pack(left + shift_down(right), features_last=True)
+        right = kernels.shift(right, -1, axis=1)  # Down by one row.
+        return layout.pack(left + right, features_last=True)
 
     def _direction(self, lstm: ConvLSTM, gates: Array) -> Array:
         """Runs the recurrence over gates, `[B, H, W, 4h]`, to the right: `[B, H, W, h]`."""
@@ -64,7 +62,8 @@ class DiagonalBiLSTM(BodyLayer):
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to a bias of either direction."""
-        return {"left": self.left.context(condition), "right": self.right.context(condition)}
+        left, right = self.left.condition_to_state, self.right.condition_to_state
+        return {"left": left(condition), "right": right(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row.
@@ -125,8 +124,3 @@ class DiagonalBiLSTM(BodyLayer):
             gates = gates + in_scan_order(bias)
         h = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,))
         return h[:, 0].transpose(1, 0, 2)[:, ::-1]
-
-
-def shift_down(x: Array) -> Array:
-    """Moves `[B, H, W, F]` down by one row; the first row becomes zero."""
-    return kernels.shift(x, -1, axis=1)

@@ -15,29 +15,18 @@ from pixel_rnn_jax.layers.state import State, at_column, put_column
 Mask = Literal["A", "B"]
 
 
-def channel_groups(features: int, channels: int) -> np.ndarray:
-    """Returns the image channel that each feature belongs to, `[F]`.
-
-    The groups are contiguous and as equal in size as F allows: feature j is of channel j * C // F.
-
-    Raises:
-        ValueError: There are fewer features than channels.
-    """
-    if features < channels:
-        raise ValueError(f"{features} features cannot be split in groups for {channels} channels")
-    return np.arange(features) * channels // features
-
-
 def channel_mask(
     inputs: int, outputs: int, channels: int, mask: Mask, *, parts: int = 1
 ) -> np.ndarray:
     """Returns the inputs that each output may see within a pixel, `[inputs, outputs]` booleans.
 
+    The groups are contiguous and as equal in size as F allows: feature j is of channel j * C // F.
     With mask A a group sees the groups of earlier channels, with mask B its own as well. The
     outputs are `parts` blocks, such as the gates of an LSTM, each split in groups of its own.
     """
-    group_in = channel_groups(inputs, channels)[:, None]
-    group_out = np.tile(channel_groups(outputs // parts, channels), parts)[None, :]
+    features = outputs // parts
+    group_in = (np.arange(inputs) * channels // inputs)[:, None]
+    group_out = np.tile(np.arange(features) * channels // features, parts)[None, :]
     return group_in < group_out if mask == "A" else group_in <= group_out
 
 
@@ -124,13 +113,12 @@ class MaskedConv(nn.Module):
         inputs]`, the inputs of these rows, and `above`, `[B, W, outputs]`, their term in this row.
         """
         height, half = (size // 2 for size in self.kernel_size)
-        outputs = self.parts * self.features
         state = {}
         if half:
             state["row"] = jnp.zeros((batch, half + width, self.inputs), self.dtype)
         if height:
             state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.dtype)
-            state["above"] = jnp.zeros((batch, width, outputs), self.dtype)
+            state["above"] = jnp.zeros((batch, width, self.parts * self.features), self.dtype)
         return state
 
     def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:

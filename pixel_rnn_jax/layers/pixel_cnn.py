@@ -33,10 +33,7 @@ class PixelCNNLayer(BodyLayer):
         return self.kernel // 2, self.kernel // 2
 
     def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps padded rows, `[2h, Z]`, to `[h, Z]`.
-
-        The condition broadcasts to `[B, H, W, F]`.
-        """
+        """Maps padded rows, `[2h, Z]`, to `[h, Z]`."""
         x = self.convolve(nn.relu(self.reduce(nn.relu(x), layout)), layout)
         if condition is not None:
             bias = jnp.moveaxis(self.condition_to_map(condition), -1, 0)

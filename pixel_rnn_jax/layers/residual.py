@@ -63,14 +63,6 @@ class Residual(nn.Module):
         keep = layout.pack(keep if last else keep.swapaxes(0, 1), features_last=last)
         return jnp.where(keep, x / (1 - dropped / 2**16), 0)
 
-    def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, F]`, to the layer's context."""
-        return self.layer.context(condition)
-
-    def init_state(self, batch: int, width: int) -> State:
-        """Returns the layer's state before the first row."""
-        return self.layer.init_state(batch, width)
-
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[tuple[Array, Array | None], State]:
@@ -78,10 +70,6 @@ class Residual(nn.Module):
         out, state = self.layer.step(state, x, column, context)
         out, _ = self.expand.step({}, out, column)
         return self._connect(x, out, axis=-1), state
-
-    def end_row(self, state: State, context: Context | None = None) -> State:
-        """Moves on to the next row."""
-        return self.layer.end_row(state, context)
 
     def _connect(self, x: Array, out: Array, axis: int) -> tuple[Array, Array | None]:
         stream, skip = jnp.split(out, 2, axis) if self.skip else (out, None)

@@ -37,17 +37,14 @@ class RowLSTM(BodyLayer):
         return 0, self.kernel // 2
 
     def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps padded rows, `[2h, Z]`, to `[Z, h]`.
-
-        The condition broadcasts to `[B, H, W, F]`.
-        """
+        """Maps padded rows, `[2h, Z]`, to `[Z, h]`."""
         gates = self.lstm.gates(x, layout, condition).transpose(1, 2, 0, 3)
         h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps)
         return layout.pack(h.transpose(2, 0, 1, 3), features_last=True)
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to a bias of its gates."""
-        return {"gates": self.lstm.context(condition)}
+        return {"gates": self.lstm.condition_to_state(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row.

@@ -1,7 +1,7 @@
 """The fields of body layers, and the incremental form: an explicit state, carried between pixels.
 
-Every layer computes the same map in two ways. `__call__` maps whole images at once. For generation,
-in raster order,
+Every layer computes the same map in two ways. `__call__` maps whole images at once; its condition
+broadcasts to `[B, H, W, F]`. For generation, in raster order,
 
     state = layer.init_state(batch, width)
     context = layer.context(condition)                    before each row

@@ -1,6 +1,7 @@
 """Checks of the arguments of a model: shapes and types always, values where there are any.
 
-The arrays may be tracers of `jit`, `grad` or `vmap`, which have no values.
+The arrays may be tracers of `jit`, `grad` or `vmap`, which have no values. What does not fit is
+named by a `UserError`.
 """
 
 import math
@@ -53,31 +54,21 @@ def check_format(
     count = image_shape[-1] if real else 0
     offset, scale = tuple(map(float, offset)), tuple(map(float, scale))
     offset, scale = offset or (0.0,) * count, scale or (1.0,) * count
-    for name, values in (("offset", offset), ("scale", scale)):
-        positive = name == "offset" or all(value > 0 for value in values)
-        if len(values) != count or not all(map(math.isfinite, values)) or not positive:
-            kind = "finite number" if name == "offset" else "finite number above 0"
-            raise UserError(f"{name} must be a {kind} for each of {count} channels, got {values}")
+    for name, values, limit in (("offset", offset, -math.inf), ("scale", scale, 0.0)):
+        if len(values) != count or not all(limit < value < math.inf for value in values):
+            raise UserError(f"{name} must be {count} finite numbers above {limit}, got {values}")
     shape = tuple(map(int, image_shape))
     return {"image_shape": shape, "levels": int(levels), "offset": offset, "scale": scale}
 
 
-def check_images(images: Any, config: ModelConfig, image_shape: Shape, levels: int) -> Array:
-    """Checks images `[B, H, W, C]` and returns them as a JAX array.
+def check_images(
+    images: Any, config: ModelConfig, image_shape: Shape, levels: int, known: Any = None
+) -> Array:
+    """Checks images `[B, H, W, C]` and returns them as a JAX array, 0 where they are not `known`.
 
     A discrete model takes integers from 0 to K - 1. A density takes finite floats; with
     `output="logistic_mixture"` level x is the interval [x, x + 1).
-
-    Raises:
-        UserError: The shape, the type or a value does not fit.
     """
-    images = check_form(images, config, image_shape, levels)
-    _check_values("images", images, levels if config.discrete else images.dtype)
-    return jnp.asarray(images)
-
-
-def check_form(images: Any, config: ModelConfig, image_shape: Shape, levels: int) -> Any:
-    """Checks the shape and the type of images, and returns them as an array."""
     images = _array(images)
     if images.ndim != 4 or images.shape[1:] != image_shape:
         shape = ", ".join(map(str, image_shape))
@@ -89,40 +80,31 @@ def check_form(images: Any, config: ModelConfig, image_shape: Shape, levels: int
     if not config.discrete and not jnp.issubdtype(images.dtype, jnp.floating):
         values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
         raise UserError(f"images must be {values}, got {images.dtype} values")
-    return images
+    if known is not None:
+        # By NumPy where that is possible, since inside `jit` an operation of JAX leaves no values
+        # to check, and outside it would cut off integers of 64 bits.
+        numpy = isinstance(images, np.ndarray) and has_values(known)
+        images = (np if numpy else jnp).where(known, images, images.dtype.type(0))
+    _check_values("images", images, levels if config.discrete else images.dtype)
+    return jnp.asarray(images)
 
 
-def check_known(known: Any, images: Any) -> tuple[Any, Array]:
-    """Checks the mask of the known values of images, `[B, H, W, C]`.
-
-    Returns:
-        The images, zero where unknown, and the mask in their shape.
-    """
-    known, shape = _array(known), images.shape
-    shapes = shape[1:3], shape[1:], (*shape[:3], 1), shape
+def check_known(known: Any, count: Sequence[int], image_shape: Shape) -> Any:
+    """Checks the mask of known values of `count` images; returns `[B or 1, H, W, C or 1]`."""
+    known = np.asarray(known) if has_values(known) else known
+    size = image_shape[:2]
+    shapes = size, image_shape, (*count, *size, 1), (*count, *image_shape)
     if known.dtype != bool or known.shape not in shapes:
-        choices = ", ".join(dict.fromkeys(str(list(choice)) for choice in shapes))
-        got = f"{known.dtype} {list(known.shape)}"
-        raise UserError(f"known must be booleans of one of the shapes {choices}, got {got}")
-    # By NumPy where that is possible, since inside `jit` an operation of JAX leaves no values to
-    # check, and outside it would cut off integers of 64 bits.
-    numpy = isinstance(images, np.ndarray) and has_values(known)
-    known = np.asarray(known) if numpy else known
+        got = f"{known.dtype} {known.shape}"
+        raise UserError(f"known must be booleans of one of the shapes {shapes}, got {got}")
     known = known[..., None] if known.ndim == 2 else known
-    known = known[None] if known.ndim == 3 else known
-    images = (np if numpy else jnp).where(known, images, images.dtype.type(0))
-    return images, jnp.broadcast_to(known, shape)
+    return known[None] if known.ndim == 3 else known
 
 
 def check_condition(
     condition: Any, count: Any, config: ModelConfig, image_shape: Shape
 ) -> Array | None:
-    """Checks the condition of `count` images and returns it, None for a model without one.
-
-    Raises:
-        UserError: It is missing, of the wrong shape or type, or has a value that is out of range,
-            or the model takes none.
-    """
+    """Checks the condition of `count` images and returns it, None for a model without one."""
     shape, kind = condition_form(config, image_shape)
     if not kind and condition is None:
         return None
@@ -130,8 +112,8 @@ def check_condition(
         raise UserError(f"condition must be {kind or 'None: this model has none'}")
     condition, classes = _array(condition), config.num_classes
     if condition.shape != (count, *shape):
-        size = ", ".join(map(str, (count, *shape)))
-        raise UserError(f"condition must have shape [{size}], {kind}, got {list(condition.shape)}")
+        size, got = (count, *shape), condition.shape
+        raise UserError(f"condition must have shape {size}, {kind}, got {got}")
     if classes and not jnp.issubdtype(condition.dtype, jnp.integer):
         raise UserError(f"condition must be integers, {kind}, got {condition.dtype} values")
     dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)
@@ -151,43 +133,30 @@ def condition_form(config: ModelConfig, image_shape: Shape) -> tuple[tuple[int, 
 
 
 def numbered(condition: Any, class_names: Sequence[str]) -> Any:
-    """Returns a condition in which names of classes, `[B]` strings, have become their numbers.
-
-    Raises:
-        UserError: There is no class of such a name.
-    """
-    if condition is None or isinstance(condition, Array):
-        return condition
-    names = np.asarray(condition)
+    """Returns a condition in which names of classes, `[B]` strings, have become their numbers."""
+    names = _array(condition)
     if names.dtype.kind != "U":
-        return names
+        return condition
     unknown = sorted(set(names.ravel().tolist()) - set(class_names))
     if unknown:
         choices = ", ".join(class_names) or "numbers, since its classes have no names"
         raise UserError(f"condition has no class {unknown[0]!r}: this model takes {choices}")
-    return np.vectorize(list(class_names).index, otypes=[np.int32])(names)
+    numbers = {name: number for number, name in enumerate(class_names)}
+    return np.vectorize(numbers.get, otypes=[np.int32])(names)
 
 
-def check_sampling(key: Any, n: Any, temperature: Any, config: ModelConfig) -> Array:
+def check_sampling(n: Any, temperature: Any, config: ModelConfig) -> Array:
     """Checks the arguments of sampling except the condition; returns the temperature."""
-    check_key(key)
     if not jax.export.is_symbolic_dim(n) and not (is_integer(n) and n >= 0):
         raise UserError(f"n must be an integer of at least 0 (static under jax.jit), got {n!r}")
     known = has_values(temperature)
     value: Any = np.asarray(temperature) if known else temperature
-    real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.integer, jnp.floating))
-    if value.ndim or not real or (known and not value >= 0):
+    number = jnp.issubdtype(value.dtype, jnp.number)
+    if value.ndim or not number or (known and not value >= 0):
         raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
     if known and value != 1 and not config.discrete:
         raise UserError(f"temperature must be 1 for a density, got {temperature}")
     return jnp.asarray(temperature, jnp.promote_types(config.dtype, jnp.float32))
-
-
-def check_key(key: Any) -> None:
-    """Raises a `UserError` unless `key` is one of `jax.random`."""
-    kinds = jax.dtypes.prng_key, jnp.uint32
-    if not isinstance(key, Array) or not any(jnp.issubdtype(key.dtype, kind) for kind in kinds):
-        raise UserError(f"key must be one of jax.random, such as jax.random.key(0), got {key!r}")
 
 
 def _array(value: Any) -> Any:

@@ -169,10 +169,7 @@ class Network(nn.Module):
         return self.embed_values(rows).reshape(*values.shape[:-1], features)
 
     def embed_condition(self, condition: Array | None, coarse: Array | None) -> Array | None:
-        """Maps the condition to that of the body layers: `[B, H, W, h]`, `[B, 1, 1, h]` or None.
-
-        The arguments are those of `__call__`.
-        """
+        """Maps the condition to that of the body layers: `[B, H, W, h]`, `[B, 1, 1, h]` or None."""
         terms = []
         if self.ratio:
             terms.append(self.upsample(self._inputs(jnp.asarray(coarse))))
@@ -184,9 +181,10 @@ class Network(nn.Module):
             terms.append(self.map(jnp.asarray(condition)))
         return sum(terms[1:], start=terms[0]) if terms else None
 
-    def contexts(self, features: Array | None) -> Sequence[Context | None]:
-        """Maps the `features` of a row, `[B, W, h]`, to the context of each body layer."""
-        return [None if features is None else layer.context(features) for layer in self.residual]
+    def contexts(self, features: Array | None, row: ArrayLike) -> Sequence[Context | None]:
+        """Returns the context of each body layer in a row of the `features`, `[B, H, W, h]`."""
+        here = None if features is None else features[:, row]
+        return [None if here is None else layer.context(here) for layer in self.body]
 
     def init_state(self, batch: int) -> State:
         """Returns the state of the incremental form (see `layers/state.py`) before the first row.
@@ -198,7 +196,7 @@ class Network(nn.Module):
         width = self.image_shape[1]
         return {
             "first": self.first.init_state(batch, width),
-            "body": [layer.init_state(batch, width) for layer in self.residual],
+            "body": [layer.init_state(batch, width) for layer in self.body],
         }
 
     def step(
@@ -237,7 +235,7 @@ class Network(nn.Module):
 
     def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
         """Moves on to the next row; `contexts` are those of the row that ends."""
-        rows = zip(self.residual, state["body"], contexts, strict=True)
+        rows = zip(self.body, state["body"], contexts, strict=True)
         body = [layer.end_row(layer_state, context) for layer, layer_state, context in rows]
         return {"first": self.first.end_row(state["first"]), "body": body}
 

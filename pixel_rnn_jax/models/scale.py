@@ -63,12 +63,6 @@ class Scale(NamedTuple):
         coarse = values[:, ::stride, ::stride] if stride else None
         return self.subsample(values), self.condition(condition), coarse
 
-    def place(self, coarse: Array) -> Array:
-        """Returns `[B, H, W, C]`: the pixels that the scale before gives, zeros elsewhere."""
-        ratio = self.network.ratio
-        image = jnp.zeros((coarse.shape[0], *self.network.image_shape), coarse.dtype)
-        return image.at[:, ::ratio, ::ratio].set(coarse)
-
     def embed_condition(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
         """Returns the condition of the body layers, `[B, H, W, h]`, or None without one.
 

@@ -6,7 +6,9 @@ without the containers that held them, such as the named tuples of an optimiser.
 JSON: the `Record` of the run, the validation, the SHA-256 of the arrays, and that of the JSON.
 """
 
+import dataclasses
 import hashlib
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runs.record import Record, seal, unseal
+from pixel_rnn_jax.runs.record import Record, sha256_of_json
 
 PyTree = Any
 policies = ocp.checkpoint_managers
@@ -39,8 +41,9 @@ class Checkpoints:
         """
         path = epath.Path(workdir)  # Orbax takes absolute paths; that of a bucket is absolute.
         self.directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
+        nats = operator.itemgetter("nats")
         best = policies.BestN(
-            get_metric_fn=_nats, reverse=True, n=1, keep_checkpoints_without_metrics=False
+            get_metric_fn=nats, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         options = ocp.CheckpointManagerOptions(
             read_only=read_only,
@@ -48,7 +51,7 @@ class Checkpoints:
             create=not read_only,
             save_interval_steps=0 if read_only else 1,
             cleanup_tmp_directories=not read_only,
-            best_fn=_nats,
+            best_fn=nats,
             best_mode="min",
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
         )
@@ -69,7 +72,7 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(self, step: int, state: PyTree, record: Record, nats: float | None = None) -> None:
-        """Copies a state and writes it in the background, unless the step is stored already.
+        """Copies a state and writes it in the background.
 
         Older checkpoints are deleted only when the new one is complete.
 
@@ -79,22 +82,20 @@ class Checkpoints:
             record: That of the run.
             nats: Nats per validation image, if the model was validated at this step.
         """
-        if step in self.steps():
-            return
         arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
         host = jax.device_get(arrays)
-        digests = {entry: sha256(of_entry(host, entry)) for entry in state}
-        values = {"record": record.to_dict(), "metrics": metrics, "sha256_of": digests}
-        sealed = seal(values | {"types": types_of(host)})
+        values = {
+            "record": dataclasses.asdict(record),
+            "metrics": metrics,
+            "types": types_of(host),
+            "sha256_of": {entry: sha256(of_entry(host, entry)) for entry in state},
+        }
+        sealed = values | {"sha256": sha256_of_json(values)}
         items = {"state": ocp.args.PyTreeSave(arrays), "record": ocp.args.JsonSave(sealed)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
     def record(self, step: int) -> Record:
-        """Returns the record of a checkpoint, checked.
-
-        Raises:
-            UserError: It does not match its SHA-256.
-        """
+        """Returns the record of a checkpoint; raises `UserError` if it is damaged."""
         return Record.from_dict(self._sealed(step)["record"])
 
     def restore(self, template: PyTree, step: int) -> PyTree:
@@ -138,10 +139,11 @@ class Checkpoints:
 
     def _sealed(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        path = self.directory / str(step)
-        values = unseal(self._manager.restore(step, args=args)["record"], f"the record of {path}")
-        if values["metrics"] != self._manager.metrics(step):
-            raise UserError(f"the metrics of {path} are not those of its record: it is damaged")
+        values = dict(self._manager.restore(step, args=args)["record"])
+        intact = values.pop("sha256", None) == sha256_of_json(values)
+        if not intact or values["metrics"] != self._manager.metrics(step):
+            path = self.directory / str(step)
+            raise UserError(f"the record of {path} does not match its SHA-256 or its metrics")
         return values
 
 
@@ -173,18 +175,10 @@ def types_of(arrays: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_same_types(where: str, expected: Mapping[str, str], stored: Mapping[str, str]) -> None:
-    """Refuses arrays that have other names, types or shapes than expected (see `types_of`).
-
-    Raises:
-        UserError: Names the first that differs.
-    """
+    """Raises `UserError` with the first array that has another name, type or shape: `types_of`."""
     for name in sorted(expected.keys() | stored.keys()):
         here, there = expected.get(name, "absent"), stored.get(name, "absent")
         if here != there:
             raise UserError(
                 f"{where} is of another model or optimiser: {name} is {there} in it, not {here}"
             )
-
-
-def _nats(metrics: dict[str, float]) -> float:
-    return metrics["nats"]

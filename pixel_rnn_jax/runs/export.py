@@ -1,14 +1,7 @@
 """A trained model as one file: its architecture, its image format and its parameters.
 
-The file is in the safetensors format. `docs/weights.md` says what every array means. Its metadata
-have one key, "pixel_rnn_jax", with one JSON:
-
-    version    1
-    config     the fields of the `ModelConfig`
-    images     the fields of the `ImageFormat`
-    sha256     SHA-256 of config, images and all arrays
-
-The same model gives the same bytes.
+The file is in the safetensors format; `docs/weights.md` says what its metadata and every array
+mean. The same model gives the same bytes.
 """
 
 import dataclasses

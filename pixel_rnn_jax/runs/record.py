@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from pixel_rnn_jax.config import Config, ModelConfig, from_config_dict
-from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 
@@ -65,37 +64,12 @@ class Record:
     data: dict[str, str]
     origin: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Returns the record for JSON."""
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Record":
-        """Returns the record that `to_dict` went through JSON from.
-
-        Raises:
-            UserError: A field of the config is unknown or impossible.
-        """
+        """Returns the record whose `dataclasses.asdict` went through JSON."""
         image_format = ImageFormat.from_dict(values["image_format"])
         config = from_config_dict(values["config"])
         return cls(config, image_format, values["data"], values["origin"])
-
-
-def seal(values: dict[str, Any]) -> dict[str, Any]:
-    """Returns values for JSON with the SHA-256 of all of them."""
-    return values | {"sha256": sha256_of_json(values)}
-
-
-def unseal(values: dict[str, Any], name: object) -> dict[str, Any]:
-    """Returns the values that `seal` was given.
-
-    Raises:
-        UserError: They have changed since; `name` says where they stand.
-    """
-    rest = {key: value for key, value in values.items() if key != "sha256"}
-    if values.get("sha256") != sha256_of_json(rest):
-        raise UserError(f"{name} does not match its SHA-256: it is damaged, or was edited")
-    return rest
 
 
 def sha256_of_json(values: Any) -> str:

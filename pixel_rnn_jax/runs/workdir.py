@@ -17,13 +17,12 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import bundled, terminal
-from pixel_rnn_jax.config import Config, changed_fields, from_json, to_json
+from pixel_rnn_jax.config import Config, changed_fields, from_config_dict
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import atomic_write
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs import export
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
-from pixel_rnn_jax.runs.record import ImageFormat, Record, sha256_of_json, unseal
+from pixel_rnn_jax.runs.record import Record, sha256_of_json
 from pixel_rnn_jax.runtime import devices, processes, storage
 
 PyTree = Any
@@ -71,7 +70,7 @@ def resumed(checkpoints: Checkpoints, new: Record) -> Record:
     """
     step = checkpoints.latest_step()
     if step is None:
-        return dataclasses.replace(new, origin=sha256_of_json(new.to_dict()))
+        return dataclasses.replace(new, origin=sha256_of_json(dataclasses.asdict(new)))
     old = checkpoints.record(step)
     changes = changed_fields(old.config, new.config)
     for name, (before, after) in changes.items():
@@ -102,23 +101,13 @@ def _is_fixed(name: str) -> bool:
     return name == "seed" or (name.startswith("model.") and name not in how)
 
 
-def write_config(config: Config, workdir: epath.PathLike) -> None:
-    """Writes `workdir`/config.json, a copy for people: checkpoints hold what is read."""
-    with atomic_write(epath.Path(workdir) / "config.json") as file:
-        file.write(to_json(config).encode())
-
-
 def read_config(workdir: epath.PathLike) -> Config:
-    """Reads `workdir`/config.json.
-
-    Raises:
-        UserError: There is no run.
-    """
+    """Reads `workdir`/config.json; raises `UserError` if there is none."""
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"--workdir={workdir} holds no training run: there is no config.json in it")
-    return from_json(path.read_text())
+    return from_config_dict(json.loads(path.read_text()))
 
 
 @dataclass(frozen=True)
@@ -147,7 +136,6 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     Raises:
         UserError: There is no trained model; it is damaged; or `config.json` was edited.
     """
-    processes.check()
     storage.check(workdir)
     if Path(workdir).parent == bundled.FOLDER:
         return _open_bundled(Path(workdir), mesh)
@@ -174,10 +162,7 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
 
 def _open_bundled(folder: Path, mesh: Mesh) -> Run:
     """Opens a model of the package, which has an exported file instead of checkpoints."""
-    model, params, names = export.read(folder / bundled.FILE)
-    record = Record.from_dict(unseal(json.loads((folder / "record.json").read_bytes()), folder))
-    image_format = ImageFormat(model.image_shape, model.levels, model.offset, model.scale, names)
-    if (record.config.model, record.image_format) != (model.config, image_format):
-        raise UserError(f"{folder}: record.json and {bundled.FILE} are of different models")
+    model, params, _ = export.read(folder / bundled.FILE)
+    record = Record.from_dict(json.loads((folder / "record.json").read_bytes()))
     step = json.loads((folder / "result.json").read_bytes())["step"]
     return Run(record, model, step, jax.device_put(params, devices.replicated(mesh)))

@@ -4,21 +4,15 @@ import os
 
 from etils import epath
 
-from pixel_rnn_jax.errors import UserError
-
 
 def check(path: epath.PathLike) -> None:
     """Prepares for a path that may be in a bucket; call it before the path is used.
 
     Raises:
-        UserError: The scheme is not gs://.
         ImportError: gcsfs, of the extra `gcs`, is not installed.
     """
-    scheme, separator, _ = os.fspath(path).partition("://")
-    if not separator:
+    if not os.fspath(path).startswith("gs://"):
         return
-    if scheme != "gs":
-        raise UserError(f"{path} is neither a folder nor in a bucket (gs://BUCKET/FOLDER)")
     import fsspec
     import gcsfs  # noqa: F401
 

@@ -1,14 +1,14 @@
 """How likely images are: the negative log-likelihood of a split, in nats and in bits/dim."""
 
+import dataclasses
 import functools
 import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import Array
@@ -30,32 +30,34 @@ BASELINE_IMAGES = 50_000
 """Training images that the baseline counts at most: enough for histograms of single values."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The mean negative log-likelihood of images, or log-density under a density.
+    """Negative log-likelihoods of images in nats, or negative log-densities under a density.
 
     Attributes:
-        nats: The mean, in nats per image.
-        standard_error: The standard error of `nats`; NaN for a single image.
+        nats_per_image: `[N]`.
         dims: H * W * C, the values of one image.
-        images: The number of images.
+        real: Whether values are real: nats are per unit of theirs, and there are no bits/dim.
         shares: For each scale, coarsest first, the height of its images and its share of `nats`.
-        density: Whether it is of a density at dequantised values, with one draw for each image.
-        real: Whether it is of a density of real values, in nats per unit of theirs; they have no
-            bits/dim.
-        step: The training step that the parameters are from, if they are those of a run.
-        counted: Of the independent-pixel model: the training images in its histograms.
+        nats_per_value: `[N, H, W, C]`, if asked for.
     """
 
-    nats: float
-    standard_error: float
+    nats_per_image: np.ndarray
     dims: int
-    images: int
-    shares: dict[int, float] = field(default_factory=dict)
-    density: bool = False
     real: bool = False
-    step: int | None = None
-    counted: int = 0
+    shares: dict[int, float] = field(default_factory=dict)
+    nats_per_value: np.ndarray | None = None
+
+    @property
+    def nats(self) -> float:
+        """The mean over the images, in nats per image."""
+        return float(self.nats_per_image.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of `nats`; NaN for a single image."""
+        count = len(self.nats_per_image)
+        return float(self.nats_per_image.std(ddof=1) / count**0.5) if count > 1 else math.nan
 
     @property
     def bits_per_dim(self) -> float:
@@ -63,31 +65,21 @@ class Evaluation:
         return float(bits_per_dim(self.nats, self.dims))
 
     def numbers(self) -> dict[str, float]:
-        """Returns the finite numbers by name: nats, standard error, bits/dim, several shares."""
+        """Returns the finite numbers by name, with the shares of several scales."""
         numbers = {"nats": self.nats, "standard_error": self.standard_error}
         if not self.real:
             numbers["bits_per_dim"] = self.bits_per_dim
         for height, nats in self.shares.items() if len(self.shares) > 1 else ():
             numbers[f"nats_of_height_{height}"] = nats
+        numbers["images"] = len(self.nats_per_image)
         return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
     def __str__(self) -> str:
-        mean, error, unit = self.nats / self.dims, self.standard_error / self.dims, "nats a value"
+        text = f"{self.nats:.3f} ± {self.standard_error:.3f} nats"
         if not self.real:
-            mean, error, unit = mean / math.log(2), error / math.log(2), "bits/dim"
-        images = terminal.plural(self.images, "image")
-        if math.isnan(error):  # Of a single image.
-            return f"{self.nats:.3f} nats, {mean:.4f} {unit} ({images})"
-        nats = f"{self.nats:.3f} ± {self.standard_error:.3f} nats"
-        return f"{nats}, {mean:.4f} ± {error:.4f} {unit} ({images})"
-
-
-class Scores(NamedTuple):
-    """The negative log-likelihoods of images, `[N]`, of their values, `[N, H, W, C]`, the mean."""
-
-    evaluation: Evaluation
-    nats: np.ndarray
-    nats_per_value: np.ndarray | None
+            error = bits_per_dim(self.standard_error, self.dims)
+            text += f", {self.bits_per_dim:.4f} ± {error:.4f} bits/dim"
+        return f"{text} ({terminal.plural(len(self.nats_per_image), 'image')})"
 
 
 def score(
@@ -97,13 +89,12 @@ def score(
     *,
     batch_size: int = TrainConfig.eval_batch_size,
     mesh: Mesh | None = None,
-    step: int | None = None,
     per_value: bool = False,
-) -> Scores:
+) -> Evaluation:
     """Evaluates every image of a split exactly once; all processes get the same arrays.
 
     `batch_size`, of images at a time over all devices of the `mesh`, by default all there are,
-    changes no result. `step` is the training step of the parameters.
+    changes no result.
 
     Raises:
         UserError: A value does not fit the model.
@@ -113,15 +104,13 @@ def score(
     nats = _nats_of_images(model, params, split, batch_size, mesh, per_value)
     by_scale = nats.sum(axis=(2, 3, 4), dtype=np.float64) if per_value else nats.astype(np.float64)
     heights = [scale.network.image_shape[0] for scale in model.scales]
-    evaluation = _mean(
+    return Evaluation(
         by_scale.sum(-1),
         model.dims,
-        shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
-        density=not model.likelihood.discrete and model.levels > 0,
         real=model.levels == 0,
-        step=step,
+        shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
+        nats_per_value=nats.sum(axis=1) if per_value else None,
     )
-    return Scores(evaluation, by_scale.sum(-1), nats.sum(axis=1) if per_value else None)
 
 
 def _nats_of_images(
@@ -154,11 +143,7 @@ def _nats_of_images(
 @functools.lru_cache(maxsize=4)
 def _compiled(model: PixelRNN, mesh: Mesh, per_value: bool) -> Any:
     def nats(params: PyTree, batch: Batch) -> Array:
-        images = batch.images
-        if model.likelihood.discrete and jnp.issubdtype(images.dtype, jnp.floating):
-            # The density that a discrete model implies is constant over the cell of each level.
-            images = jnp.floor(images).astype(jnp.int32)
-        return model.nats_by_scale(params, images, batch.condition, per_value=per_value, parts=0)
+        return model.nats_by_scale(params, *batch, per_value=per_value, parts=0)
 
     return devices.map_batch(nats, mesh)
 
@@ -166,49 +151,22 @@ def _compiled(model: PixelRNN, mesh: Mesh, per_value: bool) -> Any:
 def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation:
     """Evaluates the model that ignores all context, which a PixelRNN has to beat.
 
-    Each position and channel has a distribution of its own: the histogram of its values in the
-    training images (the first `BASELINE_IMAGES` of them), with one added to every count. Of real
-    values it is a Gaussian with their mean and variance.
+    Each position and channel has a distribution of its own: the histogram of its levels in the
+    training images (the first `BASELINE_IMAGES` of them), with one added to every count.
     """
-    if not train.levels:
-        return _independent_gaussians(train, test, batch_size)
     dims = math.prod(train.image_shape)
     position, counts = np.arange(dims), np.ones((dims, train.levels), np.int32)
-    for image in itertools.islice(_images(train, batch_size), BASELINE_IMAGES):
+    for image in itertools.islice(_levels(train, batch_size), BASELINE_IMAGES):
         counts[position, image] += 1
     logs = np.log(counts / counts[0].sum())
-    nats = [-logs[position, image].sum() for image in _images(test, batch_size)]
-    return _mean(np.array(nats), dims, counted=min(len(train), BASELINE_IMAGES))
+    nats = [-logs[position, image].sum() for image in _levels(test, batch_size)]
+    return Evaluation(np.array(nats), dims)
 
 
-def _independent_gaussians(train: Split, test: Split, batch_size: int) -> Evaluation:
-    first = next(_images(train, batch_size))
-    counted, total, squares = 0, np.zeros_like(first), np.zeros_like(first)
-    for image in itertools.islice(_images(train, batch_size), BASELINE_IMAGES):
-        difference = image - first  # So that large values lose nothing.
-        counted, total, squares = counted + 1, total + difference, squares + difference**2
-    mean, variance = first + total / counted, squares / counted - (total / counted) ** 2
-    # No narrower than a component of `GaussianMixture` can be.
-    variance = np.maximum(variance, 1e-8 * max(variance.mean(), 1e-30))
-    nats = [
-        0.5 * ((image - mean) ** 2 / variance + np.log(2 * math.pi * variance)).sum()
-        for image in _images(test, batch_size)
-    ]
-    return _mean(np.array(nats), len(mean), counted=counted, real=True)
-
-
-def _images(split: Split, batch_size: int) -> Iterator[np.ndarray]:
-    """Yields every image once, `[H * W * C]`: integers without noise, or real values."""
-    dtype = np.int32 if split.levels else np.float64
+def _levels(split: Split, batch_size: int) -> Iterator[np.ndarray]:
+    """Yields every image once, `[H * W * C]`, without noise."""
     for batch, valid in data.eval_batches(split, batch_size=batch_size):
-        yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(dtype)
-
-
-def _mean(nats: np.ndarray, dims: int, **rest: Any) -> Evaluation:
-    """Returns the mean of the nats of images, `[N]`."""
-    count = len(nats)
-    error = float(nats.std(ddof=1) / count**0.5) if count > 1 else math.nan
-    return Evaluation(float(nats.mean()), error, dims, count, **rest)
+        yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(np.int32)
 
 
 def format_of(split: Split) -> ImageFormat:
@@ -216,7 +174,7 @@ def format_of(split: Split) -> ImageFormat:
     return ImageFormat(split.image_shape, split.levels, class_names=split.class_names)
 
 
-def open_run_split(run: Run, split: str, *, noise: int | None = None) -> Split:
+def open_run_split(run: Run, split: str, *, noise: int = 0) -> Split:
     """Opens a split of the data that a run was trained on: see `data.open_split`.
 
     Raises:
@@ -257,73 +215,47 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     if not (epath.Path(source) / "config.json").exists():
         return data.read_files(source, split)
     images = open_run_split(open_run(source, devices.local_mesh(1)), split or "test")
-    return Images(*images.batch(np.arange(len(images))), images.names())
-
-
-class Comparison(NamedTuple):
-    """The paper's comparison of a discrete and a continuous model, by dequantisation (section 5.1).
-
-    Densities are per unit of a level.
-
-    Attributes:
-        discrete: The negative log-probability of the images.
-        implied: The negative log-density that the discrete model implies at dequantised images. It
-            is constant over the unit cell of each level, so it equals `discrete`: a check.
-        continuous: The negative log-density of the continuous model at dequantised images, an upper
-            bound of the negative log-probability that it implies. The standard error is over the
-            images, each with the mean over its draws.
-    """
-
-    discrete: Evaluation
-    implied: Evaluation
-    continuous: Evaluation
+    return Images(*images.batch(np.arange(len(images))), images.dataset.names())
 
 
 def compare(
     workdir: epath.PathLike, continuous: epath.PathLike, split: str = "test", *, draws: int = 1
-) -> Comparison:
+) -> tuple[Evaluation, Evaluation]:
     """Evaluates a discrete model and one of `output="logistic_mixture"` on the same images.
 
-    Each image of the split (see `open_run_split`) has so many draws of noise.
+    This is the paper's comparison by dequantisation (section 5.1). A discrete model implies a
+    density, constant over the unit cell of each level, with the same likelihood.
+
+    Returns:
+        The evaluation of the discrete model, and that of the continuous one at images with noise,
+        each with the mean over so many draws: an upper bound of the negative log-probability that
+        it implies. Densities are per unit of a level.
 
     Raises:
         UserError: A workdir holds a model of the other kind, or the two have other images or
             another condition.
     """
     mesh = devices.make_mesh()
-    runs = open_run(workdir, mesh), open_run(continuous, mesh)
-    if not runs[0].model.likelihood.discrete:
+    one, other = open_run(workdir, mesh), open_run(continuous, mesh)
+    if not one.model.config.discrete:
         raise UserError(f"--workdir={workdir} must hold a discrete model")
-    if runs[1].model.config.output != "logistic_mixture":
+    if other.model.config.output != "logistic_mixture":
         raise UserError(
             f"--continuous={continuous} must hold a model of model.output=logistic_mixture"
         )
-    one, other = (checks.condition_form(run.model.config, run.model.image_shape) for run in runs)
-    clean = open_run_split(runs[0], split)
-    noisy = [open_run_split(runs[1], split, noise=draw) for draw in range(draws)]
-    if one != other or not _same_images(clean, noisy[0]):
+    forms = [checks.condition_form(run.model.config, run.model.image_shape) for run in (one, other)]
+    clean = open_run_split(one, split)
+    noisy = [open_run_split(other, split, noise=draw) for draw in range(draws)]
+    # The images of both, as the discrete model sees them.
+    same_data = dataclasses.replace(other.record.config, model=one.record.config.model)
+    if forms[0] != forms[1] or data.digest(clean) != data.digest(data.open_split(same_data, split)):
         raise UserError(
             f"--workdir={workdir} and --continuous={continuous} must have the same images and the "
             f"same condition in --split={split}"
         )
-
-    def mean_over(run: Run, splits: list[Split]) -> Evaluation:
-        scores = [score(run.model, run.params, images, step=run.step) for images in splits]
-        nats, first = np.mean([each.nats for each in scores], axis=0), scores[0].evaluation
-        rest = dict(shares=first.shares, density=first.density, step=run.step)
-        return _mean(nats, first.dims, **rest)
-
-    return Comparison(
-        mean_over(runs[0], [clean]), mean_over(runs[0], noisy), mean_over(runs[1], noisy)
-    )
-
-
-def _same_images(one: Split, other: Split) -> bool:
-    """Whether two splits have the same images, but for the noise."""
-    if (len(one), one.image_shape, one.levels) != (len(other), other.image_shape, other.levels):
-        return False
-    batches = zip(*(data.eval_batches(each, batch_size=200) for each in (one, other)), strict=True)
-    return all((np.floor(a.images) == np.floor(b.images)).all() for (a, _), (b, _) in batches)
+    scores = [score(other.model, other.params, images) for images in noisy]
+    nats = np.mean([each.nats_per_image for each in scores], axis=0)
+    return score(one.model, one.params, clean), Evaluation(nats, other.model.dims)
 
 
 def every_class(n: int, num_classes: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import signal
 import tempfile
 
 import jax
@@ -12,7 +11,7 @@ from etils import epath
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import data
-from pixel_rnn_jax.config import Config, ModelConfig, TrainConfig
+from pixel_rnn_jax.config import Config, ModelConfig
 from pixel_rnn_jax.image_model import ImageModel, of_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.train import train
@@ -44,7 +43,7 @@ def fit(
 
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
-        KeyboardInterrupt: After a Ctrl-C; a run with a workdir has been saved there.
+        KeyboardInterrupt: After Ctrl-C; a run with a workdir has been saved there.
     """
     with contextlib.suppress(RuntimeError):  # JAX runs already, as its caller set it up.
         devices.set_up_host_devices()  # As the command does.
@@ -55,19 +54,9 @@ def fit(
     )
     with contextlib.ExitStack() as stack:
         folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
-        if workdir is None:  # Nothing is resumed, so nothing need be saved on the way.
-            every = max(config.train.steps, TrainConfig.checkpoint_every)
-            settings = dataclasses.replace(config.train, checkpoint_every=every)
-            config = dataclasses.replace(config, train=settings)
         splits = {"train": training, "validation": held_out}
-        try:
-            result = train(
-                config, folder, splits, optimizer=optimizer, pictures=workdir is not None
-            )
-        except SystemExit as stopped:  # A command ends at a signal; a caller of Python may not.
-            if stopped.code != 128 + signal.SIGINT:
-                raise
-            raise KeyboardInterrupt from stopped
+        pictures = workdir is not None
+        result = train(config, folder, splits, optimizer=optimizer, pictures=pictures)
         # On one device of this process, wherever all of them have trained it.
         params = jax.tree.map(jnp.asarray, jax.device_get(result.run.params))
         return of_run(dataclasses.replace(result.run, params=params))

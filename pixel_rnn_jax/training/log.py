@@ -1,13 +1,13 @@
 """What a training run leaves to look at: records, curves, pictures, and lines on the terminal."""
 
 import contextlib
+import io
 import json
-import math
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,12 +39,10 @@ class TrainLog:
     record that it keeps. A terminal shows a bar, a file gets a line for each record.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, steps: int, batch_size: int):
+    def __init__(self, workdir: epath.PathLike, step: int, steps: int):
         """Opens the files and drops the records after `step`, the number of steps made so far."""
-        self._workdir, self._steps, self._batch_size = epath.Path(workdir), steps, batch_size
-        self._path = self._workdir / "metrics.jsonl"
-        self._begin = time.monotonic()
-        self._interval_begin, self._interval_steps = math.nan, 0
+        self._workdir, self._start, self._steps = epath.Path(workdir), step, steps
+        self._opened = self._begin = time.monotonic()
         self.records: list[Row] = []
         self._closing = contextlib.ExitStack()
         self._writer = None
@@ -55,10 +53,11 @@ class TrainLog:
         self._closing.callback(self._bar.close)
         if not processes.first():
             return
-        if self._path.exists():
+        path = self._workdir / "metrics.jsonl"
+        if path.exists():
             self.records = [r for r in read_metrics(workdir) if r["step"] <= step]
         self._begin -= self.records[-1].get("seconds", 0.0) if self.records else 0.0
-        with atomic_write(self._path) as file:
+        with atomic_write(path) as file:
             file.write(_as_lines(self.records))
         # The objects of a bucket cannot be appended to: `flush` copies a local file there.
         folder = self._workdir
@@ -73,38 +72,18 @@ class TrainLog:
         self._events = folder / "tensorboard"
         self._closing.callback(self._writer.close)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Closes the files and the bar."""
         self._closing.close()
 
     def advance(self) -> None:
-        """Counts a step that was made; the first one, which compiles, only starts the clock."""
+        """Counts a step that was made."""
         self._bar.update()
-        self._interval_steps += 1
-        if math.isnan(self._interval_begin):
-            self._interval_begin, self._interval_steps = time.perf_counter(), 0
-
-    def interval(self) -> float:
-        """Returns the images per second since the last call; NaN before the second step."""
-        now, steps = time.perf_counter(), self._interval_steps or math.nan
-        speed = self._batch_size * steps / (now - self._interval_begin)
-        self._interval_begin, self._interval_steps = now, 0
-        return speed
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leaves the time of the `with` out of the images per second."""
-        begin = time.perf_counter()
-        yield
-        self._interval_begin += time.perf_counter() - begin
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes the record of a step, without values that are not finite."""
+        """Writes the record of a step."""
         if not self._writer:
             return
-        values = {name: value for name, value in values.items() if math.isfinite(value)}
         record = {"step": step, **values, "seconds": round(time.monotonic() - self._begin, 3)}
         self.records.append(record)
         self._file.write(_as_lines([record]))
@@ -118,10 +97,9 @@ class TrainLog:
             text += f", {values['train/bits_per_dim']:.3f} bits/dim"
         self._bar.set_postfix_str(text)
         if self._bar.disable:
-            if speed := values.get("train/images_per_second"):
-                left = (self._steps - step) * self._batch_size / speed
-                text += f", {speed:.0f} images/s, {tqdm.tqdm.format_interval(left)} left"
-            terminal.log(f"step {step}/{self._steps}: {text}")
+            seconds_per_step = (time.monotonic() - self._opened) / (step - self._start)
+            left = tqdm.tqdm.format_interval((self._steps - step) * seconds_per_step)
+            terminal.log(f"step {step}/{self._steps}: {text}, {left} left")
 
     def draw(self, step: int, model: ImageModel, seed: int, validation: Split) -> None:
         """Draws samples, completions and the curves so far; all processes call it."""
@@ -200,7 +178,6 @@ def curves(records: list[Row]) -> bytes:
     axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low) + 1e-6)
     axes.legend()
     axes.grid(alpha=0.3)
-    with tempfile.TemporaryFile() as file:
-        figure.savefig(file, format="png", dpi=120)
-        file.seek(0)
-        return file.read()
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120)
+    return file.getvalue()

@@ -21,21 +21,15 @@ MUON_RMS = 0.2
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Returns the rate as a function of the updates made before; "cosine" ends after `steps`."""
-    start = 0
+    warmup = config.warmup_steps
+    shape = optax.constant_schedule(1.0)
     if config.schedule == "cosine":
-        # It alone begins after the warm-up; boundaries count from the first step.
-        start = config.warmup_steps
-        shape = optax.cosine_decay_schedule(1.0, steps - start)
-    elif config.schedule == "piecewise":
-        factors = dict(zip(config.boundaries, config.boundary_factors, strict=True))
-        shape = optax.piecewise_constant_schedule(1.0, factors)
-    else:
-        shape = optax.constant_schedule(1.0)
+        shape = optax.cosine_decay_schedule(1.0, steps - warmup)
 
     def rate(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
         # Above zero at step 0, or the first update would be wasted.
-        warmth = jnp.minimum(1.0, (step + 1) / max(config.warmup_steps, 1))
-        return config.learning_rate * warmth * shape(jnp.maximum(step - start, 0))
+        warmth = jnp.minimum(1.0, (step + 1) / max(warmup, 1))
+        return config.learning_rate * warmth * shape(jnp.maximum(step - warmup, 0))
 
     return rate
 

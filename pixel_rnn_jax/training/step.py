@@ -58,17 +58,8 @@ class Metrics:
     stop: Array
 
 
-TrainStep = Callable[[TrainState, Batch, Array | None], tuple[TrainState, Metrics]]
-
-
-def init_state(
-    model: PixelRNN, optimizer: optax.GradientTransformation, key: Array, *, ema: bool
-) -> TrainState:
-    """Returns the state before the first step, with random parameters.
-
-    Only a state with `ema` has a moving average.
-    """
-    params = model.init(key)
+def init_state(optimizer: optax.GradientTransformation, params: PyTree, *, ema: bool) -> TrainState:
+    """Returns the state before the first step; only one with `ema` has a moving average."""
     return TrainState(
         params=params,
         ema=jax.tree.map(jnp.copy, params) if ema else {},  # A step donates the buffers of both.
@@ -86,7 +77,7 @@ def make_train_step(
     ema_decay: float,
     micro_batches: int = 1,
     seed: int = 0,
-) -> TrainStep:
+) -> Callable[[TrainState, Batch, Array | None], tuple[TrainState, Metrics]]:
     """Compiles one step of training on a mesh.
 
     The loss is -log p(image) in nats. Each device has the whole state and an equal share of the

@@ -4,9 +4,8 @@ import shlex
 
 import numpy as np
 import pytest
-from programs import TINY
+from random_models import tiny_model
 
-import pixel_rnn_jax as prnn
 from pixel_rnn_jax.main import main
 from pixel_rnn_jax.runtime import devices
 
@@ -48,5 +47,5 @@ def images():
 def exported(tmp_path_factory):
     """A file with a model of such images."""
     path = tmp_path_factory.mktemp("exported") / "model.safetensors"
-    prnn.create(prnn.ModelConfig("pixel_cnn", **TINY), (4, 5, 1), levels=3).save(path)
+    tiny_model(image_shape=(4, 5, 1)).save(path)
     return path

@@ -30,12 +30,6 @@ def test_exit_status(cli, monkeypatch, ending, status, error):
     assert ended == status and err.startswith(error) and err.count("\n") == bool(error)
 
 
-def test_other_errors_keep_their_traceback(cli, monkeypatch):
-    monkeypatch.setitem(parse.COMMANDS, "info", (lambda _: 1 / 0, parse.COMMANDS["info"][1]))
-    with pytest.raises(ZeroDivisionError):
-        cli("info a.prnn")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_training_that_goes_on_later(tmp_path, compilation_cache, number, status):

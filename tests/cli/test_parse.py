@@ -32,21 +32,12 @@ def test_overrides_of_the_config():
     assert config.data == cfg.load_config("digits").data
 
 
-def test_only_the_data_of_a_trained_run_may_be_overridden():
-    assert overridden("evaluate --workdir=a --config.data.name=x").data.name == "x"
-
-
 def test_a_bundled_model_is_no_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, arguments = parse(["sample", "--model=digits"])
     assert arguments.workdir == bundled.path("digits")
     _, arguments = parse(["sample", "--workdir=digits"])
     assert str(arguments.workdir) == "digits" and not isinstance(arguments.workdir, str)
-
-
-def test_flags_may_follow_a_file():
-    for words in ("info a.prnn", "decompress --workdir=r a.prnn", "decompress a.prnn --workdir=r"):
-        assert str(parse(words.split())[1].file) == "a.prnn"
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])

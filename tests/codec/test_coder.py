@@ -19,11 +19,15 @@ from pixel_rnn_jax.codec.loop import Loop
 
 
 @pytest.mark.parametrize(
-    ("architecture", "levels", "channels"),
-    [("pixel_cnn", 17, 3), ("diagonal_bilstm", 2, 3), ("row_lstm", 1000, 1)],
+    ("architecture", "levels", "channels", "options"),
+    [
+        ("pixel_cnn", 17, 3, dict(input="categorical")),
+        ("diagonal_bilstm", 2, 3, {}),
+        ("row_lstm", 1000, 1, {}),
+        ("pixel_cnn", 17, 3, dict(output="coupled_logistic_mixture", mixtures=2)),
+    ],
 )
-def test_round_trip(architecture, levels, channels):
-    options = dict(input="categorical") if architecture == "pixel_cnn" and levels > 2 else {}
+def test_round_trip(architecture, levels, channels, options):
     model = small_model(architecture, (2, 3, channels), levels, **options)
     for count in (0, 1, GROUP, GROUP + 1):
         images = random_images(model, count)
@@ -37,10 +41,8 @@ def test_round_trip(architecture, levels, channels):
 @pytest.mark.parametrize(
     "options",
     [
-        dict(),
         dict(scales=(2, 4), num_classes=3, output="discretized_logistic_mixture", mixtures=3),
         dict(scales=(1, 2, 4)),
-        dict(num_classes=3),
     ],
 )
 def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options):
@@ -69,8 +71,7 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options
     ("architecture", "options"),
     [
         ("pixel_cnn", dict(condition_vector=2)),
-        ("row_lstm", dict(condition_map=2, input="categorical")),
-        ("diagonal_bilstm", dict(condition_map=1, scales=(2, 4))),
+        ("row_lstm", dict(condition_map=2, input="categorical", scales=(2, 4))),
     ],
 )
 def test_a_vector_or_a_map_is_stored(architecture, options):
@@ -98,10 +99,7 @@ def test_precision_of_the_model_and_of_the_process_change_nothing():
     np.testing.assert_array_equal(coarse.decompress(data), images)
 
 
-def test_models_that_cannot_code_are_refused(model):
-    params = jax.tree.map(lambda leaf: leaf * np.nan, model.params)
-    with pytest.raises(prnn.UserError, match="finite"):
-        Loop(model.pixel_rnn, params)
+def test_a_model_of_too_many_levels_is_refused():
     many = small_model("pixel_cnn", (1, 1, 1), 70_000)
     with pytest.raises(prnn.UserError, match="70,000"):
         many.compress(np.zeros((1, 1, 1, 1), np.int32))
@@ -126,27 +124,26 @@ def test_places_come_in_generation_order_with_logits_given_all_before():
     np.testing.assert_allclose(conditionals, model.conditionals(images), atol=1 / 256 + 1e-4)
 
 
-@pytest.mark.parametrize("after", [1, 7])
-def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, after, caplog, capfd):
+def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, capfd):
     images, data = stream
     places = []
 
     def code(marked, place):
         places.append(place)
-        if len(places) == after:
+        if len(places) == 7:
             raise LookupError(place)
         return images[:GROUP, *place]
 
     with pytest.raises(LookupError) as caught:
         Loop(model.pixel_rnn, model.params).each_value(GROUP, None, code)
-    assert places == [*np.ndindex(3, 4, 1)][:after]  # None after the error.
+    assert places == [*np.ndindex(3, 4, 1)][:7]  # None after the error.
     assert caught.value.args == (places[-1],)
-    assert not caplog.records and not capfd.readouterr().err
-    assert not loop._sessions
+    assert not capfd.readouterr().err
+    assert not loop._calls
     assert model.compress(images) == data  # The same loop goes on working.
 
 
-def test_sessions_of_one_loop_do_not_mix():
+def test_calls_of_one_loop_do_not_mix():
     """Two models in four threads."""
     models = [small_model(seed=seed) for seed in range(2)]
     images = [random_images(models[0], count) for count in (9, 10)]
@@ -161,17 +158,8 @@ def test_sessions_of_one_loop_do_not_mix():
         list(pool.map(work, [0, 1, 0, 1]))
 
 
-@pytest.mark.usefixtures("new_loops")
-def test_the_loop_of_accelerators_gives_the_same(stream, model, monkeypatch):
-    images, data = stream
-    monkeypatch.setattr(loop, "_call_of_cpu", loop._call_of_accelerator)
-    assert model.compress(images) == data
-    np.testing.assert_array_equal(model.decompress(data), images)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", ["1", "2"])
-def test_ctrl_c_is_heard_amid_a_block(devices):
+def test_ctrl_c_is_heard_amid_a_block():
     program = """if True:
         from codec_streams import *
         in_small_groups()
@@ -185,7 +173,7 @@ def test_ctrl_c_is_heard_amid_a_block(devices):
         small_model().compress(random_images(small_model(), 5))  # It goes on working.
     """
     paths = f"{programs.ROOT}:{programs.ROOT / 'tests'}"
-    variables = {"PYTHONPATH": paths, "JAX_NUM_CPU_DEVICES": devices}
+    variables = {"PYTHONPATH": paths, "JAX_NUM_CPU_DEVICES": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", program],
         env=programs.environment(variables),

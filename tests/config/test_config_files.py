@@ -1,5 +1,6 @@
 """Config files, overrides and JSON; and the settings of the configs in configs/."""
 
+import json
 import runpy
 
 import pytest
@@ -13,7 +14,7 @@ STEPS = replace(cfg.Config(), "train.steps", 7)
 
 def test_json_keeps_every_field():
     for config in OTHERS:
-        assert cfg.from_json(cfg.to_json(config)) == config
+        assert cfg.from_config_dict(json.loads(cfg.to_json(config))) == config
 
 
 @pytest.mark.parametrize("name", [name for name, _ in cfg.leaves(cfg.Config())])
@@ -24,25 +25,10 @@ def test_every_field_can_be_overridden(name):
     assert cfg.override(config, [f"{name}={text}"]) == config
 
 
-def test_changed_fields():
-    assert cfg.changed_fields(cfg.Config(), STEPS) == {"train.steps": (2500, 7)}
-
-
-@pytest.mark.parametrize(
-    "word, value",
-    [
-        ("train.steps=7", 7),
-        ("optimizer.learning_rate=2e-4", 2e-4),
-        ("model.skip=False", False),
-        ("data.name=a=b", "a=b"),
-        ("model.scales=8,16", (8, 16)),
-        ("model.scales=(8, 16)", (8, 16)),
-        ("model.scales=[8,16]", (8, 16)),
-    ],
-)
-def test_how_values_are_written(word, value):
-    name = word.partition("=")[0]
-    assert cfg.override(cfg.Config(), [word]) == replace(cfg.Config(), name, value)
+def test_how_values_are_written():
+    config = cfg.override(cfg.Config(), ["data.name=a=b", "model.scales=8,16", "model.skip=False"])
+    values = config.data.name, config.model.scales, config.model.skip
+    assert values == ("a=b", (8, 16), False)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +38,7 @@ def test_how_values_are_written(word, value):
         ("steps=3", "train.steps"),
         ("train.steps=1e3", "train.steps"),
         ("model.skip=maybe", "model.skip"),
-        ("optimizer.boundaries=1,b", "optimizer.boundaries"),
+        ("model.scales=1,b", "model.scales"),
     ],
 )
 def test_a_wrong_override_names_the_field(word, name):
@@ -65,14 +51,9 @@ def loaded(tmp_path):
     """Returns the config that a file with this body of `get_config` gives."""
 
     def load(body, parameters="", argument=""):
-        file = tmp_path / "mine.py"
-        file.write_text(
-            "import numpy as np\n"
-            "from ml_collections import ConfigDict, FrozenConfigDict\n"
-            "from pixel_rnn_jax.config import *\n"
-            f"def get_config({parameters}):\n    {body}\n"
-        )
-        return cfg.load_config(f"{file}{argument}")
+        head = f"from pixel_rnn_jax.config import *\ndef get_config({parameters}):\n    "
+        (tmp_path / "mine.py").write_text(head + body)
+        return cfg.load_config(f"{tmp_path / 'mine.py'}{argument}")
 
     return load
 
@@ -80,11 +61,8 @@ def loaded(tmp_path):
 @pytest.mark.parametrize(
     "body",
     [
-        "return {'train': {'steps': np.int64(7)}, 'model': {'scales': []}}",
-        "return FrozenConfigDict({'train': {'steps': 7}})",
-        "c = base_config('', 'diagonal_bilstm'); c.train.update(steps=7); return c",
-        "c = ConfigDict({'n': 7, 'train': {}}); c.train.steps = c.get_ref('n'); "
-        "return {'train': c.train}",
+        "return {'train': {'steps': 7}, 'model': {'scales': []}}",
+        "c = base_config('', 'diagonal_bilstm', ()); c.train.update(steps=7); return c",
     ],
 )
 def test_a_file_returns_some_fields_or_all(loaded, body):
@@ -97,8 +75,7 @@ def test_a_file_returns_some_fields_or_all(loaded, body):
         ("return {'model': {'layer': 3}}", "model.layers"),
         ("return {'model': 3}", "model"),
         ("return {'model': {'layers': 0}}", "model.layers"),
-        ("return base_config('row_lstm,pixel_cnn', 'row_lstm')", "--config"),
-        ("return base_config('multi_scale', 'row_lstm')", "--config"),
+        ("return base_config('lstm', 'row_lstm', (8, 16))", "--config"),
     ],
 )
 def test_a_mistake_in_a_file_names_the_field(loaded, body, name):
@@ -108,7 +85,6 @@ def test_a_mistake_in_a_file_names_the_field(loaded, body, name):
 
 def test_argument_of_a_file(loaded):
     assert loaded("return {'train': {'steps': int(n)}}", "n=3", ":7") == STEPS
-    assert loaded("return {'train': {'steps': int(n)}}", "n=7", ":") == STEPS
 
 
 # Section 5 of the paper: architecture, layers, features, head, residual, batch.
@@ -138,9 +114,7 @@ def test_config_files_have_the_settings_of_the_paper(source):
 def test_config_files_take_any_variant_and_name_their_command(name):
     for architecture in cfg.ARCHITECTURES:
         assert cfg.load_config(f"{name}:{architecture}").model.architecture == architecture
-    scales = cfg.load_config(f"{name}:multi_scale").model.scales
-    both = cfg.load_config(f"{name}:pixel_cnn,multi_scale").model
-    assert len(scales) >= 2 and (both.architecture, both.scales) == ("pixel_cnn", scales)
+    assert len(cfg.load_config(f"{name}:multi_scale").model.scales) >= 2
     text = runpy.run_path(str(cfg.CONFIGS[name]))["__doc__"]
     assert f"python -m pixel_rnn_jax.main --config=configs/{name}.py\n" in text
     assert all(part in text for part in ("Data:", "Hardware:", "Results:"))

@@ -30,11 +30,8 @@ from pixel_rnn_jax.errors import UserError
         ("optimizer.learning_rate", [0.0, math.nan, math.inf, True]),
         ("optimizer.weight_decay", [-0.5]),
         ("optimizer.ema_decay", [1.0, -0.1]),
-        ("optimizer.boundaries", [(1.5,), (5,)]),
-        ("optimizer.boundary_factors", [0.1, (0.1,)]),
         ("train.micro_batches", [-1, 3]),
         ("seed", [-1, 2**32]),
-        ("init_partial", [True]),
         ("model", [{}]),
     ],
 )
@@ -45,27 +42,14 @@ def test_impossible_value_is_refused_by_name(name, values):
 
 
 @pytest.mark.parametrize(
-    "fields, name",
-    [
-        (dict(), "boundaries"),
-        (dict(boundaries=(0,), boundary_factors=(0.1,)), "boundaries"),
-        (dict(boundaries=(20, 20), boundary_factors=(0.1, 0.1)), "boundaries"),
-        (dict(boundaries=(10, 20), boundary_factors=(0.1,)), "boundary_factors"),
-        (dict(boundaries=(10,), boundary_factors=(math.nan,)), "boundary_factors"),
-    ],
-)
-def test_impossible_pieces_are_refused(fields, name):
-    with pytest.raises(UserError, match=rf"^optimizer\.{name} "):
-        cfg.OptimizerConfig(schedule="piecewise", **fields)
-
-
-@pytest.mark.parametrize(
     "changes, names",
     [
         ({"model.num_classes": 2, "model.condition_map": 1}, "num_classes.*condition_map"),
         ({"model.output": "logistic_mixture", "model.input": "categorical"}, "model.input"),
         ({"model.output": "gaussian_mixture", "model.scales": (2, 4)}, "model.scales"),
         ({"model.condition_map": 2, "data.flip": True}, "data.flip"),
+        ({"model.output": "gaussian_mixture", "data.levels": 17}, "data.levels"),
+        ({"model.output": "gaussian_mixture", "data.binarize": "fixed"}, "data.binarize"),
         ({"optimizer.warmup_steps": 2500, "optimizer.schedule": "cosine"}, "warmup_steps"),
     ],
 )
@@ -77,15 +61,10 @@ def test_fields_that_do_not_go_together_are_refused(changes, names):
 
 
 def test_numbers_of_numpy_and_integers_for_floats_become_python_numbers():
-    optimizer = cfg.OptimizerConfig(
-        learning_rate=1,
-        schedule="piecewise",
-        boundaries=[np.int32(5)],
-        boundary_factors=[np.float32(0.5)],
-    )
-    values = (cfg.ModelConfig(features=np.int64(12)).features, optimizer.learning_rate)
-    values += (optimizer.boundaries, optimizer.boundary_factors)
-    assert repr(values) == "(12, 1.0, (5,), (0.5,))"
+    model = cfg.ModelConfig(features=np.int64(12), scales=[np.int32(2), 4])
+    optimizer = cfg.OptimizerConfig(learning_rate=1, clip_norm=np.float32(0.5))
+    values = (model.features, model.scales, optimizer.learning_rate, optimizer.clip_norm)
+    assert repr(values) == "(12, (2, 4), 1.0, 0.5)"
 
 
 def test_config_of_a_scale():

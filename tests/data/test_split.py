@@ -10,6 +10,7 @@ from tensorflow_datasets.core.features import Image
 from pixel_rnn_jax import data
 
 SPLITS = ("train", "validation", "test")
+DENSITY = {"output": "logistic_mixture"}
 
 
 def test_digits_are_divided_once_and_for_all(opened):
@@ -32,8 +33,13 @@ def test_digits_are_divided_once_and_for_all(opened):
         ({"binarize": "fixed"}, 1909859050, 1031029419, 2325007797),
         ({"binarize": "dynamic"}, 745118032, 38474289, 2325007797),
         ({"flip": True}, 352610246, 4140529249, 3668641754),
-        ({"noise": 0}, 341347365, 3187665455, 1499747173),
-        ({"noise": 3, "binarize": "dynamic", "flip": True}, 1236162343, 583693548, 862098111),
+        (DENSITY, 341347365, 3187665455, 1499747173),
+        (
+            DENSITY | {"noise": 3, "binarize": "dynamic", "flip": True},
+            1236162343,
+            583693548,
+            862098111,
+        ),
     ],
 )
 def test_draws_and_order_never_change(opened, read, fields, first, late, test):
@@ -48,12 +54,11 @@ def test_draws_and_order_never_change(opened, read, fields, first, late, test):
 def test_dtype_is_the_smallest_that_holds_the_levels(opened, read):
     for levels, dtype in (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "int32"):
         split = opened({"any": np.full((3, 2, 2, 1), levels - 1)}, levels=levels)
-        assert split.dtype == read(split).dtype == np.dtype(dtype)
+        assert read(split).dtype == np.dtype(dtype)
         assert (read(split) == levels - 1).all()
 
 
 ZEROS = np.zeros((30, 2, 3), np.uint8)
-REAL = {"output": "gaussian_mixture"}
 NUMBERS = np.arange(30) % 3
 PARTS = {"train": ZEROS, "test": ZEROS}
 NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
@@ -63,19 +68,13 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
     "arrays, fields, parts",
     [
         ({"any": ZEROS / 1}, {}, ("float64", "model.output", "softmax", "gaussian_mixture")),
-        ({"any": ZEROS / 1}, {"output": "logistic_mixture", "levels": 9}, ("float64", "logistic")),
         ({"any": ZEROS.astype(int)}, {}, ("data.levels", "int64", "opened.npz")),
         ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "up to 1", "opened.npz")),
-        ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "opened.npz", "0 to 2")),
-        ({"any": ZEROS}, {"levels": 17, **REAL}, ("data.levels must be 0", "17")),
-        ({"any": ZEROS}, {"binarize": "fixed", **REAL}, ("data.binarize", "fixed")),
-        ({"x": ZEROS}, {"num_classes": 3}, ("no labels", "model.num_classes", "`labels`")),
-        ({"x": ZEROS, "labels": NUMBERS - 1}, {"num_classes": 3}, ("label", "-1", "num_classes")),
-        ({"x": ZEROS, "labels": NAMES}, {"num_classes": 2}, ("label", "2", "model.num_classes")),
-        ({"x": ZEROS, "labels": NUMBERS / 1}, {"num_classes": 3}, ("labels", "float64")),
+        ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "0 to 2")),
+        ({"x": ZEROS}, {"num_classes": 3}, ("no `labels`", "model.num_classes")),
         ({"x": ZEROS, "labels": NAMES[:, None]}, {"num_classes": 3}, ("labels", "[24, 1]")),
-        ({**PARTS, "labels": NUMBERS}, {"num_classes": 3}, ("no labels", "`train_labels`")),
-        ({"x": ZEROS}, {"condition_map": 2}, ("no condition", "[N, 2, 3, 2]")),
+        ({**PARTS, "labels": NUMBERS}, {"num_classes": 3}, ("no `labels`", "`train_labels`")),
+        ({"x": ZEROS}, {"condition_map": 2}, ("no `condition`", "[N, 2, 3, 2]")),
         ({"x": ZEROS, "condition": NAMES[:, None]}, {"condition_vector": 1}, ("condition", "<U3")),
     ],
 )
@@ -106,12 +105,6 @@ BY_NAME = np.array([1, 0, 2])[NUMBERS]
     [
         ({"labels": NUMBERS}, {"num_classes": 4}, NUMBERS, ()),
         ({"x_labels": NAMES}, {"num_classes": 3}, BY_NAME, ("cat", "dog", "älg")),
-        (
-            {"labels": NUMBERS, "class_names": list("acb")},
-            {"num_classes": 3},
-            NUMBERS,
-            tuple("acb"),
-        ),
         ({"condition": VECTORS, "labels": NAMES}, {"condition_vector": 5}, VECTORS, ()),
         ({"x_condition": MAPS}, {"condition_map": 4}, MAPS, ()),
         ({"labels": NUMBERS / 1, "condition": VECTORS}, {}, None, ()),  # Unused, so of any form.
@@ -130,37 +123,34 @@ def test_conditions_of_an_npz_file(opened, arrays, fields, expected, class_names
 
 def test_a_class_has_the_same_number_in_all_splits(opened):
     arrays = {"train": ZEROS[:2], "train_labels": NAMES[:2], "test": ZEROS, "test_labels": NAMES}
-    for split, count in ("train", 2), ("test", 30):
-        opened_split = opened(arrays, split, num_classes=3)
-        assert opened_split.class_names == ("cat", "dog", "älg")
-        labels = opened_split.batch(range(count)).condition
-        np.testing.assert_array_equal(labels, BY_NAME[:count])
+    split = opened(arrays, num_classes=3)
+    assert split.class_names == ("cat", "dog", "älg")
+    np.testing.assert_array_equal(split.batch([0, 1]).condition, BY_NAME[:2])
 
 
-@pytest.mark.parametrize("dtype", ["float16", ">f4", "float64", "int64"])
+@pytest.mark.parametrize("dtype", [">f4", "float64", "int64"])
 def test_real_values(tmp_path, opened, read, dtype):
     images = (9 * np.random.default_rng(0).normal(size=(10, 3, 4, 2))).astype(dtype)
     np.save(tmp_path / "set.npy", images)
     split = opened(tmp_path / "set.npy", "all", output="gaussian_mixture", noise=1)
-    assert (split.levels, split.dtype, read(split).dtype) == (0, np.float32, np.float32)
+    assert (split.levels, read(split).dtype) == (0, np.float32)
     np.testing.assert_array_equal(read(split), images.astype(np.float32))
     np.testing.assert_array_equal(split.batch([4], [9], seed=2).images, read(split)[[4]])
 
 
-@pytest.mark.parametrize("wrong, said", [(np.nan, "nan"), (-np.inf, "-inf"), (1e300, "1e+300")])
-@pytest.mark.parametrize("what", ["", "the condition of "])
-def test_numbers_that_are_not_finite_name_their_image(opened, refused, what, wrong, said):
+@pytest.mark.parametrize("what, wrong", [("", np.nan), ("the condition of ", 1e300)])
+def test_numbers_that_are_not_finite_name_their_image(opened, refused, what, wrong):
     arrays = {"train": np.zeros((4, 2, 2)), "train_condition": np.zeros((4, 3))}
     arrays["train_condition" if what else "train"][2, 1] = wrong
     split = opened(arrays, output="gaussian_mixture", condition_vector=3)
     split.batch([0, 1, 3])
-    with refused(f"{what}image 2 of split 'train' of data.name", said):
+    with refused(f"{what}image 2 of split 'train' of data.name", str(wrong)):
         split.batch([0, 2])
 
 
 @pytest.fixture
 def greys(opened):
-    """Opens 40 equal images of one value of 0..256 (K = 257, so that 128 is a half)."""
+    """Opens 40 equal images of one value of 0..256."""
 
     def open_greys(binarize, value=64):
         return opened({"any": np.full((50, 8, 8), value)}, levels=257, binarize=binarize)
@@ -184,6 +174,7 @@ def test_binarisation_is_a_draw_by_image_or_by_visit(greys, read):
     fixed, dynamic = greys("fixed"), greys("dynamic")
     images = read(fixed)
     assert (fixed.levels, images.dtype) == (2, np.uint8)
+    assert not read(greys("fixed", 0)).any() and read(greys("fixed", 256)).all()
     check_draws(images)
     np.testing.assert_array_equal(fixed.batch([7, 3]).images, images[[7, 3]])
     for seen in np.split(train_images(fixed, seed=3, batches=2), 2):
@@ -205,37 +196,29 @@ def test_fixed_binarisation_is_the_same_whatever_part_is_read(write_tfds, read):
     assert (read("mnist", "test", binarize="fixed") != train).any()
 
 
-def test_values_that_are_always_black_or_white(greys, read):
-    for binarize, black, white in ("threshold", 128, 129), ("fixed", 0, 256):
-        assert not read(greys(binarize, black)).any() and read(greys(binarize, white)).all()
-
-
-@pytest.mark.parametrize("binarize, noise", [("none", None), ("none", 0), ("fixed", None)])
 def test_half_of_the_images_are_mirrored_anew_at_each_visit_in_training_only(
-    opened, read, pictures, binarize, noise
+    opened, read, pictures
 ):
     images = {"any": pictures(50, 5, 6)}
-    flipped, plain = (
-        opened(images, flip=flip, binarize=binarize, noise=noise) for flip in (True, False)
-    )
+    flipped, plain = (opened(images, flip=flip, **DENSITY) for flip in (True, False))
     np.testing.assert_array_equal(read(flipped), read(plain))
-    seen, straight = (train_images(split, seed=3, batches=25) for split in (flipped, plain))
-    assert seen.dtype == flipped.dtype
+    seen, straight = (train_images(split, seed=3, batches=10) for split in (flipped, plain))
+    straight, seen = np.floor(straight), np.floor(seen)
     mirrored = (seen != straight).any((1, 2, 3))
     rows = mirrored[:, None, None, None]
     np.testing.assert_array_equal(seen, np.where(rows, straight[:, :, ::-1], straight))
-    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / 1000**0.5
-    # Each image has been seen 20 times.
-    assert 0 < mirrored[:40].mean() < 1 and (mirrored[:500] != mirrored[500:]).any()
+    assert abs(mirrored.mean() - 0.5) < 4 * 0.5 / 400**0.5
+    # Each image has been seen ten times.
+    assert 0 < mirrored[:40].mean() < 1 and (mirrored[:200] != mirrored[200:]).any()
 
 
-@pytest.mark.parametrize("binarize", ["none", "dynamic", "fixed"])
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_noise(opened, read, binarize):
     # Above 2**15 the rounding to float32 reaches the next level at one value in 500.
     images = {"any": np.random.default_rng(0).integers(2**15, 2**16, (50, 8, 8))}
-    split, other, clean = (
-        opened(images, levels=2**16, binarize=binarize, noise=noise) for noise in (0, 1, None)
-    )
+    fields = {"levels": 2**16, "binarize": binarize}
+    split, other = (opened(images, noise=noise, **fields, **DENSITY) for noise in (0, 1))
+    clean = opened(images, **fields)
     images, others = read(split), read(other)
     assert (images.dtype, split.levels) == (np.float32, clean.levels)
     np.testing.assert_array_equal(np.floor(images), read(clean))
@@ -251,13 +234,13 @@ def test_noise(opened, read, binarize):
 
 def test_noise_does_not_repeat_the_draws_of_binarisation(read):
     """A value of 1 has noise of any size: the number that made it 1 is another."""
-    images = read("digits", binarize="fixed", noise=0)
+    images = read("digits", binarize="fixed", **DENSITY)
     noise = images - np.floor(images)
     assert abs(noise[images >= 1].mean() - noise[images < 1].mean()) < 0.02
 
 
 def test_splits_that_overlap_are_refused(opened, refused):
-    train, validation = opened("digits", "train[:90%]"), opened("digits", "train[90%:]")
+    train, validation = opened("digits", "train[:1167]"), opened("digits", "train[1167:]")
     data.check_disjoint(train=train, validation=validation, test=opened("digits", "test"))
     with refused("data.train_split", "data.test_split", "1 "):
         data.check_disjoint(train=train, test=opened("digits", "train[1166:1168]"))

@@ -16,8 +16,3 @@ def test_version() -> None:
     version = re.escape(prnn.__version__)
     assert re.search(rf"^version: {version}$", text("CITATION.cff"), re.MULTILINE)
     assert re.search(rf"^## .*\b{version}\b", text("CHANGELOG.md"), re.MULTILINE)
-
-
-def test_pre_commit_has_the_formatter_of_the_tests() -> None:
-    versions = re.findall(r"ruff~=[\d.]+", text("setup.py") + text(".pre-commit-config.yaml"))
-    assert len(versions) == 3 and len(set(versions)) == 1

@@ -27,15 +27,20 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*.*")]
-LONG = (
-    "api",
-    "data",
-    "first_hour",
-    "functions",
-    "generation",
-    "training",
-    "weights",
-)  # They train several models.
+SMALL = [
+    "--config.train.steps=4",
+    "--config.model.layers=1",
+    "--config.model.features=4",
+    "--config.model.head_features=4",
+]
+"""Flags of every training."""
+IN_PROCESS = """
+from pixel_rnn_jax.main import main
+from pixel_rnn_jax.runtime import devices
+devices.set_up_host_devices()
+devices.set_up_host_devices = lambda: None
+"""
+"""What a page's program begins with: its commands run in one process, which compiles less."""
 NEEDS = ("", "cluster", "data", "network", "time")
 INLINE = r"`((?:pixel-rnn-jax|python|bash|sbatch|mpirun) [^`]*)`"
 
@@ -102,6 +107,11 @@ def program_words(words: list[str]) -> list[str] | None:
     return words[1:] if words[:1] == ["pixel-rnn-jax"] else None
 
 
+def few(code: str) -> str:
+    """Returns a snippet that trains for four steps."""
+    return re.sub(r"\bsteps=\d+", "steps=4", re.sub(r"warmup_steps=\d+", "warmup_steps=0", code))
+
+
 def trains(words: list[str]) -> bool:
     return not words or words[0].startswith("-") or words[0] == "train"
 
@@ -120,32 +130,29 @@ def trained(tmp_path_factory: pytest.TempPathFactory, compilation_cache: dict[st
     folder = tmp_path_factory.mktemp("pages")
     for part in ("configs", "launch", "benchmarks", "notebooks"):
         (folder / part).symlink_to(ROOT / part)
-    words = [*MAIN, "--config=digits", "--config.train.steps=4"]
+    words = [*MAIN, "--config=digits", *SMALL]
     subprocess.run(words, cwd=folder, env=environment(compilation_cache, devices=2), check=True)
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [
-        pytest.param(page, id=name(page), marks=[pytest.mark.slow] if page.stem in LONG else [])
-        for page in PAGES
-        if any(not block.needs and block.language != "text" for block in blocks(page))
-    ],
+    [page for page in PAGES if any(b.language != "text" and not b.needs for b in blocks(page))],
+    ids=name,
 )
 def test_page_runs(
     page: Path, trained: Path, tmp_path: Path, compilation_cache: dict[str, str]
 ) -> None:
-    program = ["import subprocess"]
+    program = [IN_PROCESS]
     for block in blocks(page):
         if block.language == "python" and not block.needs:
-            program += [f"# {block.place}", block.code]
+            program += [f"# {block.place}", few(block.code)]
         if block.language == "bash" and not block.needs:
             for command in commands(block.code):
                 words = program_words(command)
                 assert words is not None, f"{block.place}: mark what {command} needs"
-                few = ["--config.train.steps=4"] if trains(words) else []
-                program.append(f"subprocess.run({[*MAIN, *words, *few]}, check=True)")
+                program.append(f"assert main({words + SMALL * trains(words)}) == 0")
     shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
     (tmp_path / "page.py").write_text("\n".join(program), encoding="utf-8")
     done = subprocess.run(

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_models import (
-    ARCHITECTURES,
     all_images,
     chi_square_is_plausible,
     frequencies,
@@ -72,10 +71,7 @@ def test_known_first_is_exact(monkeypatch):
 
 @pytest.mark.parametrize(
     ("architecture", "options"),
-    [
-        *[(architecture, {}) for architecture in ARCHITECTURES],
-        ("row_lstm", dict(scales=(1, 2), num_classes=2)),
-    ],
+    [("diagonal_bilstm", {}), ("row_lstm", dict(scales=(1, 2), num_classes=2))],
 )
 def test_particles_have_the_exact_posterior(architecture, options):
     label = 1 if options else None
@@ -96,16 +92,12 @@ def test_particles_have_the_exact_posterior(architecture, options):
     assert result.log_evidence == pytest.approx(log_evidence, abs=0.05)
 
 
-def test_one_particle_ignores_what_is_known_further_on(monkeypatch):
-    monkeypatch.setattr(image_model, "CPU_LANES", 1000)
-    model, image, exact, _ = lively("row_lstm")
-    plain = model.complete(KEY, np.repeat(image[None], 1000, axis=0), KNOWN)
-    assert total_variation(frequencies(plain.images, 2) / 1000, exact) > 0.3
-
-
 def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
-    """200 runs of 64 particles; one completion of each is returned."""
-    model, image, exact, log_evidence = lively("row_lstm")
+    """200 runs of 64 particles; one completion of each is returned.
+
+    One particle ignores what is known further on.
+    """
+    model, image, exact, log_evidence = lively("diagonal_bilstm")
     runs = np.repeat(image[None], 200, axis=0)
     done = model.complete(KEY, runs, KNOWN, particles=64)
     estimates = np.exp(np.asarray(done.log_evidence, float))
@@ -114,14 +106,16 @@ def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
     assert error < 0.05 * np.exp(log_evidence)
     assert total_variation(frequencies(done.images, 2) / 200, exact) < 0.1
     assert (done.effective_sample_size >= 1).all() and (done.effective_sample_size < 64).all()
+    alone = model.complete(KEY, runs, KNOWN)
+    assert total_variation(frequencies(alone.images, 2) / 200, exact) > 0.2
 
 
 @pytest.mark.parametrize(
     ("levels", "particles", "options"),
-    [(256, 1, {}), (2, 4, {}), (7, 4, dict(scales=(1, 2), num_classes=2))],
+    [(256, 1, {}), (7, 4, dict(scales=(1, 2), num_classes=2))],
 )
 def test_known_values_are_unchanged(levels, particles, options):
-    model = tiny_model("row_lstm", (2, 4, 3), levels, **options)
+    model = tiny_model("pixel_cnn", (2, 4, 3), levels, **options)
     random, (images, condition) = np.random.default_rng(0), random_batch(model.pixel_rnn, 3)
     for shape in [(2, 4), (2, 4, 3), (3, 2, 4, 1), (3, 2, 4, 3)]:
         known = random.random(shape) < 0.5
@@ -135,13 +129,11 @@ def test_known_values_are_unchanged(levels, particles, options):
     np.testing.assert_allclose(whole.log_evidence, model.log_prob(images, condition), rtol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("particles", [1, 3])
 @pytest.mark.parametrize(
-    ("levels", "options", "units"),
+    ("levels", "options", "units", "particles"),
     [
-        (0, dict(output="gaussian_mixture", condition_vector=2), UNITS),
-        (5, dict(output="logistic_mixture"), {}),
+        (0, dict(output="gaussian_mixture", condition_vector=2), UNITS, 3),
+        (5, dict(output="logistic_mixture"), {}, 1),
     ],
 )
 def test_a_density_completes_what_follows_known_values(levels, options, units, particles):
@@ -158,11 +150,6 @@ def test_a_density_completes_what_follows_known_values(levels, options, units, p
     np.testing.assert_allclose(done.log_evidence, terms[:, known].sum(-1), rtol=1e-4)
     np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-4)
     assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
-    if particles == 1:
-        free = model.complete(KEY, images, known & False, condition)
-        drawn, _ = model.sample_and_log_prob(KEY, 3, condition)
-        np.testing.assert_allclose(free.images, drawn, rtol=1e-5)
-        np.testing.assert_array_equal(free.log_evidence, 0)
 
 
 @pytest.mark.parametrize("particles", [1, 3])
@@ -173,8 +160,6 @@ def test_nothing_known_and_any_number_of_images(particles):
     np.testing.assert_allclose(free.log_evidence, 0, atol=1e-6)
     if particles == 1:
         np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
-    none = model.complete(KEY, images[:0], nothing, particles=particles)
-    assert none.images.shape == (0, *SHAPE) and none.images.dtype == np.uint8
     # On several devices, and on one.
     many = model.complete(KEY, IMAGES[:11], KNOWN, particles=particles)
     few = model.complete(KEY, IMAGES[:1], KNOWN, particles=particles)

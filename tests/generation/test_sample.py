@@ -16,9 +16,7 @@ from random_models import (
     whole_map_outputs,
 )
 
-import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model
-from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.generation import sample
 from pixel_rnn_jax.generation.decode import decode
 
@@ -29,45 +27,45 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        ("row_lstm", dict(scales=(2, 4), num_classes=2)),
-        ("pixel_cnn", dict(layers=1, input="categorical", condition_map=2)),
-        ("pixel_cnn", dict(layers=1, output="gaussian_mixture", mixtures=2)),
+        ("row_lstm", dict(scales=(1, 2), num_classes=2)),
+        ("pixel_cnn", dict(input="categorical", condition_map=2)),
+        ("pixel_cnn", dict(output="gaussian_mixture", mixtures=2)),
         pytest.param("row_lstm", dict(output="logistic_mixture", mixtures=2), marks=SLOW),
-        pytest.param("pixel_cnn", dict(scales=(2, 4), num_classes=2), marks=SLOW),
-        pytest.param("diagonal_bilstm", dict(scales=(2, 4), num_classes=2), marks=SLOW),
-        pytest.param("row_lstm", dict(), marks=SLOW),
-        pytest.param("diagonal_bilstm", dict(), marks=SLOW),
+        pytest.param("pixel_cnn", dict(scales=(1, 2), num_classes=2), marks=SLOW),
+        pytest.param("diagonal_bilstm", dict(scales=(1, 2), num_classes=2), marks=SLOW),
     ],
 )
 def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, options):
     """Where some values are known, which are completed; and where none is, at a temperature."""
-    shape, count = (4, 6, 2), 5
+    shape, count, options = (2, 4, 2), 5, dict(layers=1) | options
     levels = 0 if options.get("output") == "gaussian_mixture" else 3
     model, params = model_and_parameters(architecture, shape, levels, dtype="float64", **options)
     random, config = np.random.default_rng(0), model.config
     condition = np.array([0, 1, 1, 0, 1]) if config.num_classes else None
     if config.condition_map:
-        condition = random.normal(size=(count, 4, 6, config.condition_map))
+        condition = random.normal(size=(count, 2, 4, config.condition_map))
     known = random.random((count, *shape)) < 0.2
     values = random.integers(3, size=known.shape)
     values = np.where(known, values if config.discrete else values + random.random(known.shape), 0)
     outputs = jax.jit(lambda params, images: whole_map_outputs(model, params, images, condition))
+    uniforms = jax.jit(lambda: sample.value_uniforms(model.scales, KEY, jnp.arange(count)))()
+
+    @jax.jit
+    def one_value(head, uniform, value, known, temperature):
+        value = jnp.where(known, value, model.likelihood.draw(head, uniform, temperature))
+        return value, model.likelihood.log_prob_of_draw(head, value, temperature)
 
     def one_pass_a_value(known, temperature):
         images, terms = np.where(known, values, 0), np.zeros(known.shape)
         for number, scale in enumerate(model.scales):
-            uniforms = sample.value_uniforms(model.scales, KEY, jnp.arange(count))[number]
             # Views: a drawn value lands in the whole image.
             image, mask, log_probs = map(scale.subsample, (images, known, terms))
             for r, c, channel in np.ndindex(scale.network.image_shape):
                 if not scale.given[r, c]:
                     here = (slice(None), r, c, channel)
-                    head = outputs(params, images)[number][here]
-                    drawn = model.likelihood.draw(head, uniforms[here], temperature)
-                    image[here] = np.where(mask[here], image[here], drawn)
-                    log_probs[here] = model.likelihood.log_prob_of_draw(
-                        head, image[here], temperature
-                    )
+                    head = np.asarray(outputs(params, images)[number])[here]
+                    given = np.asarray(uniforms[number])[here], image[here], mask[here]
+                    image[here], log_probs[here] = one_value(head, *given, temperature)
         return images, terms
 
     one = jnp.ones(())
@@ -100,12 +98,9 @@ def test_a_level_that_nearly_never_occurs_is_not_drawn(monkeypatch, levels, unli
     assert (model.likelihood.draw(outputs, uniforms, jnp.ones(())) != unlikely).all()
 
 
-@pytest.mark.parametrize(
-    ("heights", "shape"),
-    [((1, 2), (2, 4, 1)), pytest.param((1, 2, 4), (4, 4, 1), marks=SLOW)],
-)
-def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, shape):
-    bound = tiny_model("pixel_cnn", shape, 2, scales=heights, copy_coarse=False)
+def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself():
+    shape = (2, 4, 1)
+    bound = tiny_model("pixel_cnn", shape, 2, scales=(1, 2), copy_coarse=False)
     model, params = bound.pixel_rnn, bound.params
     log_probs = jax.jit(model.log_prob)(params, all_images(shape, 2))
     total = np.exp(np.asarray(log_probs, float)).sum()
@@ -133,15 +128,14 @@ def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself(heights, s
 @pytest.mark.parametrize(
     ("architecture", "image_shape", "levels", "options"),
     [
-        ("pixel_cnn", (2, 2, 1), 3, {}),
-        ("diagonal_bilstm", (1, 2, 2), 3, {}),
+        ("pixel_cnn", (1, 2, 2), 3, {}),
         ("row_lstm", (2, 2, 1), 2, dict(scales=(1, 2), num_classes=2)),
     ],
 )
 def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shape, levels, options):
-    monkeypatch.setattr(image_model, "CPU_LANES", 12_500)
+    monkeypatch.setattr(image_model, "CPU_LANES", 3_750)
     model = soft_model(architecture, image_shape, levels, size=0.6, layers=1, **options)
-    images, count = all_images(image_shape, levels), 100_000
+    images, count = all_images(image_shape, levels), 30_000
     condition, condition_of_samples = None, None
     if model.config.num_classes:
         condition, condition_of_samples = np.ones(len(images), int), np.ones(count, int)
@@ -149,15 +143,13 @@ def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shap
     counts = frequencies(model.sample(KEY, count, condition_of_samples), levels)
     assert chi_square_is_plausible(counts, probabilities)
     assert not chi_square_is_plausible(counts, np.full(len(counts), 1 / len(counts)))
-    # At other temperatures each conditional is its power, normalised.
-    terms = np.asarray(model.conditionals(images, condition), float)
-    for temperature in (0.5, 2.0):
-        powers = terms / temperature
-        powers -= np.log(np.exp(powers).sum(-1, keepdims=True))
-        chosen = np.take_along_axis(powers, images[..., None].astype(int), axis=-1)
-        probabilities = np.exp(chosen.sum(axis=(1, 2, 3, 4)))
-        drawn = model.sample(KEY, count, condition_of_samples, temperature=temperature)
-        assert chi_square_is_plausible(frequencies(drawn, levels), probabilities)
+    # At another temperature each conditional is its power, normalised.
+    powers = np.asarray(model.conditionals(images, condition), float) / 0.5
+    powers -= np.log(np.exp(powers).sum(-1, keepdims=True))
+    chosen = np.take_along_axis(powers, images[..., None].astype(int), axis=-1)
+    probabilities = np.exp(chosen.sum(axis=(1, 2, 3, 4)))
+    drawn = model.sample(KEY, count, condition_of_samples, temperature=0.5)
+    assert chi_square_is_plausible(frequencies(drawn, levels), probabilities)
 
 
 @pytest.mark.parametrize("levels", [2, 5])
@@ -176,30 +168,31 @@ def test_temperature_zero_takes_the_most_probable_value(levels):
 )
 def test_an_image_depends_on_its_number_alone(architecture):
     """Not on how many are drawn with it, and not on the number of devices that share the work."""
-    model = prnn.ImageModel(*model_and_parameters(architecture, (2, 3, 2), 256, layers=1))
-    for temperature in (1.0, 0.5):
-        draw = functools.partial(model.sample_and_log_prob, temperature=temperature)
-        many, many_log_probs = draw(KEY, 20)  # On three devices.
-        few, few_log_probs = draw(KEY, 3)  # On one.
-        np.testing.assert_array_equal(few, many[:3])
-        np.testing.assert_array_equal(few_log_probs, many_log_probs[:3])
-        np.testing.assert_array_equal(model.sample(KEY, 3, temperature=temperature), few)
-        # Images of the second and the third device.
-        later = model.pixel_rnn.sample(model.params, KEY, 8, temperature=temperature, first=11)
-        np.testing.assert_array_equal(later, many[11:19])
-        if temperature == 1:
-            np.testing.assert_allclose(many_log_probs, model.log_prob(many), rtol=1e-5)
-        assert len(np.unique(many.reshape(20, -1), axis=0)) > 10
-    assert (model.sample(jax.random.key(8), 3) != model.sample(KEY, 3)).any()
+    model = tiny_model(architecture, (2, 3, 2), 5)
+    draw = functools.partial(model.sample_and_log_prob, temperature=0.5)
+    many, many_log_probs = draw(KEY, 20)  # On three devices.
+    few, few_log_probs = draw(KEY, 3)  # On one.
+    np.testing.assert_array_equal(few, many[:3])
+    np.testing.assert_array_equal(few_log_probs, many_log_probs[:3])
+    np.testing.assert_array_equal(model.sample(KEY, 3, temperature=0.5), few)
+    # Images of the second and the third device.
+    some = jax.jit(model.pixel_rnn.sample, static_argnums=2)
+    later = some(model.params, KEY, 8, temperature=0.5, first=11)
+    np.testing.assert_array_equal(later, many[11:19])
+    assert len(np.unique(many.reshape(20, -1), axis=0)) > 10
+    assert (model.sample(jax.random.key(8), 3, temperature=0.5) != few).any()
 
 
-@pytest.mark.parametrize(
-    ("kind", "levels", "dtype"), [("rbg", 256, np.uint8), ("threefry2x32", 70_000, np.int32)]
-)
-def test_images_of_a_key_may_be_drawn_in_several_calls(kind, levels, dtype):
-    model, key = tiny_model("pixel_cnn", (2, 3, 2), levels), jax.random.key(0, impl=kind)
-    draw = functools.partial(model.pixel_rnn.sample, model.params, key)
+def test_images_of_a_key_may_be_drawn_in_several_calls():
+    """Of any kind of key, and in the smallest type that holds the levels."""
+    model, key = tiny_model("pixel_cnn", (2, 3, 2), 9), jax.random.key(0, impl="rbg")
+    draw = jax.jit(functools.partial(model.pixel_rnn.sample, model.params, key), static_argnums=0)
     many = draw(6)
-    assert many.dtype == value_dtype(levels) == dtype
     np.testing.assert_array_equal(draw(2, first=4), many[4:])
     assert len(np.unique(np.asarray(many).reshape(6, -1), axis=0)) == 6
+    for levels, dtype in ((256, np.uint8), (257, np.uint16), (70_000, np.int32)):
+        model = tiny_model("pixel_cnn", (2, 3, 2), levels)
+        assert (
+            jax.eval_shape(lambda own=model: own.pixel_rnn.sample(own.params, key, 6)).dtype
+            == dtype
+        )

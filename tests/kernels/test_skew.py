@@ -11,13 +11,12 @@ from reference_kernels import FEATURES, assert_agree, random_arguments, values_a
 
 from pixel_rnn_jax.kernels import conv_lstm, restarts, skew, unskew
 
-SIZES = [(1, 1), (1, 4), (4, 1), (3, 5), (5, 3)]  # (H, W)
+SIZES = [(2, 3, 1), (3, 2, 2), (1, 3, 4), (3, 1, 2)]  # H, W and images per lane.
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-@pytest.mark.parametrize("pack", [1, 2, 4])
-@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(("height", "width", "pack"), SIZES)
 def test_skew_lays_pixels_on_diagonals_and_unskew_is_its_inverse_and_transpose(height, width, pack):
     rng = np.random.default_rng(10)
     steps = pack * width + height - 1
@@ -39,8 +38,7 @@ def test_skew_lays_pixels_on_diagonals_and_unskew_is_its_inverse_and_transpose(h
     np.testing.assert_array_equal(unskew_transpose_of_x, skewed)
 
 
-@pytest.mark.parametrize("pack", [1, 2, 4])
-@pytest.mark.parametrize(("height", "width"), SIZES)
+@pytest.mark.parametrize(("height", "width", "pack"), SIZES)
 def test_restarts_mark_the_first_column_of_each_image(height, width, pack):
     expected = np.zeros((pack * width + height - 1, height), bool)
     for row, image in np.ndindex(height, pack):
@@ -50,17 +48,14 @@ def test_restarts_mark_the_first_column_of_each_image(height, width, pack):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "pack", "outside"),
-    [(3, 5, 1, 0.0), (3, 5, 2, 3.0), (5, 3, 4, 3.0), (4, 1, 2, 0.0), (1, 4, 4, 0.0)],
-)
-def test_diagonal_recurrence_is_the_loop_over_pixels(height, width, pack, outside):
-    """Whatever the gates are at steps in which a row is `outside` every image."""
+@pytest.mark.parametrize(("height", "width", "pack"), SIZES)
+def test_diagonal_recurrence_is_the_loop_over_pixels(height, width, pack):
+    """Whatever the gates are at steps in which a row is outside every image."""
 
     def diagonal_lstm(gates, own, above, h0, c0):
         inside = skew(jnp.ones_like(gates), pack=pack) > 0
         h = conv_lstm(
-            jnp.where(inside, skew(gates, pack=pack), outside),
+            jnp.where(inside, skew(gates, pack=pack), 3.0),
             jnp.stack([own, above]),
             h0,
             c0,
@@ -72,16 +67,4 @@ def test_diagonal_recurrence_is_the_loop_over_pixels(height, width, pack, outsid
     rng = np.random.default_rng(12)
     gates, (own, above), h0, c0 = random_arguments(rng, 4, height, width, taps=2)
     arguments = gates, own, above, h0, c0
-    assert_agree(diagonal_lstm, loops.diagonal_lstm, arguments, rng, compiled=True)
-
-
-@pytest.mark.parametrize(("height", "width", "size"), [(3, 5, 3), (5, 3, 5), (1, 4, 3), (4, 1, 3)])
-def test_row_recurrence_is_the_loop_over_pixels(height, width, size):
-    def row_lstm(gates, kernel, h0, c0):
-        taps = range(-(size // 2), size // 2 + 1)
-        h = conv_lstm(gates.transpose(1, 2, 0, 3), kernel, h0, c0, taps=taps)
-        return h.transpose(2, 0, 1, 3)
-
-    rng = np.random.default_rng(15)
-    arguments = random_arguments(rng, 2, height, width, taps=size)
-    assert_agree(row_lstm, loops.row_lstm, arguments, rng, compiled=True)
+    assert_agree(diagonal_lstm, loops.diagonal_lstm, arguments, rng)

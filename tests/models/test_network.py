@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import ARCHITECTURES, assert_trees_close, random_batch
+from random_models import ARCHITECTURES, assert_trees_close, random_batch, random_like
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 
-IMAGE_SHAPE, LEVELS, BATCH = (4, 6, 3), 4, 6
+IMAGE_SHAPE, LEVELS, BATCH = (4, 4, 3), 4, 6
 
 
 def model_of(architecture, **options):
@@ -29,20 +29,17 @@ def loss_and_gradient(model):
     def loss(params):
         return model.nats_by_scale(params, images, condition).sum(-1).mean()
 
-    return jax.jit(jax.value_and_grad(loss))(model.init(jax.random.key(1)))
+    params = random_like(jax.eval_shape(model.init, jax.random.key(1)), seed=0)
+    return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    ["row_lstm", *(pytest.param(a, marks=pytest.mark.slow) for a in ARCHITECTURES[::2])],
-)
-def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass(architecture):
-    plain, remat = (loss_and_gradient(model_of(architecture, remat=on)) for on in (False, True))
+def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass():
+    plain, remat = (loss_and_gradient(model_of("row_lstm", remat=on)) for on in (False, True))
     assert_trees_close(remat, plain, 1e-4, 1e-4)
 
     def kept(remat):
         """The number of values that the forward pass leaves to the backward pass."""
-        model = model_of(architecture, remat=remat, layers=2)
+        model = model_of("row_lstm", remat=remat, layers=2)
         images = jnp.zeros((BATCH, *IMAGE_SHAPE), jnp.uint8)
 
         def pull(key):
@@ -54,7 +51,6 @@ def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass
     assert kept(True) < 0.8 * kept(False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_is_close_with_parameters_and_loss_in_float32(architecture):
     nats, gradient = loss_and_gradient(model_of(architecture, dtype="bfloat16"))
@@ -65,31 +61,22 @@ def test_bfloat16_is_close_with_parameters_and_loss_in_float32(architecture):
     np.testing.assert_allclose(nats, expected, rtol=0.01)
 
 
-@pytest.mark.parametrize("pack", [1, 2, 9])
+@pytest.mark.parametrize("pack", [1, 9])
 def test_packing_changes_no_value(pack):
     """Nor does the default of a CPU, 4, which a batch of six has to reduce to 3."""
     packed = loss_and_gradient(model_of("diagonal_bilstm", images_per_lane=pack))
     assert_trees_close(packed, loss_and_gradient(model_of("diagonal_bilstm")), 1e-4, 1e-4)
 
 
-OPTIONS = [
-    {},
-    dict(residual=False, skip=False),
-    dict(skip=False),
-    dict(residual=False),
-    dict(scales=(2, 4), num_classes=2),
-    dict(input="categorical", condition_vector=3),
-    dict(scales=(2, 4), condition_map=2),
-]
-QUICK = [(0, 1, 2, 3, 5), (0, 1, 4), (0, 1)]
-
-
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        pytest.param(architecture, options, marks=() if number in quick else pytest.mark.slow)
-        for architecture, quick in zip(ARCHITECTURES, QUICK, strict=True)
-        for number, options in enumerate(OPTIONS)
+        ("pixel_cnn", dict(input="categorical", condition_vector=3)),
+        ("pixel_cnn", dict(residual=False, skip=False)),
+        ("row_lstm", {}),
+        ("row_lstm", dict(scales=(2, 4), condition_map=2, residual=False)),
+        ("diagonal_bilstm", {}),
+        ("diagonal_bilstm", dict(num_classes=2, skip=False)),
     ],
 )
 def test_every_parameter_has_a_gradient(architecture, options):

@@ -27,30 +27,17 @@ def assert_normalised(nats):
     assert nats.std() > 0.1  # Uniform probabilities would add up whatever the masks are.
 
 
-FORMATS = [((2, 3, 1), 2), ((2, 2, 3), 2), ((2, 2, 1), 4), ((1, 3, 2), 3)]
-CATEGORICAL = [
-    ((2, 2, 3), 2, dict(input="categorical")),
+CASES = [
+    ((2, 2, 3), 2, {}),
     ((1, 3, 2), 3, dict(input="categorical")),
-    ((2, 4, 1), 2, dict(input="categorical", scales=(1, 2))),
-]
-SCALES = [
-    ((4, 4, 1), 2, dict(scales=(2, 4))),
-    ((4, 4, 1), 2, dict(scales=(1, 2, 4), output="discretized_logistic_mixture", mixtures=3)),
-    ((2, 4, 2), 2, dict(scales=(1, 2), output="discretized_logistic_mixture", mixtures=3)),
-    ((2, 2, 1), 4, dict(scales=(1, 2))),
+    ((2, 2, 1), 4, dict(scales=(1, 2), output="discretized_logistic_mixture", mixtures=3)),
+    ((1, 2, 3), 3, dict(output="coupled_logistic_mixture", mixtures=3)),
+    pytest.param((4, 4, 1), 2, dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize(
-    ("architecture", "image_shape", "levels", "options"),
-    [(architecture, *case, {}) for case in FORMATS for architecture in ARCHITECTURES]
-    + [
-        pytest.param(architecture, *case, marks=() if i == j else pytest.mark.slow)
-        for cases in (SCALES, CATEGORICAL)
-        for i, architecture in enumerate(ARCHITECTURES)
-        for j, case in enumerate(cases)
-    ],
-)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("image_shape", "levels", "options"), CASES)
 def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, levels, options):
     options = dict(layers=1, features=4, first_kernel=3) | options
     (nats,) = log_probs(*model_and_parameters(architecture, image_shape, levels, **options))
@@ -59,31 +46,14 @@ def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, le
 
 VECTORS = 20 * np.random.default_rng(0).normal(size=(3, 2))
 MAPS = 20 * np.random.default_rng(1).normal(size=(3, 2, 2, 2))
-CONDITIONS = [
-    (dict(num_classes=3), range(3)),
-    (dict(condition_vector=2), VECTORS),
-    (dict(condition_map=2), MAPS),
-]
-CONDITIONED = [
-    (architecture, of_scales | fields, conditions)
-    for architecture in ARCHITECTURES
-    for of_scales in (dict(scales=(1, 2)), dict())
-    for fields, conditions in CONDITIONS
-]
-QUICK = [
-    ("row_lstm", ["num_classes"]),
-    ("row_lstm", ["scales", "num_classes"]),
-    ("pixel_cnn", ["condition_vector"]),
-    ("diagonal_bilstm", ["scales", "condition_map"]),
-    ("row_lstm", ["condition_map"]),
-]
 
 
 @pytest.mark.parametrize(
     ("architecture", "options", "conditions"),
     [
-        pytest.param(*case, marks=() if (case[0], [*case[1]]) in QUICK else pytest.mark.slow)
-        for case in CONDITIONED
+        ("pixel_cnn", dict(condition_vector=2), VECTORS),
+        ("row_lstm", dict(scales=(1, 2), num_classes=3), range(3)),
+        ("diagonal_bilstm", dict(scales=(1, 2), condition_map=2), MAPS),
     ],
 )
 def test_probabilities_add_up_to_one_for_each_condition(architecture, options, conditions):

@@ -69,7 +69,6 @@ def two_saved(tmp_path):
 def test_round_trip_in_another_instance(two_saved):
     checkpoints, _ = two_saved
     assert checkpoints.latest_step() == 2
-    checkpoints.save(2, make_state(7), RECORD, 1.0)  # It is stored already.
     for step in (1, 2):
         assert checkpoints.record(step) == RECORD
         assert_restores(checkpoints, step, make_state(step))
@@ -81,11 +80,13 @@ def test_shardings_are_those_of_the_template(tmp_path):
     whole = devices.replicated(devices.make_mesh(2))
     split = whole.update(spec=PartitionSpec("data"))
     values = {"a": jnp.arange(8.0), "b": jnp.ones((2, 3))}
+    state, other = (
+        {"params": jax.device_put(values, {"a": a, "b": b})}
+        for a, b in ((split, whole), (whole, split))
+    )
     checkpoints = Checkpoints(tmp_path)
-    for a, b in ((split, whole), (whole, split)):
-        state = {"params": jax.device_put(values, {"a": a, "b": b})}
-        checkpoints.save(1, state, RECORD)  # Only the first time.
-        assert_restores(checkpoints, 1, state)
+    checkpoints.save(1, state, RECORD)
+    assert_restores(checkpoints, 1, other)
 
 
 def test_a_save_is_not_changed_by_training_that_goes_on(tmp_path):
@@ -129,18 +130,14 @@ def test_read_only_changes_nothing(two_saved, tmp_path):
     assert half_written.exists()
 
 
-@pytest.mark.parametrize(
-    ("entry", "subtree", "named"),
-    [
+def test_another_model_is_refused(two_saved):
+    for entry, subtree, named in (
         ("step", jnp.zeros(()), "step"),
         ("ema", {"w": jnp.zeros(1)}, "ema/w"),
         ("opt_state", (), "opt_state/1/0"),
-        ("scale", jnp.zeros(1), "scale"),
-    ],
-)
-def test_another_model_is_refused(two_saved, entry, subtree, named):
-    with pytest.raises(UserError, match=named):
-        two_saved[0].restore(make_state(2) | {entry: subtree}, 2)
+    ):
+        with pytest.raises(UserError, match=named):
+            two_saved[0].restore(make_state(2) | {entry: subtree}, 2)
 
 
 @ORBAX_THREADS

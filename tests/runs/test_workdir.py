@@ -8,13 +8,14 @@ import jax
 import numpy as np
 import programs
 import pytest
+from random_models import random_like
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig
+from pixel_rnn_jax.config import Config, ModelConfig, OptimizerConfig, to_json
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.record import ImageFormat, Record
-from pixel_rnn_jax.runs.workdir import lock, open_run, write_config
+from pixel_rnn_jax.runs.workdir import lock, open_run
 from pixel_rnn_jax.runtime import devices, processes
 
 IMAGES = ImageFormat((3, 4, 1), 2)
@@ -47,31 +48,24 @@ def test_other_processes_of_a_run_take_no_lock(tmp_path, monkeypatch):
             pass
 
 
-def save_run(workdir, validations, ema_decay=0.0):
-    """Saves a run of as many steps as validations; returns the parameters that evaluation takes."""
-    model_config = ModelConfig("pixel_cnn", layers=1, features=2, head_features=2)
-    config = Config(model=model_config, optimizer=OptimizerConfig(ema_decay=ema_decay))
-    write_config(config, workdir)
-    model = IMAGES.model(model_config)
-    params, averages = (
-        {saved: model.init(jax.random.key(seed + saved)) for saved in (1, 2)} for seed in (0, 10)
-    )
-    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
-        for saved, nats in enumerate(validations, start=1):
-            state = {"params": params[saved], "ema": averages[saved] if ema_decay else {}}
-            checkpoints.save(saved, state, Record(config, IMAGES, {}), nats)
-    return config, averages if ema_decay else params
-
-
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize(("validations", "step"), [((None, None), 2), ((3.0, 4.0), 1)])
 def test_a_run_is_opened_with_its_best_parameters(tmp_path, ema_decay, validations, step):
-    config, saved = save_run(tmp_path, validations, ema_decay)
+    model_config = ModelConfig("pixel_cnn", layers=1, features=2, head_features=2)
+    config = Config(model=model_config, optimizer=OptimizerConfig(ema_decay=ema_decay))
+    (tmp_path / "config.json").write_text(to_json(config))
+    shapes = jax.eval_shape(IMAGES.model(model_config).init, jax.random.key(0))
+    params, averages = ([random_like(shapes, seed) for seed in seeds] for seeds in ((1, 2), (3, 4)))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        for saved, nats in enumerate(validations):
+            state = {"params": params[saved], "ema": averages[saved] if ema_decay else {}}
+            checkpoints.save(saved + 1, state, Record(config, IMAGES, {}), nats)
     mesh = devices.make_mesh(2)
     run = open_run(tmp_path, mesh)
     assert (run.record, run.step) == (Record(config, IMAGES, {}), step)
-    for params in (run.params, prnn.load(tmp_path).params):
-        jax.tree.map(np.testing.assert_array_equal, params, saved[step])
+    expected = (averages if ema_decay else params)[step - 1]
+    for opened in (run.params, prnn.load(tmp_path).params):
+        jax.tree.map(np.testing.assert_array_equal, opened, expected)
     assert {leaf.sharding for leaf in jax.tree.leaves(run.params)} == {devices.replicated(mesh)}
 
 
@@ -79,6 +73,6 @@ def test_a_workdir_without_a_run_is_named(tmp_path):
     for workdir in (tmp_path / "missing", tmp_path):
         with pytest.raises(UserError, match=f"--workdir={workdir}"):
             open_run(workdir, devices.local_mesh(1))
-    write_config(Config(), tmp_path)
+    (tmp_path / "config.json").write_text(to_json(Config()))
     with pytest.raises(UserError, match=f"--workdir={tmp_path}"):
         open_run(tmp_path, devices.local_mesh(1))

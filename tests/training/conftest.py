@@ -1,14 +1,10 @@
 """A tiny run of two scales and two classes, and what makes many such runs cheap."""
 
-import signal
-
 import jax
 import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
-from workdirs import saved_steps
 
-from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.training.train import train
 
@@ -51,7 +47,7 @@ def config(tmp_path_factory):
     sizes = {"layers": 1, "features": 2, "first_kernel": 3, "head_features": 4}
     intervals = {"log_every": 4, "eval_every": 5, "checkpoint_every": 2}
     return Config(
-        model=ModelConfig("pixel_cnn", **sizes, scales=(2, 4), num_classes=2),
+        model=ModelConfig("pixel_cnn", **sizes, scales=(2, 4), num_classes=2, dropout=0.2),
         data=DataConfig(name=str(path), levels=3),
         optimizer=OptimizerConfig(learning_rate=0.01),
         train=TrainConfig(steps=6, batch_size=8, eval_batch_size=8, **intervals),
@@ -64,26 +60,3 @@ def trained_run(config, tmp_path_factory):
     """The workdir of a run that nothing disturbed, and its result; copy it to change it."""
     workdir = tmp_path_factory.mktemp("trained")
     return workdir, train(config, workdir)
-
-
-@pytest.fixture
-def stop_at(monkeypatch):
-    """Stops a run by a signal during a step."""
-    train_batches = data.train_batches
-
-    def stop(step, config, workdir):
-        def batches(*args, start_step, **kwargs):
-            stream = train_batches(*args, start_step=start_step, **kwargs)
-            for number, batch in enumerate(stream, start=start_step + 1):
-                if number == step:
-                    signal.raise_signal(signal.SIGTERM)
-                yield batch
-
-        with monkeypatch.context() as patch:
-            patch.setattr(data, "train_batches", batches)
-            with pytest.raises(SystemExit) as stopped:
-                train(config, workdir)
-        assert stopped.value.code == 143
-        assert max(saved_steps(workdir)) == step
-
-    return stop

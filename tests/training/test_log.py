@@ -1,6 +1,6 @@
 """Records have neither repetitions nor gaps after a resume."""
 
-import math
+from contextlib import closing
 
 import pytest
 
@@ -16,16 +16,11 @@ def clock(monkeypatch):
 
 
 def write(workdir, start, steps):
-    with TrainLog(workdir, start, 20, 8) as log:
+    with closing(TrainLog(workdir, start, 20)) as log:
         for step in steps:
             log.write(step, {"train/nats": step / 4, "train/gradient_norm": 2.0})
+            assert read_metrics(workdir)[-1]["step"] == step  # It can be read at once.
         log.flush()
-
-
-def test_records_are_readable_at_once_and_finite(tmp_path, clock):
-    with TrainLog(tmp_path, 0, 20, 8) as log:
-        log.write(5, {"a": math.inf, "b": -math.inf, "c": math.nan, "train/nats": 1.5})
-        assert read_metrics(tmp_path) == [{"step": 5, "train/nats": 1.5, "seconds": 0.0}]
 
 
 def test_a_resumed_run_leaves_the_same_records(tmp_path, clock):
@@ -39,7 +34,7 @@ def test_a_resumed_run_leaves_the_same_records(tmp_path, clock):
 
 def test_seconds_count_training_and_no_pause(tmp_path, clock):
     def write_until(start, *times):
-        with TrainLog(tmp_path, start, 20, 8) as log:
+        with closing(TrainLog(tmp_path, start, 20)) as log:
             for step, time in enumerate(times, start=start + 1):
                 clock.append(time)
                 log.write(step, {"train/nats": 1.0})

@@ -16,7 +16,6 @@ RATE = 0.01
 RMSPROP_DECAY, MUON_RMS = 0.99, 0.2  # Not those of the module, so that a change shows.
 MODEL = prnn.ModelConfig(layers=1, features=8, head_features=8, num_classes=10)
 WARMUP = {"warmup_steps": 4}
-PIECEWISE = {"schedule": "piecewise"}
 
 
 @pytest.mark.parametrize(
@@ -27,14 +26,6 @@ PIECEWISE = {"schedule": "piecewise"}
         (
             WARMUP | {"schedule": "cosine"},
             {0: 1 / 4, 3: 1, 4: 1, 52: 1 / 2, 99: (1 + np.cos(np.pi * 95 / 96)) / 2, 100: 0},
-        ),
-        (
-            PIECEWISE | {"boundaries": (10, 20), "boundary_factors": (0.5, 0.1)},
-            {0: 1, 9: 1, 10: 0.5, 19: 0.5, 20: 0.05, 99: 0.05},
-        ),
-        (
-            WARMUP | PIECEWISE | {"boundaries": (2,), "boundary_factors": (0.5,)},
-            {1: 1 / 2, 2: 3 / 8, 3: 1 / 2, 50: 1 / 2},
         ),
     ],
 )
@@ -52,8 +43,7 @@ def test_learning_rate(options, expected):
             assert change == pytest.approx(-RATE * expected[step], rel=1e-3, abs=1e-9)
 
 
-@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
-@pytest.mark.parametrize("name", ["rmsprop", "adam"])
+@pytest.mark.parametrize(("name", "clip_norm"), [("rmsprop", 1.0), ("adam", 0.0)])
 def test_update_rule(name, clip_norm):
     config = OptimizerConfig(name=name, learning_rate=RATE, warmup_steps=2, clip_norm=clip_norm)
     optimizer = optimizers.build(config, steps=100)
@@ -74,7 +64,8 @@ def test_update_rule(name, clip_norm):
         np.testing.assert_allclose(update, -RATE * min(1, t / 2) * step, rtol=2e-4)
 
 
-def parameters():
+@pytest.fixture(scope="module")
+def params():
     init = jax.jit(prnn.PixelRNN(MODEL, (8, 8, 1), 4).init)
     return jax.tree.map(np.asarray, init(jax.random.key(0)))
 
@@ -87,11 +78,10 @@ def first_update(optimizer, gradients, params):
     return jax.tree.map(np.asarray, update(gradients, params))
 
 
-def test_muon_orthogonalises_the_matrices():
+def test_muon_orthogonalises_the_matrices(params):
     """An update has the singular vectors of the gradient, and singular values near one another."""
     config = OptimizerConfig("muon", RATE, clip_norm=0.0)
     optimizer = optimizers.build(config, steps=100)
-    params = parameters()
     rng = np.random.default_rng(0)
     gradients = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
     updates = first_update(optimizer, gradients, params)
@@ -115,10 +105,9 @@ def test_muon_orthogonalises_the_matrices():
     assert by_muon == sum(p.ndim > 1 for p in jax.tree.leaves(params)) - len(by_adam)
 
 
-@pytest.mark.parametrize("name", ["rmsprop", "adam", "muon"])
-def test_weight_decay_takes_its_part_of_each_matrix(name):
+@pytest.mark.parametrize("name", ["rmsprop", "muon"])
+def test_weight_decay_takes_its_part_of_each_matrix(name, params):
     """It comes after the rule and the clipping, and leaves the rest of the parameters alone."""
-    params = parameters()
     gradients = jax.tree.map(
         lambda p: 1 + np.arange(p.size, dtype=p.dtype).reshape(p.shape), params
     )

@@ -1,14 +1,15 @@
 """One device and several, and a batch in one piece and in several, train alike."""
 
-import functools
-
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers import Residual, RowLSTM
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.step import init_state, make_train_step
@@ -22,9 +23,8 @@ def model_of(architecture, **options):
 
 
 def new_state(model, optimizer, mesh):
-    init = jax.jit(functools.partial(init_state, model, optimizer, ema=True))
-    state = init(jax.random.key(0))
-    return jax.device_put(state, devices.replicated(mesh))
+    init = jax.jit(lambda key: init_state(optimizer, model.init(key), ema=True))
+    return jax.device_put(init(jax.random.key(0)), devices.replicated(mesh))
 
 
 def train(model, optimizer, number, steps, **options):
@@ -46,30 +46,47 @@ def assert_close(one, other, **tolerance):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
 
 
-@pytest.mark.parametrize(
-    "architecture", ["pixel_cnn", pytest.param("row_lstm", marks=pytest.mark.slow)]
-)
-def test_first_gradient_is_the_same_on_any_number_of_devices(architecture):
-    # Plain descent by 1: the parameters change by the gradient itself. For the Diagonal BiLSTM,
-    # and for many steps, see test_several_processes.py.
-    model, optimizer = model_of(architecture), optax.sgd(1.0)
-    one, eight = (train(model, optimizer, number, 1)[1] for number in (1, 8))
-    assert_close(one, eight, rtol=1e-4, atol=1e-5)
+def test_any_number_of_devices_has_the_same_gradients_and_average():
+    # Plain descent: the parameters change by the gradient itself.
+    model, optimizer = model_of("pixel_cnn"), optax.sgd(0.1)
+    states, others = (train(model, optimizer, number, 2)[1] for number in (1, 8))
+    assert_close(states, others, rtol=1e-4, atol=1e-5)
+    expected = jax.jit(model.init)(jax.random.key(0))
+    for count, state in enumerate(states, start=1):
+        decay = min(0.9, (1 + count) / (10 + count))
+        expected = jax.tree.map(
+            lambda average, params, decay=decay: decay * np.asarray(average) + (1 - decay) * params,
+            expected,
+            state.params,
+        )
+        assert_close(state.ema, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    ("architecture", "number", "micro_batches"),
-    [
-        ("pixel_cnn", 2, 4),
-        pytest.param("diagonal_bilstm", 1, 8, marks=pytest.mark.slow),
-    ],
-)
-def test_micro_batches_change_nothing_but_the_memory(architecture, number, micro_batches):
-    model, optimizer = model_of(architecture, dtype="float64"), optax.rmsprop(1e-3)
-    whole = train(model, optimizer, number, 5)
-    parts = train(model, optimizer, number, 5, micro_batches=micro_batches)
+def test_micro_batches_change_nothing_but_the_memory():
+    model, optimizer = model_of("pixel_cnn", dtype="float64"), optax.rmsprop(1e-3)
+    whole, parts = (train(model, optimizer, 2, 3, micro_batches=number) for number in (1, 4))
     assert_close(parts, whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])  # Features first, and last.
+def test_dropout_depends_on_seed_step_and_place_in_the_batch(architecture):
+    model, optimizer = model_of(architecture, dtype="float64", dropout=0.5), optax.sgd(0.0)
+    whole = train(model, optimizer, 1, 2, seed=3)
+    assert_close(train(model, optimizer, 2, 2, micro_batches=2, seed=3), whole, rtol=0, atol=1e-9)
+    without = train(model_of(architecture, dtype="float64"), optimizer, 1, 2)
+    for other in (train(model, optimizer, 1, 2, seed=4), without):
+        assert (np.abs(other[0] - whole[0]) > 1e-3).all()
+
+
+def test_dropout_keeps_the_mean():
+    layer = Residual(RowLSTM(50, 1), dropout=0.25)
+    layout, keys = PaddedRows(20, 30), jax.random.split(jax.random.key(0), 2)
+    dropped = layer._dropped(jnp.ones((1200, 50)), layout, keys)
+    np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
+    assert abs(dropped.mean() - 1) < 0.01
+    assert abs(np.corrcoef(dropped[:600].ravel(), dropped[600:].ravel())[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize(
@@ -91,7 +108,7 @@ def test_a_cpu_computes_few_pixels_at_a_time(monkeypatch, architecture, side, im
 
 
 def test_micro_batches_need_less_memory():
-    model, optimizer, mesh = model_of("row_lstm"), optax.rmsprop(1e-3), devices.make_mesh(1)
+    model, optimizer, mesh = model_of("pixel_cnn"), optax.sgd(1.0), devices.make_mesh(1)
     state = new_state(model, optimizer, mesh)
     batch = Batch(np.zeros((64, *IMAGE_SHAPE), np.uint8))
 
@@ -111,17 +128,3 @@ def test_one_device_asks_all_to_stop():
         state = new_state(model, optimizer, mesh)
         _, metrics = step_fn(state, batch, devices.shard_batch(mesh, np.array(asked)))
         assert bool(metrics.stop > 0) == any(asked)
-
-
-def test_average_is_of_the_parameters_after_each_step():
-    model, optimizer = model_of("pixel_cnn"), optax.sgd(0.01)
-    expected = jax.jit(model.init)(jax.random.key(0))
-    _, states = train(model, optimizer, 1, 2)
-    for count, state in enumerate(states, start=1):
-        decay = min(0.9, (1 + count) / (10 + count))
-        expected = jax.tree.map(
-            lambda average, params, decay=decay: decay * np.asarray(average) + (1 - decay) * params,
-            expected,
-            state.params,
-        )
-        assert_close(state.ema, expected, rtol=1e-4, atol=1e-6)

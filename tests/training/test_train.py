@@ -1,5 +1,6 @@
 """What a run leaves behind, with a stop and without, what it never saves, what it refuses."""
 
+import functools
 import json
 import shutil
 import signal
@@ -26,8 +27,7 @@ from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.workdir import lock, read_config
 from pixel_rnn_jax.training.step import make_train_step
-from pixel_rnn_jax.training.stop import stop_on_signal
-from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.training.train import stop_on_signal, train
 
 VALUES = 4 * 4
 """Of an image, each with three levels."""
@@ -48,7 +48,7 @@ def copy(trained_run, tmp_path):
 # ---- What a run leaves -----------------------------------------------------------------------
 
 
-def test_records_and_checkpoints(trained_run):
+def test_records_and_result(trained_run):
     workdir, result = trained_run
     records = records_of(workdir)
     assert [record["step"] for record in records] == [4, 5, 6]
@@ -57,91 +57,91 @@ def test_records_and_checkpoints(trained_run):
     names = "nats", "standard_error", "bits_per_dim", "nats_of_height_2", "nats_of_height_4"
     validated = {"step", *(f"validation/{name}" for name in names)}
     assert [set(record) for record in records] == [trained, validated, trained | validated]
-    best = min(records[1:], key=lambda record: record["validation/nats"])["step"]
     assert saved_steps(workdir) == {5, 6}
-    assert (result.test.step, result.test.images, result.baseline.images) == (best, 13, 13)
     # Before much is learnt.
     assert result.baseline.nats == pytest.approx(VALUES * np.log(3), rel=0.1)
     assert records[0]["train/nats"] == pytest.approx(VALUES * np.log(3), rel=0.2)
     bits = records[0]["train/nats"] / VALUES / np.log(2)
     assert records[0]["train/bits_per_dim"] == pytest.approx(bits)
 
+    best = min(records[1:], key=lambda record: record["validation/nats"])
+    written = json.loads((workdir / "result.json").read_text())
+    assert (written["step"], written["steps"]) == (best["step"], 6)
+    assert written["validation"]["nats"] == best["validation/nats"]
+    assert written["test"] == result.test.numbers() and written["test"]["images"] == 13
+    assert written["independent_pixels"] == result.baseline.numbers()
+    assert written["versions"]["jax"] == jax.__version__
+
 
 def test_moving_average_of_the_best_checkpoint_is_evaluated(config, trained_run):
     workdir, result = trained_run
-    (record,) = (r for r in records_of(workdir) if r["step"] == result.test.step)
-    recorded = record["validation/nats"]
-    model = averaged(config, workdir, result.test.step)
+    (record,) = (r for r in records_of(workdir) if r["step"] == result.run.step)
+    model = averaged(config, workdir, result.run.step)
     log_probs = model.log_prob(*data.open_split(config, "validation").batch(range(11)))
-    assert recorded == pytest.approx(-np.asarray(log_probs, float).mean(), rel=1e-6)
-    assert evaluated(workdir, "validation").nats == pytest.approx(recorded, rel=1e-6)
+    expected = -np.asarray(log_probs, float).mean()
+    assert record["validation/nats"] == pytest.approx(expected, rel=1e-6)
+    assert evaluated(workdir, "validation")["nats"] == pytest.approx(expected, rel=1e-6)
     # In training as in the command, and from Python.
-    assert evaluated(workdir) == result.test
+    assert evaluated(workdir) == result.test.numbers()
     nats = -load(workdir).log_prob(*data.open_split(config, "test").batch(range(13)))
     assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)
 
 
-def test_result_is_in_the_workdir(trained_run):
-    workdir, result = trained_run
-    written = json.loads((workdir / "result.json").read_text())
-    evaluations = {"test": result.test, "independent_pixels": result.baseline}
-    for name, evaluation in evaluations.items():
-        for number in ("nats", "standard_error", "bits_per_dim", "images"):
-            assert written[name][number] == getattr(evaluation, number)
-    assert (written["step"], written["steps"], written["resumed_from"]) == (result.test.step, 6, 0)
-    assert written["independent_pixels"]["training_images"] == 40
-    assert written["versions"]["jax"] == jax.__version__
-    hardware = written["hardware"]
-    assert (hardware["platform"], hardware["devices"], hardware["processes"]) == ("cpu", 8, 1)
-
-
 def test_pictures(config, trained_run):
     """At each validation; those of the last one are what its average draws."""
-    workdir, result = trained_run
+    workdir, _ = trained_run
     drawn = outcome(workdir)["pictures"]
-    names = "samples-6.png", "completions-6.png", "curves.png"
-    assert drawn.keys() == {"samples-5.png", "completions-5.png", *names}
-    assert result.pictures == tuple(workdir / "pictures" / name for name in names)
+    numbered = {f"{name}-{step}.png" for name in ("samples", "completions") for step in (5, 6)}
+    assert drawn.keys() == {*numbered, "curves.png"}
     model, key = averaged(config, workdir, 6), jax.random.key(config.seed)
     samples = model.sample(key, 16, np.repeat([0, 1], 8))
-    assert drawn[names[0]] == pictures.png(pictures.grid(samples, 3))
+    assert drawn["samples-6.png"] == pictures.png(pictures.grid(samples, 3))
     # There are only eleven validation images. Some known pixels come after unknown ones.
     images, condition = data.open_split(config, "validation").batch(range(11))
     known = np.zeros((11, 4, 4, 1), bool)
     known[:, :2] = True
     completed = model.complete(key, images, known, condition, particles=16).images
-    assert drawn[names[1]] == pictures.png(pictures.completions(images, known, completed, 3))
+    picture = pictures.completions(images, known, completed, 3)
+    assert drawn["completions-6.png"] == pictures.png(picture)
 
 
 def test_a_finished_run_is_evaluated_again(config, trained_run, copy, monkeypatch):
     monkeypatch.setattr(data, "train_batches", lambda *_, **__: iter([]))
-    before, written = outcome(copy), json.loads((copy / "result.json").read_text())
-    for steps in (6, 4):  # Fewer than were made, too.
-        again = train(changed(config, "train", steps=steps), copy)
-        assert again.test == trained_run[1].test
-    assert outcome(copy) == before
-    assert json.loads((copy / "result.json").read_text()) == written
+    before, written = outcome(copy), (copy / "result.json").read_text()
+    train(config, copy)
+    assert (outcome(copy), (copy / "result.json").read_text()) == (before, written)
+    train(changed(config, "train", steps=4), copy)  # Fewer than were made.
     on_five = train(changed(config, "data", test_split="test[:5]"), copy).test
     rewritten = json.loads((copy / "result.json").read_text())
-    assert rewritten["test"]["nats"] == on_five.nats != written["test"]["nats"]
-    assert rewritten["seconds"] == written["seconds"]  # The training took no longer.
+    assert outcome(copy) == before and rewritten["test"] == on_five.numbers()
 
 
 # ---- Stopping and resuming ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("step", "counted"), [(3, 3), (5, 1)])  # Within an interval.
-def test_a_stopped_run_ends_as_the_other(config, trained_run, tmp_path, stop_at, step, counted):
-    handler = signal.getsignal(signal.SIGTERM)
-    stop_at(step, config, tmp_path)
+def test_a_stopped_run_ends_as_the_other(config, trained_run, tmp_path, monkeypatch):
+    """It stops within an interval of records, at a step that is not saved otherwise."""
+    handler, train_batches = signal.getsignal(signal.SIGTERM), data.train_batches
+
+    def batches(*args, **kwargs):
+        for number, batch in enumerate(train_batches(*args, **kwargs), start=1):
+            if number == 3:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data, "train_batches", batches)
+        with pytest.raises(SystemExit, match="143"):
+            train(config, tmp_path)
+    assert max(saved_steps(tmp_path)) == 3
     assert signal.getsignal(signal.SIGTERM) is handler
-    state = state_of(tmp_path, step)
+    state = state_of(tmp_path, 3)
     entries = {name.partition("/")[0] for name in state}
     assert entries == {"params", "ema", "opt_state", "step", "interval"}
-    assert state["interval"][2] == counted
+    assert state["interval"][2] == 3
     resumed = train(config, tmp_path)
     workdir, result = trained_run
-    assert (resumed.test, resumed.baseline) == (result.test, result.baseline)
+    assert resumed.test.numbers() == result.test.numbers()
     assert differences(tmp_path, workdir) == set()
 
 
@@ -160,7 +160,8 @@ def test_more_steps_may_be_asked_for_later(config, trained_run, tmp_path):
 
 def test_signals_are_left_alone_outside_the_main_thread(config, trained_run, copy):
     with ThreadPoolExecutor(1) as thread:
-        assert thread.submit(train, config, copy).result().test == trained_run[1].test
+        result = thread.submit(train, config, copy).result()
+    assert result.run.step == trained_run[1].run.step
 
 
 def test_a_second_signal_acts_as_it_did_before():
@@ -173,38 +174,32 @@ def test_a_second_signal_acts_as_it_did_before():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("group", "fields"),
-    [
-        ("optimizer", dict(learning_rate=0.001, schedule="cosine")),
-        ("train", dict(steps=8, batch_size=4)),
-        ("data", dict(flip=True, train_split="train[:20]")),
-        ("model", dict(remat=True, images_per_lane=2)),
-    ],
-)
-def test_what_may_change_is_logged(config, copy, capsys, group, fields):
-    longer = changed(config, "train", steps=8)
-    train(changed(longer, group, **fields), copy)
+def test_what_may_change_is_logged(config, copy, capsys):
+    fields = {
+        "optimizer": dict(learning_rate=0.001, schedule="cosine"),
+        "train": dict(steps=8, batch_size=4),
+        "data": dict(flip=True, train_split="train[:20]"),
+        "model": dict(remat=True, images_per_lane=2),
+    }
+    other = config
+    for group, values in fields.items():
+        other = changed(other, group, **values)
+    train(other, copy)
     said = capsys.readouterr().err
-    assert all(f"{group}.{name}" in said for name in fields if fields != {"steps": 8})
-    assert max(saved_steps(copy)) == 8
-    assert getattr(read_config(copy), group) == getattr(changed(longer, group, **fields), group)
+    assert all(f"{group}.{name} " in said for group, values in fields.items() for name in values)
+    assert max(saved_steps(copy)) == 8 and read_config(copy) == other
 
 
-@pytest.mark.parametrize(
-    ("group", "fields", "named"),
-    [
-        ("model", dict(layers=2), "model.layers"),
-        ("model", dict(skip=False), "model.skip"),
-        ("data", dict(levels=4), "levels"),
-    ],
-)
-def test_what_may_not_change_is_named(config, copy, group, fields, named):
+def test_what_may_not_change_is_named(config, copy):
     before = outcome(copy)
-    with pytest.raises(UserError, match=named):
-        train(changed(config, group, **fields), copy)
-    with pytest.raises(UserError, match="seed"):
-        train(replace(config, seed=4), copy)
+    for wrong, named in (
+        (changed(config, "model", layers=2), "model.layers"),
+        (changed(config, "model", skip=False), "model.skip"),
+        (changed(config, "data", levels=4), "levels"),
+        (replace(config, seed=4), "seed"),
+    ):
+        with pytest.raises(UserError, match=named):
+            train(wrong, copy)
     assert outcome(copy) == before
 
 
@@ -216,18 +211,12 @@ def test_a_second_training_is_refused(config, copy):
 # ---- Failures ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("step", "spoilt", "kept"),
-    [
-        (3, {"nats": np.nan}, 2),
-        (4, {"gradient_norm": np.inf}, 2),
-        (5, {"gradient_norm": np.nan}, 4),
-    ],
-)
 def test_nothing_is_saved_after_a_step_that_is_not_finite(
-    config, tmp_path, monkeypatch, step, spoilt, kept
+    config, trained_run, tmp_path, monkeypatch
 ):
-    def make_spoilt(*args, **kwargs):
+    """And the run goes on from what was saved before."""
+
+    def make_spoilt(step, spoilt, *args, **kwargs):
         step_fn = make_train_step(*args, **kwargs)
 
         def spoilt_fn(state, *rest):
@@ -236,17 +225,13 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
 
         return spoilt_fn
 
-    monkeypatch.setattr("pixel_rnn_jax.training.train.make_train_step", make_spoilt)
-    with pytest.raises(UserError, match=f"step {step}.*optimizer.learning_rate"):
-        train(config, tmp_path)
-    assert max(saved_steps(tmp_path)) == kept
-    assert all(record["step"] < step for record in records_of(tmp_path))
-
-
-def test_a_first_attempt_that_saved_nothing_may_begin_again(config, trained_run, tmp_path):
-    """A learning rate out of all bounds, without anything planted."""
-    with pytest.raises(UserError, match="optimizer.learning_rate"):
-        train(changed(config, "optimizer", learning_rate=1e30), tmp_path)
+    for step, spoilt in ((3, {"nats": np.nan}), (4, {"gradient_norm": np.inf})):
+        with monkeypatch.context() as patch:
+            make_fn = functools.partial(make_spoilt, step, spoilt)
+            patch.setattr("pixel_rnn_jax.training.train.make_train_step", make_fn)
+            with pytest.raises(UserError, match=f"step {step}.*optimizer.learning_rate"):
+                train(config, tmp_path)
+        assert max(saved_steps(tmp_path)) == 2 and not records_of(tmp_path)
     train(config, tmp_path)
     assert differences(tmp_path, trained_run[0]) == set()
 
@@ -262,41 +247,31 @@ def test_a_config_that_was_edited_is_refused(copy):
 
 
 def test_a_checkpoint_of_another_run_is_refused(config, copy, tmp_path):
-    """Of equal shapes: its arrays alone, and whole."""
-    other = tmp_path / "other"
-    train(replace(config, seed=4), other)
-    step = load_step(copy)
-    for name, named in (("state", "SHA-256"), ("", "several runs")):
-        ours = copy / "checkpoints" / str(step) / name
-        shutil.rmtree(ours)
-        shutil.copytree(other / "checkpoints" / str(load_step(other)) / name, ours)
-        with pytest.raises(UserError, match=named):
-            evaluated(copy)
+    train(replace(config, seed=4), tmp_path / "other", pictures=False)
+    theirs = tmp_path / "other" / "checkpoints"
+    shutil.rmtree(copy / "checkpoints" / "6")
+    shutil.copytree(theirs / "6", copy / "checkpoints" / "6")
+    with pytest.raises(UserError, match="several runs"):
+        evaluated(copy)
     shutil.rmtree(copy / "checkpoints")
-    shutil.copytree(other / "checkpoints", copy / "checkpoints")
+    shutil.copytree(theirs, copy / "checkpoints")
     with pytest.raises(UserError, match="seed"):
         evaluated(copy)
 
 
-def load_step(workdir):
-    return json.loads((workdir / "result.json").read_text())["step"]
-
-
-@pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_data_that_were_replaced_are_refused(config, copy, tmp_path, split):
+def test_data_that_were_replaced_are_refused(config, copy, tmp_path):
     moved = tmp_path / "moved.npz"
     shutil.copy(config.data.name, moved)
     here = changed(config, "data", name=str(moved))
-    train(changed(here, "train", steps=7), copy)  # The data have moved: they are the same.
-    expected = evaluated(copy)
+    longer = changed(here, "train", steps=7)
+    train(longer, copy, pictures=False)  # The data have moved: they are the same.
     arrays = dict(np.load(moved))
-    np.savez(moved, **arrays | {split: np.flip(arrays[split], 1)})
-    with pytest.raises(UserError, match="data.name"):
-        evaluated(copy)
-    with pytest.raises(UserError, match="data.name"):
-        train(changed(here, "train", steps=7), copy)
-    np.savez(moved, **arrays)
-    assert evaluated(copy) == expected
+    for split in ("train", "validation", "test"):
+        np.savez(moved, **arrays | {split: np.flip(arrays[split], 1)})
+        with pytest.raises(UserError, match="data.name"):
+            evaluated(copy)
+        with pytest.raises(UserError, match="data.name"):
+            train(longer, copy)
 
 
 def test_splits_that_overlap_are_refused(config, tmp_path):

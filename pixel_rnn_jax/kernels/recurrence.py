@@ -25,7 +25,6 @@ from jax import Array, lax
 from pixel_rnn_jax.kernels.skew import shift
 from pixel_rnn_jax.kernels.varying import varying_alike
 
-Taps = tuple[int, ...]
 Residuals = tuple[Array, dict[str, Array], Array, Array]
 
 
@@ -81,63 +80,30 @@ def conv_lstm(
         restart: `[T, P]` booleans known at compile time, or None. Where True, the initial states
             replace the cell state and the state that tap 0 reads. Other taps read on, since the
             row below needs the state.
-
-    Raises:
-        ValueError: The shapes do not fit.
     """
-    features = gates.shape[-1] // 4
-    if (
-        gates.ndim != 4
-        or kernel.shape != (len(taps), features, 4 * features)
-        or not h0.shape == c0.shape == (features,)
-    ):
-        raise ValueError(
-            "conv_lstm takes gates [T, P, L, 4F], a kernel [taps, F, 4F] and h0, c0 [F]; got "
-            f"{gates.shape}, {kernel.shape}, {h0.shape}, {c0.shape} and {len(taps)} taps"
-        )
-    if restart is not None and restart.shape != gates.shape[:2]:
-        raise ValueError(f"restart has shape {restart.shape}, gates start with {gates.shape[:2]}")
-    arrays = (gates, kernel, h0, c0)
-    return _conv_lstm(tuple(taps), _Flags(restart), *varying_alike(arrays, arrays))
-
-
-class _Flags:
-    """Booleans that can be a static argument: they are compared and hashed by value."""
-
-    def __init__(self, restart: np.ndarray | None):
-        self.value = None if restart is None else np.asarray(restart, bool)
-        self._key = None if self.value is None else (self.value.shape, self.value.tobytes())
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Flags) and self._key == other._key
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv_lstm(
-    taps: Taps, restart: _Flags, gates: Array, kernel: Array, h0: Array, c0: Array
-) -> Array:
-    return _forward(taps, restart, gates, kernel, h0, c0, save=False)[0]
+    arrays = gates, kernel, h0, c0
+    run = jax.custom_vjp(lambda *arrays: _forward(taps, restart, *arrays, save=False)[0])
+    forward = functools.partial(_forward, taps, restart, save=True)
+    run.defvjp(forward, functools.partial(_backward, taps, restart))
+    return run(*varying_alike(arrays, arrays))
 
 
 def _forward(
-    taps: Taps,
-    restart: _Flags,
+    taps: Sequence[int],
+    restart: np.ndarray | None,
     gates: Array,
     kernel: Array,
     h0: Array,
     c0: Array,
     *,
     save: bool,
-) -> tuple[Array, dict[str, Array]]:
-    """Returns h, `[T, P, L, F]`, and with `save` the factors of the backward pass of each step."""
+) -> tuple[Array, Residuals]:
+    """Returns h, `[T, P, L, F]`, and with `save` what the backward pass needs."""
     steps, positions, lanes, width = gates.shape
     features = width // 4
     line = (positions * lanes, features)
     flat_kernel = kernel.reshape(-1, width)
-    h0, c0 = h0[None], c0[None]
+    first_h, first_c = h0[None], c0[None]
 
     def step(carry: Any, inputs: Any) -> Any:
         h, c = carry
@@ -145,18 +111,19 @@ def _forward(
         reads = [shift(h, tap * lanes, axis=0) for tap in taps]
         if restart_t is not None:
             reads = [
-                jnp.where(restart_t, h0, read) if tap == 0 else read
+                jnp.where(restart_t, first_h, read) if tap == 0 else read
                 for tap, read in zip(taps, reads, strict=True)
             ]
-            c = jnp.where(restart_t, c0, c)
+            c = jnp.where(restart_t, first_c, c)
         activated = _activate(gates_t + jnp.concatenate(reads, axis=-1) @ flat_kernel)
         h, c_new = _update(activated, c)
         return (h, c_new), (h, _factors(activated, c, c_new) if save else {})
 
-    start = jnp.broadcast_to(h0, line), jnp.broadcast_to(c0, line)
+    start = jnp.broadcast_to(first_h, line), jnp.broadcast_to(first_c, line)
     xs = gates.reshape(steps, positions * lanes, width), _flags(restart, lanes)
     _, (h, factors) = lax.scan(step, start, xs)
-    return h.reshape(steps, positions, lanes, features), factors
+    h = h.reshape(steps, positions, lanes, features)
+    return h, (h, factors, kernel, h0)
 
 
 def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
@@ -176,26 +143,19 @@ def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
     }
 
 
-def _flags(restart: _Flags, lanes: int) -> np.ndarray | Array | None:
+def _flags(restart: np.ndarray | None, lanes: int) -> np.ndarray | Array | None:
     """Returns the flags of a flat line, `[T, P * L, 1]`."""
-    if restart.value is None:
+    if restart is None:
         return None
-    steps, positions = restart.value.shape
+    steps, positions = restart.shape
     # A constant, unless the number of lanes is a symbol of `jax.export`.
     broadcast = np.broadcast_to if isinstance(lanes, int) else jnp.broadcast_to
-    flags = broadcast(restart.value[:, :, None], (steps, positions, lanes))
+    flags = broadcast(restart[:, :, None], (steps, positions, lanes))
     return flags.reshape(steps, positions * lanes, 1)
 
 
-def _conv_lstm_fwd(
-    taps: Taps, restart: _Flags, gates: Array, kernel: Array, h0: Array, c0: Array
-) -> tuple[Array, Residuals]:
-    h, factors = _forward(taps, restart, gates, kernel, h0, c0, save=True)
-    return h, (h, factors, kernel, h0)
-
-
-def _conv_lstm_bwd(
-    taps: Taps, restart: _Flags, residuals: Residuals, dh_all: Array
+def _backward(
+    taps: Sequence[int], restart: np.ndarray | None, residuals: Residuals, dh_all: Array
 ) -> tuple[Array, Array, Array, Array]:
     h_all, factors, kernel, h0 = residuals
     steps, positions, lanes, features = h_all.shape
@@ -232,8 +192,8 @@ def _conv_lstm_bwd(
     h_before = h_all.reshape(steps, *line)[:-1]
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
     reads = [shift(h_before, tap * lanes, axis=1) for tap in taps]
-    if restart.value is not None and flags is not None:
-        places = np.nonzero(restart.value)
+    if restart is not None and flags is not None:
+        places = np.nonzero(restart)
 
         def restarted(x: Array) -> Array:  # [T, P * L, F] to [restarts, L, F]
             return x.reshape(steps, positions, lanes, x.shape[-1])[places]
@@ -246,6 +206,3 @@ def _conv_lstm_bwd(
     dkernel = jnp.einsum("tnf,tng->fg", jnp.concatenate(reads, axis=-1), dgates)
     dgates = dgates.reshape(steps, positions, lanes, 4 * features)
     return dgates, dkernel.reshape(kernel.shape), dh0, dc0
-
-
-_conv_lstm.defvjp(_conv_lstm_fwd, _conv_lstm_bwd)
