@@ -35,17 +35,14 @@ MNIST = {"image_shape": (28, 28, 1), "levels": 2}
 COLOUR = {"image_shape": (32, 32, 3), "levels": 256}
 MEDIUM = COLOUR | {"layers": 4, "features": 64, "head_features": 256}
 WIDE = COLOUR | {"layers": 2, "features": 128, "head_features": 1024}
+SMALL = COLOUR | {"architecture": "diagonal_bilstm", "layers": 3, "features": 48}
+MIXTURES = "discretized_logistic_mixture", "coupled_logistic_mixture"
+RNNS = "diagonal_bilstm", "row_lstm"
 SIZES: dict[str, dict[str, Any]] = {
-    "diagonal_bilstm, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "diagonal_bilstm"},
-    "row_lstm, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "row_lstm"},
-    "pixel_cnn, 7 layers, h=16, 28x28x1": MNIST | {"architecture": "pixel_cnn"},
-    "diagonal_bilstm, 1 layer, h=32, 28x28x1": MNIST
-    | {"architecture": "diagonal_bilstm", "layers": 1, "features": 32},
-    "diagonal_bilstm, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": "diagonal_bilstm"},
-    "row_lstm, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": "row_lstm"},
-    "pixel_cnn, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": "pixel_cnn"},
-    "diagonal_bilstm, 2 layers, h=128, 32x32x3": WIDE | {"architecture": "diagonal_bilstm"},
-    "row_lstm, 2 layers, h=128, 32x32x3": WIDE | {"architecture": "row_lstm"},
+    **{f"{a}, 7 layers, h=16, 28x28x1": MNIST | {"architecture": a} for a in (*RNNS, "pixel_cnn")},
+    **{f"{a}, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": a} for a in (*RNNS, "pixel_cnn")},
+    **{f"{a}, 2 layers, h=128, 32x32x3": WIDE | {"architecture": a} for a in RNNS},
+    **{f"3 layers, h=48, {o}": SMALL | {"head_features": 96, "output": o} for o in MIXTURES},
 }
 """Fields of a `ModelConfig`, and the images."""
 SIZE_FLAGS = "layers", "features", "head_features", "side", "batch"

@@ -143,11 +143,13 @@ class PixelRNN:
         *,
         per_value: bool = False,
         parts: int = 1,
+        dropout_keys: Array | None = None,
     ) -> Array:
         """Returns the share of each scale in -log p(image), `[B, S]` in nats; raises as `log_prob`.
 
         With `per_value` it is the share of each value, `[B, S, H, W, C]`. The batch is computed in
-        `parts` equal parts, one after another; 0 takes the number of `PixelRNN.parts`.
+        `parts` equal parts, one after another; 0 takes the number of `PixelRNN.parts`. With
+        `dropout_keys`, `[B]` keys of `jax.random`, there is dropout, as in training.
         """
         images, condition = self.checked(images, condition)
         parts = parts or self.parts(images.shape[0])
@@ -156,8 +158,11 @@ class PixelRNN:
             return _in_parts(nats, parts, params, images, condition)
         values = self._standardised(images)
         shares = []
-        for scale in self.scales:
-            outputs = scale.apply(params, *scale.inputs(values, condition))
+        keys = dropout_keys
+        for number, scale in enumerate(self.scales):
+            if dropout_keys is not None:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
+            outputs = scale.apply(params, *scale.inputs(values, condition), keys)
             terms = self.likelihood.log_prob(outputs, scale.subsample(values))
             terms = jnp.where(scale.given[None, ..., None], 0, terms - self._log_scale)
             whole = scale.spread(terms, self.image_shape) if per_value else terms.sum((1, 2, 3))

@@ -23,7 +23,8 @@ def check_dependencies(architecture, image_shape, *, levels=3, ratio=0, **option
     """
     config = ModelConfig(architecture, **{"head_features": 12, "dtype": "float64"} | options)
     sizes = dict(layers=config.layers, kernel=config.kernel)
-    promised = [reach(architecture, image_shape, first_kernel=config.first_kernel, **sizes)]
+    of_values = dict(first_kernel=config.first_kernel, coupled=config.coupled)
+    promised = [reach(architecture, image_shape, **sizes, **of_values)]
     for own_ratio, channels in ((1, config.condition_map), (ratio, image_shape[-1])):
         if own_ratio and channels:
             of_coarse = reach_of_coarse(architecture, image_shape, own_ratio, **sizes)
@@ -108,7 +109,7 @@ def _dependencies(config, image_shape, levels, ratio, promised):
         for draw in range(60):
             random = np.random.default_rng(draw)
             images = [jnp.asarray(random.uniform(-1, 1, shape)) for shape in shapes]
-            weights = jnp.asarray(random.normal(size=levels))
+            weights = jnp.asarray(random.normal(size=max(levels, 3 * config.mixtures)))
             new = depends(random_like(start, draw), images, weights)
             seen = [old | np.reshape(own, old.shape) for old, own in zip(seen, new, strict=True)]
             missing = any((right & ~own).any() for right, own in zip(promised, seen, strict=True))

@@ -15,7 +15,7 @@ _KINDS: Fields = dict(
     architecture="row_lstm", output="discretized_logistic_mixture", dtype="bfloat16"
 )
 _INPUT: Fields = dict(input="categorical")
-_NUMBERS: Fields = dict(mixtures=3, num_classes=4, images_per_lane=2)
+_NUMBERS: Fields = dict(mixtures=3, num_classes=4, dropout=0.25, images_per_lane=2)
 _SPLITS = ("train[:50000]", "train[50000:]", "test[:10]")
 _RATE: Fields = dict(learning_rate=0.25, schedule="cosine", warmup_steps=7)
 _INTERVALS = dict(log_every=4, eval_every=5, checkpoint_every=6)

@@ -18,8 +18,21 @@ def reach(
     layers: int,
     first_kernel: int = 7,
     kernel: int = 3,
+    coupled: bool = False,
 ) -> np.ndarray:
-    """Returns the exact inputs of every output of a network, bool [H, W, C, H, W, C]."""
+    """Returns the exact inputs of every output of a network, bool [H, W, C, H, W, C].
+
+    With `coupled`, the network sees whole pixels, and its outputs for a channel depend on the
+    earlier channels of the pixel besides.
+    """
+    if coupled:
+        height, width, channels = image_shape
+        size = (height, width, 1)
+        pixels = reach(architecture, size, layers=layers, first_kernel=first_kernel, kernel=kernel)
+        sets = np.tile(pixels, (1, 1, channels, 1, 1, channels))
+        for r, c in np.ndindex(height, width):
+            sets[r, c, :, r, c, :] = np.tri(channels, k=-1, dtype=bool)
+        return sets
     size = int(np.prod(image_shape))
     sets = np.eye(size, dtype=bool).reshape(*image_shape, *image_shape)
     sets = _masked_conv(sets, _square(first_kernel), own_group=False)

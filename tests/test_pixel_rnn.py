@@ -25,6 +25,7 @@ OUTPUTS = {
     "softmax": (5, {}),
     "categorical": (5, dict(input="categorical")),
     "discretized_logistic_mixture": (5, dict(output="discretized_logistic_mixture", mixtures=2)),
+    "coupled_logistic_mixture": (5, dict(output="coupled_logistic_mixture", mixtures=2)),
     "logistic_mixture": (5, dict(output="logistic_mixture", mixtures=2)),
     "gaussian_mixture": (0, dict(output="gaussian_mixture", mixtures=2)),
 }

@@ -29,8 +29,6 @@ logits, `[N, K]` (`[N, 1]` for K = 2); returns the values, `[N]`."""
 GROUP, GROUP_VALUES = 64, 2**21
 """At most so many images, with at most so many values in all, are coded side by side; at least one.
 The format has these numbers."""
-LANES = (1, 8, 64)
-"""Numbers of images that are computed side by side; others are padded."""
 
 
 # A compiled loop serves many calls, in several threads too: it gets the number of a call as an
@@ -67,7 +65,8 @@ class Loop:
         Raises:
             BaseException: What `code` raises, or an interrupt from the keyboard.
         """
-        model, lanes = self.model, min(lanes for lanes in LANES if lanes >= count)
+        # A power of two, so that little is compiled; the lanes that are left are padded.
+        model, lanes = self.model, 1 << (count - 1).bit_length()
         if condition is not None:
             dtype = np.int32 if model.config.num_classes else np.float32
             condition = padded(condition.astype(dtype), lanes)
@@ -116,7 +115,7 @@ class Loop:
 
 def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
     """Fixes the fields that say how a model is computed, and leaves what it computes."""
-    return dataclasses.replace(config, dtype=dtype, remat=False, images_per_lane=1)
+    return dataclasses.replace(config, dtype=dtype, dropout=0.0, remat=False, images_per_lane=1)
 
 
 @functools.lru_cache(maxsize=16)

@@ -12,7 +12,8 @@ from typing import Any, get_args
 from pixel_rnn_jax.errors import UserError
 
 ARCHITECTURES = ("pixel_cnn", "row_lstm", "diagonal_bilstm")
-_DISCRETE = ("softmax", "discretized_logistic_mixture")
+COUPLED = "coupled_logistic_mixture"
+_DISCRETE = ("softmax", "discretized_logistic_mixture", COUPLED)
 CHOICES = {
     "model.architecture": ARCHITECTURES,
     "model.input": ("scalar", "categorical"),
@@ -34,6 +35,7 @@ _SEVERAL: Rule = ("be 0 or at least 2", lambda count: count != 1)
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POSITIVE_FIELDS, ("be greater than 0", lambda number: number > 0)),
     "optimizer.ema_decay": ("be below 1", lambda decay: decay < 1),
+    "model.dropout": ("be below 1", lambda rate: rate < 1),
     "model.first_kernel": _ODD,
     "model.kernel": _ODD,
     "model.num_classes": _SEVERAL,
@@ -59,8 +61,9 @@ class ModelConfig:
         input: How a value enters: as an intensity, "scalar" (the paper's), or as an embedding of
             its level, "categorical" (for codes and classes, whose order means nothing).
         output: Distribution of a value: "softmax" over its levels (the paper's; a sigmoid for two),
-            "discretized_logistic_mixture", or a density: "logistic_mixture" of dequantised values,
-            "gaussian_mixture" of real ones.
+            "discretized_logistic_mixture", or "coupled_logistic_mixture", which sees whole pixels
+            and couples their channels in the output; or a density: "logistic_mixture" of
+            dequantised values, "gaussian_mixture" of real ones.
         mixtures: M, the components of the outputs that are mixtures.
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
@@ -71,6 +74,7 @@ class ModelConfig:
         condition_vector: D of the vectors `[B, D]` that it is conditioned on; 0 for none.
         condition_map: D of the maps `[B, H, W, D]` that it is conditioned on; 0 for none. They are
             the array `condition` of an .npz file, as vectors are.
+        dropout: Probability with which training zeroes each output of a body layer.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
         dtype: What the network computes in; "float64" needs jax_enable_x64.
@@ -93,6 +97,7 @@ class ModelConfig:
     num_classes: int = 0
     condition_vector: int = 0
     condition_map: int = 0
+    dropout: float = 0.0
     residual: bool = True
     skip: bool = True
     dtype: str = "float32"
@@ -118,6 +123,11 @@ class ModelConfig:
     def discrete(self) -> bool:
         """Whether values are levels that have probabilities; otherwise the model is a density."""
         return self.output in _DISCRETE
+
+    @property
+    def coupled(self) -> bool:
+        """Whether the network sees whole pixels, and its outputs couple their channels."""
+        return self.output == COUPLED
 
     @property
     def plain(self) -> bool:

@@ -103,10 +103,12 @@ def _decode_scale(
         pixel = lanes.image[:, row, column]
         state = lanes.state
         for channel in range(channels):
-            # Each channel is a step from the same state; the state of the last one is kept.
-            outputs, state = scale.apply(
-                params, lanes.state, pixel, column, lanes.contexts, method="step"
-            )
+            # Each step is from the same state; the state of the last one is kept.
+            if channel < scale.network.groups:
+                of_pixel, state = scale.apply(
+                    params, lanes.state, pixel, column, lanes.contexts, method="step"
+                )
+            outputs = scale.network.of_channels(of_pixel, pixel)
             place = Place(number, row, column, channel, given)
             carry, values = choose(carry, outputs[:, channel], place)
             values = jnp.where(given, pixel[:, channel], values.astype(pixel.dtype))

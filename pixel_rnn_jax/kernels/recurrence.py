@@ -25,7 +25,7 @@ from jax import Array, lax
 from pixel_rnn_jax.kernels.skew import shift
 from pixel_rnn_jax.kernels.varying import varying_alike
 
-Residuals = tuple[Array, dict[str, Array], Array, Array]
+Residuals = tuple[Array, Any, Array, Array]
 
 
 def cell(gates: Array, c: Array) -> tuple[Array, Array]:
@@ -117,7 +117,7 @@ def _forward(
             c = jnp.where(restart_t, first_c, c)
         activated = _activate(gates_t + jnp.concatenate(reads, axis=-1) @ flat_kernel)
         h, c_new = _update(activated, c)
-        return (h, c_new), (h, _factors(activated, c, c_new) if save else {})
+        return (h, c_new), (h, _factors(activated, c, c_new) if save else None)
 
     start = jnp.broadcast_to(first_h, line), jnp.broadcast_to(first_c, line)
     xs = gates.reshape(steps, positions * lanes, width), _flags(restart, lanes)
@@ -126,21 +126,17 @@ def _forward(
     return h, (h, factors, kernel, h0)
 
 
-def _factors(activated: Array, c: Array, c_new: Array) -> dict[str, Array]:
-    """Returns the factors of dh (`o`, `c`) and dc (the others) in the backward pass.
+def _factors(activated: Array, c: Array, c_new: Array) -> Array:
+    """Returns the factors of the backward pass, `[..., 6F]`.
 
-    These take no more memory than the activated gates and both cell states would.
+    The first four give the gradient of the gates: that of o from dh, those of f, i and g from dc.
+    The fifth gives what dh adds to dc, the last the dc of the step before. They take no more memory
+    than the activated gates and both cell states would; in one array they are stored at once.
     """
     o, f, i, g = jnp.split(activated, 4, axis=-1)
     tanh_c = jnp.tanh(c_new)
-    return {
-        "o": tanh_c * o * (1 - o),
-        "f": c * f * (1 - f),
-        "i": g * i * (1 - i),
-        "g": i * (1 - g * g),
-        "c": o * (1 - tanh_c * tanh_c),
-        "c_before": f,
-    }
+    of_gates = [tanh_c * o * (1 - o), c * f * (1 - f), g * i * (1 - i), i * (1 - g * g)]
+    return jnp.concatenate([*of_gates, o * (1 - tanh_c * tanh_c), f], axis=-1)
 
 
 def _flags(restart: np.ndarray | None, lanes: int) -> np.ndarray | Array | None:
@@ -168,11 +164,11 @@ def _backward(
         dh, dc = carry
         dout, factor, restart_t = inputs
         dh = dh + dout
-        dc = dc + dh * factor["c"]
-        parts = [dh * factor["o"], dc * factor["f"], dc * factor["i"], dc * factor["g"]]
-        dgates = jnp.concatenate(parts, axis=-1)
+        of_gates, of_c, of_c_before = jnp.split(factor, [4 * features, 5 * features], axis=-1)
+        dc = dc + dh * of_c
+        dgates = jnp.concatenate([dh, dc, dc, dc], axis=-1) * of_gates
         dreads = jnp.split(dgates @ flat_kernel_t, len(taps), axis=-1)
-        dc_before = dc * factor["c_before"]
+        dc_before = dc * of_c_before
         if restart_t is not None:
             dc_before = jnp.where(restart_t, 0, dc_before)
             dreads = [
@@ -198,7 +194,7 @@ def _backward(
         def restarted(x: Array) -> Array:  # [T, P * L, F] to [restarts, L, F]
             return x.reshape(steps, positions, lanes, x.shape[-1])[places]
 
-        dc0 = dc0 + (restarted(dc_all) * restarted(factors["c_before"])).sum((0, 1))
+        dc0 = dc0 + (restarted(dc_all) * restarted(factors[..., 5 * features :])).sum((0, 1))
         if 0 in taps:
             tap = taps.index(0)
             reads[tap] = jnp.where(flags, h0[None, None], reads[tap])

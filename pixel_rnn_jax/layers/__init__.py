@@ -1,9 +1,10 @@
 """Flax Linen layers, which own the parameters. They may import kernels.
 
 `RowLSTM`, `DiagonalBiLSTM` and `PixelCNNLayer` are body layers, each inside a `Residual`. In all
-layers `features` is h, `channels` is C, and `condition` is the number of features F of the
-condition, 0 for none; `dtype` is that of the computation, `param_dtype` that of the parameters.
-Linen calls `setup` to declare them. `state.py` describes the incremental form for generation.
+layers `features` is h, `channels` is the number of channels that the masks tell apart, C or 1, and
+`condition` is the number of features F of the condition, 0 for none; `dtype` is that of the
+computation, `param_dtype` that of the parameters. Linen calls `setup` to declare them. `state.py`
+describes the incremental form for generation.
 """
 
 from pixel_rnn_jax.layers.diagonal_bilstm import DiagonalBiLSTM

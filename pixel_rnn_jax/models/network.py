@@ -53,10 +53,10 @@ class Network(nn.Module):
         if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
             raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
         for field in ("features", "head_features"):
-            if getattr(self.config, field) < self.image_shape[-1]:
+            if getattr(self.config, field) < self.groups:
                 raise UserError(
-                    f"model.{field} must be at least {self.image_shape[-1]}, the number of "
-                    f"channels, got {getattr(self.config, field)}"
+                    f"model.{field} must be at least {self.groups}, the number of channels, got "
+                    f"{getattr(self.config, field)}"
                 )
 
     @property
@@ -65,13 +65,21 @@ class Network(nn.Module):
         return likelihood_for(self.config, self.levels)
 
     @property
+    def groups(self) -> int:
+        """The channels that the masks tell apart: C, or 1 where the outputs couple them.
+
+        It is also the number of steps that a pixel takes in the incremental form.
+        """
+        return 1 if self.config.coupled else self.image_shape[-1]
+
+    @property
     def param_dtype(self) -> np.dtype:
         """The type of parameters, outputs and random numbers: at least float32."""
         return jnp.promote_types(self.config.dtype, jnp.float32)
 
     def setup(self) -> None:
         """Parameters: embeddings, the first convolution, the body layers and the head."""
-        config, channels = self.config, self.image_shape[-1]
+        config, channels, groups = self.config, self.image_shape[-1], self.groups
         h, width, side = config.features, config.head_features, config.first_kernel
         options: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), param_dtype=self.param_dtype)
         if self.ratio:
@@ -87,23 +95,24 @@ class Network(nn.Module):
             inputs = channels * h
             unit = nn.initializers.normal(1.0)
             self.embed_values = nn.Embed(channels * self.levels, h, embedding_init=unit, **options)
-        self.first = layers.MaskedConv(inputs, 2 * h, channels, "A", (side, side), **options)
+        self.first = layers.MaskedConv(inputs, 2 * h, groups, "A", (side, side), **options)
         self.body = [self._layer(options) for _ in range(config.layers)]
         residual = layers.Residual
         if config.remat:  # The layout, argument 2, is no array.
             residual = nn.remat(residual, static_argnums=2)
-        self.residual = [residual(layer, config.residual, config.skip) for layer in self.body]
-        self.head = [layers.MaskedConv(n, width, channels, **options) for n in (2 * h, width)]
+        how = config.residual, config.skip, config.dropout
+        self.residual = [residual(layer, *how) for layer in self.body]
+        self.head = [layers.MaskedConv(n, width, groups, **options) for n in (2 * h, width)]
         if config.output != "softmax":  # Only the logits of a softmax bear less precision.
             options["dtype"] = options["param_dtype"]
-        outputs = channels * self.likelihood.outputs
-        self.logits = layers.MaskedConv(width, outputs, channels, **options)
+        outputs = self.likelihood.pixel_outputs(channels)
+        self.logits = layers.MaskedConv(width, outputs, groups, **options)
 
     def _layer(self, options: dict[str, Any]) -> BodyLayer:
         config = self.config
         conditions = self.ratio, config.num_classes, config.condition_vector, config.condition_map
         condition = config.features if any(conditions) else 0
-        fields = config.features, self.image_shape[-1], condition
+        fields = config.features, self.groups, condition
         match config.architecture:
             case "pixel_cnn":
                 return layers.PixelCNNLayer(*fields, kernel=config.kernel, **options)
@@ -116,7 +125,11 @@ class Network(nn.Module):
         raise AssertionError(config.architecture)
 
     def __call__(
-        self, values: Array, condition: Array | None = None, coarse: Array | None = None
+        self,
+        values: Array,
+        condition: Array | None = None,
+        coarse: Array | None = None,
+        dropout_keys: Array | None = None,
     ) -> Array:
         """Computes the outputs of every value at once, `[B, H, W, C, Q]`: see `likelihood`.
 
@@ -125,6 +138,7 @@ class Network(nn.Module):
             condition: `[B]` classes, `[B, D]` vectors or `[B, H, W, D]` maps, if the config has
                 any.
             coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image, if there is one.
+            dropout_keys: `[B]` keys of `jax.random`, for dropout; None, as in evaluation, for none.
         """
         features = self.embed_condition(condition, coarse)
         size, half = self.image_shape[:2], self.config.first_kernel // 2
@@ -132,14 +146,17 @@ class Network(nn.Module):
         x = self.first(wide.pack(jnp.moveaxis(self._inputs(values), -1, 0)), wide)
         x = layout.pack(wide.unpack(x))
         skips = []
-        for layer in self.residual:
-            x, skip = layer(x, layout, features)
+        keys = None
+        for number, layer in enumerate(self.residual):
+            if dropout_keys is not None:
+                keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
+            x, skip = layer(x, layout, features, keys)
             skips.append(skip)
         x = _add(x, skips)
         for conv in self.head:
             x = conv(nn.relu(x), layout)
         x = self.logits(nn.relu(x), layout, to_features_last=True)
-        return self._split_values(layout.unpack(x, features_last=True))
+        return self.of_channels(layout.unpack(x, features_last=True), values)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
@@ -172,9 +189,9 @@ class Network(nn.Module):
     def init_state(self, batch: int) -> State:
         """Returns the state of the incremental form (see `layers/state.py`) before the first row.
 
-        Each pixel takes C steps from the same state: the first gives the outputs of channel 0; with
-        that value, the second gives those of channel 1; and so on. `end_pixel` completes the state
-        of the last step, and `end_row` follows the last pixel of a row.
+        Each pixel takes `groups` steps from the same state: the first gives the outputs of channel
+        0; with that value, the second gives those of channel 1; and so on. `end_pixel` completes
+        the state of the last step, and `end_row` follows the last pixel of a row.
         """
         width = self.image_shape[1]
         return {
@@ -189,7 +206,7 @@ class Network(nn.Module):
         column: ArrayLike,
         contexts: Sequence[Context | None],
     ) -> tuple[Array, State]:
-        """Computes the outputs of one pixel, `[B, C, Q]`, and the state for `end_pixel`.
+        """Computes the outputs for one pixel, of `of_channels`, and the state for `end_pixel`.
 
         Args:
             state: After all pixels before it.
@@ -207,7 +224,7 @@ class Network(nn.Module):
         x = _add(x, skips)
         for conv in (*self.head, self.logits):
             x, _ = conv.step({}, nn.relu(x), column)
-        return self._split_values(x), {"first": first, "body": body}
+        return x, {"first": first, "body": body}
 
     def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
         """Adds the last channel of a pixel, `[B, C]`, to the state after the pixel's last step.
@@ -222,10 +239,10 @@ class Network(nn.Module):
         body = [layer.end_row(layer_state, context) for layer, layer_state, context in rows]
         return {"first": self.first.end_row(state["first"]), "body": body}
 
-    def _split_values(self, x: Array) -> Array:
-        x = x.reshape(*x.shape[:-1], self.image_shape[-1], self.likelihood.outputs)
+    def of_channels(self, x: Array, values: Array) -> Array:
+        """Maps the outputs for pixels to those of channels, `[..., C, Q]`; see `given_earlier`."""
         # The loss is never computed in less than float32.
-        return x.astype(self.param_dtype)
+        return self.likelihood.given_earlier(x.astype(self.param_dtype), values)
 
 
 def _add(x: Array, skips: list[Array | None]) -> Array:

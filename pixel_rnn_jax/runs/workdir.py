@@ -97,7 +97,7 @@ def resumed(checkpoints: Checkpoints, new: Record) -> Record:
 
 def _is_fixed(name: str) -> bool:
     """Whether a field determines what a run computes: its architecture and its seed."""
-    how = ("model.remat", "model.images_per_lane")
+    how = ("model.remat", "model.images_per_lane", "model.dropout")
     return name == "seed" or (name.startswith("model.") and name not in how)
 
 

@@ -76,27 +76,38 @@ def make_train_step(
     *,
     ema_decay: float,
     micro_batches: int = 1,
+    seed: int = 0,
 ) -> Callable[[TrainState, Batch, Array | None], tuple[TrainState, Metrics]]:
     """Compiles one step of training on a mesh.
 
     The loss is -log p(image) in nats. Each device has the whole state and an equal share of the
     batch, which it computes in `micro_batches` equal parts, one after another, to save memory; 0
-    chooses by platform. `ema_decay` is 0 for no moving average.
+    chooses by platform. `ema_decay` is 0 for no moving average. What dropout zeroes depends on the
+    `seed`, the step and the place in the global batch.
 
     Returns:
         A function of the state (which is donated), a batch, and the stop flags: a boolean for each
         device, or None for a single process. It returns the next state and the metrics.
     """
 
-    def loss(params: PyTree, batch: Batch) -> Array:
-        return model.nats_by_scale(params, *batch).sum(-1).mean()
+    def loss(params: PyTree, rows: tuple[Batch, Array | None]) -> Array:
+        batch, keys = rows
+        return model.nats_by_scale(params, *batch, dropout_keys=keys).sum(-1).mean()
+
+    def dropout_keys(step: Array, count: int) -> Array | None:
+        if not model.config.dropout:
+            return None
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        rows = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+        return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
 
     def train_step(
         state: TrainState, batch: Batch, stop: Array | None
     ) -> tuple[TrainState, Metrics]:
         parts = micro_batches or model.parts(len(batch.images))
         gradient_fn = _mean_over_parts(jax.value_and_grad(loss), parts)
-        nats, gradient = gradient_fn(state.params, batch)
+        keys = dropout_keys(state.step, len(batch.images))
+        nats, gradient = gradient_fn(state.params, (batch, keys))
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stopping = jnp.zeros((), nats.dtype) if stop is None else stop.any().astype(nats.dtype)
         vector, unravel = ravel_pytree((nats, gradient, stopping))
@@ -127,16 +138,16 @@ def make_train_step(
 
 
 def _mean_over_parts(
-    function: Callable[[PyTree, Batch], PyTree], parts: int
-) -> Callable[[PyTree, Batch], PyTree]:
+    function: Callable[[PyTree, PyTree], PyTree], parts: int
+) -> Callable[[PyTree, PyTree], PyTree]:
     """Returns the mean of a function over equal parts of a batch, computed one after another."""
     if parts == 1:
         return function
 
-    def mean(params: PyTree, batch: Batch) -> PyTree:
+    def mean(params: PyTree, batch: PyTree) -> PyTree:
         batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
 
-        def add(total: PyTree, part: Batch) -> tuple[PyTree, None]:
+        def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
             return jax.tree.map(jnp.add, total, function(params, part)), None
 
         shapes = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], batches))

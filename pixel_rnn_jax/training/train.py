@@ -98,9 +98,13 @@ def train(
         if processes.first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
-        ema_decay, micro_batches = config.optimizer.ema_decay, settings.micro_batches
         train_step = make_train_step(
-            model, optimizer, mesh, ema_decay=ema_decay, micro_batches=micro_batches
+            model,
+            optimizer,
+            mesh,
+            ema_decay=config.optimizer.ema_decay,
+            micro_batches=settings.micro_batches,
+            seed=config.seed,
         )
         batches = data.train_batches(
             splits["train"],

@@ -19,11 +19,15 @@ from pixel_rnn_jax.codec.loop import Loop
 
 
 @pytest.mark.parametrize(
-    ("architecture", "levels", "channels"),
-    [("pixel_cnn", 17, 3), ("diagonal_bilstm", 2, 3), ("row_lstm", 1000, 1)],
+    ("architecture", "levels", "channels", "options"),
+    [
+        ("pixel_cnn", 17, 3, dict(input="categorical")),
+        ("diagonal_bilstm", 2, 3, {}),
+        ("row_lstm", 1000, 1, {}),
+        ("pixel_cnn", 17, 3, dict(output="coupled_logistic_mixture", mixtures=2)),
+    ],
 )
-def test_round_trip(architecture, levels, channels):
-    options = dict(input="categorical") if architecture == "pixel_cnn" and levels > 2 else {}
+def test_round_trip(architecture, levels, channels, options):
     model = small_model(architecture, (2, 3, channels), levels, **options)
     for count in (0, 1, GROUP, GROUP + 1):
         images = random_images(model, count)

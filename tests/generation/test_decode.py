@@ -106,6 +106,7 @@ def test_end_pixel_may_replace_lanes(x64):
 
 
 MIXTURE = dict(output="discretized_logistic_mixture", mixtures=2)
+COUPLED = dict(output="coupled_logistic_mixture", mixtures=2)
 PLAIN = dict(residual=False, skip=False)
 QUICK = [
     ("pixel_cnn", (3, 6, 2), 3, dict(kernel=5, num_classes=3)),
@@ -115,6 +116,7 @@ QUICK = [
     ("diagonal_bilstm", (3, 4, 2), 3, dict(input="categorical", condition_vector=3)),
     ("diagonal_bilstm", (2, 4, 3), 2, dict(scales=(1, 2), num_classes=3, layers=1) | PLAIN),
     ("diagonal_bilstm", (3, 1, 1), 2, dict(dtype="float32", layers=1)),
+    ("row_lstm", (2, 4, 3), 17, dict(scales=(1, 2), layers=1) | COUPLED),
 ]
 SLOW = [
     (architecture, (4, 8, channels), 4, options)

@@ -9,6 +9,7 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.models.likelihoods import (
+    CoupledLogisticMixture,
     DiscretizedLogisticMixture,
     GaussianMixture,
     LogisticMixture,
@@ -103,6 +104,32 @@ def test_narrow_components_lose_no_probability_among_many_levels():
     outputs = outputs_of(likelihood, count=5).at[:, 2 * MIXTURES :].set(-30)
     log_probs = jax.jit(likelihood.log_prob)(outputs[:, None], jnp.arange(levels)[None])
     np.testing.assert_allclose(jnp.exp(log_probs).sum(-1), 1, atol=1e-4)
+
+
+def test_coupled_channels_are_a_mixture_of_whole_pixels(x64):
+    levels, random = 5, np.random.default_rng(0)
+    likelihood = CoupledLogisticMixture(MIXTURES, levels)
+    outputs = random.normal(size=(7, 1, likelihood.pixel_outputs(3)))
+    pixels = np.stack(np.meshgrid(*3 * [np.arange(levels)]), axis=-1).reshape(1, -1, 3)
+    tiled = np.repeat(outputs, pixels.shape[1], 1), np.repeat(pixels, 7, 0)
+    of_channels = likelihood.given_earlier(*map(jnp.asarray, tiled))
+    found = np.exp(likelihood.log_prob(of_channels, tiled[1]).sum(-1))
+
+    parts = outputs.reshape(7, 1, -1, MIXTURES)
+    joint = np.exp(parts[:, :, 0]) / np.exp(parts[:, :, 0]).sum(-1, keepdims=True)
+    slopes, inputs = np.tanh(parts[:, :, 7:]), pixels / (levels - 1) * 2 - 1
+    for channel, pairs in enumerate([[], [(0, 0)], [(1, 0), (2, 1)]]):
+        shift = sum(slopes[:, :, i] * inputs[..., earlier, None] for i, earlier in pairs)
+        mean, width = parts[:, :, 1 + channel] + shift, parts[:, :, 4 + channel]
+        mean, width = np.broadcast_arrays(mean, width)
+        one = np.concatenate([np.zeros_like(mean), mean, width], axis=-1)
+        _, means, widths = mixture(likelihood, one)
+        value = pixels[..., channel, None]
+        above = np.where(value == levels - 1, np.inf, (value + 1 - means) / widths)
+        below = np.where(value == 0, -np.inf, (value - means) / widths)
+        joint = joint * (sigmoid(above) - sigmoid(below))
+    np.testing.assert_allclose(found, joint.sum(-1), atol=1e-12)
+    np.testing.assert_allclose(found.sum(1), 1)
 
 
 def test_draws_never_have_a_level_without_probability():

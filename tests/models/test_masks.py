@@ -88,6 +88,11 @@ def test_outputs_depend_on_exactly_what_the_architecture_promises(architecture, 
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_coupled_outputs_see_earlier_pixels_wholly_and_earlier_channels(architecture):
+    check_dependencies(architecture, output="coupled_logistic_mixture", mixtures=2, **COLOUR)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize(
     ("image_shape", "ratio", "layers"),
     [

@@ -31,6 +31,7 @@ CASES = [
     ((2, 2, 3), 2, {}),
     ((1, 3, 2), 3, dict(input="categorical")),
     ((2, 2, 1), 4, dict(scales=(1, 2), output="discretized_logistic_mixture", mixtures=3)),
+    ((1, 2, 3), 3, dict(output="coupled_logistic_mixture", mixtures=3)),
     pytest.param((4, 4, 1), 2, dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
 ]
 

@@ -47,7 +47,7 @@ def config(tmp_path_factory):
     sizes = {"layers": 1, "features": 2, "first_kernel": 3, "head_features": 4}
     intervals = {"log_every": 4, "eval_every": 5, "checkpoint_every": 2}
     return Config(
-        model=ModelConfig("pixel_cnn", **sizes, scales=(2, 4), num_classes=2),
+        model=ModelConfig("pixel_cnn", **sizes, scales=(2, 4), num_classes=2, dropout=0.2),
         data=DataConfig(name=str(path), levels=3),
         optimizer=OptimizerConfig(learning_rate=0.01),
         train=TrainConfig(steps=6, batch_size=8, eval_batch_size=8, **intervals),

@@ -1,12 +1,15 @@
 """One device and several, and a batch in one piece and in several, train alike."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers import Residual, RowLSTM
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.step import init_state, make_train_step
@@ -64,6 +67,26 @@ def test_micro_batches_change_nothing_but_the_memory():
     model, optimizer = model_of("pixel_cnn", dtype="float64"), optax.rmsprop(1e-3)
     whole, parts = (train(model, optimizer, 2, 3, micro_batches=number) for number in (1, 4))
     assert_close(parts, whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])  # Features first, and last.
+def test_dropout_depends_on_seed_step_and_place_in_the_batch(architecture):
+    model, optimizer = model_of(architecture, dtype="float64", dropout=0.5), optax.sgd(0.0)
+    whole = train(model, optimizer, 1, 2, seed=3)
+    assert_close(train(model, optimizer, 2, 2, micro_batches=2, seed=3), whole, rtol=0, atol=1e-9)
+    without = train(model_of(architecture, dtype="float64"), optimizer, 1, 2)
+    for other in (train(model, optimizer, 1, 2, seed=4), without):
+        assert (np.abs(other[0] - whole[0]) > 1e-3).all()
+
+
+def test_dropout_keeps_the_mean():
+    layer = Residual(RowLSTM(50, 1), dropout=0.25)
+    layout, keys = PaddedRows(20, 30), jax.random.split(jax.random.key(0), 2)
+    dropped = layer._dropped(jnp.ones((1200, 50)), layout, keys)
+    np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
+    assert abs(dropped.mean() - 1) < 0.01
+    assert abs(np.corrcoef(dropped[:600].ravel(), dropped[600:].ravel())[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize(
