@@ -27,8 +27,8 @@ def reach(
     """
     if coupled:
         height, width, channels = image_shape
-        size = (height, width, 1)
-        pixels = reach(architecture, size, layers=layers, first_kernel=first_kernel, kernel=kernel)
+        one = (height, width, 1)
+        pixels = reach(architecture, one, layers=layers, first_kernel=first_kernel, kernel=kernel)
         sets = np.tile(pixels, (1, 1, channels, 1, 1, channels))
         for r, c in np.ndindex(height, width):
             sets[r, c, :, r, c, :] = np.tri(channels, k=-1, dtype=bool)
