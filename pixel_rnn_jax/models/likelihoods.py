@@ -275,7 +275,8 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
 
     The outputs for a pixel are M logits of weights, C M means, C M logarithms of widths, and
     C (C - 1) / 2 M coefficients: of channel 1 that for channel 0, of channel 2 those for 0 and 1,
-    and so on. A coefficient is the hyperbolic tangent of its output, in half ranges per half range.
+    and so on. The hyperbolic tangent of a coefficient times a value, scaled to [-1, 1], is added
+    to the mean, in half ranges.
     """
 
     def pixel_outputs(self, channels: int) -> int:

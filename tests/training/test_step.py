@@ -71,13 +71,30 @@ def test_micro_batches_change_nothing_but_the_memory():
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])  # Features first, and last.
-def test_dropout_depends_on_seed_step_and_place_in_the_batch(architecture):
+def test_dropout_depends_on_the_seed_and_not_on_devices_or_parts(architecture):
     model, optimizer = model_of(architecture, dtype="float64", dropout=0.5), optax.sgd(0.0)
     whole = train(model, optimizer, 1, 2, seed=3)
     assert_close(train(model, optimizer, 2, 2, micro_batches=2, seed=3), whole, rtol=0, atol=1e-9)
     without = train(model_of(architecture, dtype="float64"), optimizer, 1, 2)
     for other in (train(model, optimizer, 1, 2, seed=4), without):
         assert (np.abs(other[0] - whole[0]) > 1e-3).all()
+
+
+def test_dropout_differs_between_steps_and_between_images():
+    model, optimizer, mesh = (
+        model_of("pixel_cnn", dropout=0.5),
+        optax.sgd(0.0),
+        devices.make_mesh(1),
+    )
+    step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.9)
+    losses = set()
+    for count in (1, BATCH):  # The same image, once and several times.
+        state = new_state(model, optimizer, mesh)
+        batch = devices.shard_batch(mesh, Batch(np.full((count, *IMAGE_SHAPE), 2, np.uint8)))
+        for _ in range(2):
+            state, metrics = step_fn(state, batch, None)
+            losses.add(round(float(metrics.nats), 3))
+    assert len(losses) == 4
 
 
 def test_dropout_keeps_the_mean():
