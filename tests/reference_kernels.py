@@ -73,8 +73,12 @@ def conv_lstm(
     *,
     taps: Sequence[int],
     restart: np.ndarray | None = None,
+    rounded: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> np.ndarray:
-    """The recurrence over gates `[T, P, L, 4F]`, one position of one lane at a time."""
+    """The recurrence over gates `[T, P, L, 4F]`, one position of one lane at a time.
+
+    `rounded` is applied to both operands of each product.
+    """
     steps, positions, lanes, _ = gates.shape
     kind = np.result_type(gates, kernel, h0, c0)
     h = np.zeros((steps, positions, lanes, len(h0)), kind)
@@ -86,9 +90,10 @@ def conv_lstm(
                 z = gates[t, p, lane]
                 for tap, weight in zip(taps, kernel, strict=True):
                     if tap == 0 and again:
-                        z = z + h0 @ weight
+                        z = z + rounded(h0) @ rounded(weight)
                     elif 0 <= p + tap < positions:
-                        z = z + (h[t - 1, p + tap, lane] if t > 0 else h0) @ weight
+                        before = h[t - 1, p + tap, lane] if t > 0 else h0
+                        z = z + rounded(before) @ rounded(weight)
                 before = c0 if t == 0 or again else c[t - 1, p, lane]
                 h[t, p, lane], c[t, p, lane] = cell(z, before)
     return h

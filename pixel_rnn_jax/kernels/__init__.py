@@ -3,6 +3,7 @@
 There are no parameters here and no Flax. Kernels may import nothing else of the package.
 """
 
+from pixel_rnn_jax.kernels.matmul import matmul
 from pixel_rnn_jax.kernels.padded_rows import PaddedRows
 from pixel_rnn_jax.kernels.recurrence import cell, conv_lstm
 from pixel_rnn_jax.kernels.skew import restarts, shift, skew, unskew
@@ -12,6 +13,7 @@ __all__ = [
     "PaddedRows",
     "cell",
     "conv_lstm",
+    "matmul",
     "restarts",
     "shift",
     "skew",

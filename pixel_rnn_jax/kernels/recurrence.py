@@ -21,7 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import DTypeLike
 
+from pixel_rnn_jax.kernels.matmul import rounded_dot
 from pixel_rnn_jax.kernels.skew import shift
 from pixel_rnn_jax.kernels.varying import varying_alike
 
@@ -65,6 +67,7 @@ def conv_lstm(
     *,
     taps: Sequence[int],
     restart: np.ndarray | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Array:
     """Runs the recurrence over a whole map and returns h after each step, `[T, P, L, F]`.
 
@@ -80,10 +83,13 @@ def conv_lstm(
         restart: `[T, P]` booleans known at compile time, or None. Where True, the initial states
             replace the cell state and the state that tap 0 reads. Other taps read on, since the
             row below needs the state.
+        dtype: Type to which the operands of the products are rounded, and the factors that the
+            backward pass keeps; that of the gates by default, in which all else is computed.
     """
+    dtype = gates.dtype if dtype is None else dtype
     arrays = gates, kernel, h0, c0
-    run = jax.custom_vjp(lambda *arrays: _forward(taps, restart, *arrays, save=False)[0])
-    forward = functools.partial(_forward, taps, restart, save=True)
+    run = jax.custom_vjp(lambda *arrays: _forward(taps, restart, dtype, *arrays, save=False)[0])
+    forward = functools.partial(_forward, taps, restart, dtype, save=True)
     run.defvjp(forward, functools.partial(_backward, taps, restart))
     return run(*varying_alike(arrays, arrays))
 
@@ -91,6 +97,7 @@ def conv_lstm(
 def _forward(
     taps: Sequence[int],
     restart: np.ndarray | None,
+    dtype: DTypeLike,
     gates: Array,
     kernel: Array,
     h0: Array,
@@ -102,7 +109,7 @@ def _forward(
     steps, positions, lanes, width = gates.shape
     features = width // 4
     line = (positions * lanes, features)
-    flat_kernel = kernel.reshape(-1, width)
+    flat_kernel = kernel.reshape(-1, width).astype(dtype)
     first_h, first_c = h0[None], c0[None]
 
     def step(carry: Any, inputs: Any) -> Any:
@@ -115,9 +122,10 @@ def _forward(
                 for tap, read in zip(taps, reads, strict=True)
             ]
             c = jnp.where(restart_t, first_c, c)
-        activated = _activate(gates_t + jnp.concatenate(reads, axis=-1) @ flat_kernel)
+        seen = jnp.concatenate(reads, axis=-1).astype(dtype)
+        activated = _activate(gates_t + rounded_dot(seen, flat_kernel, (1, 0), gates.dtype))
         h, c_new = _update(activated, c)
-        return (h, c_new), (h, _factors(activated, c, c_new) if save else None)
+        return (h, c_new), (h, _factors(activated, c, c_new).astype(dtype) if save else None)
 
     start = jnp.broadcast_to(first_h, line), jnp.broadcast_to(first_c, line)
     xs = gates.reshape(steps, positions * lanes, width), _flags(restart, lanes)
@@ -156,7 +164,8 @@ def _backward(
     h_all, factors, kernel, h0 = residuals
     steps, positions, lanes, features = h_all.shape
     line = (positions * lanes, features)
-    flat_kernel_t = kernel.reshape(-1, 4 * features).T
+    dtype = factors.dtype
+    flat_kernel_t = kernel.reshape(-1, 4 * features).T.astype(dtype)
     flags = _flags(restart, lanes)
 
     def step(carry: Any, inputs: Any) -> Any:
@@ -167,7 +176,8 @@ def _backward(
         of_gates, of_c, of_c_before = jnp.split(factor, [4 * features, 5 * features], axis=-1)
         dc = dc + dh * of_c
         dgates = jnp.concatenate([dh, dc, dc, dc], axis=-1) * of_gates
-        dreads = jnp.split(dgates @ flat_kernel_t, len(taps), axis=-1)
+        dread = rounded_dot(dgates.astype(dtype), flat_kernel_t, (1, 0), dgates.dtype)
+        dreads = jnp.split(dread, len(taps), axis=-1)
         dc_before = dc * of_c_before
         if restart_t is not None:
             dc_before = jnp.where(restart_t, 0, dc_before)
@@ -199,6 +209,9 @@ def _backward(
             tap = taps.index(0)
             reads[tap] = jnp.where(flags, h0[None, None], reads[tap])
             dh0 = dh0 + restarted(dgates).sum((0, 1)) @ kernel[tap].T
-    dkernel = jnp.einsum("tnf,tng->fg", jnp.concatenate(reads, axis=-1), dgates)
+    seen = jnp.concatenate(reads, axis=-1).astype(dtype)
+    dkernel = jnp.einsum(
+        "tnf,tng->fg", seen, dgates.astype(dtype), preferred_element_type=dgates.dtype
+    )
     dgates = dgates.reshape(steps, positions, lanes, 4 * features)
     return dgates, dkernel.reshape(kernel.shape), dh0, dc0

@@ -3,8 +3,8 @@
 `RowLSTM`, `DiagonalBiLSTM` and `PixelCNNLayer` are body layers, each inside a `Residual`. In all
 layers `features` is h, `channels` is the number of channels that the masks tell apart, C or 1, and
 `condition` is the number of features F of the condition, 0 for none; `dtype` is that of the
-computation, `param_dtype` that of the parameters. Linen calls `setup` to declare them. `state.py`
-describes the incremental form for generation.
+operands of matrix products, `param_dtype` that of parameters, sums and states. Linen calls `setup`
+to declare the parameters. `state.py` describes the incremental form for generation.
 """
 
 from pixel_rnn_jax.layers.diagonal_bilstm import DiagonalBiLSTM

@@ -45,5 +45,4 @@ class ConvLSTM(BodyLayer):
 
     def recurrence(self) -> tuple[Array, Array, Array]:
         """Returns the state-to-state kernel `[taps, h, 4h]`, h0 `[h]` and c0 `[h]`."""
-        kernel, h0, c0 = (p.astype(self.dtype) for p in (self.state_to_state, self.h0, self.c0))
-        return kernel, h0, c0
+        return self.state_to_state, self.h0, self.c0

@@ -57,6 +57,7 @@ class DiagonalBiLSTM(BodyLayer):
             *lstm.recurrence(),
             taps=lstm.taps,
             restart=kernels.restarts(height, width, pack=pack),
+            dtype=self.dtype,
         )
         return kernels.unskew(h, width=width, pack=pack)
 
@@ -75,7 +76,7 @@ class DiagonalBiLSTM(BodyLayer):
         """
         h = self.features
         shapes = {"row": h, "above": 4 * h, "x": 2 * h, "right": h}
-        rows = {name: jnp.zeros((batch, width, f), self.dtype) for name, f in shapes.items()}
+        rows = {name: jnp.zeros((batch, width, f), self.param_dtype) for name, f in shapes.items()}
         return rows | self._row_start(batch)
 
     def _row_start(self, batch: int) -> State:
@@ -90,7 +91,7 @@ class DiagonalBiLSTM(BodyLayer):
         (kernel, _), _, _ = self.left.recurrence()
         # At the first column, which has no pixel on its left, h is the initial state.
         gates, _ = self.left.input_to_state.step({}, x, column)
-        gates = gates + state["h"] @ kernel + at_column(state["above"], column)
+        gates = gates + self._matmul(state["h"], kernel) + at_column(state["above"], column)
         if context is not None:
             gates = gates + at_column(context["left"], column)
         h, c = kernels.cell(gates, state["c"])
@@ -98,7 +99,7 @@ class DiagonalBiLSTM(BodyLayer):
             "h": h,
             "c": c,
             "row": put_column(state["row"], h, column),
-            "x": put_column(state["x"], x.astype(self.dtype), column),
+            "x": put_column(state["x"], x, column),
         }
 
     def end_row(self, state: State, context: Context | None = None) -> State:
@@ -106,7 +107,7 @@ class DiagonalBiLSTM(BodyLayer):
         (_, kernel_above), _, _ = self.left.recurrence()
         bias = None if context is None else context["right"]
         return state | {
-            "above": state["row"] @ kernel_above,
+            "above": self._matmul(state["row"], kernel_above),
             "right": self._right_row(state["x"], state["right"], bias),
             **self._row_start(state["h"].shape[0]),
         }
@@ -119,8 +120,11 @@ class DiagonalBiLSTM(BodyLayer):
 
         (kernel, kernel_above), h0, c0 = self.right.recurrence()
         gates, _ = self.right.input_to_state.step({}, x, 0)
-        gates = in_scan_order(gates + above @ kernel_above)
+        gates = in_scan_order(gates + self._matmul(above, kernel_above))
         if bias is not None:
             gates = gates + in_scan_order(bias)
-        h = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,))
+        h = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,), dtype=self.dtype)
         return h[:, 0].transpose(1, 0, 2)[:, ::-1]
+
+    def _matmul(self, x: Array, kernel: Array) -> Array:
+        return kernels.matmul(x, kernel, self.dtype)

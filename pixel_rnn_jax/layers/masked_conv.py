@@ -93,17 +93,17 @@ class MaskedConv(nn.Module):
         With `features_last` the input is `[Z, inputs]`, which only a 1x1 convolution takes; with
         `to_features_last` the output is `[Z, parts * features]`.
         """
-        x = x.astype(self.dtype)
+        x = x.astype(self.param_dtype)
         axis = 1 if features_last else 0
         if tuple(self.taps) != ((0, 0),):
             x = layout.neighbours(x, self.taps)
         # The bias is the weight of a constant input, so that its gradient comes with the kernel's.
         one = (1, x.shape[1]) if axis == 0 else (x.shape[0], 1)
-        x = jnp.concatenate([x, jnp.ones(one, self.dtype)], axis)
-        kernel = jnp.concatenate([self._masked_kernel(), self.bias.astype(self.dtype)[None]])
+        x = jnp.concatenate([x, jnp.ones(one, x.dtype)], axis)
+        kernel = jnp.concatenate([self._masked_kernel(), self.bias[None]])
         if to_features_last:
-            return lax.dot_general(x, kernel, (((axis,), (0,)), ((), ())))
-        return lax.dot_general(kernel, x, (((0,), (axis,)), ((), ())))
+            return kernels.matmul(x, kernel, self.dtype, (axis, 0))
+        return kernels.matmul(kernel, x, self.dtype, (0, axis))
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row, all zeros.
@@ -115,10 +115,11 @@ class MaskedConv(nn.Module):
         height, half = (size // 2 for size in self.kernel_size)
         state = {}
         if half:
-            state["row"] = jnp.zeros((batch, half + width, self.inputs), self.dtype)
+            state["row"] = jnp.zeros((batch, half + width, self.inputs), self.param_dtype)
         if height:
-            state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.dtype)
-            state["above"] = jnp.zeros((batch, width, self.parts * self.features), self.dtype)
+            state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.param_dtype)
+            outputs = self.parts * self.features
+            state["above"] = jnp.zeros((batch, width, outputs), self.param_dtype)
         return state
 
     def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:
@@ -127,7 +128,7 @@ class MaskedConv(nn.Module):
         A 1x1 convolution, which remembers nothing, takes any number of pixels, `[..., inputs]`.
         """
         height, half = (size // 2 for size in self.kernel_size)
-        x = x.astype(self.dtype)
+        x = x.astype(self.param_dtype)
         seen = []
         if half:
             left = lax.dynamic_slice_in_dim(state["row"], column, half, axis=1)
@@ -135,8 +136,10 @@ class MaskedConv(nn.Module):
         if len(self.last_mask):
             seen.append(x)
         above = height * self.kernel_size[1] * self.inputs
-        bias = self.bias.astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
-        out = jnp.concatenate(seen, axis=-1) @ self._masked_kernel()[above:] + bias
+        bias = self.bias.astype(self.dtype).astype(x.dtype)  # In `__call__` it is an operand.
+        kernel = self._masked_kernel()[above:]
+        out = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
+        out = out + bias.reshape((1,) * (x.ndim - 1) + (-1,))
         if height:
             out = out + at_column(state["above"], column)
         return out, self.remember(state, x, column)
@@ -146,7 +149,7 @@ class MaskedConv(nn.Module):
         half = self.kernel_size[1] // 2
         if not half:
             return state
-        return state | {"row": put_column(state["row"], x.astype(self.dtype), column + half)}
+        return state | {"row": put_column(state["row"], x.astype(self.param_dtype), column + half)}
 
     def end_row(self, state: State) -> State:
         """Moves on to the next row: one matmul gives the terms of the rows above."""
@@ -156,10 +159,11 @@ class MaskedConv(nn.Module):
         rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, half:]], axis=1)
         taps = [tap for tap in self.taps if tap[0] < 0]
         seen = [kernels.shift(rows[:, height + row], column, axis=1) for row, column in taps]
-        kernel = self.kernel[: len(taps) * self.inputs].astype(self.dtype)
-        return state | {"rows": rows, "above": jnp.concatenate(seen, axis=-1) @ kernel}
+        kernel = self.kernel[: len(taps) * self.inputs]
+        above = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
+        return state | {"rows": rows, "above": above}
 
     def _masked_kernel(self) -> Array:
         earlier = len(self.kernel) - len(self.last_mask)
         last = jnp.where(self.last_mask, self.kernel[earlier:], 0)
-        return jnp.concatenate([self.kernel[:earlier], last]).astype(self.dtype)
+        return jnp.concatenate([self.kernel[:earlier], last])

@@ -39,7 +39,9 @@ class RowLSTM(BodyLayer):
     def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
         """Maps padded rows, `[2h, Z]`, to `[Z, h]`."""
         gates = self.lstm.gates(x, layout, condition).transpose(1, 2, 0, 3)
-        h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps)
+        h = kernels.conv_lstm(
+            gates, *self.lstm.recurrence(), taps=self.lstm.taps, dtype=self.dtype
+        )
         return layout.pack(h.transpose(2, 0, 1, 3), features_last=True)
 
     def context(self, condition: Array) -> Context:
@@ -79,4 +81,5 @@ class RowLSTM(BodyLayer):
     def _state_to_state(self, h: Array) -> Array:
         kernel, _, _ = self.lstm.recurrence()
         seen = [kernels.shift(h, tap, axis=1) for tap in self.lstm.taps]
-        return jnp.concatenate(seen, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+        kernel = kernel.reshape(-1, kernel.shape[-1])
+        return kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)

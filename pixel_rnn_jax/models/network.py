@@ -103,7 +103,7 @@ class Network(nn.Module):
         how = config.residual, config.skip, config.dropout
         self.residual = [residual(layer, *how) for layer in self.body]
         self.head = [layers.MaskedConv(n, width, groups, **options) for n in (2 * h, width)]
-        if config.output != "softmax":  # Only the logits of a softmax bear less precision.
+        if config.output != "softmax":  # Only the logits of a softmax bear rounded operands.
             options["dtype"] = options["param_dtype"]
         outputs = self.likelihood.pixel_outputs(channels)
         self.logits = layers.MaskedConv(width, outputs, groups, **options)

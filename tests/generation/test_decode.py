@@ -7,6 +7,7 @@ import pytest
 from random_models import ARCHITECTURES, model_and_parameters, random_batch, whole_map_outputs
 
 from pixel_rnn_jax.generation.decode import decode
+from pixel_rnn_jax.models.network import Network
 
 
 def decode_known(model, params, images, condition=None, end_pixel=None):
@@ -140,3 +141,16 @@ SLOW = [
 )
 def test_outputs_are_those_of_the_whole_map(architecture, image_shape, levels, options):
     check(architecture, image_shape, levels, **options)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_operands_are_rounded_as_in_the_whole_map(architecture, monkeypatch):
+    """With sums in float64, both forms round the same numbers: a bias, a state, an input."""
+    monkeypatch.setattr(Network, "param_dtype", property(lambda self: jnp.dtype("float64")))
+    options = dict(dtype="bfloat16", num_classes=2)
+    with jax.enable_x64(True):
+        model, params = model_and_parameters(architecture, (3, 4, 2), 5, **options)
+        images, condition = random_batch(model, 3)
+        (whole,) = jax.jit(lambda p: whole_map_outputs(model, p, images, condition))(params)
+        _, (of_scale,) = jax.jit(lambda p: decode_known(model, p, images, condition))(params)
+    np.testing.assert_allclose(of_scale["outputs"], whole, rtol=0, atol=1e-9)

@@ -83,6 +83,29 @@ def test_other_precisions_and_a_forward_pass_without_gradient():
             assert x.dtype == dtype and np.isfinite(x.astype(jnp.float64)).all()
 
 
+@pytest.mark.parametrize("taps", [(0, -1), (-1, 0, 1)])
+def test_rounded_operands_are_those_of_the_loop(taps):
+    """States, gates and sums stay as they are; gradients are within the rounding's error."""
+
+    def rounded(x):
+        return np.asarray(x).astype(jnp.bfloat16).astype(np.float64)
+
+    rng = np.random.default_rng(3)
+    options = dict(taps=taps, restart=restarts(3, 4))
+    arguments = [jnp.asarray(x) for x in random_arguments(rng, 6, 3, 2, taps=len(taps))]
+    run = jax.jit(functools.partial(conv_lstm, dtype=jnp.bfloat16, **options))
+    loop = functools.partial(loops.conv_lstm, rounded=rounded, **options)
+    np.testing.assert_allclose(run(*arguments), loop(*map(np.asarray, arguments)), rtol=0, atol=1e-12)
+    cotangent = jnp.asarray(rng.normal(size=(6, 3, 2, FEATURES)))
+    found, exact = (
+        jax.jit(values_and_gradients(f))(cotangent, *arguments)[1]
+        for f in (run, functools.partial(conv_lstm, **options))
+    )
+    for x, y in zip(found, exact, strict=True):
+        assert x.dtype == jnp.float64
+        assert 0 < jnp.linalg.norm(x - y) < 0.02 * jnp.linalg.norm(y)
+
+
 def test_cell_is_equation_3():
     rng = np.random.default_rng(8)
     arguments = rng.normal(size=4 * FEATURES), rng.normal(size=FEATURES)

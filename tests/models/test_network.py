@@ -52,13 +52,20 @@ def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_bfloat16_is_close_with_parameters_and_loss_in_float32(architecture):
-    nats, gradient = loss_and_gradient(model_of(architecture, dtype="bfloat16"))
-    expected, _ = loss_and_gradient(model_of(architecture))
+def test_bfloat16_rounds_the_operands_of_products_alone(architecture):
+    model = model_of(architecture, dtype="bfloat16", condition_vector=2)
+    nats, gradient = loss_and_gradient(model)
+    exact, of_exact = loss_and_gradient(model_of(architecture, condition_vector=2))
     # A gradient has the type of its parameter.
     assert {leaf.dtype for leaf in jax.tree.leaves((nats, gradient))} == {jnp.dtype("float32")}
-    assert nats != expected  # It does compute in another precision.
-    np.testing.assert_allclose(nats, expected, rtol=0.01)
+    assert nats != exact
+    np.testing.assert_allclose(nats, exact, rtol=5e-3)
+    for (path, leaf), expected in zip(
+        jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(of_exact), strict=True
+    ):
+        # Where rounding moves a sum across zero, a ReLU passes another gradient.
+        difference = jnp.linalg.norm(leaf - expected) / jnp.linalg.norm(expected)
+        assert difference < 0.3, jax.tree_util.keystr(path)
 
 
 @pytest.mark.parametrize("pack", [1, 9])
