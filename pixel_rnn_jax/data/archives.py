@@ -55,8 +55,8 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         array = np.zeros(0)
-        makers = array.__reduce__()[0], array.__reduce_ex__(5)[0]  # NumPy has moved them about.
-        known = {each.__name__: each for each in (np.ndarray, np.dtype, codecs.encode, *makers)}
+        makers: Any = array.__reduce__()[0], array.__reduce_ex__(5)[0]  # NumPy moves them about.
+        known = {each.__name__: each for each in (*makers, np.ndarray, np.dtype, codecs.encode)}
         if module.partition(".")[0] not in ("numpy", "_codecs") or name not in known:
             raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
         return known[name]

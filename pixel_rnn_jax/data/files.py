@@ -34,15 +34,15 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 
         if builder := tfds.prepared(config):
             return tfds.open_tfds(builder, name, split)
+        # A data.data_dir that does not have the set is a mistake, unless it is here already.
+        here = not config.data_dir or standard.folder_of(config.name).exists()
+        if not path.is_dir() and config.name in standard.SETS and here:
+            return standard.open_standard(config.name, split)
         if not path.is_dir():
-            known = config.name in standard.SETS
-            # A folder that was given and does not have the set is a mistake.
-            if known and (standard.folder_of(config.name).exists() or not config.data_dir):
-                return standard.open_standard(config.name, split)
             raise UserError(
                 f"{name} is no folder or file, no TFDS set that is prepared as array_record in "
-                f"data.data_dir {config.data_dir!r}, and "
-                + ("is not downloaded yet" if known else f"none of {', '.join(standard.SETS)}")
+                f"data.data_dir {config.data_dir!r}, and none that pixel-rnn-jax prepare has "
+                f"prepared, of {', '.join(standard.SETS)}"
             )
     return open_path(path, name, split)
 

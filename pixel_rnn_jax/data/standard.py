@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +22,7 @@ from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write, cache_folder
 
-AT_ONCE = 1000
-"""Images of which a fingerprint is computed at a time."""
+AT_ONCE = 1000  # Images of which a fingerprint is computed.
 Fingerprint = tuple[int, float, str]
 
 
@@ -85,11 +85,10 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
         UserError: The archives cannot be had, or hold other images.
     """
     folder = folder_of(name)
-    downloads, unfinished = (
-        folder.with_name(f".{folder.name}.{end}") for end in ("archives", "new")
-    )
+    hidden = folder.with_name(f".{folder.name}")
+    downloads, unfinished = hidden.with_suffix(".archives"), hidden.with_suffix(".new")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+    with hidden.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # A second process waits here, and finds the set.
         if folder.exists():
             return _checked(name, folder)
@@ -132,15 +131,13 @@ def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
     advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
     if not url:
         raise UserError(f"data.name {name!r} cannot be downloaded any more: {advice}")
-    import pooch  # Imported only where they are used.
-    import tqdm
+    import pooch  # Imported only where it is used.
 
     registry = dict.fromkeys(checksums) if source else checksums
     fetcher = pooch.create(downloads, f"{url.rstrip('/')}/", registry=registry, retry_if_failed=3)
     try:
         for file in registry:
-            # pooch sets its total. It is hidden where there is no terminal.
-            bar = tqdm.tqdm(desc=file, total=1, unit="B", unit_scale=True, delay=1, disable=None)
+            bar = sys.stderr.isatty()
             fetcher.fetch(file, downloader=pooch.HTTPDownloader(bar, chunk_size=2**20))
     except (ValueError, OSError) as error:
         raise UserError(f"data.name {name!r} cannot be downloaded: {error}: {advice}") from error
@@ -215,23 +212,16 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
     return len(images), float(bits), hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
 
 
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist"
+_LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+_CIFAR = "https://www.cs.toronto.edu/~kriz"
 _CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
-_TORONTO, _IMAGENET = "www.cs.toronto.edu", "https://image-net.org/data/downsample"
+_IMAGENET = "https://image-net.org/data/downsample"
 SETS = {
-    "binarized_mnist": StandardSet(
-        (28, 28, 1),
-        archives.read_text,
-        f"http://{_TORONTO}/~larocheh/public/datasets/binarized_mnist",
-        levels=2,
-    ),
-    "mnist": StandardSet(
-        (28, 28, 1), archives.read_idx, "https://storage.googleapis.com/cvdf-datasets/mnist"
-    ),
+    "binarized_mnist": StandardSet((28, 28, 1), archives.read_text, _LAROCHELLE, levels=2),
+    "mnist": StandardSet((28, 28, 1), archives.read_idx, _MNIST),
     "cifar10": StandardSet(
-        (32, 32, 3),
-        archives.read_pickles,
-        f"https://{_TORONTO}/~kriz",
-        class_names=tuple(_CLASSES.split()),
+        (32, 32, 3), archives.read_pickles, _CIFAR, class_names=tuple(_CLASSES.split())
     ),
     # The paper's own; TFDS's issue 4662 says where it is now.
     "downsampled_imagenet/32x32": StandardSet((32, 32, 3), archives.read_pngs),
