@@ -51,14 +51,12 @@ def read_pickles(paths: Sequence[Path], split: str) -> Iterator[Item]:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles arrays, and nothing that could run code."""
+    """Unpickles arrays; a KeyError names anything else, which could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         array = np.zeros(0)
         makers: Any = array.__reduce__()[0], array.__reduce_ex__(5)[0]  # NumPy moves them about.
         known = {each.__name__: each for each in (*makers, np.ndarray, np.dtype, codecs.encode)}
-        if module.partition(".")[0] not in ("numpy", "_codecs") or name not in known:
-            raise pickle.UnpicklingError(f"{module}.{name} is no part of an array")
         return known[name]
 
 

@@ -70,16 +70,12 @@ def open_standard(name: str, split: str) -> Dataset:
 
 
 def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
-    """Converts a set, unless it is there already, and checks and returns its fingerprints.
+    """Converts a set of `SETS`, unless it is there, and checks and returns its fingerprints.
 
-    It is there whole or not at all, also after a kill. Archives that were downloaded are kept until
-    then, unless they are the wrong ones.
-
-    Args:
-        name: One of `SETS`.
-        source: An archive, a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR,
-            or else the site of the set. Archives of that site are known by their checksums, all
-            others by the images that they hold.
+    `source` is an archive, a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR,
+    or else the site of the set, whose archives are known by their checksums, all others by their
+    images. The set is there whole or not at all, also after a kill; archives that were downloaded
+    are kept until then, unless they are the wrong ones.
 
     Raises:
         UserError: The archives cannot be had, or hold other images.

@@ -14,7 +14,7 @@ import tarfile
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -256,9 +256,11 @@ def test_truncated_archives_are_refused(made, tmp_path, refused, name, part):
     assert not {name.rpartition("/")[-1], ".mnist.new"} & left(tmp_path)
 
 
-def test_without_a_network_the_error_names_the_archives(server, made, tmp_path, refused):
+def test_archives_that_cannot_be_had_are_named(server, tmp_path, refused):
     server.shutdown()
     server.server_close()
+    with refused("data.name 'downsampled_imagenet/64x64'", "valid_64x64.tar", "--from"):
+        opened("downsampled_imagenet/64x64")
     with refused("data.name 'cifar10'", "cifar-10-python.tar.gz", "prepare cifar10 --from"):
         opened("cifar10")
     with refused("--from", "train_32x32.tar"):
@@ -268,15 +270,10 @@ def test_without_a_network_the_error_names_the_archives(server, made, tmp_path, 
     assert left(tmp_path) <= {".cifar10.archives", "downsampled_imagenet"}
 
 
-def test_no_archives_are_offered(made, refused):
-    with refused(f"data.name '{PNGS}'", "train_32x32.tar", "valid_32x32.tar", "--from"):
-        opened(PNGS)
-
-
 @pytest.mark.parametrize("stop", [KeyboardInterrupt(), OSError(errno.ENOSPC, "no space")])
 def test_what_stops_a_conversion_leaves_nothing_half_made(server, tmp_path, monkeypatch, stop):
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", lambda *args: (_ for _ in ()).throw(stop))
+        patch.setattr(np.lib.format, "write_array_header_1_0", mock.Mock(side_effect=stop))
         with pytest.raises(type(stop)):
             opened("mnist")
     assert not {"mnist", ".mnist.new", "train.npy"} & left(tmp_path)
@@ -288,21 +285,39 @@ def test_what_stops_a_conversion_leaves_nothing_half_made(server, tmp_path, monk
     assert ".mnist.new" not in left(tmp_path)
 
 
-def test_archives_write_nothing_outside_and_run_nothing(made, tmp_path, refused):
-    class Runs:
-        def __reduce__(self):
-            return os.mkdir, (str(tmp_path / "ran"),)
+def test_fingerprints(made):
+    images, labels = made["mnist"]["train"]
+    count, bits, sha = standard.fingerprint(images, labels)
+    parts = [
+        image.tobytes() + bytes([label, 0]) for image, label in zip(images, labels, strict=True)
+    ]
+    hashes = sorted(hashlib.sha256(part).digest() for part in parts)
+    assert (count, sha) == (9, hashlib.sha256(b"".join(hashes)).hexdigest())
+    columns = images.reshape(9, -1).T.tolist()
+    shares = [column.count(value) / 9 for column in columns for value in column]
+    assert bits == pytest.approx(-np.log2(shares).sum() / 9 / len(columns))
+    order = [3, 1, 2, 0, *range(4, 9)]
+    assert standard.fingerprint(images[order], labels[order]) == (count, bits, sha)
 
-    site, before = tmp_path / "site", set(tmp_path.rglob("*"))
-    images = made[PNGS]["train"][0]
+
+def test_archives_write_nothing_outside(made, tmp_path):
+    before, images = set(tmp_path.rglob("*")), made[PNGS]["train"][0]
     members = {f"../../{row}.png": png(image) for row, image in enumerate(images)}
-    (site / "train_32x32.tar").write_bytes(packed("w", members))
-    standard.prepare(PNGS, str(site))
+    (tmp_path / "site/train_32x32.tar").write_bytes(packed("w", members))
+    standard.prepare(PNGS, str(tmp_path / "site"))
     new = set(tmp_path.rglob("*")) - before
     assert all(tmp_path / "cache" in (path, *path.parents) for path in new)
-    assert not list(Path(tmp_path / "cache").rglob("*.png"))
+    assert not any(path.suffix == ".png" for path in new)
+
+
+@pytest.mark.parametrize("function", [os.mkdir, np.savetxt])
+def test_pickles_run_nothing(made, tmp_path, refused, function):
+    class Runs:
+        def __reduce__(self):
+            return function, (str(tmp_path / "ran"), [1])[: 1 + (function is np.savetxt)]
+
     batch = {"data_batch_1": pickle.dumps({b"data": Runs(), b"labels": []})}
-    (site / "cifar-10-python.tar.gz").write_bytes(packed("w:gz", batch))
-    with refused("cifar-10-python.tar.gz", "mkdir"):
-        standard.prepare("cifar10", str(site))
+    (tmp_path / "site/cifar-10-python.tar.gz").write_bytes(packed("w:gz", batch))
+    with refused("cifar-10-python.tar.gz", function.__name__):
+        standard.prepare("cifar10", str(tmp_path / "site"))
     assert not (tmp_path / "ran").exists()
