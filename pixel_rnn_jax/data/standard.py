@@ -180,7 +180,7 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
         found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
         if known not in ("-", found[split][-1]):
             raise UserError(
-                f"{images} is damaged, or holds other images than {name}: their SHA-256 is "
+                f"{images}: damaged, or not the {split} images of {name}: their SHA-256 is "
                 f"{found[split][-1]}, not {known}"
             )
     return found

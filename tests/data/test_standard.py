@@ -25,6 +25,8 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import standard
+from pixel_rnn_jax.main import main
+from pixel_rnn_jax.runtime import devices
 
 PNGS, BATCHES = "downsampled_imagenet/32x32", "imagenet_resized/32x32"
 NAMES = ("binarized_mnist", "mnist", "cifar10", PNGS, BATCHES)
@@ -46,16 +48,14 @@ def packed(mode, members):
     return file.getvalue()
 
 
+def saved(save, *args, **arrays):
+    """Returns what a function writes to a file."""
+    save(file := io.BytesIO(), *args, **arrays)
+    return file.getvalue()
+
+
 def png(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
+    return saved(Image.fromarray(image).save, "PNG")
 
 
 def flat(images):
@@ -87,7 +87,10 @@ def archives_of(name, split, splits):
     if name == PNGS:
         return [packed("w", {f"{row}.png": png(image) for row, image in enumerate(images)})]
     rows = {"0.npz": slice(2), "1.npz": slice(2, None)}
-    batches = {file: npz(data=flat(images)[r], labels=labels[r] + 1) for file, r in rows.items()}
+    batches = {
+        file: saved(np.savez, data=flat(images)[r], labels=labels[r] + 1)
+        for file, r in rows.items()
+    }
     return [packed("zip", batches)]
 
 
@@ -198,7 +201,7 @@ def test_a_set_of_tfds_has_the_same_images(made, write_tfds, tmp_path):
     np.testing.assert_array_equal(model.log_prob(same[:2]), model.log_prob(images[:2]))
 
 
-def test_other_forms_of_archives(made, tmp_path):
+def test_other_forms_of_archives(made, tmp_path, monkeypatch, capsys):
     site = tmp_path / "site"
     for split, file in ("train", "train_32x32"), ("validation", "valid_32x32"):
         members = {f"a/{row}.png": png(image) for row, image in enumerate(made[PNGS][split][0])}
@@ -206,15 +209,17 @@ def test_other_forms_of_archives(made, tmp_path):
         (site / f"{file}.zip").write_bytes(packed("zip", members))
     (site / "any").write_bytes(pickles(made["cifar10"], pickle.HIGHEST_PROTOCOL))
     assert standard.prepare(PNGS, str(site))["train"][0] == 9
-    assert standard.prepare("cifar10", str(site / "any"))["test"][0] == 3
+    monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
+    assert main(["prepare", "cifar10", f"--from={site / 'any'}"]) == 0
+    sha256 = standard.SETS["cifar10"].splits["test"][1]
+    assert f"SHA-256 {sha256}" in capsys.readouterr().out
 
 
 def test_a_set_is_downloaded_once_by_several_processes(server, made, tmp_path):
     with ThreadPoolExecutor() as pool:
         for images, _, _ in pool.map(opened, ["mnist"] * 3):
             assert len(images) == 9
-    assert sorted(server.requests) == sorted(set(server.requests))
-    assert len(server.requests) == 4
+    assert len(server.requests) == len(set(server.requests)) == 4
     assert not {".mnist.archives", ".mnist.new"} & left(tmp_path)
 
 
