@@ -117,12 +117,12 @@ def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
         place = Path(source).expanduser()
         if place.is_file() and len(checksums) == 1:
             return dict.fromkeys(checksums, place)
-        paths = {file: place / file for file in checksums}
-        paths |= {
-            file: path.with_suffix(".zip") for file, path in paths.items() if not path.is_file()
-        }
-        if missing := [file for file, path in paths.items() if not path.is_file()]:
-            raise UserError(f"--from={source} is no folder with {needed}: no {missing[0]}")
+        paths = {}
+        for file in checksums:
+            whole = place / file
+            paths[file] = whole if whole.is_file() else whole.with_suffix(".zip")
+            if not paths[file].is_file():
+                raise UserError(f"--from={source} is no folder with {needed}: no {file}")
         return paths
     advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
     if not url:
