@@ -52,6 +52,7 @@ setup(
         "optax>=0.2.7",
         "orbax-checkpoint>=0.12,<1",  # 1.0 moves its v1 API to the top level
         "pillow>=11",
+        "pooch>=1.8.2",
         "safetensors>=0.6",
         "scikit-learn>=1.6",
         "tensorboardX>=2.6",
@@ -63,8 +64,6 @@ setup(
         "tpu": ["jax[tpu]"],
         "gcs": ["gcsfs>=2026.4"],  # workdirs in a bucket, gs://
         "hub": ["huggingface_hub>=1.0"],  # push_to_hub and from_pretrained
-        # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
-        "prepare": ["tensorflow>=2.20", "importlib_resources"],
         "notebook": ["notebook>=7"],
         "docs": ["furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [

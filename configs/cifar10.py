@@ -4,12 +4,8 @@ Command:   python -m pixel_rnn_jax.main --config=configs/cifar10.py
            python -m pixel_rnn_jax.main --config=configs/cifar10.py:row_lstm   (or :pixel_cnn)
            python -m pixel_rnn_jax.main --config=configs/cifar10.py:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 16 and 32.
-Data:      cifar10 of TFDS. Prepare it once with
-               pip install -e '.[prepare]'
-               python -c "import tensorflow_datasets as tfds; tfds.builder('cifar10',
-               file_format='array_record').download_and_prepare()"
-           and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. It has
-           no validation part, so that the last 5,000 training images are held out for it.
+Data:      cifar10, downloaded at the first use (docs/data.md). It has no validation part, so that
+           the last 5,000 training images are held out for it.
 Hardware:  one GPU or TPU. For two CPU cores there is a smaller model, which had 3.4063 bits/dim
            after 46 minutes:
            --config.model.layers=3 --config.model.features=48 --config.model.head_features=96

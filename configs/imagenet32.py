@@ -5,17 +5,14 @@ Command:   python -m pixel_rnn_jax.main --config=configs/imagenet32.py
            (or :pixel_cnn)
            python -m pixel_rnn_jax.main --config=configs/imagenet32.py:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 8, 16 and 32.
-Data:      downsampled_imagenet/32x32 of TFDS, 1,281,149 training and 49,999 validation images.
-           The site that TFDS downloads it from no longer offers it: get the archives elsewhere
-           first (docs/data.md, "TFDS sets"). Then prepare it once with
-               pip install -e '.[prepare]'
-               python -c "import tensorflow_datasets as tfds; tfds.builder(
-               'downsampled_imagenet/32x32', file_format='array_record').download_and_prepare()"
-           and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. Another
-           set of 32x32 images takes its place with --config.data.name=NAME. There is no test part:
-           like the paper, the likelihood that is reported at the end is that of the validation
-           split. The best checkpoint is chosen on a hundredth of the training images, which are
-           held out for it.
+Data:      downsampled_imagenet/32x32, the paper's: 1,281,149 training and 49,999 validation
+           images. Its site no longer offers it: get its archives elsewhere (docs/data.md), then
+               pixel-rnn-jax prepare downsampled_imagenet/32x32 --from=FOLDER
+           It is not imagenet_resized/32x32, 1,281,167 and 50,000 images that were made small in
+           another way: --config.data.name=imagenet_resized/32x32 trains on those, and likelihoods
+           on them do not compare with the paper's. There is no test part: like the paper, the
+           likelihood that is reported at the end is that of the validation split. The best
+           checkpoint is chosen on a hundredth of the training images, which are held out for it.
 Hardware:  a large GPU or TPU, or several. --config.model.remat=true --config.model.dtype=bfloat16
            make it fit one of 16 GB (docs/scaling.md, Memory); --config.train.micro_batches=4 makes
            the Row LSTM smaller still. On a CPU make the model itself smaller:

@@ -5,17 +5,14 @@ Command:   python -m pixel_rnn_jax.main --config=configs/imagenet64.py
            (or :pixel_cnn)
            python -m pixel_rnn_jax.main --config=configs/imagenet64.py:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 32 and 64.
-Data:      downsampled_imagenet/64x64 of TFDS, 1,281,149 training and 49,999 validation images.
-           The site that TFDS downloads it from no longer offers it: get the archives elsewhere
-           first (docs/data.md, "TFDS sets"). Then prepare it once with
-               pip install -e '.[prepare]'
-               python -c "import tensorflow_datasets as tfds; tfds.builder(
-               'downsampled_imagenet/64x64', file_format='array_record').download_and_prepare()"
-           and name its folder with --config.data.data_dir=DIR if it is not TFDS's default. Another
-           set of 64x64 images takes its place with --config.data.name=NAME. There is no test part:
-           like the paper, the likelihood that is reported at the end is that of the validation
-           split. The best checkpoint is chosen on a hundredth of the training images, which are
-           held out for it.
+Data:      downsampled_imagenet/64x64, the paper's: 1,281,149 training and 49,999 validation
+           images. Its site no longer offers it: get its archives elsewhere (docs/data.md), then
+               pixel-rnn-jax prepare downsampled_imagenet/64x64 --from=FOLDER
+           It is not imagenet_resized/64x64, 1,281,167 and 50,000 images that were made small in
+           another way: --config.data.name=imagenet_resized/64x64 trains on those, and likelihoods
+           on them do not compare with the paper's. There is no test part: like the paper, the
+           likelihood that is reported at the end is that of the validation split. The best
+           checkpoint is chosen on a hundredth of the training images, which are held out for it.
 Hardware:  a large GPU or TPU, or several. On less, lower --config.train.batch_size, or give
            --config.model.remat=true --config.model.dtype=bfloat16; on a CPU also make the model
            smaller: --config.model.layers=2 --config.model.features=32 --config.train.steps=2000

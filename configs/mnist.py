@@ -6,12 +6,8 @@ Command:   python -m pixel_rnn_jax.main --config=configs/mnist.py
            for which the paper has 80.75 nats.
            python -m pixel_rnn_jax.main --config=configs/mnist.py:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 14 and 28.
-Data:      binarized_mnist of TFDS, the set that the paper's table is on: 50,000 training, 10,000
-           validation and 10,000 test images. Prepare it once with
-               pip install -e '.[prepare]'
-               python -c "import tensorflow_datasets as tfds; tfds.builder('binarized_mnist',
-               file_format='array_record').download_and_prepare()"
-           and name its folder with --config.data.data_dir=DIR if it is not TFDS's default.
+Data:      binarized_mnist, the set that the paper's table is on: 50,000 training, 10,000 validation
+           and 10,000 test images, downloaded at the first use (docs/data.md).
            Likelihoods on the two sets below are not comparable with those on binarized_mnist:
            --config.data.name=mnist with --config.data.binarize=dynamic draws new binary images
            each time (fixed: one draw an image), and binarize=none keeps all 256 levels. `mnist` has

@@ -19,7 +19,7 @@
 #   --dry_run                     prints the manifest or the command; sends nothing
 #
 #   bash launch/kubernetes.sh run --name=a --image=IMAGE --claim=shared:/data \
-#     --config=configs/imagenet32.py --config.data.data_dir=/data/tfds --workdir=/data/runs/a
+#     --config=configs/imagenet32.py --workdir=/data/runs/a
 #   bash launch/kubernetes.sh run --name=b --image=IMAGE --hosts=4 --accelerator=google.com/tpu:4 \
 #     --selector=cloud.google.com/gke-tpu-accelerator=tpu-v5-lite-podslice \
 #     --selector=cloud.google.com/gke-tpu-topology=4x4 \
@@ -32,6 +32,7 @@
 #   COPY . /pixel-rnn-jax
 #   WORKDIR /pixel-rnn-jax
 #   RUN pip install '.[cuda,gcs]'
+#   ENV PIXEL_RNN_JAX_DATA=/data/sets
 set -euo pipefail
 
 if [[ $# -eq 0 || $1 == --help || $1 == -h ]]; then

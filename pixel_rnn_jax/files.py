@@ -20,6 +20,11 @@ FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16")
 
 
+def cache_folder() -> Path:
+    """Returns the project's folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixel-rnn-jax"
+
+
 @contextlib.contextmanager
 def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
     """Gives a file to write, which takes the name `path` once it is complete and on disk.

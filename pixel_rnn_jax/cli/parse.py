@@ -10,6 +10,7 @@ from pixel_rnn_jax.cli.flags import check_not_read
 Command = Callable[[Namespace], None]
 COMMANDS: dict[str, tuple[Command, Callable[[ArgumentParser], None]]] = {
     "train": (train.train, train.train_flags),
+    "prepare": (train.prepare, train.prepare_flags),
     "evaluate": (evaluate.evaluate, evaluate.evaluate_flags),
     "sample": (generate.sample, generate.sample_flags),
     "complete": (generate.complete, generate.complete_flags),

@@ -1,4 +1,4 @@
-"""The command `train`."""
+"""The commands `train` and `prepare`."""
 
 import textwrap
 from argparse import ArgumentParser, Namespace
@@ -13,6 +13,7 @@ from pixel_rnn_jax.errors import UserError
 
 with epy.lazy_imports():
     from pixel_rnn_jax import terminal
+    from pixel_rnn_jax.data import standard
     from pixel_rnn_jax.runs import workdir as workdir_lib
     from pixel_rnn_jax.training import train as train_lib
 
@@ -58,3 +59,21 @@ def train_flags(parser: ArgumentParser) -> None:
         "pixel_rnn_jax.ModelConfig` (DataConfig, OptimizerConfig, TrainConfig). Defaults:\n"
         + textwrap.fill(" ".join(fields), 80, break_long_words=False, break_on_hyphens=False)
     )
+
+
+def prepare(arguments: Namespace) -> None:
+    """Downloads MNIST, CIFAR-10 or ImageNet, or converts its archives, and checks the images."""
+    if arguments.name not in standard.SETS:
+        raise UserError(f"NAME must be one of {', '.join(standard.SETS)}, got {arguments.name!r}")
+    fingerprints = standard.prepare(arguments.name, arguments.source)
+    terminal.print_result(str(standard.folder_of(arguments.name)))
+    for split, (count, bits, sha256) in fingerprints.items():
+        terminal.print_result(f"{split}: {count:,} images, {bits:.4f} bits/dim, SHA-256 {sha256}")
+
+
+def prepare_flags(parser: ArgumentParser) -> None:
+    """Defines the flags of `prepare`."""
+    help_ = "binarized_mnist, mnist, cifar10, downsampled_imagenet/32x32, or another: docs/data.md"
+    parser.add_argument("name", metavar="NAME", help=help_)
+    help_ = "archives that are there already, or the address of their folder (default: their site)"
+    parser.add_argument("--from", dest="source", metavar="FILE|FOLDER|URL", default="", help=help_)

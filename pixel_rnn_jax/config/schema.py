@@ -148,15 +148,15 @@ class DataConfig:
     """The images of a run.
 
     Attributes:
-        name: "digits", a TFDS name ("mnist", "downsampled_imagenet/32x32"), or the path of a folder
-            of images or of an .npy or .npz file.
-        data_dir: TFDS data directory; "" is TFDS's default.
+        name: "digits", the name of a set that `pixel-rnn-jax prepare` knows ("mnist") or that TFDS
+            has prepared, or the path of a folder of images or of an .npy or .npz file.
+        data_dir: TFDS data directory, which is looked into first; "" is TFDS's default.
         levels: K, the number of values that a channel can take; 0 takes it from the data set.
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
             Bernoulli draw each time) or "fixed" (one draw for each image).
         flip: Show each training image, at each visit, mirrored left to right with probability 1/2.
         train_split: Images to train on: the name of a split, or a part of one ("train[:45000]",
-            "validation[100:]"); of TFDS sets anything in its split syntax.
+            "train[:99%]").
         validation_split: Images by whose likelihood the best checkpoint is chosen.
         test_split: Images whose likelihood is reported.
     """

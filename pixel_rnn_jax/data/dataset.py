@@ -184,8 +184,8 @@ def open_split_of(
 
     See `open_dataset`; "validation" and "test" of a whole have `held_out` images each, or a tenth.
     """
-    match = re.fullmatch(r"(.+)\[(\d*):(\d*)\]", split)
-    base, start, stop = match.groups() if match else (split, "", "")
+    match = re.fullmatch(r"(.+)\[(-?\d+%?)?:(-?\d+%?)?\]", split)
+    base, *ends = match.groups() if match else (split, None, None)
     choices = ("all", *SPLITS, *parts) if whole and not set(SPLITS) & set(parts) else parts
     if base not in choices:
         names = ", ".join(sorted(choices))
@@ -196,7 +196,12 @@ def open_split_of(
         held_out = held_out or max(1, len(rows) // 10)
         ends_of_parts = [len(rows) - 2 * held_out, len(rows) - held_out]
         rows = np.sort(np.split(random_order(len(rows)), ends_of_parts)[SPLITS.index(base)])
-    if not (chosen := rows[int(start or 0) : int(stop or len(rows))]).size:
+    # TFDS rounds percents in the same way.
+    numbers = [
+        round(int(end[:-1]) * len(rows) / 100) if end and end[-1] == "%" else end and int(end)
+        for end in ends
+    ]
+    if not (chosen := rows[slice(*numbers)]).size:
         raise UserError(f"{name} has no images in {split!r}: {base!r} has {len(rows)}")
     part = dataset if chosen.size == len(dataset) else dataset.part(chosen)
     return dataclasses.replace(part, name=f"split {split!r} of {name}")

@@ -1,4 +1,4 @@
-"""Sets that are files: scikit-learn's digits, folders of images, and .npy and .npz files."""
+"""Opening a set by its name; and scikit-learn's digits, folders of images, .npy and .npz files."""
 
 import dataclasses
 import re
@@ -9,6 +9,7 @@ import numpy as np
 from etils import epath
 
 from pixel_rnn_jax.config import DataConfig
+from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import SUFFIXES, read_image
@@ -23,7 +24,7 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 
     A split is one of TFDS, a subfolder, or a key of an .npz file. An undivided set has the splits
     "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others 80/10/10
-    percent), and "all". Of each a part may be taken, as in "test[:300]".
+    percent), and "all". Of each a part may be taken, as in "test[:300]" or "train[99%:]".
     """
     name, path = f"data.name {config.name!r}", Path(config.name).expanduser()
     if config.name == "digits":
@@ -31,9 +32,18 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
     if _TFDS_NAME.fullmatch(config.name) and path.suffix not in (".npy", ".npz"):
         from pixel_rnn_jax.data import tfds  # TFDS is imported only where it is used.
 
-        builder = tfds.prepared(config)
-        if builder or not path.is_dir():
-            return tfds.open_tfds(builder, config, split)
+        if builder := tfds.prepared(config):
+            return tfds.open_tfds(builder, name, split)
+        # A data.data_dir that does not have the set is a mistake, unless it is here already.
+        here = not config.data_dir or standard.folder_of(config.name).exists()
+        if not path.is_dir() and config.name in standard.SETS and here:
+            return standard.open_standard(config.name, split)
+        if not path.is_dir():
+            raise UserError(
+                f"{name} is no folder or file, no TFDS set that is prepared as array_record in "
+                f"data.data_dir {config.data_dir!r}, and none that pixel-rnn-jax prepare has "
+                f"prepared, of {', '.join(standard.SETS)}"
+            )
     return open_path(path, name, split)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 
 from pixel_rnn_jax.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids
+from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import FORMATS
 
@@ -30,28 +30,19 @@ def prepared(config: DataConfig) -> Any | None:
         return None
 
 
-def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
-    """Opens a split, in TFDS's syntax, of a set with a feature `image` and perhaps `label`.
+def open_tfds(builder: Any, name: str, split: str) -> Dataset:
+    """Opens a split of a set with a feature `image` and perhaps `label`; `name` is for errors."""
+    splits = list(builder.info.splits)
+    return open_split_of(name, split, splits, lambda part: _open(builder, name, part), whole=False)
 
-    The builder is None if the set is not prepared.
-    """
-    name = f"data.name {config.name!r}"
-    if builder is None:
-        raise UserError(
-            f"{name} is no folder or file, and no TFDS set that is prepared as array_record in "
-            f"data.data_dir {config.data_dir!r}: see docs/data.md, TFDS sets"
-        )
+
+def _open(builder: Any, name: str, split: str) -> Dataset:
     features = dict(builder.info.features.items())
     image: Any = features.get("image")
     label: Any = features.get("label")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise UserError(f"{name} has no feature `image` of 8 bits, only {features}")
-    try:
-        shards = builder.info.splits[split].file_instructions
-    except ValueError as error:
-        raise UserError(f"{name} has no split {split!r}: {error}") from error
-    if not shards:
-        raise UserError(f"{name} has no images in {split!r}")
+    shards = builder.info.splits[split].file_instructions
     files = [os.path.basename(shard.filename) for shard in shards]
     rows = [np.arange(shard.skip, shard.skip + shard.take) for shard in shards]
     # As TFDS has its ids.
@@ -81,7 +72,7 @@ def open_tfds(builder: Any | None, config: DataConfig, split: str) -> Dataset:
     if has_labels and label.names != [str(number) for number in range(label.num_classes)]:
         class_names = tuple(label.names)  # TFDS names a class by its number.
     return Dataset(
-        name=f"split {split!r} of {name}",
+        name=name,
         images=LazyArray(read_images, names),
         ids=np.concatenate(list(map(image_ids, files, rows))),
         levels=_LEVELS.get(builder.name),

@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from pixel_rnn_jax import files
 from pixel_rnn_jax.errors import UserError
 
 PyTree = Any
@@ -62,8 +63,7 @@ def keep_programs() -> None:
     # A folder for each kind of processor, since home folders travel and machine code does not.
     instructions = _cpuinfo("flags|Features") or platform.processor()
     kind = f"{platform.machine()}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    jax.config.update("jax_compilation_cache_dir", str(caches / "pixel-rnn-jax" / kind))
+    jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / kind))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

@@ -18,5 +18,5 @@ def check(path: epath.PathLike) -> None:
 
     # gcsfs would remember what it has listed, and not see what another process writes later.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
-    # Where TensorFlow is installed, to prepare data sets, epath would use its file system instead.
+    # Where TensorFlow is installed, epath would use its file system instead.
     os.environ.setdefault("EPATH_USE_TF", "false")

@@ -33,6 +33,10 @@ TRAIN --coordinator=a --num_processes=2 --process_id=0 | --coordinator
 --workdir=nowhere                                   | nowhere
 TRAIN --workdir=own.npy                             | own.npy
 
+prepare                                             | NAME
+prepare minst                                       | minst
+prepare mnist --from=full                           | --from
+
 sample                                              | --model
 sample --workdir=digits                             | digits
 sample --model=digit                                | --model

@@ -60,6 +60,7 @@ def sets(tmp_path_factory, images):
         ("a.npy", "train", [0, 1, 2, 3, 4, 6, 7, 8], None, list("01234678")),
         ("a.npy", "train[4:]", [4, 6, 7, 8], None, ["4", "6", "7", "8"]),
         ("a.npy", "validation", [5], None, ["5"]),
+        ("a.npy", "all[-3:90%]", [7, 8], None, ["7", "8"]),
         ("one.npz", "x[8:]", [8, 9], LABELS, ["8", "9"]),
         ("one.npz", "test", [9], LABELS, ["9"]),
         ("vectors.npz", "all[:2]", [0, 1], VECTORS, ["0", "1"]),

@@ -1,0 +1,94 @@
+"""Archives of image sets in their original forms, read without unpacking them to files.
+
+Each reader takes the archives of a split and its name, and yields for every image the key by which
+TFDS orders it, the image `[H, W, C]`, and its label or None.
+"""
+
+import codecs
+import gzip
+import io
+import os
+import pickle
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+
+Item = tuple[int | str, np.ndarray, Any]
+Reader = Callable[[Sequence[Path], str], Iterator[Item]]
+
+
+def read_text(paths: Sequence[Path], split: str) -> Iterator[Item]:
+    """Reads lines of the digits 0 and 1 with spaces between them."""
+    values = np.frombuffer(paths[0].read_bytes(), np.uint8)
+    values = values[values > ord(" ")] - np.uint8(ord("0"))
+    for number, image in enumerate(values.reshape(-1, 28, 28, 1)):
+        yield number, image, None
+
+
+def read_idx(paths: Sequence[Path], split: str) -> Iterator[Item]:
+    """Reads bytes of images and bytes of labels, after headers of 16 and 8 bytes."""
+    images, labels = (np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8) for path in paths)
+    pairs = zip(images[16:].reshape(-1, 28, 28, 1), labels[8:], strict=True)
+    yield from ((number, image, label) for number, (image, label) in enumerate(pairs))
+
+
+def read_pickles(paths: Sequence[Path], split: str) -> Iterator[Item]:
+    """Reads batches `[10000, C * H * W]`, those of training in any order."""
+    pattern = {"train": r"data_batch_(\d)$", "test": "tes(t)_batch$"}[split]
+    for name, file in _members(paths[0]):
+        if match := re.search(pattern, name):
+            first = 10_000 * (int(match[1]) - 1) if split == "train" else 0
+            batch = _ArrayUnpickler(file, encoding="bytes").load()
+            batch = {os.fsdecode(key): value for key, value in batch.items()}  # Python 2 has bytes.
+            for row, (image, label) in enumerate(zip(batch["data"], batch["labels"], strict=True)):
+                yield first + row, image.reshape(3, 32, 32).transpose(1, 2, 0), label
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles arrays; a KeyError names anything else, which could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        array = np.zeros(0)
+        makers: Any = array.__reduce__()[0], array.__reduce_ex__(5)[0]  # NumPy moves them about.
+        known = {each.__name__: each for each in (*makers, np.ndarray, np.dtype, codecs.encode)}
+        return known[name]
+
+
+def read_pngs(paths: Sequence[Path], split: str) -> Iterator[Item]:
+    """Reads files of single images."""
+    for name, file in _members(paths[0]):
+        if name.endswith(".png"):
+            with Image.open(io.BytesIO(file.read()), formats=("PNG",)) as image:
+                yield name, np.asarray(image.convert("RGB")), None
+
+
+def read_npz(paths: Sequence[Path], split: str) -> Iterator[Item]:
+    """Reads batches `[N, C * H * W]`, one at a time, whose labels begin with 1."""
+    for name, file in (member for path in paths for member in _members(path)):
+        if name.endswith(".npz"):
+            with np.load(file) as batch:
+                images, labels = batch["data"], batch["labels"]
+            size = round((images.shape[1] / 3) ** 0.5)
+            for row, image in enumerate(images.reshape(-1, 3, size, size)):
+                yield f"{name}{row}", image.transpose(1, 2, 0), labels[row] - 1
+
+
+def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Yields the names and contents of the files in a zip or tar archive."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as file:
+                    yield name, file
+        return
+    with tarfile.open(path, "r|*") as stream:
+        for member in stream:
+            if member.isfile() and (content := stream.extractfile(member)):
+                yield member.name, content
+            stream.members.clear()  # type: ignore[attr-defined]  # 1.3 million need 1 GB.

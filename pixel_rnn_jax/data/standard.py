@@ -1,0 +1,271 @@
+"""MNIST, CIFAR-10 and ImageNet: downloaded, and converted once to arrays in the user's cache.
+
+The folder of a set has for each split `SPLIT.npy`, the images `[N, H, W, C]` in the order of the
+archives; `SPLIT_labels.npy`, if there are labels; and `SPLIT_order.npy`, the rows in the order that
+TFDS gives them, so that parts of splits, and runs, are the same from either source.
+"""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.data import archives
+from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.files import atomic_write, cache_folder
+
+AT_ONCE = 1000  # Images of which a fingerprint is computed.
+Fingerprint = tuple[int, float, str]
+
+
+@dataclass(frozen=True)
+class StandardSet:
+    """The images of a set, what reads its archives, and where they are downloaded from, if still.
+
+    `splits` is set from the table below: for each split the number of images, their SHA-256 (see
+    `fingerprint`; "-" if not known), and the SHA-256 of its archives by name.
+    """
+
+    shape: tuple[int, int, int]
+    read: archives.Reader
+    url: str = ""
+    levels: int = 256
+    class_names: tuple[str, ...] = ()
+    splits: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
+
+
+def folder_of(name: str) -> Path:
+    """Returns where the set `name` lies once it is converted: $PIXEL_RNN_JAX_DATA/`name`."""
+    return Path(os.environ.get("PIXEL_RNN_JAX_DATA") or cache_folder() / "data") / name
+
+
+def open_standard(name: str, split: str) -> Dataset:
+    """Opens a split of a set of `SETS`, which is downloaded and converted if it is not there."""
+    standard, folder = SETS[name], folder_of(name)
+    if not folder.exists():
+        prepare(name)
+
+    def open_part(part: str) -> Dataset:
+        images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
+        order, labels = np.load(folder / f"{part}_order.npy"), folder / f"{part}_labels.npy"
+        return Dataset(
+            name=name,
+            images=LazyArray(lambda indices: images[order[indices]], range(len(order))),
+            # TFDS has the small sets in one such file; fixed binarisation draws by its name.
+            ids=image_ids(f"{name}-{part}.array_record-00000-of-00001", len(order)),
+            levels=standard.levels,
+            labels=np.load(labels)[order] if labels.exists() else None,
+            class_names=standard.class_names,
+        )
+
+    return open_split_of(f"data.name {name!r}", split, standard.splits, open_part, whole=False)
+
+
+def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
+    """Converts a set of `SETS`, unless it is there, and checks and returns its fingerprints.
+
+    `source` is an archive, a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR,
+    or else the site of the set, whose archives are known by their checksums, all others by their
+    images. The set is there whole or not at all, also after a kill; archives that were downloaded
+    are kept until then, unless they are the wrong ones.
+
+    Raises:
+        UserError: The archives cannot be had, or hold other images.
+    """
+    folder = folder_of(name)
+    hidden = folder.with_name(f".{folder.name}")
+    downloads, unfinished = hidden.with_suffix(".archives"), hidden.with_suffix(".new")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with hidden.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # A second process waits here, and finds the set.
+        if folder.exists():
+            return _checked(name, folder)
+        paths = _archives(name, source or os.environ.get("PIXEL_RNN_JAX_MIRROR", ""), downloads)
+        shutil.rmtree(unfinished, ignore_errors=True)  # Of a process that was killed.
+        unfinished.mkdir()
+        try:
+            for split, (_, known, checksums) in SETS[name].splits.items():
+                for file, sha256 in checksums.items() if known == "-" else ():
+                    with paths[file].open("rb") as archive:
+                        same = hashlib.file_digest(archive, "sha256").hexdigest() == sha256
+                    terminal.log(f"{paths[file]}: {'' if same else 'not '}the original archive")
+                _convert(name, split, paths, unfinished)
+            fingerprints = _checked(name, unfinished)
+            unfinished.rename(folder)
+        except UserError:
+            shutil.rmtree(downloads, ignore_errors=True)
+            raise
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(downloads, ignore_errors=True)
+        return fingerprints
+
+
+def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
+    """Returns where the archives of a set are, after downloading them if they are not local."""
+    checksums = dict(pair for *_, files in SETS[name].splits.values() for pair in files.items())
+    needed, url = ", ".join(checksums), source or SETS[name].url
+    if source and "://" not in source:
+        place = Path(source).expanduser()
+        if place.is_file() and len(checksums) == 1:
+            return dict.fromkeys(checksums, place)
+        paths = {}
+        for file in checksums:
+            whole = place / file
+            paths[file] = whole if whole.is_file() else whole.with_suffix(".zip")
+            if not paths[file].is_file():
+                raise UserError(f"--from={source} is no folder with {needed}: no {file}")
+        return paths
+    advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
+    if not url:
+        raise UserError(f"data.name {name!r} cannot be downloaded any more: {advice}")
+    import pooch  # Imported only where it is used.
+
+    registry = dict.fromkeys(checksums) if source else checksums
+    fetcher = pooch.create(downloads, f"{url.rstrip('/')}/", registry=registry, retry_if_failed=3)
+    try:
+        for file in registry:
+            bar = sys.stderr.isatty()
+            fetcher.fetch(file, downloader=pooch.HTTPDownloader(bar, chunk_size=2**20))
+    except (ValueError, OSError) as error:
+        raise UserError(f"data.name {name!r} cannot be downloaded: {error}: {advice}") from error
+    return {file: downloads / file for file in registry}
+
+
+def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> None:
+    """Writes the arrays of a split, image by image."""
+    standard, keys, labels = SETS[name], [], []
+    (count, _, files), salt = standard.splits[split], hashlib.md5(split.encode())
+    items = standard.read([paths[file] for file in files], split)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, *standard.shape)}
+    try:
+        with atomic_write(folder / f"{split}.npy") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for key, image, label in terminal.progress(items, count, split, "images"):
+                if (image.shape, image.dtype) != (standard.shape, np.uint8):
+                    raise ValueError(f"an image has the shape {list(image.shape)}")
+                file.write(image.tobytes())
+                (salted := salt.copy()).update(str(key).encode())
+                keys.append(salted.digest())
+                labels.append(label)
+        if len(keys) != count:
+            raise ValueError(f"there are {len(keys):,} images, not {count:,}")
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise  # Of the disk, not of what the archives hold.
+        which = ", ".join(str(paths[file]) for file in files)
+        raise UserError(f"{which}: not the {split} images of {name}: {error!r}") from error
+    arrays = {"order": np.array(sorted(range(count), key=keys.__getitem__))}
+    if labels[0] is not None:
+        arrays["labels"] = np.array(labels, np.int32)
+    for kind, array in arrays.items():
+        with atomic_write(folder / f"{split}_{kind}.npy") as file:
+            np.save(file, array)
+
+
+def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
+    """Returns the fingerprints of all splits; raises `UserError` if one is known to be another."""
+    found = {}
+    for split, (_, known, _) in SETS[name].splits.items():
+        images, labels = folder / f"{split}.npy", folder / f"{split}_labels.npy"
+        number = np.load(labels) if labels.exists() else None
+        found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
+        if known not in ("-", found[split][-1]):
+            raise UserError(
+                f"{images}: damaged, or not the {split} images of {name}: their SHA-256 is "
+                f"{found[split][-1]}, not {known}"
+            )
+    return found
+
+
+def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerprint:
+    """Returns what identifies images `[N, H, W, C]` of bytes, with labels `[N]`, in any order.
+
+    Returns:
+        N; the bits/dim of independent pixels: the mean, over positions and channels, of the entropy
+        of the histogram of their values; and a SHA-256: that of the sorted SHA-256s of all images,
+        each of its bytes and the two of its label, the lower one first.
+    """
+    dims, hashes = images[0].size, []
+    counts, position = np.zeros(256 * dims, np.int64), 256 * np.arange(dims)
+    for start in range(0, len(images), AT_ONCE):
+        rows = np.asarray(images[start : start + AT_ONCE]).reshape(-1, dims)
+        counts += np.bincount((rows + position).ravel(), minlength=len(counts))
+        if labels is not None:
+            ends = labels[start : start + AT_ONCE].astype("<u2")[:, None].view(np.uint8)
+            rows = np.concatenate([rows, ends], axis=1)
+        hashes += [hashlib.sha256(row.tobytes()).digest() for row in rows]
+    shares = counts[counts > 0] / len(images)
+    bits = -(shares * np.log2(shares)).sum() / dims
+    return len(images), float(bits), hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
+
+
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist"
+_LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
+_CIFAR = "https://www.cs.toronto.edu/~kriz"
+_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
+_IMAGENET = "https://image-net.org/data/downsample"
+SETS = {
+    "binarized_mnist": StandardSet((28, 28, 1), archives.read_text, _LAROCHELLE, levels=2),
+    "mnist": StandardSet((28, 28, 1), archives.read_idx, _MNIST),
+    "cifar10": StandardSet(
+        (32, 32, 3), archives.read_pickles, _CIFAR, class_names=tuple(_CLASSES.split())
+    ),
+    # The paper's own; TFDS's issue 4662 says where it is now.
+    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), archives.read_pngs),
+    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), archives.read_pngs),
+    # The same photographs made small in another way: their likelihoods do not compare.
+    "imagenet_resized/32x32": StandardSet((32, 32, 3), archives.read_npz, _IMAGENET),
+    "imagenet_resized/64x64": StandardSet((64, 64, 3), archives.read_npz, _IMAGENET),
+}
+"""The sets by their TFDS names."""
+
+_TABLE = """
+binarized_mnist train 50000 a7fd7b5641135473c766e33ea73027bfb4b1a7e849c91bc5226185492414d31c
+binarized_mnist_train.amat ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d
+binarized_mnist validation 10000 eb562c869ad1e98ae983398a0814a2951883a6774daec25492783d47ca20e5ec
+binarized_mnist_valid.amat 1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2
+binarized_mnist test 10000 33c5b54cb41a2068dc57d56bc8ac1904becfae8b3c529664bdc5cef9efab1cee
+binarized_mnist_test.amat e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c
+mnist train 60000 9708accc50af27a9627416e78a793007bf42f667a88d0f5c5a06d78ab3c0ae99
+train-images-idx3-ubyte.gz 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
+train-labels-idx1-ubyte.gz 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
+mnist test 10000 ee7813665339043615253a82b48fe15c5d43328266aa3d84b0cbc26975f8a926
+t10k-images-idx3-ubyte.gz 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
+t10k-labels-idx1-ubyte.gz f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
+cifar10 train 50000 aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2
+cifar-10-python.tar.gz 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce
+cifar10 test 10000 12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66
+cifar-10-python.tar.gz 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce
+downsampled_imagenet/32x32 train 1281149 -
+train_32x32.tar 244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5
+downsampled_imagenet/32x32 validation 49999 -
+valid_32x32.tar 862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7
+downsampled_imagenet/64x64 train 1281149 -
+train_64x64.tar e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7
+downsampled_imagenet/64x64 validation 49999 -
+valid_64x64.tar eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd
+imagenet_resized/32x32 train 1281167 -
+Imagenet32_train_npz.zip 94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc
+imagenet_resized/32x32 validation 50000 -
+Imagenet32_val_npz.zip 013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a
+imagenet_resized/64x64 train 1281167 -
+Imagenet64_train_part1_npz.zip 9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1
+Imagenet64_train_part2_npz.zip 9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30
+imagenet_resized/64x64 validation 50000 -
+Imagenet64_val_npz.zip e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8
+"""
+for _first, *_rest in map(str.split, _TABLE.strip().splitlines()):
+    if len(_rest) == 3:
+        _files: dict[str, str] = {}
+        SETS[_first].splits[_rest[0]] = int(_rest[1]), _rest[2], _files
+    else:
+        _files[_first] = _rest[0]
