@@ -36,13 +36,15 @@ COLOUR = {"image_shape": (32, 32, 3), "levels": 256}
 MEDIUM = COLOUR | {"layers": 4, "features": 64, "head_features": 256}
 WIDE = COLOUR | {"layers": 2, "features": 128, "head_features": 1024}
 SMALL = COLOUR | {"architecture": "diagonal_bilstm", "layers": 3, "features": 48}
+SMALL |= {"head_features": 96}
 MIXTURES = "discretized_logistic_mixture", "coupled_logistic_mixture"
 RNNS = "diagonal_bilstm", "row_lstm"
 SIZES: dict[str, dict[str, Any]] = {
     **{f"{a}, 7 layers, h=16, 28x28x1": MNIST | {"architecture": a} for a in (*RNNS, "pixel_cnn")},
     **{f"{a}, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": a} for a in (*RNNS, "pixel_cnn")},
     **{f"{a}, 2 layers, h=128, 32x32x3": WIDE | {"architecture": a} for a in RNNS},
-    **{f"3 layers, h=48, {o}": SMALL | {"head_features": 96, "output": o} for o in MIXTURES},
+    **{f"3 layers, h=48, {o}": SMALL | {"output": o} for o in MIXTURES},
+    "3 layers, h=48, bfloat16": SMALL | {"output": MIXTURES[1], "dtype": "bfloat16"},
 }
 """Fields of a `ModelConfig`, and the images."""
 SIZE_FLAGS = "layers", "features", "head_features", "side", "batch"
