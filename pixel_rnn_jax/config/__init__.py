@@ -9,6 +9,7 @@ from pixel_rnn_jax.config.files import changed_fields as changed_fields
 from pixel_rnn_jax.config.files import from_config_dict as from_config_dict
 from pixel_rnn_jax.config.files import leaves as leaves
 from pixel_rnn_jax.config.files import load_config as load_config
+from pixel_rnn_jax.config.files import nearest as nearest
 from pixel_rnn_jax.config.files import override as override
 from pixel_rnn_jax.config.files import to_json as to_json
 from pixel_rnn_jax.config.schema import ARCHITECTURES as ARCHITECTURES

@@ -110,10 +110,24 @@ def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (before[name], after[name]) for name in _FIELDS if before[name] != after[name]}
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns the one of several dotted names that is meant most likely: "lr" for learning_rate."""
+    last = name.rpartition(".")[2]
+
+    def similarity(other: str) -> tuple[float, float]:
+        word = other.rpartition(".")[2]
+        initials = "".join(part[:1] for part in word.split("_"))
+        pairs = (last, word), (name, other)
+        one, whole = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        return max(one if one > 0.6 else 0, last == initials), whole
+
+    return max(names, key=similarity)
+
+
 def _check_name(name: str) -> None:
     if name not in _FIELDS:
-        (nearest,) = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.0)
-        raise UserError(f"there is no field {name} in the config; did you mean {nearest}?")
+        likely = nearest(name, _FIELDS)
+        raise UserError(f"there is no field {name} in the config; did you mean {likely}?")
 
 
 def _parse(text: str, type_: Any) -> Any:
