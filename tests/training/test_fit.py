@@ -78,6 +78,12 @@ def test_training_stops_when_patience_ends(tmp_path):
         assert steps == [2, 4, 6]
 
 
+def test_a_run_says_that_it_overfits(capsys):
+    config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("adam", 0.05, ema_decay=0))
+    prnn.fit(IMAGES[:10], with_train(config, steps=150, eval_every=30), validation=IMAGES[10:30])
+    assert "model.dropout" in capsys.readouterr().err
+
+
 def test_a_new_run_starts_from_the_parameters_of_another(tmp_path):
     other = prnn.create(CONFIG.model, (4, 4, 1), levels=3, seed=7)
     other.save(tmp_path / "other.safetensors")
