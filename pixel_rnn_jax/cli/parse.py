@@ -51,6 +51,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
             usage="%(prog)s [FLAGS]",
             formatter_class=RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            add_help=name != "train",  # Which shows the fields of its config too.
         )
         define_flags(command)
     arguments, unknown = parser.parse_known_args(words)

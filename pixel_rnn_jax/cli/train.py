@@ -1,8 +1,10 @@
 """The command `train`."""
 
+import shutil
 import textwrap
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any, NoReturn
 
 from etils import epath, epy
 
@@ -16,9 +18,19 @@ with epy.lazy_imports():
     from pixel_rnn_jax.runs import workdir as workdir_lib
     from pixel_rnn_jax.training import train as train_lib
 
+COMMON = {
+    *(f"model.{name}" for name in ("architecture", "layers", "features", "dropout")),
+    *(f"model.{name}" for name in ("input", "output", "scales", "num_classes")),
+    *(f"data.{name}" for name in ("name", "data_dir", "levels", "binarize", "flip")),
+    *(f"optimizer.{name}" for name in ("name", "learning_rate", "schedule", "weight_decay")),
+    *(f"train.{name}" for name in ("steps", "batch_size", "eval_every", "patience")),
+    *("seed", "init_from"),
+}
+"""The fields that --help shows."""
+
 
 def train(arguments: Namespace) -> None:
-    """Trains a model, or goes on with the run that is in its workdir."""
+    """Trains a model, or resumes the run that is in its workdir."""
     workdir = arguments.workdir
     if arguments.config:
         config = config_lib.load_config(arguments.config)
@@ -44,17 +56,43 @@ def train(arguments: Namespace) -> None:
 def train_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `train`."""
     names = ", ".join(config_lib.CONFIGS)
-    help_ = f"a config file or one of {names}, perhaps with a variant, as in mnist:row_lstm"
+    help_ = f"a file or one of {names}, perhaps with a variant: mnist:row_lstm"
     parser.add_argument("--config", help=help_)
-    help_ = (
-        "folder or gs://BUCKET/FOLDER of the run; one that exists goes on (default: runs/CONFIG)"
-    )
+    help_ = "folder or gs://BUCKET/FOLDER of the run, new or to resume (default: runs/CONFIG)"
     parser.add_argument("--workdir", type=path, help=help_)
     process_flags(parser)
     config_flags(parser)
-    fields = [f"{name}={value}" for name, value in config_lib.leaves(config_lib.Config())]
-    parser.epilog = (
-        "--config.FIELD=VALUE overrides a field of the config, see `python -m pydoc\n"
-        "pixel_rnn_jax.ModelConfig` (DataConfig, OptimizerConfig, TrainConfig). Defaults:\n"
-        + textwrap.fill(" ".join(fields), 80, break_long_words=False, break_on_hyphens=False)
-    )
+    help_ = "show this; with --help=all every field"
+    parser.add_argument("-h", "--help", nargs="?", choices=("all",), action=_Help, help=help_)
+
+
+class _Help(Action):
+    """Shows the flags, and the fields as the flags before --help set them."""
+
+    def __call__(
+        self, parser: ArgumentParser, flags: Namespace, value: Any, option: str | None = None
+    ) -> NoReturn:
+        config = config_lib.load_config(flags.config) if flags.config else config_lib.Config()
+        parser.epilog = _fields(config_lib.override(config, overrides(flags)), value == "all")
+        parser.print_help()
+        parser.exit()
+
+
+def _fields(config: config_lib.Config, every: bool) -> str:
+    """Describes the fields of a config, a line each, or `every` one in full."""
+    width = shutil.get_terminal_size().columns
+    lines, group = ["--config.FIELD=VALUE sets a field:"], ""
+    for name, value in config_lib.leaves(config):
+        if not every and name not in COMMON:
+            continue
+        if name.partition(".")[0] != group and "." in name:
+            lines += [""] * bool(group)
+            group = name.partition(".")[0]
+        brief = not every and config_lib.CHOICES.get(name)
+        text = ", ".join(brief) if brief else config_lib.describe(name)
+        text = f"  {f'{name}={value}':<34} {text}"
+        if every:
+            lines.append(textwrap.fill(text, width, subsequent_indent=37 * " "))
+        else:
+            lines.append(text if len(text) <= width else f"{text[: width - 1]}…")
+    return "\n".join(lines)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import inspect
 import json
 import operator
+import re
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -102,6 +104,14 @@ def to_json(config: Config) -> str:
 def leaves(config: Config) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of every field of `config` that is not a group of fields."""
     return ((name, operator.attrgetter(name)(config)) for name in _FIELDS)
+
+
+def describe(name: str) -> str:
+    """Returns what the docstring of its class says of the field of this dotted name."""
+    group, _, field = name.rpartition(".")
+    text = inspect.getdoc(_GROUPS[group] if group else Config) or ""
+    match = re.search(rf"^    {field}: (.*(?:\n {{8}}.*)*)", text, re.MULTILINE)
+    return " ".join(match[1].split()) if match else ""
 
 
 def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
