@@ -93,6 +93,9 @@ def train(
         record = resumed(checkpoints, new)
         model = record.image_format.model(config.model)
         rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
+        rising = optimizers.warmup(config.optimizer, settings.steps)
+        if rising != config.optimizer.warmup_steps and rate:
+            terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
         start, state = _start(config, model, optimizer, mesh, checkpoints)
         if processes.first():  # A copy for people: checkpoints hold what is read.

@@ -27,6 +27,9 @@ WARMUP = {"warmup_steps": 4}
             WARMUP | {"schedule": "cosine"},
             {0: 1 / 4, 3: 1, 4: 1, 52: 1 / 2, 99: (1 + np.cos(np.pi * 95 / 96)) / 2, 100: 0},
         ),
+        # Longer than the run: a tenth of it.
+        ({"warmup_steps": 100}, {0: 1 / 10, 9: 1, 99: 1}),
+        ({"warmup_steps": 300, "schedule": "cosine"}, {0: 1 / 10, 9: 1, 10: 1, 55: 1 / 2, 100: 0}),
     ],
 )
 def test_learning_rate(options, expected):
