@@ -37,7 +37,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.model.update(layers=layers, features=128, head_features=1024)
     config.data.name = "cifar10"
     config.data.update(train_split="train[:45000]", validation_split="train[45000:]")
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine")
+    config.optimizer.update(name="rmsprop", learning_rate=1e-3, weight_decay=0.0)
     config.train.update(steps=300_000, batch_size=16, eval_batch_size=64)
     config.train.update(log_every=100, eval_every=5000, checkpoint_every=1000)
     return config

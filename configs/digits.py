@@ -22,6 +22,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = base_config(variant, architecture="diagonal_bilstm", scales=(4, 8))
     config.model.update(layers=2, features=16, head_features=32)
     config.data.name = "digits"
-    config.optimizer.update(learning_rate=2e-3, schedule="cosine")
+    config.optimizer.update(name="rmsprop", learning_rate=2e-3, weight_decay=0.0)
     config.train.update(steps=2500, batch_size=32)
     return config

@@ -38,7 +38,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.name = "downsampled_imagenet/64x64"
     config.data.update(train_split="train[:99%]", validation_split="train[99%:]")
     config.data.test_split = "validation"
-    config.optimizer.update(learning_rate=5e-4, schedule="cosine")
+    config.optimizer.update(name="rmsprop", learning_rate=5e-4, weight_decay=0.0)
     config.train.update(steps=400_000, batch_size=32, eval_batch_size=32)
     config.train.update(log_every=100, eval_every=10_000, checkpoint_every=2000)
     return config

@@ -40,8 +40,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = base_config(variant, architecture="diagonal_bilstm", scales=(14, 28))
     config.model.update(layers=7, features=16, head_features=32)
     config.data.name = "binarized_mnist"
-    config.optimizer.update(name="muon", learning_rate=6e-3, schedule="cosine", warmup_steps=300)
-    config.optimizer.weight_decay = 0.1
+    config.optimizer.warmup_steps = 300
     config.train.update(steps=20_000, batch_size=16)
     config.train.update(log_every=100, eval_every=5000, checkpoint_every=1000)
     return config

@@ -175,7 +175,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The update rule.
+    """The update rule; the defaults are those of configs/mnist.py, without its warm-up.
 
     Attributes:
         name: "rmsprop" (the paper's), "adam", or "muon" (kernels are updated by orthogonalised
@@ -191,12 +191,12 @@ class OptimizerConfig:
             At step t it is at most (1 + t) / (10 + t): 0.999 holds from step 9,000 on.
     """
 
-    name: str = "rmsprop"
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
+    name: str = "muon"
+    learning_rate: float = 6e-3
+    schedule: str = "cosine"
     warmup_steps: int = 0
     clip_norm: float = 1.0
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ SIZES: dict[str, Any] = dict(layers=1, features=3, first_kernel=3, head_features
 IMAGES = np.random.default_rng(0).integers(3, size=(60, 4, 4))
 CONFIG = prnn.Config(
     prnn.ModelConfig("pixel_cnn", **SIZES),
-    optimizer=prnn.OptimizerConfig(learning_rate=0.02),
+    optimizer=prnn.OptimizerConfig("rmsprop", 0.02, "constant", weight_decay=0),
     train=prnn.TrainConfig(steps=6, batch_size=8, eval_batch_size=8, eval_every=2),
 )
 
@@ -115,7 +115,7 @@ def test_what_a_condition_says_of_an_image_is_learned(kind):
     config = dataclasses.replace(
         with_train(CONFIG, steps=150, batch_size=32, eval_every=150),
         model=prnn.ModelConfig("pixel_cnn", layers=1, features=8, head_features=8, first_kernel=3),
-        optimizer=prnn.OptimizerConfig("adam", 0.02, ema_decay=0.9),
+        optimizer=prnn.OptimizerConfig("adam", 0.02, "constant", ema_decay=0.9),
     )
     model = prnn.fit(images.astype(int), config, condition)
     held_out = images[:100, ..., None].astype(np.uint8)
