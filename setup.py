@@ -66,7 +66,7 @@ setup(
         # TensorFlow only prepares (downloads and converts) TFDS sets; nothing here runs on it.
         "prepare": ["tensorflow>=2.20", "importlib_resources"],
         "notebook": ["notebook>=7"],
-        "docs": ["furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
+        "docs": ["django-static-mathjax>=3.2", "furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",

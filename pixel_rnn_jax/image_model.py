@@ -212,7 +212,6 @@ class ImageModel:
         Image i depends only on the key, i and what is given of it, not on the number of devices.
         """
         condition = checks.numbered(condition, self.class_names)
-        _refuse_tracers("complete", (key, images, known, condition))
         rows = self.pixel_rnn.check_completion(images, known, condition, particles)
         lanes = _lanes() if particles == 1 else 1
         return in_batches(
@@ -270,7 +269,6 @@ class ImageModel:
         self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
         condition = checks.numbered(condition, self.class_names)
-        _refuse_tracers(method.__name__, (key, condition, temperature))
         condition, divisor = self.pixel_rnn.check_sampling(n, condition, temperature)
         static, common = (method, self.pixel_rnn), (self.params, key, divisor)
         rows, lanes = (np.arange(n), condition), _lanes()
@@ -298,11 +296,6 @@ def images_at_a_time(model: PixelRNN) -> int:
     config, (height, width, channels) = model.config, model.image_shape
     widest = max(8 * config.features, config.head_features, channels * model.levels)
     return max(1, min(64, BATCH_BYTES // (4 * height * width * widest)))
-
-
-def _refuse_tracers(method: str, arrays: Any) -> None:
-    if not checks.all_values(arrays):
-        raise UserError(f"under jit, grad or vmap use model.pixel_rnn.{method}(model.params, ...)")
 
 
 def _lanes() -> int:

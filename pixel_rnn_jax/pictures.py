@@ -49,11 +49,7 @@ def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
 
 
 def completions(
-    images: ArrayLike,
-    known: np.ndarray,
-    completed: ArrayLike,
-    levels: int,
-    columns: int | None = None,
+    images: ArrayLike, known: np.ndarray, completed: ArrayLike, levels: int, columns: int = 0
 ) -> np.ndarray:
     """Draws each original, its known values (the others are blue) and its completion side by side.
 
@@ -69,11 +65,9 @@ def completions(
     sides = (0, 0), (0, 0), (margin, margin), (0, 0)
     triples = np.pad(_joined(*parts, gap=255), sides, constant_values=255)
     picture, factor = _arranged(triples, columns, 255)
-
     labels = Image.new("RGBA"[: len(colour)], (picture.shape[1], LABELS_HEIGHT), "white")
     font = ImageFont.load_default(min(12, factor * width / 5))
-    step = triples.shape[2] + 1
-    for left in range(margin, picture.shape[1] // factor, step):
+    for left in range(margin, picture.shape[1] // factor, triples.shape[2] + 1):
         for number, label in enumerate(LABELS):
             middle = factor * (left + number * (width + 1) + width / 2)
             ImageDraw.Draw(labels).text((middle, 1), label, "black", font, anchor="ma")
@@ -211,8 +205,7 @@ def _arranged(tiles: np.ndarray, columns: int | None, gap: int) -> tuple[np.ndar
     if not columns:
         columns = int(np.clip(np.round((count * height / width) ** 0.5), 1, count))
         columns = -(-count // -(-count // columns))  # No more than so many rows need.
-    rows = -(-count // columns)
-    shape = rows * (height + 1) - 1, columns * (width + 1) - 1, channels
+    shape = -(-count // columns) * (height + 1) - 1, columns * (width + 1) - 1, channels
     picture = np.full(shape, gap, np.uint8)
     for index, tile in enumerate(tiles):
         top, left = index // columns * (height + 1), index % columns * (width + 1)

@@ -27,8 +27,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
     """Returns the function of the command that the words name, and its flags.
 
     Raises:
-        UserError: A flag is unknown (the message suggests a similar one), or what is written is
-            also read.
+        UserError: A flag is unknown, or what is written is also read.
         SystemExit: A command or the value of a flag is wrong, with status 2; or, with status 0,
             after --help or --version.
     """

@@ -18,14 +18,12 @@ with epy.lazy_imports():
     from pixel_rnn_jax.runs import workdir as workdir_lib
     from pixel_rnn_jax.training import train as train_lib
 
-COMMON = {
-    *(f"model.{name}" for name in ("architecture", "layers", "features", "dropout")),
-    *(f"model.{name}" for name in ("input", "output", "scales", "num_classes")),
-    *(f"data.{name}" for name in ("name", "data_dir", "levels", "binarize", "flip")),
-    *(f"optimizer.{name}" for name in ("name", "learning_rate", "schedule", "weight_decay")),
-    *(f"train.{name}" for name in ("steps", "batch_size", "eval_every", "patience")),
-    *("seed", "init_from"),
-}
+COMMON = """
+model.architecture model.layers model.features model.input model.output model.scales
+model.num_classes model.dropout data.name data.data_dir data.levels data.binarize data.flip
+optimizer.name optimizer.learning_rate optimizer.schedule optimizer.weight_decay
+train.steps train.batch_size train.eval_every train.patience seed init_from
+""".split()
 """The fields that --help shows."""
 
 
@@ -69,9 +67,7 @@ def train_flags(parser: ArgumentParser) -> None:
 class _Help(Action):
     """Shows the flags, and the fields as the flags before --help set them."""
 
-    def __call__(
-        self, parser: ArgumentParser, flags: Namespace, value: Any, option: str | None = None
-    ) -> NoReturn:
+    def __call__(self, parser: Any, flags: Any, value: Any, option: Any = None) -> NoReturn:
         config = config_lib.load_config(flags.config) if flags.config else config_lib.Config()
         parser.epilog = _fields(config_lib.override(config, overrides(flags)), value == "all")
         parser.print_help()
@@ -80,19 +76,12 @@ class _Help(Action):
 
 def _fields(config: config_lib.Config, every: bool) -> str:
     """Describes the fields of a config, a line each, or `every` one in full."""
-    width = shutil.get_terminal_size().columns
-    lines, group = ["--config.FIELD=VALUE sets a field:"], ""
+    lines, width = ["--config.FIELD=VALUE sets a field:"], shutil.get_terminal_size().columns
     for name, value in config_lib.leaves(config):
-        if not every and name not in COMMON:
-            continue
-        if name.partition(".")[0] != group and "." in name:
-            lines += [""] * bool(group)
-            group = name.partition(".")[0]
-        brief = not every and config_lib.CHOICES.get(name)
-        text = ", ".join(brief) if brief else config_lib.describe(name)
-        text = f"  {f'{name}={value}':<34} {text}"
-        if every:
-            lines.append(textwrap.fill(text, width, subsequent_indent=37 * " "))
-        else:
-            lines.append(text if len(text) <= width else f"{text[: width - 1]}…")
+        if every or name in COMMON:
+            lines += [""] * (name in ("data.name", "optimizer.name", "train.steps"))
+            choices = not every and config_lib.CHOICES.get(name)
+            text = ", ".join(choices) if choices else config_lib.describe(name)
+            text = f"  {f'{name}={value}':<34} {text}"
+            lines += textwrap.wrap(text, width, subsequent_indent=37 * " ")[: None if every else 1]
     return "\n".join(lines)

@@ -110,8 +110,8 @@ def describe(name: str) -> str:
     """Returns what the docstring of its class says of the field of this dotted name."""
     group, _, field = name.rpartition(".")
     text = inspect.getdoc(_GROUPS[group] if group else Config) or ""
-    match = re.search(rf"^    {field}: (.*(?:\n {{8}}.*)*)", text, re.MULTILINE)
-    return " ".join(match[1].split()) if match else ""
+    (words,) = re.findall(rf"(?m)^    {field}: (.*(?:\n {{8}}.*)*)", text)
+    return " ".join(words.split())
 
 
 def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
@@ -127,8 +127,8 @@ def nearest(name: str, names: Iterable[str]) -> str:
     def similarity(other: str) -> tuple[float, float]:
         word = other.rpartition(".")[2]
         initials = "".join(part[:1] for part in word.split("_"))
-        pairs = (last, word), (name, other)
-        one, whole = (difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+        ratios = (difflib.SequenceMatcher(None, *p).ratio() for p in ((last, word), (name, other)))
+        one, whole = ratios
         return max(one if one > 0.6 else 0, last == initials), whole
 
     return max(names, key=similarity)
@@ -136,8 +136,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def _check_name(name: str) -> None:
     if name not in _FIELDS:
-        likely = nearest(name, _FIELDS)
-        raise UserError(f"there is no field {name} in the config; did you mean {likely}?")
+        raise UserError(f"there is no field {name}; did you mean {nearest(name, _FIELDS)}?")
 
 
 def _parse(text: str, type_: Any) -> Any:
