@@ -1,5 +1,6 @@
 """The command `train`."""
 
+import re
 import shutil
 import textwrap
 from argparse import Action, ArgumentParser, Namespace
@@ -18,12 +19,11 @@ with epy.lazy_imports():
     from pixel_rnn_jax.runs import workdir as workdir_lib
     from pixel_rnn_jax.training import train as train_lib
 
-COMMON = """
-model.architecture model.layers model.features model.input model.output model.scales
-model.num_classes model.dropout data.name data.data_dir data.levels data.binarize data.flip
-optimizer.name optimizer.learning_rate optimizer.schedule optimizer.weight_decay
-train.steps train.batch_size train.eval_every train.patience seed init_from
-""".split()
+COMMON = r"""(?x)
+    model\.(architecture | layers | features | input | output | scales | num_classes | dropout)
+    | data\.(name | data_dir | levels | binarize | flip) | seed | init_from
+    | optimizer\.(name | learning_rate | schedule | weight_decay)
+    | train\.(steps | batch_size | eval_every | patience)"""
 """The fields that --help shows."""
 
 
@@ -76,12 +76,13 @@ class _Help(Action):
 
 def _fields(config: config_lib.Config, every: bool) -> str:
     """Describes the fields of a config, a line each, or `every` one in full."""
-    lines, width = ["--config.FIELD=VALUE sets a field:"], shutil.get_terminal_size().columns
+    wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, subsequent_indent=37 * " ")
+    wrapper.max_lines, wrapper.placeholder = None if every else 1, "…"
+    lines = ["--config.FIELD=VALUE sets a field:"]
     for name, value in config_lib.leaves(config):
-        if every or name in COMMON:
+        if every or re.fullmatch(COMMON, name):
             lines += [""] * (name in ("data.name", "optimizer.name", "train.steps"))
             choices = not every and config_lib.CHOICES.get(name)
             text = ", ".join(choices) if choices else config_lib.describe(name)
-            text = f"  {f'{name}={value}':<34} {text}"
-            lines += textwrap.wrap(text, width, subsequent_indent=37 * " ")[: None if every else 1]
+            lines += wrapper.wrap(f"  {f'{name}={value}':<34} {text}")
     return "\n".join(lines)

@@ -1,13 +1,13 @@
 """Other forms of a config: config files, JSON, and overrides such as "model.layers=3"."""
 
 import dataclasses
-import difflib
 import inspect
 import json
 import operator
 import re
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -127,8 +127,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     def similarity(other: str) -> tuple[float, float]:
         word = other.rpartition(".")[2]
         initials = "".join(part[:1] for part in word.split("_"))
-        ratios = (difflib.SequenceMatcher(None, *p).ratio() for p in ((last, word), (name, other)))
-        one, whole = ratios
+        one, whole = (SequenceMatcher(None, *p).ratio() for p in ((last, word), (name, other)))
         return max(one if one > 0.6 else 0, last == initials), whole
 
     return max(names, key=similarity)
