@@ -78,10 +78,13 @@ def test_training_stops_when_patience_ends(tmp_path):
         assert steps == [2, 4, 6]
 
 
-def test_a_run_says_that_it_overfits(capsys):
-    config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("adam", 0.05, ema_decay=0))
-    prnn.fit(IMAGES[:10], with_train(config, steps=150, eval_every=30), validation=IMAGES[10:30])
-    assert "model.dropout" in capsys.readouterr().err
+def test_a_run_says_that_it_overfits_and_that_its_warm_up_is_shortened(capsys):
+    optimizer = prnn.OptimizerConfig("adam", 0.05, "constant", warmup_steps=200, ema_decay=0)
+    config = with_train(CONFIG, steps=150, eval_every=30)
+    config = dataclasses.replace(config, optimizer=optimizer)
+    prnn.fit(IMAGES[:10], config, validation=IMAGES[10:30])
+    remarks = capsys.readouterr().err
+    assert "model.dropout" in remarks and "15 of 150" in remarks
 
 
 def test_a_new_run_starts_from_the_parameters_of_another(tmp_path):
