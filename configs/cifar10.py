@@ -1,8 +1,8 @@
 """CIFAR-10: the paper's 3.00 bits/dim (Diagonal BiLSTM), 3.07 (Row LSTM), 3.14 (PixelCNN), table 5.
 
-Command:   python -m pixel_rnn_jax.main --config=configs/cifar10.py
-           python -m pixel_rnn_jax.main --config=configs/cifar10.py:row_lstm   (or :pixel_cnn)
-           python -m pixel_rnn_jax.main --config=configs/cifar10.py:multi_scale
+Command:   pixel-rnn-jax --config=cifar10
+           pixel-rnn-jax --config=cifar10:row_lstm   (or :pixel_cnn)
+           pixel-rnn-jax --config=cifar10:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 16 and 32.
 Data:      cifar10 of TFDS. Prepare it once with
                pip install -e '.[prepare]'

@@ -1,9 +1,9 @@
 """ImageNet at 32x32: the paper's 3.86 bits/dim on the validation split (Row LSTM, table 6).
 
-Command:   python -m pixel_rnn_jax.main --config=configs/imagenet32.py
-           python -m pixel_rnn_jax.main --config=configs/imagenet32.py:diagonal_bilstm
+Command:   pixel-rnn-jax --config=imagenet32
+           pixel-rnn-jax --config=imagenet32:diagonal_bilstm
            (or :pixel_cnn)
-           python -m pixel_rnn_jax.main --config=configs/imagenet32.py:multi_scale
+           pixel-rnn-jax --config=imagenet32:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 8, 16 and 32.
 Data:      downsampled_imagenet/32x32 of TFDS, 1,281,149 training and 49,999 validation images.
            The site that TFDS downloads it from no longer offers it: get the archives elsewhere

@@ -1,9 +1,9 @@
 """ImageNet at 64x64: the paper's 3.63 bits/dim on the validation split (Row LSTM, table 6).
 
-Command:   python -m pixel_rnn_jax.main --config=configs/imagenet64.py
-           python -m pixel_rnn_jax.main --config=configs/imagenet64.py:diagonal_bilstm
+Command:   pixel-rnn-jax --config=imagenet64
+           pixel-rnn-jax --config=imagenet64:diagonal_bilstm
            (or :pixel_cnn)
-           python -m pixel_rnn_jax.main --config=configs/imagenet64.py:multi_scale
+           pixel-rnn-jax --config=imagenet64:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 32 and 64.
 Data:      downsampled_imagenet/64x64 of TFDS, 1,281,149 training and 49,999 validation images.
            The site that TFDS downloads it from no longer offers it: get the archives elsewhere

@@ -1,9 +1,9 @@
 """A folder of pictures of your own, all of one size.
 
-Command:   python -m pixel_rnn_jax.main --config=configs/images.py
+Command:   pixel-rnn-jax --config=images
            trains on the pictures in the folder `images`; --config.data.name=FOLDER names another.
-           python -m pixel_rnn_jax.main --config=configs/images.py:row_lstm   (or :pixel_cnn)
-           python -m pixel_rnn_jax.main --config=configs/images.py:multi_scale
+           pixel-rnn-jax --config=images:row_lstm   (or :pixel_cnn)
+           pixel-rnn-jax --config=images:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 16 and 32; for another height give
            --config.model.scales=16,32,64
 Data:      a folder of image files or an .npz file (docs/data.md, "Your own files"); size, channels
