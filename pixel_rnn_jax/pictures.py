@@ -18,7 +18,7 @@ from pixel_rnn_jax.files import atomic_write, read_image
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048
 GREY = 128  # The level of the gaps of a grid.
-UNKNOWN = (70, 130, 180)  # Steel blue, which is no level of grey.
+UNKNOWN, GROUND = (70, 130, 180), (205, 219, 233)  # Steel blue and pale blue, no levels of grey.
 LABELS, LABELS_HEIGHT = ("image", "known", "completed"), 16
 
 
@@ -54,18 +54,18 @@ def completions(
     """Draws each original, its known values (the others are blue) and its completion side by side.
 
     All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`. The picture is
-    RGB or RGBA, on a white ground, with labels above its first row.
+    RGB or RGBA, on a pale ground, with labels above its first row.
     """
     (before, after), levels = as_levels(np.stack([images, completed]), levels)
     original, mask, result = _tiles(before, levels), _tiles(known, 2) > 0, _tiles(after, levels)
-    colour = [*UNKNOWN, 255][: max(3, original.shape[-1])]
-    width, margin = original.shape[2], 1 + original.shape[2] // 8  # Between triples, on each side.
-    parts = (original, np.where(mask, original, colour).astype(np.uint8), result)
-    parts = [np.broadcast_to(part, (*mask.shape[:3], len(colour))) for part in parts]
-    sides = (0, 0), (0, 0), (margin, margin), (0, 0)
-    triples = np.pad(_joined(*parts, gap=255), sides, constant_values=255)
-    picture, factor = _arranged(triples, columns, 255)
-    labels = Image.new("RGBA"[: len(colour)], (picture.shape[1], LABELS_HEIGHT), "white")
+    unknown, ground = ([*colour, 255][: max(3, mask.shape[-1])] for colour in (UNKNOWN, GROUND))
+    width, margin = mask.shape[2], 1 + mask.shape[2] // 8  # Between triples, on each side.
+    triples = np.full((*mask.shape[:2], 3 * width + 2 + 2 * margin, len(ground)), ground, np.uint8)
+    for number, part in enumerate((original, np.where(mask, original, unknown), result)):
+        left = margin + number * (width + 1)
+        triples[:, :, left : left + width] = part
+    picture, factor = _arranged(triples, columns, ground)
+    labels = Image.new("RGBA"[: len(ground)], (picture.shape[1], LABELS_HEIGHT), tuple(ground))
     font = ImageFont.load_default(min(12, factor * width / 5))
     for left in range(margin, picture.shape[1] // factor, triples.shape[2] + 1):
         for number, label in enumerate(LABELS):
@@ -192,14 +192,14 @@ def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
     return tiles if channels in (1, 3, 4) else _joined(*np.split(tiles, channels, axis=-1))
 
 
-def _joined(*parts: np.ndarray, gap: int = GREY) -> np.ndarray:
+def _joined(*parts: np.ndarray) -> np.ndarray:
     """Returns tiles made of several side by side, with gaps between them."""
     count, height, _, channels = parts[0].shape
-    between = np.full((count, height, 1, channels), gap, np.uint8)
-    return np.concatenate([piece for part in parts for piece in (between, part)][1:], axis=2)
+    gap = np.full((count, height, 1, channels), GREY, np.uint8)
+    return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)
 
 
-def _arranged(tiles: np.ndarray, columns: int | None, gap: int) -> tuple[np.ndarray, int]:
+def _arranged(tiles: np.ndarray, columns: int | None, gap: Any) -> tuple[np.ndarray, int]:
     """Returns tiles `[N, H, W, 1, 3 or 4]` in rows and columns, magnified, and by what factor."""
     count, height, width, channels = tiles.shape
     if not columns:

@@ -5,7 +5,7 @@ import shutil
 import textwrap
 from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from etils import epath, epy
 
@@ -67,7 +67,7 @@ def train_flags(parser: ArgumentParser) -> None:
 class _Help(Action):
     """Shows the flags, and the fields as the flags before --help set them."""
 
-    def __call__(self, parser: Any, flags: Any, value: Any, option: Any = None) -> NoReturn:
+    def __call__(self, parser: Any, flags: Any, value: Any, option: Any = None) -> None:
         config = config_lib.load_config(flags.config) if flags.config else config_lib.Config()
         parser.epilog = _fields(config_lib.override(config, overrides(flags)), value == "all")
         parser.print_help()
