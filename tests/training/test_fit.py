@@ -59,7 +59,7 @@ def test_real_values_are_fitted_in_their_own_units():
 
 @pytest.mark.slow
 def test_the_same_call_resumes_its_workdir(tmp_path):
-    config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("muon", 0.02))
+    config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("muon", 0.02, "constant"))
     whole = prnn.fit(IMAGES, config)
     prnn.fit(IMAGES, with_train(config, steps=4), workdir=tmp_path)
     model = prnn.fit(IMAGES, config, workdir=tmp_path)
