@@ -65,7 +65,7 @@ setup(
         "gcs": ["gcsfs>=2026.4"],  # workdirs in a bucket, gs://
         "hub": ["huggingface_hub>=1.0"],  # push_to_hub and from_pretrained
         "notebook": ["notebook>=7"],
-        "docs": ["furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
+        "docs": ["django-static-mathjax>=3.2", "furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",

@@ -106,10 +106,9 @@ def measure(
     codecs: dict[str, Codec], images: np.ndarray, bits: float, seconds: float, rounds: int
 ) -> None:
     """Prints the rows of all codecs; `bits` is the negative log-likelihood."""
-    count, height, width, _ = images.shape
-    pixels = count * height * width
-    print(f"\n{count} image{'s' * (count > 1)}: bytes, bits a pixel, images/s both ways")
-    print(f"{'negative log-likelihood':24s} {bits / 8:12,.0f} {bits / pixels:9.4f}")
+    count = len(images)
+    print(f"\n{count} image{'s' * (count > 1)}: bytes, bits/dim, images/s both ways")
+    print(f"{'negative log-likelihood':24s} {bits / 8:12,.0f} {bits / images.size:9.4f}")
     sizes, timers = {}, {}
     for name, (encode, decode) in codecs.items():
         files = encode(images)
@@ -122,7 +121,7 @@ def measure(
     for name, size in sizes.items():
         speeds = f"{count / times[name, 'there']:9.1f} {count / times[name, 'back']:9.1f}"
         excess = f"  {8 * size / bits - 1:+.3%} of it" if name == "this model" else ""
-        print(f"{name:24s} {size:12,} {8 * size / pixels:9.4f} {speeds}{excess}")
+        print(f"{name:24s} {size:12,} {8 * size / images.size:9.4f} {speeds}{excess}")
 
 
 def main(arguments: list[str] | None = None) -> None:

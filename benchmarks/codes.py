@@ -96,9 +96,7 @@ def by_model(
         config = Config(
             model=ModelConfig("row_lstm", layers=2, features=32, input=input_),
             data=DataConfig(str(path), levels=codes),
-            optimizer=OptimizerConfig(
-                "adam", learning_rate=1e-2, schedule="cosine", ema_decay=0.99
-            ),
+            optimizer=OptimizerConfig("adam", learning_rate=1e-2, weight_decay=0.0, ema_decay=0.99),
             train=TrainConfig(steps=steps, batch_size=32, eval_every=steps, log_every=200),
         )
         test = train(config, Path(folder) / "run").test

@@ -68,7 +68,7 @@ class Step(NamedTuple):
 
 def prepare(model: PixelRNN, batch: int, mesh: Mesh, ema_decay: float = 0.999) -> Step:
     """Compiles a step with RMSProp on `batch` images of this process."""
-    optimizer = optimizers.build(OptimizerConfig(), steps=1000)
+    optimizer = optimizers.build(OptimizerConfig("rmsprop", weight_decay=0), steps=1000)
 
     def new_state() -> TrainState:
         return init_state(optimizer, model.init(jax.random.key(0)), ema=ema_decay > 0)

@@ -1,8 +1,8 @@
 """CIFAR-10: the paper's 3.00 bits/dim (Diagonal BiLSTM), 3.07 (Row LSTM), 3.14 (PixelCNN), table 5.
 
-Command:   python -m pixel_rnn_jax.main --config=configs/cifar10.py
-           python -m pixel_rnn_jax.main --config=configs/cifar10.py:row_lstm   (or :pixel_cnn)
-           python -m pixel_rnn_jax.main --config=configs/cifar10.py:multi_scale
+Command:   pixel-rnn-jax --config=cifar10
+           pixel-rnn-jax --config=cifar10:row_lstm   (or :pixel_cnn)
+           pixel-rnn-jax --config=cifar10:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 16 and 32.
 Data:      cifar10, downloaded at the first use (docs/data.md). It has no validation part, so that
            the last 5,000 training images are held out for it.
@@ -33,7 +33,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.model.update(layers=layers, features=128, head_features=1024)
     config.data.name = "cifar10"
     config.data.update(train_split="train[:45000]", validation_split="train[45000:]")
-    config.optimizer.update(learning_rate=1e-3, schedule="cosine")
+    config.optimizer.update(name="rmsprop", learning_rate=1e-3, weight_decay=0.0)
     config.train.update(steps=300_000, batch_size=16, eval_batch_size=64)
     config.train.update(log_every=100, eval_every=5000, checkpoint_every=1000)
     return config

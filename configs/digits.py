@@ -1,8 +1,8 @@
 """The config of launch/local.sh: scikit-learn's 8x8 digits with 17 levels, a small model.
 
-Command:   python -m pixel_rnn_jax.main --config=configs/digits.py
-           python -m pixel_rnn_jax.main --config=configs/digits.py:row_lstm   (or :pixel_cnn)
-           python -m pixel_rnn_jax.main --config=configs/digits.py:multi_scale
+Command:   pixel-rnn-jax --config=digits
+           pixel-rnn-jax --config=digits:row_lstm   (or :pixel_cnn)
+           pixel-rnn-jax --config=digits:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 4 and 8.
 Data:      comes with scikit-learn; nothing to download or prepare.
 Hardware:  two CPU cores are enough.
@@ -22,6 +22,6 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = base_config(variant, architecture="diagonal_bilstm", scales=(4, 8))
     config.model.update(layers=2, features=16, head_features=32)
     config.data.name = "digits"
-    config.optimizer.update(learning_rate=2e-3, schedule="cosine")
+    config.optimizer.update(name="rmsprop", learning_rate=2e-3, weight_decay=0.0)
     config.train.update(steps=2500, batch_size=32)
     return config

@@ -1,9 +1,9 @@
 """ImageNet at 32x32: the paper's 3.86 bits/dim on the validation split (Row LSTM, table 6).
 
-Command:   python -m pixel_rnn_jax.main --config=configs/imagenet32.py
-           python -m pixel_rnn_jax.main --config=configs/imagenet32.py:diagonal_bilstm
+Command:   pixel-rnn-jax --config=imagenet32
+           pixel-rnn-jax --config=imagenet32:diagonal_bilstm
            (or :pixel_cnn)
-           python -m pixel_rnn_jax.main --config=configs/imagenet32.py:multi_scale
+           pixel-rnn-jax --config=imagenet32:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 8, 16 and 32.
 Data:      downsampled_imagenet/32x32, the paper's: 1,281,149 training and 49,999 validation
            images. Its site no longer offers it: get its archives elsewhere (docs/data.md), then
@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config.data.name = "downsampled_imagenet/32x32"
     config.data.update(train_split="train[:99%]", validation_split="train[99%:]")
     config.data.test_split = "validation"
-    config.optimizer.update(learning_rate=5e-4, schedule="cosine")
+    config.optimizer.update(name="rmsprop", learning_rate=5e-4, weight_decay=0.0)
     config.train.update(steps=400_000, batch_size=64, eval_batch_size=64)
     config.train.update(log_every=100, eval_every=10_000, checkpoint_every=2000)
     return config

@@ -1,10 +1,10 @@
 """MNIST, statically binarised: the paper's 79.20 nats (Diagonal BiLSTM, 7 layers, h=16, table 4).
 
-Command:   python -m pixel_rnn_jax.main --config=configs/mnist.py
-           python -m pixel_rnn_jax.main --config=configs/mnist.py:row_lstm   (or :pixel_cnn)
+Command:   pixel-rnn-jax --config=mnist
+           pixel-rnn-jax --config=mnist:row_lstm   (or :pixel_cnn)
            --config.model.layers=1 --config.model.features=32 makes it the paper's one-layer model,
            for which the paper has 80.75 nats.
-           python -m pixel_rnn_jax.main --config=configs/mnist.py:multi_scale
+           pixel-rnn-jax --config=mnist:multi_scale
            makes it a Multi-Scale PixelRNN with images of height 14 and 28.
 Data:      binarized_mnist, the set that the paper's table is on: 50,000 training, 10,000 validation
            and 10,000 test images, downloaded at the first use (docs/data.md).
@@ -36,8 +36,7 @@ def get_config(variant: str = "") -> ml_collections.ConfigDict:
     config = base_config(variant, architecture="diagonal_bilstm", scales=(14, 28))
     config.model.update(layers=7, features=16, head_features=32)
     config.data.name = "binarized_mnist"
-    config.optimizer.update(name="muon", learning_rate=6e-3, schedule="cosine", warmup_steps=300)
-    config.optimizer.weight_decay = 0.1
+    config.optimizer.warmup_steps = 300
     config.train.update(steps=20_000, batch_size=16)
     config.train.update(log_every=100, eval_every=5000, checkpoint_every=1000)
     return config

@@ -1,5 +1,8 @@
 """The site of the documentation: `bash launch/docs.sh` builds it, without the network."""
 
+from pathlib import Path
+
+import mathjax  # The package django-static-mathjax, which is MathJax's files.
 from jax.typing import ArrayLike
 from sphinx.util.typing import stringify_annotation
 
@@ -16,6 +19,12 @@ exclude_patterns = ["_build"]
 myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath"]
 nb_execution_mode = "off"
+
+# Formulas show without the network. This file has all that is needed of the package.
+mathjax_path = "tex-svg.js"
+mathjax_file = Path(mathjax.__file__).parent / "static/mathjax/es5" / mathjax_path
+html_static_path = [str(mathjax_file), "style.css"]
+html_css_files = ["style.css"]
 
 # Docstrings, in which a word in backticks is code.
 default_role = "code"

@@ -32,6 +32,7 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.image_model import ImageModel, create, from_pretrained, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
+    from pixel_rnn_jax.runtime.devices import keep_programs
     from pixel_rnn_jax.training.evaluate import read_images
     from pixel_rnn_jax.training.fit import fit
 
@@ -53,6 +54,7 @@ __all__ = [
     "dequantize",
     "fit",
     "from_pretrained",
+    "keep_programs",
     "load",
     "read_images",
 ]

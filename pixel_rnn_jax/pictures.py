@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.errors import UserError
@@ -17,7 +17,9 @@ from pixel_rnn_jax.files import atomic_write, read_image
 
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048
-GREY = 128  # The level of gaps and unknown values.
+GREY = 128  # The level of the gaps of a grid.
+UNKNOWN, GROUND = (70, 130, 180), (205, 219, 233)  # Steel blue and pale blue, no levels of grey.
+LABELS, LABELS_HEIGHT = ("image", "known", "completed"), 16
 
 
 def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarray:
@@ -27,20 +29,8 @@ def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarr
     numbers of channels lie side by side. Small images are magnified by an integer factor. Without
     `columns` the picture is about as wide as high.
     """
-    tiles = _tiles(images, levels)
-    count, height, width, channels = tiles.shape
-    if not columns:
-        columns = int(np.clip(np.ceil((count * height / width) ** 0.5), 1, count))
-        columns = -(-count // -(-count // columns))  # No more than so many rows need.
-    rows = -(-count // columns)
-    shape = rows * (height + 1) - 1, columns * (width + 1) - 1, channels
-    picture = np.full(shape, GREY, np.uint8)
-    for index, tile in enumerate(tiles):
-        top, left = index // columns * (height + 1), index % columns * (width + 1)
-        picture[top : top + height, left : left + width] = tile
-    factor = max(1, min(HEIGHT // height, LARGEST // max(picture.shape)))
-    picture = picture.repeat(factor, axis=0).repeat(factor, axis=1)
-    return picture[..., 0] if channels == 1 else picture
+    picture, _ = _arranged(_tiles(images, levels), columns, GREY)
+    return picture[..., 0] if picture.shape[-1] == 1 else picture
 
 
 def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
@@ -59,16 +49,29 @@ def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
 
 
 def completions(
-    images: ArrayLike, known: np.ndarray, completed: ArrayLike, levels: int
+    images: ArrayLike, known: np.ndarray, completed: ArrayLike, levels: int, columns: int = 0
 ) -> np.ndarray:
-    """Draws a `grid` of each original, its known values and its completion side by side.
+    """Draws each original, its known values (the others are blue) and its completion side by side.
 
-    All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`.
+    All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`. The picture is
+    RGB or RGBA, on a pale ground, with labels above its first row.
     """
     (before, after), levels = as_levels(np.stack([images, completed]), levels)
-    original = _tiles(before, levels)
-    shown = np.where(_tiles(known, 2) > 0, original, GREY).astype(np.uint8)
-    return grid(_joined(original, shown, _tiles(after, levels)), 256)
+    original, mask, result = _tiles(before, levels), _tiles(known, 2) > 0, _tiles(after, levels)
+    unknown, ground = ([*colour, 255][: max(3, mask.shape[-1])] for colour in (UNKNOWN, GROUND))
+    width, margin = mask.shape[2], 1 + mask.shape[2] // 8  # Between triples, on each side.
+    triples = np.full((*mask.shape[:2], 3 * width + 2 + 2 * margin, len(ground)), ground, np.uint8)
+    for number, part in enumerate((original, np.where(mask, original, unknown), result)):
+        left = margin + number * (width + 1)
+        triples[:, :, left : left + width] = part
+    picture, factor = _arranged(triples, columns, ground)
+    labels = Image.new("RGBA"[: len(ground)], (picture.shape[1], LABELS_HEIGHT), tuple(ground))
+    font = ImageFont.load_default(min(12, factor * width / 5))
+    for left in range(margin, picture.shape[1] // factor, triples.shape[2] + 1):
+        for number, label in enumerate(LABELS):
+            middle = factor * (left + number * (width + 1) + width / 2)
+            ImageDraw.Draw(labels).text((middle, 1), label, "black", font, anchor="ma")
+    return np.concatenate([np.asarray(labels), picture])
 
 
 def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarray, float, float]:
@@ -194,3 +197,18 @@ def _joined(*parts: np.ndarray) -> np.ndarray:
     count, height, _, channels = parts[0].shape
     gap = np.full((count, height, 1, channels), GREY, np.uint8)
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)
+
+
+def _arranged(tiles: np.ndarray, columns: int | None, gap: Any) -> tuple[np.ndarray, int]:
+    """Returns tiles `[N, H, W, 1, 3 or 4]` in rows and columns, magnified, and by what factor."""
+    count, height, width, channels = tiles.shape
+    if not columns:
+        columns = int(np.clip(np.round((count * height / width) ** 0.5), 1, count))
+        columns = -(-count // -(-count // columns))  # No more than so many rows need.
+    shape = -(-count // columns) * (height + 1) - 1, columns * (width + 1) - 1, channels
+    picture = np.full(shape, gap, np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        picture[top : top + height, left : left + width] = tile
+    factor = max(1, min(HEIGHT // height, LARGEST // max(picture.shape)))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1), factor

@@ -17,14 +17,14 @@ _KINDS: Fields = dict(
 _INPUT: Fields = dict(input="categorical")
 _NUMBERS: Fields = dict(mixtures=3, num_classes=4, dropout=0.25, images_per_lane=2)
 _SPLITS = ("train[:50000]", "train[50000:]", "test[:10]")
-_RATE: Fields = dict(learning_rate=0.25, schedule="cosine", warmup_steps=7)
+_RATE: Fields = dict(learning_rate=0.25, schedule="constant", warmup_steps=7)
 _INTERVALS = dict(log_every=4, eval_every=5, checkpoint_every=6)
 _BATCHES = dict(batch_size=2, micro_batches=2, eval_batch_size=3)
 
 OTHER = cfg.Config(
     cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
     cfg.DataConfig("mnist", "elsewhere", 2, "fixed", False, *_SPLITS),
-    cfg.OptimizerConfig("adam", clip_norm=0.0, ema_decay=0.0, weight_decay=0.1, **_RATE),
+    cfg.OptimizerConfig("adam", clip_norm=0.0, ema_decay=0.0, weight_decay=0.2, **_RATE),
     cfg.TrainConfig(steps=30, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,
 )

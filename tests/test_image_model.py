@@ -45,6 +45,26 @@ def test_repr_says_what_the_model_is(model):
     assert all(part in repr(model) for part in ("row_lstm", "3x4x1", "5 levels"))
 
 
+def test_what_cannot_be_traced_names_the_pure_function(model):
+    known = np.ones((3, 4), bool)
+    calls = (
+        lambda key: model.sample(key, 2),
+        lambda key: model.sample(KEY, 2),
+        lambda key: model.sample_and_log_prob(key, 2),
+        lambda key: model.complete(key, IMAGES[:2], known),
+    )
+    for call in calls:
+        with pytest.raises(prnn.UserError, match=r"model\.pixel_rnn.*model\.params"):
+            jax.jit(call)(KEY)
+    np.testing.assert_allclose(jax.jit(model.log_prob)(IMAGES), model.log_prob(IMAGES), rtol=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{}, {"params": {"scale_0": {}}}])
+def test_foreign_parameters_are_named(model, wrong):
+    with pytest.raises(prnn.UserError, match="scale_0"):
+        model.pixel_rnn.log_prob(wrong, IMAGES)
+
+
 @pytest.mark.parametrize("classes", [0, 3])
 def test_every_method_checks_images_and_conditions(classes):
     """`test_pixel_rnn.py` has all that the two checks refuse."""

@@ -68,16 +68,39 @@ def test_small_images_are_magnified_by_a_whole_factor(monkeypatch):
     np.testing.assert_array_equal(picture, np.kron(small, np.ones((2, 2), int)))
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_completions(plain, channels):
+    """Below the labels; what is unknown, and gaps, have colours that no level of grey has."""
     images, completed = random_images(5, 2, 3, 4, channels)
     known = np.zeros((1, 3, 4, channels), bool)
     known[:, :2] = True
+    both = (pictures.UNKNOWN, pictures.GROUND)
+    blue, ground = np.array([[*colour, 255][: max(3, channels)] for colour in both], np.uint8)
     first, last = (pictures.grid(one[None], 5) for one in (images, completed))
-    middle = np.concatenate([first[:2], np.full_like(first[2:], GREY)])
-    gap = np.full_like(first[:, :1], GREY)
-    picture = pictures.completions(images[None], known, completed[None], 5)
-    np.testing.assert_array_equal(picture, np.concatenate([first, gap, middle, gap, last], axis=1))
+    if channels < 3:
+        first, last = (np.stack([one] * 3, -1) for one in (first, last))
+    middle = first.copy()
+    middle[2:] = blue
+    if channels == 2:
+        middle[:, 4] = GREY  # Between the two, which lie side by side.
+    gap = np.broadcast_to(ground, first[:, :1].shape)
+    margin = gap.repeat(1 + first.shape[1] // 8, axis=1)
+    row = np.concatenate([margin, first, gap, middle, gap, last, margin], axis=1)
+    three = [np.concatenate([array] * 3) for array in (images[None], known, completed[None])]
+    picture = pictures.completions(*three, 5, columns=2)
+    labels, rows = np.split(picture, [pictures.LABELS_HEIGHT])
+    assert (labels != ground).any()
+    width = row.shape[1]
+    np.testing.assert_array_equal(rows[:3], np.concatenate([row, gap, row], axis=1))
+    np.testing.assert_array_equal(rows[4:, :width], row)
+    assert (rows[3] == ground).all() and (rows[4:, width:] == ground).all()  # There is no fourth.
+
+
+def test_sixteen_completions_fill_their_rows():
+    for side in (8, 28, 32):
+        images = np.zeros((16, side, side, 1), int)
+        picture = pictures.completions(images, images == 0, images, 2)
+        assert (picture[-1] != pictures.GROUND).any(-1).mean() > 0.7
 
 
 @pytest.mark.parametrize("channels", [1, 3])

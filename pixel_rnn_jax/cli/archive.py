@@ -7,6 +7,7 @@ import numpy as np
 from etils import epy
 
 from pixel_rnn_jax.cli import flags
+from pixel_rnn_jax.cli.generate import condition_arrays
 
 with epy.lazy_imports():
     import jax
@@ -49,10 +50,7 @@ def decompress(arguments: Namespace) -> None:
         terminal.log(text)
     images, condition, names = result
     arrays = {"names": np.array(names)} if len(names) else {}
-    if condition is not None:
-        arrays["labels" if model.config.num_classes else "condition"] = condition
-    if len(model.class_names) == model.config.num_classes > 0:  # There may be fewer names.
-        arrays["labels"] = np.array(model.class_names)[condition]
+    arrays |= condition_arrays(model, condition)
     pictures.write_images(images, model.levels, arguments.out, arrays=arrays, names=names)
     terminal.print_result(f"{arguments.out}: {terminal.plural(len(images), 'image')}")
 

@@ -99,7 +99,7 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
 def process_flags(parser: ArgumentParser) -> None:
     """Defines the flags by which several processes join."""
     add = parser.add_argument
-    help_ = "join the processes that SLURM, Open MPI or a Cloud TPU has started"
+    help_ = "join the processes of SLURM, Open MPI or a Cloud TPU"
     add("--distributed", action="store_true", help=help_)
     add("--coordinator", metavar="HOST:PORT", help="join by hand, by the first process's address")
     add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")

@@ -16,6 +16,7 @@ with epy.lazy_imports():
 
     from pixel_rnn_jax import files, image_model, models, pictures, terminal
     from pixel_rnn_jax.generation import complete as complete_lib
+    from pixel_rnn_jax.models import checks
     from pixel_rnn_jax.runtime import devices
     from pixel_rnn_jax.training import evaluate as evaluate_lib
 
@@ -24,7 +25,7 @@ IMAGES, ROW, TEST_IMAGES = 64, 10, 16
 
 
 def sample(arguments: Namespace) -> None:
-    """Draws new images."""
+    """Draws new images; an .npz file gets their classes or conditions as well."""
     n, label, columns = arguments.n, vars(arguments)["class"], None
     model = image_model.load(arguments.workdir)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
@@ -47,11 +48,23 @@ def sample(arguments: Namespace) -> None:
     n = n or IMAGES
     key = jax.random.key(arguments.seed)
     images = model.sample(key, n, condition, temperature=arguments.temperature)
-    pictures.write_images(np.asarray(images), model.levels, arguments.out, columns)
+    arrays = condition_arrays(model, condition)
+    pictures.write_images(np.asarray(images), model.levels, arguments.out, columns, arrays)
     nats, dims = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.dims
     bits = f", {models.bits_per_dim(nats, dims):.4f} bits/dim" if model.levels else ""
     count = terminal.plural(n, "sample")
     terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats{bits}")
+
+
+def condition_arrays(model: "image_model.ImageModel", condition: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of an .npz file that say on what its images are conditioned."""
+    if condition is None:
+        return {}
+    classes, names = model.config.num_classes, model.class_names
+    condition = np.asarray(checks.numbered(condition, names))
+    if len(names) == classes > 0:  # There may be fewer names.
+        condition = np.array(names)[condition]
+    return {"labels" if classes else "condition": condition}
 
 
 def sample_flags(parser: ArgumentParser) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import archive, evaluate, generate, train
 from pixel_rnn_jax.cli.flags import check_not_read
+from pixel_rnn_jax.config import nearest
+from pixel_rnn_jax.errors import UserError
 
 Command = Callable[[Namespace], None]
 COMMANDS: dict[str, tuple[Command, Callable[[ArgumentParser], None]]] = {
@@ -26,9 +28,9 @@ def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
     """Returns the function of the command that the words name, and its flags.
 
     Raises:
-        UserError: What is written is also read.
-        SystemExit: A command, a flag or its value is wrong, with status 2; or, with status 0, after
-            --help or --version.
+        UserError: A flag is unknown, or what is written is also read.
+        SystemExit: A command or the value of a flag is wrong, with status 2; or, with status 0,
+            after --help or --version.
     """
     words = list(argv)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
@@ -49,8 +51,13 @@ def parse(argv: Sequence[str]) -> tuple[Command, Namespace]:
             usage="%(prog)s [FLAGS]",
             formatter_class=RawDescriptionHelpFormatter,
             allow_abbrev=False,
+            add_help=name != "train",  # Which shows the fields of its config too.
         )
         define_flags(command)
-    arguments = parser.parse_args(words)
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        flag = unknown[0].partition("=")[0]
+        likely = nearest(flag.lstrip("-"), vars(arguments))
+        raise UserError(f"{words[0]} takes no {flag}; did you mean --{likely}?")
     check_not_read(arguments)
     return COMMANDS[words[0]][0], arguments

@@ -1,8 +1,11 @@
 """The commands `train` and `prepare`."""
 
+import re
+import shutil
 import textwrap
-from argparse import ArgumentParser, Namespace
+from argparse import Action, ArgumentParser, Namespace
 from pathlib import Path
+from typing import Any
 
 from etils import epath, epy
 
@@ -17,9 +20,16 @@ with epy.lazy_imports():
     from pixel_rnn_jax.runs import workdir as workdir_lib
     from pixel_rnn_jax.training import train as train_lib
 
+COMMON = r"""(?x)
+    model\.(architecture | layers | features | input | output | scales | num_classes | dropout)
+    | data\.(name | data_dir | levels | binarize | flip) | seed | init_from
+    | optimizer\.(name | learning_rate | schedule | weight_decay)
+    | train\.(steps | batch_size | eval_every | patience)"""
+"""The fields that --help shows."""
+
 
 def train(arguments: Namespace) -> None:
-    """Trains a model, or goes on with the run that is in its workdir."""
+    """Trains a model, or resumes the run that is in its workdir."""
     workdir = arguments.workdir
     if arguments.config:
         config = config_lib.load_config(arguments.config)
@@ -45,20 +55,38 @@ def train(arguments: Namespace) -> None:
 def train_flags(parser: ArgumentParser) -> None:
     """Defines the flags of `train`."""
     names = ", ".join(config_lib.CONFIGS)
-    help_ = f"a config file or one of {names}, perhaps with a variant, as in mnist:row_lstm"
+    help_ = f"a file or one of {names}, perhaps with a variant: mnist:row_lstm"
     parser.add_argument("--config", help=help_)
-    help_ = (
-        "folder or gs://BUCKET/FOLDER of the run; one that exists goes on (default: runs/CONFIG)"
-    )
+    help_ = "folder or gs://BUCKET/FOLDER of the run, new or to resume (default: runs/CONFIG)"
     parser.add_argument("--workdir", type=path, help=help_)
     process_flags(parser)
     config_flags(parser)
-    fields = [f"{name}={value}" for name, value in config_lib.leaves(config_lib.Config())]
-    parser.epilog = (
-        "--config.FIELD=VALUE overrides a field of the config, see `python -m pydoc\n"
-        "pixel_rnn_jax.ModelConfig` (DataConfig, OptimizerConfig, TrainConfig). Defaults:\n"
-        + textwrap.fill(" ".join(fields), 80, break_long_words=False, break_on_hyphens=False)
-    )
+    help_ = "show this; with --help=all every field"
+    parser.add_argument("-h", "--help", nargs="?", choices=("all",), action=_Help, help=help_)
+
+
+class _Help(Action):
+    """Shows the flags, and the fields as the flags before --help set them."""
+
+    def __call__(self, parser: Any, flags: Any, value: Any, option: Any = None) -> None:
+        config = config_lib.load_config(flags.config) if flags.config else config_lib.Config()
+        parser.epilog = _fields(config_lib.override(config, overrides(flags)), value == "all")
+        parser.print_help()
+        parser.exit()
+
+
+def _fields(config: config_lib.Config, every: bool) -> str:
+    """Describes the fields of a config, a line each, or `every` one in full."""
+    wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, subsequent_indent=37 * " ")
+    wrapper.max_lines, wrapper.placeholder = None if every else 1, "…"
+    lines = ["--config.FIELD=VALUE sets a field:"]
+    for name, value in config_lib.leaves(config):
+        if every or re.fullmatch(COMMON, name):
+            lines += [""] * (name in ("data.name", "optimizer.name", "train.steps"))
+            choices = not every and config_lib.CHOICES.get(name)
+            text = ", ".join(choices) if choices else config_lib.describe(name)
+            lines += wrapper.wrap(f"  {f'{name}={value}':<34} {text}")
+    return "\n".join(lines)
 
 
 def prepare(arguments: Namespace) -> None:

@@ -1,11 +1,13 @@
 """Other forms of a config: config files, JSON, and overrides such as "model.layers=3"."""
 
 import dataclasses
-import difflib
+import inspect
 import json
 import operator
+import re
 import runpy
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -104,16 +106,36 @@ def leaves(config: Config) -> Iterator[tuple[str, Any]]:
     return ((name, operator.attrgetter(name)(config)) for name in _FIELDS)
 
 
+def describe(name: str) -> str:
+    """Returns what the docstring of its class says of the field of this dotted name."""
+    group, _, field = name.rpartition(".")
+    text = inspect.getdoc(_GROUPS[group] if group else Config) or ""
+    (words,) = re.findall(rf"(?m)^    {field}: (.*(?:\n {{8}}.*)*)", text)
+    return " ".join(words.split())
+
+
 def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Returns the fields in which two configs differ, {dotted name: (old value, new value)}."""
     before, after = dict(leaves(old)), dict(leaves(new))
     return {name: (before[name], after[name]) for name in _FIELDS if before[name] != after[name]}
 
 
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Returns the one of several dotted names that is meant most likely: "lr" for learning_rate."""
+    last = name.rpartition(".")[2]
+
+    def similarity(other: str) -> tuple[float, float]:
+        word = other.rpartition(".")[2]
+        initials = "".join(part[:1] for part in word.split("_"))
+        one, whole = (SequenceMatcher(None, *p).ratio() for p in ((last, word), (name, other)))
+        return max(one if one > 0.6 else 0, last == initials), whole
+
+    return max(names, key=similarity)
+
+
 def _check_name(name: str) -> None:
     if name not in _FIELDS:
-        (nearest,) = difflib.get_close_matches(name, _FIELDS, n=1, cutoff=0.0)
-        raise UserError(f"there is no field {name} in the config; did you mean {nearest}?")
+        raise UserError(f"there is no field {name}; did you mean {nearest(name, _FIELDS)}?")
 
 
 def _parse(text: str, type_: Any) -> Any:

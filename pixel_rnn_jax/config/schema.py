@@ -176,14 +176,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The update rule.
+    """The update rule; the defaults are those of configs/mnist.py, without its warm-up.
 
     Attributes:
         name: "rmsprop" (the paper's), "adam", or "muon" (kernels are updated by orthogonalised
             momentum; vectors, embeddings and the last layer by Adam).
         learning_rate: Rate that the schedule starts from, after the warm-up.
         schedule: "constant", or "cosine", which falls to zero at train.steps.
-        warmup_steps: Steps of linear warm-up, under either schedule.
+        warmup_steps: Steps of linear warm-up, under either schedule; a tenth of the steps of a run
+            that would be no longer.
         clip_norm: Global norm that gradients are clipped to; 0 for none.
         weight_decay: Each update also subtracts this times the rate times the weight, of kernels
             alone (not of vectors, embeddings or the last layer).
@@ -191,12 +192,12 @@ class OptimizerConfig:
             At step t it is at most (1 + t) / (10 + t): 0.999 holds from step 9,000 on.
     """
 
-    name: str = "rmsprop"
-    learning_rate: float = 1e-3
-    schedule: str = "constant"
+    name: str = "muon"
+    learning_rate: float = 6e-3
+    schedule: str = "cosine"
     warmup_steps: int = 0
     clip_norm: float = 1.0
-    weight_decay: float = 0.0
+    weight_decay: float = 0.1
     ema_decay: float = 0.999
 
     def __post_init__(self) -> None:
@@ -257,16 +258,13 @@ class Config:
 
     def __post_init__(self) -> None:
         _check_fields(self, "")
-        data, optimizer, steps = self.data, self.optimizer, self.train.steps
+        data = self.data
         mirrors = not (data.flip and self.model.condition_map)
         _check(data, "data.flip", "be False with model.condition_map", mirrors)
         real = self.model.output == "gaussian_mixture"  # It takes values as they are.
         _check(data, "data.levels", "be 0 for a gaussian_mixture", not (real and data.levels))
         plain = not real or data.binarize == "none"
         _check(data, "data.binarize", 'be "none" for a gaussian_mixture', plain)
-        rule = f'be below {steps}, train.steps, for optimizer.schedule "cosine"'
-        falls = optimizer.schedule != "cosine" or optimizer.warmup_steps < steps
-        _check(optimizer, "optimizer.warmup_steps", rule, falls)
 
 
 def _check(config: Any, name: str, requirement: str, ok: bool) -> None:

@@ -39,9 +39,7 @@ class RowLSTM(BodyLayer):
     def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
         """Maps padded rows, `[2h, Z]`, to `[Z, h]`."""
         gates = self.lstm.gates(x, layout, condition).transpose(1, 2, 0, 3)
-        h = kernels.conv_lstm(
-            gates, *self.lstm.recurrence(), taps=self.lstm.taps, dtype=self.dtype
-        )
+        h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps, dtype=self.dtype)
         return layout.pack(h.transpose(2, 0, 1, 3), features_last=True)
 
     def context(self, condition: Array) -> Context:

@@ -30,6 +30,8 @@ class Scale(NamedTuple):
 
     def apply(self, params: PyTree, *args: Any, method: str | None = None) -> Any:
         """Calls the network, or a method of it, given the parameters of the chain."""
+        if self.name not in params:
+            raise UserError(f"params must be those of `init`, with {self.name!r}: got {[*params]}")
         return self.network.apply({"params": params[self.name]}, *args, method=method)
 
     def subsample(self, images: Any) -> Any:

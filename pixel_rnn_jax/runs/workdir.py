@@ -106,7 +106,7 @@ def read_config(workdir: epath.PathLike) -> Config:
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        raise UserError(f"--workdir={workdir} holds no training run: there is no config.json in it")
+        raise UserError(f"--workdir={workdir} has no run; bundled: {', '.join(bundled.names())}")
     return from_config_dict(json.loads(path.read_text()))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import terminal
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runtime import devices
 
 PyTree = Any
@@ -34,6 +35,9 @@ def in_batches(
     padded. A function is compiled once for all calls with the same `static`, which is compared by
     value. With `progress`, the name of the work, Ctrl-C ends it amid a batch.
     """
+    leaves = *jax.tree.leaves((common, rows)), jnp.zeros(())  # Inside `jit` this is a tracer too.
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise UserError("under jit, call this method of model.pixel_rnn, given model.params")
     count = len(jax.tree.leaves(rows)[0])
     mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
     run = _compiled(function, static, mesh)

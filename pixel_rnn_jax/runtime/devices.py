@@ -54,7 +54,7 @@ def _keep_freed_memory(mallopt: Callable[[int, int], int]) -> None:
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs in the user's cache folder, so that a second start compiles nothing.
+    """Keeps compiled programs in your cache folder, so that a second start compiles nothing.
 
     JAX_COMPILATION_CACHE_DIR names another folder, or "" for none.
     """

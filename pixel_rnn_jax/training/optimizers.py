@@ -19,17 +19,22 @@ MUON_RMS = 0.2
 """Root mean square of Muon's update of a matrix, as a multiple of the rate; about that of Adam."""
 
 
+def warmup(config: OptimizerConfig, steps: int) -> int:
+    """Returns the steps of warm-up: a tenth of those of a run that would be no longer."""
+    return config.warmup_steps if config.warmup_steps < steps else steps // 10
+
+
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Returns the rate as a function of the updates made before; "cosine" ends after `steps`."""
-    warmup = config.warmup_steps
+    rising = warmup(config, steps)
     shape = optax.constant_schedule(1.0)
     if config.schedule == "cosine":
-        shape = optax.cosine_decay_schedule(1.0, steps - warmup)
+        shape = optax.cosine_decay_schedule(1.0, steps - rising)
 
     def rate(step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
         # Above zero at step 0, or the first update would be wasted.
-        warmth = jnp.minimum(1.0, (step + 1) / max(warmup, 1))
-        return config.learning_rate * warmth * shape(jnp.maximum(step - warmup, 0))
+        warmth = jnp.minimum(1.0, (step + 1) / max(rising, 1))
+        return config.learning_rate * warmth * shape(jnp.maximum(step - rising, 0))
 
     return rate
 

@@ -32,7 +32,7 @@ from pixel_rnn_jax.runs.workdir import Run, lock, open_run, resumed
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
-from pixel_rnn_jax.training.log import TrainLog, read_metrics
+from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
 from pixel_rnn_jax.training.step import Metrics, TrainState, init_state, make_train_step
 
 PyTree = Any
@@ -93,6 +93,9 @@ def train(
         record = resumed(checkpoints, new)
         model = record.image_format.model(config.model)
         rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
+        rising = optimizers.warmup(config.optimizer, settings.steps)
+        if rising != config.optimizer.warmup_steps and rate:
+            terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
         start, state = _start(config, model, optimizer, mesh, checkpoints)
         if processes.first():  # A copy for people: checkpoints hold what is read.
@@ -166,6 +169,8 @@ def train(
             terminal.log(f"{signal.Signals(number).name}: step {step} is saved")
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
+    if processes.first() and (advice := overfitting(read_metrics(workdir))):
+        terminal.log(advice)
     return _finish(workdir, open_run(workdir, mesh), splits, mesh, step)
 
 

@@ -176,6 +176,8 @@ def test_classes(printed, tmp_path, monkeypatch, images):
     printed("sample --workdir=c.safetensors --n=6 --out=rows.npz")
     expected = model.sample(jax.random.key(0), 6, [0, 0, 1, 1, 2, 2])
     np.testing.assert_array_equal(arrays("rows.npz")["images"], expected)
+    assert arrays("rows.npz")["labels"].tolist() == ["ash"] * 2 + ["elm"] * 2 + ["oak"] * 2
+    printed("compress --workdir=c.safetensors --images=rows.npz --out=rows.prnn")
     labels = np.array(["oak", "elm"])[np.arange(40) % 2]
     np.savez("own.npz", images=images, labels=labels)
     printed("compress --workdir=c.safetensors --images=own.npz")
@@ -195,7 +197,10 @@ def test_vectors(printed, tmp_path, monkeypatch):
     images = arrays("samples.npz")["images"]
     np.testing.assert_array_equal(images, model.sample(jax.random.key(0), 4, vectors))
     printed(f"{sample}=condition.npy --n=3")
-    np.testing.assert_array_equal(arrays("samples.npz")["images"], images[:3])
+    samples = arrays("samples.npz")
+    np.testing.assert_array_equal(samples["images"], images[:3])
+    np.testing.assert_array_equal(samples["condition"], vectors[:3])
+    printed("compress --workdir=v.safetensors --images=samples.npz")
 
 
 @pytest.mark.slow

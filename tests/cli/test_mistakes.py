@@ -14,7 +14,9 @@ ROWS = """
 trian                                               | trian
 TRAIN --worddir=x                                   | --worddir
 TRAIN --workdir=                                    | --workdir
-TRAIN --config.model.featurs=3                      | --config.model.featurs
+TRAIN --config.model.featurs=3                      | --config.model.features
+TRAIN --steps=100                                   | --config.train.steps
+TRAIN --config.train.lr=1                           | --config.optimizer.learning_rate
 TRAIN --config.train.steps                          | --config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
@@ -40,7 +42,10 @@ prepare mnist --from=full                           | --from
 sample                                              | --model
 sample --workdir=digits                             | digits
 sample --model=digit                                | --model
+sample --workdir=mnist_gray                         | mnist_grey
 sample MODEL --n=0                                  | --n
+sample MODEL --label=4                              | --class
+sample MODEL five                                   | five
 sample MODEL --temperature=nan                      | --temperature
 sample MODEL --out=a.jpg                            | --out
 sample MODEL --out=gs://a/b.png                     | --out

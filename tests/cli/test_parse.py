@@ -44,7 +44,24 @@ def test_a_bundled_model_is_no_folder_of_that_name(tmp_path, monkeypatch):
 def test_help_fits_a_screen(name, capsys):
     with pytest.raises(SystemExit):
         parse([name, "--help"] if name else ["--help"])
-    assert 8 < len(capsys.readouterr().out.splitlines()) < 50
+    assert 8 < len(capsys.readouterr().out.splitlines()) <= 45
+
+
+def test_help_of_train_shows_the_config_that_stands_before_it(capsys):
+    words = "train --config=mnist --config.model.layers=3 --config.seed=5"
+    shown = {}
+    for last in ("--help", "--help=all"):
+        with pytest.raises(SystemExit) as end:
+            parse([*words.split(), last])
+        assert not end.value.code
+        shown[last] = capsys.readouterr().out
+        for field in ("model.layers=3", "seed=5", "optimizer.learning_rate=0.006"):
+            assert f"  {field} " in shown[last]
+    assert len(shown["--help"].splitlines()) <= 45
+    for name, value in cfg.leaves(cfg.load_config("mnist")):
+        assert f"  {name}=" in shown["--help=all"], (name, value)
+        assert len(cfg.describe(name)) > 10
+    assert "model.remat" not in shown["--help"]
 
 
 def test_help_needs_no_jax():

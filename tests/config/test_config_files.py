@@ -116,5 +116,5 @@ def test_config_files_take_any_variant_and_name_their_command(name):
         assert cfg.load_config(f"{name}:{architecture}").model.architecture == architecture
     assert len(cfg.load_config(f"{name}:multi_scale").model.scales) >= 2
     text = runpy.run_path(str(cfg.CONFIGS[name]))["__doc__"]
-    assert f"python -m pixel_rnn_jax.main --config=configs/{name}.py\n" in text
+    assert f"pixel-rnn-jax --config={name}\n" in text
     assert all(part in text for part in ("Data:", "Hardware:", "Results:"))

@@ -50,7 +50,6 @@ def test_impossible_value_is_refused_by_name(name, values):
         ({"model.condition_map": 2, "data.flip": True}, "data.flip"),
         ({"model.output": "gaussian_mixture", "data.levels": 17}, "data.levels"),
         ({"model.output": "gaussian_mixture", "data.binarize": "fixed"}, "data.binarize"),
-        ({"optimizer.warmup_steps": 2500, "optimizer.schedule": "cosine"}, "warmup_steps"),
     ],
 )
 def test_fields_that_do_not_go_together_are_refused(changes, names):

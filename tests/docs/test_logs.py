@@ -35,4 +35,4 @@ def test_every_bundled_model_has_its_log() -> None:
         result = json.loads((bundled.path(name) / "result.json").read_text())
         log = json.loads((DOCS / "logs" / name / "result.json").read_text())
         assert result == log
-        assert figure(log["test"]) in (DOCS / "generation.md").read_text()
+        assert figure(log["test"]) in (DOCS / "results.md").read_text()

@@ -95,7 +95,9 @@ def test_rounded_operands_are_those_of_the_loop(taps):
     arguments = [jnp.asarray(x) for x in random_arguments(rng, 6, 3, 2, taps=len(taps))]
     run = jax.jit(functools.partial(conv_lstm, dtype=jnp.bfloat16, **options))
     loop = functools.partial(loops.conv_lstm, rounded=rounded, **options)
-    np.testing.assert_allclose(run(*arguments), loop(*map(np.asarray, arguments)), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        run(*arguments), loop(*map(np.asarray, arguments)), rtol=0, atol=1e-12
+    )
     cotangent = jnp.asarray(rng.normal(size=(6, 3, 2, FEATURES)))
     found, exact = (
         jax.jit(values_and_gradients(f))(cotangent, *arguments)[1]

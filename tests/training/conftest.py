@@ -49,7 +49,7 @@ def config(tmp_path_factory):
     return Config(
         model=ModelConfig("pixel_cnn", **sizes, scales=(2, 4), num_classes=2, dropout=0.2),
         data=DataConfig(name=str(path), levels=3),
-        optimizer=OptimizerConfig(learning_rate=0.01),
+        optimizer=OptimizerConfig("rmsprop", 0.01, "constant", weight_decay=0),
         train=TrainConfig(steps=6, batch_size=8, eval_batch_size=8, **intervals),
         seed=3,
     )

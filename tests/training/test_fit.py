@@ -17,7 +17,7 @@ SIZES: dict[str, Any] = dict(layers=1, features=3, first_kernel=3, head_features
 IMAGES = np.random.default_rng(0).integers(3, size=(60, 4, 4))
 CONFIG = prnn.Config(
     prnn.ModelConfig("pixel_cnn", **SIZES),
-    optimizer=prnn.OptimizerConfig(learning_rate=0.02),
+    optimizer=prnn.OptimizerConfig("rmsprop", 0.02, "constant", weight_decay=0),
     train=prnn.TrainConfig(steps=6, batch_size=8, eval_batch_size=8, eval_every=2),
 )
 
@@ -59,7 +59,7 @@ def test_real_values_are_fitted_in_their_own_units():
 
 @pytest.mark.slow
 def test_the_same_call_resumes_its_workdir(tmp_path):
-    config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("muon", 0.02))
+    config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("muon", 0.02, "constant"))
     whole = prnn.fit(IMAGES, config)
     prnn.fit(IMAGES, with_train(config, steps=4), workdir=tmp_path)
     model = prnn.fit(IMAGES, config, workdir=tmp_path)
@@ -76,6 +76,15 @@ def test_training_stops_when_patience_ends(tmp_path):
         train(config, tmp_path, splits, optimizer=climbing, pictures=False)
         steps = [r["step"] for r in read_metrics(tmp_path) if "validation/nats" in r]
         assert steps == [2, 4, 6]
+
+
+def test_a_run_says_that_it_overfits_and_that_its_warm_up_is_shortened(capsys):
+    optimizer = prnn.OptimizerConfig("adam", 0.05, "constant", warmup_steps=200, ema_decay=0)
+    config = with_train(CONFIG, steps=150, eval_every=30)
+    config = dataclasses.replace(config, optimizer=optimizer)
+    prnn.fit(IMAGES[:10], config, validation=IMAGES[10:30])
+    remarks = capsys.readouterr().err
+    assert "model.dropout" in remarks and "15 of 150" in remarks
 
 
 def test_a_new_run_starts_from_the_parameters_of_another(tmp_path):
@@ -109,7 +118,7 @@ def test_what_a_condition_says_of_an_image_is_learned(kind):
     config = dataclasses.replace(
         with_train(CONFIG, steps=150, batch_size=32, eval_every=150),
         model=prnn.ModelConfig("pixel_cnn", layers=1, features=8, head_features=8, first_kernel=3),
-        optimizer=prnn.OptimizerConfig("adam", 0.02, ema_decay=0.9),
+        optimizer=prnn.OptimizerConfig("adam", 0.02, "constant", ema_decay=0.9),
     )
     model = prnn.fit(images.astype(int), config, condition)
     held_out = images[:100, ..., None].astype(np.uint8)

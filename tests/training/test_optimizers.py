@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import OptimizerConfig
 from pixel_rnn_jax.runs.checkpoints import by_name
 from pixel_rnn_jax.training import optimizers
 
@@ -16,6 +15,7 @@ RATE = 0.01
 RMSPROP_DECAY, MUON_RMS = 0.99, 0.2  # Not those of the module, so that a change shows.
 MODEL = prnn.ModelConfig(layers=1, features=8, head_features=8, num_classes=10)
 WARMUP = {"warmup_steps": 4}
+OptimizerConfig = functools.partial(prnn.OptimizerConfig, schedule="constant", weight_decay=0.0)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,9 @@ WARMUP = {"warmup_steps": 4}
             WARMUP | {"schedule": "cosine"},
             {0: 1 / 4, 3: 1, 4: 1, 52: 1 / 2, 99: (1 + np.cos(np.pi * 95 / 96)) / 2, 100: 0},
         ),
+        # Longer than the run: a tenth of it.
+        ({"warmup_steps": 100}, {0: 1 / 10, 9: 1, 99: 1}),
+        ({"warmup_steps": 300, "schedule": "cosine"}, {0: 1 / 10, 9: 1, 10: 1, 55: 1 / 2, 100: 0}),
     ],
 )
 def test_learning_rate(options, expected):
