@@ -9,6 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.typing import DTypeLike
 
 from pixel_rnn_jax import kernels
 
@@ -21,6 +22,7 @@ def conv_lstm(
     *,
     taps: Sequence[int],
     restart: np.ndarray | None = None,
+    dtype: DTypeLike | None = None,
 ) -> Array:
     """Returns h after each step, `[T, P, L, F]`, of gates `[T, P, L, 4F]`."""
     gates, kernel, h0, c0 = kernels.varying_alike((gates, kernel, h0, c0), (gates, kernel, h0, c0))
@@ -35,7 +37,7 @@ def conv_lstm(
             read = kernels.shift(h, tap, axis=0)
             if tap == 0:
                 read = jnp.where(again, h0[None, None], read)
-            gates_t = gates_t + read @ weight
+            gates_t = gates_t + kernels.matmul(read, weight, dtype or gates.dtype)
         h, c = kernels.cell(gates_t, jnp.where(again, c0[None, None], c))
         return (h, c), h
 
