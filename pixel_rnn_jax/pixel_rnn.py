@@ -149,11 +149,11 @@ class PixelRNN:
 
         With `per_value` it is the share of each value, `[B, S, H, W, C]`. The batch is computed in
         `parts` equal parts, one after another; 0 takes the number of `PixelRNN.parts`. With
-        `dropout_keys`, `[B]` keys of `jax.random`, there is dropout, as in training.
+        `dropout_keys`, `[B]` keys of `jax.random`, there is dropout, as in training, and one part.
         """
         images, condition = self.checked(images, condition)
         parts = parts or self.parts(images.shape[0])
-        if parts > 1:
+        if parts > 1 and dropout_keys is None:
             nats = functools.partial(self.nats_by_scale, per_value=per_value)
             return _in_parts(nats, parts, params, images, condition)
         values = self._standardised(images)

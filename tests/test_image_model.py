@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import dataclasses
+
 import jax
 import numpy as np
 import programs
@@ -59,10 +61,12 @@ def test_what_cannot_be_traced_names_the_pure_function(model):
     np.testing.assert_allclose(jax.jit(model.log_prob)(IMAGES), model.log_prob(IMAGES), rtol=1e-5)
 
 
-@pytest.mark.parametrize("wrong", [{}, {"params": {"scale_0": {}}}])
-def test_foreign_parameters_are_named(model, wrong):
-    with pytest.raises(prnn.UserError, match="scale_0"):
-        model.pixel_rnn.log_prob(wrong, IMAGES)
+def test_foreign_parameters_are_named(model):
+    deeper = dataclasses.replace(model.config, layers=model.config.layers + 1)
+    deeper = prnn.create(deeper, model.image_shape, model.levels)
+    for wrong in ({}, {"params": model.params}, deeper.params):
+        with pytest.raises(prnn.UserError, match="scale_0"):
+            model.pixel_rnn.log_prob(wrong, IMAGES)
 
 
 @pytest.mark.parametrize("classes", [0, 3])

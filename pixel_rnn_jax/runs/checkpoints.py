@@ -46,10 +46,8 @@ class Checkpoints:
             get_metric_fn=nats, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         options = ocp.CheckpointManagerOptions(
-            read_only=read_only,
-            # What `read_only` would set, with a warning for each.
+            # Orbax's own `read_only` warns of itself.
             create=not read_only,
-            save_interval_steps=0 if read_only else 1,
             cleanup_tmp_directories=not read_only,
             best_fn=nats,
             best_mode="min",
@@ -179,6 +177,4 @@ def check_same_types(where: str, expected: Mapping[str, str], stored: Mapping[st
     for name in sorted(expected.keys() | stored.keys()):
         here, there = expected.get(name, "absent"), stored.get(name, "absent")
         if here != there:
-            raise UserError(
-                f"{where} is of another model or optimiser: {name} is {there} in it, not {here}"
-            )
+            raise UserError(f"{where}: {name} is {there}, but {here} for this model and optimiser")

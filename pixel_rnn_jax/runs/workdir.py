@@ -84,10 +84,12 @@ def resumed(checkpoints: Checkpoints, new: Record) -> Record:
             f"{checkpoints.directory.parent} was trained on {old.image_format}, data.name now has "
             f"{new.image_format}: use another --workdir"
         )
-    if old.data != new.data and not any(name.startswith("data.") for name in changes):
+    same_fields = not any(name.startswith("data.") for name in changes)
+    # The best checkpoint is that of one set of validation images.
+    if old.data["validation"] != new.data["validation"] or (same_fields and old.data != new.data):
         raise UserError(
             f"data.name={new.config.data.name} holds other images than those that "
-            f"{checkpoints.directory.parent} was trained on: restore them"
+            f"{checkpoints.directory.parent} was trained on: restore them, or use another --workdir"
         )
     for name, (before, after) in changes.items():
         terminal.log(f"{name} changes after step {step}: {before!r} → {after!r}")
@@ -106,7 +108,7 @@ def read_config(workdir: epath.PathLike) -> Config:
     storage.check(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        raise UserError(f"--workdir={workdir} has no run; bundled: {', '.join(bundled.names())}")
+        raise UserError(f"{workdir} has no run; bundled models: {', '.join(bundled.names())}")
     return from_config_dict(json.loads(path.read_text()))
 
 

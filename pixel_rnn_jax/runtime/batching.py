@@ -37,7 +37,9 @@ def in_batches(
     """
     leaves = *jax.tree.leaves((common, rows)), jnp.zeros(())  # Inside `jit` this is a tracer too.
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        raise UserError("under jit, call this method of model.pixel_rnn, given model.params")
+        raise UserError(
+            "inside jit or vmap, use this method of model.pixel_rnn, given model.params"
+        )
     count = len(jax.tree.leaves(rows)[0])
     mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
     run = _compiled(function, static, mesh)

@@ -272,6 +272,9 @@ def test_data_that_were_replaced_are_refused(config, copy, tmp_path):
             evaluated(copy)
         with pytest.raises(UserError, match="data.name"):
             train(longer, copy)
+    np.savez(moved, **arrays)
+    with pytest.raises(UserError, match="data.name"):  # Others chose the best checkpoint.
+        train(changed(longer, "data", validation_split="validation[:3]"), copy)
 
 
 def test_splits_that_overlap_are_refused(config, tmp_path):
