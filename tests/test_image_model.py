@@ -1,9 +1,8 @@
 """The Python API: batches of any size, and errors for what does not fit."""
 
+import dataclasses
 import sys
 from pathlib import Path
-
-import dataclasses
 
 import jax
 import numpy as np
