@@ -68,6 +68,15 @@ def test_foreign_parameters_are_named(model):
             model.pixel_rnn.log_prob(wrong, IMAGES)
 
 
+def test_parameters_that_change_in_place_are_those_used(model):
+    params = jax.tree.map(np.array, model.params)
+    own = prnn.ImageModel(model.pixel_rnn, params)
+    before = own.log_prob(IMAGES)
+    params["scale_0"]["first"]["kernel"] += 1  # JAX's own arrays cannot.
+    assert not np.allclose(own.log_prob(IMAGES), before)
+    np.testing.assert_array_equal(model.log_prob(IMAGES), before)
+
+
 @pytest.mark.parametrize("classes", [0, 3])
 def test_every_method_checks_images_and_conditions(classes):
     """`test_pixel_rnn.py` has all that the two checks refuse."""

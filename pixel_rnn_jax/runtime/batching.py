@@ -43,7 +43,7 @@ def in_batches(
     count = len(jax.tree.leaves(rows)[0])
     mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
     run = _compiled(function, static, mesh)
-    common = jax.device_put(common, devices.replicated(mesh))
+    common = _on_all_devices(common, mesh)
     size = most * mesh.size
     starts = range(0, max(count, 1), size)
     bar = terminal.progress(starts, len(starts), progress, "batch") if progress else starts
@@ -60,6 +60,25 @@ def in_batches(
     return jax.tree.map(
         lambda *parts: jnp.asarray(np.concatenate([*map(np.asarray, parts)])[:count]), *results
     )
+
+
+_copies: list[dict[Any, Any]] = [{}]
+
+
+def _on_all_devices(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns arrays on every device; copies of those of the last call are kept.
+
+    To copy parameters takes 2 ms, a quarter of what a small model takes for 16 images.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    kept, keys = _copies[0], [(id(leaf), mesh) for leaf in leaves]
+    missing = {key: leaf for key, leaf in zip(keys, leaves, strict=True) if key not in kept}
+    placed = jax.device_put([*missing.values()], devices.replicated(mesh))
+    new = {key: (missing[key], copy) for key, copy in zip(missing, placed, strict=True)}
+    # An array keeps its identity while it is here. Those of NumPy may change.
+    pairs = {key: kept.get(key) or new[key] for key in keys}
+    _copies[0] = {key: pair for key, pair in pairs.items() if isinstance(pair[0], jax.Array)}
+    return jax.tree.unflatten(structure, [pairs[key][1] for key in keys])
 
 
 @functools.lru_cache(maxsize=32)
