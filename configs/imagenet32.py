@@ -13,9 +13,9 @@ Data:      downsampled_imagenet/32x32, the paper's: 1,281,149 training and 49,99
            on them do not compare with the paper's. There is no test part: like the paper, the
            likelihood that is reported at the end is that of the validation split. The best
            checkpoint is chosen on a hundredth of the training images, which are held out for it.
-Hardware:  a large GPU or TPU, or several. --config.model.remat=true --config.model.dtype=bfloat16
-           make it fit one of 16 GB (docs/scaling.md, Memory); --config.train.micro_batches=4 makes
-           the Row LSTM smaller still. On a CPU make the model itself smaller:
+Hardware:  a large GPU or TPU, or several. --config.model.remat=true makes it fit one of 16 GB
+           (docs/scaling.md, Memory); --config.train.micro_batches=4 makes the Row LSTM smaller
+           still. On a CPU make the model itself smaller:
            --config.model.layers=2 --config.model.features=32 --config.train.steps=2000
 Settings:  12 layers, h=384, head, batch size and RMSProp are the paper's. It reports the Row LSTM
            alone and gives no learning rate; the other two architectures have the same size here,

@@ -77,8 +77,8 @@ class ModelConfig:
         dropout: Probability with which training zeroes each output of a body layer.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
-        dtype: Type of the operands of matrix products; all else is computed in float32, or with
-            "float64", which needs jax_enable_x64, in float64.
+        dtype: "bfloat16" rounds the operands of matrix products, and the maps of the condition;
+            "float64" needs jax_enable_x64.
         remat: Recompute each body layer in the backward pass, to save memory.
         images_per_lane: Images in a lane of the Diagonal BiLSTM's scan; 0 chooses by platform.
     """

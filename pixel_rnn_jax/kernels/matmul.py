@@ -18,8 +18,8 @@ def matmul(x: Array, y: Array, dtype: DTypeLike, axes: tuple[int, int] = (-1, 0)
         x: The first operand.
         y: The second, of the same type.
         dtype: Type of the operands in the product.
-        axes: The axis of each operand that is summed over. Matrices alone may have others than the
-            default.
+        axes: The axis of each operand that is summed over; others than the default are for
+            matrices.
     """
     a, b = axes[0] % x.ndim, axes[1]
     if x.dtype == dtype:
