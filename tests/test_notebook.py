@@ -41,6 +41,10 @@ def ising(text):
         highest = exact + (1e-3 if name.startswith("variational") else 4 * error)
         assert exact - 4 * error < estimate < highest and error < 0.03
     assert float(re.search(rf"^effective sample size: {NUMBER}%", text, re.MULTILINE)[1]) > 90
+    line = rf"(0\.\d{{4}}) +{NUMBER} +{NUMBER} +{NUMBER} +{NUMBER}"
+    for beta, (_, variational, reweighted, size) in rows_of(line, text, 16).items():
+        highest = 2 if beta == "0.4333" else 1  # Of 1e-3 per spin; the critical point is 0.4407.
+        assert abs(variational) < highest and abs(reweighted) < highest and size > 1500
     return rows
 
 
