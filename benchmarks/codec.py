@@ -2,15 +2,19 @@
 
     python benchmarks/codec.py --model=mnist --config.data.data_dir=DIR
     python benchmarks/codec.py --model=runs/cifar10 --split='test[:1000]'
+    python benchmarks/codec.py --model=cifar10 --split='test[:100]' --peer=nelloc=CHECKOUT \
+        --python=PEERS_PYTHON
 
 The table is printed twice: for one image, and for all of them. For each codec they are in one file
 (for those of pictures one tall column), so that headers do not decide; binary images get one bit a
-pixel. JPEG XL takes part where `pillow-jxl-plugin` is installed. What is decompressed is compared
-with the images. The codecs have their turn in each round; speeds are of the median times. Data that
-were moved are named by fields of the run's config. Run nothing else beside it; `taskset -c 0` shows
-what one core does.
+pixel. The peer is NeLLoC with each of its weights for CIFAR-10 that the checkout has (nelloc.py).
+JPEG XL takes part where `pillow-jxl-plugin` is installed. What is decompressed is compared with the
+images. The codecs have their turn in each round; speeds are of the median times. Data that were
+moved are named by fields of the run's config. Run nothing else beside it; `taskset -c 0` shows what
+one core does.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import functools
@@ -18,13 +22,16 @@ import importlib
 import io
 import lzma
 import math
+import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timing
 from PIL import Image
-from timing import in_turn, timer
+from timing import Worker, in_turn, timer
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import bundled
@@ -43,6 +50,8 @@ PICTURES: dict[str, dict[str, Any]] = {
 """What Pillow's `save` takes."""
 WEBP_ROWS = 16383
 """The most rows that a WebP file can have: beyond it, there are several files."""
+
+NELLOC = str(Path(__file__).with_name("nelloc.py"))
 
 Codec = tuple[Callable[[np.ndarray], list[bytes]], Callable[[list[bytes]], np.ndarray]]
 """How images `[N, H, W, C]` become files, and how these become the values again, in order."""
@@ -103,21 +112,31 @@ def of_model(model: prnn.ImageModel, condition: np.ndarray | None) -> Codec:
 
 
 def measure(
-    codecs: dict[str, Codec], images: np.ndarray, bits: float, seconds: float, rounds: int
+    codecs: dict[str, Codec],
+    peers: list[Worker],
+    images: np.ndarray,
+    bits: float,
+    options: argparse.Namespace,
 ) -> None:
     """Prints the rows of all codecs; `bits` is the negative log-likelihood."""
     count = len(images)
     print(f"\n{count} image{'s' * (count > 1)}: bytes, bits/dim, images/s both ways")
     print(f"{'negative log-likelihood':24s} {bits / 8:12,.0f} {bits / images.size:9.4f}")
-    sizes, timers = {}, {}
+    sizes: dict[str, int] = {}
+    timers: dict[tuple[str, str], timing.Timer] = {}
+    for peer in peers:
+        name, sizes[name] = peer.facts["name"], peer.facts["bytes"]
+        timers |= {(name, way): measured for way, measured in peer.timers.items()}
+        likelihood = f"{peer.facts['bits'] / 8:12,.0f} {peer.facts['bits'] / images.size:9.4f}"
+        print(f"  {name:22s} {likelihood}  {peer.facts['parameters']:,} parameters")
     for name, (encode, decode) in codecs.items():
         files = encode(images)
         values = decode(files).ravel()[: images.size]  # Bits are filled up to bytes.
         np.testing.assert_array_equal(values, images.ravel(), err_msg=name)
         sizes[name] = sum(map(len, files))
-        timers[name, "there"] = timer(functools.partial(encode, images), seconds, warm_up=0)
-        timers[name, "back"] = timer(functools.partial(decode, files), seconds, warm_up=0)
-    times = in_turn(timers, rounds)
+        timers[name, "there"] = timer(functools.partial(encode, images), options.seconds, 0)
+        timers[name, "back"] = timer(functools.partial(decode, files), options.seconds, 0)
+    times = in_turn(timers, options.rounds)
     for name, size in sizes.items():
         speeds = f"{count / times[name, 'there']:9.1f} {count / times[name, 'back']:9.1f}"
         excess = f"  {8 * size / bits - 1:+.3%} of it" if name == "this model" else ""
@@ -130,7 +149,13 @@ def main(arguments: list[str] | None = None) -> None:
     timing.add_flags(flags)
     flags.add_argument("--model", required=True, help="a model of the package, or a workdir")
     flags.add_argument("--split", default="test[:256]", help="the images; default: %(default)s")
+    flags.add_argument("--peer", default="", metavar="nelloc=CHECKOUT")
+    flags.add_argument("--python", default=sys.executable, help="the peer's interpreter")
     options, fields = flags.parse_known_args(arguments)
+    name, _, checkout = options.peer.partition("=")
+    weights = sorted(Path(checkout).glob("model_save/*cifar*")) if name == "nelloc" else []
+    if options.peer and not weights:
+        flags.error(f"--peer={options.peer} is not nelloc= with a checkout that has model_save")
     devices.set_up_host_devices()
     path = bundled.path(options.model) if options.model in bundled.names() else options.model
     run = open_run(path, devices.local_mesh(1))
@@ -155,8 +180,18 @@ def main(arguments: list[str] | None = None) -> None:
     nats = -np.asarray(model.log_prob(images, condition), np.float64)
     bits = (nats + math.log(model.config.num_classes or 1)) / math.log(2)  # And of the class.
     for count in dict.fromkeys((1, len(images))):
-        total = float(bits[:count].sum())
-        measure(codecs, images[:count], total, options.seconds, options.rounds)
+        with contextlib.ExitStack() as stack:
+            file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".npy"))
+            np.save(file, images[:count])
+            file.flush()
+            settings = {"checkout": checkout, "images": file.name, "seconds": options.seconds}
+            peers = [
+                stack.enter_context(
+                    Worker(NELLOC, python=options.python, weights=str(path), **settings)
+                )
+                for path in weights
+            ]
+            measure(codecs, peers, images[:count], float(bits[:count].sum()), options)
 
 
 if __name__ == "__main__":
