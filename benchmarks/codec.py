@@ -51,8 +51,6 @@ PICTURES: dict[str, dict[str, Any]] = {
 WEBP_ROWS = 16383
 """The most rows that a WebP file can have: beyond it, there are several files."""
 
-NELLOC = str(Path(__file__).with_name("nelloc.py"))
-
 Codec = tuple[Callable[[np.ndarray], list[bytes]], Callable[[list[bytes]], np.ndarray]]
 """How images `[N, H, W, C]` become files, and how these become the values again, in order."""
 
@@ -184,10 +182,11 @@ def main(arguments: list[str] | None = None) -> None:
             file = stack.enter_context(tempfile.NamedTemporaryFile(suffix=".npy"))
             np.save(file, images[:count])
             file.flush()
+            script = str(Path(__file__).with_name("nelloc.py"))
             settings = {"checkout": checkout, "images": file.name, "seconds": options.seconds}
             peers = [
                 stack.enter_context(
-                    Worker(NELLOC, python=options.python, weights=str(path), **settings)
+                    Worker(script, python=options.python, weights=str(path), **settings)
                 )
                 for path in weights
             ]
