@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import accelerator
-import codes
 import comparisons
 import ising
 import numpy as np
@@ -25,24 +24,19 @@ RUNS = (
     "--config=digits --minutes=1e-4 --config.model.layers=1 --config.model.features=4 "
     "--config.model.head_features=4 --config.optimizer.warmup_steps=0"
 )
-slow = pytest.mark.slow
 COMMANDS = [  # A benchmark, its arguments, a pattern of what it prints, and the number of matches.
     ("accelerator", f"cifar10:row {SMALL} --matmul=16 {QUICK}", r"^cifar10:row_lstm, .*%", 1),
     ("codec", f"--model=digits --split=test[:2] {QUICK}", r"^this model .*of it$", 2),
     ("ising", "--side=3 --images 20 4 4 --out=OUT", r"^entropy: .* nats", 1),
     ("peers", f"row_lstm --peer=torchlake {QUICK}", r"ours .*\(1x\)|left out: .*torch", 2),
     ("speed", f"1 {SMALL} {QUICK}", r"\dx plain \(", 2),
-    pytest.param(
-        "codes", "--data=digits --images 20 4 4 --codes=4 --steps=2", r"\d ± [\d.]+$", 7, marks=slow
-    ),
-    pytest.param(
+    (
         "comparisons",
         f"architectures {RUNS} {QUICK} --out=OUT --tune_minutes=5e-5 --rates=1e-3",
         r"^\| pixel_cnn(, short, 0.001)? \| 0.001 \|.* ± .* ± ",
         2,
-        marks=slow,
     ),
-    pytest.param("comparisons", f"scales {RUNS} {QUICK} --out=OUT", "16 images in", 3, marks=slow),
+    ("comparisons", f"scales {RUNS} {QUICK} --out=OUT", "16 images in", 3),
 ]
 
 
@@ -93,13 +87,6 @@ def test_workers_measure_in_a_process_of_their_own():
     size = speed.MNIST | {"architecture": "row_lstm", "layers": 1, "features": 4}
     with timing.Worker(speed.__file__, size=size, batch=2, is_plain=True, seconds=0) as worker:
         assert 0 < worker.timers["step"]() < 60 and worker.facts["megabytes"] > 0
-
-
-def test_maps_of_codes_by_counts_are_nearly_free_where_a_neighbour_says_all():
-    numbers = np.random.default_rng(0).integers(4, size=(300, 1, 3))
-    splits = {"train": np.repeat(numbers, 4, axis=1)[:200], "test": np.repeat(numbers, 4, axis=1)}
-    bits, error = codes.by_counts(splits, 4)
-    assert 0.5 < bits < 0.9 and 0 < error < 0.02  # A quarter of the codes has 2 bits.
 
 
 @pytest.mark.parametrize("height, width", [(3, 3), (3, 4)])
