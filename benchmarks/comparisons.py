@@ -8,10 +8,11 @@
         [--config.FIELD=VALUE ...]
 
 `architectures` gives each of the three the same time for its steps and the same search for its
-rate: one short run for each of three rates, and the best of them on validation for the long run.
+rate: one short run for each of three rates. The long run has the best of them on validation, times
+the square root of the quotient of the times: the best rate falls about so as a run gets longer.
 Width and depth are those of the config, so that the parameters differ in number; the optimiser is
-Muon with weight decay, with a warm-up and a whole cosine in each run. A short run bears a higher
-rate than a long one: give it a good part of the time, and add rates where the highest is the best.
+Muon with weight decay, with a warm-up and a whole cosine in each run. Add rates where the highest
+is the best.
 
 `scales` gives a model of one scale, the same with several, and the same given one of ten classes
 the same time for their steps at the same rate, which is not searched, and measures, in turn, how
@@ -233,7 +234,8 @@ def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list
                 nats[rate] = result["validation"]["nats"]
         if nats:
             best = min(nats, key=lambda rate: nats[rate])
-            config = changed(config, long_run(steps) | {"optimizer.learning_rate": best})
+            rate = float(f"{best * math.sqrt(options.tune_minutes / options.minutes):.2g}")
+            config = changed(config, long_run(steps) | {"optimizer.learning_rate": rate})
             result = trained(options.out / name, config)
         lines.append(row(name, config, result if nats else None))
     return lines
