@@ -63,7 +63,7 @@ def two_saved(tmp_path):
     with contextlib.closing(Checkpoints(tmp_path)) as writer:
         writer.save(1, make_state(1), RECORD)
         writer.save(2, make_state(2), RECORD, 80.0)
-    return Checkpoints(tmp_path), tmp_path / "checkpoints" / "2"
+    return Checkpoints(tmp_path, read_only=True), tmp_path / "checkpoints" / "2"
 
 
 def test_round_trip_in_another_instance(two_saved):
