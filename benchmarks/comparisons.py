@@ -8,8 +8,8 @@
         [--config.FIELD=VALUE ...]
 
 `architectures` gives each of the three the same time for its steps and the same search for its
-rate: one short run for each of three rates. The long run has the best of them on validation, times
-the square root of the quotient of the times: the best rate falls about so as a run gets longer.
+rate: one short run for each of three rates. The best of them on validation, multiplied by
+sqrt(tune_minutes / minutes), is the rate of the long run: longer runs need lower rates.
 Width and depth are those of the config, so that the parameters differ in number; the optimiser is
 Muon with weight decay, with a warm-up and a whole cosine in each run. Add rates where the highest
 is the best.
