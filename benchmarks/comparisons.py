@@ -8,8 +8,9 @@
         [--config.FIELD=VALUE ...]
 
 `architectures` gives each of the three the same time for its steps and the same search for its
-rate: one short run for each of three rates. The best of them on validation, multiplied by
-sqrt(tune_minutes / minutes), is the rate of the long run: longer runs need lower rates.
+rate: one short run for each of three rates. The long run has the best of them on validation and the
+weight decay, both multiplied by sqrt(tune_minutes / minutes): this keeps the size of the weights,
+and the part of the run that they remember.
 Width and depth are those of the config, so that the parameters differ in number; the optimiser is
 Muon with weight decay, with a warm-up and a whole cosine in each run. Add rates where the highest
 is the best.
@@ -233,9 +234,11 @@ def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list
             if result:
                 nats[rate] = result["validation"]["nats"]
         if nats:
-            best = min(nats, key=lambda rate: nats[rate])
-            rate = float(f"{best * math.sqrt(options.tune_minutes / options.minutes):.2g}")
-            config = changed(config, long_run(steps) | {"optimizer.learning_rate": rate})
+            values = min(nats, key=lambda rate: nats[rate]), config.optimizer.weight_decay
+            scale = math.sqrt(options.tune_minutes / options.minutes)
+            rate, decay = (float(f"{value * scale:.2g}") for value in values)
+            fields = {"optimizer.learning_rate": rate, "optimizer.weight_decay": decay}
+            config = changed(config, long_run(steps) | fields)
             result = trained(options.out / name, config)
         lines.append(row(name, config, result if nats else None))
     return lines
