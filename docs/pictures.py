@@ -6,7 +6,8 @@
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. Data that were moved are named by
 fields of the run's config, as in --config.data.data_dir=DIR. `curves` draws the validations of
-several runs, against steps and against the time of training; it needs their logs alone.
+runs that were given equal time, against steps and against the part of that time; it needs their
+logs alone.
 """
 
 import argparse
@@ -76,17 +77,16 @@ def draw_curves(logs: list[Path], unit: str, out: Path) -> None:
     for log in logs:
         records = map(json.loads, (log / "metrics.jsonl").read_text().splitlines())
         name = f"validation/{unit}"
-        points = [(each["step"], each["seconds"], each[name]) for each in records if name in each]
-        steps, seconds, values = np.array(points).T
+        steps, values = np.array([(each["step"], each[name]) for each in records if name in each]).T
         left.plot(steps / 1000, values, marker=".", label=log.name)
-        right.plot(seconds / 60, values, marker=".", label=log.name)
+        right.plot(steps / steps[-1], values, marker=".", label=log.name)
         validations.append(values)
     # The first may be far above, and runs out of the picture.
     low, high = min(map(min, validations)), max(values[:2][-1] for values in validations)
     if (gap := high - low) > 0:
         left.set_ylim(low - 0.05 * gap, high + 0.05 * gap)
     left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
-    right.set(xlabel="minutes of training")
+    right.set(xlabel="part of the equal time")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     right.legend()
