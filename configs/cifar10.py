@@ -12,7 +12,7 @@ Settings:  width, depth (12 layers, PixelCNN 15), head, batch size and RMSProp a
            gives no learning rate; the rate, its schedule, the clipping, the average and the number
            of steps (107 epochs) are this project's own.
 Results:   not yet run at this size. With 3 layers, h=48 and a mixture of logistics, in equal time
-           of 60 to 65 minutes on a CPU core (their own rates and steps, see docs/logs): PixelCNN
+           of about an hour on a CPU core (their own rates and steps, see docs/logs): PixelCNN
            3.3612 ± 0.0068 bits/dim, Row LSTM 3.3101 ± 0.0068, Diagonal BiLSTM 3.2946 ± 0.0068.
 """
 
