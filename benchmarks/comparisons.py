@@ -13,7 +13,7 @@ weight decay, both multiplied by sqrt(tune_minutes / minutes): this keeps the si
 and the part of the run that they remember.
 Width and depth are those of the config, so that the parameters differ in number; the optimiser is
 Muon with weight decay, with a warm-up and a whole cosine in each run. Add rates where the highest
-is the best.
+or the lowest is the best.
 
 `scales` gives a model of one scale, the same with several, and the same given one of ten classes
 the same time for their steps at the same rate, which is not searched, and measures, in turn, how

@@ -6,8 +6,8 @@
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. Data that were moved are named by
 fields of the run's config, as in --config.data.data_dir=DIR. `curves` draws the validations of
-runs that were given equal time, against steps and against the part of that time; it needs their
-logs alone.
+runs that were given equal time, against steps and against the fraction of that time; it needs
+their logs alone.
 """
 
 import argparse
@@ -86,7 +86,7 @@ def draw_curves(logs: list[Path], unit: str, out: Path) -> None:
     if (gap := high - low) > 0:
         left.set_ylim(low - 0.05 * gap, high + 0.05 * gap)
     left.set(xlabel="thousands of steps", ylabel=f"validation, {UNITS[unit]}")
-    right.set(xlabel="part of the equal time")
+    right.set(xlabel="fraction of the time")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     right.legend()
