@@ -13,7 +13,6 @@ small iteration have their turn in each round; times are medians. Random images 
 data sets. Run nothing else beside it.
 """
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -23,7 +22,8 @@ from speed import add_size_flags, chosen, matmul, prepare, weights_of
 from timing import in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import ARCHITECTURES, load_config
+from pixel_rnn_jax.config import load_config
+from pixel_rnn_jax.layers import LAYERS
 from pixel_rnn_jax.runtime import devices
 
 CONFIGS, DTYPES = ("cifar10", "imagenet32"), ("float32", "bfloat16")
@@ -88,12 +88,12 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {}
     for dtype in DTYPES:
         for name in CONFIGS:
-            for architecture in ARCHITECTURES:
+            for architecture in LAYERS:
                 title = f"{name}:{architecture}, {dtype}"
                 config = load_config(f"{name}:{architecture}")
-                model = dataclasses.replace(config.model, scales=(), dtype=dtype)
+                fields = vars(config.model) | {"scales": (), "dtype": dtype}
                 batch = options.batch or config.train.batch_size
-                sizes[title] = vars(model) | {"image_shape": (32, 32, 3), "batch": batch}
+                sizes[title] = fields | {"image_shape": (32, 32, 3), "batch": batch}
     for title, size in chosen(sizes, options).items():
         measured = row(size, options.matmul, options.seconds, options.rounds)
         print(f"{title:38} {measured}", flush=True)

@@ -1,6 +1,6 @@
 """Compresses a split with a trained model, and the same images with general codecs.
 
-    python benchmarks/codec.py --model=mnist --config.data.data_dir=DIR
+    python benchmarks/codec.py --model=mnist --data_dir=DIR
     python benchmarks/codec.py --model=runs/cifar10 --split='test[:1000]'
     python benchmarks/codec.py --model=cifar10 --split='test[:100]' --peer=nelloc=CHECKOUT \
         --python=PEERS_PYTHON
@@ -16,7 +16,6 @@ one core does.
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import importlib
 import io
@@ -35,11 +34,11 @@ from timing import Worker, in_turn, timer
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import bundled
-from pixel_rnn_jax.config import override
-from pixel_rnn_jax.image_model import of_run
-from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.cli.flags import data_flags
+from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.evaluate import open_run_split
+from pixel_rnn_jax.workdirs.workdir import moved, open_run
 
 WEBP: dict[str, Any] = {"lossless": True, "quality": 100, "method": 6, "exact": True}
 PICTURES: dict[str, dict[str, Any]] = {
@@ -149,7 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
     flags.add_argument("--split", default="test[:256]", help="the images; default: %(default)s")
     flags.add_argument("--peer", default="", metavar="nelloc=CHECKOUT")
     flags.add_argument("--python", default=sys.executable, help="the peer's interpreter")
-    options, fields = flags.parse_known_args(arguments)
+    data_flags(flags)
+    options = flags.parse_args(arguments)
     name, _, checkout = options.peer.partition("=")
     weights = sorted(Path(checkout).glob("model_save/*cifar*")) if name == "nelloc" else []
     if options.peer and not weights:
@@ -157,9 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
     devices.set_up_host_devices()
     path = bundled.path(options.model) if options.model in bundled.names() else options.model
     run = open_run(path, devices.local_mesh(1))
-    config = override(run.record.config, [field.removeprefix("--config.") for field in fields])
-    run = dataclasses.replace(run, record=dataclasses.replace(run.record, config=config))
-    split, model = open_run_split(run, options.split), of_run(run)
+    run = moved(run, options.data_name, options.data_dir)
+    split, model = open_run_split(run, options.split), ImageModel.from_run(run)
     images, condition = split.batch(np.arange(len(split)))
     levels, channels = model.levels, model.image_shape[-1]
     codecs = {"this model": of_model(model, condition)}

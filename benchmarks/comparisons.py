@@ -52,20 +52,20 @@ from timing import all_turns, in_turn, timer
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import (
-    ARCHITECTURES,
     Config,
     changed_fields,
     load_config,
-    override,
     to_json,
+    with_flags,
 )
 from pixel_rnn_jax.files import atomic_write
+from pixel_rnn_jax.layers import LAYERS
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.workdirs.workdir import read_config
 
 Fields = dict[str, object]
 """Values by the dotted name of a field of the config."""
@@ -108,8 +108,7 @@ IMAGES = 16
 
 def changed(config: Config, fields: Fields, flags: Sequence[str] = ()) -> Config:
     """Returns a config with other values of fields, at last those of `--config.FIELD=VALUE`."""
-    assignments = [f"{name}={value}" for name, value in fields.items()]
-    return override(config, assignments + [flag.removeprefix("--config.") for flag in flags])
+    return with_flags(config, [*(f"--config.{n}={value}" for n, value in fields.items()), *flags])
 
 
 def long_run(steps: int) -> Fields:
@@ -220,8 +219,7 @@ def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list
     """Searches the rate of each architecture, trains it, and returns the table."""
     lines = [HEAD]
     configs = {
-        name: changed(load_config(f"{options.config}:{name}"), MUON, flags)
-        for name in ARCHITECTURES
+        name: changed(load_config(f"{options.config}:{name}"), MUON, flags) for name in LAYERS
     }
     for name, steps in steps_that_fit(configs, options.minutes, options).items():
         short = max(1, round(steps * options.tune_minutes / options.minutes))

@@ -12,6 +12,7 @@ what one evaluation for each of the H * W * C values would take. Run nothing els
 """
 
 import argparse
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,7 +26,9 @@ from timing import Candidate, Worker, in_turn, timer
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.config import OptimizerConfig
-from pixel_rnn_jax.data import Batch, value_dtype
+from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.image_model import evaluate_rows
+from pixel_rnn_jax.models.likelihoods import value_dtype
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training import optimizers
@@ -113,7 +116,9 @@ def build(*, size: dict[str, Any], batch: int, is_plain: bool, seconds: float) -
     mesh = devices.make_mesh(1) if is_plain else devices.mesh_for(batch)
     model = prnn.create(prnn.ModelConfig(**fields), shape, levels)
     core, step = model.pixel_rnn, prepare(model.pixel_rnn, batch, mesh)
-    log_prob = devices.map_batch(lambda params, rows: core.log_prob(params, *rows), mesh)
+    log_prob = devices.map_batch(
+        functools.partial(evaluate_rows, PixelRNN.log_prob, core, ()), mesh
+    )
 
     def evaluate() -> None:
         jax.block_until_ready(log_prob(step.params, step.batch))

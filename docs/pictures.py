@@ -4,14 +4,12 @@
     python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
-for each image the original, its known part and the completion. Data that were moved are named by
-fields of the run's config, as in --config.data.data_dir=DIR. `curves` draws the validations of
-runs that were given equal time, against steps and against the fraction of that time; it needs
-their logs alone.
+for each image the original, its known part and the completion. --data_name or --data_dir names
+data that were moved. `curves` draws the validations of runs that were given equal time, against
+steps and against the fraction of that time; it needs their logs alone.
 """
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 
@@ -20,11 +18,11 @@ import matplotlib.figure
 import numpy as np
 
 from pixel_rnn_jax import bundled, pictures
-from pixel_rnn_jax.config import override
-from pixel_rnn_jax.image_model import of_run
-from pixel_rnn_jax.runs.workdir import open_run
+from pixel_rnn_jax.cli.flags import data_flags
+from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.evaluate import open_run_split
+from pixel_rnn_jax.workdirs.workdir import moved, open_run
 
 IMAGES = 5
 PARTICLES = 256
@@ -46,13 +44,12 @@ def masks(height: int, width: int) -> dict[str, np.ndarray]:
     }
 
 
-def draw_masks(model_name: str, fields: list[str], out: Path) -> None:
+def draw_masks(model_name: str, data_name: str, data_dir: str, out: Path) -> None:
     """Completes the same images under each mask."""
     path = bundled.path(model_name) if model_name in bundled.names() else model_name
     run = open_run(path, devices.local_mesh(1))
-    config = override(run.record.config, [field.removeprefix("--config.") for field in fields])
-    run = dataclasses.replace(run, record=dataclasses.replace(run.record, config=config))
-    model = of_run(run)
+    run = moved(run, data_name, data_dir)
+    model = ImageModel.from_run(run)
     images, condition = open_run_split(run, "test").batch(np.arange(IMAGES))
     known, completed = [], []
     for number, (name, mask) in enumerate(masks(*model.image_shape[:2]).items()):
@@ -105,11 +102,10 @@ def main() -> None:
     curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
     for command in (completions, curves):
         command.add_argument("--out", required=True, type=Path)
-    options, fields = flags.parse_known_args()
+    data_flags(flags)
+    options = flags.parse_args()
     if options.command == "masks":
-        draw_masks(options.model, fields, options.out)
-    elif fields:
-        flags.error(f"unknown: {' '.join(fields)}")
+        draw_masks(options.model, options.data_name, options.data_dir, options.out)
     else:
         draw_curves(options.logs, options.unit, options.out)
 

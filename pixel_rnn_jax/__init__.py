@@ -15,7 +15,7 @@ Axes, in names and docstrings everywhere; a letter means one thing:
     F  features                          M  components of a mixture
     N  images of a set or file           Q  outputs of the head for a value
     S  scales                            k  side of a kernel
-    D  numbers of a condition            Z  pixels of a batch (`kernels/padded_rows.py`)
+    D  numbers of a condition
 
 For one scale, H and W are those of its own images. As in the paper, a layer has h features and the
 stream between layers 2h, and an LSTM has the hidden state h and the cell state c.
@@ -25,6 +25,7 @@ from etils import epy
 
 # Each is imported when it is first used: JAX takes a second.
 with epy.lazy_api_imports(globals()):
+    from pixel_rnn_jax import layers
     from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
     from pixel_rnn_jax.data import Images
     from pixel_rnn_jax.errors import UserError
@@ -32,7 +33,7 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.image_model import ImageModel, create, from_pretrained, load
     from pixel_rnn_jax.models import dequantize
     from pixel_rnn_jax.pixel_rnn import PixelRNN
-    from pixel_rnn_jax.runtime.devices import keep_programs
+    from pixel_rnn_jax.runtime.devices import set_up
     from pixel_rnn_jax.training.evaluate import read_images
     from pixel_rnn_jax.training.fit import fit
 
@@ -54,7 +55,8 @@ __all__ = [
     "dequantize",
     "fit",
     "from_pretrained",
-    "keep_programs",
+    "layers",
     "load",
     "read_images",
+    "set_up",
 ]

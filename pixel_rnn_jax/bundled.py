@@ -3,7 +3,7 @@
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "weights"
-"""A folder for each model: the exported file, the record and the result of its run, and its card.
+"""A folder for each model: the exported file, the identity and the result of its run, and its card.
 
 `slice.npz` in it has test images, their nats and their condition.
 """

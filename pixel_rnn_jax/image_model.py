@@ -1,5 +1,6 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,32 +13,22 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import bundled
-from pixel_rnn_jax.codec import archive
+from pixel_rnn_jax.codec import compression
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation.complete import Completion
 from pixel_rnn_jax.models import bits_per_dim, checks
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs import export
-from pixel_rnn_jax.runs.workdir import Run, open_run
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.runtime.batching import in_batches
+from pixel_rnn_jax.runtime import batching, devices, tuning
+from pixel_rnn_jax.workdirs import export
+from pixel_rnn_jax.workdirs.workdir import Run, open_run
 
 PyTree = Any
 Method = Callable[..., PyTree]  # Of `PixelRNN`.
 
 HUB_FILE = "model.safetensors"
 """The name of a model's file in a repository on the Hugging Face Hub."""
-BATCH_BYTES = 256 * 2**20
-"""About the largest array of a batch, which limits the number of its images."""
-CPU_LANES = 8
-ACCELERATOR_LANES = 128
-"""Images that a device generates at a time; a smaller batch is padded.
-
-With another number of lanes the compiled program may differ in the last bits, and so, rarely, a
-value. A fixed number keeps an image independent of how many are drawn with it.
-"""
 
 
 def create(
@@ -75,12 +66,7 @@ def load(path: epath.PathLike) -> "ImageModel":
         path = bundled.path(str(path)) / bundled.FILE
     if export.is_exported(path):
         return ImageModel(*export.read(path))
-    return of_run(open_run(path, devices.local_mesh(1)))
-
-
-def of_run(run: Run) -> "ImageModel":
-    """Returns the model of a run that is open, with its parameters and names of classes."""
-    return ImageModel(run.model, run.params, run.record.image_format.class_names)
+    return ImageModel.from_run(open_run(path, devices.local_mesh(1)))
 
 
 def from_pretrained(
@@ -121,6 +107,11 @@ class ImageModel:
     def __init__(self, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()):
         self.pixel_rnn, self.params, self.class_names = model, params, tuple(class_names)
         self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
+
+    @classmethod
+    def from_run(cls, run: Run) -> "ImageModel":
+        """Returns the model of a run that is open, with its parameters and names of classes."""
+        return cls(run.model, run.params, run.identity.image_format.class_names)
 
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
@@ -211,18 +202,12 @@ class ImageModel:
 
         Image i depends only on the key, i and what is given of it, not on the number of devices.
         """
-        condition = checks.numbered(condition, self.class_names)
-        rows = self.pixel_rnn.check_completion(images, known, condition, particles)
-        lanes = _lanes() if particles == 1 else 1
-        return in_batches(
-            _complete,
-            (self.pixel_rnn, particles),
-            (self.params, key),
-            (np.arange(len(rows[0])), *rows),
-            least=lanes,
-            most=lanes,
-            progress="completing",
-        )
+        condition = checks.class_numbers(condition, self.class_names)
+        given = self.pixel_rnn.check_completion(images, known, condition, particles)
+        lanes = tuning.lanes() if particles == 1 else 1
+        static, common = (self.pixel_rnn, particles), (self.params, key)
+        rows = np.arange(len(given[0])), *given
+        return _in_batches(_complete, static, common, rows, lanes, lanes, "completing")
 
     def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
         """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
@@ -232,9 +217,9 @@ class ImageModel:
         Raises:
             UserError: As `conditionals`.
         """
-        condition = checks.numbered(condition, self.class_names)
+        condition = checks.class_numbers(condition, self.class_names)
         arrays = jax.tree.map(np.asarray, self.pixel_rnn.checked(images, condition))
-        return archive.compress(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)))
+        return compression.compress(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)))
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_condition: bool = False
@@ -249,7 +234,7 @@ class ImageModel:
         Raises:
             UserError: The data are damaged, cut off, or of another model or format.
         """
-        (images, condition, _), _ = archive.decompress(
+        (images, condition, _), _ = compression.decompress(
             self.pixel_rnn, self.params, data, skip_damaged=skip_damaged
         )
         return (images, condition) if return_condition else images
@@ -257,29 +242,27 @@ class ImageModel:
     def _evaluated(
         self, method: Method, images: ArrayLike, condition: ArrayLike | None, **options: bool
     ) -> Array:
-        condition = checks.numbered(condition, self.class_names)
+        condition = checks.class_numbers(condition, self.class_names)
         rows = self.pixel_rnn.checked(images, condition)
-        static = method, self.pixel_rnn, tuple(options.items())
         if not checks.all_values((self.params, rows)):
-            return _evaluate(*static, self.params, rows)
+            return method(self.pixel_rnn, self.params, *rows, **options)
+        static = method, self.pixel_rnn, tuple(options.items())
         most = images_at_a_time(self.pixel_rnn)
-        return in_batches(_evaluate, static, self.params, rows, most=most)
+        return _in_batches(evaluate_rows, static, self.params, rows, 1, most)
 
     def _drawn(
         self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
-        condition = checks.numbered(condition, self.class_names)
+        condition = checks.class_numbers(condition, self.class_names)
         condition, divisor = self.pixel_rnn.check_sampling(n, condition, temperature)
         static, common = (method, self.pixel_rnn), (self.params, key, divisor)
-        rows, lanes = (np.arange(n), condition), _lanes()
-        return in_batches(
-            _draw, static, common, rows, least=lanes, most=lanes, progress="generating"
-        )
+        rows, lanes = (np.arange(n), condition), tuning.lanes()
+        return _in_batches(_draw, static, common, rows, lanes, lanes, "generating")
 
 
 @dataclass(frozen=True)
 class _Arrays:
-    """Arrays as `archive.compress` takes images."""
+    """Arrays as `compression.compress` takes images."""
 
     whole: Batch
     file_names: tuple[str, ...] = ()
@@ -295,16 +278,37 @@ def images_at_a_time(model: PixelRNN) -> int:
     """Returns how many images a device computes at a time, so that they fit in its memory."""
     config, (height, width, channels) = model.config, model.image_shape
     widest = max(8 * config.features, config.head_features, channels * model.levels)
-    return max(1, min(64, BATCH_BYTES // (4 * height * width * widest)))
+    return max(1, min(64, tuning.BATCH_BYTES // (4 * height * width * widest)))
 
 
-def _lanes() -> int:
-    return CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
+def _in_batches(
+    function: Method,
+    static: tuple[Any, ...],
+    common: PyTree,
+    rows: PyTree,
+    least: int,
+    most: int,
+    progress: str = "",
+) -> PyTree:
+    """Calls a function for arrays in memory on all devices of this process."""
+    batching.check_no_tracers((common, rows))
+    count = len(jax.tree.leaves(rows)[0])
+    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
+    batches, size = batching.slices(rows, mesh, least=least, most=most), most * mesh.size
+    results = batching.in_batches(
+        function, static, common, batches, count, mesh=mesh, batch_size=size, progress=progress
+    )
+    return jax.tree.map(jnp.asarray, results)
 
 
 # For `in_batches`, which compiles them for each model, method and option.
-def _evaluate(method: Method, model: PixelRNN, options: Any, params: PyTree, rows: Any) -> Array:
-    return method(model, params, *rows, **dict(options))
+def evaluate_rows(
+    method: Method, model: PixelRNN, options: Any, params: PyTree, rows: Any
+) -> PyTree:
+    """Calls a method for images and their condition, on a CPU for some at a time."""
+    (height, width, _), count = model.image_shape, len(rows[0])
+    parts = tuning.parts(count, height * width, recurrent=model.recurrent)
+    return tuning.in_parts(lambda part: method(model, params, *part, **dict(options)), parts, rows)
 
 
 def _draw(method: Method, model: PixelRNN, common: PyTree, rows: Any) -> PyTree:

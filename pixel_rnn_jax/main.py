@@ -1,10 +1,9 @@
 """The program: `pixel-rnn-jax [COMMAND] [FLAGS]`, or `python -m pixel_rnn_jax.main`."""
 
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
 
-from absl import logging
+from absl import app, flags, logging
 from etils import epy
 
 from pixel_rnn_jax.cli import parse
@@ -16,34 +15,43 @@ with epy.lazy_imports():  # They import JAX, which --help does without.
     from pixel_rnn_jax.runtime import devices, processes
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit status: 2 after a mistake, 130 after Ctrl-C, else 0."""
+def main(command: Callable[[], None]) -> int:
+    """Runs a command and returns the exit status: 2 after a mistake, 130 after Ctrl-C, else 0."""
+    logging.set_verbosity(logging.ERROR)  # Orbax warns of each option that it sets itself.
     try:
-        command, arguments = parse.parse(sys.argv[1:] if argv is None else argv)
-        devices.set_up_host_devices()
-        devices.keep_programs()
-        command(arguments)
+        devices.set_up()
+        command()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return USER_ERROR
+        return _end(USER_ERROR)
     except KeyboardInterrupt:
-        return 130
+        return _end(130)
+    except Exception as error:
+        _end(1, error)
+        raise
     return 0
 
 
-def run() -> NoReturn:
-    """Runs `main` as the whole of a process, perhaps one of several that wait for each other."""
-    logging.set_verbosity(logging.ERROR)  # Orbax warns of each option that it sets itself.
-    status, error = 1, None
+def _end(status: int, error: Exception | None = None) -> int:
+    """Ends this process at once if others of its run wait for it, which a normal exit would too."""
+    if jax.distributed.is_initialized():
+        processes.end(status, error)
+    return status
+
+
+def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Callable[[], None]:
+    """Returns the command of a command line; a mistake ends the process with status 2."""
+    flags.FLAGS(argv[:1])  # Those of absl itself.
     try:
-        status = main()
-    except Exception as unexpected:
-        error = unexpected
-    if status and "jax" in sys.modules and jax.distributed.is_initialized():
-        processes.end(status, error)  # A normal exit would wait for the others.
-    if error is not None:
-        raise error
-    sys.exit(status)
+        return parse.parse(argv[1:], values)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from error
+
+
+def run() -> None:
+    """Runs the program as the whole of a process."""
+    app.run(main, flags_parser=parse_flags)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
-from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write, read_image
+from pixel_rnn_jax.models.likelihoods import value_dtype
 
 # Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
 HEIGHT, LARGEST = 64, 2048

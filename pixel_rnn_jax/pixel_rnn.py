@@ -12,7 +12,6 @@ product adds up to less than one over all images.
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,17 +23,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.data import value_dtype
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.generation import complete, sample
 from pixel_rnn_jax.generation.complete import Completion
 from pixel_rnn_jax.models import Scale, chain, checks, likelihoods
 
 PyTree = Any
-CPU_PIXELS = 1024
-"""Pixels that a CPU computes at a time; about one image of MNIST or CIFAR-10."""
-CPU_IMAGES_PER_SCAN = 4
-"""A recurrent model computes so many times as many images, which share the steps of a scan."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +43,7 @@ class PixelRNN:
 
     Images are `[B, H, W, C]` integers from 0 to K - 1. With `output="logistic_mixture"` they are
     floats from 0 to K, and log-probabilities are log-densities per unit of a level. With
-    `output="gaussian_mixture"` they are any floats x, the model sees (x - offset) / scale, and
+    `output="gaussian_mixture"` they are any floats x, the model sees (x - mean) / std, and
     log-densities are per unit of x.
 
     `condition` is `[B]` integers for a model with `num_classes`, `[B, D]` floats with
@@ -60,8 +54,8 @@ class PixelRNN:
         image_shape: (H, W, C).
         levels: K, the number of values that a channel of a pixel can have, from 2 to 2**24; 0 for
             `output="gaussian_mixture"`.
-        offset: Subtracted from real values, `[C]`; by default 0.
-        scale: Divides them then, `[C]`; by default 1.
+        mean: Subtracted from real values, `[C]`; by default 0.
+        std: Divides them then, `[C]`; by default 1.
 
     Raises:
         UserError: The shape or the number of levels is impossible, features are too few for C, or
@@ -71,19 +65,19 @@ class PixelRNN:
     config: ModelConfig
     image_shape: tuple[int, int, int]
     levels: int = 0
-    offset: tuple[float, ...] = ()
-    scale: tuple[float, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         values = checks.check_format(
-            self.config, self.image_shape, self.levels, self.offset, self.scale
+            self.config, self.image_shape, self.levels, self.mean, self.std
         )
         for name, value in values.items():
             object.__setattr__(self, name, value)
         _ = self.scales  # Checks the number of features, and the scales.
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return PixelRNN, (self.config, self.image_shape, self.levels, self.offset, self.scale)
+        return PixelRNN, (self.config, self.image_shape, self.levels, self.mean, self.std)
 
     @functools.cached_property
     def scales(self) -> tuple[Scale, ...]:
@@ -94,6 +88,11 @@ class PixelRNN:
     def likelihood(self) -> likelihoods.Likelihood:
         """The distribution of a value, given the outputs of its network."""
         return self.scales[-1].network.likelihood
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether a layer scans its images."""
+        return any(scale.network.recurrent for scale in self.scales)
 
     @property
     def dims(self) -> int:
@@ -127,13 +126,8 @@ class PixelRNN:
         Raises:
             UserError: The images or the condition do not fit the model.
         """
-        images, condition = self.checked(images, condition)
-
-        def log_prob(params: PyTree, images: Array, condition: Array | None) -> Array:
-            terms = -self.nats_by_scale(params, images, condition, per_value=True).sum(axis=1)
-            return terms if per_value else terms.sum(axis=(1, 2, 3))
-
-        return _in_parts(log_prob, self.parts(images.shape[0]), params, images, condition)
+        terms = -self.nats_by_scale(params, images, condition, per_value=True).sum(axis=1)
+        return terms if per_value else terms.sum(axis=(1, 2, 3))
 
     def nats_by_scale(
         self,
@@ -142,46 +136,26 @@ class PixelRNN:
         condition: ArrayLike | None = None,
         *,
         per_value: bool = False,
-        parts: int = 1,
         dropout_keys: Array | None = None,
     ) -> Array:
         """Returns the share of each scale in -log p(image), `[B, S]` in nats; raises as `log_prob`.
 
-        With `per_value` it is the share of each value, `[B, S, H, W, C]`. The batch is computed in
-        `parts` equal parts, one after another; 0 takes the number of `PixelRNN.parts`. With
-        `dropout_keys`, `[B]` keys of `jax.random`, there is dropout, as in training, and one part.
+        With `per_value` it is the share of each value, `[B, S, H, W, C]`. With `dropout_keys`,
+        `[B]` keys of `jax.random`, there is dropout, as in training.
         """
         images, condition = self.checked(images, condition)
-        parts = parts or self.parts(images.shape[0])
-        if parts > 1 and dropout_keys is None:
-            nats = functools.partial(self.nats_by_scale, per_value=per_value)
-            return _in_parts(nats, parts, params, images, condition)
         values = self._standardised(images)
         shares = []
         keys = dropout_keys
         for number, scale in enumerate(self.scales):
             if dropout_keys is not None:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
-            outputs = scale.apply(params, *scale.inputs(values, condition), keys)
+            outputs = scale.outputs(params, values, condition, keys)
             terms = self.likelihood.log_prob(outputs, scale.subsample(values))
-            terms = jnp.where(scale.given[None, ..., None], 0, terms - self._log_scale)
+            terms = jnp.where(scale.given[None, ..., None], 0, terms - self._log_std)
             whole = scale.spread(terms, self.image_shape) if per_value else terms.sum((1, 2, 3))
             shares.append(-whole)
         return jnp.stack(shares, axis=1)
-
-    def parts(self, images: int) -> int:
-        """Returns the number of equal parts of a batch whose maps stay in a CPU's caches.
-
-        On other platforms it is 1.
-        """
-        if jax.default_backend() != "cpu" or not isinstance(images, int):
-            return 1
-        height, width, _ = self.image_shape
-        most = max(CPU_PIXELS // (height * width), 1)
-        if any(s.network.config.architecture != "pixel_cnn" for s in self.scales):
-            most *= CPU_IMAGES_PER_SCAN
-        parts = range(1, images + 1)
-        return next((n for n in parts if images % n == 0 and images // n <= most), 1)
 
     def conditionals(
         self, params: PyTree, images: ArrayLike, condition: ArrayLike | None = None
@@ -196,16 +170,13 @@ class PixelRNN:
         likelihood = self.discrete_likelihood()
         images, condition = self.checked(images, condition)
 
-        def conditionals(params: PyTree, images: Array, condition: Array | None) -> Array:
-            *coarser, levels = (
-                likelihood.conditionals(scale.apply(params, *scale.inputs(images, condition)))
-                for scale in self.scales
-            )
-            for scale, coarse in zip(self.scales[-2::-1], coarser[::-1], strict=True):
-                levels = levels.at[:, :: scale.stride, :: scale.stride].set(coarse)
-            return levels
-
-        return _in_parts(conditionals, self.parts(images.shape[0]), params, images, condition)
+        *coarser, levels = (
+            likelihood.conditionals(scale.outputs(params, images, condition))
+            for scale in self.scales
+        )
+        for scale, coarse in zip(self.scales[-2::-1], coarser[::-1], strict=True):
+            levels = levels.at[:, :: scale.stride, :: scale.stride].set(coarse)
+        return levels
 
     def discrete_likelihood(self) -> likelihoods.Discrete:
         """Returns the likelihood of a model that gives images probabilities, value by value.
@@ -272,7 +243,7 @@ class PixelRNN:
         values, log_probs = sample.sample(
             self.scales, params, key, indices, condition, temperature, with_log_prob=True
         )
-        return self._in_units(values), log_probs - height * width * self._log_scale.sum()
+        return self._in_units(values), log_probs - height * width * self._log_std.sum()
 
     def complete(
         self,
@@ -307,15 +278,15 @@ class PixelRNN:
         """
         images, known, condition = self.check_completion(images, known, condition, particles)
         scales = self.scales
-        dtype = jnp.int32 if self.config.discrete else scales[0].network.param_dtype
+        dtype = jnp.int32 if self.likelihood.discrete else scales[0].network.param_dtype
         values, indices = self._standardised(images).astype(dtype), jnp.arange(images.shape[0])
         result = complete.complete(
             scales, params, key, indices + first, values, known, condition, particles=int(particles)
         )
         completed = self._in_units(result.images)
-        log_scale = jnp.where(known, self._log_scale, 0).sum(axis=(1, 2, 3))
+        log_std = jnp.where(known, self._log_std, 0).sum(axis=(1, 2, 3))
         completed = jnp.where(known, images.astype(completed.dtype), completed)
-        return result._replace(images=completed, log_evidence=result.log_evidence - log_scale)
+        return result._replace(images=completed, log_evidence=result.log_evidence - log_std)
 
     def checked(
         self, images: ArrayLike, condition: ArrayLike | None, known: ArrayLike | None = None
@@ -343,29 +314,29 @@ class PixelRNN:
         return checks.check_condition(condition, n, self.config, self.image_shape), divisor
 
     def _refuse_plain(self) -> None:
-        if self.config.plain:
+        if self.config.redraws_coarse:
             raise UserError("the plain form (model.copy_coarse=false) gives images no probability")
 
     @property
     def _units(self) -> np.ndarray:
-        """Offset and scale, `[2, 1, 1, 1, C]`; without any, 0 and 1."""
+        """Mean and standard deviation, `[2, 1, 1, 1, C]`; without any, 0 and 1."""
         dtype = self.scales[0].network.param_dtype
-        return np.array([self.offset or (0,), self.scale or (1,)], dtype).reshape(2, 1, 1, 1, -1)
+        return np.array([self.mean or (0,), self.std or (1,)], dtype).reshape(2, 1, 1, 1, -1)
 
     @property
-    def _log_scale(self) -> np.ndarray:
+    def _log_std(self) -> np.ndarray:
         """Log-density of standardised values less that per unit of x, `[1, 1, 1, C]`."""
         return np.log(self._units[1])
 
     def _standardised(self, images: Array) -> Array:
-        offset, scale = self._units
-        return (images.astype(scale.dtype) - offset) / scale if self.scale else images
+        mean, std = self._units
+        return (images.astype(std.dtype) - mean) / std if self.std else images
 
     def _in_units(self, values: Array) -> Array:
-        if self.config.discrete:
-            return values.astype(value_dtype(self.levels))
-        offset, scale = self._units
-        return values * scale + offset if self.scale else values
+        if self.likelihood.discrete:
+            return values.astype(likelihoods.value_dtype(self.levels))
+        mean, std = self._units
+        return values * std + mean if self.std else values
 
 
 class _Networks(nn.Module):
@@ -379,25 +350,3 @@ class _Networks(nn.Module):
     def __call__(self, images: Array, condition: Array | None) -> None:
         for scale, network in zip(self.model.scales, self.scale, strict=True):
             network(*scale.inputs(images, condition))
-
-
-def _in_parts(function: Callable[..., Array], number: int, params: PyTree, *rows: PyTree) -> Array:
-    """Calls `function(params, *rows)`, of one result per row, for a part of the rows at a time.
-
-    The maps of a part stay in the caches. A derivative is computed for the whole batch at once:
-    parts would copy the residuals of the backward pass once more.
-    """
-    if number == 1:
-        return function(params, *rows)
-
-    @jax.custom_jvp
-    def evaluate(params: PyTree, *rows: PyTree) -> Array:
-        parts = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), rows)
-        results = jax.lax.map(lambda part: function(params, *part), parts)
-        return results.reshape(-1, *results.shape[2:])
-
-    @evaluate.defjvp
-    def at_once(primals: Any, tangents: Any) -> Any:
-        return jax.jvp(function, primals, tangents)
-
-    return evaluate(params, *rows)

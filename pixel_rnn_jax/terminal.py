@@ -11,19 +11,19 @@ from pixel_rnn_jax.runtime import processes
 
 def log(text: str) -> None:
     """Prints a remark on the standard error, above any progress bar."""
-    if processes.first():
+    if processes.is_first():
         tqdm.tqdm.write(text, file=sys.stderr)
 
 
 def print_result(text: str) -> None:
     """Prints a line of the results on the standard output."""
-    if processes.first():
+    if processes.is_first():
         print(text, flush=True)
 
 
 def progress(items: Iterable[Any], total: int, description: str, unit: str) -> Iterable[Any]:
     """Returns `items` with a progress bar, which a terminal shows after three seconds."""
-    hidden = None if processes.first() else True  # None: hidden where there is no terminal.
+    hidden = None if processes.is_first() else True  # None: hidden where there is no terminal.
     return tqdm.tqdm(
         items, total=total, desc=description, unit=unit, delay=3, leave=False, disable=hidden
     )

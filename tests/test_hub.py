@@ -4,8 +4,8 @@ import sys
 import types
 
 import pytest
-from export_files import assert_same
-from random_models import tiny_model
+from helpers.export_files import assert_same
+from helpers.random_models import tiny_model
 
 import pixel_rnn_jax as prnn
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import programs
 import pytest
-from random_models import tiny_model
+from helpers import programs
+from helpers.random_models import tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import image_model

@@ -1,6 +1,5 @@
 """The command `evaluate`, and the opening of a trained model with images."""
 
-import dataclasses
 import json
 import os
 from argparse import ArgumentParser, Namespace
@@ -18,9 +17,10 @@ with epy.lazy_imports():
     from jax import sharding
 
     from pixel_rnn_jax import data, files, image_model, models, pictures, terminal
-    from pixel_rnn_jax.runs import export, workdir
+    from pixel_rnn_jax.models import likelihoods
     from pixel_rnn_jax.runtime import devices, processes
     from pixel_rnn_jax.training import evaluate as evaluate_lib
+    from pixel_rnn_jax.workdirs import export, workdir
 
 PIXEL_MAP_IMAGES = 16
 
@@ -31,14 +31,16 @@ def evaluate(arguments: Namespace) -> None:
         raise UserError("--per_value needs --out=FILE.npz")
     if bool(arguments.dequantize) != bool(arguments.continuous):
         raise UserError("give --dequantize=N and --continuous=WORKDIR together")
-    join(arguments)
+    processes.join(
+        arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.distributed
+    )
     if arguments.dequantize:
         _compare(arguments)
         return
     run, model, split = open_model_and_images(arguments, devices.make_mesh())
     size = image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
     if run is not None:
-        size = run.record.config.train.eval_batch_size
+        size = run.identity.config.train.eval_batch_size
     evaluation = evaluate_lib.score(
         model.pixel_rnn, model.params, split, batch_size=size, per_value=arguments.per_value
     )
@@ -48,9 +50,9 @@ def evaluate(arguments: Namespace) -> None:
         _print_json(where | {"step": run and run.step} | evaluation.numbers())
     else:
         print_evaluation(str(arguments.images or name), model.config, evaluation, run)
-    if arguments.out and processes.first():
+    if arguments.out and processes.is_first():
         _write_scores(evaluation, split, arguments.out)
-    if arguments.pixel_map and processes.first():
+    if arguments.pixel_map and processes.is_first():
         _draw_pixel_map(model, split, arguments.pixel_map)
 
 
@@ -70,28 +72,22 @@ def evaluate_flags(parser: ArgumentParser) -> None:
     add("--dequantize", type=flags.at_least(1), metavar="N", help=help_)
     add("--json", action="store_true", help="print the results as a JSON object")
     flags.process_flags(parser)
-    flags.config_flags(parser, "data.")
-
-
-def join(arguments: Namespace) -> None:
-    """Joins the processes that the flags of `process_flags` name."""
-    processes.join(
-        arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.distributed
-    )
+    flags.data_flags(parser)
 
 
 def open_model_and_images(
     arguments: Namespace, mesh: "sharding.Mesh"
 ) -> tuple["workdir.Run | None", "image_model.ImageModel", "data.Split"]:
     """Opens a trained model, its run unless it is an exported file, and the images to read."""
-    if arguments.images and flags.overrides(arguments):
-        raise UserError("--config.data is for the data of the run: leave it out with --images")
+    moves = arguments.data_name, arguments.data_dir
+    if arguments.images and moves != (None, None):
+        raise UserError("--data_name and --data_dir are of a run: leave them out with --images")
     run: workdir.Run | None = None
     if export.is_exported(arguments.workdir):
         model = image_model.load(arguments.workdir)
     else:
         run = workdir.open_run(arguments.workdir, mesh)
-        model = image_model.of_run(run)
+        model = image_model.ImageModel.from_run(run)
     if arguments.images:
         split = data.open_images(
             arguments.images, arguments.split, model.pixel_rnn, model.class_names
@@ -99,8 +95,7 @@ def open_model_and_images(
         return run, model, split
     if run is None:
         raise UserError(f"{arguments.workdir} holds a model without its data: give --images")
-    config = config_lib.override(run.record.config, flags.overrides(arguments))
-    moved = dataclasses.replace(run, record=dataclasses.replace(run.record, config=config))
+    moved = workdir.moved(run, *moves)
     return run, model, evaluate_lib.open_run_split(moved, arguments.split or "test")
 
 
@@ -112,7 +107,7 @@ def print_evaluation(
 ) -> None:
     """Prints an evaluation, with the share of each scale if there are several."""
     step, kind = f", step {run.step}" if run else "", ""
-    if config.output == "logistic_mixture":
+    if likelihoods.class_of(config).dequantised:
         kind = ", of a density at values with one draw of noise: an upper bound"
     terminal.print_result(f"{name}{step}: {evaluation}{kind}")
     if len(evaluation.shares) > 1:
@@ -121,8 +116,9 @@ def print_evaluation(
 
 
 def _compare(arguments: Namespace) -> None:
-    if arguments.images or arguments.out or arguments.pixel_map or flags.overrides(arguments):
-        raise UserError("--dequantize excludes --images, --out, --pixel_map and --config.data")
+    flags_ = ("images", "out", "pixel_map", "data_name", "data_dir")
+    if any(vars(arguments)[flag] for flag in flags_):
+        raise UserError(f"--dequantize excludes {', '.join(f'--{flag}' for flag in flags_)}")
     split, draws = arguments.split or "test", arguments.dequantize
     discrete, continuous = evaluate_lib.compare(
         arguments.workdir, arguments.continuous, split, draws=draws

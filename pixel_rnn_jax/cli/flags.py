@@ -2,13 +2,13 @@
 
 import itertools
 import os
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
 from etils import epath
 
-from pixel_rnn_jax import bundled, config
+from pixel_rnn_jax import bundled
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import SUFFIXES
 
@@ -107,17 +107,7 @@ def process_flags(parser: ArgumentParser) -> None:
     add("--process_id", type=int, metavar="I", help=help_)
 
 
-def config_flags(parser: ArgumentParser, prefix: str = "") -> None:
-    """Defines --config.FIELD=VALUE for the fields whose dotted names have this prefix."""
-    for name, _ in config.leaves(config.Config()):
-        if name.startswith(prefix):
-            parser.add_argument(f"--config.{name}", help=SUPPRESS)
-
-
-def overrides(arguments: Namespace) -> list[str]:
-    """Returns the values of `config_flags` as `config.override` takes them."""
-    return [
-        f"{name.removeprefix('config.')}={value}"
-        for name, value in vars(arguments).items()
-        if name.startswith("config.") and value is not None
-    ]
+def data_flags(parser: ArgumentParser) -> None:
+    """Defines where the images of a run are now, if they have been moved."""
+    parser.add_argument("--data_name", help="data.name of the run, where its images are now")
+    parser.add_argument("--data_dir", help="data.data_dir of the run")

@@ -61,7 +61,7 @@ def condition_arrays(model: "image_model.ImageModel", condition: Any) -> dict[st
     if condition is None:
         return {}
     classes, names = model.config.num_classes, model.class_names
-    condition = np.asarray(checks.numbered(condition, names))
+    condition = np.asarray(checks.class_numbers(condition, names))
     if len(names) == classes > 0:  # There may be fewer names.
         condition = np.array(names)[condition]
     return {"labels" if classes else "condition": condition}
@@ -125,4 +125,4 @@ def complete_flags(parser: ArgumentParser) -> None:
     parser.add_argument("--particles", type=flags.at_least(1), default=1, help=help_)
     flags.out_flag(parser, "completions.png")
     parser.add_argument("--seed", type=flags.at_least(0), default=0, help="default: 0")
-    flags.config_flags(parser, "data.")
+    flags.data_flags(parser)

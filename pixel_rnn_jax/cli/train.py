@@ -1,47 +1,33 @@
-"""The commands `train` and `prepare`."""
+"""The commands `train`, whose flags are absl's, and `prepare`."""
 
+import functools
+import itertools
 import re
 import shutil
 import textwrap
-from argparse import Action, ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+from absl import flags
 from etils import epath, epy
 
 from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax.cli.evaluate import join, print_evaluation
-from pixel_rnn_jax.cli.flags import config_flags, overrides, path, process_flags
+from pixel_rnn_jax.cli.evaluate import print_evaluation
 from pixel_rnn_jax.errors import UserError
 
 with epy.lazy_imports():
     from pixel_rnn_jax import terminal
     from pixel_rnn_jax.data import standard
-    from pixel_rnn_jax.runs import workdir as workdir_lib
+    from pixel_rnn_jax.runtime import processes
     from pixel_rnn_jax.training import train as train_lib
-
-COMMON = r"""(?x)
-    model\.(architecture | layers | features | input | output | scales | num_classes | dropout)
-    | data\.(name | data_dir | levels | binarize | flip) | seed | init_from
-    | optimizer\.(name | learning_rate | schedule | weight_decay)
-    | train\.(steps | batch_size | eval_every | patience)"""
-"""The fields that --help shows."""
+    from pixel_rnn_jax.workdirs import workdir as workdir_lib
 
 
-def train(arguments: Namespace) -> None:
+def train(config: config_lib.Config, workdir: epath.Path, flag_values: flags.FlagValues) -> None:
     """Trains a model, or resumes the run that is in its workdir."""
-    workdir = arguments.workdir
-    if arguments.config:
-        config = config_lib.load_config(arguments.config)
-        name, _, variant = arguments.config.partition(":")
-        folder = Path(name).stem + (f"-{variant}" if variant else "")
-        workdir = workdir or epath.Path("runs") / folder
-    elif workdir:
-        config = workdir_lib.read_config(workdir)
-    else:
-        raise UserError("train needs --config=NAME, such as digits, or the --workdir of a run")
-    config = config_lib.override(config, overrides(arguments))
-    join(arguments)
+    v = flag_values
+    processes.join(v.coordinator, v.num_processes, v.process_id, v.distributed)
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
     assert result.test
@@ -52,40 +38,63 @@ def train(arguments: Namespace) -> None:
         terminal.print_result(str(workdir / name))
 
 
-def train_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `train`."""
+def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
+    """Defines the flags of `train` in `values`, parses them, and returns the training to run.
+
+    Which fields there are depends on --config and --workdir, which are looked at first.
+    """
+    source = flags.FlagValues()
+    source.set_gnu_getopt(True)
     names = ", ".join(config_lib.CONFIGS)
     help_ = f"a file or one of {names}, perhaps with a variant: mnist:row_lstm"
-    parser.add_argument("--config", help=help_)
+    flags.DEFINE_string("config", None, help_, flag_values=source)
     help_ = "folder or gs://BUCKET/FOLDER of the run, new or to resume (default: runs/CONFIG)"
-    parser.add_argument("--workdir", type=path, help=help_)
-    process_flags(parser)
-    config_flags(parser)
-    help_ = "show this; with --help=all every field"
-    parser.add_argument("-h", "--help", nargs="?", choices=("all",), action=_Help, help=help_)
+    flags.DEFINE_string("workdir", None, help_, flag_values=source)
+    help_ = "join the processes of SLURM, Open MPI or a Cloud TPU"
+    flags.DEFINE_bool("distributed", False, help_, flag_values=source)
+    help_ = "HOST:PORT, to join by hand, by the address of the first process"
+    flags.DEFINE_string("coordinator", None, help_, flag_values=source)
+    help_ = "with --coordinator: how many processes there are"
+    flags.DEFINE_integer("num_processes", None, help_, flag_values=source)
+    help_ = "with --coordinator: index of this process, from 0"
+    flags.DEFINE_integer("process_id", None, help_, flag_values=source)
+    wanted = {"-h", "--help"} & {*words}
+    try:
+        _, *fields = source(["", *(word for word in words if word not in wanted)], known_only=True)
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    workdir = epath.Path(source.workdir).expanduser() if source.workdir else None
+    if source.config:
+        config = config_lib.load_config(source.config)
+        name, _, variant = source.config.partition(":")
+        folder = Path(name).stem + (f"-{variant}" if variant else "")
+        workdir = workdir or epath.Path("runs") / folder
+    elif workdir:
+        config = workdir_lib.read_config(workdir)
+    elif wanted:
+        config = config_lib.Config()
+    else:
+        raise UserError("train needs --config=NAME, such as digits, or the --workdir of a run")
+    if source.workdir == "":
+        raise UserError("--workdir must name a folder, got ''")
+    config = config_lib.with_flags(config, fields, values)
+    if wanted:
+        print(_help(source, config))
+        raise SystemExit
+    assert workdir
+    return functools.partial(train, config, workdir, source)
 
 
-class _Help(Action):
-    """Shows the flags, and the fields as the flags before --help set them."""
-
-    def __call__(self, parser: Any, flags: Any, value: Any, option: Any = None) -> None:
-        config = config_lib.load_config(flags.config) if flags.config else config_lib.Config()
-        parser.epilog = _fields(config_lib.override(config, overrides(flags)), value == "all")
-        parser.print_help()
-        parser.exit()
-
-
-def _fields(config: config_lib.Config, every: bool) -> str:
-    """Describes the fields of a config, a line each, or `every` one in full."""
-    wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, subsequent_indent=37 * " ")
-    wrapper.max_lines, wrapper.placeholder = None if every else 1, "…"
-    lines = ["--config.FIELD=VALUE sets a field:"]
-    for name, value in config_lib.leaves(config):
-        if every or re.fullmatch(COMMON, name):
-            lines += [""] * (name in ("data.name", "optimizer.name", "train.steps"))
-            choices = not every and config_lib.CHOICES.get(name)
-            text = ", ".join(choices) if choices else config_lib.describe(name)
-            lines += wrapper.wrap(f"  {f'{name}={value}':<34} {text}")
+def _help(values: flags.FlagValues, config: config_lib.Config) -> str:
+    """Describes the flags, and shows the fields as the flags beside --help set them."""
+    lines = ["Trains a model, or resumes the run that is in its workdir.", ""]
+    lines += [f"  --{name:<14} {values[name].help}" for name in values]
+    lines += ["", "--config.FIELD=VALUE sets a field, here with its value (see docs/training.md):"]
+    wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "  ")
+    wrapper.break_on_hyphens = wrapper.break_long_words = False
+    fields = (f"{name}={value}".replace(" ", "") for name, value in config_lib.leaves(config))
+    for _, group in itertools.groupby(fields, lambda field: re.split(r"[.=]", field)[0]):
+        lines += wrapper.wrap("  ".join(group))
     return "\n".join(lines)
 
 

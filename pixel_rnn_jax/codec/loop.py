@@ -17,7 +17,7 @@ from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec.quantise import on_grid
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.generation.decode import Place, decode
+from pixel_rnn_jax.generation.values import Place, for_each_value
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime.batching import padded
 
@@ -113,15 +113,16 @@ class Loop:
             del _calls[number]
 
 
-def computed_alike(config: ModelConfig, dtype: str = "float32") -> ModelConfig:
+def computed_alike(config: ModelConfig, **dtype: Any) -> ModelConfig:
     """Fixes the fields that say how a model is computed, and leaves what it computes."""
-    return dataclasses.replace(config, dtype=dtype, dropout=0.0, remat=False, images_per_lane=1)
+    fixed: dict[str, Any] = dict(dtype="float32", dropout=0.0, remat=False, images_per_lane=1)
+    return dataclasses.replace(config, **fixed | dtype)
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
     """Returns the compiled loop, a function of parameters, condition and number of a call."""
-    model = dataclasses.replace(model, config=computed_alike(model.config, "float64"))
+    model = dataclasses.replace(model, config=computed_alike(model.config, dtype="float64"))
     scales, likelihood = model.scales, model.discrete_likelihood()
 
     def on_host(_: Any, out: Any, number: Any, marked: Any) -> None:
@@ -136,6 +137,6 @@ def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
         return on_device(number, on_grid(likelihood.logits(outputs)))
 
     def run(params: PyTree, condition: Array | None, number: Array) -> Array:
-        return decode(scales, params, choose, number, lanes=lanes, condition=condition)[0]
+        return for_each_value(scales, params, choose, number, lanes=lanes, condition=condition)[0]
 
     return jax.jit(run)

@@ -4,13 +4,12 @@ from pixel_rnn_jax.data.dataset import Batch as Batch
 from pixel_rnn_jax.data.dataset import Dataset as Dataset
 from pixel_rnn_jax.data.dataset import Images as Images
 from pixel_rnn_jax.data.dataset import check_disjoint as check_disjoint
-from pixel_rnn_jax.data.dataset import value_dtype as value_dtype
-from pixel_rnn_jax.data.files import open_dataset as open_dataset
-from pixel_rnn_jax.data.files import read_files as read_files
 from pixel_rnn_jax.data.loader import digest as digest
 from pixel_rnn_jax.data.loader import eval_batches as eval_batches
 from pixel_rnn_jax.data.loader import standardisation as standardisation
 from pixel_rnn_jax.data.loader import train_batches as train_batches
+from pixel_rnn_jax.data.open import open_dataset as open_dataset
+from pixel_rnn_jax.data.open import read_files as read_files
 from pixel_rnn_jax.data.split import Split as Split
 from pixel_rnn_jax.data.split import array_splits as array_splits
 from pixel_rnn_jax.data.split import open_images as open_images

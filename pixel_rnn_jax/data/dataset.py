@@ -47,11 +47,6 @@ class Images(NamedTuple):
     names: Sequence[str] = ()
 
 
-def value_dtype(levels: int) -> np.dtype:
-    """Returns the smallest of uint8, uint16 and int32 that holds the values 0 to `levels` - 1."""
-    return np.min_scalar_type(levels - 1) if levels <= 2**16 else np.dtype(np.int32)
-
-
 class LazyArray:
     """Rows that are read when they are indexed, and kept if all together are small.
 
@@ -124,8 +119,6 @@ class Dataset:
         if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "biuf":
             form = "numbers of shape [N, H, W] or [N, H, W, C]"
             raise UserError(f"{self.name} must hold images, {form}, got {shape} of {dtype}")
-        if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[2] == shape[3] > 4:
-            raise UserError(f"{self.name} has the shape {shape}, but channels come last here")
         for field in ("labels", "condition"):
             array = getattr(self, field)
             if array is not None and array.shape[:1] != (len(self),):
@@ -138,7 +131,7 @@ class Dataset:
             object.__setattr__(self, "images", self.images[..., None])
         if self.labels is not None and self.labels.dtype.kind == "U":
             class_names = self.class_names or tuple(np.unique(self.labels).tolist())
-            object.__setattr__(self, "labels", checks.numbered(self.labels, class_names))
+            object.__setattr__(self, "labels", checks.class_numbers(self.labels, class_names))
             object.__setattr__(self, "class_names", class_names)
 
     def __len__(self) -> int:

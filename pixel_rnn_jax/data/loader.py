@@ -73,10 +73,9 @@ def digest(split: Split) -> str:
 
 
 def standardisation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns offset and scale, [C] each, that make values standard: (x - offset) / scale.
+    """Returns mean and standard deviation of each channel, `[C]`: values become (x - mean) / std.
 
-    They are the means and the standard deviations (1 for a channel of a single value) of the first
-    `STANDARDISATION_IMAGES`.
+    They are of the first `STANDARDISATION_IMAGES`; std is 1 for a channel of a single value.
     """
     count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
     # Of each image, so that large values lose no digits.
@@ -85,8 +84,8 @@ def standardisation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]
         rows = np.arange(start, min(start + AT_ONCE, count))
         values = split.batch(rows).images.reshape(len(rows), -1, channels).astype(np.float64)
         means[rows], variances[rows] = values.mean(1), values.var(1)
-    scale = np.sqrt(variances.mean(0) + means.var(0))
-    return tuple(means.mean(0).tolist()), tuple(np.where(scale > 0, scale, 1.0).tolist())
+    std = np.sqrt(variances.mean(0) + means.var(0))
+    return tuple(means.mean(0).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
 def _iterate(batches: Any) -> Iterator[Any]:

@@ -4,19 +4,18 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from etils import epath
 
 from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
-from pixel_rnn_jax.data.dataset import SPLITS, Batch, Dataset, image_ids, random_order, value_dtype
-from pixel_rnn_jax.data.files import open_dataset, open_path
+from pixel_rnn_jax.data.dataset import SPLITS, Batch, Dataset, image_ids, random_order
+from pixel_rnn_jax.data.open import open_dataset, open_path
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import checks
-
-if TYPE_CHECKING:
-    from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.models import checks, likelihoods
+from pixel_rnn_jax.models.likelihoods import value_dtype
+from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 # The first number of a random key: binarisation by image, by position in training, and for draw n
 # of noise, _NOISE + n.
@@ -57,9 +56,13 @@ class Split:
         self.file_names = dataset.file_names
         self.class_names = dataset.class_names if model.num_classes else ()
         self._stored_levels = _stored_levels(dataset, model, data)
-        self._noise = noise if model.output == "logistic_mixture" else None
+        kind = likelihoods.class_of(model)
+        if kind.standardised and (data.levels or data.binarize != "none"):
+            field = "levels" if data.levels else "binarize"
+            raise UserError(f"data.{field} must keep its default for model.output={model.output}")
+        self._noise = noise if kind.dequantised else None
         self.levels = self._stored_levels if data.binarize == "none" else 2
-        self._dtype = value_dtype(self.levels) if model.discrete else np.dtype(np.float32)
+        self._dtype = value_dtype(self.levels) if kind.discrete else np.dtype(np.float32)
         self._condition = _condition(dataset, model)
 
     def __len__(self) -> int:
@@ -137,7 +140,7 @@ def open_split(config: Config, split: str, *, noise: int = 0) -> Split:
 
 
 def open_images(
-    path: epath.PathLike, split: str | None, model: "PixelRNN", class_names: Sequence[str] = ()
+    path: epath.PathLike, split: str | None, model: PixelRNN, class_names: Sequence[str] = ()
 ) -> Split:
     """Opens a user's own images for a trained model.
 
@@ -152,7 +155,7 @@ def open_images(
         )
     if model.config.num_classes and dataset.class_names:
         names = np.array(dataset.class_names)[dataset.labels]
-        labels = checks.numbered(names, class_names)
+        labels = checks.class_numbers(names, class_names)
         dataset = dataclasses.replace(dataset, labels=labels, class_names=tuple(class_names))
     return Split(dataset, model.config, DataConfig(levels=model.levels))
 
@@ -185,7 +188,8 @@ def array_splits(
         elif whole.condition is not None:
             field = "condition_vector" if whole.condition.ndim == 2 else "condition_map"
             model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
-    if not levels and model.output != "gaussian_mixture" and whole.images.dtype.kind in "biu":
+    real = likelihoods.class_of(model).standardised
+    if not levels and not real and whole.images.dtype.kind in "biu":
         # Of all images, as a value may be in those alone that validate.
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
     data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
@@ -211,7 +215,7 @@ def _part(name: str, whole: Dataset, rows: np.ndarray) -> Dataset:
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
     """Returns K of the stored values; 0 for a model of real values."""
     name, dtype = dataset.name, dataset.images.dtype
-    if model.output == "gaussian_mixture":
+    if likelihoods.class_of(model).standardised:
         return 0
     if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
         raise UserError(

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.data import archives
+from pixel_rnn_jax.data import readers
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write, cache_folder
@@ -35,7 +35,7 @@ class StandardSet:
     """
 
     shape: tuple[int, int, int]
-    read: archives.Reader
+    read: readers.Reader
     url: str = ""
     levels: int = 256
     class_names: tuple[str, ...] = ()
@@ -214,17 +214,17 @@ _CIFAR = "https://www.cs.toronto.edu/~kriz"
 _CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 _IMAGENET = "https://image-net.org/data/downsample"
 SETS = {
-    "binarized_mnist": StandardSet((28, 28, 1), archives.read_text, _LAROCHELLE, levels=2),
-    "mnist": StandardSet((28, 28, 1), archives.read_idx, _MNIST),
+    "binarized_mnist": StandardSet((28, 28, 1), readers.read_text, _LAROCHELLE, levels=2),
+    "mnist": StandardSet((28, 28, 1), readers.read_idx, _MNIST),
     "cifar10": StandardSet(
-        (32, 32, 3), archives.read_pickles, _CIFAR, class_names=tuple(_CLASSES.split())
+        (32, 32, 3), readers.read_pickles, _CIFAR, class_names=tuple(_CLASSES.split())
     ),
     # The paper's own; TFDS's issue 4662 says where it is now.
-    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), archives.read_pngs),
-    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), archives.read_pngs),
+    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), readers.read_pngs),
+    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), readers.read_pngs),
     # The same photographs made small in another way: their likelihoods do not compare.
-    "imagenet_resized/32x32": StandardSet((32, 32, 3), archives.read_npz, _IMAGENET),
-    "imagenet_resized/64x64": StandardSet((64, 64, 3), archives.read_npz, _IMAGENET),
+    "imagenet_resized/32x32": StandardSet((32, 32, 3), readers.read_npz, _IMAGENET),
+    "imagenet_resized/64x64": StandardSet((64, 64, 3), readers.read_npz, _IMAGENET),
 }
 """The sets by their TFDS names."""
 

@@ -11,8 +11,8 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
-from pixel_rnn_jax.generation.decode import Lanes, Place, decode
 from pixel_rnn_jax.generation.sample import value_uniforms
+from pixel_rnn_jax.generation.values import Lanes, Place, for_each_value
 from pixel_rnn_jax.models import Scale
 
 PyTree = Any
@@ -85,7 +85,9 @@ def complete(
 
     lanes, zeros = indices.shape[0], jnp.zeros(indices.shape, uniforms[0].dtype)
     total = kernels.varying_alike(zeros, (uniforms, images, known))
-    completed, total = decode(scales, params, choose, total, lanes=lanes, condition=condition)
+    completed, total = for_each_value(
+        scales, params, choose, total, lanes=lanes, condition=condition
+    )
     return Completion(completed, total, jnp.ones_like(total))
 
 
@@ -172,7 +174,7 @@ def particle_filter(
     start = Weights(jnp.zeros(particles, dtype), zero, zero + particles)
     if condition is not None:
         condition = jnp.broadcast_to(condition, (particles, *condition.shape))
-    values, weights = decode(
+    values, weights = for_each_value(
         scales,
         params,
         choose,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from pixel_rnn_jax import kernels
-from pixel_rnn_jax.generation.decode import Place, decode
+from pixel_rnn_jax.generation.values import Place, for_each_value
 from pixel_rnn_jax.models import Scale
 
 PyTree = Any
@@ -42,7 +42,9 @@ def sample(
 
     zeros = jnp.zeros(indices.shape, scales[-1].network.param_dtype)
     total = kernels.varying_alike(zeros, (uniforms, temperature))
-    return decode(scales, params, choose, total, lanes=indices.shape[0], condition=condition)
+    return for_each_value(
+        scales, params, choose, total, lanes=indices.shape[0], condition=condition
+    )
 
 
 def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[Array]:

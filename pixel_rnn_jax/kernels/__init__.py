@@ -1,16 +1,14 @@
-"""Pure functions of arrays: the recurrence, and how images are laid out for it and for matmuls.
+"""Pure functions of arrays: the recurrence, skewing, and products of rounded operands.
 
 There are no parameters here and no Flax. Kernels may import nothing else of the package.
 """
 
 from pixel_rnn_jax.kernels.matmul import matmul
-from pixel_rnn_jax.kernels.padded_rows import PaddedRows
 from pixel_rnn_jax.kernels.recurrence import cell, conv_lstm
 from pixel_rnn_jax.kernels.skew import restarts, shift, skew, unskew
 from pixel_rnn_jax.kernels.varying import varying_alike
 
 __all__ = [
-    "PaddedRows",
     "cell",
     "conv_lstm",
     "matmul",

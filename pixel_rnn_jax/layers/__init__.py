@@ -1,12 +1,10 @@
-"""Flax Linen layers, which own the parameters. They may import kernels.
+"""Flax Linen layers, which own the parameters; they may import kernels.
 
-`RowLSTM`, `DiagonalBiLSTM` and `PixelCNNLayer` are body layers, each inside a `Residual`. In all
-layers `features` is h, `channels` is the number of channels that the masks tell apart, C or 1, and
-`condition` is the number of features F of the condition, 0 for none; `dtype` is that of the
-operands of matrix products, `param_dtype` that of parameters, sums and states. Linen calls `setup`
-to declare the parameters. `state.py` describes the incremental form for generation.
+A body layer is a subclass of `BodyLayer`, which says what its methods do; docs/layers.md writes
+one. In all layers `features` is h. Linen calls `setup` to declare the parameters.
 """
 
+from pixel_rnn_jax.layers.body import BodyLayer
 from pixel_rnn_jax.layers.diagonal_bilstm import DiagonalBiLSTM
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
 from pixel_rnn_jax.layers.pixel_cnn import PixelCNNLayer
@@ -14,4 +12,11 @@ from pixel_rnn_jax.layers.residual import Residual
 from pixel_rnn_jax.layers.row_lstm import RowLSTM
 from pixel_rnn_jax.layers.upsample import Upsampler
 
-__all__ = ["DiagonalBiLSTM", "MaskedConv", "PixelCNNLayer", "Residual", "RowLSTM", "Upsampler"]
+LAYERS: dict[str, type[BodyLayer]] = {
+    "pixel_cnn": PixelCNNLayer,
+    "row_lstm": RowLSTM,
+    "diagonal_bilstm": DiagonalBiLSTM,
+}
+"""The body layers by the names that `model.architecture` takes; add one of your own."""
+
+__all__ = ["LAYERS", "BodyLayer", "MaskedConv", "Residual", "Upsampler"]

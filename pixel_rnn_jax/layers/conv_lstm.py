@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 from jax import Array
 
-from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers.body import BodyLayer
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.layers.state import BodyLayer
 
 
 class ConvLSTM(BodyLayer):
@@ -26,7 +25,7 @@ class ConvLSTM(BodyLayer):
         """Parameters: both convolutions, the map of the condition, h0 and c0."""
         h = self.features
         self.input_to_state = MaskedConv(
-            2 * h, h, self.channels, kernel_size=self.kernel_size, parts=4, **self.dtypes
+            2 * h, h, self.mask_groups, kernel_size=self.kernel_size, blocks=4, **self.dtypes
         )
         scale = nn.initializers.normal((len(self.taps) * h) ** -0.5)
         self.state_to_state = self.param(
@@ -37,10 +36,9 @@ class ConvLSTM(BodyLayer):
         self.h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
         self.c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
 
-    def gates(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps `[2h, Z]` to the sums that do not depend on the state, `[B, H, W, 4h]`."""
-        gates = self.input_to_state(x, layout, to_features_last=True)
-        gates = layout.unpack(gates, features_last=True)
+    def gates(self, x: Array, condition: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` to the sums that do not depend on the state, `[B, H, W, 4h]`."""
+        gates = self.input_to_state(x)
         return gates if condition is None else gates + self.condition_to_state(condition)
 
     def recurrence(self) -> tuple[Array, Array, Array]:

@@ -3,13 +3,14 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
-from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers.body import BodyLayer, Context, State, at_column, offsets, put_column
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
-from pixel_rnn_jax.layers.state import BodyLayer, Context, State, at_column, put_column
+from pixel_rnn_jax.runtime import tuning
 
 
 class DiagonalBiLSTM(BodyLayer):
@@ -21,37 +22,41 @@ class DiagonalBiLSTM(BodyLayer):
     evolve over the padding).
 
     Attributes:
-        pack: The largest number of images that follow one another in a lane of the scan (see
-            `kernels.skew`); the largest divisor of the batch up to it is used. A larger number is
-            less work in more steps.
+        images_per_lane: The largest number of images that follow one another in a lane of the scan
+            (see `kernels.skew`), of which the largest divisor of the batch is used. A larger number
+            is less work in more steps; 0 chooses by platform.
     """
 
-    features_last: ClassVar[bool] = True
+    recurrent: ClassVar[bool] = True
 
-    pack: int = 1
+    images_per_lane: int = 0
 
     def setup(self) -> None:
         """Parameters: a recurrence for each direction."""
         taps = (0, -1)  # The pixel on the left; the pixel above.
-        fields = self.features, self.channels, self.condition
+        fields = self.features, self.mask_groups, self.condition
         self.left = ConvLSTM(*fields, taps=taps, **self.dtypes)
         self.right = ConvLSTM(*fields, taps=taps, **self.dtypes)
 
-    def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps padded rows, `[2h, Z]`, to `[Z, h]`."""
-        left, right = (lstm.gates(x, layout, condition) for lstm in (self.left, self.right))
+    def reach(self, height: int, width: int) -> np.ndarray:
+        """See `BodyLayer`: all earlier pixels."""
+        up, right = offsets(height, width)
+        return (up > 0) | (up == 0) & (right <= 0)
+
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`."""
+        left, right = (lstm.gates(x, condition) for lstm in (self.left, self.right))
         left = self._direction(self.left, left)
         right = self._direction(self.right, right[:, :, ::-1])[:, :, ::-1]
-        right = kernels.shift(right, -1, axis=1)  # Down by one row.
-        return layout.pack(left + right, features_last=True)
+        return left + kernels.shift(right, -1, axis=1)  # Down by one row.
 
     def _direction(self, lstm: ConvLSTM, gates: Array) -> Array:
         """Runs the recurrence over gates, `[B, H, W, 4h]`, to the right: `[B, H, W, h]`."""
         batch, height, width = gates.shape[:3]
         pack = 1
         if isinstance(batch, int):  # And no symbol of `jax.export`.
-            sizes = range(1, min(self.pack, batch) + 1)
-            pack = max((size for size in sizes if batch % size == 0), default=1)
+            most = min(self.images_per_lane or tuning.images_per_lane(), batch)
+            pack = max((size for size in range(1, most + 1) if batch % size == 0), default=1)
         h = kernels.conv_lstm(
             kernels.skew(gates, pack=pack),
             *lstm.recurrence(),

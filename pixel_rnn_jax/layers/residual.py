@@ -6,9 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers.body import BodyLayer, Context, State
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.layers.state import BodyLayer, Context, State
 
 
 class Residual(nn.Module):
@@ -18,8 +17,7 @@ class Residual(nn.Module):
     a second block of the same matmul, to the 2h of the skip connection.
 
     Attributes:
-        layer: Maps padded rows, `[2h, Z]`, and a condition to `[h, Z]`, or with its
-            `features_last` to `[Z, h]`.
+        layer: The body layer.
         residual: Whether the input is added to the output.
         skip: Whether there is a skip connection to the head.
         dropout: Probability with which each of the h features of the layer is zeroed in training.
@@ -32,36 +30,27 @@ class Residual(nn.Module):
 
     def setup(self) -> None:
         """Parameters: the layer's, and the 1x1 convolution."""
-        h, channels, parts = self.layer.features, self.layer.channels, 2 if self.skip else 1
-        self.expand = MaskedConv(h, 2 * h, channels, parts=parts, **self.layer.dtypes)
+        h, groups, blocks = self.layer.features, self.layer.mask_groups, 2 if self.skip else 1
+        self.expand = MaskedConv(h, 2 * h, groups, blocks=blocks, **self.layer.dtypes)
 
     def __call__(
-        self,
-        x: Array,
-        layout: PaddedRows,
-        condition: Array | None = None,
-        keys: Array | None = None,
+        self, x: Array, condition: Array | None = None, keys: Array | None = None
     ) -> tuple[Array, Array | None]:
-        """Returns the stream after the layer and the skip connection, both `[2h, Z]`.
+        """Returns the stream after the layer and the skip connection, both `[B, H, W, 2h]`.
 
         `keys` has one for each image, `[B]`, if there is dropout: what is zeroed in an image does
         not depend on the others of its batch.
         """
-        out = self.layer(x, layout, condition)
+        out = self.layer(x, condition)
         if keys is not None and self.dropout:
-            out = self._dropped(out, layout, keys)
-        out = self.expand(out, layout, features_last=self.layer.features_last)
-        return self._connect(x, out, axis=0)
+            out = self._dropped(out, keys)
+        return self._connect(x, self.expand(out))
 
-    def _dropped(self, x: Array, layout: PaddedRows, keys: Array) -> Array:
-        size, last = (layout.height, layout.width), self.layer.features_last
-        shape = (*size, self.layer.features) if last else (self.layer.features, *size)
+    def _dropped(self, x: Array, keys: Array) -> Array:
         # Of 16 bits: half as many to draw as for a float32.
-        bits = jax.vmap(lambda key: jax.random.bits(key, shape, jnp.uint16))(keys)
+        bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
         dropped = round(self.dropout * 2**16)
-        keep = bits >= dropped
-        keep = layout.pack(keep if last else keep.swapaxes(0, 1), features_last=last)
-        return jnp.where(keep, x / (1 - dropped / 2**16), 0)
+        return jnp.where(bits >= dropped, x / (1 - dropped / 2**16), 0)
 
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
@@ -69,8 +58,8 @@ class Residual(nn.Module):
         """As `__call__`, for one pixel: both results are `[B, 2h]`."""
         out, state = self.layer.step(state, x, column, context)
         out, _ = self.expand.step({}, out, column)
-        return self._connect(x, out, axis=-1), state
+        return self._connect(x, out), state
 
-    def _connect(self, x: Array, out: Array, axis: int) -> tuple[Array, Array | None]:
-        stream, skip = jnp.split(out, 2, axis) if self.skip else (out, None)
+    def _connect(self, x: Array, out: Array) -> tuple[Array, Array | None]:
+        stream, skip = jnp.split(out, 2, axis=-1) if self.skip else (out, None)
         return (x + stream if self.residual else stream), skip

@@ -3,19 +3,19 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
-from pixel_rnn_jax.kernels import PaddedRows
+from pixel_rnn_jax.layers.body import BodyLayer, Context, State, at_column, offsets, put_column
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
-from pixel_rnn_jax.layers.state import BodyLayer, Context, State, at_column, put_column
 
 
 class RowLSTM(BodyLayer):
     """One Row LSTM layer. `kernel` is k, the width of both convolutions, odd and at least 3."""
 
-    features_last: ClassVar[bool] = True
+    recurrent: ClassVar[bool] = True
 
     kernel: int = 3
 
@@ -24,23 +24,23 @@ class RowLSTM(BodyLayer):
         half = self.kernel // 2
         self.lstm = ConvLSTM(
             self.features,
-            self.channels,
+            self.mask_groups,
             self.condition,
             kernel_size=(1, self.kernel),
             taps=tuple(range(-half, half + 1)),
             **self.dtypes,
         )
 
-    @property
-    def halo(self) -> tuple[int, int]:
-        """Rows and columns of padding that the convolutions need."""
-        return 0, self.kernel // 2
+    def reach(self, height: int, width: int) -> np.ndarray:
+        """See `BodyLayer`: a triangle above, wider on the left by the masked convolution."""
+        (up, right), half = offsets(height, width), self.kernel // 2
+        return (up >= 0) & (-half * (up + 1) <= right) & (right <= half * up)
 
-    def __call__(self, x: Array, layout: PaddedRows, condition: Array | None = None) -> Array:
-        """Maps padded rows, `[2h, Z]`, to `[Z, h]`."""
-        gates = self.lstm.gates(x, layout, condition).transpose(1, 2, 0, 3)
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`."""
+        gates = self.lstm.gates(x, condition).transpose(1, 2, 0, 3)
         h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps, dtype=self.dtype)
-        return layout.pack(h.transpose(2, 0, 1, 3), features_last=True)
+        return h.transpose(2, 0, 1, 3)
 
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to a bias of its gates."""

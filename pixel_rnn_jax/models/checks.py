@@ -16,6 +16,7 @@ from jax import Array
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models.likelihoods import class_of
 
 MOST_LEVELS = 2**24
 """Float32 tells no more integers apart."""
@@ -39,7 +40,7 @@ def is_integer(value: Any) -> bool:
 
 
 def check_format(
-    config: ModelConfig, image_shape: Any, levels: Any, offset: Any, scale: Any
+    config: ModelConfig, image_shape: Any, levels: Any, mean: Any, std: Any
 ) -> dict[str, Any]:
     """Checks the format of a model's images, and returns it in Python's own numbers.
 
@@ -47,18 +48,22 @@ def check_format(
     """
     if len(image_shape) != 3 or not all(is_integer(n) and n > 0 for n in image_shape):
         raise UserError(f"image_shape must be three positive integers (H, W, C), got {image_shape}")
-    real = config.output == "gaussian_mixture"
+    kind = class_of(config)
+    if not kind.discrete and (config.input != "scalar" or config.scales):
+        field = "scales" if config.scales else "input"
+        raise UserError(f"model.{field} must keep its default for a density, model.output")
+    real = kind.standardised
     if not is_integer(levels) or not (levels == 0 if real else 2 <= levels <= MOST_LEVELS):
         choice = "0, for real values" if real else f"an integer from 2 to {MOST_LEVELS:,}"
         raise UserError(f'levels must be {choice}, for output "{config.output}"; got {levels}')
     count = image_shape[-1] if real else 0
-    offset, scale = tuple(map(float, offset)), tuple(map(float, scale))
-    offset, scale = offset or (0.0,) * count, scale or (1.0,) * count
-    for name, values, limit in (("offset", offset, -math.inf), ("scale", scale, 0.0)):
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    mean, std = mean or (0.0,) * count, std or (1.0,) * count
+    for name, values, limit in (("mean", mean, -math.inf), ("std", std, 0.0)):
         if len(values) != count or not all(limit < value < math.inf for value in values):
             raise UserError(f"{name} must be {count} finite numbers above {limit}, got {values}")
     shape = tuple(map(int, image_shape))
-    return {"image_shape": shape, "levels": int(levels), "offset": offset, "scale": scale}
+    return {"image_shape": shape, "levels": int(levels), "mean": mean, "std": std}
 
 
 def check_images(
@@ -73,11 +78,12 @@ def check_images(
     if images.ndim != 4 or images.shape[1:] != image_shape:
         shape = ", ".join(map(str, image_shape))
         raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
+    discrete = class_of(config).discrete
     whole = jnp.issubdtype(images.dtype, jnp.integer) or images.dtype == bool
-    if config.discrete and not whole:
+    if discrete and not whole:
         values = f"integers from 0 to {levels - 1} (unscaled)"
         raise UserError(f"images must be {values}, got {images.dtype} values")
-    if not config.discrete and not jnp.issubdtype(images.dtype, jnp.floating):
+    if not discrete and not jnp.issubdtype(images.dtype, jnp.floating):
         values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
         raise UserError(f"images must be {values}, got {images.dtype} values")
     if known is not None:
@@ -85,7 +91,7 @@ def check_images(
         # to check, and outside it would cut off integers of 64 bits.
         numpy = isinstance(images, np.ndarray) and has_values(known)
         images = (np if numpy else jnp).where(known, images, images.dtype.type(0))
-    _check_values("images", images, levels if config.discrete else images.dtype)
+    _check_values("images", images, levels if discrete else images.dtype)
     return jnp.asarray(images)
 
 
@@ -132,7 +138,7 @@ def condition_form(config: ModelConfig, image_shape: Shape) -> tuple[tuple[int, 
     return (), ""
 
 
-def numbered(condition: Any, class_names: Sequence[str]) -> Any:
+def class_numbers(condition: Any, class_names: Sequence[str]) -> Any:
     """Returns a condition in which names of classes, `[B]` strings, have become their numbers."""
     names = _array(condition)
     if names.dtype.kind != "U":
@@ -154,7 +160,7 @@ def check_sampling(n: Any, temperature: Any, config: ModelConfig) -> Array:
     number = jnp.issubdtype(value.dtype, jnp.number)
     if value.ndim or not number or (known and not value >= 0):
         raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
-    if known and value != 1 and not config.discrete:
+    if known and value != 1 and not class_of(config).discrete:
         raise UserError(f"temperature must be 1 for a density, got {temperature}")
     return jnp.asarray(temperature, jnp.promote_types(config.dtype, jnp.float32))
 

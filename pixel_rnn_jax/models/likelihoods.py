@@ -16,6 +16,7 @@ The network itself gives a vector for each pixel, which `given_earlier` turns in
 its channels: C vectors one after another, but for `CoupledLogisticMixture`.
 """
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -31,12 +32,46 @@ from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 
 
-class PerValue:
-    """The network gives Q outputs for each channel of a pixel."""
+class Likelihood:
+    """What a network's outputs mean; the network gives Q of them for each channel of a pixel.
+
+    A field that has the name of a field of `ModelConfig` takes its value from there; `levels` is K.
+    """
+
+    discrete: ClassVar[bool] = False
+    """Values are levels that have probabilities; otherwise the model is a density."""
+    dequantised: ClassVar[bool] = False
+    """A density of levels with uniform noise in [0, 1) added."""
+    standardised: ClassVar[bool] = False
+    """A density of real values of about mean 0 and variance 1; there are no levels."""
+    coupled: ClassVar[bool] = False
+    """The network sees whole pixels, and the outputs for a channel depend on earlier ones."""
+    rounded: ClassVar[bool] = False
+    """The last layer may round the operands of its products to `model.dtype`."""
 
     @property
     def outputs(self) -> int:
         """Q."""
+        raise NotImplementedError
+
+    def inputs(self, images: Array, dtype: DTypeLike) -> Array:
+        """Maps values to the inputs of a network, numbers of about -1 to 1."""
+        raise NotImplementedError
+
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        """Returns the log-probability or log-density of each value of images, `[...]`, in nats."""
+        raise NotImplementedError
+
+    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
+        """Draws values, `[...]`, from outputs `[..., Q]`.
+
+        `uniform` are `[...]` numbers from (0, 1), drawn uniformly. The temperature divides the
+        logits of a discrete distribution; 0 takes the most probable value.
+        """
+        raise NotImplementedError
+
+    def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
+        """Returns the log-probability or log-density under which `draw` gives values, `[...]`."""
         raise NotImplementedError
 
     def pixel_outputs(self, channels: int) -> int:
@@ -51,8 +86,10 @@ class PerValue:
         return outputs.reshape(*outputs.shape[:-1], values.shape[-1], self.outputs)
 
 
-class Discrete(PerValue):
+class Discrete(Likelihood):
     """A distribution of K levels, which has logits."""
+
+    discrete: ClassVar[bool] = True
 
     levels: int
 
@@ -72,13 +109,7 @@ class Discrete(PerValue):
         return jax.nn.log_softmax(logits, axis=-1)
 
     def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
-        """Draws values, `[...]` integers, by inverting the cumulative distribution.
-
-        Args:
-            outputs: `[..., Q]`.
-            uniform: `[...]` numbers from (0, 1), to be drawn uniformly.
-            temperature: Divides the logits; 0 takes the most probable value.
-        """
+        """Draws values, `[...]` integers, by inverting the cumulative distribution."""
         logits = self._tempered(outputs, temperature)
         # At temperature 0 the first of the most probable values.
         uniform = jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, uniform)
@@ -105,6 +136,8 @@ class Discrete(PerValue):
 class Softmax(Discrete):
     """A softmax over K levels, or a sigmoid for two, as in the paper (section 3.5)."""
 
+    rounded: ClassVar[bool] = True
+
     levels: int
 
     @property
@@ -129,7 +162,7 @@ class Softmax(Discrete):
 
 
 @dataclass(frozen=True)
-class _Mixture(PerValue):
+class _Mixture(Likelihood):
     """Mixtures of M distributions with a mean and a width each: Q = 3 M."""
 
     mixtures: int
@@ -279,6 +312,8 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
     to the mean, in half ranges.
     """
 
+    coupled: ClassVar[bool] = True
+
     def pixel_outputs(self, channels: int) -> int:
         """Returns M (1 + 2 C + C (C - 1) / 2)."""
         return self.mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
@@ -315,6 +350,8 @@ class LogisticMixture(_Logistics, _Density):
     Draws may lie outside [0, K), since a logistic distribution has no ends.
     """
 
+    dequantised: ClassVar[bool] = True
+
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         """Maps dequantised values, from 0 to K, to the inputs of a network, from -1 to 1."""
         return images.astype(dtype) * (2 / self.levels) - 1
@@ -335,6 +372,8 @@ class GaussianMixture(_Density):
     A width is from 1e-4, so that the density of a value that repeats stays finite, to 1e4.
     """
 
+    standardised: ClassVar[bool] = True
+
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         """Returns the standardised values: they are the inputs of a network as they are."""
         return images.astype(dtype)
@@ -353,23 +392,33 @@ class GaussianMixture(_Density):
         return jax.scipy.special.ndtri(uniform)
 
 
-Likelihood = Softmax | DiscretizedLogisticMixture | LogisticMixture | GaussianMixture
+OUTPUTS: dict[str, type[Likelihood]] = {
+    "softmax": Softmax,
+    "discretized_logistic_mixture": DiscretizedLogisticMixture,
+    "coupled_logistic_mixture": CoupledLogisticMixture,
+    "logistic_mixture": LogisticMixture,
+    "gaussian_mixture": GaussianMixture,
+}
+"""The likelihoods by the names that `model.output` takes; add one of your own."""
+
+
+def class_of(config: ModelConfig) -> type[Likelihood]:
+    """Returns the class of likelihood that `config.output` names, or raises `UserError`."""
+    if config.output not in OUTPUTS:
+        raise UserError(f"model.output must be one of {', '.join(OUTPUTS)}, got {config.output!r}")
+    return OUTPUTS[config.output]
 
 
 def likelihood_for(config: ModelConfig, levels: int) -> Likelihood:
     """Returns the likelihood that `config.output` names."""
-    match config.output:
-        case "softmax":
-            return Softmax(levels)
-        case "discretized_logistic_mixture":
-            return DiscretizedLogisticMixture(config.mixtures, levels)
-        case "coupled_logistic_mixture":
-            return CoupledLogisticMixture(config.mixtures, levels)
-        case "logistic_mixture":
-            return LogisticMixture(config.mixtures, levels)
-        case "gaussian_mixture":
-            return GaussianMixture(config.mixtures)
-    raise AssertionError(config.output)
+    class_: Any = class_of(config)
+    values = dataclasses.asdict(config) | {"levels": levels}
+    return class_(**{field.name: values[field.name] for field in dataclasses.fields(class_)})
+
+
+def value_dtype(levels: int) -> np.dtype:
+    """Returns the smallest of uint8, uint16 and int32 that holds the values 0 to `levels` - 1."""
+    return np.min_scalar_type(levels - 1) if levels <= 2**16 else np.dtype(np.int32)
 
 
 def _index_at(probabilities: Array, uniform: Array) -> Array:

@@ -1,5 +1,6 @@
 """The network of one scale: PixelCNN, Row LSTM or Diagonal BiLSTM by its body layer (table 1)."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,12 +14,8 @@ from jax.typing import ArrayLike
 from pixel_rnn_jax import layers
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.kernels import PaddedRows
-from pixel_rnn_jax.layers.state import BodyLayer, Context, State
+from pixel_rnn_jax.layers.body import Context, State
 from pixel_rnn_jax.models.likelihoods import Likelihood, likelihood_for
-
-CPU_IMAGES_PER_LANE = 4
-"""Images per lane of a Diagonal BiLSTM on a CPU, where a longer scan of fuller lines is faster."""
 
 
 class Network(nn.Module):
@@ -50,13 +47,19 @@ class Network(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.config.architecture not in layers.LAYERS:
+            names = ", ".join(layers.LAYERS)
+            raise UserError(
+                "model.architecture and model.scale_architectures take the names of body layers, "
+                f"{names}, got {self.config.architecture!r}"
+            )
         if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
             raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
         for field in ("features", "head_features"):
-            if getattr(self.config, field) < self.groups:
+            if getattr(self.config, field) < self.mask_groups:
                 raise UserError(
-                    f"model.{field} must be at least {self.groups}, the number of channels, got "
-                    f"{getattr(self.config, field)}"
+                    f"model.{field} must be at least the number of channels, {self.mask_groups}, "
+                    f"got {getattr(self.config, field)}"
                 )
 
     @property
@@ -65,12 +68,17 @@ class Network(nn.Module):
         return likelihood_for(self.config, self.levels)
 
     @property
-    def groups(self) -> int:
+    def mask_groups(self) -> int:
         """The channels that the masks tell apart: C, or 1 where the outputs couple them.
 
         It is also the number of steps that a pixel takes in the incremental form.
         """
-        return 1 if self.config.coupled else self.image_shape[-1]
+        return 1 if self.likelihood.coupled else self.image_shape[-1]
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether its body layers scan the images."""
+        return layers.LAYERS[self.config.architecture].recurrent
 
     @property
     def param_dtype(self) -> np.dtype:
@@ -79,7 +87,7 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         """Parameters: embeddings, the first convolution, the body layers and the head."""
-        config, channels, groups = self.config, self.image_shape[-1], self.groups
+        config, channels, groups = self.config, self.image_shape[-1], self.mask_groups
         h, width, side = config.features, config.head_features, config.first_kernel
         options: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), param_dtype=self.param_dtype)
         if self.ratio:
@@ -98,31 +106,24 @@ class Network(nn.Module):
         self.first = layers.MaskedConv(inputs, 2 * h, groups, "A", (side, side), **options)
         self.body = [self._layer(options) for _ in range(config.layers)]
         residual = layers.Residual
-        if config.remat:  # The layout, argument 2, is no array.
-            residual = nn.remat(residual, static_argnums=2)
+        if config.remat:
+            residual = nn.remat(residual)
         how = config.residual, config.skip, config.dropout
         self.residual = [residual(layer, *how) for layer in self.body]
         self.head = [layers.MaskedConv(n, width, groups, **options) for n in (2 * h, width)]
-        if config.output != "softmax":  # Only the logits of a softmax bear rounded operands.
+        if not self.likelihood.rounded:
             options["dtype"] = options["param_dtype"]
         outputs = self.likelihood.pixel_outputs(channels)
         self.logits = layers.MaskedConv(width, outputs, groups, **options)
 
-    def _layer(self, options: dict[str, Any]) -> BodyLayer:
-        config = self.config
+    def _layer(self, options: dict[str, Any]) -> layers.BodyLayer:
+        config, class_ = self.config, layers.LAYERS[self.config.architecture]
         conditions = self.ratio, config.num_classes, config.condition_vector, config.condition_map
+        own = {field.name for field in dataclasses.fields(class_)}
+        shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
+        fields = {name: value for name, value in shared.items() if name in own} | options
         condition = config.features if any(conditions) else 0
-        fields = config.features, self.groups, condition
-        match config.architecture:
-            case "pixel_cnn":
-                return layers.PixelCNNLayer(*fields, kernel=config.kernel, **options)
-            case "row_lstm":
-                return layers.RowLSTM(*fields, kernel=config.kernel, **options)
-            case "diagonal_bilstm":
-                default = CPU_IMAGES_PER_LANE if jax.default_backend() == "cpu" else 1
-                pack = config.images_per_lane or default
-                return layers.DiagonalBiLSTM(*fields, pack=pack, **options)
-        raise AssertionError(config.architecture)
+        return class_(mask_groups=self.mask_groups, condition=condition, **fields)
 
     def __call__(
         self,
@@ -141,22 +142,18 @@ class Network(nn.Module):
             dropout_keys: `[B]` keys of `jax.random`, for dropout; None, as in evaluation, for none.
         """
         features = self.embed_condition(condition, coarse)
-        size, half = self.image_shape[:2], self.config.first_kernel // 2
-        wide, layout = PaddedRows(*size, half, half), PaddedRows(*size, *self.body[0].halo)
-        x = self.first(wide.pack(jnp.moveaxis(self._inputs(values), -1, 0)), wide)
-        x = layout.pack(wide.unpack(x))
+        x = self.first(self._inputs(values))
         skips = []
         keys = None
         for number, layer in enumerate(self.residual):
             if dropout_keys is not None:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
-            x, skip = layer(x, layout, features, keys)
+            x, skip = layer(x, features, keys)
             skips.append(skip)
         x = _add(x, skips)
         for conv in self.head:
-            x = conv(nn.relu(x), layout)
-        x = self.logits(nn.relu(x), layout, to_features_last=True)
-        return self.of_channels(layout.unpack(x, features_last=True), values)
+            x = conv(nn.relu(x))
+        return self.of_channels(self.logits(nn.relu(x)), values)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
@@ -187,11 +184,11 @@ class Network(nn.Module):
         return [None if here is None else layer.context(here) for layer in self.body]
 
     def init_state(self, batch: int) -> State:
-        """Returns the state of the incremental form (see `layers/state.py`) before the first row.
+        """Returns the state of the incremental form (see `layers.BodyLayer`) before the first row.
 
-        Each pixel takes `groups` steps from the same state: the first gives the outputs of channel
-        0; with that value, the second gives those of channel 1; and so on. `end_pixel` completes
-        the state of the last step, and `end_row` follows the last pixel of a row.
+        Each pixel takes `mask_groups` steps from the same state: the first gives the outputs of
+        channel 0; with that value, the second gives those of channel 1; and so on. `end_pixel`
+        completes the state of the last step, and `end_row` follows the last pixel of a row.
         """
         width = self.image_shape[1]
         return {

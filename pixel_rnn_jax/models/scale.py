@@ -28,13 +28,22 @@ class Scale(NamedTuple):
     stride: int
     given: np.ndarray
 
-    def apply(self, params: PyTree, *args: Any, method: str | None = None) -> Any:
-        """Calls the network, or a method of it, given the parameters of the chain."""
+    def bind(self, params: PyTree) -> Network:
+        """Returns the network with its parameters, given those of the chain; call its methods.
+
+        Where a transformation of JAX traces a function, bind inside of it.
+        """
         layers = self.network.config.layers
         found = sum(key.startswith("body_") for key in params.get(self.name, ()))
         if found != layers:  # Flax would leave out layers of which there are too many.
             raise UserError(f"params must have {layers} layers in {self.name!r}, got {found}")
-        return self.network.apply({"params": params[self.name]}, *args, method=method)
+        return self.network.bind({"params": params[self.name]})
+
+    def outputs(
+        self, params: PyTree, values: Array, condition: Any, dropout_keys: Array | None = None
+    ) -> Array:
+        """Returns the outputs of each value of this scale, `[B, H, W, C, Q]`; see `inputs`."""
+        return self.bind(params)(*self.inputs(values, condition), dropout_keys=dropout_keys)
 
     def subsample(self, images: Any) -> Any:
         """Returns this scale's part, `[B, H, W, ...]`, of arrays for whole images."""
@@ -73,7 +82,7 @@ class Scale(NamedTuple):
         `params` and `condition` are those of the chain and the whole images; `coarse` are the
         values of the scale before, `[B, H / ratio, W / ratio, C]`.
         """
-        features = self.apply(params, self.condition(condition), coarse, method="embed_condition")
+        features = self.bind(params).embed_condition(self.condition(condition), coarse)
         if features is None:
             return None
         shape = features.shape[0], *self.network.image_shape[:2], features.shape[-1]

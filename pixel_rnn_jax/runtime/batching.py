@@ -1,9 +1,10 @@
 """Any number of images through a compiled function, some at a time."""
 
 import functools
+import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import terminal
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.runtime import devices, processes
 
 PyTree = Any
 
@@ -22,44 +23,78 @@ def in_batches(
     function: Callable[..., PyTree],
     static: tuple[Any, ...],
     common: PyTree,
-    rows: PyTree,
+    batches: Iterable[PyTree],
+    count: int,
     *,
-    least: int = 1,
-    most: int,
+    mesh: Mesh,
+    batch_size: int,
     progress: str = "",
 ) -> PyTree:
-    """Calls `function(*static, common, rows)` for some rows at a time on all local devices.
+    """Calls `function(*static, common, rows)` for batches of rows, and returns `count` results.
 
-    Rows and results are arrays with one row for each image. A device gets from `least` to `most`
-    rows: `most`, or a power of two times `least`, so that little is compiled; the last batch is
-    padded. A function is compiled once for all calls with the same `static`, which is compared by
-    value. With `progress`, the name of the work, Ctrl-C ends it amid a batch.
+    Rows and results are arrays with one row for each image, results those of NumPy. A function is
+    compiled once for all calls with the same `static`, which is compared by value, and size of a
+    batch. With `progress`, the name of the work, Ctrl-C ends it amid a batch.
+
+    Args:
+        function: Traceable.
+        static: Its first arguments.
+        common: Arrays that every device gets whole.
+        batches: The rows of each batch, over all devices of this process; each process gives as
+            many batches, which together have `count` rows or more: the last ones are padding.
+        count: The number of images.
+        mesh: The devices.
+        batch_size: The rows of a full batch, over all processes.
+        progress: What a progress bar shows.
     """
-    leaves = *jax.tree.leaves((common, rows)), jnp.zeros(())  # Inside `jit` this is a tracer too.
+    run = _compiled(function, static, mesh)
+    common = _on_all_devices(common, mesh)
+    sent = (run(common, devices.shard_batch(mesh, batch)) for batch in batches)
+    late: Iterable[PyTree] = (
+        result for result, _ in itertools.pairwise(itertools.chain(sent, [None]))
+    )
+    if progress:
+        total = math.ceil(count / batch_size)
+        late = map(_ready, terminal.progress(late, total, progress, "batch"))
+    results = [jax.tree.map(devices.local_rows, result) for result in late]
+
+    def in_order(*of_batches: np.ndarray) -> np.ndarray:
+        local = np.stack(of_batches) if mesh.is_multi_process else np.concatenate(of_batches)
+        if mesh.is_multi_process:  # [processes, batches, rows, ...] to [batches, processes, ...]
+            local = processes.all_gather(local).swapaxes(0, 1).reshape(-1, *local.shape[2:])
+        return local[:count]
+
+    return jax.tree.map(in_order, *results)
+
+
+def slices(rows: PyTree, mesh: Mesh, *, least: int = 1, most: int) -> Iterator[PyTree]:
+    """Yields batches of rows in memory, of which a device gets from `least` to `most`.
+
+    It gets `most`, or a power of two times `least`, so that little is compiled; the last batch is
+    padded with zeros.
+    """
+    count, size = len(jax.tree.leaves(rows)[0]), most * mesh.size
+    for start in range(0, max(count, 1), size):
+        units = math.ceil(min(count - start, size) / (least * mesh.size))
+        full = mesh.size * min(most, least << max(units - 1, 0).bit_length())
+        yield jax.tree.map(lambda x, i=start, n=full: padded(np.asarray(x[i : i + size]), n), rows)
+
+
+def check_no_tracers(tree: PyTree) -> None:
+    """Refuses to compute in batches inside a transformation of JAX."""
+    leaves = *jax.tree.leaves(tree), jnp.zeros(())  # Inside `jit` this is a tracer too.
     if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
         raise UserError(
             "inside jit or vmap, use this method of model.pixel_rnn, given model.params"
         )
-    count = len(jax.tree.leaves(rows)[0])
-    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
-    run = _compiled(function, static, mesh)
-    common = _on_all_devices(common, mesh)
-    size = most * mesh.size
-    starts = range(0, max(count, 1), size)
-    bar = terminal.progress(starts, len(starts), progress, "batch") if progress else starts
-    results = []
-    for start in bar:
-        batch = jax.tree.map(lambda x, i=start: np.asarray(x[i : i + size]), rows)
-        units = math.ceil(min(count - start, size) / (least * mesh.size))
-        full = mesh.size * min(most, least << max(units - 1, 0).bit_length())
-        results.append(run(common, jax.tree.map(lambda x, n=full: padded(x, n), batch)))
-        begin = time.monotonic()  # A call that waits for a device does not hear Ctrl-C.
-        while progress and not all(x.is_ready() for x in jax.tree.leaves(results[-1])):
-            time.sleep(min(0.5, max(0.001, (time.monotonic() - begin) / 50)))
-    # Through the host, since they lie on several devices.
-    return jax.tree.map(
-        lambda *parts: jnp.asarray(np.concatenate([*map(np.asarray, parts)])[:count]), *results
-    )
+
+
+def _ready(tree: PyTree) -> PyTree:
+    """Waits for arrays: a call that waits for a device does not hear Ctrl-C."""
+    begin = time.monotonic()
+    while not all(x.is_ready() for x in jax.tree.leaves(tree)):
+        time.sleep(min(0.5, max(0.001, (time.monotonic() - begin) / 50)))
+    return tree
 
 
 _copies: list[dict[Any, Any]] = [{}]

@@ -21,14 +21,21 @@ PyTree = Any
 AXIS = "data"
 
 
-def set_up_host_devices() -> None:
-    """Makes every CPU core a JAX device, unless the environment sets the number of devices.
+def set_up() -> None:
+    """Uses every core of a CPU as a device, and keeps compiled programs for the next start.
 
-    Call it before JAX starts a backend.
+    Call it before JAX computes anything. JAX_NUM_CPU_DEVICES is another number of devices, and
+    JAX_COMPILATION_CACHE_DIR another folder of programs than one in your cache folder, or "".
 
     Raises:
         RuntimeError: JAX has started a backend already; nothing is changed then.
     """
+    set_up_host_devices()
+    keep_programs()
+
+
+def set_up_host_devices() -> None:
+    """Makes every CPU core a JAX device, unless the environment sets the number of devices."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -54,10 +61,7 @@ def _keep_freed_memory(mallopt: Callable[[int, int], int]) -> None:
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs in your cache folder, so that a second start compiles nothing.
-
-    JAX_COMPILATION_CACHE_DIR names another folder, or "" for none.
-    """
+    """Keeps compiled programs in the cache folder, so that a second start compiles nothing."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     # A folder for each kind of processor, since home folders travel and machine code does not.

@@ -53,7 +53,7 @@ def join(
     multihost_utils.sync_global_devices("joined")
 
 
-def first() -> bool:
+def is_first() -> bool:
     """Whether this is the process that writes records and prints."""
     return bool(jax.process_index() == 0)
 

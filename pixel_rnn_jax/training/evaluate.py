@@ -1,7 +1,6 @@
 """How likely images are: the negative log-likelihood of a split, in nats and in bits/dim."""
 
 import dataclasses
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -16,13 +15,14 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
 from pixel_rnn_jax.config import TrainConfig
-from pixel_rnn_jax.data import Batch, Images, Split
+from pixel_rnn_jax.data import Images, Split
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.image_model import evaluate_rows
 from pixel_rnn_jax.models import bits_per_dim, checks
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.record import ImageFormat
-from pixel_rnn_jax.runs.workdir import Run, open_run
-from pixel_rnn_jax.runtime import devices, processes
+from pixel_rnn_jax.runtime import batching, devices
+from pixel_rnn_jax.workdirs.identity import ImageFormat
+from pixel_rnn_jax.workdirs.workdir import Run, open_run
 
 PyTree = Any
 
@@ -100,8 +100,25 @@ def score(
         UserError: A value does not fit the model.
     """
     mesh = devices.make_mesh() if mesh is None else mesh
-    params = jax.device_put(params, devices.replicated(mesh))
-    nats = _nats_of_images(model, params, split, batch_size, mesh, per_value)
+    # No more than all images need, rounded up to a power of two for each device.
+    per_device = 1 << (math.ceil(len(split) / mesh.size) - 1).bit_length()
+    batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size
+    batches = data.eval_batches(
+        split,
+        batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    nats = batching.in_batches(
+        evaluate_rows,
+        (_nats_by_scale, model, (("per_value", per_value),)),
+        params,
+        (batch for batch, _ in batches),
+        len(split),
+        mesh=mesh,
+        batch_size=batch_size,
+        progress="evaluating",
+    )
     by_scale = nats.sum(axis=(2, 3, 4), dtype=np.float64) if per_value else nats.astype(np.float64)
     heights = [scale.network.image_shape[0] for scale in model.scales]
     return Evaluation(
@@ -113,39 +130,8 @@ def score(
     )
 
 
-def _nats_of_images(
-    model: PixelRNN, params: PyTree, split: Split, batch_size: int, mesh: Mesh, per_value: bool
-) -> np.ndarray:
-    """Returns the nats of every image in order, `[N, S]`, or of every value, `[N, S, H, W, C]`."""
-    # No more than all images need, rounded up to a power of two for each device.
-    per_device = 1 << (math.ceil(len(split) / mesh.size) - 1).bit_length()
-    batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size
-    nats_fn = _compiled(model, mesh, per_value)
-    results = (
-        nats_fn(params, devices.shard_batch(mesh, batch))
-        for batch, _ in data.eval_batches(
-            split,
-            batch_size=batch_size,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-    )
-    # The next batch is dispatched before a result is waited for, so that no device is idle.
-    one_late = (result for result, _ in itertools.pairwise(itertools.chain(results, [None])))
-    count = math.ceil(len(split) / batch_size)
-    progress = terminal.progress(one_late, count, "evaluating", "batches")
-    local = np.stack([devices.local_rows(nats) for nats in progress])  # [batches, rows, S, ...]
-    gathered = processes.all_gather(local)  # [processes, batches, rows, S, ...]
-    in_order = gathered.swapaxes(0, 1).reshape(-1, *local.shape[2:])
-    return in_order[: len(split)]  # The rest fills up the last batch.
-
-
-@functools.lru_cache(maxsize=4)
-def _compiled(model: PixelRNN, mesh: Mesh, per_value: bool) -> Any:
-    def nats(params: PyTree, batch: Batch) -> Array:
-        return model.nats_by_scale(params, *batch, per_value=per_value, parts=0)
-
-    return devices.map_batch(nats, mesh)
+def _nats_by_scale(model: PixelRNN, params: PyTree, *rows: Any, **options: Any) -> Array:
+    return model.nats_by_scale(params, *rows, **options)
 
 
 def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation:
@@ -180,19 +166,19 @@ def open_run_split(run: Run, split: str, *, noise: int = 0) -> Split:
     Raises:
         UserError: There is no such split, or the data are not those that the run was trained on.
     """
-    config = run.record.config
-    for name, digest in run.record.data.items():
+    config = run.identity.config
+    for name, digest in run.identity.data.items():
         if data.digest(data.open_split(config, name)) != digest:
             raise UserError(
                 f"data.name={config.data.name} does not hold the {name} images of the run: restore "
-                "them, give their place by --config.data.name or --config.data.data_dir, or "
+                "them, give their place by --data_name or --data_dir, or "
                 "evaluate other images with --images"
             )
     source = data.open_split(config, split, noise=noise)
-    if not format_of(source).same_images(run.record.image_format):
+    if not format_of(source).same_images(run.identity.image_format):
         raise UserError(
             f"--split={split} has {format_of(source)}, the run was trained on images of "
-            f"{run.record.image_format}"
+            f"{run.identity.image_format}"
         )
     return source
 
@@ -237,9 +223,9 @@ def compare(
     """
     mesh = devices.make_mesh()
     one, other = open_run(workdir, mesh), open_run(continuous, mesh)
-    if not one.model.config.discrete:
+    if not one.model.likelihood.discrete:
         raise UserError(f"--workdir={workdir} must hold a discrete model")
-    if other.model.config.output != "logistic_mixture":
+    if not other.model.likelihood.dequantised:
         raise UserError(
             f"--continuous={continuous} must hold a model of model.output=logistic_mixture"
         )
@@ -247,7 +233,7 @@ def compare(
     clean = open_run_split(one, split)
     noisy = [open_run_split(other, split, noise=draw) for draw in range(draws)]
     # The images of both, as the discrete model sees them.
-    same_data = dataclasses.replace(other.record.config, model=one.record.config.model)
+    same_data = dataclasses.replace(other.identity.config, model=one.identity.config.model)
     if forms[0] != forms[1] or data.digest(clean) != data.digest(data.open_split(same_data, split)):
         raise UserError(
             f"--workdir={workdir} and --continuous={continuous} must have the same images and the "

@@ -12,8 +12,7 @@ from jax.typing import ArrayLike
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import Config, ModelConfig
-from pixel_rnn_jax.image_model import ImageModel, of_run
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.training.train import train
 
 
@@ -45,8 +44,6 @@ def fit(
         UserError: The arrays do not fit one another or the config; or as `train`.
         KeyboardInterrupt: After Ctrl-C; a run with a workdir has been saved there.
     """
-    with contextlib.suppress(RuntimeError):  # JAX runs already, as its caller set it up.
-        devices.set_up_host_devices()  # As the command does.
     if isinstance(config, ModelConfig):
         config = Config(model=config)
     config, training, held_out = data.array_splits(
@@ -59,4 +56,4 @@ def fit(
         result = train(config, folder, splits, optimizer=optimizer, pictures=pictures)
         # On one device of this process, wherever all of them have trained it.
         params = jax.tree.map(jnp.asarray, jax.device_get(result.run.params))
-        return of_run(dataclasses.replace(result.run, params=params))
+        return ImageModel.from_run(dataclasses.replace(result.run, params=params))

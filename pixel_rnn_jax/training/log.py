@@ -46,12 +46,12 @@ class TrainLog:
         self.records: list[Row] = []
         self._closing = contextlib.ExitStack()
         self._writer = None
-        hidden = None if processes.first() else True  # None: where there is no terminal.
+        hidden = None if processes.is_first() else True  # None: where there is no terminal.
         self._bar = tqdm.tqdm(
             desc="training", initial=step, total=steps, unit="steps", disable=hidden
         )
         self._closing.callback(self._bar.close)
-        if not processes.first():
+        if not processes.is_first():
             return
         path = self._workdir / "metrics.jsonl"
         if path.exists():

@@ -1,5 +1,6 @@
 """One step of training: loss, gradient, update, and the moving average of the parameters."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runtime import tuning
 from pixel_rnn_jax.runtime.devices import AXIS
 
 PyTree = Any
@@ -89,6 +91,7 @@ def make_train_step(
         A function of the state (which is donated), a batch, and the stop flags: a boolean for each
         device, or None for a single process. It returns the next state and the metrics.
     """
+    pixels = math.prod(model.image_shape[:2])
 
     def loss(params: PyTree, rows: tuple[Batch, Array | None]) -> Array:
         batch, keys = rows
@@ -104,7 +107,7 @@ def make_train_step(
     def train_step(
         state: TrainState, batch: Batch, stop: Array | None
     ) -> tuple[TrainState, Metrics]:
-        parts = micro_batches or model.parts(len(batch.images))
+        parts = micro_batches or tuning.parts(len(batch.images), pixels, recurrent=model.recurrent)
         gradient_fn = _mean_over_parts(jax.value_and_grad(loss), parts)
         keys = dropout_keys(state.step, len(batch.images))
         nats, gradient = gradient_fn(state.params, (batch, keys))

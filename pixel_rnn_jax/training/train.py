@@ -26,14 +26,14 @@ from pixel_rnn_jax.files import atomic_write
 from pixel_rnn_jax.image_model import ImageModel, load
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.checkpoints import Checkpoints, by_name, check_same_types, types_of
-from pixel_rnn_jax.runs.record import Record
-from pixel_rnn_jax.runs.workdir import Run, lock, open_run, resumed
 from pixel_rnn_jax.runtime import devices, processes, storage
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
 from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
 from pixel_rnn_jax.training.step import Metrics, TrainState, init_state, make_train_step
+from pixel_rnn_jax.workdirs.checkpoints import Checkpoints, by_name, check_same_types, types_of
+from pixel_rnn_jax.workdirs.identity import RunIdentity
+from pixel_rnn_jax.workdirs.workdir import Run, lock, open_run, resumed
 
 PyTree = Any
 
@@ -79,7 +79,7 @@ def train(
         names = ("train", "validation", "test")
         splits = {name: data.open_split(config, name) for name in names}
         data.check_disjoint(**splits)
-    settings, new = config.train, _record(config, splits)
+    settings, new = config.train, _identity(config, splits)
     mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
     new.image_format.model(config.model)  # What is impossible is refused before anything is made.
     if not processes.all_equal(json.dumps(dataclasses.asdict(new))):
@@ -90,15 +90,15 @@ def train(
         contextlib.closing(Checkpoints(workdir)) as checkpoints,
         stop_on_signal() as request,
     ):
-        record = resumed(checkpoints, new)
-        model = record.image_format.model(config.model)
+        identity = resumed(checkpoints, new)
+        model = identity.image_format.model(config.model)
         rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
         rising = optimizers.warmup(config.optimizer, settings.steps)
         if rising != config.optimizer.warmup_steps and rate:
             terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
         start, state = _start(config, model, optimizer, mesh, checkpoints)
-        if processes.first():  # A copy for people: checkpoints hold what is read.
+        if processes.is_first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
         train_step = make_train_step(
@@ -160,7 +160,7 @@ def train(
                     log.draw(step, bound, config.seed, splits["validation"])
                 if validate or save or stop:
                     log.flush()
-                    checkpoints.save(step, vars(state), record, nats)
+                    checkpoints.save(step, vars(state), identity, nats)
                 if stop:
                     break
         checkpoints.wait()
@@ -169,7 +169,7 @@ def train(
             terminal.log(f"{signal.Signals(number).name}: step {step} is saved")
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    if processes.first() and (advice := overfitting(read_metrics(workdir))):
+    if processes.is_first() and (advice := overfitting(read_metrics(workdir))):
         terminal.log(advice)
     return _finish(workdir, open_run(workdir, mesh), splits, mesh, step)
 
@@ -222,8 +222,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
         restore()
 
 
-def _record(config: Config, splits: Mapping[str, Split]) -> Record:
-    """Returns the record of a new run on these images, which must be of one format."""
+def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
+    """Returns the identity of a new run on these images, which must be of one format."""
     image_format = format_of(splits["train"])
     for name, split in splits.items():
         if format_of(split) != image_format:
@@ -232,14 +232,14 @@ def _record(config: Config, splits: Mapping[str, Split]) -> Record:
                 f"{image_format}"
             )
     if not image_format.levels:
-        offset, scale = data.standardisation(splits["train"])
-        image_format = dataclasses.replace(image_format, offset=offset, scale=scale)
+        mean, std = data.standardisation(splits["train"])
+        image_format = dataclasses.replace(image_format, mean=mean, std=std)
     digests = {name: data.digest(split) for name, split in splits.items()}
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     shape = "x".join(map(str, image_format.image_shape))
     values = f"{image_format.levels} levels" if image_format.levels else "real values"
     terminal.log(f"{counts} images of {shape}, {values}")
-    return Record(config, image_format, digests)
+    return RunIdentity(config, image_format, digests)
 
 
 def _start(
@@ -303,13 +303,13 @@ def _finish(
     """Evaluates a trained run on the test split, if there is one, and writes `result.json`."""
     if "test" not in splits:
         return Result(run)
-    size, baseline = run.record.config.train.eval_batch_size, None
+    size, baseline = run.identity.config.train.eval_batch_size, None
     test = score(run.model, run.params, splits["test"], batch_size=size, mesh=mesh)
     result: dict[str, Any] = {"step": run.step, "steps": steps, "test": test.numbers()}
     if run.model.levels:
         baseline = independent_pixels(splits["train"], splits["test"], size)
         result["independent_pixels"] = baseline.numbers()
-    if processes.first():
+    if processes.is_first():
         records = read_metrics(workdir)
         result["validation"] = {
             name.removeprefix("validation/"): value

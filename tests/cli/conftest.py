@@ -4,9 +4,10 @@ import shlex
 
 import numpy as np
 import pytest
-from random_models import tiny_model
+from absl import flags
+from helpers.random_models import tiny_model
 
-from pixel_rnn_jax.main import main
+from pixel_rnn_jax.main import main, parse_flags
 from pixel_rnn_jax.runtime import devices
 
 
@@ -17,7 +18,7 @@ def cli(monkeypatch, capfd):
 
     def run(words):
         try:
-            status = main(shlex.split(words))
+            status = main(parse_flags(["", *shlex.split(words)], flags.FlagValues()))
         except SystemExit as end:
             status = end.code or 0
         return status, *capfd.readouterr()

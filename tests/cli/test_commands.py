@@ -7,9 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers.programs import SMALL
+from helpers.random_models import tiny_model
 from PIL import Image
-from programs import SMALL
-from random_models import tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import pictures

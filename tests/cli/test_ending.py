@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 
-import programs
 import pytest
+from helpers import programs
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import parse
@@ -23,6 +23,7 @@ from pixel_rnn_jax.cli import parse
 )
 def test_exit_status(cli, monkeypatch, ending, status, error):
     def fail(arguments):
+        """Fails."""
         raise ending
 
     monkeypatch.setitem(parse.COMMANDS, "info", (fail, parse.COMMANDS["info"][1]))

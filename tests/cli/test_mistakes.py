@@ -4,20 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.random_models import tiny_model
 from PIL import Image
-from random_models import tiny_model
 
 # A command and what the error names. MODEL stands for --workdir=m.safetensors, TRAIN for
 # --config=digits with a new workdir.
 ROWS = """
                                                     | --config
 trian                                               | trian
-TRAIN --worddir=x                                   | --worddir
+TRAIN --worddir=x                                   | worddir
 TRAIN --workdir=                                    | --workdir
-TRAIN --config.model.featurs=3                      | --config.model.features
-TRAIN --steps=100                                   | --config.train.steps
-TRAIN --config.train.lr=1                           | --config.optimizer.learning_rate
-TRAIN --config.train.steps                          | --config.train.steps
+TRAIN --config.model.featurs=3                      | config.model.features
+TRAIN --steps=100                                   | steps
+TRAIN --config.train.lr=1                           | config.train.lr
+TRAIN --config.train.steps                          | config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
 TRAIN --config.model.skip=maybe                     | model.skip
@@ -44,7 +44,7 @@ sample --workdir=digits                             | digits
 sample --model=digit                                | --model
 sample --workdir=mnist_gray                         | mnist_grey
 sample MODEL --n=0                                  | --n
-sample MODEL --label=4                              | --class
+sample MODEL --label=4                              | --label
 sample MODEL five                                   | five
 sample MODEL --temperature=nan                      | --temperature
 sample MODEL --out=a.jpg                            | --out
@@ -64,7 +64,7 @@ complete MODEL --images=own.npy --known=half        | half
 complete MODEL --images=own.npy --known=white.png   | --known
 complete MODEL --images=full --out=full/0.png       | --images
 complete MODEL --images=own.npy --known=white.png --out=white.png | --known
-complete MODEL --images=own.npy --config.data.name=digits | --config.data
+complete MODEL --images=own.npy --data_name=digits  | --data_name
 complete MODEL --images=own.npy --config.seed=3     | --config.
 complete MODEL --images=splits.npz                  | splits.npz
 complete --workdir=classes.safetensors --images=own.npy | own.npy

@@ -1,7 +1,7 @@
 """What the tests of the codec share: small groups, a model, and images that it has compressed."""
 
 import pytest
-from codec_streams import block_starts, in_small_groups, random_images, small_model
+from helpers.codec_streams import block_starts, in_small_groups, random_images, small_model
 
 from pixel_rnn_jax.codec import loop
 

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
-import programs
 import pytest
-from codec_streams import GROUP, random_images, small_model
-from random_models import random_batch, with_large_conditions
+from helpers import programs
+from helpers.codec_streams import GROUP, random_images, small_model
+from helpers.random_models import random_batch, with_large_conditions
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import archive, loop, quantise
+from pixel_rnn_jax.codec import compression, loop, quantise
 from pixel_rnn_jax.codec.loop import Loop
 
 
@@ -47,7 +47,7 @@ def test_round_trip(architecture, levels, channels, options):
 )
 def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options):
     monkeypatch.setattr(loop, "GROUP", 64)
-    monkeypatch.setattr(archive, "BLOCK_BYTES", 2**16)  # One block.
+    monkeypatch.setattr(compression, "BLOCK_BYTES", 2**16)  # One block.
     model = small_model("pixel_cnn", (4, 8, 2), **options)
     model.params, classes = with_large_conditions(model.params), model.config.num_classes
     condition = np.random.default_rng(0).integers(classes, size=200) if classes else None
@@ -161,7 +161,7 @@ def test_calls_of_one_loop_do_not_mix():
 @pytest.mark.slow
 def test_ctrl_c_is_heard_amid_a_block():
     program = """if True:
-        from codec_streams import *
+        from helpers.codec_streams import *
         in_small_groups()
         model = small_model(shape=(128, 128, 1))
         try:

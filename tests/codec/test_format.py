@@ -5,10 +5,10 @@ import zlib
 import jax
 import numpy as np
 import pytest
-import reference_decoder as reference
-from codec_streams import GROUP, random_images, small_model, written
+from helpers import reference_decoder as reference
+from helpers.codec_streams import GROUP, random_images, small_model, written
 
-from pixel_rnn_jax.codec import archive, quantise
+from pixel_rnn_jax.codec import compression, quantise
 from pixel_rnn_jax.codec.format import pack_number, unpack_numbers
 from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
@@ -24,7 +24,7 @@ from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequen
     ],
 )
 def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
-    monkeypatch.setattr(archive, "BLOCK_BYTES", 30)
+    monkeypatch.setattr(compression, "BLOCK_BYTES", 30)
     monkeypatch.setattr(quantise, "MARGIN", 1e-4)  # More corrections than there would be.
     model = small_model(**options)
     images, classes = random_images(model, 2 * GROUP + 3), None
@@ -36,7 +36,7 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     coder, parts, corrected = Loop(model.pixel_rnn, model.params), [], 0
     form, digest, blocks = reference.read(data)
     assert form == [*model.image_shape, model.levels]
-    assert digest == archive.model_digest(model.pixel_rnn, coder.params)
+    assert digest == compression.model_digest(model.pixel_rnn, coder.params)
     assert [name for block in blocks for name in reference.names(block[1])] == names
     for count, _, condition, corrections, code, pixels in blocks:
         assert not condition

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-import portable_files
-import programs
 import pytest
-from codec_streams import random_images, small_model
+from helpers import portable_files, programs
+from helpers.codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import loop, quantise

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pixel_rnn_jax import data, files
 from pixel_rnn_jax.data import dataset
-from pixel_rnn_jax.data import files as set_files
+from pixel_rnn_jax.data import open as open_
 
 LABELS = np.array(["emu", "ape", "emu", "cat", "ape", "emu", "cat", "cat", "ape", "emu"])
 NUMBERS = np.array([2, 0, 2, 1, 0, 2, 1, 1, 0, 2])
@@ -45,7 +45,6 @@ def sets(tmp_path_factory, images):
     (path / "flat" / "notes.txt").write_text("no image")
     np.save(path / "no_rows.npy", np.zeros((0, 2, 2)))
     np.save(path / "complex.npy", np.zeros((4, 2, 2), complex))
-    np.save(path / "channels_first.npy", np.zeros((5, 3, 8, 8)))
     for folder in "sizes", "empty":
         (path / folder).mkdir()
     for name, image in ("a.png", images[0]), ("b.png", images[1, 1:]):
@@ -95,7 +94,6 @@ def test_images_as_they_are_stored(sets, images, file, split, rows, condition, n
         ("rows.npz", None, ("`condition`", "rows.npz", "10 images", "[9, 2]")),
         ("no_rows.npy", None, ("no_rows.npy", "[0, 2, 2]")),
         ("complex.npy", None, ("complex.npy", "complex128")),
-        ("channels_first.npy", None, ("channels_first.npy", "[5, 3, 8, 8]")),
         ("cut.png", None, ("cut.png", "truncated")),
     ],
 )
@@ -114,13 +112,13 @@ def test_a_folder_of_a_bare_name(sets, monkeypatch, opened, images):
 def test_files_are_decoded_once_unless_they_are_large(sets, monkeypatch, images, spare, count):
     monkeypatch.setattr(dataset, "CACHE_BYTES", images.nbytes + spare)
     decoded, read = [], files.read_image
-    monkeypatch.setattr(set_files, "read_image", lambda file: decoded.append(file) or read(file))
-    stored = set_files.open_path(sets / "flat", "flat").images
+    monkeypatch.setattr(open_, "read_image", lambda file: decoded.append(file) or read(file))
+    stored = open_.open_path(sets / "flat", "flat").images
     decoded.clear()  # The first is decoded for its shape.
     np.testing.assert_array_equal(stored[np.array([7, 3, 7, 7])], images[[7, 3, 7, 7]])
     np.testing.assert_array_equal(stored[np.arange(10)], images)
     assert len(decoded) == count
-    on_disk = set_files.open_path(sets / "a.npy", "a.npy", "train").images
+    on_disk = open_.open_path(sets / "a.npy", "a.npy", "train").images
     assert isinstance(on_disk, dataset.LazyArray)
 
 

@@ -18,6 +18,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 from tensorflow_datasets.core import features, hashing
 
@@ -25,7 +26,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
 from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import standard
-from pixel_rnn_jax.main import main
+from pixel_rnn_jax.main import main, parse_flags
 from pixel_rnn_jax.runtime import devices
 
 PNGS, BATCHES = "downsampled_imagenet/32x32", "imagenet_resized/32x32"
@@ -210,7 +211,8 @@ def test_other_forms_of_archives(made, tmp_path, monkeypatch, capsys):
     (site / "any").write_bytes(pickles(made["cifar10"], pickle.HIGHEST_PROTOCOL))
     assert standard.prepare(PNGS, str(site))["train"][0] == 9
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
-    assert main(["prepare", "cifar10", f"--from={site / 'any'}"]) == 0
+    words = ["", "prepare", "cifar10", f"--from={site / 'any'}"]
+    assert main(parse_flags(words, flags.FlagValues())) == 0
     sha256 = standard.SETS["cifar10"].splits["test"][1]
     assert f"SHA-256 {sha256}" in capsys.readouterr().out
 

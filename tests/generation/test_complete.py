@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import (
+from helpers.random_models import (
     all_images,
     chi_square_is_plausible,
     frequencies,
@@ -21,15 +21,15 @@ from random_models import (
 )
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import image_model
 from pixel_rnn_jax.generation import complete
+from pixel_rnn_jax.runtime import tuning
 
 KEY = jax.random.key(5)
 SHAPE = (2, 4, 1)
 IMAGES = all_images(SHAPE, 2)
 KNOWN = np.array([[0, 1, 1, 0], [1, 0, 1, 1]], bool)[..., None]
 """Known values before and after unknown ones."""
-UNITS = dict(offset=(3.0, -2.0), scale=(2.0, 0.5))
+UNITS = dict(mean=(3.0, -2.0), std=(2.0, 0.5))
 
 
 @functools.cache
@@ -57,7 +57,7 @@ def total_variation(one, other):
 
 
 def test_known_first_is_exact(monkeypatch):
-    monkeypatch.setattr(image_model, "CPU_LANES", 1000)
+    monkeypatch.setattr(tuning, "CPU_LANES", 1000)
     model = soft_model("row_lstm", SHAPE, 2, seed=1, layers=1)
     known = np.arange(8).reshape(SHAPE) < 4
     done = model.complete(KEY, np.repeat(IMAGES[40:41], 8000, axis=0), known)

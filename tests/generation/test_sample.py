@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import (
+from helpers.random_models import (
     all_images,
     chi_square_is_plausible,
     frequencies,
@@ -16,9 +16,9 @@ from random_models import (
     whole_map_outputs,
 )
 
-from pixel_rnn_jax import image_model
 from pixel_rnn_jax.generation import sample
-from pixel_rnn_jax.generation.decode import decode
+from pixel_rnn_jax.generation.values import for_each_value
+from pixel_rnn_jax.runtime import tuning
 
 KEY = jax.random.key(7)
 SLOW = pytest.mark.slow
@@ -46,7 +46,9 @@ def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, 
         condition = random.normal(size=(count, 2, 4, config.condition_map))
     known = random.random((count, *shape)) < 0.2
     values = random.integers(3, size=known.shape)
-    values = np.where(known, values if config.discrete else values + random.random(known.shape), 0)
+    values = np.where(
+        known, values if model.likelihood.discrete else values + random.random(known.shape), 0
+    )
     outputs = jax.jit(lambda params, images: whole_map_outputs(model, params, images, condition))
     uniforms = jax.jit(lambda: sample.value_uniforms(model.scales, KEY, jnp.arange(count)))()
 
@@ -72,16 +74,16 @@ def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, 
     expected, terms = one_pass_a_value(known, one)
     run = jax.jit(lambda params: model.complete(params, KEY, values, known, condition))
     done = run(params)
-    np.testing.assert_allclose(done.images, expected, rtol=0 if config.discrete else 1e-9)
+    np.testing.assert_allclose(done.images, expected, rtol=0 if model.likelihood.discrete else 1e-9)
     total = np.where(known, terms, 0).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(done.log_evidence, total, atol=1e-9)
     assert len(np.unique(expected.reshape(count, -1), axis=0)) > 2
 
-    temperature = 0.7 if config.discrete else 1.0
+    temperature = 0.7 if model.likelihood.discrete else 1.0
     expected, terms = one_pass_a_value(known & False, temperature * one)
     draw = functools.partial(model.sample_and_log_prob, n=count, temperature=temperature)
     images, log_probs = jax.jit(lambda params: draw(params, KEY, condition=condition))(params)
-    np.testing.assert_allclose(images, expected, rtol=0 if config.discrete else 1e-9)
+    np.testing.assert_allclose(images, expected, rtol=0 if model.likelihood.discrete else 1e-9)
     np.testing.assert_allclose(log_probs, terms.sum(axis=(1, 2, 3)), atol=1e-9)
 
 
@@ -115,7 +117,7 @@ def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself():
         image = drawn[place.scale].at[here].set(values)
         return [*drawn[: place.scale], image, *drawn[place.scale + 1 :]], values
 
-    run = jax.jit(lambda params: decode(model.scales, params, choose, start, lanes=count))
+    run = jax.jit(lambda params: for_each_value(model.scales, params, choose, start, lanes=count))
     _, drawn = run(params)
     agrees = np.ones(count, bool)
     for scale, before, image in zip(model.scales[1:], drawn, drawn[1:], strict=False):
@@ -133,7 +135,7 @@ def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself():
     ],
 )
 def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shape, levels, options):
-    monkeypatch.setattr(image_model, "CPU_LANES", 3_750)
+    monkeypatch.setattr(tuning, "CPU_LANES", 3_750)
     model = soft_model(architecture, image_shape, levels, size=0.6, layers=1, **options)
     images, count = all_images(image_shape, levels), 30_000
     condition, condition_of_samples = None, None

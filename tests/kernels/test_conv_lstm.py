@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import plain
 import pytest
-import reference_kernels as loops
-from random_models import assert_trees_close
-from reference_kernels import FEATURES, assert_agree, random_arguments, values_and_gradients
+from helpers import reference_kernels as loops
+from helpers.random_models import assert_trees_close
+from helpers.reference_kernels import FEATURES, assert_agree, random_arguments, values_and_gradients
 
 from pixel_rnn_jax.kernels import cell, conv_lstm, restarts
 

@@ -13,20 +13,14 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.mark.parametrize(
-    ("x_shape", "y_shape", "axes", "subscripts"),
-    [
-        ((3, 4), (4, 5), (-1, 0), "mk,kn->mn"),
-        ((4, 3), (4, 5), (0, 0), "km,kn->mn"),
-        ((3, 4), (5, 4), (1, 1), "mk,nk->mn"),
-        ((4, 3), (5, 4), (0, 1), "km,nk->mn"),
-        ((2, 3, 4), (4, 5), (-1, 0), "bmk,kn->bmn"),
-    ],
+    ("x_shape", "y_shape", "subscripts"),
+    [((3, 4), (4, 5), "mk,kn->mn"), ((2, 3, 4), (4, 5), "bmk,kn->bmn")],
 )
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float64])
-def test_operands_are_rounded_and_sums_are_not(x_shape, y_shape, axes, subscripts, dtype):
+def test_operands_are_rounded_and_sums_are_not(x_shape, y_shape, subscripts, dtype):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=x_shape), rng.normal(size=y_shape)
-    out, vjp = jax.vjp(functools.partial(matmul, dtype=dtype, axes=axes), x, y)
+    out, vjp = jax.vjp(functools.partial(matmul, dtype=dtype), x, y)
     gradient = rng.normal(size=out.shape)
     rounded_x, rounded_y, rounded = (
         np.asarray(jnp.asarray(a).astype(dtype).astype(jnp.float64)) for a in (x, y, gradient)

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_kernels as loops
-from reference_kernels import FEATURES, assert_agree, random_arguments, values_and_gradients
+from helpers import reference_kernels as loops
+from helpers.reference_kernels import FEATURES, assert_agree, random_arguments, values_and_gradients
 
 from pixel_rnn_jax.kernels import conv_lstm, restarts, skew, unskew
 

@@ -8,20 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference_kernels
-from dependencies import COLOUR, TALL, check_changes, check_dependencies
-from random_models import random_like
+from helpers import reference_kernels
+from helpers.dependencies import COLOUR, TALL, check_changes, check_dependencies
+from helpers.random_models import random_like
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.kernels import recurrence
-from pixel_rnn_jax.layers import (
-    DiagonalBiLSTM,
-    PixelCNNLayer,
-    Residual,
-    diagonal_bilstm,
-    masked_conv,
-    row_lstm,
-)
+from pixel_rnn_jax.layers import LAYERS, Residual, diagonal_bilstm, masked_conv, row_lstm
+from pixel_rnn_jax.layers.diagonal_bilstm import DiagonalBiLSTM
 from pixel_rnn_jax.models.network import Network
 
 # Checks. `tests/models/test_masks.py` shows that the package as it is passes the first three.
@@ -48,13 +42,12 @@ def check_cell(_):
 
 def check_residual(_):
     """A residual connection adds the input of a layer, once."""
-    layer, layout = PixelCNNLayer(features=5, channels=3), kernels.PaddedRows(3, 4, 1, 1)
-    maps = jnp.asarray(np.random.default_rng(0).normal(size=(10, 1, 3, 4)), jnp.float32)
-    x, key = layout.pack(maps), jax.random.key(0)
+    layer, key = LAYERS["pixel_cnn"](features=5, mask_groups=3), jax.random.key(0)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 4, 10)), jnp.float32)
     with_residual, without = (Residual(layer, residual=flag) for flag in (True, False))
-    params = random_like(jax.eval_shape(lambda: with_residual.init(key, x, layout)), seed=0)
-    streams = [module.apply(params, x, layout)[0] for module in (with_residual, without)]
-    np.testing.assert_allclose(layout.unpack(streams[0] - streams[1]), maps, rtol=1e-4, atol=1e-5)
+    params = random_like(jax.eval_shape(lambda: with_residual.init(key, x)), seed=0)
+    streams = [module.apply(params, x)[0] for module in (with_residual, without)]
+    np.testing.assert_allclose(streams[0] - streams[1], x, rtol=1e-4, atol=1e-5)
 
 
 # Mistakes.
@@ -62,7 +55,7 @@ def check_residual(_):
 
 def right_direction_is_padded_after_its_rows(monkeypatch):
     below = ((0, 0), (0, 1), (0, 0), (0, 0))
-    monkeypatch.setattr(kernels, "shift", lambda x, *_, axis: jnp.pad(x, below)[:, :-1])
+    monkeypatch.setattr(kernels, "shift", lambda x, *_, **kw: jnp.pad(x, below)[:, :-1])
 
 
 def state_convolution_is_padded_below(monkeypatch):
@@ -110,7 +103,7 @@ def groups_do_not_reach_the_lstm(monkeypatch):
     for module in (row_lstm, diagonal_bilstm):
         right = module.ConvLSTM
 
-        def one_group(features, channels, *rest, right=right, **kw):
+        def one_group(features, groups, *rest, right=right, **kw):
             return right(features, 1, *rest, **kw)
 
         monkeypatch.setattr(module, "ConvLSTM", one_group)
@@ -119,8 +112,8 @@ def groups_do_not_reach_the_lstm(monkeypatch):
 def four_gates_are_masked_as_one_block(monkeypatch):
     right = masked_conv.channel_mask
 
-    def one_block(*args, parts=1):
-        return right(*args, parts=1 if parts == 4 else parts)
+    def one_block(*args, blocks=1):
+        return right(*args, blocks=1 if blocks == 4 else blocks)
 
     monkeypatch.setattr(masked_conv, "channel_mask", one_block)
 
@@ -132,8 +125,8 @@ def content_gate_has_a_sigmoid(monkeypatch):
 def residual_is_added_twice(monkeypatch):
     right = Residual.__call__
 
-    def twice(self, x, layout, condition=None):
-        stream, skip = right(self, x, layout, condition)
+    def twice(self, x, condition=None):
+        stream, skip = right(self, x, condition)
         return (x + stream if self.residual else stream), skip
 
     monkeypatch.setattr(Residual, "__call__", twice)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from dependencies import COLOUR, TALL, check_changes, check_dependencies
-from random_models import ARCHITECTURES, model_and_parameters
-from reachability import allowed, reach, reach_of_coarse
+from helpers.dependencies import COLOUR, TALL, check_changes, check_dependencies
+from helpers.random_models import ARCHITECTURES, model_and_parameters
+from helpers.reachability import allowed, reach, reach_of_coarse
 
 # The sets themselves, against what the paper says of them.
 
@@ -137,7 +137,7 @@ def test_images_of_a_packed_lane_do_not_see_one_another(x64):
 
     @jax.jit
     def seen_images(image):
-        gradient = jax.grad(lambda x: model.scales[0].apply(params, x)[image].sum())(images)
+        gradient = jax.grad(lambda x: model.scales[0].outputs(params, x, None)[image].sum())(images)
         return (gradient != 0).any((1, 2, 3))
 
     seen = np.stack([seen_images(image) for image in range(4)])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import ARCHITECTURES, assert_trees_close, random_batch, random_like
+from helpers.random_models import ARCHITECTURES, assert_trees_close, random_batch, random_like
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
@@ -16,9 +16,9 @@ from pixel_rnn_jax.pixel_rnn import PixelRNN
 IMAGE_SHAPE, LEVELS, BATCH = (4, 4, 3), 4, 6
 
 
-def model_of(architecture, **options):
-    defaults = {"layers": 1, "features": 5, "head_features": 7}
-    return PixelRNN(ModelConfig(architecture, **defaults | options), IMAGE_SHAPE, LEVELS)
+def model_of(name, **options):
+    defaults = {"architecture": name, "layers": 1, "features": 5, "head_features": 7}
+    return PixelRNN(ModelConfig(**defaults | options), IMAGE_SHAPE, LEVELS)
 
 
 @functools.cache
@@ -94,11 +94,24 @@ def test_every_parameter_has_a_gradient(architecture, options):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("features", 2), ("head_features", 2), ("dtype", "float64"), ("scales", (1, 2))],
+    [
+        ("features", 2),
+        ("head_features", 2),
+        ("dtype", "float64"),
+        ("scales", (1, 2)),
+        ("architecture", "lstm"),
+        ("output", "sigmoid"),
+    ],
 )
 def test_config_that_does_not_fit_the_images_or_jax_is_refused(field, value):
     with pytest.raises(UserError, match=f"model.{field}"):
         model_of("pixel_cnn", **{field: value})
+
+
+@pytest.mark.parametrize(("field", "value"), [("input", "categorical"), ("scales", (2, 4))])
+def test_fields_that_do_not_go_with_a_density_are_refused(field, value):
+    with pytest.raises(UserError, match=f"model.{field}"):
+        model_of("pixel_cnn", output="logistic_mixture", **{field: value})
 
 
 def test_bits_per_dim_of_the_uniform_distribution():

@@ -5,7 +5,12 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from random_models import ARCHITECTURES, all_images, model_and_parameters, with_large_conditions
+from helpers.random_models import (
+    ARCHITECTURES,
+    all_images,
+    model_and_parameters,
+    with_large_conditions,
+)
 
 
 def log_probs(model, params, conditions=(None,)):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from random_models import model_and_parameters, random_batch, whole_map_outputs
+from helpers.random_models import model_and_parameters, random_batch, whole_map_outputs
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -38,7 +38,9 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
     def measure(params):
         nats = model.nats_by_scale(params, images, classes)
         terms = model.log_prob(params, images, classes, per_value=True)
-        conditionals = None if model.config.plain else model.conditionals(params, images, classes)
+        conditionals = (
+            None if model.config.redraws_coarse else model.conditionals(params, images, classes)
+        )
         shares = model.nats_by_scale(params, images, classes, per_value=True)
         whole = model.log_prob(params, images, classes)
         outputs = whole_map_outputs(model, params, images, classes)

@@ -5,8 +5,8 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-import programs
 import pytest
+from helpers import programs
 
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runtime import devices

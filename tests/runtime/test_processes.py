@@ -8,9 +8,9 @@ import time
 
 import jax
 import numpy as np
-import programs
 import pytest
-from programs import MAIN, ROOT, train_words
+from helpers import programs
+from helpers.programs import MAIN, ROOT, train_words
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.errors import LOST, UserError

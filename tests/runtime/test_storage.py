@@ -1,9 +1,9 @@
 """Paths in a bucket, with memory in its place."""
 
 import fsspec
-from export_files import assert_same
 from fsspec.implementations.memory import MemoryFileSystem
-from random_models import tiny_model
+from helpers.export_files import assert_same
+from helpers.random_models import tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.runtime import storage

@@ -7,17 +7,17 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from workdirs import changed
+from helpers.workdirs import changed
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.config import Config, DataConfig
 from pixel_rnn_jax.data import open_split
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runs.workdir import open_run
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.evaluate import Evaluation, compare, open_run_split, score
 from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.workdirs.workdir import open_run
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,10 @@ def images_of(split):
 class Weighted:
     """Stands for a model of two scales: any function of each image alone."""
 
-    config = SimpleNamespace(discrete=True)
     image_shape, levels, dims = (2, 3, 2), 3, 12
     scales = tuple(SimpleNamespace(network=SimpleNamespace(image_shape=(h, 3, 2))) for h in (1, 2))
 
-    def parts(self, images):
-        return 1
+    recurrent = False
 
     def nats_by_scale(self, params, images, condition, **options):
         nats = (params * images).sum(axis=(1, 2, 3))
@@ -132,7 +130,7 @@ def workdirs(config, tmp_path_factory):
 def test_comparison(workdirs):
     discrete, continuous = compare(*workdirs, draws=3)
     model, density = (prnn.load(workdir) for workdir in workdirs)
-    configs = [open_run(workdir, devices.local_mesh(1)).record.config for workdir in workdirs]
+    configs = [open_run(workdir, devices.local_mesh(1)).identity.config for workdir in workdirs]
     images = open_split(configs[0], "test").batch(range(13)).images
     assert discrete.nats == pytest.approx(float(-model.log_prob(images).mean()), rel=1e-5)
     noisy = [open_split(configs[1], "test", noise=draw).batch(range(13)) for draw in range(3)]

@@ -5,9 +5,9 @@ import subprocess
 import time
 from pathlib import Path
 
-import programs
 import pytest
-from workdirs import differences, saved_steps
+from helpers import programs
+from helpers.workdirs import differences, saved_steps
 
 pytestmark = pytest.mark.slow
 

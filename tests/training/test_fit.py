@@ -51,8 +51,8 @@ def test_real_values_are_fitted_in_their_own_units():
         CONFIG, model=prnn.ModelConfig("pixel_cnn", output="gaussian_mixture", **SIZES)
     )
     model = prnn.fit(images[:60], config, validation=images[60:])
-    assert model.pixel_rnn.offset == pytest.approx((50,), abs=1)
-    assert model.pixel_rnn.scale == pytest.approx((4,), abs=1)
+    assert model.pixel_rnn.mean == pytest.approx((50,), abs=1)
+    assert model.pixel_rnn.std == pytest.approx((4,), abs=1)
     nats = -model.log_prob(images[..., None]).mean() / 4
     assert nats == pytest.approx(0.5 * np.log(2 * np.pi * np.e * 16), abs=0.3)
 

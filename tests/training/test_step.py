@@ -8,10 +8,9 @@ import pytest
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.kernels import PaddedRows
-from pixel_rnn_jax.layers import Residual, RowLSTM
+from pixel_rnn_jax.layers import LAYERS, Residual
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.runtime import devices, tuning
 from pixel_rnn_jax.training.step import init_state, make_train_step
 
 IMAGE_SHAPE, LEVELS, BATCH = (4, 5, 2), 3, 8
@@ -70,7 +69,7 @@ def test_micro_batches_change_nothing_but_the_memory():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])  # Features first, and last.
+@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])
 def test_dropout_depends_on_the_seed_and_not_on_devices_or_parts(architecture):
     model, optimizer = model_of(architecture, dtype="float64", dropout=0.5), optax.sgd(0.0)
     whole = train(model, optimizer, 1, 2, seed=3)
@@ -98,12 +97,12 @@ def test_dropout_differs_between_steps_and_between_images():
 
 
 def test_dropout_keeps_the_mean():
-    layer = Residual(RowLSTM(50, 1), dropout=0.25)
-    layout, keys = PaddedRows(20, 30), jax.random.split(jax.random.key(0), 2)
-    dropped = layer._dropped(jnp.ones((1200, 50)), layout, keys)
+    layer = Residual(LAYERS["row_lstm"](50, 1), dropout=0.25)
+    keys = jax.random.split(jax.random.key(0), 2)
+    dropped = layer._dropped(jnp.ones((2, 20, 30, 50)), keys)
     np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
     assert abs(dropped.mean() - 1) < 0.01
-    assert abs(np.corrcoef(dropped[:600].ravel(), dropped[600:].ravel())[0, 1]) < 0.03
+    assert abs(np.corrcoef(dropped[0].ravel(), dropped[1].ravel())[0, 1]) < 0.03
 
 
 @pytest.mark.parametrize(
@@ -118,10 +117,10 @@ def test_dropout_keeps_the_mean():
     ],
 )
 def test_a_cpu_computes_few_pixels_at_a_time(monkeypatch, architecture, side, images, parts):
-    model = PixelRNN(ModelConfig(architecture), (side, side, 1), 2)
-    assert model.parts(images) == parts
+    recurrent = PixelRNN(ModelConfig(architecture), (side, side, 1), 2).recurrent
+    assert tuning.parts(images, side * side, recurrent=recurrent) == parts
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert model.parts(images) == 1
+    assert tuning.parts(images, side * side, recurrent=recurrent) == 1
 
 
 def test_micro_batches_need_less_memory():

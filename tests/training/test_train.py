@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from flax import traverse_util
-from workdirs import (
+from helpers.workdirs import (
     changed,
     differences,
     evaluated,
@@ -25,9 +25,9 @@ from pixel_rnn_jax import data, load, pictures
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.workdir import lock, read_config
 from pixel_rnn_jax.training.step import make_train_step
 from pixel_rnn_jax.training.train import stop_on_signal, train
+from pixel_rnn_jax.workdirs.workdir import lock, read_config
 
 VALUES = 4 * 4
 """Of an image, each with three levels."""

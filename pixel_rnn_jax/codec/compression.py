@@ -1,0 +1,162 @@
+"""Compressed files: images with their names, at about -log2 p(image) bits each.
+
+A file is a sequence of blocks (`format.py`), each with some images, their names and their vectors
+or maps. Only the same parameters decode it, and the header names them. Each block has a checksum of
+its images: one that decodes to other images is refused.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from pixel_rnn_jax import terminal
+from pixel_rnn_jax.codec.coder import Encoder, decode
+from pixel_rnn_jax.codec.format import Block, Header, pack_end, read_blocks
+from pixel_rnn_jax.codec.loop import Loop, computed_alike
+from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.data import Batch, Images
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models.checks import condition_form
+from pixel_rnn_jax.models.likelihoods import value_dtype
+from pixel_rnn_jax.pixel_rnn import PixelRNN
+
+PyTree = Any
+
+BLOCK_BYTES = 2**16
+"""A block ends with the group that brings its code to this size, since what is damaged in a file
+takes one block with it."""
+MAX_VALUES = 2**22
+"""A block has no more values than this, unless it has one image."""
+
+
+def compress(model: PixelRNN, params: PyTree, split: Any) -> bytes:
+    """Compresses images, and returns the content of the file.
+
+    `split` is a `data.Split` that fits the model, or anything else with a length, `batch(indices)`
+    and `file_names`, () for none: the images need not all be in memory at once.
+
+    Raises:
+        UserError: The model gives values no probability, or has too many levels.
+    """
+    loop = Loop(model, params)
+    blocks = [*_blocks(loop, split)]
+    first = zlib.crc32(b"".join(blocks[0].sections)) if blocks else 0
+    header = Header(model.image_shape, model.levels, model_digest(model, loop.params), first).pack()
+    packed = [block.pack(header) for block in blocks]
+    end = pack_end(header, len(split), b"".join(block[-4:] for block in packed))
+    return b"".join((header, *packed, end))
+
+
+def decompress(
+    model: PixelRNN, params: PyTree, data: bytes, *, skip_damaged: bool = False
+) -> tuple[Images, list[str]]:
+    """Decompresses a file with the model that has compressed it.
+
+    With `skip_damaged` it leaves out the images of damaged blocks.
+
+    Returns:
+        The images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
+        their condition and names; and which images are left out, in words.
+
+    Raises:
+        UserError: The file is not one, or of another model or format; it is damaged; or a block
+            decodes to other images than were compressed.
+    """
+    header, blocks, lost = read_blocks(data, skip_damaged=skip_damaged)
+    loop = Loop(model, params)
+    digest = model_digest(model, loop.params)
+    if header != Header(model.image_shape, model.levels, digest, header.first):
+        raise UserError(
+            f"the file was compressed with model {header.model.hex()}; this is {digest.hex()}"
+        )
+    names = [name for block in blocks for name in names_of(block) or [""] * block.length]
+    no_images = Block(0, 0, (b"",) * 4, pixels=0)
+    batches = [_decoded(loop, block) for block in (no_images, *blocks)]
+    images, condition = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
+    return Images(images, condition, tuple(names) if any(names) else ()), lost
+
+
+def names_of(block: Block) -> list[str]:
+    """Returns the names of the images of a block, [] if it has none."""
+    names = block.sections[0]
+    return json.loads(zlib.decompress(names)) if names else []
+
+
+def model_digest(model: PixelRNN, params: PyTree) -> bytes:
+    """Returns a digest, 8 bytes, of the function that a model computes.
+
+    It is over the architecture, the format of the images and the parameters in float32.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    # Without the defaults: a field that a later version adds leaves the digest as it was.
+    default = dataclasses.asdict(ModelConfig())
+    fields = dataclasses.asdict(computed_alike(model.config)).items()
+    changed = sorted(item for item in fields if item[1] != default[item[0]])
+    units = (model.mean, model.std) if model.std else ()
+    digest.update(repr((changed, model.image_shape, model.levels, *units)).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        digest.update(f"{jax.tree_util.keystr(path)} {leaf.shape}".encode())
+        digest.update(np.asarray(leaf, "<f4").tobytes())
+    return digest.digest()
+
+
+def _blocks(loop: Loop, split: Any) -> Iterator[Block]:
+    """Compresses images, a group at a time."""
+    model, names = loop.model, split.file_names
+    most = MAX_VALUES // model.dims
+    groups = range(0, len(split), loop.group)
+    start, encoder, batches = 0, Encoder(loop), list[Batch]()
+    for first in terminal.progress(groups, len(groups), "compressing", "group"):
+        stop = min(first + loop.group, len(split))
+        images, condition = split.batch(np.arange(first, stop))
+        batch = Batch(np.asarray(images).astype(value_dtype(model.levels)), condition)
+        batch = jax.tree.map(np.asarray, batch)
+        encoder.add(batch)
+        batches.append(batch)
+        full = encoder.size >= BLOCK_BYTES or stop - start + loop.group > most
+        if full or stop == len(split):
+            whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
+            text = json.dumps(list(names[start:stop]), separators=(",", ":"))
+            stored = None if model.config.num_classes else whole.condition
+            sections = (
+                zlib.compress(text.encode(), 9) if names else b"",
+                b"" if stored is None else zlib.compress(stored.astype("<f4").tobytes(), 9),
+                *encoder.finish(),
+            )
+            yield Block(start, stop - start, sections, _checksum(whole))
+            start, encoder, batches = stop, Encoder(loop), []
+
+
+def _decoded(loop: Loop, block: Block) -> Batch:
+    """Returns the images of a block, if they are those that were compressed."""
+    _, packed, corrections, code = block.sections
+    shape, kind = condition_form(loop.model.config, loop.model.image_shape)
+    condition = None
+    if kind and not loop.model.config.num_classes:
+        values = zlib.decompressobj().decompress(packed)
+        condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
+    # It may be no code under the frequencies of this machine.
+    with contextlib.suppress(ValueError, AssertionError):
+        batch = decode(loop, corrections, code, block.length, condition)
+        if _checksum(batch) == block.pixels:
+            return batch
+    raise UserError(
+        f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, but "
+        "this machine does not compute the model as the one that compressed it did: decompress it "
+        "there"
+    )
+
+
+def _checksum(batch: Batch) -> int:
+    """Returns the CRC-32 of the classes, if there are any, and the values of images."""
+    images, condition = batch
+    coded = condition is not None and condition.dtype.kind != "f"
+    classes = condition.astype("<i4").tobytes() if coded else b""
+    return zlib.crc32(classes + images.astype(images.dtype.newbyteorder("<")).tobytes())

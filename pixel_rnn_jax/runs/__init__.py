@@ -1,1 +1,0 @@
-"""Workdirs of training runs: the record of a run, its checkpoints and lock, and exported models."""

@@ -1,0 +1,63 @@
+"""How much is computed at a time: numbers that were measured, by the platform of the backend.
+
+None changes a result by more than its last digits, except that the number of lanes is part of what
+a key draws (see `lanes`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+PyTree = Any
+
+CPU_IMAGES_PER_LANE = 4
+"""Images per lane of a Diagonal BiLSTM, where a longer scan of fuller lines is faster."""
+CPU_PIXELS = 1024
+"""Pixels whose maps stay in the caches; about one image of MNIST or CIFAR-10."""
+CPU_IMAGES_PER_SCAN = 4
+"""A recurrent model takes so many times as many images, which share the steps of a scan."""
+CPU_LANES, ACCELERATOR_LANES = 8, 128
+BATCH_BYTES = 256 * 2**20
+"""About the largest array of a batch, which limits the number of its images."""
+
+
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
+
+
+def images_per_lane() -> int:
+    """Returns the largest number of images in a lane of a Diagonal BiLSTM's scan."""
+    return CPU_IMAGES_PER_LANE if _on_cpu() else 1
+
+
+def lanes() -> int:
+    """Returns the number of images that a device generates at a time; fewer are padded.
+
+    With another number the compiled program may differ in the last bits, and so, rarely, a value. A
+    fixed number keeps an image independent of how many are drawn with it.
+    """
+    return CPU_LANES if _on_cpu() else ACCELERATOR_LANES
+
+
+def parts(images: int, pixels: int, *, recurrent: bool) -> int:
+    """Returns the number of equal parts of a batch whose maps stay in the caches of a CPU.
+
+    Args:
+        images: The size of the batch.
+        pixels: H * W.
+        recurrent: Whether a layer scans the images.
+    """
+    if not _on_cpu() or not isinstance(images, int):  # The batch may be a symbol of `jax.export`.
+        return 1
+    most = max(CPU_PIXELS // pixels, 1) * (CPU_IMAGES_PER_SCAN if recurrent else 1)
+    return next((n for n in range(1, images + 1) if images % n == 0 and images // n <= most), 1)
+
+
+def in_parts(function: Callable[..., PyTree], number: int, rows: PyTree) -> PyTree:
+    """Calls a function of a batch for `number` equal parts of its rows, one after another."""
+    if number == 1:
+        return function(rows)
+    of_parts = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), rows)
+    results = jax.lax.map(function, of_parts)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)

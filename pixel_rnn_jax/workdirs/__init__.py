@@ -1,0 +1,1 @@
+"""Workdirs of training runs: identity, checkpoints, lock; and exported models."""

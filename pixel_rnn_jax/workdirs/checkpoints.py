@@ -1,0 +1,182 @@
+"""Checkpoints of a training run: those of Orbax, each with one identity of what it belongs to.
+
+A checkpoint is the folder `<workdir>/checkpoints/<step>`, which Orbax writes in the background and
+renames when it is complete. Arrays are stored under their paths ("params/scale_0/first/kernel")
+without the containers that held them, such as the named tuples of an optimiser. Beside them is one
+JSON: the `RunIdentity` of the run, the validation, the SHA-256 of the arrays, and that of the JSON.
+"""
+
+import dataclasses
+import hashlib
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.workdirs.identity import RunIdentity, sha256_of_json
+
+PyTree = Any
+policies = ocp.checkpoint_managers
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the newest two, and the one with the best validation.
+
+    With several processes, all of them call every method together, and each has the whole state:
+    every array is fully addressable or fully replicated. If a save fails in the background, the
+    next call of any method raises Orbax's error; earlier checkpoints are intact.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, read_only: bool = False):
+        """Opens the checkpoints, and deletes what a killed run has left half-written.
+
+        Args:
+            workdir: The folder of the run.
+            read_only: Create and delete nothing, so that a run can be read while it trains.
+        """
+        path = epath.Path(workdir)  # Orbax takes absolute paths; that of a bucket is absolute.
+        self.directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
+        nats = operator.itemgetter("nats")
+        best = policies.BestN(
+            get_metric_fn=nats, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            # Orbax's own `read_only` warns of itself.
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            best_fn=nats,
+            best_mode="min",
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have a checkpoint."""
+        self.wait()
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint, or None."""
+        return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """Returns the step with the lowest validation nats, or None if none was validated."""
+        self.wait()
+        return self._manager.best_step()
+
+    def save(
+        self, step: int, state: PyTree, identity: RunIdentity, nats: float | None = None
+    ) -> None:
+        """Copies a state and writes it in the background.
+
+        Older checkpoints are deleted only when the new one is complete.
+
+        Args:
+            step: Number of training steps that led to the state.
+            state: A dict of trees of arrays, none of size 0.
+            identity: That of the run.
+            nats: Nats per validation image, if the model was validated at this step.
+        """
+        arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
+        host = jax.device_get(arrays)
+        values = {
+            "identity": dataclasses.asdict(identity),
+            "metrics": metrics,
+            "types": types_of(host),
+            "sha256_of": {entry: sha256(of_entry(host, entry)) for entry in state},
+        }
+        sealed = values | {"sha256": sha256_of_json(values)}
+        items = {"state": ocp.args.PyTreeSave(arrays), "identity": ocp.args.JsonSave(sealed)}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def identity(self, step: int) -> RunIdentity:
+        """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
+        return RunIdentity.from_dict(self._sealed(step)["identity"])
+
+    def restore(self, template: PyTree, step: int) -> PyTree:
+        """Reads the arrays of a checkpoint, and checks them against their SHA-256.
+
+        Args:
+            template: A dict of trees of `jax.ShapeDtypeStruct` (or arrays) with the shardings of
+                the result. Entries of the state that it leaves out are neither read nor checked.
+            step: One of `steps`.
+
+        Returns:
+            A tree like `template`, bit for bit what was saved.
+
+        Raises:
+            UserError: The checkpoint is of another model or optimiser, or it is damaged.
+        """
+        self.wait()
+        path, leaves = self.directory / str(step), by_name(template)
+        sealed = self._sealed(step)
+        types = {n: t for n, t in sealed["types"].items() if n.split("/")[0] in template}
+        check_same_types(f"checkpoint {path}", types_of(leaves), types)
+        # As NumPy arrays, whose bytes are compared before they reach a device.
+        as_numpy = dict.fromkeys(leaves, ocp.RestoreArgs(restore_type=np.ndarray))
+        args = ocp.args.PyTreeRestore(
+            dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True
+        )
+        arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        for entry in template:
+            if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
+                raise UserError(f"checkpoint {path} is damaged: its {entry} has another SHA-256")
+        placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
+        return jax.tree.unflatten(jax.tree.structure(template), placed)
+
+    def wait(self) -> None:
+        """Waits for the save in the background; raises its error if it has failed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits as `wait` does, then frees what Orbax holds."""
+        self._manager.close()
+
+    def _sealed(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(identity=ocp.args.JsonRestore())
+        values = dict(self._manager.restore(step, args=args)["identity"])
+        intact = values.pop("sha256", None) == sha256_of_json(values)
+        if not intact or values["metrics"] != self._manager.metrics(step):
+            path = self.directory / str(step)
+            raise UserError(f"the identity of {path} does not match its SHA-256 or its metrics")
+        return values
+
+
+def by_name(tree: PyTree) -> dict[str, Any]:
+    """Returns the leaves of a tree, in its order, by paths such as "scale_0/first/kernel"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def of_entry(arrays: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """Returns the arrays whose paths begin with an entry of the state."""
+    return {name: array for name, array in arrays.items() if name.split("/")[0] == entry}
+
+
+def sha256(arrays: Mapping[str, np.ndarray], digest: Any = None) -> str:
+    """Returns the SHA-256 of arrays with their names, types and shapes, added to a `digest`."""
+    digest = hashlib.sha256() if digest is None else digest
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
+        digest.update(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"))).tobytes())
+    return digest.hexdigest()
+
+
+def types_of(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the type and the shape of each array, as "float32[7, 5]"."""
+    return {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in arrays.items()}
+
+
+def check_same_types(where: str, expected: Mapping[str, str], stored: Mapping[str, str]) -> None:
+    """Raises `UserError` with the first array that has another name, type or shape: `types_of`."""
+    for name in sorted(expected.keys() | stored.keys()):
+        here, there = expected.get(name, "absent"), stored.get(name, "absent")
+        if here != there:
+            raise UserError(f"{where}: {name} is {there}, but {here} for this model and optimiser")

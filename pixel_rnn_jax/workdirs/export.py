@@ -1,0 +1,113 @@
+"""A trained model as one file: its architecture, its image format and its parameters.
+
+The file is in the safetensors format; `docs/weights.md` says what its metadata and every array
+mean. The same model gives the same bytes.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from etils import epath
+from flax.traverse_util import unflatten_dict
+from safetensors import SafetensorError
+
+from pixel_rnn_jax.config import from_config_dict
+from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.files import atomic_write
+from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runtime import storage
+from pixel_rnn_jax.workdirs.checkpoints import by_name, check_same_types, sha256, types_of
+from pixel_rnn_jax.workdirs.identity import ImageFormat
+
+PyTree = Any
+
+KEY, VERSION = "pixel_rnn_jax", 1
+
+
+def is_exported(path: epath.PathLike) -> bool:
+    """Whether a path is that of a file, which may be missing, and not that of a workdir."""
+    return os.path.isfile(path) or os.fspath(path).endswith(".safetensors")
+
+
+def write(
+    path: epath.PathLike, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()
+) -> int:
+    """Writes a model to a file, which is then either the old one or the whole new one.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        UserError: The parameters do not fit the model or are not finite.
+    """
+    storage.check(path)
+    content = to_bytes(model, params, class_names)
+    with atomic_write(path) as file:
+        file.write(content)
+    return len(content)
+
+
+def to_bytes(model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()) -> bytes:
+    """Returns the content of the file that `write` writes."""
+    arrays = {name: np.asarray(leaf) for name, leaf in by_name(params).items()}
+    _check_params("the parameters", model, arrays)
+    image_format = ImageFormat(
+        model.image_shape, model.levels, model.mean, model.std, tuple(class_names)
+    )
+    described = {
+        "version": VERSION,
+        "config": dataclasses.asdict(model.config),
+        "images": dataclasses.asdict(image_format),
+    }
+    text = json.dumps(described | {"sha256": _digest(described, arrays)})
+    return safetensors.numpy.save(arrays, metadata={KEY: text})
+
+
+def read(path: epath.PathLike) -> tuple[PixelRNN, PyTree, tuple[str, ...]]:
+    """Reads the model of a file, its parameters and the names of its classes.
+
+    Raises:
+        UserError: The file is damaged, of a later version, or holds something else.
+    """
+    storage.check(path)
+    content = epath.Path(path).read_bytes()
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        described = json.loads(header["__metadata__"][KEY])
+        version, digest = described["version"], described.pop("sha256")
+        arrays = safetensors.numpy.load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no whole file that `save` or the command `export` wrote: {error}"
+        ) from error
+    if version != VERSION:
+        raise UserError(f"{path} has version {version} of the format; this package reads {VERSION}")
+    if digest != _digest(described, arrays):
+        raise UserError(f"{path} does not match the SHA-256 in it: it is damaged")
+    image_format = ImageFormat.from_dict(described["images"])
+    model = image_format.model(from_config_dict({"model": described["config"]}).model)
+    _check_params(str(path), model, arrays)
+    params = unflatten_dict({name: jnp.asarray(arrays[name]) for name in arrays}, sep="/")
+    return model, params, image_format.class_names
+
+
+def _digest(described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    text = json.dumps({name: described[name] for name in ("config", "images")}, sort_keys=True)
+    return sha256(arrays, hashlib.sha256(text.encode()))
+
+
+def _check_params(where: str, model: PixelRNN, arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses parameters, by their names, that are not finite or do not fit a model."""
+    shapes = by_name(jax.eval_shape(model.init, jax.random.key(0)))
+    check_same_types(where, types_of(shapes), types_of(arrays))
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{where}: {name} has values that are not finite")

@@ -1,0 +1,41 @@
+"""Small models, images and the parts of compressed files, for the tests of the codec."""
+
+import re
+
+import numpy as np
+from helpers.random_models import tiny_model
+
+from pixel_rnn_jax.codec import compression, loop
+from pixel_rnn_jax.data import Batch
+from pixel_rnn_jax.image_model import _Arrays
+
+GROUP = 4
+
+
+def in_small_groups(set_attribute=setattr):
+    """Makes groups of four images, each of them a block."""
+    set_attribute(loop, "GROUP", GROUP)
+    set_attribute(compression, "BLOCK_BYTES", 1)
+
+
+def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, **options):
+    return tiny_model(architecture, shape, levels, **options)
+
+
+def random_images(model, count):
+    random = np.random.default_rng(0)
+    return random.integers(model.levels, size=(count, *model.image_shape)).astype(np.int32)
+
+
+def written(model, images, condition=None, names=()):
+    split = _Arrays(Batch(images, condition), names)
+    return compression.compress(model.pixel_rnn, model.params, split)
+
+
+def read(model, data, **options):
+    return compression.decompress(model.pixel_rnn, model.params, data, **options)
+
+
+def block_starts(data):
+    """Returns where each block begins, and the end."""
+    return [match.start() for match in re.finditer(b"\xb1P[BE]", data)]

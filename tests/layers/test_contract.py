@@ -1,0 +1,127 @@
+"""What every body layer promises (`layers.BodyLayer`): those of `LAYERS`, and that of the docs."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.random_models import random_like
+from jax.sharding import PartitionSpec
+
+from pixel_rnn_jax.layers import LAYERS
+from pixel_rnn_jax.runtime import devices
+
+pytestmark = pytest.mark.usefixtures("x64")
+PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
+BATCH, HEIGHT, WIDTH, FEATURES, GROUPS, CONDITION = 3, 4, 5, 4, 3, 2
+
+
+@pytest.fixture(params=[*LAYERS, "of the docs"])
+def layer(request):
+    """A layer of one body, with features that the groups do not divide."""
+    class_ = LAYERS.get(request.param)
+    if class_ is None:
+        (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+        names = {"__name__": "layers"}
+        exec(code.partition("\nprnn.layers.LAYERS")[0], names)
+        class_ = names["GatedRow"]
+    float64 = dict(dtype=jnp.float64, param_dtype=jnp.float64)
+    return class_(features=FEATURES, mask_groups=GROUPS, condition=CONDITION, **float64)
+
+
+@pytest.fixture
+def inputs():
+    random = np.random.default_rng(0)
+    shape = BATCH, HEIGHT, WIDTH
+    return random.normal(size=(*shape, 2 * FEATURES)), random.normal(size=(*shape, CONDITION))
+
+
+@pytest.fixture
+def params(layer, inputs):
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), *inputs)
+    return jax.tree.map(lambda x: x / 2, random_like(shapes, seed=0))
+
+
+def test_incremental_form_is_the_whole_map(layer, inputs, params):
+    x, condition = inputs
+
+    @jax.jit
+    def rows(params):
+        bound = layer.bind(params)
+        state, outputs = bound.init_state(BATCH, WIDTH), []
+        for row in range(HEIGHT):
+            context = bound.context(condition[:, row])
+            for column in range(WIDTH):
+                # A step may be repeated with other values of the pixel.
+                _, _ = bound.step(state, x[:, row, column] + 1, column, context)
+                out, state = bound.step(state, x[:, row, column], column, context)
+                outputs.append(out)
+            state = bound.end_row(state, context)
+        return jnp.stack(outputs, axis=1).reshape(BATCH, HEIGHT, WIDTH, FEATURES)
+
+    whole = jax.jit(layer.apply)(params, x, condition)
+    assert whole.shape == (BATCH, HEIGHT, WIDTH, FEATURES)
+    np.testing.assert_allclose(rows(params), whole, rtol=0, atol=1e-12)
+
+
+def test_outputs_see_exactly_their_reach(layer, inputs, params):
+    """All groups of other pixels in it; of their own pixel the groups up to their own."""
+    jacobian = jax.jit(jax.jacrev(lambda x, p: layer.apply(p, x, inputs[1][:1])))
+    seen = 0
+    for seed in range(20):  # A ReLU may hide an input from some draws.
+        x = np.random.default_rng(seed).normal(0.5, size=(1, HEIGHT, WIDTH, 2 * FEATURES))
+        seen = seen + np.abs(jacobian(x, random_like(params, seed))[0, ..., 0, :, :, :])
+    pixels = layer.reach(HEIGHT, WIDTH)
+    group_out, group_in = (np.arange(n) * GROUPS // n for n in (FEATURES, 2 * FEATURES))
+    own = np.eye(HEIGHT * WIDTH, dtype=bool).reshape(HEIGHT, WIDTH, HEIGHT, WIDTH)
+    assert (pixels & own).any((2, 3)).all()
+    expected = np.where(
+        own[:, :, None, :, :, None],
+        group_in <= group_out[:, None, None, None],
+        pixels[:, :, None, :, :, None],
+    )
+    np.testing.assert_array_equal(seen > 0, expected)
+
+
+def test_gradients_are_finite_differences(layer, inputs, params):
+    random = np.random.default_rng(1)
+    weights = random.normal(size=(BATCH, HEIGHT, WIDTH, FEATURES))
+    arguments = params, *inputs
+    directions = jax.tree.map(lambda x: random.normal(size=x.shape), arguments)
+
+    @jax.jit
+    def along(step):
+        p, x, condition = jax.tree.map(lambda a, d: a + step * d, arguments, directions)
+        return (layer.apply(p, x, condition) * weights).sum()
+
+    step = 1e-6
+    slope = (along(step) - along(-step)) / (2 * step)
+    gradient = jax.jit(jax.grad(lambda a: (layer.apply(*a) * weights).sum()))(arguments)
+    products = jax.tree.map(lambda g, d: (g * d).sum(), gradient, directions)
+    np.testing.assert_allclose(sum(jax.tree.leaves(products)), slope, rtol=1e-6)
+
+
+def test_several_devices_compute_what_one_does(layer, inputs, params):
+    mesh, split = devices.make_mesh(BATCH), PartitionSpec(devices.AXIS)
+
+    def values_and_gradient(params, x, condition):
+        def loss(params):
+            out = layer.apply(params, x, condition)
+            return (out**2).sum(), out
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    def of_device(*arguments):
+        (loss, out), gradient = values_and_gradient(*arguments)
+        return jax.lax.psum((loss, gradient), devices.AXIS), out
+
+    whole = PartitionSpec()
+    specs = dict(in_specs=(whole, split, split), out_specs=((whole, whole), split))
+    mapped = jax.jit(jax.shard_map(of_device, mesh=mesh, check_vma=False, **specs))
+    (loss, gradient), out = mapped(params, *inputs)
+    (expected, outputs), of_one = jax.jit(values_and_gradient)(params, *inputs)
+    np.testing.assert_allclose(out, outputs, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), gradient, of_one)
