@@ -150,7 +150,7 @@ class PixelRNN:
         for number, scale in enumerate(self.scales):
             if dropout_keys is not None:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
-            outputs = scale.outputs(params, values, condition, keys)
+            outputs = scale.bind(params)(*scale.inputs(values, condition), dropout_keys=keys)
             terms = self.likelihood.log_prob(outputs, scale.subsample(values))
             terms = jnp.where(scale.given[None, ..., None], 0, terms - self._log_std)
             whole = scale.spread(terms, self.image_shape) if per_value else terms.sum((1, 2, 3))
@@ -171,7 +171,7 @@ class PixelRNN:
         images, condition = self.checked(images, condition)
 
         *coarser, levels = (
-            likelihood.conditionals(scale.outputs(params, images, condition))
+            likelihood.conditionals(scale.bind(params)(*scale.inputs(images, condition)))
             for scale in self.scales
         )
         for scale, coarse in zip(self.scales[-2::-1], coarser[::-1], strict=True):

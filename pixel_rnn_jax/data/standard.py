@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,16 @@ Fingerprint = tuple[int, float, str]
 class StandardSet:
     """The images of a set, what reads its archives, and where they are downloaded from, if still.
 
-    `splits` is set from the table below: for each split the number of images, their SHA-256 (see
-    `fingerprint`; "-" if not known), and the SHA-256 of its archives by name.
+    `splits` has for each split the number of images, their SHA-256 (see `fingerprint`; None if not
+    known), and the SHA-256 of its archives by name.
     """
 
     shape: tuple[int, int, int]
     read: readers.Reader
+    splits: Mapping[str, tuple[int, str | None, Mapping[str, str]]]
     url: str = ""
     levels: int = 256
     class_names: tuple[str, ...] = ()
-    splits: dict[str, tuple[int, str, dict[str, str]]] = field(default_factory=dict)
 
 
 def folder_of(name: str) -> Path:
@@ -93,7 +93,7 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
         unfinished.mkdir()
         try:
             for split, (_, known, checksums) in SETS[name].splits.items():
-                for file, sha256 in checksums.items() if known == "-" else ():
+                for file, sha256 in checksums.items() if known is None else ():
                     with paths[file].open("rb") as archive:
                         same = hashlib.file_digest(archive, "sha256").hexdigest() == sha256
                     terminal.log(f"{paths[file]}: {'' if same else 'not '}the original archive")
@@ -178,7 +178,7 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
         images, labels = folder / f"{split}.npy", folder / f"{split}_labels.npy"
         number = np.load(labels) if labels.exists() else None
         found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
-        if known not in ("-", found[split][-1]):
+        if known not in (None, found[split][-1]):
             raise UserError(
                 f"{images}: damaged, or not the {split} images of {name}: their SHA-256 is "
                 f"{found[split][-1]}, not {known}"
@@ -208,64 +208,73 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
     return len(images), float(bits), hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
 
 
-_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist"
-_LAROCHELLE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist"
-_CIFAR = "https://www.cs.toronto.edu/~kriz"
 _CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
-_IMAGENET = "https://image-net.org/data/downsample"
+# fmt: off
 SETS = {
-    "binarized_mnist": StandardSet((28, 28, 1), readers.read_text, _LAROCHELLE, levels=2),
-    "mnist": StandardSet((28, 28, 1), readers.read_idx, _MNIST),
-    "cifar10": StandardSet(
-        (32, 32, 3), readers.read_pickles, _CIFAR, class_names=tuple(_CLASSES.split())
-    ),
+    "binarized_mnist": StandardSet((28, 28, 1), readers.read_text, {
+        "train": (50_000, "a7fd7b5641135473c766e33ea73027bfb4b1a7e849c91bc5226185492414d31c", {
+            "binarized_mnist_train.amat": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+        }),
+        "validation": (10_000, "eb562c869ad1e98ae983398a0814a2951883a6774daec25492783d47ca20e5ec", {
+            "binarized_mnist_valid.amat": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+        }),
+        "test": (10_000, "33c5b54cb41a2068dc57d56bc8ac1904becfae8b3c529664bdc5cef9efab1cee", {
+            "binarized_mnist_test.amat": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+        }),
+    }, "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist", levels=2),
+    "mnist": StandardSet((28, 28, 1), readers.read_idx, {
+        "train": (60_000, "9708accc50af27a9627416e78a793007bf42f667a88d0f5c5a06d78ab3c0ae99", {
+            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        }),
+        "test": (10_000, "ee7813665339043615253a82b48fe15c5d43328266aa3d84b0cbc26975f8a926", {
+            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        }),
+    }, "https://storage.googleapis.com/cvdf-datasets/mnist"),
+    "cifar10": StandardSet((32, 32, 3), readers.read_pickles, {
+        "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", {
+            "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        }),
+        "test": (10_000, "12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66", {
+            "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        }),
+    }, "https://www.cs.toronto.edu/~kriz", class_names=tuple(_CLASSES.split())),
     # The paper's own; TFDS's issue 4662 says where it is now.
-    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), readers.read_pngs),
-    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), readers.read_pngs),
+    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), readers.read_pngs, {
+        "train": (1_281_149, None, {
+            "train_32x32.tar": "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5",
+        }),
+        "validation": (49_999, None, {
+            "valid_32x32.tar": "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7",
+        }),
+    }),
+    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), readers.read_pngs, {
+        "train": (1_281_149, None, {
+            "train_64x64.tar": "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7",
+        }),
+        "validation": (49_999, None, {
+            "valid_64x64.tar": "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd",
+        }),
+    }),
     # The same photographs made small in another way: their likelihoods do not compare.
-    "imagenet_resized/32x32": StandardSet((32, 32, 3), readers.read_npz, _IMAGENET),
-    "imagenet_resized/64x64": StandardSet((64, 64, 3), readers.read_npz, _IMAGENET),
+    "imagenet_resized/32x32": StandardSet((32, 32, 3), readers.read_npz, {
+        "train": (1_281_167, None, {
+            "Imagenet32_train_npz.zip": "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc",
+        }),
+        "validation": (50_000, None, {
+            "Imagenet32_val_npz.zip": "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a",
+        }),
+    }, "https://image-net.org/data/downsample"),
+    "imagenet_resized/64x64": StandardSet((64, 64, 3), readers.read_npz, {
+        "train": (1_281_167, None, {
+            "Imagenet64_train_part1_npz.zip": "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1",
+            "Imagenet64_train_part2_npz.zip": "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30",
+        }),
+        "validation": (50_000, None, {
+            "Imagenet64_val_npz.zip": "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8",
+        }),
+    }, "https://image-net.org/data/downsample"),
 }
+# fmt: on
 """The sets by their TFDS names."""
-
-_TABLE = """
-binarized_mnist train 50000 a7fd7b5641135473c766e33ea73027bfb4b1a7e849c91bc5226185492414d31c
-binarized_mnist_train.amat ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d
-binarized_mnist validation 10000 eb562c869ad1e98ae983398a0814a2951883a6774daec25492783d47ca20e5ec
-binarized_mnist_valid.amat 1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2
-binarized_mnist test 10000 33c5b54cb41a2068dc57d56bc8ac1904becfae8b3c529664bdc5cef9efab1cee
-binarized_mnist_test.amat e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c
-mnist train 60000 9708accc50af27a9627416e78a793007bf42f667a88d0f5c5a06d78ab3c0ae99
-train-images-idx3-ubyte.gz 440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609
-train-labels-idx1-ubyte.gz 3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c
-mnist test 10000 ee7813665339043615253a82b48fe15c5d43328266aa3d84b0cbc26975f8a926
-t10k-images-idx3-ubyte.gz 8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6
-t10k-labels-idx1-ubyte.gz f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6
-cifar10 train 50000 aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2
-cifar-10-python.tar.gz 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce
-cifar10 test 10000 12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66
-cifar-10-python.tar.gz 6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce
-downsampled_imagenet/32x32 train 1281149 -
-train_32x32.tar 244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5
-downsampled_imagenet/32x32 validation 49999 -
-valid_32x32.tar 862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7
-downsampled_imagenet/64x64 train 1281149 -
-train_64x64.tar e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7
-downsampled_imagenet/64x64 validation 49999 -
-valid_64x64.tar eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd
-imagenet_resized/32x32 train 1281167 -
-Imagenet32_train_npz.zip 94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc
-imagenet_resized/32x32 validation 50000 -
-Imagenet32_val_npz.zip 013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a
-imagenet_resized/64x64 train 1281167 -
-Imagenet64_train_part1_npz.zip 9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1
-Imagenet64_train_part2_npz.zip 9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30
-imagenet_resized/64x64 validation 50000 -
-Imagenet64_val_npz.zip e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8
-"""
-for _first, *_rest in map(str.split, _TABLE.strip().splitlines()):
-    if len(_rest) == 3:
-        _files: dict[str, str] = {}
-        SETS[_first].splits[_rest[0]] = int(_rest[1]), _rest[2], _files
-    else:
-        _files[_first] = _rest[0]

@@ -39,12 +39,6 @@ class Scale(NamedTuple):
             raise UserError(f"params must have {layers} layers in {self.name!r}, got {found}")
         return self.network.bind({"params": params[self.name]})
 
-    def outputs(
-        self, params: PyTree, values: Array, condition: Any, dropout_keys: Array | None = None
-    ) -> Array:
-        """Returns the outputs of each value of this scale, `[B, H, W, C, Q]`; see `inputs`."""
-        return self.bind(params)(*self.inputs(values, condition), dropout_keys=dropout_keys)
-
     def subsample(self, images: Any) -> Any:
         """Returns this scale's part, `[B, H, W, ...]`, of arrays for whole images."""
         return images[:, :: self.stride, :: self.stride]

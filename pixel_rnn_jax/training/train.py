@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import signal
-import threading
-from collections.abc import Iterator, Mapping
-from types import FrameType
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from etils import epath
-from jax import Array
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data, terminal
@@ -31,6 +30,7 @@ from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
 from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
 from pixel_rnn_jax.training.step import Metrics, TrainState, init_state, make_train_step
+from pixel_rnn_jax.training.stop import StopRequest, stop_on_signal
 from pixel_rnn_jax.workdirs.checkpoints import Checkpoints, by_name, check_same_types, types_of
 from pixel_rnn_jax.workdirs.identity import RunIdentity
 from pixel_rnn_jax.workdirs.workdir import Run, lock, open_run, resumed
@@ -79,30 +79,59 @@ def train(
         names = ("train", "validation", "test")
         splits = {name: data.open_split(config, name) for name in names}
         data.check_disjoint(**splits)
-    settings, new = config.train, _identity(config, splits)
-    mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
+    new, mesh = _identity(config, splits), _mesh(config)
     new.image_format.model(config.model)  # What is impossible is refused before anything is made.
     if not processes.all_equal(json.dumps(dataclasses.asdict(new))):
         raise UserError("the processes have different configs, flags or data: give all the same")
-
     with (
         lock(workdir),
         contextlib.closing(Checkpoints(workdir)) as checkpoints,
         stop_on_signal() as request,
     ):
         identity = resumed(checkpoints, new)
-        model = identity.image_format.model(config.model)
+        training = _Training(config, workdir, splits, identity, mesh, checkpoints, pictures)
+        step = training.run(optimizer, request)
+        checkpoints.wait()
+        if request.anywhere():  # Perhaps after the last step.
+            number = request.signal or signal.SIGTERM
+            terminal.log(f"{signal.Signals(number).name}: step {step} is saved")
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+    if processes.is_first() and (advice := overfitting(read_metrics(workdir))):
+        terminal.log(advice)
+    return _finish(workdir, open_run(workdir, mesh), splits, mesh, step)
+
+
+@dataclass(frozen=True)
+class _Training:
+    """A run that is ready to train."""
+
+    config: Config
+    workdir: epath.PathLike
+    splits: Mapping[str, Split]
+    identity: RunIdentity
+    mesh: Mesh
+    checkpoints: Checkpoints
+    pictures: bool
+
+    @functools.cached_property
+    def model(self) -> PixelRNN:
+        """The model of the images of the run."""
+        return self.identity.image_format.model(self.config.model)
+
+    def run(self, optimizer: optax.GradientTransformation | None, request: StopRequest) -> int:
+        """Makes the steps that are left, and returns the number of all steps made."""
+        config, settings, mesh = self.config, self.config.train, self.mesh
         rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
         rising = optimizers.warmup(config.optimizer, settings.steps)
         if rising != config.optimizer.warmup_steps and rate:
             terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
-        start, state = _start(config, model, optimizer, mesh, checkpoints)
+        step, state = _start(config, self.model, optimizer, mesh, self.checkpoints)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
-            with atomic_write(epath.Path(workdir) / "config.json") as file:
+            with atomic_write(epath.Path(self.workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
         train_step = make_train_step(
-            model,
+            self.model,
             optimizer,
             mesh,
             ema_decay=config.optimizer.ema_decay,
@@ -110,16 +139,16 @@ def train(
             seed=config.seed,
         )
         batches = data.train_batches(
-            splits["train"],
+            self.splits["train"],
             batch_size=settings.batch_size,
             seed=config.seed,
-            start_step=start,
+            start_step=step,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
         )
-        step, previous = start, None
-        with contextlib.closing(TrainLog(workdir, start, settings.steps)) as log:
-            while step < settings.steps and not _patience_ends(config, checkpoints, step):
+        previous, stop = None, False
+        with contextlib.closing(TrainLog(self.workdir, step, settings.steps)) as log:
+            while step < settings.steps and not stop and not self._patience_ends(step):
                 step += 1
                 batch = devices.shard_batch(mesh, next(batches))
                 state, metrics = train_step(state, batch, request.flags(mesh))
@@ -128,98 +157,68 @@ def train(
                 log.advance()
                 stop = request.agreed(previous)  # Once, so that no signal comes before the save.
                 previous = metrics
-                last = step == settings.steps
-                record_now = last or step % settings.log_every == 0
-                validate = last or step % settings.eval_every == 0
-                save = last or step % settings.checkpoint_every == 0
-                if not (record_now or validate or save or stop):
-                    continue
+                state = self._after(step, state, metrics, log, rate, stop=stop)
+        return step
 
-                # Nothing is recorded or saved of a step that is not known to be finite.
-                _check_finite(step, loss=metrics.nats, gradient=metrics.gradient_norm)
-                values: dict[str, float] = {}
-                if record_now:
-                    values = _means(model, state)
-                    if rate is not None:
-                        values["train/learning_rate"] = float(rate(step - 1))
-                    state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
-                nats = None
-                if validate:
-                    size, params = settings.eval_batch_size, state.eval_params
-                    result = score(model, params, splits["validation"], batch_size=size, mesh=mesh)
-                    nats = result.nats
-                    _check_finite(step, validation=nats)
-                    terminal.log(f"step {step}: validation {result}")
-                    numbers = result.numbers()
-                    del numbers["images"]  # Always the same.
-                    values |= {f"validation/{name}": value for name, value in numbers.items()}
-                if values:
-                    log.write(step, values)
-                if validate and pictures:
-                    bound = ImageModel(model, jax.device_get(state.eval_params))
-                    log.draw(step, bound, config.seed, splits["validation"])
-                if validate or save or stop:
-                    log.flush()
-                    checkpoints.save(step, vars(state), identity, nats)
-                if stop:
-                    break
-        checkpoints.wait()
-        if request.anywhere():  # Perhaps after the last step.
-            number = request.signal or signal.SIGTERM
-            terminal.log(f"{signal.Signals(number).name}: step {step} is saved")
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+    def _after(
+        self,
+        step: int,
+        state: TrainState,
+        metrics: Metrics,
+        log: TrainLog,
+        rate: optax.Schedule | None,
+        *,
+        stop: bool,
+    ) -> TrainState:
+        """Records, validates, draws and saves what is due after a step."""
+        settings, last = self.config.train, step == self.config.train.steps
+        record = last or step % settings.log_every == 0
+        validate = last or step % settings.eval_every == 0
+        save = last or step % settings.checkpoint_every == 0
+        if not (record or validate or save or stop):
+            return state
+        # Nothing is recorded or saved of a step that is not known to be finite.
+        _check_finite(step, loss=metrics.nats, gradient=metrics.gradient_norm)
+        values: dict[str, float] = {}
+        if record:
+            values = _means(self.model, state)
+            if rate is not None:
+                values["train/learning_rate"] = float(rate(step - 1))
+            state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
+        result = self._validation(step, state) if validate else None
+        if result is not None:
+            numbers = result.numbers()
+            del numbers["images"]  # Always the same.
+            values |= {f"validation/{name}": value for name, value in numbers.items()}
+        if values:
+            log.write(step, values)
+        if validate and self.pictures:
+            bound = ImageModel(self.model, jax.device_get(state.eval_params))
+            log.draw(step, bound, self.config.seed, self.splits["validation"])
+        if validate or save or stop:
+            log.flush()
+            nats = None if result is None else result.nats
+            self.checkpoints.save(step, vars(state), self.identity, nats)
+        return state
 
-    if processes.is_first() and (advice := overfitting(read_metrics(workdir))):
-        terminal.log(advice)
-    return _finish(workdir, open_run(workdir, mesh), splits, mesh, step)
+    def _validation(self, step: int, state: TrainState) -> Evaluation:
+        size, images = self.config.train.eval_batch_size, self.splits["validation"]
+        result = score(self.model, state.eval_params, images, batch_size=size, mesh=self.mesh)
+        _check_finite(step, validation=result.nats)
+        terminal.log(f"step {step}: validation {result}")
+        return result
 
-
-class StopRequest:
-    """The number, in `signal`, of the first SIGTERM or Ctrl-C of this process; None until then."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-
-    def flags(self, mesh: Mesh) -> Array | None:
-        """Returns this process's stop flag, sharded over the mesh; None for a single process."""
-        if jax.process_count() == 1:
-            return None
-        return devices.shard_batch(mesh, np.full(mesh.local_mesh.size, self.signal is not None))
-
-    def agreed(self, previous: Metrics | None) -> bool:
-        """Whether to stop now: the metrics of the step before say the same to all processes."""
-        if jax.process_count() == 1:
-            return self.signal is not None
-        return previous is not None and float(previous.stop) > 0
-
-    def anywhere(self) -> bool:
-        """Whether any process has received a signal; all of them call this together."""
-        return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
+    def _patience_ends(self, step: int) -> bool:
+        """Whether the last `patience` validations have brought nothing better than before."""
+        settings = self.config.train
+        if not settings.patience or step % settings.eval_every:
+            return False
+        best = self.checkpoints.best_step()
+        return best is not None and step - best >= settings.patience * settings.eval_every
 
 
-@contextlib.contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Catches the first SIGTERM or Ctrl-C; a second one acts as it did before."""
-    request = StopRequest()
-    before: dict[int, Any] = {}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def note(number: int, frame: FrameType | None) -> None:
-        request.signal = number
-        restore()
-
-    # Only the main thread may set handlers. A program in the background ignores Ctrl-C already.
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) != signal.SIG_IGN:
-                before[number] = signal.signal(number, note) or signal.SIG_DFL
-    try:
-        yield request
-    finally:
-        restore()
+def _mesh(config: Config) -> Mesh:
+    return devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
 
 
 def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
@@ -267,15 +266,6 @@ def _start(
         types = [types_of(by_name(tree)) for tree in (template.params, params)]
         check_same_types(f"init_from={config.init_from}", *types)
     return 0, init_fn(params)
-
-
-def _patience_ends(config: Config, checkpoints: Checkpoints, step: int) -> bool:
-    """Whether the last `patience` validations have brought nothing better than one before."""
-    settings = config.train
-    if not settings.patience or step % settings.eval_every:
-        return False
-    best = checkpoints.best_step()
-    return best is not None and step - best >= settings.patience * settings.eval_every
 
 
 def _check_finite(step: int, **values: Any) -> None:

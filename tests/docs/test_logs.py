@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pixel_rnn_jax import bundled
+from pixel_rnn_jax.config import Config, with_flags
 
 DOCS = Path(__file__).parents[2] / "docs"
 LOGS = sorted(path for path in (DOCS / "logs").iterdir() if path.is_dir())
@@ -28,6 +29,14 @@ def test_docs_have_the_figures_of_a_log(log: Path) -> None:
     test = figure(result["test"]) if result["test"]["images"] > 10 else "–"
     row = f"| `{log.name}` | {result['steps']:,} | {figure(result['validation'])} | {test} |"
     assert row in (DOCS / "logs" / "README.md").read_text()
+
+
+def test_other_runs_have_a_config_of_today_and_an_end() -> None:
+    for line in (DOCS / "logs" / "runs.jsonl").read_text().splitlines():
+        run = json.loads(line)
+        config = with_flags(Config(), [f"--config.{n}={v}" for n, v in run["config"].items()])
+        assert run["step"] <= config.train.steps and run["validation"]["nats"] > 0, run["name"]
+        assert "data.data_dir" not in run["config"], run["name"]
 
 
 def test_every_bundled_model_has_its_log() -> None:

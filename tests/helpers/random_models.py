@@ -72,7 +72,7 @@ def random_batch(model, count, *, seed=0):
 def whole_map_outputs(model, params, images, condition=None):
     """The outputs of each scale, every network applied to whole images."""
     images = jnp.asarray(images)
-    return [scale.outputs(params, images, condition) for scale in model.scales]
+    return [scale.bind(params)(*scale.inputs(images, condition)) for scale in model.scales]
 
 
 def with_large_conditions(params):

@@ -137,7 +137,7 @@ def test_images_of_a_packed_lane_do_not_see_one_another(x64):
 
     @jax.jit
     def seen_images(image):
-        gradient = jax.grad(lambda x: model.scales[0].outputs(params, x, None)[image].sum())(images)
+        gradient = jax.grad(lambda x: model.scales[0].bind(params)(x)[image].sum())(images)
         return (gradient != 0).any((1, 2, 3))
 
     seen = np.stack([seen_images(image) for image in range(4)])

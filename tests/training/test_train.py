@@ -26,7 +26,8 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.training.step import make_train_step
-from pixel_rnn_jax.training.train import stop_on_signal, train
+from pixel_rnn_jax.training.stop import stop_on_signal
+from pixel_rnn_jax.training.train import train
 from pixel_rnn_jax.workdirs.workdir import lock, read_config
 
 VALUES = 4 * 4
