@@ -17,7 +17,7 @@ Axes, in names and docstrings everywhere; a letter means one thing:
     S  scales                            k  side of a kernel
     D  numbers of a condition
 
-For one scale, H and W are those of its own images. As in the paper, a layer has h features and the
+Each scale has its own H and W. As in the paper, a layer has h features and the
 stream between layers 2h, and an LSTM has the hidden state h and the cell state c.
 """
 

@@ -5,6 +5,10 @@ class UserError(ValueError):
     """An error that the caller can correct; the message says what is wrong and what to do.
 
     The command line prints the message without a traceback and exits with status 2.
+
+    >>> prnn.ModelConfig(layers=0)
+    Traceback (most recent call last):
+    pixel_rnn_jax.errors.UserError: model.layers must be greater than 0, got 0
     """
 
 

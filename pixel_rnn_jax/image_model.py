@@ -45,6 +45,9 @@ def create(
 
     Raises:
         UserError: As `PixelRNN`.
+
+    >>> prnn.create(prnn.ModelConfig("row_lstm", layers=1), (8, 8, 3), levels=256)
+    ImageModel(row_lstm, 8x8x3, 256 levels, 38,240 parameters)
     """
     model = PixelRNN(model_config, image_shape, levels)
     return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
@@ -61,6 +64,9 @@ def load(path: epath.PathLike) -> "ImageModel":
 
     Raises:
         UserError: There is no trained model, or it is damaged.
+
+    >>> prnn.load("digits").image_shape
+    (8, 8, 1)
     """
     if path in bundled.names():
         path = bundled.path(str(path)) / bundled.FILE
@@ -81,6 +87,9 @@ def from_pretrained(
 
     Raises:
         UserError: The file in the repository is no model, or is damaged.
+
+    >>> prnn.from_pretrained("somebody/digits").levels
+    17
     """
     import huggingface_hub  # Of the extra `hub`.
 
@@ -90,7 +99,7 @@ def from_pretrained(
 class ImageModel:
     """An exact-likelihood model of images of one shape: a `PixelRNN` with its parameters.
 
-    Its methods do what those of `PixelRNN` do, for any number of images: they are computed some at
+    Its methods are `PixelRNN`'s, for any number of images: they are computed some at
     a time, on all devices of the process. Arrays of NumPy are taken as well, and classes by their
     names where the model has any. `log_prob`, `conditionals` and `bits_per_dim` may be transformed
     by JAX: given tracers, they are the functions of the `PixelRNN`.
@@ -102,6 +111,13 @@ class ImageModel:
         config: The architecture, a `ModelConfig`.
         image_shape: (H, W, C).
         levels: K, the number of values that a channel of a pixel can have; 0 for real values.
+
+    >>> model = prnn.load("digits")
+    >>> images = model.sample(jax.random.key(0), 3)
+    >>> model.log_prob(images).shape
+    (3,)
+    >>> bool((model.decompress(model.compress(images)) == images).all())
+    True
     """
 
     def __init__(self, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()):

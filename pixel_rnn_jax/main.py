@@ -41,7 +41,7 @@ def _end(status: int, error: Exception | None = None) -> int:
 
 def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Callable[[], None]:
     """Returns the command of a command line; a mistake ends the process with status 2."""
-    flags.FLAGS(argv[:1])  # Those of absl itself.
+    flags.FLAGS(argv[:1])  # absl's own flags.
     try:
         return parse.parse(argv[1:], values)
     except (UserError, OSError) as error:

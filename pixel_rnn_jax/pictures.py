@@ -117,7 +117,7 @@ def write_images(
     """Writes images in a format that the ending of `out` selects.
 
     - `.png`: one picture of all images (see `grid`).
-    - `.npz`: an array `images`, `[N, H, W, C]`, and those of `arrays`. It alone keeps values that
+    - `.npz`: an array `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps values that
       are no levels.
     - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
       themselves (black and white for two levels, dark for a few). `names` name the files, to which

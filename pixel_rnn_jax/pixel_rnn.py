@@ -60,6 +60,11 @@ class PixelRNN:
     Raises:
         UserError: The shape or the number of levels is impossible, features are too few for C, or
             the scales do not fit the shape.
+
+    >>> model = prnn.PixelRNN(prnn.ModelConfig(layers=1, features=4), (4, 4, 1), levels=2)
+    >>> params, images = model.init(jax.random.key(0)), np.zeros((5, 4, 4, 1), int)
+    >>> jax.jit(model.log_prob)(params, images).shape
+    (5,)
     """
 
     config: ModelConfig
@@ -205,7 +210,7 @@ class PixelRNN:
             params: The parameters.
             key: A key of `jax.random`. Image i depends on it, `first + i` and the condition.
             n: Number of images, known when the function is compiled.
-            condition: That of the n images.
+            condition: One for each of the n images.
             temperature: Divides the logits; 0 takes the most probable value of each pixel.
             first: Number of the first image, for images of one key in several calls.
 
@@ -232,7 +237,7 @@ class PixelRNN:
     ) -> tuple[Array, Array]:
         """As `sample`; also returns the log-probabilities under which they are drawn, `[n]`.
 
-        At another temperature than 1 these are not those of the model, which `log_prob` gives.
+        At another temperature than 1 the model itself has other ones: `log_prob` gives them.
 
         Raises:
             UserError: As `sample`; or the model is in the plain multi-scale form.
@@ -269,7 +274,7 @@ class PixelRNN:
             key: A key of `jax.random`. Image i depends on it, `first + i` and the other arguments.
             images: `[B, H, W, C]`; where unknown, any values of the type that the model takes.
             known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
-            condition: That of the images.
+            condition: One for each image.
             particles: Number of completions that are drawn for each image, of which one is kept.
             first: Number of the first image, for images of one key in several calls.
 

@@ -1,16 +1,12 @@
 """Flags that several commands have, and the checks of the paths that flags name."""
 
-import itertools
-import os
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
 
 from etils import epath
 
 from pixel_rnn_jax import bundled
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import SUFFIXES
 
 
 def path(text: str) -> epath.Path:
@@ -33,36 +29,20 @@ def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str]
 
 
 def output(*endings: str) -> Callable[[str], str]:
-    """Returns the type of a flag that names a file to write, with one of the endings if any.
+    """Returns the type of a flag that names a local file to write, with one of the endings if any.
 
-    What cannot be written is refused here, before any work.
+    The ending "" is a new folder.
     """
     kinds = " or ".join(ending or "new folder" for ending in endings) or "file"
 
     def check(text: str) -> str:
         path = Path(text).expanduser()
         taken = path.exists() if "" in endings and not path.suffix else path.is_dir()
-        parent = next((parent for parent in path.absolute().parents if parent.exists()), path)
-        writable = parent.is_dir() and os.access(parent, os.W_OK) and not taken
-        if not text or "://" in text or not writable or (endings and path.suffix not in endings):
-            raise ArgumentTypeError(f"must name a {kinds} that can be written, got {text!r}")
+        if not text or "://" in text or taken or (endings and path.suffix not in endings):
+            raise ArgumentTypeError(f"must name a {kinds}, got {text!r}")
         return str(path)
 
     return check
-
-
-def check_not_read(arguments: Namespace) -> None:
-    """Refuses to write over a file that is read, or an image of a folder that is read."""
-    values = vars(arguments)
-    read = ("images", "workdir", "file", "known", "condition", "continuous")
-    for flag, source in itertools.product(("out", "pixel_map"), read):
-        out, path = values.get(flag), values.get(source)
-        if not out or not path or not os.path.isfile(out):
-            continue
-        same = os.path.exists(path) and os.path.samefile(out, path)
-        image = source == "images" and Path(out).suffix.lower() in SUFFIXES
-        if same or (image and Path(path).resolve() in Path(out).resolve().parents):
-            raise UserError(f"--{flag}={out} would write over --{source}={path}")
 
 
 def model_flags(parser: ArgumentParser) -> None:
@@ -83,7 +63,7 @@ def model_flags(parser: ArgumentParser) -> None:
 def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
     """Defines --images and --split; without --images they are of the data of the run."""
     help_ = "a folder of images, an image file, or an .npy or .npz file"
-    help_ += "" if required else " (default: those of the run)"
+    help_ += "" if required else " (default: the run's)"
     parser.add_argument("--images", type=path, required=required, help=help_)
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
     help_ += f" (default: {'' if required else 'test, or '}all of undivided --images)"

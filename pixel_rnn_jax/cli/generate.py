@@ -21,7 +21,7 @@ with epy.lazy_imports():
     from pixel_rnn_jax.training import evaluate as evaluate_lib
 
 IMAGES, ROW, TEST_IMAGES = 64, 10, 16
-"""Images that `sample` draws by default, those of each class, and those that `complete` takes."""
+"""Images that `sample` draws by default, in all and of each class, and that `complete` takes."""
 
 
 def sample(arguments: Namespace) -> None:

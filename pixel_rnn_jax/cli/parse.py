@@ -8,7 +8,6 @@ from absl import flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import compress, evaluate, generate, train
-from pixel_rnn_jax.cli.flags import check_not_read
 from pixel_rnn_jax.errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser], None]]] = {
@@ -21,14 +20,14 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser]
     "info": (compress.info, compress.info_flags),
     "export": (compress.export, compress.export_flags),
 }
-"""The function of each command and that of its flags; a line without a command is `train`."""
+"""For each command its function, and the one that defines its flags; without one it is `train`."""
 
 
 def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
-    """Returns the command that the words name, with its flags; those of `train` become `values`.
+    """Returns the command that the words name, with its flags; `train` parses them into `values`.
 
     Raises:
-        UserError: A flag is unknown, or what is written is also read.
+        UserError: A flag is unknown.
         SystemExit: A command or the value of a flag is wrong, with status 2; or, with status 0,
             after --help or --version.
     """
@@ -59,5 +58,4 @@ def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
     arguments, unknown = parser.parse_known_args(words)
     if unknown:
         raise UserError(f"{name} takes no {unknown[0].partition('=')[0]}; see {name} --help")
-    check_not_read(arguments)
     return functools.partial(COMMANDS[name][0], arguments)

@@ -4,8 +4,8 @@ For each value the compiled loop (`loop.py`) gives the logits of a group of imag
 integer frequencies (`quantise.py`), and these code the values. The decoder gets the same
 frequencies on any machine, since doubtful logits are stored.
 
-Of a group, the classes of a model with classes come first, each with the same probability. Then
-come the values in generation order, those of all images side by side. Vectors and maps are not
+In a group the classes come first, if the model has any, each with the same probability. Then come
+the values in generation order, one of each image at a time. Vectors and maps are not
 coded: the decoder is given them.
 """
 

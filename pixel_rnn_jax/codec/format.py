@@ -1,7 +1,7 @@
 """The bytes of a compressed file: a header, blocks that are checked one by one, an end.
 
-docs/format.md specifies them. A checksum is a CRC-32; those of blocks and of the end go on from
-that of the header, which has a checksum of the first block. So a block of another file does not
+docs/format.md specifies them. A checksum is a CRC-32; in blocks and at the end it goes on from
+the header's, which has a checksum of the first block. So a block of another file does not
 pass.
 """
 
@@ -45,7 +45,7 @@ class Block(NamedTuple):
 
 
 def pack_end(header: bytes, count: int, checksums: bytes) -> bytes:
-    """Returns the end of a file of `count` images; `checksums` are those of its blocks."""
+    """Returns the end of a file of `count` images; `checksums` are its blocks'."""
     return _sealed(END + pack_number(count) + _word(zlib.crc32(checksums)), header)
 
 

@@ -71,6 +71,10 @@ class ModelConfig:
             "float64" needs jax_enable_x64.
         remat: Recompute each body layer in the backward pass, to save memory.
         images_per_lane: Images in a lane of the Diagonal BiLSTM's scan; 0 chooses by platform.
+
+    >>> config = prnn.ModelConfig("row_lstm", layers=2, features=16, num_classes=10)
+    >>> prnn.create(config, (8, 8, 1), levels=17).sample(jax.random.key(0), 2, [3, 4]).shape
+    (2, 8, 8, 1)
     """
 
     architecture: str = "diagonal_bilstm"
@@ -135,6 +139,9 @@ class DataConfig:
             "train[:99%]").
         validation_split: Images by whose likelihood the best checkpoint is chosen.
         test_split: Images whose likelihood is reported.
+
+    >>> prnn.Config(data=prnn.DataConfig("mnist", binarize="fixed")).data.train_split
+    'train'
     """
 
     name: str = "digits"
@@ -152,7 +159,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """The update rule; the defaults are those of configs/mnist.py, without its warm-up.
+    """The update rule; the defaults are as in configs/mnist.py, without its warm-up.
 
     Attributes:
         name: "rmsprop" (the paper's), "adam", or "muon" (kernels are updated by orthogonalised
@@ -166,6 +173,9 @@ class OptimizerConfig:
             alone (not of vectors, embeddings or the last layer).
         ema_decay: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
             At step t it is at most (1 + t) / (10 + t): 0.999 holds from step 9,000 on.
+
+    >>> prnn.Config(optimizer=prnn.OptimizerConfig("rmsprop", weight_decay=0.0)).optimizer.name
+    'rmsprop'
     """
 
     name: Literal["rmsprop", "adam", "muon"] = "muon"
@@ -194,6 +204,9 @@ class TrainConfig:
         eval_every: Steps between validations.
         checkpoint_every: Steps between checkpoints.
         patience: Validations without improvement after which training stops; 0 for never.
+
+    >>> prnn.Config(train=prnn.TrainConfig(steps=10_000, eval_every=250, patience=5)).train.steps
+    10000
     """
 
     steps: int = 2500
@@ -223,6 +236,10 @@ class Config:
         seed: Seed of the initial parameters, the order of the images and every random draw.
         init_from: Source of a new run's first parameters: the workdir of a run, an exported file,
             or the name of a model of the package; "" draws them.
+
+    >>> model, train = prnn.ModelConfig("pixel_cnn", layers=3), prnn.TrainConfig(steps=500)
+    >>> prnn.Config(model, train=train, seed=1).model.layers
+    3
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

@@ -40,6 +40,9 @@ class Images(NamedTuple):
         condition: Classes `[N]`, by number or by name, or vectors `[N, D]` or maps `[N, H, W, D]`;
             None if there are none.
         names: N strings: names of files relative to their folder, or rows in an array.
+
+    >>> prnn.Images(np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 0])).condition.shape
+    (3,)
     """
 
     images: np.ndarray
@@ -143,7 +146,7 @@ class Dataset:
         return tuple(self.images.shape[1:])
 
     def names(self) -> list[str]:
-        """Returns the names of all images: those of their files, or their rows in the array."""
+        """Returns the names of all images: of their files, or their rows in the array."""
         return list(self.file_names) or self.ids[:, 1].astype(str).tolist()
 
     def part(self, rows: np.ndarray) -> "Dataset":

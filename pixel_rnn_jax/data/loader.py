@@ -78,7 +78,7 @@ def standardisation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]
     They are of the first `STANDARDISATION_IMAGES`; std is 1 for a channel of a single value.
     """
     count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
-    # Of each image, so that large values lose no digits.
+    # Image by image, so that large values lose no digits.
     means, variances = np.empty((2, count, channels))
     for start in range(0, count, AT_ONCE):
         rows = np.arange(start, min(start + AT_ONCE, count))

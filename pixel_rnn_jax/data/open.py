@@ -50,7 +50,7 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
     """Opens all images, or a split, of a folder, an image file, or an .npy or .npz file.
 
-    `name` is that of the path in errors.
+    `name` names the path in errors.
     """
     if not path.exists():
         raise UserError(f"{name}: there is no such file or folder")
@@ -129,7 +129,7 @@ def _npz_dataset(arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
     images, labels = arrays[key], read("labels")
     class_names: tuple[str, ...] = ()
     if labels is not None and labels.dtype.kind == "U":
-        # Of all splits, so that each gives a class the same number.
+        # From all splits, so that each gives a class the same number.
         every = [arrays[field] for field in arrays.files if re.fullmatch("(.*_)?labels", field)]
         class_names = tuple(np.unique(np.concatenate(every)).tolist())
     ids = image_ids(key, len(images))

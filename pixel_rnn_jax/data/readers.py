@@ -39,7 +39,7 @@ def read_idx(paths: Sequence[Path], split: str) -> Iterator[Item]:
 
 
 def read_pickles(paths: Sequence[Path], split: str) -> Iterator[Item]:
-    """Reads batches `[10000, C * H * W]`, those of training in any order."""
+    """Reads batches `[10000, C * H * W]`, for training in any order."""
     pattern = {"train": r"data_batch_(\d)$", "test": "tes(t)_batch$"}[split]
     for name, file in _members(paths[0]):
         if match := re.search(pattern, name):

@@ -35,7 +35,7 @@ class Split:
     Args:
         dataset: The stored images.
         model: Its output and its condition say what is read, and how.
-        data: Its levels (0 takes those of the set, or of the type of its values), binarize and flip
+        data: Its levels (0 takes the set's, or those of its values' type), binarize and flip
             are used.
         noise: Number of the draw of noise in evaluation.
 
@@ -144,7 +144,7 @@ def open_images(
 ) -> Split:
     """Opens a user's own images for a trained model.
 
-    Levels are taken as they are stored, without binarisation. `class_names` are those of the model,
+    Levels are taken as they are stored, without binarisation. `class_names` are the model's,
     whose classes may have other numbers in the file.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
@@ -163,11 +163,11 @@ def open_images(
 def array_splits(
     config: Config, images: Any, condition: Any, validation: Any
 ) -> tuple[Config, Split, Split]:
-    """Makes training and validation images of arrays in memory; they are those of `fit`.
+    """Makes training and validation images of arrays in memory, for `fit`.
 
     Returns:
         The config, in which `data.levels` of 0 has become the largest value + 1, and a model
-        without condition takes that of the arrays; and the splits.
+        without condition takes the arrays'; and the splits.
     """
     whole = train = _of_arrays("training", images, condition)
     if isinstance(validation, (int, float, np.number)):
@@ -190,7 +190,7 @@ def array_splits(
             model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
     real = likelihoods.class_of(model).standardised
     if not levels and not real and whole.images.dtype.kind in "biu":
-        # Of all images, as a value may be in those alone that validate.
+        # Of all images: a value may occur only in validation.
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
     data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
     config = dataclasses.replace(config, model=model, data=data)

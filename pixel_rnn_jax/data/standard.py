@@ -191,7 +191,7 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
 
     Returns:
         N; the bits/dim of independent pixels: the mean, over positions and channels, of the entropy
-        of the histogram of their values; and a SHA-256: that of the sorted SHA-256s of all images,
+        of the histogram of their values; and the SHA-256 of the sorted SHA-256s of all images,
         each of its bytes and the two of its label, the lower one first.
     """
     dims, hashes = images[0].size, []

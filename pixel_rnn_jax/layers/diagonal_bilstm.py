@@ -74,9 +74,9 @@ class DiagonalBiLSTM(BodyLayer):
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row.
 
-        Of the left direction: `h` and `c`, `[B, h]`, those of the pixel on the left; `row`, `[B, W,
+        Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W,
         h]`, each h of this row so far; `above`, `[B, W, 4h]`, the term of the row above in the
-        gates. Of the right direction, which needs whole rows and runs at the end of each: `x`, `[B,
+        gates. Right direction, which needs whole rows and runs at the end of each: `x`, `[B,
         W, 2h]`, the inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
         """
         h = self.features
@@ -118,7 +118,7 @@ class DiagonalBiLSTM(BodyLayer):
         }
 
     def _right_row(self, x: Array, above: Array, bias: Array | None) -> Array:
-        """Returns the right direction's h of a row, `[B, W, h]`, given that of the row above."""
+        """Returns the right direction's h of a row, `[B, W, h]`, given the row above."""
 
         def in_scan_order(row: Array) -> Array:  # [B, W, F] to [T = W, P = 1, L = B, F]
             return row[:, ::-1].transpose(1, 0, 2)[:, None]

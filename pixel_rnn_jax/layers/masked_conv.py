@@ -141,8 +141,9 @@ class MaskedConv(nn.Module):
         return state | {"rows": rows, "above": above}
 
     def _product(self, seen: Array, kernel: Array) -> Array:
-        bias = self.bias.reshape((1,) * (seen.ndim - 1) + (-1,))
-        return kernels.matmul(seen, kernel, self.dtype) + bias
+        rows = seen.reshape(-1, seen.shape[-1])
+        product = kernels.add_bias(kernels.matmul(rows, kernel, self.dtype), self.bias)
+        return product.reshape(*seen.shape[:-1], -1)
 
     def _masked_kernel(self) -> Array:
         earlier = len(self.kernel) - len(self.last_mask)

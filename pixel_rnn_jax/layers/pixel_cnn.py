@@ -42,7 +42,7 @@ class PixelCNNLayer(BodyLayer):
         return {"map": self.condition_to_map(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state before the first row, that of the k x k convolution."""
+        """Returns the state of the k x k convolution before the first row."""
         return self.convolve.init_state(batch, width)
 
     def step(

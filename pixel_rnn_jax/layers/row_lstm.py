@@ -49,8 +49,8 @@ class RowLSTM(BodyLayer):
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row.
 
-        `h` and `c`, `[B, W, h]`, are those of this row up to the last pixel computed, and those of
-        the row above after it; `above`, `[B, W, 4h]`, is the state-to-state map of the row above.
+        `h` and `c`, `[B, W, h]`, are of this row up to the last pixel computed, and of the row
+        above after it; `above`, `[B, W, 4h]`, is the state-to-state map of the row above.
         """
         _, h0, c0 = self.lstm.recurrence()
         h, c = (jnp.broadcast_to(start, (batch, width, self.features)) for start in (h0, c0))

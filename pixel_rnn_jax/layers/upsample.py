@@ -17,7 +17,7 @@ class Upsampler(nn.Module):
     well; each further factor adds one pixel of its own, finer, input.
 
     Attributes:
-        ratio: Height and width of the map, in those of the coarse image.
+        ratio: Fine height / coarse height, and likewise the widths.
     """
 
     features: int

@@ -44,7 +44,7 @@ def check_format(
 ) -> dict[str, Any]:
     """Checks the format of a model's images, and returns it in Python's own numbers.
 
-    Those of NumPy would have another digest, and other types in results computed from them.
+    NumPy's would have another digest, and other types in results computed from them.
     """
     if len(image_shape) != 3 or not all(is_integer(n) and n > 0 for n in image_shape):
         raise UserError(f"image_shape must be three positive integers (H, W, C), got {image_shape}")

@@ -79,9 +79,9 @@ class Likelihood:
         return channels * self.outputs
 
     def given_earlier(self, outputs: Array, values: Array) -> Array:
-        """Maps the outputs for pixels, `[..., pixel_outputs]`, to those of channels, `[..., C, Q]`.
+        """Splits the outputs for pixels, `[..., pixel_outputs]`, by channels: `[..., C, Q]`.
 
-        Those of a channel depend on the `values` `[..., C]` of earlier ones at most.
+        A channel's outputs may depend on the `values` `[..., C]` of earlier channels.
         """
         return outputs.reshape(*outputs.shape[:-1], values.shape[-1], self.outputs)
 
@@ -94,7 +94,7 @@ class Discrete(Likelihood):
     levels: int
 
     def logits(self, outputs: Array) -> Array:
-        """Returns logits, `[..., K]`; for K = 2 that of the value 1, `[..., 1]`."""
+        """Returns logits, `[..., K]`; for K = 2 only the value 1's, `[..., 1]`."""
         raise NotImplementedError
 
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
@@ -124,7 +124,7 @@ class Discrete(Likelihood):
         return jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, log_prob)
 
     def _tempered(self, outputs: Array, temperature: Array) -> Array:
-        """Returns logits divided by a temperature; those of K > 2 levels are at most 0."""
+        """Returns logits divided by a temperature; of K > 2 levels they are at most 0."""
         logits = self.logits(outputs)
         if self.levels > 2:  # The largest becomes 0, so that it stays finite.
             logits = logits - logits.max(-1, keepdims=True)
@@ -267,7 +267,7 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
     """
 
     def logits(self, outputs: Array) -> Array:
-        """Returns logits, `[..., K]`; for K = 2 that of the value 1, `[..., 1]`."""
+        """Returns logits, `[..., K]`; for K = 2 only the value 1's, `[..., 1]`."""
         levels = jnp.arange(self.levels, dtype=outputs.dtype)
         levels = levels.reshape((1,) * (outputs.ndim - 1) + (-1,))
         parts = (part[..., None] for part in self._parts(jnp.moveaxis(outputs, -1, 0)))
@@ -319,9 +319,9 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
         return self.mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def given_earlier(self, outputs: Array, values: Array) -> Array:
-        """Maps the outputs for pixels, `[..., pixel_outputs]`, to those of channels, `[..., C, Q]`.
+        """Splits the outputs for pixels, `[..., pixel_outputs]`, by channels: `[..., C, Q]`.
 
-        Those of a channel depend on the `values` `[..., C]` of earlier ones.
+        A channel's outputs depend on the `values` `[..., C]` of earlier channels.
         """
         shape, channels, mixtures = values.shape, values.shape[-1], self.mixtures
         # Long rows, as in `log_prob`: [..., M, N].
@@ -443,6 +443,9 @@ def dequantize(images: Array | np.ndarray, key: Array) -> Array:
 
     Raises:
         UserError: The images are not integers; they may have noise already.
+
+    >>> bool((np.floor(prnn.dequantize(np.full((2, 4, 4, 1), 7), jax.random.key(0))) == 7).all())
+    True
     """
     dtype = jnp.asarray(images).dtype
     if dtype.kind not in "biu":

@@ -37,7 +37,7 @@ class Network(nn.Module):
         config: The architecture.
         image_shape: (H, W, C).
         levels: K.
-        ratio: Height and width of the images, in those of the small image; 0 without one.
+        ratio: Height / height of the small image, and likewise the widths; 0 without one.
     """
 
     config: ModelConfig
@@ -166,7 +166,7 @@ class Network(nn.Module):
         return self.embed_values(rows).reshape(*values.shape[:-1], features)
 
     def embed_condition(self, condition: Array | None, coarse: Array | None) -> Array | None:
-        """Maps the condition to that of the body layers: `[B, H, W, h]`, `[B, 1, 1, h]` or None."""
+        """Maps the condition to the body layers': `[B, H, W, h]`, `[B, 1, 1, h]` or None."""
         terms = []
         if self.ratio:
             terms.append(self.upsample(self._inputs(jnp.asarray(coarse))))
@@ -209,8 +209,8 @@ class Network(nn.Module):
             state: After all pixels before it.
             pixel: `[B, C]` values. The outputs of a channel depend on earlier ones alone, so that
                 the others may hold any value.
-            column: That of the pixel.
-            contexts: Those of its row.
+            column: Of the pixel.
+            contexts: Of its row.
         """
         x, first = self.first.step(state["first"], self._inputs(pixel), column)
         skips, body = [], []
@@ -231,13 +231,13 @@ class Network(nn.Module):
         return state | {"first": self.first.remember(state["first"], self._inputs(pixel), column)}
 
     def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
-        """Moves on to the next row; `contexts` are those of the row that ends."""
+        """Moves on to the next row; `contexts` belong to the row that ends."""
         rows = zip(self.body, state["body"], contexts, strict=True)
         body = [layer.end_row(layer_state, context) for layer, layer_state, context in rows]
         return {"first": self.first.end_row(state["first"]), "body": body}
 
     def of_channels(self, x: Array, values: Array) -> Array:
-        """Maps the outputs for pixels to those of channels, `[..., C, Q]`; see `given_earlier`."""
+        """Splits the outputs for pixels by channels, `[..., C, Q]`; see `given_earlier`."""
         # The loss is never computed in less than float32.
         return self.likelihood.given_earlier(x.astype(self.param_dtype), values)
 

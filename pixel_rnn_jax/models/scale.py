@@ -14,11 +14,11 @@ PyTree = Any
 
 
 class Scale(NamedTuple):
-    """One scale of the chain; H and W are those of its own images.
+    """One scale of the chain, with its own H and W.
 
     Attributes:
         network: Its network.
-        name: The key of its parameters among those of the chain.
+        name: The key of its parameters.
         stride: Its pixel (r, c) is the pixel (stride * r, stride * c) of the whole image.
         given: `[H, W]` booleans: the pixels that the scale before gives.
     """
@@ -29,7 +29,7 @@ class Scale(NamedTuple):
     given: np.ndarray
 
     def bind(self, params: PyTree) -> Network:
-        """Returns the network with its parameters, given those of the chain; call its methods.
+        """Returns the network with its part of the parameters; call its methods.
 
         Where a transformation of JAX traces a function, bind inside of it.
         """
@@ -64,7 +64,7 @@ class Scale(NamedTuple):
     ) -> tuple[Array, Array | None, Array | None]:
         """Returns the arguments of the network: this scale's values, condition, smaller image.
 
-        `values` and `condition` are those of the whole images.
+        `values` and `condition` belong to the whole images.
         """
         stride = self.stride * self.network.ratio
         coarse = values[:, ::stride, ::stride] if stride else None
@@ -73,8 +73,8 @@ class Scale(NamedTuple):
     def embed_condition(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
         """Returns the condition of the body layers, `[B, H, W, h]`, or None without one.
 
-        `params` and `condition` are those of the chain and the whole images; `coarse` are the
-        values of the scale before, `[B, H / ratio, W / ratio, C]`.
+        `condition` belongs to the whole images; `coarse` are the values of the scale before,
+        `[B, H / ratio, W / ratio, C]`.
         """
         features = self.bind(params).embed_condition(self.condition(condition), coarse)
         if features is None:

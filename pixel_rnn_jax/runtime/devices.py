@@ -29,6 +29,9 @@ def set_up() -> None:
 
     Raises:
         RuntimeError: JAX has started a backend already; nothing is changed then.
+
+    >>> prnn.set_up()
+    >>> model = prnn.load("digits")
     """
     set_up_host_devices()
     keep_programs()

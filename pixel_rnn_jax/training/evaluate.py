@@ -197,6 +197,10 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     Raises:
         UserError: There is no such split, the images have several sizes, or labels or a condition
             do not fit them.
+
+    >>> np.save("images.npy", np.zeros((3, 8, 8), np.uint8))
+    >>> prnn.read_images("images.npy").images.shape
+    (3, 8, 8, 1)
     """
     if not (epath.Path(source) / "config.json").exists():
         return data.read_files(source, split)
@@ -213,7 +217,7 @@ def compare(
     density, constant over the unit cell of each level, with the same likelihood.
 
     Returns:
-        The evaluation of the discrete model, and that of the continuous one at images with noise,
+        The evaluations of the discrete model, and of the continuous one at images with noise,
         each with the mean over so many draws: an upper bound of the negative log-probability that
         it implies. Densities are per unit of a level.
 

@@ -43,6 +43,11 @@ def fit(
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
         KeyboardInterrupt: After Ctrl-C; a run with a workdir has been saved there.
+
+    >>> images = np.random.default_rng(0).integers(3, size=(40, 4, 4))
+    >>> config = prnn.Config(prnn.ModelConfig("row_lstm", 1, 4), train=prnn.TrainConfig(steps=2))
+    >>> prnn.fit(images, config).levels
+    3
     """
     if isinstance(config, ModelConfig):
         config = Config(model=config)

@@ -16,11 +16,11 @@ RMSPROP_DECAY = 0.99
 """
 
 MUON_RMS = 0.2
-"""Root mean square of Muon's update of a matrix, as a multiple of the rate; about that of Adam."""
+"""Root mean square of Muon's update of a matrix, as a multiple of the rate; about Adam's."""
 
 
 def warmup(config: OptimizerConfig, steps: int) -> int:
-    """Returns the steps of warm-up: a tenth of those of a run that would be no longer."""
+    """Returns the warm-up steps; a run no longer than its warm-up gets a tenth of its steps."""
     return config.warmup_steps if config.warmup_steps < steps else steps // 10
 
 

@@ -39,7 +39,7 @@ PyTree = Any
 
 
 class Result(NamedTuple):
-    """A trained run, its evaluation on the test split, and that of independent pixels."""
+    """A trained run, and the evaluations of it and of independent pixels on the test split."""
 
     run: Run
     test: Evaluation | None = None

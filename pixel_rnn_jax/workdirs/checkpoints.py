@@ -1,9 +1,9 @@
-"""Checkpoints of a training run: those of Orbax, each with one identity of what it belongs to.
+"""Checkpoints of a training run, by Orbax, each with the identity of the run.
 
 A checkpoint is the folder `<workdir>/checkpoints/<step>`, which Orbax writes in the background and
 renames when it is complete. Arrays are stored under their paths ("params/scale_0/first/kernel")
 without the containers that held them, such as the named tuples of an optimiser. Beside them is one
-JSON: the `RunIdentity` of the run, the validation, the SHA-256 of the arrays, and that of the JSON.
+JSON: the `RunIdentity` of the run, the validation, and the SHA-256s of the arrays and of itself.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Checkpoints:
             workdir: The folder of the run.
             read_only: Create and delete nothing, so that a run can be read while it trains.
         """
-        path = epath.Path(workdir)  # Orbax takes absolute paths; that of a bucket is absolute.
+        path = epath.Path(workdir)  # Orbax takes absolute paths; a bucket's is absolute.
         self.directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
         nats = operator.itemgetter("nats")
         best = policies.BestN(
@@ -79,7 +79,7 @@ class Checkpoints:
         Args:
             step: Number of training steps that led to the state.
             state: A dict of trees of arrays, none of size 0.
-            identity: That of the run.
+            identity: The run's.
             nats: Nats per validation image, if the model was validated at this step.
         """
         arrays, metrics = by_name(state), None if nats is None else {"nats": nats}

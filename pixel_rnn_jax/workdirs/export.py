@@ -33,7 +33,7 @@ KEY, VERSION = "pixel_rnn_jax", 1
 
 
 def is_exported(path: epath.PathLike) -> bool:
-    """Whether a path is that of a file, which may be missing, and not that of a workdir."""
+    """Whether a path names an exported file, which may be missing, and no workdir."""
     return os.path.isfile(path) or os.fspath(path).endswith(".safetensors")
 
 

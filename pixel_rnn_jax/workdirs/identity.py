@@ -54,7 +54,7 @@ class RunIdentity:
 
     Attributes:
         config: The description of the run.
-        image_format: That of its images.
+        image_format: Shape, levels and classes of its images.
         data: The digest of each split, by "train", "validation" and "test".
         origin: SHA-256 of the identity that the run began with, which all its checkpoints share.
     """

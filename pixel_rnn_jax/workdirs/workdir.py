@@ -61,7 +61,7 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
 def resumed(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
     """Returns the identity to train on with, once the resume rule holds.
 
-    The architecture, the seed and the format of the images must be those of the newest checkpoint,
+    The architecture, the seed and the format of the images must be as in the newest checkpoint,
     if there is one, and so must the images, if the config names the same ones. Everything else may
     change, and the log says what does.
 
@@ -85,7 +85,7 @@ def resumed(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
             f"{new.image_format}: use another --workdir"
         )
     same_fields = not any(name.startswith("data.") for name in changes)
-    # The best checkpoint is that of one set of validation images.
+    # Which checkpoint is best depends on the validation images.
     if old.data["validation"] != new.data["validation"] or (same_fields and old.data != new.data):
         raise UserError(
             f"data.name={new.config.data.name} holds other images than those that "
@@ -141,7 +141,7 @@ def moved(run: Run, name: str | None, data_dir: str | None) -> Run:
 def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     """Opens the trained model of a workdir, which may still be training, or of the package.
 
-    The parameters are those of the checkpoint with the best validation, or of the newest one if
+    The parameters come from the checkpoint with the best validation, or from the newest one if
     none has been validated: the moving average, or the parameters themselves without an average.
 
     Raises:

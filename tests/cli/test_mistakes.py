@@ -51,7 +51,7 @@ sample MODEL --out=a.jpg                            | --out
 sample MODEL --out=gs://a/b.png                     | --out
 sample MODEL --out=full                             | --out
 sample MODEL --out=plain                            | --out
-sample MODEL --out=own.npy/a.png                    | --out
+sample MODEL --out=own.npy/a.png                    | own.npy
 sample --workdir=real.safetensors --out=new         | --out
 sample MODEL --class=1                              | --class
 sample --workdir=classes.safetensors --class=fir    | fir
@@ -62,8 +62,6 @@ sample --workdir=vectors.safetensors --condition=missing.npy | missing.npy
 complete MODEL                                      | --images
 complete MODEL --images=own.npy --known=half        | half
 complete MODEL --images=own.npy --known=white.png   | --known
-complete MODEL --images=full --out=full/0.png       | --images
-complete MODEL --images=own.npy --known=white.png --out=white.png | --known
 complete MODEL --images=own.npy --data_name=digits  | --data_name
 complete MODEL --images=own.npy --config.seed=3     | --config.
 complete MODEL --images=splits.npz                  | splits.npz
@@ -73,19 +71,15 @@ evaluate MODEL                                      | --images
 evaluate MODEL --images=four.npy                    | four.npy
 evaluate MODEL --images=floats.npy                  | floats.npy
 evaluate MODEL --images=own.npy --per_value         | --per_value
-evaluate MODEL --images=splits.npz --split=test --out=./splits.npz | --images
 evaluate MODEL --dequantize=1                       | --continuous
 evaluate MODEL --images=own.npy --continuous=a --dequantize=1 | --images
 
 compress MODEL                                      | --images
-compress MODEL --images=own.npy --out=own.npy       | --images
 compress --workdir=real.safetensors --images=floats.npy | output
 decompress                                          | FILE
 decompress MODEL text.png                           | compressed
-decompress MODEL c.npz --out=c.npz                  | --file
 info text.png                                       | compressed
 export MODEL --out=/                                | --out
-export MODEL --out=m.safetensors                    | --workdir
 """
 
 

@@ -29,7 +29,7 @@ SLOW = pytest.mark.slow
     [
         ("row_lstm", dict(scales=(1, 2), num_classes=2)),
         ("pixel_cnn", dict(input="categorical", condition_map=2)),
-        ("pixel_cnn", dict(output="gaussian_mixture", mixtures=2)),
+        pytest.param("pixel_cnn", dict(output="gaussian_mixture", mixtures=2), marks=SLOW),
         pytest.param("row_lstm", dict(output="logistic_mixture", mixtures=2), marks=SLOW),
         pytest.param("pixel_cnn", dict(scales=(1, 2), num_classes=2), marks=SLOW),
         pytest.param("diagonal_bilstm", dict(scales=(1, 2), num_classes=2), marks=SLOW),

@@ -112,25 +112,3 @@ def test_other_files_are_refused(path, content):
     path.write_bytes(content)
     with pytest.raises(prnn.UserError, match=str(path)):
         prnn.load(path)
-
-
-@pytest.mark.parametrize("where", ["header", "anywhere", "cut"])
-def test_damage_never_goes_unnoticed(path, model, where):
-    """A file with a wrong byte is refused, or the byte means nothing."""
-    model.save(path)
-    content = path.read_bytes()
-    header = 8 + int.from_bytes(content[:8], "little")
-    refused = 0
-    for _ in range(100):
-        data = bytearray(content)
-        if where == "cut":
-            del data[RANDOM.integers(len(data)) :]
-        else:
-            position = RANDOM.integers(header if where == "header" else len(data))
-            data[position] ^= RANDOM.integers(1, 256)
-        path.write_bytes(data)
-        try:
-            assert_same(prnn.load(path), model)
-        except prnn.UserError:
-            refused += 1
-    assert refused >= (100 if where == "cut" else 90)

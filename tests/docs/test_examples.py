@@ -1,0 +1,33 @@
+"""The examples in the docstrings of public names."""
+
+import doctest
+import inspect
+import sys
+import types
+
+import jax
+import numpy as np
+import pytest
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax import bundled
+from pixel_rnn_jax.runtime import devices
+
+NAMES = [name for name in prnn.__all__ if not name.startswith("_") and name != "layers"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
+    hub = types.ModuleType("huggingface_hub")
+    file = bundled.path("digits") / bundled.FILE
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: file, raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    names = {"prnn": prnn, "np": np, "jax": jax}
+    text = inspect.getdoc(getattr(prnn, name))
+    example = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
+    assert example.examples
+    printed: list[str] = []
+    results = doctest.DocTestRunner().run(example, out=printed.append)
+    assert not results.failed, "".join(printed)
