@@ -44,9 +44,9 @@ ALL = [
     if output not in ("logistic_mixture", "gaussian_mixture") or "scales" not in condition
 ]
 QUICK = [
-    ("pixel_cnn", "categorical", "scales and map"),
     ("row_lstm", "gaussian_mixture", "class"),
-    ("diagonal_bilstm", "discretized_logistic_mixture", "vector"),
+    ("pixel_cnn", "categorical", "vector"),
+    ("diagonal_bilstm", "discretized_logistic_mixture", "scales and map"),
 ]
 
 

@@ -18,8 +18,8 @@ def matmul(x: Array, y: Array, dtype: DTypeLike) -> Array:
     multiply in the type of the sums instead.
     """
     if x.ndim > 2:  # For matrices XLA has faster code, above all in the gradient.
-        flat = matmul(x.reshape(-1, x.shape[-1]), y, dtype)
-        return flat.reshape(*x.shape[:-1], -1)
+        flat = matmul(lax.collapse(x, 0, x.ndim - 1), y, dtype)
+        return flat.reshape(*x.shape[:-1], y.shape[-1])
     if x.dtype == dtype:
         return lax.dot_general(x, y, (((1,), (0,)), ((), ())))
     sums = x.dtype

@@ -141,9 +141,9 @@ class MaskedConv(nn.Module):
         return state | {"rows": rows, "above": above}
 
     def _product(self, seen: Array, kernel: Array) -> Array:
-        rows = seen.reshape(-1, seen.shape[-1])
+        rows = lax.collapse(seen, 0, seen.ndim - 1)
         product = kernels.add_bias(kernels.matmul(rows, kernel, self.dtype), self.bias)
-        return product.reshape(*seen.shape[:-1], -1)
+        return product.reshape(*seen.shape[:-1], product.shape[-1])
 
     def _masked_kernel(self) -> Array:
         earlier = len(self.kernel) - len(self.last_mask)

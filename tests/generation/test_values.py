@@ -115,9 +115,7 @@ MIXTURE = dict(output="discretized_logistic_mixture", mixtures=2)
 COUPLED = dict(output="coupled_logistic_mixture", mixtures=2)
 PLAIN = dict(residual=False, skip=False)
 QUICK = [
-    ("pixel_cnn", (3, 6, 2), 3, dict(kernel=5, num_classes=3)),
     ("pixel_cnn", (2, 4, 3), 2, dict(scales=(1, 2), condition_map=2, layers=1)),
-    ("row_lstm", (3, 6, 2), 3, dict(kernel=5, first_kernel=7, condition_map=2)),
     ("row_lstm", (2, 4, 3), 17, dict(scales=(1, 2), num_classes=3, layers=1) | PLAIN | MIXTURE),
     ("diagonal_bilstm", (3, 4, 2), 3, dict(input="categorical", condition_vector=3)),
     ("diagonal_bilstm", (2, 4, 3), 2, dict(scales=(1, 2), num_classes=3, layers=1) | PLAIN),
@@ -125,6 +123,9 @@ QUICK = [
     ("row_lstm", (2, 4, 3), 17, dict(scales=(1, 2), layers=1) | COUPLED),
 ]
 SLOW = [
+    ("pixel_cnn", (3, 6, 2), 3, dict(kernel=5, num_classes=3)),
+    ("row_lstm", (3, 6, 2), 3, dict(kernel=5, first_kernel=7, condition_map=2)),
+] + [
     (architecture, (4, 8, channels), 4, options)
     for architecture in ARCHITECTURES
     for channels in (1, 3)

@@ -26,7 +26,7 @@ def test_a_map_is_averaged_in_the_precision_of_the_network():
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        ("pixel_cnn", dict(scales=(1, 2, 4), num_classes=2)),
+        pytest.param("pixel_cnn", dict(scales=(1, 2, 4), num_classes=2), marks=pytest.mark.slow),
         ("row_lstm", dict(scales=(2, 4), num_classes=2, copy_coarse=False)),
     ],
 )

@@ -100,7 +100,7 @@ def test_a_new_run_starts_from_the_parameters_of_another(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "kind", ["map", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("class", "vector"))]
+    "kind", ["class", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("map", "vector"))]
 )
 def test_what_a_condition_says_of_an_image_is_learned(kind):
     """Each value is noise, but for what is planted in the condition."""
