@@ -24,7 +24,7 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser]
 
 
 def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
-    """Returns the command that the words name, with its flags; `train` parses them into `values`.
+    """Returns the command that the words name, with its flags; fields of a config become `values`.
 
     Raises:
         UserError: A flag is unknown.

@@ -39,9 +39,9 @@ def train(config: config_lib.Config, workdir: epath.Path, flag_values: flags.Fla
 
 
 def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
-    """Defines the flags of `train` in `values`, parses them, and returns the training to run.
+    """Parses the flags of `train`, and returns the training to run.
 
-    Which fields there are depends on --config and --workdir, which are looked at first.
+    --config or --workdir, looked at first, gives the config, whose fields become flags in `values`.
     """
     source = flags.FlagValues()
     source.set_gnu_getopt(True)

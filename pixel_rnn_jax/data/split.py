@@ -35,7 +35,7 @@ class Split:
     Args:
         dataset: The stored images.
         model: Its output and its condition say what is read, and how.
-        data: Its levels (0 takes the set's, or those of its values' type), binarize and flip
+        data: Its levels (0 takes the set's, or as many as a uint8 has), binarize and flip
             are used.
         noise: Number of the draw of noise in evaluation.
 

@@ -40,7 +40,7 @@ class BodyLayer(nn.Module):
     """
 
     recurrent: ClassVar[bool] = False
-    """It scans the images: those of a batch share the steps."""
+    """It scans the images; all images of a batch share the steps."""
 
     features: int
     mask_groups: int

@@ -187,7 +187,7 @@ class Network(nn.Module):
         """Returns the state of the incremental form (see `layers.BodyLayer`) before the first row.
 
         Each pixel takes `mask_groups` steps from the same state: the first gives the outputs of
-        channel 0; with that value, the second gives those of channel 1; and so on. `end_pixel`
+        channel 0; given that value, the second gives channel 1's outputs; and so on. `end_pixel`
         completes the state of the last step, and `end_row` follows the last pixel of a row.
         """
         width = self.image_shape[1]

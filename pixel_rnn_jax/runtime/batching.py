@@ -32,9 +32,9 @@ def in_batches(
 ) -> PyTree:
     """Calls `function(*static, common, rows)` for batches of rows, and returns `count` results.
 
-    Rows and results (NumPy's) are arrays with one row for each image. A function is
-    compiled once for all calls with the same `static`, which is compared by value, and size of a
-    batch. With `progress`, the name of the work, Ctrl-C ends it amid a batch.
+    Rows and results (NumPy's) are arrays with one row for each image. A function is compiled once
+    for all calls with the same `static`, which is compared by value, and size of a batch. With
+    `progress`, the name of the work, Ctrl-C ends it amid a batch.
 
     Args:
         function: Traceable.
@@ -50,6 +50,7 @@ def in_batches(
     run = _compiled(function, static, mesh)
     common = _on_all_devices(common, mesh)
     sent = (run(common, devices.shard_batch(mesh, batch)) for batch in batches)
+    # The next batch is dispatched before a result is waited for, so that no device is idle.
     late: Iterable[PyTree] = (
         result for result, _ in itertools.pairwise(itertools.chain(sent, [None]))
     )

@@ -79,7 +79,8 @@ def train(
         names = ("train", "validation", "test")
         splits = {name: data.open_split(config, name) for name in names}
         data.check_disjoint(**splits)
-    new, mesh = _identity(config, splits), _mesh(config)
+    new, settings = _identity(config, splits), config.train
+    mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
     new.image_format.model(config.model)  # What is impossible is refused before anything is made.
     if not processes.all_equal(json.dumps(dataclasses.asdict(new))):
         raise UserError("the processes have different configs, flags or data: give all the same")
@@ -215,10 +216,6 @@ class _Training:
             return False
         best = self.checkpoints.best_step()
         return best is not None and step - best >= settings.patience * settings.eval_every
-
-
-def _mesh(config: Config) -> Mesh:
-    return devices.mesh_for(config.train.batch_size // (config.train.micro_batches or 1))
 
 
 def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:

@@ -1,4 +1,4 @@
-"""What every body layer promises (`layers.BodyLayer`): those of `LAYERS`, and that of the docs."""
+"""What every body layer of `LAYERS`, and the one on docs/layers.md, promises: `BodyLayer`."""
 
 import re
 from pathlib import Path
