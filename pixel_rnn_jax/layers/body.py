@@ -1,5 +1,6 @@
 """The contract of a body layer: `BodyLayer`, and helpers of its incremental form."""
 
+import abc
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ State = dict[str, Any]
 Context = dict[str, Array]
 
 
-class BodyLayer(nn.Module):
+class BodyLayer(nn.Module, abc.ABC):
     """A map of the stream, `[B, H, W, 2h]`, to `[B, H, W, h]`, in which no output sees the future.
 
     A layer computes its map in two ways: `__call__` for whole images, and for generation, in raster
@@ -25,8 +26,8 @@ class BodyLayer(nn.Module):
 
     The state holds earlier pixels as far as they are seen; the first axis of every array is the
     batch. Terms of complete rows are best computed in `end_row`, in one matmul for all columns, so
-    that an image costs no more than a few whole maps. A step may be repeated with other values of
-    the same pixel; the state of the last repetition is passed on.
+    that an image costs no more than a few whole maps. A step may be repeated from the same state
+    with other values of the pixel; the state after the last one is passed on.
 
     A field that has the name of a field of `ModelConfig` takes its value from there. The features
     are in contiguous groups, one for each channel that the masks tell apart: see `channel_mask`.
@@ -40,7 +41,7 @@ class BodyLayer(nn.Module):
     """
 
     recurrent: ClassVar[bool] = False
-    """It scans the images; all images of a batch share the steps."""
+    """It runs a `lax.scan` over the images, whose steps all images of a batch share."""
 
     features: int
     mask_groups: int
@@ -53,34 +54,34 @@ class BodyLayer(nn.Module):
         """The types, as the arguments of other layers."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
+    @abc.abstractmethod
     def reach(self, height: int, width: int) -> np.ndarray:
         """Returns the pixels that an output depends on, exactly: `[H, W, H, W]` booleans.
 
         Entry [r, c, i, j] says whether the output at (r, c) sees the input at (i, j): all of its
         groups, and at (r, c) itself those up to the group of the output.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
 
         The condition is `[B, H, W, F]` or `[B, 1, 1, F]`; None without one.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def context(self, condition: Array) -> Context:
         """Maps the condition of a row, `[B, W, F]`, to its terms in the layer's sums."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def init_state(self, batch: int, width: int) -> State:
         """Returns the state before the first row."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
         """Maps one pixel, `[B, 2h]`, to `[B, h]`, and returns the state after it."""
-        raise NotImplementedError
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row; `context` belongs to the row that ends."""

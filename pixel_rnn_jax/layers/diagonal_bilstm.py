@@ -32,19 +32,16 @@ class DiagonalBiLSTM(BodyLayer):
     images_per_lane: int = 0
 
     def setup(self) -> None:
-        """Parameters: a recurrence for each direction."""
         taps = (0, -1)  # The pixel on the left; the pixel above.
         fields = self.features, self.mask_groups, self.condition
         self.left = ConvLSTM(*fields, taps=taps, **self.dtypes)
         self.right = ConvLSTM(*fields, taps=taps, **self.dtypes)
 
     def reach(self, height: int, width: int) -> np.ndarray:
-        """See `BodyLayer`: all earlier pixels."""
         up, right = offsets(height, width)
         return (up > 0) | (up == 0) & (right <= 0)
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`."""
         left, right = (lstm.gates(x, condition) for lstm in (self.left, self.right))
         left = self._direction(self.left, left)
         right = self._direction(self.right, right[:, :, ::-1])[:, :, ::-1]
@@ -67,18 +64,14 @@ class DiagonalBiLSTM(BodyLayer):
         return kernels.unskew(h, width=width, pack=pack)
 
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, F]`, to a bias of either direction."""
         left, right = self.left.condition_to_state, self.right.condition_to_state
         return {"left": left(condition), "right": right(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state before the first row.
-
-        Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W,
-        h]`, each h of this row so far; `above`, `[B, W, 4h]`, the term of the row above in the
-        gates. Right direction, which needs whole rows and runs at the end of each: `x`, `[B,
-        W, 2h]`, the inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
-        """
+        # Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W, h]`, each
+        # h of this row so far; `above`, `[B, W, 4h]`, the term of the row above in the gates. Right
+        # direction, which needs whole rows and runs at the end of each: `x`, `[B, W, 2h]`, the
+        # inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
         h = self.features
         shapes = {"row": h, "above": 4 * h, "x": 2 * h, "right": h}
         rows = {name: jnp.zeros((batch, width, f), self.param_dtype) for name, f in shapes.items()}
@@ -92,7 +85,6 @@ class DiagonalBiLSTM(BodyLayer):
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
-        """Maps one pixel, `[B, 2h]` to `[B, h]`."""
         (kernel, _), _, _ = self.left.recurrence()
         # At the first column, which has no pixel on its left, h is the initial state.
         gates, _ = self.left.input_to_state.step({}, x, column)
@@ -108,7 +100,6 @@ class DiagonalBiLSTM(BodyLayer):
         }
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        """Moves on to the next row: runs the right direction over this one."""
         (_, kernel_above), _, _ = self.left.recurrence()
         bias = None if context is None else context["right"]
         return state | {

@@ -66,7 +66,6 @@ class MaskedConv(nn.Module):
     param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
-        """Parameters: the kernel and the bias, `[blocks * features]`."""
         outputs = self.blocks * self.features
         mask = channel_mask(self.inputs, outputs, self.mask_groups, self.mask, blocks=self.blocks)
         taps = visible_taps(self.kernel_size)
@@ -86,12 +85,8 @@ class MaskedConv(nn.Module):
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state before the first row, all zeros.
-
-        If the kernel sees columns on the left: `row`, `[B, k // 2 + W, inputs]`, the inputs of this
-        row, after the zeros outside the image. If it sees rows above: `rows`, `[B, k // 2, W,
-        inputs]`, the inputs of these rows, and `above`, `[B, W, outputs]`, their term in this row.
-        """
+        # If the kernel sees columns on the left: the inputs of this row, after the zeros outside
+        # the image. If it sees rows above: their inputs, and their term in this row.
         height, half = (size // 2 for size in self.kernel_size)
         state = {}
         if half:

@@ -19,7 +19,6 @@ class PixelCNNLayer(BodyLayer):
     kernel: int = 3
 
     def setup(self) -> None:
-        """Parameters: both convolutions and the map of the condition."""
         h, groups, size = self.features, self.mask_groups, (self.kernel, self.kernel)
         self.reduce = MaskedConv(2 * h, h, groups, **self.dtypes)
         self.convolve = MaskedConv(h, h, groups, kernel_size=size, **self.dtypes)
@@ -27,32 +26,26 @@ class PixelCNNLayer(BodyLayer):
             self.condition_to_map = nn.Dense(h, use_bias=False, **self.dtypes)
 
     def reach(self, height: int, width: int) -> np.ndarray:
-        """See `BodyLayer`: the window of the k x k convolution."""
         (up, right), half = offsets(height, width), self.kernel // 2
         above = (up > 0) & (up <= half) & (abs(right) <= half)
         return above | (up == 0) & (-half <= right) & (right <= 0)
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`."""
         x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
         return nn.relu(x if condition is None else x + self.condition_to_map(condition))
 
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, F]`, to a bias of its k x k map."""
         return {"map": self.condition_to_map(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state of the k x k convolution before the first row."""
         return self.convolve.init_state(batch, width)
 
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
-        """Maps one pixel, `[B, 2h]` to `[B, h]`."""
         x, _ = self.reduce.step({}, nn.relu(x), column)
         x, state = self.convolve.step(state, nn.relu(x), column)
         return nn.relu(x if context is None else x + at_column(context["map"], column)), state
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        """Moves on to the next row."""
         return self.convolve.end_row(state)

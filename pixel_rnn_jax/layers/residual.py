@@ -16,11 +16,7 @@ class Residual(nn.Module):
     A 1x1 convolution with mask B takes the h features of the layer to the 2h of the stream and, as
     a second block of the same matmul, to the 2h of the skip connection.
 
-    Attributes:
-        layer: The body layer.
-        residual: Whether the input is added to the output.
-        skip: Whether there is a skip connection to the head.
-        dropout: Probability with which each of the h features of the layer is zeroed in training.
+    The other fields are `ModelConfig`'s.
     """
 
     layer: BodyLayer
@@ -29,7 +25,6 @@ class Residual(nn.Module):
     dropout: float = 0.0
 
     def setup(self) -> None:
-        """Parameters: the layer's, and the 1x1 convolution."""
         h, groups, blocks = self.layer.features, self.layer.mask_groups, 2 if self.skip else 1
         self.expand = MaskedConv(h, 2 * h, groups, blocks=blocks, **self.layer.dtypes)
 

@@ -20,7 +20,6 @@ class RowLSTM(BodyLayer):
     kernel: int = 3
 
     def setup(self) -> None:
-        """Parameters: one recurrence."""
         half = self.kernel // 2
         self.lstm = ConvLSTM(
             self.features,
@@ -32,26 +31,21 @@ class RowLSTM(BodyLayer):
         )
 
     def reach(self, height: int, width: int) -> np.ndarray:
-        """See `BodyLayer`: a triangle above, wider on the left by the masked convolution."""
+        # A triangle above, wider on the left by the masked convolution.
         (up, right), half = offsets(height, width), self.kernel // 2
         return (up >= 0) & (-half * (up + 1) <= right) & (right <= half * up)
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`."""
         gates = self.lstm.gates(x, condition).transpose(1, 2, 0, 3)
         h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps, dtype=self.dtype)
         return h.transpose(2, 0, 1, 3)
 
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, F]`, to a bias of its gates."""
         return {"gates": self.lstm.condition_to_state(condition)}
 
     def init_state(self, batch: int, width: int) -> State:
-        """Returns the state before the first row.
-
-        `h` and `c`, `[B, W, h]`, are of this row up to the last pixel computed, and of the row
-        above after it; `above`, `[B, W, 4h]`, is the state-to-state map of the row above.
-        """
+        # `h` and `c`, `[B, W, h]`, are of this row up to the last pixel computed, and of the row
+        # above after it; `above`, `[B, W, 4h]`, is the state-to-state map of the row above.
         _, h0, c0 = self.lstm.recurrence()
         h, c = (jnp.broadcast_to(start, (batch, width, self.features)) for start in (h0, c0))
         state = {"input": self.lstm.input_to_state.init_state(batch, width), "h": h, "c": c}
@@ -60,7 +54,6 @@ class RowLSTM(BodyLayer):
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
     ) -> tuple[Array, State]:
-        """Maps one pixel, `[B, 2h]` to `[B, h]`."""
         gates, inputs = self.lstm.input_to_state.step(state["input"], x, column)
         gates = gates + at_column(state["above"], column)
         if context is not None:
@@ -73,7 +66,6 @@ class RowLSTM(BodyLayer):
         }
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        """Moves on to the next row."""
         return state | {"above": self._state_to_state(state["h"])}
 
     def _state_to_state(self, h: Array) -> Array:

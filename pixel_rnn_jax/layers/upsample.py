@@ -15,13 +15,10 @@ class Upsampler(nn.Module):
     the pixel that it lies in and the eight around it. With one factor every pixel of the fine map
     sees the coarse image up to 3 coarse pixels away in every direction, below and to the right as
     well; each further factor adds one pixel of its own, finer, input.
-
-    Attributes:
-        ratio: Fine height / coarse height, and likewise the widths.
     """
 
     features: int
-    ratio: int
+    ratio: int  # Fine height / coarse height, and likewise the widths.
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 

@@ -16,6 +16,7 @@ The network itself gives a vector for each pixel, which `given_earlier` turns in
 its channels: C vectors one after another, but for `CoupledLogisticMixture`.
 """
 
+import abc
 import dataclasses
 import functools
 import math
@@ -32,7 +33,7 @@ from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 
 
-class Likelihood:
+class Likelihood(abc.ABC):
     """What a network's outputs mean; the network gives Q of them for each channel of a pixel.
 
     A field that has the name of a field of `ModelConfig` takes its value from there; `levels` is K.
@@ -50,29 +51,29 @@ class Likelihood:
     """The last layer may round the operands of its products to `model.dtype`."""
 
     @property
+    @abc.abstractmethod
     def outputs(self) -> int:
         """Q."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         """Maps values to the inputs of a network, numbers of about -1 to 1."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def log_prob(self, outputs: Array, images: Array) -> Array:
         """Returns the log-probability or log-density of each value of images, `[...]`, in nats."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
         """Draws values, `[...]`, from outputs `[..., Q]`.
 
         `uniform` are `[...]` numbers from (0, 1), drawn uniformly. The temperature divides the
         logits of a discrete distribution; 0 takes the most probable value.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
         """Returns the log-probability or log-density under which `draw` gives values, `[...]`."""
-        raise NotImplementedError
 
     def pixel_outputs(self, channels: int) -> int:
         """Returns the number of outputs of the network for a pixel of C channels."""
@@ -86,6 +87,7 @@ class Likelihood:
         return outputs.reshape(*outputs.shape[:-1], values.shape[-1], self.outputs)
 
 
+@dataclass(frozen=True)
 class Discrete(Likelihood):
     """A distribution of K levels, which has logits."""
 
@@ -93,12 +95,11 @@ class Discrete(Likelihood):
 
     levels: int
 
+    @abc.abstractmethod
     def logits(self, outputs: Array) -> Array:
         """Returns logits, `[..., K]`; for K = 2 only the value 1's, `[..., 1]`."""
-        raise NotImplementedError
 
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
-        """Maps values from 0 to K - 1 to the inputs of a network, from -1 to 1."""
         return images.astype(dtype) * (2 / (self.levels - 1)) - 1
 
     def conditionals(self, outputs: Array) -> Array:
@@ -109,7 +110,6 @@ class Discrete(Likelihood):
         return jax.nn.log_softmax(logits, axis=-1)
 
     def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
-        """Draws values, `[...]` integers, by inverting the cumulative distribution."""
         logits = self._tempered(outputs, temperature)
         # At temperature 0 the first of the most probable values.
         uniform = jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, uniform)
@@ -118,7 +118,6 @@ class Discrete(Likelihood):
         return _index_at(jax.nn.softmax(logits, axis=-1), uniform)
 
     def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
-        """Returns the log-probability under which `draw` gives values, `[...]`."""
         logits = self._tempered(outputs, temperature)
         log_prob = Softmax(self.levels).log_prob(logits, values)
         return jnp.where(temperature < jnp.finfo(logits.dtype).tiny, 0, log_prob)
@@ -138,19 +137,14 @@ class Softmax(Discrete):
 
     rounded: ClassVar[bool] = True
 
-    levels: int
-
     @property
     def outputs(self) -> int:
-        """Q."""
         return 1 if self.levels == 2 else self.levels
 
     def logits(self, outputs: Array) -> Array:
-        """Returns logits: the outputs themselves."""
         return outputs
 
     def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the log-probability of each value of images, `[...]` integers."""
         images = images.astype(jnp.int32)
         if self.levels == 2:
             logit = outputs[..., 0]
@@ -169,22 +163,17 @@ class _Mixture(Likelihood):
 
     @property
     def outputs(self) -> int:
-        """Q."""
         return 3 * self.mixtures
 
+    @abc.abstractmethod
     def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
         """Maps outputs, `[Q, ...]`, to log-weights, means and widths, `[M, ...]` each."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _component(self, values: Array, mean: Array, width: Array) -> tuple[Array, Array]:
         """Returns exponents and factors: at a value, a component is exp(exponent) * factor."""
-        raise NotImplementedError
 
     def log_prob(self, outputs: Array, images: Array) -> Array:
-        """Returns the logarithm of the mixture at each value of images, `[...]`.
-
-        Axes of size 1 of either are repeated.
-        """
         shape = jnp.broadcast_shapes(outputs.shape[:-1], images.shape)
         outputs = jnp.broadcast_to(outputs, (*shape, outputs.shape[-1]))
         values = jnp.broadcast_to(images, shape).reshape(-1).astype(outputs.dtype)
@@ -215,10 +204,7 @@ class _Density(_Mixture):
         return exponent, factor / width
 
     def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
-        """Draws values, `[...]` floats: one uniform number gives a component and a value of it.
-
-        The temperature is not used: a density has no logits.
-        """
+        # One number gives a component and a value of it. Without logits there is no temperature.
         log_weights, means, widths = (
             jnp.moveaxis(part, 0, -1) for part in self._parts(jnp.moveaxis(outputs, -1, 0))
         )
@@ -236,7 +222,6 @@ class _Density(_Mixture):
         return chosen(means) + chosen(widths) * self._quantile(rest)
 
     def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
-        """Returns the log-density under which `draw` gives values, `[...]`."""
         return self.log_prob(outputs, values)
 
 
@@ -267,7 +252,6 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
     """
 
     def logits(self, outputs: Array) -> Array:
-        """Returns logits, `[..., K]`; for K = 2 only the value 1's, `[..., 1]`."""
         levels = jnp.arange(self.levels, dtype=outputs.dtype)
         levels = levels.reshape((1,) * (outputs.ndim - 1) + (-1,))
         parts = (part[..., None] for part in self._parts(jnp.moveaxis(outputs, -1, 0)))
@@ -307,22 +291,16 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
     and shifted means.
 
     The outputs for a pixel are M logits of weights, C M means, C M logarithms of widths, and
-    C (C - 1) / 2 M coefficients: of channel 1 that for channel 0, of channel 2 those for 0 and 1,
-    and so on. The hyperbolic tangent of a coefficient times a value, scaled to [-1, 1], is added
-    to the mean, in half ranges.
+    C (C - 1) / 2 M coefficients: one of channel 1, for channel 0, two of channel 2, and so on. The
+    hyperbolic tangent of a coefficient times a value in [-1, 1] is added to the mean.
     """
 
     coupled: ClassVar[bool] = True
 
     def pixel_outputs(self, channels: int) -> int:
-        """Returns M (1 + 2 C + C (C - 1) / 2)."""
         return self.mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     def given_earlier(self, outputs: Array, values: Array) -> Array:
-        """Splits the outputs for pixels, `[..., pixel_outputs]`, by channels: `[..., C, Q]`.
-
-        A channel's outputs depend on the `values` `[..., C]` of earlier channels.
-        """
         shape, channels, mixtures = values.shape, values.shape[-1], self.mixtures
         # Long rows, as in `log_prob`: [..., M, N].
         rows = outputs.reshape(-1, outputs.shape[-1]).T
@@ -353,7 +331,6 @@ class LogisticMixture(_Logistics, _Density):
     dequantised: ClassVar[bool] = True
 
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
-        """Maps dequantised values, from 0 to K, to the inputs of a network, from -1 to 1."""
         return images.astype(dtype) * (2 / self.levels) - 1
 
     @staticmethod
@@ -375,7 +352,6 @@ class GaussianMixture(_Density):
     standardised: ClassVar[bool] = True
 
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
-        """Returns the standardised values: they are the inputs of a network as they are."""
         return images.astype(dtype)
 
     def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
@@ -432,14 +408,9 @@ def _index_at(probabilities: Array, uniform: Array) -> Array:
 def dequantize(images: Array | np.ndarray, key: Array) -> Array:
     """Adds uniform noise from [0, 1) to images, `[B, H, W, C]` integers; `floor` removes it.
 
-    Level x comes to lie in [x, x + 1). A discrete model implies a density of the result that is
-    constant over each cell: its log-density is the log-probability of the images. For any other
-    density, the average log-density over the noise is a lower bound on the log-probability of the
-    images that it implies.
-
-    Args:
-        images: The images.
-        key: A key of `jax.random`.
+    A discrete model implies a density of the result that is constant over each cell [x, x + 1): its
+    log-density is the log-probability of the images. Any other density implies a log-probability of
+    the images that is at least the average log-density over the noise.
 
     Raises:
         UserError: The images are not integers; they may have noise already.

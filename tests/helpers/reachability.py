@@ -77,6 +77,7 @@ def _body(
         elif architecture == "row_lstm":
             sets = _row_lstm(sets, condition, kernel)
         else:
+            assert architecture == "diagonal_bilstm", architecture
             sets = _diagonal_bilstm(sets, condition)
     return _masked_conv(sets, [(0, 0)], own_group=True)
 

@@ -9,11 +9,13 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.models.likelihoods import (
+    OUTPUTS,
     CoupledLogisticMixture,
     DiscretizedLogisticMixture,
     GaussianMixture,
     LogisticMixture,
     Softmax,
+    likelihood_for,
 )
 
 LEVELS = [2, 17]
@@ -46,10 +48,12 @@ def mixture(likelihood, outputs):
 
 
 DISCRETE = [
-    likelihood
+    likelihood_for(prnn.ModelConfig(output=name, mixtures=MIXTURES), levels)
+    for name, class_ in OUTPUTS.items()
     for levels in LEVELS
-    for likelihood in (Softmax(levels), DiscretizedLogisticMixture(MIXTURES, levels))
+    if class_.discrete
 ]
+DENSITIES = [*(LogisticMixture(MIXTURES, levels) for levels in (2, 17)), GaussianMixture(MIXTURES)]
 
 
 @pytest.mark.parametrize("likelihood", DISCRETE, ids=str)
@@ -67,7 +71,7 @@ def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(likelihood):
 
 @pytest.mark.parametrize("levels", LEVELS)
 def test_discretised_mixture_is_the_mass_of_the_cells(x64, levels):
-    likelihood = DiscretizedLogisticMixture(MIXTURES, levels)
+    likelihood = DiscretizedLogisticMixture(levels, MIXTURES)
     outputs = outputs_of(likelihood)
     weights, means, widths = mixture(likelihood, outputs)
     edges = np.arange(1, levels)[:, None, None]
@@ -81,8 +85,8 @@ def test_discretised_mixture_is_the_mass_of_the_cells(x64, levels):
 @pytest.mark.parametrize(
     "likelihood",
     [
-        DiscretizedLogisticMixture(MIXTURES, 2),
-        DiscretizedLogisticMixture(MIXTURES, 65_536),
+        DiscretizedLogisticMixture(2, MIXTURES),
+        DiscretizedLogisticMixture(65_536, MIXTURES),
         LogisticMixture(MIXTURES, 65_536),
         GaussianMixture(MIXTURES),
     ],
@@ -100,7 +104,7 @@ def test_mixtures_stay_finite_with_extreme_outputs(likelihood):
 def test_narrow_components_lose_no_probability_among_many_levels():
     """In float32, whose digits hardly tell the edges of the cells there."""
     levels = 65_536
-    likelihood = DiscretizedLogisticMixture(MIXTURES, levels)
+    likelihood = DiscretizedLogisticMixture(levels, MIXTURES)
     outputs = outputs_of(likelihood, count=5).at[:, 2 * MIXTURES :].set(-30)
     log_probs = jax.jit(likelihood.log_prob)(outputs[:, None], jnp.arange(levels)[None])
     np.testing.assert_allclose(jnp.exp(log_probs).sum(-1), 1, atol=1e-4)
@@ -108,7 +112,7 @@ def test_narrow_components_lose_no_probability_among_many_levels():
 
 def test_coupled_channels_are_a_mixture_of_whole_pixels(x64):
     levels, random = 5, np.random.default_rng(0)
-    likelihood = CoupledLogisticMixture(MIXTURES, levels)
+    likelihood = CoupledLogisticMixture(levels, MIXTURES)
     outputs = random.normal(size=(7, 1, likelihood.pixel_outputs(3)))
     pixels = np.stack(np.meshgrid(*3 * [np.arange(levels)]), axis=-1).reshape(1, -1, 3)
     tiled = np.repeat(outputs, pixels.shape[1], 1), np.repeat(pixels, 7, 0)
@@ -140,13 +144,10 @@ def test_draws_never_have_a_level_without_probability():
 
 
 def test_conditionals_of_a_mixture_need_no_array_of_components_and_levels():
-    likelihood = DiscretizedLogisticMixture(10, 256)
+    likelihood = DiscretizedLogisticMixture(256, 10)
     shape = jax.ShapeDtypeStruct((1000, likelihood.outputs), jnp.float32)
     compiled = jax.jit(likelihood.conditionals).lower(shape).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * 1000 * 256 * 4
-
-
-DENSITIES = [*(LogisticMixture(MIXTURES, levels) for levels in (2, 17)), GaussianMixture(MIXTURES)]
 
 
 @pytest.mark.parametrize("likelihood", DENSITIES, ids=str)
@@ -206,7 +207,7 @@ def test_draws_have_the_probabilities(likelihood):
 @pytest.mark.parametrize("levels", [2, 5])
 def test_inputs_span_minus_one_to_one(levels):
     values = jnp.arange(levels, dtype=jnp.uint8)
-    for likelihood in (Softmax(levels), DiscretizedLogisticMixture(MIXTURES, levels)):
+    for likelihood in (Softmax(levels), DiscretizedLogisticMixture(levels, MIXTURES)):
         inputs = likelihood.inputs(values, jnp.float32)
         np.testing.assert_allclose(inputs, np.linspace(-1, 1, levels))
     ends = LogisticMixture(MIXTURES, levels).inputs(jnp.array([0.0, levels]), jnp.float32)

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.dependencies import COLOUR, TALL, check_changes, check_dependencies
-from helpers.random_models import ARCHITECTURES, model_and_parameters
+from helpers.random_models import model_and_parameters
 from helpers.reachability import allowed, reach, reach_of_coarse
+
+ARCHITECTURES = "pixel_cnn", "row_lstm", "diagonal_bilstm"
+"""The paper's, whose sets `reachability` computes."""
 
 # The sets themselves, against what the paper says of them.
 
