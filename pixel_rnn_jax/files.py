@@ -25,6 +25,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixel-rnn-jax"
 
 
+def check_storage(path: epath.PathLike) -> None:
+    """Prepares for a path that may be in a bucket, gs://: call it before the path is used."""
+    if not os.fspath(path).startswith("gs://"):
+        return
+    import fsspec
+    import gcsfs  # noqa: F401
+
+    # gcsfs would remember what it has listed, and not see what another process writes later.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    # Where TensorFlow is installed, epath would use its file system instead.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+
+
 @contextlib.contextmanager
 def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
     """Gives a file to write, which takes the name `path` once it is complete and on disk.
@@ -59,9 +72,6 @@ def read_image(file: Path) -> np.ndarray:
     """Returns the pixels `[H, W, C]` of an image file as they are stored.
 
     They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
-
-    Raises:
-        UserError: The file cannot be read, or has a palette, 16-bit colours or the like.
     """
     try:
         with Image.open(file, formats=FORMATS) as image:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -34,17 +33,7 @@ HUB_FILE = "model.safetensors"
 def create(
     model_config: ModelConfig, image_shape: tuple[int, int, int], levels: int = 0, seed: int = 0
 ) -> "ImageModel":
-    """Creates a model with random parameters.
-
-    Args:
-        model_config: The architecture.
-        image_shape: (H, W, C).
-        levels: K, the number of values that a channel of a pixel can have, from 2 to 2**24; 0 for
-            real values.
-        seed: Seed of the random parameters.
-
-    Raises:
-        UserError: As `PixelRNN`.
+    """Creates a model with random parameters; see `PixelRNN` for the arguments and errors.
 
     >>> prnn.create(prnn.ModelConfig("row_lstm", layers=1), (8, 8, 3), levels=256)
     ImageModel(row_lstm, 8x8x3, 256 levels, 38,240 parameters)
@@ -56,11 +45,9 @@ def create(
 def load(path: epath.PathLike) -> "ImageModel":
     """Loads a trained model.
 
-    Args:
-        path: The name of a model that comes with the package, such as "digits"; a workdir, of which
-            the parameters with the best validation are taken; or a file that `ImageModel.save` or
-            the command `export` wrote. Of a program with several processes, all load a workdir
-            together.
+    `path` is the name of a model that comes with the package, such as "digits"; a workdir, of which
+    the parameters with the best validation are taken; or a file that `ImageModel.save` or the
+    command `export` wrote. Of a program with several processes, all load a workdir together.
 
     Raises:
         UserError: There is no trained model, or it is damaged.
@@ -80,10 +67,8 @@ def from_pretrained(
 ) -> "ImageModel":
     """Loads a model that `ImageModel.push_to_hub` has put on the Hugging Face Hub.
 
-    Args:
-        repo_id: The repository, "OWNER/NAME".
-        revision: A branch, tag or commit of it; by default the newest commit.
-        token: An access token; by default the one of `hf auth login`.
+    The repository is "OWNER/NAME", of which `revision` is a branch, tag or commit, by default the
+    newest. The access token is by default the one of `hf auth login`.
 
     Raises:
         UserError: The file in the repository is no model, or is damaged.
@@ -150,16 +135,8 @@ class ImageModel:
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the model to a repository on the Hugging Face Hub, which `from_pretrained` reads.
 
-        Args:
-            repo_id: The repository, "OWNER/NAME", which is created if there is none.
-            private: Whether a new repository is seen by you alone.
-            token: An access token; by default the one of `hf auth login`.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            UserError: As `save`.
+        The repository, "OWNER/NAME", is created if there is none, seen by you alone if `private`.
+        The access token is by default the one of `hf auth login`. Returns the commit's address.
         """
         import huggingface_hub  # Of the extra `hub`.
 
@@ -180,11 +157,7 @@ class ImageModel:
         return self._evaluated(PixelRNN.conditionals, images, condition)
 
     def bits_per_dim(self, images: ArrayLike, condition: ArrayLike | None = None) -> Array:
-        """Returns -log2 p(image) / (H * W * C) of each image, `[B]`.
-
-        Raises:
-            UserError: As `log_prob`; or the values are real, and have no levels to count bits of.
-        """
+        """Returns -log2 p(image) / (H * W * C), `[B]`; there are no bits of real values."""
         if not self.levels:
             raise UserError("real values have no bits/dim: use log_prob, in nats per their unit")
         nats = -self.log_prob(images, condition)
@@ -228,24 +201,21 @@ class ImageModel:
     def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
         """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
 
-        Their condition is stored as well. The result can be decompressed on any machine.
-
-        Raises:
-            UserError: As `conditionals`.
+        Their condition is stored as well. The result can be decompressed on any machine. Raises as
+        `conditionals`.
         """
         condition = checks.class_numbers(condition, self.class_names)
-        arrays = jax.tree.map(np.asarray, self.pixel_rnn.checked(images, condition))
-        return compression.compress(self.pixel_rnn, self.params, _Arrays(Batch(*arrays)))
+        whole = Batch(*jax.tree.map(np.asarray, self.pixel_rnn.checked(images, condition)))
+        count, batch = len(whole.images), lambda rows: jax.tree.map(lambda x: x[rows], whole)
+        return compression.compress(self.pixel_rnn, self.params, count, batch)
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_condition: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray | None]:
-        """Returns the images `[N, H, W, C]` that `compress` was given.
+        """Returns the images `[N, H, W, C]` that `compress`, or the command, was given.
 
-        Args:
-            data: What `compress` returned, or the content of a file of the command `compress`.
-            skip_damaged: Whether to leave out the images of damaged blocks instead of raising.
-            return_condition: Whether to return their condition as well, None of a model without.
+        With `skip_damaged` the images of damaged blocks are left out. With `return_condition` their
+        condition is returned as well, None of a model without.
 
         Raises:
             UserError: The data are damaged, cut off, or of another model or format.
@@ -276,20 +246,6 @@ class ImageModel:
         return _in_batches(_draw, static, common, rows, lanes, lanes, "generating")
 
 
-@dataclass(frozen=True)
-class _Arrays:
-    """Arrays as `compression.compress` takes images."""
-
-    whole: Batch
-    file_names: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.whole.images)
-
-    def batch(self, indices: np.ndarray) -> Batch:
-        return jax.tree.map(lambda array: array[indices], self.whole)
-
-
 def images_at_a_time(model: PixelRNN) -> int:
     """Returns how many images a device computes at a time, so that they fit in its memory."""
     config, (height, width, channels) = model.config, model.image_shape
@@ -307,7 +263,8 @@ def _in_batches(
     progress: str = "",
 ) -> PyTree:
     """Calls a function for arrays in memory on all devices of this process."""
-    batching.check_no_tracers((common, rows))
+    if not checks.all_values((common, rows)):
+        raise UserError("inside jit or vmap, use this method of model.pixel_rnn, with model.params")
     count = len(jax.tree.leaves(rows)[0])
     mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
     batches, size = batching.slices(rows, mesh, least=least, most=most), most * mesh.size

@@ -44,7 +44,7 @@ def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
     flags.FLAGS(argv[:1])  # absl's own flags.
     try:
         return parse.parse(argv[1:], values)
-    except (UserError, OSError) as error:
+    except (UserError, OSError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
 

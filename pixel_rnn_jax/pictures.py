@@ -77,9 +77,8 @@ def completions(
 def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarray, float, float]:
     """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
 
-    Returns:
-        The picture, whose colours go from black over red and yellow to white; and the nats that are
-        black, 0 or the smallest if that is less, and white.
+    The colours go from black, 0 or the smallest if that is less, over red and yellow to white; the
+    nats of black and of white are returned as well.
     """
     nats, tiles = np.asarray(nats), _tiles(images, levels)[..., :3]
     black, white = float(nats.min()), float(nats.max())
@@ -117,11 +116,9 @@ def write_images(
     """Writes images in a format that the ending of `out` selects.
 
     - `.png`: one picture of all images (see `grid`).
-    - `.npz`: an array `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps values that
-      are no levels.
+    - `.npz`: `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps values that are no levels.
     - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
-      themselves (black and white for two levels, dark for a few). `names` name the files, to which
-      .png is added where it is missing.
+      themselves (black and white for two levels, dark for a few). `names` name the files.
     """
     if Path(out).suffix:
         with atomic_write(out) as file:
@@ -160,9 +157,6 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
 
     `known` is "top_half", "bottom_half", "left_half", "right_half", or a black and white image file
     of the same height and width, whose white pixels are known in all channels.
-
-    Raises:
-        UserError: It is neither, or the file has another size.
     """
     shape = image_shape[:2]
     rows, columns = (np.arange(n) < n // 2 for n in shape)
@@ -174,13 +168,11 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     }
     if known in halves:
         mask = np.broadcast_to(halves[known], shape)
-    elif not Path(known).is_file():
-        raise UserError(f"--known must be {', '.join(halves)} or an image file, got {known!r}")
-    else:
-        pixels = read_image(Path(known))[..., 0]
+    elif Path(known).is_file() and (pixels := read_image(Path(known))[..., 0]).shape == shape:
         mask = pixels > pixels.max() / 2
-        if mask.shape != shape:
-            raise UserError(f"--known={known} has shape {mask.shape}, the images {shape}")
+    else:
+        file = f"an image file of height and width {shape}"
+        raise UserError(f"--known must be {', '.join(halves)} or {file}, got {known!r}")
     return np.broadcast_to(mask[..., None], image_shape)
 
 

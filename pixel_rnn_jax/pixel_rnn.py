@@ -36,10 +36,9 @@ class PixelRNN:
     """An exact-likelihood model of images of one shape (sections 2 and 3).
 
     It holds no arrays: `init` returns the parameters, a dict with an entry for each scale, and the
-    other methods are pure functions of them. These work under `jax.jit`, `grad`, `vmap` and
-    `shard_map`, in `lax.scan`, and with any batch size. They check shapes and types always, and
-    values where there are any: tracers have none. Models are compared by value, as static arguments
-    of `jax.jit` should be.
+    other methods are pure functions of them, for `jax.jit`, `grad`, `vmap`, `shard_map`, `lax.scan`
+    and any batch size. They check shapes and types always, and values where there are any: tracers
+    have none. Models are compared by value, as static arguments of `jax.jit` should be.
 
     Images are `[B, H, W, C]` integers from 0 to K - 1. With `output="logistic_mixture"` they are
     floats from 0 to K, and log-probabilities are log-densities per unit of a level. With
@@ -80,9 +79,6 @@ class PixelRNN:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         _ = self.scales  # Checks the number of features, and the scales.
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return PixelRNN, (self.config, self.image_shape, self.levels, self.mean, self.std)
 
     @functools.cached_property
     def scales(self) -> tuple[Scale, ...]:
@@ -167,10 +163,8 @@ class PixelRNN:
     ) -> Array:
         """Returns the log-probabilities of all levels of each value, `[B, H, W, C, K]`, in nats.
 
-        A value has the distribution of the scale that gives it, given all values before it.
-
-        Raises:
-            UserError: As `log_prob` and `discrete_likelihood`.
+        A value has the distribution of the scale that gives it, given all values before it. Raises
+        as `log_prob` and `discrete_likelihood`.
         """
         likelihood = self.discrete_likelihood()
         images, condition = self.checked(images, condition)
@@ -204,18 +198,12 @@ class PixelRNN:
         temperature: float | Array = 1.0,
         first: int | Array = 0,
     ) -> Array:
-        """Draws images `[n, H, W, C]`.
+        """Draws n images `[n, H, W, C]`; n is known when the function is compiled.
 
-        Args:
-            params: The parameters.
-            key: A key of `jax.random`. Image i depends on it, `first + i` and the condition.
-            n: Number of images, known when the function is compiled.
-            condition: One for each of the n images.
-            temperature: Divides the logits; 0 takes the most probable value of each pixel.
-            first: Number of the first image, for images of one key in several calls.
-
-        Returns:
-            Integers of the smallest of uint8, uint16 and int32 that K fits in; floats of a density.
+        Image i depends on the key of `jax.random`, `first + i` and its condition: `first` numbers
+        images of one key in several calls. The temperature divides the logits; 0 takes the most
+        probable value of each pixel. Images are integers of the smallest of uint8, uint16 and int32
+        that K - 1 fits in; floats of a density.
 
         Raises:
             UserError: n, the temperature (of a density: 1) or the condition is impossible.
@@ -237,10 +225,8 @@ class PixelRNN:
     ) -> tuple[Array, Array]:
         """As `sample`; also returns the log-probabilities under which they are drawn, `[n]`.
 
-        At another temperature than 1 the model itself has other ones: `log_prob` gives them.
-
-        Raises:
-            UserError: As `sample`; or the model is in the plain multi-scale form.
+        At another temperature than 1 the model itself has other ones: `log_prob` gives them. The
+        plain multi-scale form has none.
         """
         self._refuse_plain()
         condition, temperature = self.check_sampling(n, condition, temperature)
@@ -269,14 +255,9 @@ class PixelRNN:
         fit the known values that come later, and one is drawn by its weight. Its distribution tends
         to the exact one as their number grows.
 
-        Args:
-            params: The parameters.
-            key: A key of `jax.random`. Image i depends on it, `first + i` and the other arguments.
-            images: `[B, H, W, C]`; where unknown, any values of the type that the model takes.
-            known: Booleans: `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
-            condition: One for each image.
-            particles: Number of completions that are drawn for each image, of which one is kept.
-            first: Number of the first image, for images of one key in several calls.
+        Image i depends on the key, `first + i` and what is given of it. The images are
+        `[B, H, W, C]`, where unknown any values of the type that the model takes; `known` are
+        booleans `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
 
         Raises:
             UserError: As `log_prob`; or the mask or the number of particles is impossible.

@@ -6,7 +6,7 @@ from helpers.export_files import assert_same
 from helpers.random_models import tiny_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.runtime import storage
+from pixel_rnn_jax import files
 
 
 class MemoryBucket(MemoryFileSystem):
@@ -23,7 +23,7 @@ class MemoryBucket(MemoryFileSystem):
 
 
 def test_a_model_in_a_bucket():
-    storage.check("gs://bucket/model.safetensors")
+    files.check_storage("gs://bucket/model.safetensors")
     fsspec.register_implementation("gcs", MemoryBucket, clobber=True)
     model = tiny_model()
     model.save("gs://bucket/model.safetensors")

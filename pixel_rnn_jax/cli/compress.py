@@ -22,7 +22,9 @@ def compress(arguments: Namespace) -> None:
     model, out = image_model.load(arguments.workdir), arguments.out
     pixel_rnn, names = model.pixel_rnn, model.class_names
     split = data.open_images(arguments.images, arguments.split, pixel_rnn, names)
-    content = compression.compress(pixel_rnn, model.params, split)
+    content = compression.compress(
+        pixel_rnn, model.params, len(split), split.batch, split.file_names
+    )
     with files.atomic_write(out) as file:
         file.write(content)
     size = f"{len(content):,} bytes for {terminal.plural(len(split), 'image')}"

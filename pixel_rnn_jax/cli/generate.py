@@ -89,8 +89,6 @@ def complete(arguments: Namespace) -> None:
     _, model, split = open_model_and_images(arguments, devices.local_mesh(1))
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
-    if mask.all() or not mask.any():
-        raise UserError(f"--known={arguments.known} makes all pixels known, or none")
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
     images, condition = split.batch(np.arange(min(n, len(split))))
     key = jax.random.key(arguments.seed)

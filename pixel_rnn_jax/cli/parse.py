@@ -8,7 +8,6 @@ from absl import flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import compress, evaluate, generate, train
-from pixel_rnn_jax.errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser], None]]] = {
     "prepare": (train.prepare, train.prepare_flags),
@@ -24,13 +23,7 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser]
 
 
 def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
-    """Returns the command that the words name, with its flags; fields of a config become `values`.
-
-    Raises:
-        UserError: A flag is unknown.
-        SystemExit: A command or the value of a flag is wrong, with status 2; or, with status 0,
-            after --help or --version.
-    """
+    """Returns the command that the words name; fields of a config become `values`."""
     name = words[0] if words else "train"
     if name == "train":
         return train.parse_train(words[1:], values)
@@ -55,7 +48,5 @@ def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
             allow_abbrev=False,
         )
         define_flags(subparser)
-    arguments, unknown = parser.parse_known_args(words)
-    if unknown:
-        raise UserError(f"{name} takes no {unknown[0].partition('=')[0]}; see {name} --help")
+    arguments = parser.parse_args(words)
     return functools.partial(COMMANDS[name][0], arguments)

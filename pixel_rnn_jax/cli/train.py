@@ -59,10 +59,8 @@ def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], 
     help_ = "with --coordinator: index of this process, from 0"
     flags.DEFINE_integer("process_id", None, help_, flag_values=source)
     wanted = {"-h", "--help"} & {*words}
-    try:
-        _, *fields = source(["", *(word for word in words if word not in wanted)], known_only=True)
-    except flags.Error as error:
-        raise UserError(str(error)) from error
+    _, *fields = source(["", *(word for word in words if word not in wanted)], known_only=True)
+    config = config_lib.Config()
     workdir = epath.Path(source.workdir).expanduser() if source.workdir else None
     if source.config:
         config = config_lib.load_config(source.config)
@@ -71,12 +69,8 @@ def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], 
         workdir = workdir or epath.Path("runs") / folder
     elif workdir:
         config = workdir_lib.read_config(workdir)
-    elif wanted:
-        config = config_lib.Config()
-    else:
+    if source.workdir == "" or not (source.config or workdir or wanted):
         raise UserError("train needs --config=NAME, such as digits, or the --workdir of a run")
-    if source.workdir == "":
-        raise UserError("--workdir must name a folder, got ''")
     config = config_lib.with_flags(config, fields, values)
     if wanted:
         print(_help(source, config))

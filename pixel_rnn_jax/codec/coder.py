@@ -62,9 +62,6 @@ def decode(
     """Returns the `count` images `[N, H, W, C]` of a block with their condition.
 
     `condition` are their vectors or maps; classes are in the code.
-
-    Raises:
-        ValueError, AssertionError: This is no code under these frequencies.
     """
     model, rounding = loop.model, RoundingReader(corrections)
     words = np.frombuffer(code, "<u4").astype(np.uint32)

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -36,21 +36,23 @@ MAX_VALUES = 2**22
 """A block has no more values than this, unless it has one image."""
 
 
-def compress(model: PixelRNN, params: PyTree, split: Any) -> bytes:
-    """Compresses images, and returns the content of the file.
+def compress(
+    model: PixelRNN,
+    params: PyTree,
+    count: int,
+    batch: Callable[[np.ndarray], Batch],
+    names: Sequence[str] = (),
+) -> bytes:
+    """Compresses images, and returns the content of the file; raises as `Loop`.
 
-    `split` is a `data.Split` that fits the model, or anything else with a length, `batch(indices)`
-    and `file_names`, () for none: the images need not all be in memory at once.
-
-    Raises:
-        UserError: The model gives values no probability, or has too many levels.
+    `batch` gives the rows of some of the `count` images, which need not all be in memory at once.
     """
     loop = Loop(model, params)
-    blocks = [*_blocks(loop, split)]
+    blocks = [*_blocks(loop, count, batch, names)]
     first = zlib.crc32(b"".join(blocks[0].sections)) if blocks else 0
     header = Header(model.image_shape, model.levels, model_digest(model, loop.params), first).pack()
     packed = [block.pack(header) for block in blocks]
-    end = pack_end(header, len(split), b"".join(block[-4:] for block in packed))
+    end = pack_end(header, count, b"".join(block[-4:] for block in packed))
     return b"".join((header, *packed, end))
 
 
@@ -59,15 +61,8 @@ def decompress(
 ) -> tuple[Images, list[str]]:
     """Decompresses a file with the model that has compressed it.
 
-    With `skip_damaged` it leaves out the images of damaged blocks.
-
-    Returns:
-        The images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1, with
-        their condition and names; and which images are left out, in words.
-
-    Raises:
-        UserError: The file is not one, or of another model or format; it is damaged; or a block
-            decodes to other images than were compressed.
+    Returns the images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1,
+    with their condition and names; and with `skip_damaged` which images are left out, in words.
     """
     header, blocks, lost = read_blocks(data, skip_damaged=skip_damaged)
     loop = Loop(model, params)
@@ -107,21 +102,20 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
     return digest.digest()
 
 
-def _blocks(loop: Loop, split: Any) -> Iterator[Block]:
+def _blocks(
+    loop: Loop, count: int, batch: Callable[[np.ndarray], Batch], names: Sequence[str]
+) -> Iterator[Block]:
     """Compresses images, a group at a time."""
-    model, names = loop.model, split.file_names
-    most = MAX_VALUES // model.dims
-    groups = range(0, len(split), loop.group)
+    model, most = loop.model, MAX_VALUES // loop.model.dims
+    groups = range(0, count, loop.group)
     start, encoder, batches = 0, Encoder(loop), list[Batch]()
     for first in terminal.progress(groups, len(groups), "compressing", "group"):
-        stop = min(first + loop.group, len(split))
-        images, condition = split.batch(np.arange(first, stop))
-        batch = Batch(np.asarray(images).astype(value_dtype(model.levels)), condition)
-        batch = jax.tree.map(np.asarray, batch)
-        encoder.add(batch)
-        batches.append(batch)
+        stop = min(first + loop.group, count)
+        images, condition = batch(np.arange(first, stop))
+        batches.append(Batch(images.astype(value_dtype(model.levels)), condition))
+        encoder.add(batches[-1])
         full = encoder.size >= BLOCK_BYTES or stop - start + loop.group > most
-        if full or stop == len(split):
+        if full or stop == count:
             whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
             text = json.dumps(list(names[start:stop]), separators=(",", ":"))
             stored = None if model.config.num_classes else whole.condition

@@ -56,9 +56,6 @@ def read_blocks(
 
     With `skip_damaged` a damaged block is left out if the lengths of its sections lead to the next
     one. Which images are lost follows from the numbers in the others and in the end.
-
-    Raises:
-        UserError: This is no such file, or it is damaged in any other way.
     """
     if not data.startswith(MAGIC):
         raise UserError(f"this is no compressed file of version {MAGIC[-1]} of pixel_rnn_jax")
@@ -75,8 +72,6 @@ def read_blocks(
                 count = block.start + block.length
             position = stop
         total, checksum = _end(data[position:], packed_header)
-        if total < count:
-            raise ValueError("the end has too few images")
     except ValueError as error:
         raise UserError(
             f"the compressed file is damaged or cut off ({error}): images {count + 1:,} to the "
@@ -115,11 +110,10 @@ def _block(data: bytes, position: int) -> tuple[Block, int]:
 
 def _end(data: bytes, header: bytes) -> tuple[int, int]:
     """Returns the number of images in the end, and the checksum of the checksums of all blocks."""
-    if not data.startswith(END):
-        raise ValueError("no block follows")
     (count,), position = unpack_numbers(data, len(END), 1)
-    if position + 8 != len(data) or not _is_sealed(data, header):
-        raise ValueError("its end is damaged")
+    whole = data.startswith(END) and position + 8 == len(data)
+    if not whole or not _is_sealed(data, header):
+        raise ValueError("no block or end follows")
     return count, _value(data, position)
 
 
@@ -136,11 +130,7 @@ def pack_number(value: int) -> bytes:
 
 
 def unpack_numbers(data: bytes, position: int, count: int) -> tuple[list[int], int]:
-    """Returns the varints from a position on, and the position after them.
-
-    Raises:
-        ValueError: They do not end within ten bytes each.
-    """
+    """Returns the varints from a position on, and the position after them."""
     numbers, value, shift = list[int](), 0, 0
     for stop, byte in enumerate(data[position : position + 10 * count], position + 1):
         value |= (byte & 127) << shift

@@ -40,13 +40,7 @@ _numbers = itertools.count()
 class Loop:
     """The distributions of one model, value by value, on the CPU in float64.
 
-    Attributes:
-        model: The model.
-        params: Its parameters in float32.
-        group: Images that are coded side by side; only the last group of a block may have fewer.
-
-    Raises:
-        UserError: The model gives values no probability, or has too many levels.
+    `group` images are coded side by side; only the last group of a block may have fewer.
     """
 
     def __init__(self, model: PixelRNN, params: PyTree):
@@ -60,11 +54,7 @@ class Loop:
             self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)
 
     def each_value(self, count: int, condition: np.ndarray | None, code: Code) -> None:
-        """Calls `code` for each value of `count` images in generation order.
-
-        Raises:
-            BaseException: What `code` raises, or an interrupt from the keyboard.
-        """
+        """Calls `code` for each value of `count` images in generation order."""
         # A power of two, so that little is compiled; the lanes that are left are padded.
         model, lanes = self.model, 1 << (count - 1).bit_length()
         if condition is not None:

@@ -41,8 +41,7 @@ WEIGHTS = _weights()
 def on_grid(logits: Array) -> Array:
     """Rounds logits to the grid; traceable.
 
-    Returns:
-        int32: twice the integer next to the logit times `STEPS`, plus 1 where it is doubtful.
+    Returns twice the integer next to the logit times `STEPS`, plus 1 where it is doubtful.
     """
     exact = logits * STEPS
     rounded = jnp.round(exact)
@@ -103,11 +102,7 @@ class RoundingWriter:
 
 
 class RoundingReader:
-    """Rounds the logits of a block for the decoder as the encoder did.
-
-    Raises:
-        ValueError: These are no packed corrections.
-    """
+    """Rounds the logits of a block for the decoder as the encoder did."""
 
     def __init__(self, packed: bytes):
         self._next, self._corrections = 0, _unpack(packed)

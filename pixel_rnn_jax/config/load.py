@@ -29,9 +29,8 @@ _FIELDS += [f.name for f in dataclasses.fields(Config) if f.name not in _GROUPS]
 def load_config(source: str) -> Config:
     """Runs a config file, whose `get_config` returns some fields or all; see `from_config_dict`.
 
-    Args:
-        source: The name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
-            `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
+    `source` is the name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
+    `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
     """
     name, _, argument = source.partition(":")
     file = CONFIGS.get(name, Path(name))
@@ -47,11 +46,8 @@ def load_config(source: str) -> Config:
 def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
-    Args:
-        variant: What follows the colon of --config: a name of `layers.LAYERS`, "multi_scale", or
-            nothing.
-        architecture: The architecture unless the variant names one.
-        scales: `model.scales` of the variant "multi_scale".
+    The variant, which follows the colon of --config, is a name of `layers.LAYERS` instead of
+    `architecture`, "multi_scale", which has the `scales`, or "".
     """
     config = ConfigDict(dataclasses.asdict(Config())).lock()
     named = variant not in ("", "multi_scale")  # It is checked where the layers are.
@@ -61,11 +57,7 @@ def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> Con
 
 
 def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
-    """Turns a ConfigDict or nested mappings into a `Config`; absent fields keep their defaults.
-
-    Raises:
-        UserError: A field is unknown (the message suggests a similar one) or impossible.
-    """
+    """Turns a ConfigDict or nested mappings into a `Config`; absent fields keep their defaults."""
     fields: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, (Mapping, ConfigDict)):
@@ -84,9 +76,6 @@ def with_flags(
     """Returns a config with the fields that flags set, such as "--config.model.layers=3".
 
     A tuple may be written as 8,16. Other flags must be defined in `flag_values`, which are parsed.
-
-    Raises:
-        UserError: A flag, a field or a value is wrong; names it.
     """
     values = flags.FlagValues() if flag_values is None else flag_values
     values.set_gnu_getopt(True)  # Flags may follow values that stand for themselves.
@@ -95,13 +84,10 @@ def with_flags(
         name = word.partition("=")[0].partition("config.")
         if name[0] in ("--", "--no") and name[1]:
             _check_name(name[2])
-    try:
-        holder = config_flags.DEFINE_config_dict(
-            "config", fields, flag_values=values, sys_argv=[*words]
-        )
-        _, *rest = values(["", *words])
-    except flags.Error as error:
-        raise UserError(str(error)) from error
+    holder = config_flags.DEFINE_config_dict(
+        "config", fields, flag_values=values, sys_argv=[*words]
+    )
+    _, *rest = values(["", *words])
     if rest:
         raise UserError(f"there is no argument {rest[0]!r}: flags begin with --")
     return from_config_dict(holder.value)

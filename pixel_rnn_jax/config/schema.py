@@ -39,21 +39,19 @@ class ModelConfig:
     """One PixelRNN (sections 3 and 4 of the paper); the defaults are the paper's best MNIST model.
 
     Attributes:
-        architecture: The body layer, a name of `layers.LAYERS`: "pixel_cnn", "row_lstm",
-            "diagonal_bilstm", or your own.
+        architecture: The body layer, "pixel_cnn", "row_lstm", "diagonal_bilstm", or another name of
+            `layers.LAYERS`.
         layers: Number of body layers.
         features: h, the features of a body layer; the stream between layers has 2h.
         first_kernel: Side of the first convolution (mask A); odd.
-        kernel: Taps of the Row LSTM's convolutions, or side of the middle one of a PixelCNN block;
-            odd. The Diagonal BiLSTM does not use it.
+        kernel: Taps of the Row LSTM's convolutions, or side of a PixelCNN block's; odd.
         head_features: Width of the two ReLU and 1x1 layers before the output.
         input: How a value enters: as an intensity, "scalar" (the paper's), or as an embedding of
             its level, "categorical" (for codes and classes, whose order means nothing).
         output: Distribution of a value, a name of `likelihoods.OUTPUTS`: "softmax" over its levels
             (the paper's; a sigmoid for two), "discretized_logistic_mixture", or
-            "coupled_logistic_mixture", which sees whole pixels and couples their channels in the
-            output; or a density: "logistic_mixture" of dequantised values, "gaussian_mixture" of
-            real ones; or your own.
+            "coupled_logistic_mixture", which sees whole pixels; or a density: "logistic_mixture" of
+            dequantised values, "gaussian_mixture" of real ones.
         mixtures: M, the components of the outputs that are mixtures.
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
@@ -62,8 +60,7 @@ class ModelConfig:
             scales have a likelihood. False is the paper's plain form, which draws them again.
         num_classes: Classes that the model is conditioned on, the labels of the data; 0 for none.
         condition_vector: D of the vectors `[B, D]` that it is conditioned on; 0 for none.
-        condition_map: D of the maps `[B, H, W, D]` that it is conditioned on; 0 for none. They are
-            the array `condition` of an .npz file, as vectors are.
+        condition_map: D of the maps `[B, H, W, D]` that it is conditioned on; 0 for none.
         dropout: Probability with which training zeroes each output of a body layer.
         residual: Add a body layer's input to its output.
         skip: Connect every body layer to the output.
@@ -166,11 +163,10 @@ class OptimizerConfig:
             momentum; vectors, embeddings and the last layer by Adam).
         learning_rate: Rate that the schedule starts from, after the warm-up.
         schedule: "constant", or "cosine", which falls to zero at train.steps.
-        warmup_steps: Steps of linear warm-up, under either schedule; a tenth of the steps of a run
-            that would be no longer.
+        warmup_steps: Steps of linear warm-up; a tenth of the steps of a run that is no longer.
         clip_norm: Global norm that gradients are clipped to; 0 for none.
         weight_decay: Each update also subtracts this times the rate times the weight, of kernels
-            alone (not of vectors, embeddings or the last layer).
+            alone.
         ema_decay: Decay of the moving average of the parameters, which evaluation uses; 0 for none.
             At step t it is at most (1 + t) / (10 + t): 0.999 holds from step 9,000 on.
 
@@ -229,10 +225,7 @@ class Config:
     """Everything that determines a run, except the code and the machine.
 
     Attributes:
-        model: The network.
-        data: The images.
-        optimizer: The update rule.
-        train: Duration, batches and intervals.
+        model, data, optimizer, train: See their classes.
         seed: Seed of the initial parameters, the order of the images and every random draw.
         init_from: Source of a new run's first parameters: the workdir of a run, an exported file,
             or the name of a model of the package; "" draws them.

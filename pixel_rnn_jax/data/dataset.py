@@ -20,13 +20,7 @@ CACHE_BYTES = 2**30
 
 
 class Batch(NamedTuple):
-    """Images with what a model is conditioned on, as NumPy or JAX arrays.
-
-    Attributes:
-        images: `[B, H, W, C]` integers from 0 to K - 1, or floats: dequantised or real values.
-        condition: `[B]` integers, classes; or `[B, D]` or `[B, H, W, D]` float32, vectors or maps;
-            None for a model without condition.
-    """
+    """Images and condition as a model takes them (see `PixelRNN`), NumPy's or JAX's arrays."""
 
     images: Any
     condition: Any = None
@@ -37,8 +31,7 @@ class Images(NamedTuple):
 
     Attributes:
         images: `[N, H, W, C]`, as a model takes them.
-        condition: Classes `[N]`, by number or by name, or vectors `[N, D]` or maps `[N, H, W, D]`;
-            None if there are none.
+        condition: Classes `[N]`, by number or by name, or vectors `[N, D]` or maps `[N, H, W, D]`.
         names: N strings: names of files relative to their folder, or rows in an array.
 
     >>> prnn.Images(np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 0])).condition.shape
@@ -51,10 +44,9 @@ class Images(NamedTuple):
 
 
 class LazyArray:
-    """Rows that are read when they are indexed, and kept if all together are small.
+    """Rows that `read` reads by their numbers when they are indexed, and kept if all are small.
 
-    `read` maps row numbers [B] to the rows, which must be of one shape and type; `names` are those
-    of all rows, for errors.
+    They must be of one shape and type; `names` has the names of all rows, for errors.
     """
 
     def __init__(self, read: Callable[[np.ndarray], Iterable[Any]], names: Sequence[Any]):
@@ -100,11 +92,9 @@ class Dataset:
         ids: `[N, 2]` integers, the identity of each image whichever part of the set is read: image
             50,000 of "train" has the same as image 0 of "train[50000:]".
         levels: K, if the set declares it.
-        labels: `[N]` numbers of classes (where none is meant, negative ones), also given as names;
-            None without labels.
-        class_names: The names of the classes 0, 1, ...; () if they have none. For labels that are
-            names () takes the sorted ones.
-        condition: `[N, D]` vectors or `[N, H, W, D]` maps; None if the set has neither.
+        labels: `[N]` numbers of classes, negative for none, also given as names.
+        class_names: The names of the classes 0, 1, ...; () takes those of the labels, if any.
+        condition: `[N, D]` vectors or `[N, H, W, D]` maps.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
     """
 

@@ -52,8 +52,6 @@ def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
 
     `name` names the path in errors.
     """
-    if not path.exists():
-        raise UserError(f"{name}: there is no such file or folder")
     read = _open_array_file if path.suffix in (".npy", ".npz") else _open_image_files
     return read(path, name, split or "all")
 

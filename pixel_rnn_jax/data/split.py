@@ -32,22 +32,11 @@ class Split:
     density of levels gets uniform noise in [0, 1): new at each visit in training, fixed in
     evaluation.
 
-    Args:
-        dataset: The stored images.
-        model: Its output and its condition say what is read, and how.
-        data: Its levels (0 takes the set's, or as many as a uint8 has), binarize and flip
-            are used.
-        noise: Number of the draw of noise in evaluation.
+    The output and the condition of the model say what is read, and how. Of `data` the levels (0
+    takes the set's, or as many as a uint8 has), binarize and flip are used. `noise` is the number
+    of the draw of noise in evaluation.
 
-    Attributes:
-        levels: K of the images, after binarisation; 0 of real values.
-        class_names: Of a model with classes; () if they have no names.
-        dataset: The stored images.
-        image_shape, ids, file_names: See `Dataset`.
-
-    Raises:
-        UserError: The number of levels is unknown, the values are not of the kind that the model
-            takes, or its condition is missing or does not fit.
+    `levels` are those after binarisation; `class_names` are of a model with classes.
     """
 
     def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int = 0):
@@ -165,9 +154,8 @@ def array_splits(
 ) -> tuple[Config, Split, Split]:
     """Makes training and validation images of arrays in memory, for `fit`.
 
-    Returns:
-        The config, in which `data.levels` of 0 has become the largest value + 1, and a model
-        without condition takes the arrays'; and the splits.
+    In the config, `data.levels` of 0 becomes the largest value + 1, and a model without condition
+    takes the arrays'.
     """
     whole = train = _of_arrays("training", images, condition)
     if isinstance(validation, (int, float, np.number)):

@@ -73,12 +73,8 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
     """Converts a set of `SETS`, unless it is there, and checks and returns its fingerprints.
 
     `source` is an archive, a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR,
-    or else the site of the set, whose archives are known by their checksums, all others by their
-    images. The set is there whole or not at all, also after a kill; archives that were downloaded
-    are kept until then, unless they are the wrong ones.
-
-    Raises:
-        UserError: The archives cannot be had, or hold other images.
+    or else the site of the set. The set is there whole or not at all, also after a kill; archives
+    that were downloaded are kept until then, unless they are the wrong ones.
     """
     folder = folder_of(name)
     hidden = folder.with_name(f".{folder.name}")
@@ -189,10 +185,9 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
 def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerprint:
     """Returns what identifies images `[N, H, W, C]` of bytes, with labels `[N]`, in any order.
 
-    Returns:
-        N; the bits/dim of independent pixels: the mean, over positions and channels, of the entropy
-        of the histogram of their values; and the SHA-256 of the sorted SHA-256s of all images,
-        each of its bytes and the two of its label, the lower one first.
+    It is N; the bits/dim of independent pixels: the mean over positions and channels of the entropy
+    of the histogram of their values; and the SHA-256 of the sorted SHA-256s of all images, each of
+    its bytes and the two of its label, the lower one first.
     """
     dims, hashes = images[0].size, []
     counts, position = np.zeros(256 * dims, np.int64), 256 * np.arange(dims)
@@ -242,38 +237,24 @@ SETS = {
     }, "https://www.cs.toronto.edu/~kriz", class_names=tuple(_CLASSES.split())),
     # The paper's own; TFDS's issue 4662 says where it is now.
     "downsampled_imagenet/32x32": StandardSet((32, 32, 3), readers.read_pngs, {
-        "train": (1_281_149, None, {
-            "train_32x32.tar": "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5",
-        }),
-        "validation": (49_999, None, {
-            "valid_32x32.tar": "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7",
-        }),
+        "train": (1_281_149, None, {"train_32x32.tar": "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5"}),
+        "validation": (49_999, None, {"valid_32x32.tar": "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7"}),
     }),
     "downsampled_imagenet/64x64": StandardSet((64, 64, 3), readers.read_pngs, {
-        "train": (1_281_149, None, {
-            "train_64x64.tar": "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7",
-        }),
-        "validation": (49_999, None, {
-            "valid_64x64.tar": "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd",
-        }),
+        "train": (1_281_149, None, {"train_64x64.tar": "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7"}),
+        "validation": (49_999, None, {"valid_64x64.tar": "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd"}),
     }),
     # The same photographs made small in another way: their likelihoods do not compare.
     "imagenet_resized/32x32": StandardSet((32, 32, 3), readers.read_npz, {
-        "train": (1_281_167, None, {
-            "Imagenet32_train_npz.zip": "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc",
-        }),
-        "validation": (50_000, None, {
-            "Imagenet32_val_npz.zip": "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a",
-        }),
+        "train": (1_281_167, None, {"Imagenet32_train_npz.zip": "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc"}),
+        "validation": (50_000, None, {"Imagenet32_val_npz.zip": "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a"}),
     }, "https://image-net.org/data/downsample"),
     "imagenet_resized/64x64": StandardSet((64, 64, 3), readers.read_npz, {
         "train": (1_281_167, None, {
             "Imagenet64_train_part1_npz.zip": "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1",
             "Imagenet64_train_part2_npz.zip": "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30",
         }),
-        "validation": (50_000, None, {
-            "Imagenet64_val_npz.zip": "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8",
-        }),
+        "validation": (50_000, None, {"Imagenet64_val_npz.zip": "e1e75133158a1924135a9c6f97a80d2d237b158945e0b34074e58e6c8430eeb8"}),
     }, "https://image-net.org/data/downsample"),
 }
 # fmt: on

@@ -100,9 +100,8 @@ def _values_at(
 ) -> Callable[[Array, Place], tuple[Array, Array]]:
     """Returns a function from the outputs at a place to the values there and their evidence.
 
-    Known values are taken and others drawn. The evidence of a known value is its log-probability,
-    unless an earlier scale gives it; all others have 0. The images and their masks are
-    `[N, H, W, C]`, or `[H, W, C]` where all lanes complete the same image.
+    The evidence of a known value is its log-probability, unless an earlier scale gives it; all
+    others have 0. Without the first axis of images and masks all lanes complete the same image.
     """
     likelihood = scales[-1].network.likelihood
 
@@ -119,17 +118,11 @@ def _values_at(
 
 
 class Weights(NamedTuple):
-    """The weights of several completions of one image.
+    """The weights of several completions of one image."""
 
-    Attributes:
-        log_weights: `[particles]`; at the end their exponentials add up to 1.
-        log_evidence: The logarithm of an unbiased estimate of p(known), in nats.
-        effective_sample_size: The smallest so far.
-    """
-
-    log_weights: Array
-    log_evidence: Array
-    effective_sample_size: Array
+    log_weights: Array  # [particles]; at the end their exponentials add up to 1.
+    log_evidence: Array  # Logarithm of an unbiased estimate of p(known), in nats.
+    effective_sample_size: Array  # The smallest so far.
 
 
 def particle_filter(
@@ -143,13 +136,9 @@ def particle_filter(
 ) -> tuple[Array, Weights]:
     """Runs sequential Monte Carlo over the pixels of one image; traceable.
 
-    Each particle is a completion. Its unknown values are drawn from the model, and the
+    Each particle is a completion `[H, W, C]`. Its unknown values are drawn from the model, and the
     probabilities of the known ones are its weight. After a pixel that leaves an effective sample
-    size below half the number of particles, they are resampled (systematic resampling). The values
-    of the image and the booleans `known` are `[H, W, C]`.
-
-    Returns:
-        The completions `[particles, H, W, C]` and their weights.
+    size below half the number of particles, they are resampled (systematic resampling).
     """
     values_key, resampling_key = jax.random.split(key)
     dtype = scales[-1].network.param_dtype

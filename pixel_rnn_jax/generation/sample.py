@@ -26,9 +26,8 @@ def sample(
 ) -> tuple[Array, Array]:
     """Draws the images `indices`, `[B]`, of a key; traceable.
 
-    Returns:
-        Their values `[B, H, W, C]`, as the likelihood takes them, and with `with_log_prob` the
-        log-probabilities `[B]` under which they are drawn.
+    Returns their values `[B, H, W, C]`, as the likelihood takes them, and with `with_log_prob` the
+    log-probabilities `[B]` under which they are drawn, else zeros.
     """
     likelihood, uniforms = scales[-1].network.likelihood, value_uniforms(scales, key, indices)
 

@@ -60,10 +60,7 @@ def for_each_value(
 
     `choose` maps (carry, outputs `[L, Q]`, place) to (carry, values `[L]`). After each pixel
     `end_pixel` maps (carry, lanes, place of the last channel) to (carry, lanes); it may replace
-    whole lanes. The condition is `[L, ...]`.
-
-    Returns:
-        The images `[L, H, W, C]`, and the last carry.
+    whole lanes. The condition is `[L, ...]`. Returns the images `[L, H, W, C]` and the last carry.
     """
     image = None
     last = scales[-1].network
@@ -74,12 +71,8 @@ def for_each_value(
         own = jnp.zeros((lanes, *scale.network.image_shape), dtype)
         if image is not None:
             own = own.at[:, :: scale.network.ratio, :: scale.network.ratio].set(image)
-        start = Lanes(
-            image=own,
-            state=network.init_state(lanes),
-            features=features,
-            contexts=network.contexts(features, 0),
-        )
+        state, contexts = network.init_state(lanes), network.contexts(features, 0)
+        start = Lanes(own, state, features, contexts)
         start, carry = kernels.varying_alike((start, carry), (params, start, carry))
         image, carry = _for_each_value_of(number, scale, params, choose, carry, start, end_pixel)
     assert image is not None

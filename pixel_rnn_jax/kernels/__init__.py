@@ -3,19 +3,12 @@
 There are no parameters here and no Flax. Kernels may import nothing else of the package.
 """
 
-from pixel_rnn_jax.kernels.matmul import add_bias, matmul
-from pixel_rnn_jax.kernels.recurrence import cell, conv_lstm
-from pixel_rnn_jax.kernels.skew import restarts, shift, skew, unskew
-from pixel_rnn_jax.kernels.varying import varying_alike
-
-__all__ = [
-    "add_bias",
-    "cell",
-    "conv_lstm",
-    "matmul",
-    "restarts",
-    "shift",
-    "skew",
-    "unskew",
-    "varying_alike",
-]
+from pixel_rnn_jax.kernels.matmul import add_bias as add_bias
+from pixel_rnn_jax.kernels.matmul import matmul as matmul
+from pixel_rnn_jax.kernels.recurrence import cell as cell
+from pixel_rnn_jax.kernels.recurrence import conv_lstm as conv_lstm
+from pixel_rnn_jax.kernels.skew import restarts as restarts
+from pixel_rnn_jax.kernels.skew import shift as shift
+from pixel_rnn_jax.kernels.skew import skew as skew
+from pixel_rnn_jax.kernels.skew import unskew as unskew
+from pixel_rnn_jax.kernels.varying import varying_alike as varying_alike

@@ -33,9 +33,7 @@ Residuals = tuple[Array, Any, Array, Array]
 def cell(gates: Array, c: Array) -> tuple[Array, Array]:
     """Advances the LSTM by one step (eq. 3) and returns h and c, both `[..., F]`.
 
-    Args:
-        gates: `[..., 4F]`, the sums of input-to-state and state-to-state, in the order o, f, i, g.
-        c: `[..., F]`, the cell state before.
+    The gates, `[..., 4F]`, are sums of input-to-state and state-to-state in the order o, f, i, g.
     """
     return _update(_activate(gates), c)
 
@@ -135,11 +133,10 @@ def _forward(
 
 
 def _factors(activated: Array, c: Array, c_new: Array) -> Array:
-    """Returns the factors of the backward pass, `[..., 6F]`.
+    """Returns the factors of the backward pass, `[..., 6F]`, in one array, stored at once.
 
-    The first four give the gradient of the gates: of o from dh, of f, i and g from dc.
-    The fifth gives what dh adds to dc, the last the dc of the step before. They take no more memory
-    than the activated gates and both cell states would; in one array they are stored at once.
+    The first four give the gradient of the gates: of o from dh, of f, i and g from dc. The fifth
+    gives what dh adds to dc, the last the dc of the step before.
     """
     o, f, i, g = jnp.split(activated, 4, axis=-1)
     tanh_c = jnp.tanh(c_new)

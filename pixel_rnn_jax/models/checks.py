@@ -79,12 +79,12 @@ def check_images(
         shape = ", ".join(map(str, image_shape))
         raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
     discrete = class_of(config).discrete
-    whole = jnp.issubdtype(images.dtype, jnp.integer) or images.dtype == bool
-    if discrete and not whole:
+    values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
+    fits = jnp.issubdtype(images.dtype, jnp.floating)
+    if discrete:
         values = f"integers from 0 to {levels - 1} (unscaled)"
-        raise UserError(f"images must be {values}, got {images.dtype} values")
-    if not discrete and not jnp.issubdtype(images.dtype, jnp.floating):
-        values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
+        fits = jnp.issubdtype(images.dtype, jnp.integer) or images.dtype == bool
+    if not fits:
         raise UserError(f"images must be {values}, got {images.dtype} values")
     if known is not None:
         # By NumPy where that is possible, since inside `jit` an operation of JAX leaves no values
@@ -114,14 +114,11 @@ def check_condition(
     shape, kind = condition_form(config, image_shape)
     if not kind and condition is None:
         return None
-    if not kind or condition is None:
-        raise UserError(f"condition must be {kind or 'None: this model has none'}")
     condition, classes = _array(condition), config.num_classes
-    if condition.shape != (count, *shape):
-        size, got = (count, *shape), condition.shape
-        raise UserError(f"condition must have shape {size}, {kind}, got {got}")
-    if classes and not jnp.issubdtype(condition.dtype, jnp.integer):
-        raise UserError(f"condition must be integers, {kind}, got {condition.dtype} values")
+    whole = jnp.issubdtype(condition.dtype, jnp.integer)
+    if not kind or condition.shape != (count, *shape) or (classes and not whole):
+        form = f"{kind}, of shape {(count, *shape)}" if kind else "None: this model has none"
+        raise UserError(f"condition must be {form}, got {condition.dtype} {condition.shape}")
     dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)
     _check_values("condition", condition, classes or dtype)
     return jnp.asarray(condition).astype(dtype)
@@ -157,11 +154,10 @@ def check_sampling(n: Any, temperature: Any, config: ModelConfig) -> Array:
         raise UserError(f"n must be an integer of at least 0 (static under jax.jit), got {n!r}")
     known = has_values(temperature)
     value: Any = np.asarray(temperature) if known else temperature
-    number = jnp.issubdtype(value.dtype, jnp.number)
-    if value.ndim or not number or (known and not value >= 0):
-        raise UserError(f"temperature must be a number of at least 0, got {temperature!r}")
-    if known and value != 1 and not class_of(config).discrete:
-        raise UserError(f"temperature must be 1 for a density, got {temperature}")
+    number, is_density = jnp.issubdtype(value.dtype, jnp.number), not class_of(config).discrete
+    if value.ndim or not number or (known and not (value == 1 if is_density else value >= 0)):
+        rule = "1 for a density" if is_density else "a number of at least 0"
+        raise UserError(f"temperature must be {rule}, got {temperature!r}")
     return jnp.asarray(temperature, jnp.promote_types(config.dtype, jnp.float32))
 
 

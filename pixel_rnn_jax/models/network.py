@@ -32,18 +32,12 @@ class Network(nn.Module):
 
     The values of an image enter as numbers of about -1 to 1, or with `input="categorical"` as an
     embedding of each channel's levels, h features.
-
-    Attributes:
-        config: The architecture.
-        image_shape: (H, W, C).
-        levels: K.
-        ratio: Height / height of the small image, and likewise the widths; 0 without one.
     """
 
     config: ModelConfig
     image_shape: tuple[int, int, int]
     levels: int
-    ratio: int = 0
+    ratio: int = 0  # Height / height of the small image, and likewise the widths; 0 without one.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +80,7 @@ class Network(nn.Module):
         return jnp.promote_types(self.config.dtype, jnp.float32)
 
     def setup(self) -> None:
-        """Parameters: embeddings, the first convolution, the body layers and the head."""
+        """Declares embeddings, the first convolution, the body layers and the head."""
         config, channels, groups = self.config, self.image_shape[-1], self.mask_groups
         h, width, side = config.features, config.head_features, config.first_kernel
         options: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), param_dtype=self.param_dtype)
@@ -136,10 +130,9 @@ class Network(nn.Module):
 
         Args:
             values: `[B, H, W, C]` as the likelihood takes them.
-            condition: `[B]` classes, `[B, D]` vectors or `[B, H, W, D]` maps, if the config has
-                any.
-            coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image, if there is one.
-            dropout_keys: `[B]` keys of `jax.random`, for dropout; None, as in evaluation, for none.
+            condition: `[B]` classes, `[B, D]` vectors or `[B, H, W, D]` maps.
+            coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image.
+            dropout_keys: `[B]` keys of `jax.random`; without them there is no dropout.
         """
         features = self.embed_condition(condition, coarse)
         x = self.first(self._inputs(values))
@@ -197,20 +190,12 @@ class Network(nn.Module):
         }
 
     def step(
-        self,
-        state: State,
-        pixel: Array,
-        column: ArrayLike,
-        contexts: Sequence[Context | None],
+        self, state: State, pixel: Array, column: ArrayLike, contexts: Sequence[Context | None]
     ) -> tuple[Array, State]:
         """Computes the outputs for one pixel, of `of_channels`, and the state for `end_pixel`.
 
-        Args:
-            state: After all pixels before it.
-            pixel: `[B, C]` values. The outputs of a channel depend on earlier ones alone, so that
-                the others may hold any value.
-            column: Of the pixel.
-            contexts: Of its row.
+        The pixel has `[B, C]` values. The outputs of a channel depend on earlier ones alone, so
+        that the others may hold any value. `contexts` belong to its row.
         """
         x, first = self.first.step(state["first"], self._inputs(pixel), column)
         skips, body = [], []

@@ -14,19 +14,12 @@ PyTree = Any
 
 
 class Scale(NamedTuple):
-    """One scale of the chain, with its own H and W.
-
-    Attributes:
-        network: Its network.
-        name: The key of its parameters.
-        stride: Its pixel (r, c) is the pixel (stride * r, stride * c) of the whole image.
-        given: `[H, W]` booleans: the pixels that the scale before gives.
-    """
+    """One scale of the chain, with its own H and W."""
 
     network: Network
-    name: str
-    stride: int
-    given: np.ndarray
+    name: str  # The key of its parameters.
+    stride: int  # Its pixel (r, c) is the pixel (stride * r, stride * c) of the whole image.
+    given: np.ndarray  # [H, W] booleans: the pixels that the scale before gives.
 
     def bind(self, params: PyTree) -> Network:
         """Returns the network with its part of the parameters; call its methods.
@@ -62,20 +55,13 @@ class Scale(NamedTuple):
     def inputs(
         self, values: Array, condition: Array | None
     ) -> tuple[Array, Array | None, Array | None]:
-        """Returns the arguments of the network: this scale's values, condition, smaller image.
-
-        `values` and `condition` belong to the whole images.
-        """
+        """Returns this scale's arguments of the network: values, condition and smaller image."""
         stride = self.stride * self.network.ratio
         coarse = values[:, ::stride, ::stride] if stride else None
         return self.subsample(values), self.condition(condition), coarse
 
     def embed_condition(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
-        """Returns the condition of the body layers, `[B, H, W, h]`, or None without one.
-
-        `condition` belongs to the whole images; `coarse` are the values of the scale before,
-        `[B, H / ratio, W / ratio, C]`.
-        """
+        """Returns the condition of the body layers, `[B, H, W, h]`, or None without one."""
         features = self.bind(params).embed_condition(self.condition(condition), coarse)
         if features is None:
             return None
@@ -84,19 +70,13 @@ class Scale(NamedTuple):
 
 
 def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -> tuple[Scale, ...]:
-    """Returns the scales of a model, the coarsest first; the last one is the whole image.
-
-    Raises:
-        UserError: They do not fit the shape, or features are too few for the channels.
-    """
+    """Returns the scales of a model, the coarsest first; the last one is the whole image."""
     height, width, channels = image_shape
     heights = config.scales or (height,)
-    if heights[-1] != height:
-        raise UserError(f"model.scales must end with the images' height, {height}, got {heights}")
-    if width % (height // heights[0]):
+    if heights[-1] != height or width % (height // heights[0]):
         raise UserError(
-            f"model.scales {heights} need a width that is a multiple of {height // heights[0]}, "
-            f"and the images are {width} wide"
+            f"model.scales {heights} must end with the images' height, of which they divide the "
+            f"width alike: images are {height}x{width}"
         )
     scales = []
     for number, scale_height in enumerate(heights):

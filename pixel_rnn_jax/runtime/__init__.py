@@ -1,1 +1,1 @@
-"""Devices, the processes of a run, and storage. It imports only `errors` and `terminal`."""
+"""Devices, the processes of a run, and what is computed at a time."""

@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import terminal
-from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.runtime import devices, processes
 
 PyTree = Any
@@ -33,19 +31,12 @@ def in_batches(
     """Calls `function(*static, common, rows)` for batches of rows, and returns `count` results.
 
     Rows and results (NumPy's) are arrays with one row for each image. A function is compiled once
-    for all calls with the same `static`, which is compared by value, and size of a batch. With
-    `progress`, the name of the work, Ctrl-C ends it amid a batch.
+    for all calls with the same `static`, which is compared by value, and size of a batch. Every
+    device gets the arrays `common` whole.
 
-    Args:
-        function: Traceable.
-        static: Its first arguments.
-        common: Arrays that every device gets whole.
-        batches: The rows of each batch, over all devices of this process; each process gives as
-            many batches, which together have `count` rows or more: the last ones are padding.
-        count: The number of images.
-        mesh: The devices.
-        batch_size: The rows of a full batch, over all processes.
-        progress: What a progress bar shows.
+    Each process gives equally many batches, of the rows of its devices; together they have `count`
+    rows or more: the last ones are padding. A full batch has `batch_size` rows over all processes.
+    With `progress`, the name of the work, there is a bar, and Ctrl-C ends it amid a batch.
     """
     run = _compiled(function, static, mesh)
     common = _on_all_devices(common, mesh)
@@ -69,25 +60,15 @@ def in_batches(
 
 
 def slices(rows: PyTree, mesh: Mesh, *, least: int = 1, most: int) -> Iterator[PyTree]:
-    """Yields batches of rows in memory, of which a device gets from `least` to `most`.
+    """Yields batches of rows in memory; the last one is padded with zeros.
 
-    It gets `most`, or a power of two times `least`, so that little is compiled; the last batch is
-    padded with zeros.
+    A device gets `most`, or a power of two times `least`, so that little is compiled.
     """
     count, size = len(jax.tree.leaves(rows)[0]), most * mesh.size
     for start in range(0, max(count, 1), size):
         units = math.ceil(min(count - start, size) / (least * mesh.size))
         full = mesh.size * min(most, least << max(units - 1, 0).bit_length())
         yield jax.tree.map(lambda x, i=start, n=full: padded(np.asarray(x[i : i + size]), n), rows)
-
-
-def check_no_tracers(tree: PyTree) -> None:
-    """Refuses to compute in batches inside a transformation of JAX."""
-    leaves = *jax.tree.leaves(tree), jnp.zeros(())  # Inside `jit` this is a tracer too.
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-        raise UserError(
-            "inside jit or vmap, use this method of model.pixel_rnn, given model.params"
-        )
 
 
 def _ready(tree: PyTree) -> PyTree:

@@ -43,24 +43,23 @@ def set_up_host_devices() -> None:
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         jax.config.update("jax_num_cpu_devices", cores or 1)
-    with contextlib.suppress(OSError, AttributeError):  # Another C library than glibc.
-        _keep_freed_memory(ctypes.CDLL(None).mallopt)
+    _keep_freed_memory()
     # With Eigen's thread pool XLA's CPU client deadlocks: one device waits in an all-reduce, on a
     # thread that the convolution of another device needs.
     if "--xla_cpu_multi_thread_eigen" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
 
 
-def _keep_freed_memory(mallopt: Callable[[int, int], int]) -> None:
+def _keep_freed_memory() -> None:
     """Makes glibc keep what a step frees: mapping it again takes a third of a small step's time."""
-    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8
     # One arena for the main thread, which compiles, and one for the devices. In a single one, what
     # compiling leaves behind makes each search for memory slow; with more, large maps are mapped
     # anew in each step.
-    mallopt(m_arena_max, 2)
-    mallopt(m_mmap_max, 0)
-    mallopt(m_trim_threshold, 2**31 - 1)
-    mallopt(m_top_pad, 64 * 2**20)
+    arenas, most_maps, trim_threshold, top_pad = -8, -4, -1, -2
+    values = {arenas: 2, most_maps: 0, trim_threshold: 2**31 - 1, top_pad: 64 * 2**20}
+    with contextlib.suppress(OSError, AttributeError):  # Another C library than glibc.
+        for name, value in values.items():
+            ctypes.CDLL(None).mallopt(name, value)
 
 
 def keep_programs() -> None:
@@ -119,11 +118,7 @@ def _mesh(devices: list[jax.Device]) -> Mesh:
 
 
 def mesh_for(batch_size: int) -> Mesh:
-    """Returns the largest mesh, with equally many devices of each process, that divides a batch.
-
-    Raises:
-        UserError: The batch size is not a multiple of the number of processes.
-    """
+    """Returns the largest mesh, with equally many devices of each process, that divides a batch."""
     processes = jax.process_count()
     rows, rest = divmod(batch_size, processes)
     if rest:

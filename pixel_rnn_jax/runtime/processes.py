@@ -26,14 +26,8 @@ def join(
 ) -> None:
     """Connects the processes of a run, if there are several; call it before JAX uses a device.
 
-    Args:
-        coordinator: HOST:PORT at which the first process listens.
-        num_processes: Number of processes.
-        process_id: Index of this process, from 0.
-        distributed: Whether JAX asks the cluster for these three.
-
-    Raises:
-        UserError: One or two of the first three are missing, or the coordinator has no port.
+    The first process listens at the `coordinator`, HOST:PORT. With `distributed` JAX asks the
+    cluster for the other three.
     """
     values = coordinator, num_processes, process_id
     if values == (None, None, None):
@@ -56,6 +50,11 @@ def join(
 def is_first() -> bool:
     """Whether this is the process that writes records and prints."""
     return bool(jax.process_index() == 0)
+
+
+def place() -> dict[str, int]:
+    """Returns the index of this process and how many there are, as `data.train_batches` takes."""
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
 
 def all_gather(array: np.ndarray) -> np.ndarray:

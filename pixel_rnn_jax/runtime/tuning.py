@@ -43,10 +43,7 @@ def lanes() -> int:
 def parts(images: int, pixels: int, *, recurrent: bool) -> int:
     """Returns the number of equal parts of a batch whose maps stay in the caches of a CPU.
 
-    Args:
-        images: The size of the batch.
-        pixels: H * W.
-        recurrent: Whether a layer scans the images.
+    The batch has so many images, each of H * W pixels; `recurrent` says whether a layer scans them.
     """
     if not _on_cpu() or not isinstance(images, int):  # The batch may be a symbol of `jax.export`.
         return 1

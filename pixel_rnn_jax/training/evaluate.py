@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 from jax import Array
@@ -20,7 +19,7 @@ from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import evaluate_rows
 from pixel_rnn_jax.models import bits_per_dim, checks
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import batching, devices
+from pixel_rnn_jax.runtime import batching, devices, processes
 from pixel_rnn_jax.workdirs.identity import ImageFormat
 from pixel_rnn_jax.workdirs.workdir import Run, open_run
 
@@ -93,22 +92,13 @@ def score(
 ) -> Evaluation:
     """Evaluates every image of a split exactly once; all processes get the same arrays.
 
-    `batch_size`, of images at a time over all devices of the `mesh`, by default all there are,
-    changes no result.
-
-    Raises:
-        UserError: A value does not fit the model.
+    `batch_size`, the images at a time over all devices of the `mesh`, changes no result.
     """
     mesh = devices.make_mesh() if mesh is None else mesh
     # No more than all images need, rounded up to a power of two for each device.
     per_device = 1 << (math.ceil(len(split) / mesh.size) - 1).bit_length()
     batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size
-    batches = data.eval_batches(
-        split,
-        batch_size=batch_size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    batches = data.eval_batches(split, batch_size=batch_size, **processes.place())
     nats = batching.in_batches(
         evaluate_rows,
         (_nats_by_scale, model, (("per_value", per_value),)),
@@ -161,11 +151,7 @@ def format_of(split: Split) -> ImageFormat:
 
 
 def open_run_split(run: Run, split: str, *, noise: int = 0) -> Split:
-    """Opens a split of the data that a run was trained on: see `data.open_split`.
-
-    Raises:
-        UserError: There is no such split, or the data are not those that the run was trained on.
-    """
+    """Opens a split of the data that a run was trained on: see `data.open_split`."""
     config = run.identity.config
     for name, digest in run.identity.data.items():
         if data.digest(data.open_split(config, name)) != digest:
@@ -187,16 +173,14 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     """Reads all images of a path, or of a split of a run.
 
     Args:
-        source: A folder of image files, an image file, or an .npy or .npz file, whose images are
-            returned as they are stored; or the workdir of a run, whose images are returned as its
-            model sees them, binarised for example.
+        source: A folder of image files, an image file, or an .npy or .npz file: images as they are
+            stored; or the workdir of a run: as its model sees them, binarised for example.
         split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
             without such parts are divided, always in the same way); by default all images. Of a
             run, a split as `pixel-rnn-jax evaluate` takes it; by default "test".
 
     Raises:
-        UserError: There is no such split, the images have several sizes, or labels or a condition
-            do not fit them.
+        UserError: There is no such split, or images, labels and condition do not fit one another.
 
     >>> np.save("images.npy", np.zeros((3, 8, 8), np.uint8))
     >>> prnn.read_images("images.npy").images.shape
@@ -216,22 +200,15 @@ def compare(
     This is the paper's comparison by dequantisation (section 5.1). A discrete model implies a
     density, constant over the unit cell of each level, with the same likelihood.
 
-    Returns:
-        The evaluations of the discrete model, and of the continuous one at images with noise,
-        each with the mean over so many draws: an upper bound of the negative log-probability that
-        it implies. Densities are per unit of a level.
-
-    Raises:
-        UserError: A workdir holds a model of the other kind, or the two have other images or
-            another condition.
+    The second evaluation is of the continuous model at images with noise, each with the mean over
+    so many draws: an upper bound of the negative log-probability that it implies.
     """
     mesh = devices.make_mesh()
     one, other = open_run(workdir, mesh), open_run(continuous, mesh)
-    if not one.model.likelihood.discrete:
-        raise UserError(f"--workdir={workdir} must hold a discrete model")
-    if not other.model.likelihood.dequantised:
+    if not (one.model.likelihood.discrete and other.model.likelihood.dequantised):
         raise UserError(
-            f"--continuous={continuous} must hold a model of model.output=logistic_mixture"
+            f"--workdir={workdir} must hold a discrete model, and --continuous={continuous} one of "
+            "model.output=logistic_mixture"
         )
     forms = [checks.condition_form(run.model.config, run.model.image_shape) for run in (one, other)]
     clean = open_run_split(one, split)

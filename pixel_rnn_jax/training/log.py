@@ -34,9 +34,8 @@ class TrainLog:
     """The log of one run, which the first process writes.
 
     `metrics.jsonl` has a JSON object a line, and TensorBoard gets the same. A resumed run drops the
-    records after its checkpoint and writes them again. "seconds" in a record is the time that the
-    run has trained, validations and compilation included; a resumed run continues from the last
-    record that it keeps. A terminal shows a bar, a file gets a line for each record.
+    records after its checkpoint. "seconds" is the time that the run has trained, validations and
+    compilation included. A terminal shows a bar, a file gets a line for each record.
     """
 
     def __init__(self, workdir: epath.PathLike, step: int, steps: int):
@@ -102,14 +101,14 @@ class TrainLog:
             terminal.log(f"step {step}/{self._steps}: {text}, {left} left")
 
     def draw(self, step: int, model: ImageModel, seed: int, validation: Split) -> None:
-        """Draws samples, completions and the curves so far; all processes call it."""
+        """Draws samples, completions and the curves so far."""
+        if not self._writer:
+            return
         for name, picture in previews(model, seed, validation).items():
-            if self._writer:
-                self._write(f"{name}-{step}.png", pictures.png(picture))
-                form = "HWC" if picture.ndim == 3 else "HW"
-                self._writer.add_image(name, picture, step, dataformats=form)
-        if self._writer:
-            self._write("curves.png", curves(self.records))
+            self._write(f"{name}-{step}.png", pictures.png(picture))
+            form = "HWC" if picture.ndim == 3 else "HW"
+            self._writer.add_image(name, picture, step, dataformats=form)
+        self._write("curves.png", curves(self.records))
 
     def _write(self, name: str, content: bytes) -> None:
         with atomic_write(self._workdir / "pictures" / name) as file:

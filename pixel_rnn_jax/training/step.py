@@ -29,8 +29,7 @@ class TrainState:
         ema: Their exponential moving average, which evaluation uses; empty without one.
         opt_state: The state of the optimiser.
         step: The number of steps made.
-        interval: Sums over the steps since the last record: `Metrics.nats`,
-            `Metrics.gradient_norm`, and the number of steps.
+        interval: Sums since the last record: of nats, of gradient norms, of steps.
     """
 
     params: PyTree
@@ -47,17 +46,11 @@ class TrainState:
 
 @flax.struct.dataclass
 class Metrics:
-    """What a step measures before its update.
+    """What a step measures before its update, over the global batch."""
 
-    Attributes:
-        nats: The loss: the mean over the global batch, in nats per image.
-        gradient_norm: The global norm of the gradient, before clipping.
-        stop: Above 0 if a process asks that training stop.
-    """
-
-    nats: Array
-    gradient_norm: Array
-    stop: Array
+    nats: Array  # The loss: the mean, in nats per image.
+    gradient_norm: Array  # Before clipping.
+    stop: Array  # Above 0 if a process asks that training stop.
 
 
 def init_state(optimizer: optax.GradientTransformation, params: PyTree, *, ema: bool) -> TrainState:
@@ -87,9 +80,8 @@ def make_train_step(
     chooses by platform. `ema_decay` is 0 for no moving average. What dropout zeroes depends on the
     `seed`, the step and the place in the global batch.
 
-    Returns:
-        A function of the state (which is donated), a batch, and the stop flags: a boolean for each
-        device, or None for a single process. It returns the next state and the metrics.
+    The function takes the state (which is donated), a batch, and the stop flags: a boolean for each
+    device, or None for a single process.
     """
     pixels = math.prod(model.image_shape[:2])
 

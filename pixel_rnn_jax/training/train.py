@@ -21,11 +21,11 @@ from pixel_rnn_jax import data, terminal
 from pixel_rnn_jax.config import Config, to_json
 from pixel_rnn_jax.data import Split
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import atomic_write
+from pixel_rnn_jax.files import atomic_write, check_storage
 from pixel_rnn_jax.image_model import ImageModel, load
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import devices, processes, storage
+from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
 from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
@@ -60,21 +60,16 @@ def train(
     it ends with the parameters and the records that it would have without the interruption, bit for
     bit. On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
 
-    Args:
-        config: The whole description of the run.
-        workdir: Where it is kept; `result.json` in it has the result.
-        splits: The images for "train" and "validation", and perhaps "test"; by default those that
-            the config names.
-        optimizer: The update rule, instead of `config.optimizer`'s.
-        pictures: Whether to draw samples, completions and curves at each validation.
+    `splits` are the images for "train" and "validation", and perhaps "test"; by default those that
+    the config names. An `optimizer` replaces `config.optimizer`. With `pictures`, samples,
+    completions and curves are drawn at each validation.
 
     Raises:
         UserError: The workdir is in use or holds a run that cannot go on with this config; the data
             do not fit; the loss or the gradient is not finite any more. Checkpoints are kept.
-        KeyboardInterrupt: After Ctrl-C; the run has been saved.
-        SystemExit: After SIGTERM, with status 143; the same.
+        KeyboardInterrupt: After Ctrl-C, when the run has been saved; after SIGTERM SystemExit, 143.
     """
-    storage.check(workdir)
+    check_storage(workdir)
     if splits is None:
         names = ("train", "validation", "test")
         splits = {name: data.open_split(config, name) for name in names}
@@ -127,25 +122,17 @@ class _Training:
         if rising != config.optimizer.warmup_steps and rate:
             terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
-        step, state = _start(config, self.model, optimizer, mesh, self.checkpoints)
+        step, state = self._start(optimizer)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(self.workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
+        ema, parts = config.optimizer.ema_decay, settings.micro_batches
         train_step = make_train_step(
-            self.model,
-            optimizer,
-            mesh,
-            ema_decay=config.optimizer.ema_decay,
-            micro_batches=settings.micro_batches,
-            seed=config.seed,
+            self.model, optimizer, mesh, ema_decay=ema, micro_batches=parts, seed=config.seed
         )
+        images, size, place = self.splits["train"], settings.batch_size, processes.place()
         batches = data.train_batches(
-            self.splits["train"],
-            batch_size=settings.batch_size,
-            seed=config.seed,
-            start_step=step,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            images, batch_size=size, seed=config.seed, start_step=step, **place
         )
         previous, stop = None, False
         with contextlib.closing(TrainLog(self.workdir, step, settings.steps)) as log:
@@ -160,6 +147,27 @@ class _Training:
                 previous = metrics
                 state = self._after(step, state, metrics, log, rate, stop=stop)
         return step
+
+    def _start(self, optimizer: optax.GradientTransformation) -> tuple[int, TrainState]:
+        """Returns the number of steps made so far and the state after them, on every device."""
+        config = self.config
+
+        def init(params: PyTree = None) -> TrainState:
+            if params is None:
+                params = self.model.init(jax.random.key(config.seed))
+            return init_state(optimizer, params, ema=config.optimizer.ema_decay > 0)
+
+        init_fn = jax.jit(init, out_shardings=devices.replicated(self.mesh))
+        template, step = jax.eval_shape(init_fn), self.checkpoints.latest_step()
+        if step is not None:
+            terminal.log(f"resuming after step {step} of {config.train.steps}")
+            return step, TrainState(**self.checkpoints.restore(vars(template), step))
+        params = None
+        if config.init_from:
+            params = jax.device_get(load(config.init_from).params)
+            types = [types_of(by_name(tree)) for tree in (template.params, params)]
+            check_same_types(f"init_from={config.init_from}", *types)
+        return 0, init_fn(params)
 
     def _after(
         self,
@@ -236,33 +244,6 @@ def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
     values = f"{image_format.levels} levels" if image_format.levels else "real values"
     terminal.log(f"{counts} images of {shape}, {values}")
     return RunIdentity(config, image_format, digests)
-
-
-def _start(
-    config: Config,
-    model: PixelRNN,
-    optimizer: optax.GradientTransformation,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-) -> tuple[int, TrainState]:
-    """Returns the number of steps made so far and the state after them, on every device."""
-
-    def init(params: PyTree = None) -> TrainState:
-        if params is None:
-            params = model.init(jax.random.key(config.seed))
-        return init_state(optimizer, params, ema=config.optimizer.ema_decay > 0)
-
-    init_fn = jax.jit(init, out_shardings=devices.replicated(mesh))
-    template, step = jax.eval_shape(init_fn), checkpoints.latest_step()
-    if step is not None:
-        terminal.log(f"resuming after step {step} of {config.train.steps}")
-        return step, TrainState(**checkpoints.restore(vars(template), step))
-    params = None
-    if config.init_from:
-        params = jax.device_get(load(config.init_from).params)
-        types = [types_of(by_name(tree)) for tree in (template.params, params)]
-        check_same_types(f"init_from={config.init_from}", *types)
-    return 0, init_fn(params)
 
 
 def _check_finite(step: int, **values: Any) -> None:

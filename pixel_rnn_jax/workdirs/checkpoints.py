@@ -35,9 +35,7 @@ class Checkpoints:
     def __init__(self, workdir: epath.PathLike, *, read_only: bool = False):
         """Opens the checkpoints, and deletes what a killed run has left half-written.
 
-        Args:
-            workdir: The folder of the run.
-            read_only: Create and delete nothing, so that a run can be read while it trains.
+        With `read_only` it creates and deletes nothing: a run can be read while it trains.
         """
         path = epath.Path(workdir)  # Orbax takes absolute paths; a bucket's is absolute.
         self.directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
@@ -72,15 +70,10 @@ class Checkpoints:
     def save(
         self, step: int, state: PyTree, identity: RunIdentity, nats: float | None = None
     ) -> None:
-        """Copies a state and writes it in the background.
+        """Copies a state, a dict of trees of arrays, and writes it in the background.
 
-        Older checkpoints are deleted only when the new one is complete.
-
-        Args:
-            step: Number of training steps that led to the state.
-            state: A dict of trees of arrays, none of size 0.
-            identity: The run's.
-            nats: Nats per validation image, if the model was validated at this step.
+        Older checkpoints are deleted only when the new one is complete. `nats` are those per
+        validation image, if the model was validated at this step.
         """
         arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
         host = jax.device_get(arrays)
@@ -99,18 +92,10 @@ class Checkpoints:
         return RunIdentity.from_dict(self._sealed(step)["identity"])
 
     def restore(self, template: PyTree, step: int) -> PyTree:
-        """Reads the arrays of a checkpoint, and checks them against their SHA-256.
+        """Reads the arrays of a checkpoint, bit for bit, and checks them against their SHA-256.
 
-        Args:
-            template: A dict of trees of `jax.ShapeDtypeStruct` (or arrays) with the shardings of
-                the result. Entries of the state that it leaves out are neither read nor checked.
-            step: One of `steps`.
-
-        Returns:
-            A tree like `template`, bit for bit what was saved.
-
-        Raises:
-            UserError: The checkpoint is of another model or optimiser, or it is damaged.
+        `template` is a dict of trees of `jax.ShapeDtypeStruct` (or arrays) with the shardings of
+        the result. Entries of the state that it leaves out are neither read nor checked.
         """
         self.wait()
         path, leaves = self.directory / str(step), by_name(template)

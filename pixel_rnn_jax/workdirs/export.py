@@ -21,9 +21,8 @@ from safetensors import SafetensorError
 
 from pixel_rnn_jax.config import from_config_dict
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import atomic_write
+from pixel_rnn_jax.files import atomic_write, check_storage
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import storage
 from pixel_rnn_jax.workdirs.checkpoints import by_name, check_same_types, sha256, types_of
 from pixel_rnn_jax.workdirs.identity import ImageFormat
 
@@ -40,15 +39,8 @@ def is_exported(path: epath.PathLike) -> bool:
 def write(
     path: epath.PathLike, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()
 ) -> int:
-    """Writes a model to a file, which is then either the old one or the whole new one.
-
-    Returns:
-        The number of bytes.
-
-    Raises:
-        UserError: The parameters do not fit the model or are not finite.
-    """
-    storage.check(path)
+    """Writes a model to a file, the whole of it or nothing; returns the number of bytes."""
+    check_storage(path)
     content = to_bytes(model, params, class_names)
     with atomic_write(path) as file:
         file.write(content)
@@ -72,12 +64,8 @@ def to_bytes(model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()) -
 
 
 def read(path: epath.PathLike) -> tuple[PixelRNN, PyTree, tuple[str, ...]]:
-    """Reads the model of a file, its parameters and the names of its classes.
-
-    Raises:
-        UserError: The file is damaged, of a later version, or holds something else.
-    """
-    storage.check(path)
+    """Reads the model of a file, its parameters and the names of its classes."""
+    check_storage(path)
     content = epath.Path(path).read_bytes()
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])

@@ -12,14 +12,9 @@ from pixel_rnn_jax.pixel_rnn import PixelRNN
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """The images of a data set, as a model sees them.
+    """The images of a data set, as a model sees them; the fields are `PixelRNN`'s.
 
-    Attributes:
-        image_shape: (H, W, C).
-        levels: K; 0 of real values.
-        mean: `[C]`, the means that standardise real values; () of levels.
-        std: `[C]`, their standard deviations; () of levels.
-        class_names: The names of the classes of a model with classes; () if they have none.
+    `class_names` are those of a model with classes; () if they have none.
     """
 
     image_shape: tuple[int, int, int]
@@ -52,16 +47,12 @@ class ImageFormat:
 class RunIdentity:
     """What a checkpoint belongs to, and is compared with whenever it is read.
 
-    Attributes:
-        config: The description of the run.
-        image_format: Shape, levels and classes of its images.
-        data: The digest of each split, by "train", "validation" and "test".
-        origin: SHA-256 of the identity that the run began with, which all its checkpoints share.
+    `origin` is the SHA-256 of the identity that the run began with, which all its checkpoints have.
     """
 
     config: Config
     image_format: ImageFormat
-    data: dict[str, str]
+    data: dict[str, str]  # The digest of each split, by "train", "validation" and "test".
     origin: str = ""
 
     @classmethod

@@ -19,8 +19,9 @@ from jax.sharding import Mesh
 from pixel_rnn_jax import bundled, terminal
 from pixel_rnn_jax.config import Config, changed_fields, from_config_dict
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.files import check_storage
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import devices, processes, storage
+from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.workdirs import export
 from pixel_rnn_jax.workdirs.checkpoints import Checkpoints
 from pixel_rnn_jax.workdirs.identity import RunIdentity, sha256_of_json
@@ -34,9 +35,6 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
 
     The kernel releases the lock when the process ends, however it ends. The first process takes it
     for all. A bucket has no locks.
-
-    Raises:
-        UserError: Another training holds the workdir.
     """
     if "://" in os.fspath(workdir) or not processes.is_first():
         yield
@@ -64,9 +62,6 @@ def resumed(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
     The architecture, the seed and the format of the images must be as in the newest checkpoint,
     if there is one, and so must the images, if the config names the same ones. Everything else may
     change, and the log says what does.
-
-    Raises:
-        UserError: Something differs that may not; names it.
     """
     step = checkpoints.latest_step()
     if step is None:
@@ -79,17 +74,15 @@ def resumed(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
                 f"{checkpoints.directory.parent} holds a run of {name}={before!r}, not {after!r}: "
                 "use another --workdir"
             )
-    if not old.image_format.same_images(new.image_format):
-        raise UserError(
-            f"{checkpoints.directory.parent} was trained on {old.image_format}, data.name now has "
-            f"{new.image_format}: use another --workdir"
-        )
-    same_fields = not any(name.startswith("data.") for name in changes)
     # Which checkpoint is best depends on the validation images.
-    if old.data["validation"] != new.data["validation"] or (same_fields and old.data != new.data):
+    same_images = old.image_format.same_images(new.image_format)
+    same_images &= old.data["validation"] == new.data["validation"]
+    same_fields = not any(name.startswith("data.") for name in changes)
+    if not same_images or (same_fields and old.data != new.data):
         raise UserError(
             f"data.name={new.config.data.name} holds other images than those that "
-            f"{checkpoints.directory.parent} was trained on: restore them, or use another --workdir"
+            f"{checkpoints.directory.parent} was trained on ({old.image_format}): restore them, or "
+            "use another --workdir"
         )
     for name, (before, after) in changes.items():
         terminal.log(f"{name} changes after step {step}: {before!r} → {after!r}")
@@ -105,7 +98,7 @@ def _is_fixed(name: str) -> bool:
 
 def read_config(workdir: epath.PathLike) -> Config:
     """Reads `workdir`/config.json; raises `UserError` if there is none."""
-    storage.check(workdir)
+    check_storage(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{workdir} has no run; bundled models: {', '.join(bundled.names())}")
@@ -114,19 +107,12 @@ def read_config(workdir: epath.PathLike) -> Config:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run.
-
-    Attributes:
-        identity: Its config, the format of its images, and the digests of its data.
-        model: The model.
-        step: The training steps behind the parameters.
-        params: The parameters, replicated over a mesh.
-    """
+    """A trained run."""
 
     identity: RunIdentity
     model: PixelRNN
-    step: int
-    params: PyTree
+    step: int  # Training steps behind the parameters.
+    params: PyTree  # Replicated over a mesh.
 
 
 def moved(run: Run, name: str | None, data_dir: str | None) -> Run:
@@ -141,13 +127,10 @@ def moved(run: Run, name: str | None, data_dir: str | None) -> Run:
 def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
     """Opens the trained model of a workdir, which may still be training, or of the package.
 
-    The parameters come from the checkpoint with the best validation, or from the newest one if
-    none has been validated: the moving average, or the parameters themselves without an average.
-
-    Raises:
-        UserError: There is no trained model; it is damaged; or `config.json` was edited.
+    The parameters, or their moving average if there is one, come from the checkpoint with the best
+    validation, or from the newest one without any.
     """
-    storage.check(workdir)
+    check_storage(workdir)
     if Path(workdir).parent == bundled.FOLDER:
         return _open_bundled(Path(workdir), mesh)
     copy = read_config(workdir)
@@ -162,7 +145,7 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
             if _is_fixed(name):  # No resume can have changed it.
                 raise UserError(
                     f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
-                    f"{stored!r}: the file was edited"
+                    f"{stored!r}: the file was edited, or the checkpoints are of another run"
                 )
         model = identity.image_format.model(identity.config.model)
         entry = "ema" if identities[step].config.optimizer.ema_decay else "params"

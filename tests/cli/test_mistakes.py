@@ -61,7 +61,6 @@ sample --workdir=vectors.safetensors --condition=missing.npy | missing.npy
 
 complete MODEL                                      | --images
 complete MODEL --images=own.npy --known=half        | half
-complete MODEL --images=own.npy --known=white.png   | --known
 complete MODEL --images=own.npy --data_name=digits  | --data_name
 complete MODEL --images=own.npy --config.seed=3     | --config.
 complete MODEL --images=splits.npz                  | splits.npz
@@ -101,7 +100,6 @@ def folder(tmp_path_factory, images):
     np.save(path / "four.npy", images[:3] + 1)
     np.save(path / "floats.npy", images[:3] / 3)
     np.savez(path / "c.npz", images=images)
-    Image.fromarray(np.full((4, 5), 255, np.uint8)).save(path / "white.png")
     (path / "full").mkdir()
     Image.fromarray(images[0, ..., 0]).save(path / "full" / "0.png")
     for name in ("text.png", "plain"):

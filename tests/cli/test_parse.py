@@ -55,7 +55,7 @@ def test_help_fits_a_screen(name, capsys):
     with pytest.raises(SystemExit) as end:
         parsed(f"{name} --help")
     assert not end.value.code
-    assert 8 < len(capsys.readouterr().out.splitlines()) <= 45
+    assert 3 < len(capsys.readouterr().out.splitlines()) <= 45
 
 
 def test_help_of_train_shows_the_config_beside_it(capsys):

@@ -7,7 +7,6 @@ from helpers.random_models import tiny_model
 
 from pixel_rnn_jax.codec import compression, loop
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.image_model import _Arrays
 
 GROUP = 4
 
@@ -28,8 +27,10 @@ def random_images(model, count):
 
 
 def written(model, images, condition=None, names=()):
-    split = _Arrays(Batch(images, condition), names)
-    return compression.compress(model.pixel_rnn, model.params, split)
+    def batch(rows):
+        return Batch(images[rows], None if condition is None else condition[rows])
+
+    return compression.compress(model.pixel_rnn, model.params, len(images), batch, names)
 
 
 def read(model, data, **options):
