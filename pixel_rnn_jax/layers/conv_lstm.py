@@ -41,9 +41,11 @@ class ConvLSTM(nn.Module):
         self.h0 = self.param("h0", nn.initializers.zeros, (h,), self.param_dtype)
         self.c0 = self.param("c0", nn.initializers.zeros, (h,), self.param_dtype)
 
-    def gates(self, x: Array, condition: Array | None = None) -> Array:
+    def gates(
+        self, x: Array, condition: Array | None = None, axes: tuple[int, int] = (1, 2)
+    ) -> Array:
         """Maps `[B, H, W, 2h]` to the sums that do not depend on the state, `[B, H, W, 4h]`."""
-        gates = self.input_to_state(x)
+        gates = self.input_to_state(x, axes)
         return gates if condition is None else gates + self.condition_to_state(condition)
 
     def recurrence(self) -> tuple[Array, Array, Array]:

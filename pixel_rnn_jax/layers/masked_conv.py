@@ -78,10 +78,10 @@ class MaskedConv(nn.Module):
         self.kernel = self.param("kernel", scale, (rows, outputs), self.param_dtype)
         self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
 
-    def __call__(self, x: Array) -> Array:
-        """Maps `[B, H, W, inputs]` to `[B, H, W, blocks * features]`."""
-        x = x.astype(self.param_dtype)
-        seen = [kernels.shift(kernels.shift(x, row, 1), column, 2) for row, column in self.taps]
+    def __call__(self, x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
+        """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` are those of H and W."""
+        x, (rows, columns) = x.astype(self.param_dtype), axes
+        seen = [kernels.shift(kernels.shift(x, r, rows), c, columns) for r, c in self.taps]
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
 
     def init_state(self, batch: int, width: int) -> State:

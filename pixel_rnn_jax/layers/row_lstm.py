@@ -36,7 +36,10 @@ class RowLSTM(BodyLayer):
         return (up >= 0) & (-half * (up + 1) <= right) & (right <= half * up)
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        gates = self.lstm.gates(x, condition).transpose(1, 2, 0, 3)
+        # To [H, W, B, F] before the product, whose result is twice as large as the input.
+        x = x.transpose(1, 2, 0, 3)
+        condition = None if condition is None else condition.transpose(1, 2, 0, 3)
+        gates = self.lstm.gates(x, condition, axes=(0, 1))
         h = kernels.conv_lstm(gates, *self.lstm.recurrence(), taps=self.lstm.taps, dtype=self.dtype)
         return h.transpose(2, 0, 1, 3)
 
