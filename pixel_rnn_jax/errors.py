@@ -1,5 +1,7 @@
 """Mistakes of the user, and exit statuses."""
 
+import errno
+
 
 class UserError(ValueError):
     """An error that the caller can correct; the message says what is wrong and what to do.
@@ -10,6 +12,13 @@ class UserError(ValueError):
     Traceback (most recent call last):
     pixel_rnn_jax.errors.UserError: model.layers must be greater than 0, got 0
     """
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether an error is of a connection, a device or the like, and no mistake of the user."""
+    names = "ENOENT EEXIST ENOTDIR EISDIR EACCES EPERM ENOSPC EDQUOT EFBIG EROFS ELOOP ENAMETOOLONG"
+    number = errno.errorcode.get(getattr(error, "errno", None) or 0)
+    return not isinstance(error, UserError) and number not in names.split()
 
 
 USER_ERROR = 2

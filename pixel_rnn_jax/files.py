@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import numpy as np
 from etils import epath
@@ -36,6 +36,23 @@ def check_storage(path: epath.PathLike) -> None:
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     # Where TensorFlow is installed, epath would use its file system instead.
     os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+@contextlib.contextmanager
+def naming(path: epath.PathLike) -> Iterator[None]:
+    """Names the file whose content raises an error; those of the system pass."""
+    try:
+        yield
+    except Exception as error:
+        if (isinstance(error, OSError) and error.errno) or str(path) in str(error):
+            raise
+        what = error if isinstance(error, UserError) else f"damaged, or of another kind: {error!r}"
+        raise UserError(f"{path}: {what}") from error
+
+
+def open_lock(path: Path) -> TextIO:
+    """Opens a file to lock, which is created if it is not there, and is no link."""
+    return open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
 
 
 @contextlib.contextmanager
@@ -73,14 +90,13 @@ def read_image(file: Path) -> np.ndarray:
 
     They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
     """
-    try:
-        with Image.open(file, formats=FORMATS) as image:
-            deep = ";16" in str(image.tile) and image.mode != "I;16"  # Pillow reads 8 of 16 bits.
-            if deep or image.mode not in MODES:
-                raise UserError(
-                    f"{file} has {'16-bit colours' if deep else f'mode {image.mode!r}'}: convert "
-                    "it to grey or RGB of 8 bits, or to an .npy file"
-                )
-            return np.atleast_3d(np.asarray(image))
-    except OSError as error:  # Of Pillow, which does not always name the file.
-        raise UserError(f"{file} cannot be read: {error}") from error
+    with naming(file), Image.open(file, formats=FORMATS) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(f"{file} is animated: take one of its pictures")
+        deep = ";16" in str(image.tile) and image.mode != "I;16"  # Pillow reads 8 of 16 bits.
+        if deep or image.mode not in MODES:
+            raise UserError(
+                f"{file} has {'16-bit colours' if deep else f'mode {image.mode!r}'}: convert "
+                "it to grey or RGB of 8 bits, or to an .npy file"
+            )
+        return np.atleast_3d(np.asarray(image))

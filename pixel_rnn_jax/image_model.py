@@ -1,6 +1,7 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -214,15 +215,17 @@ class ImageModel:
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray | None]:
         """Returns the images `[N, H, W, C]` that `compress`, or the command, was given.
 
-        With `skip_damaged` the images of damaged blocks are left out. With `return_condition` their
-        condition is returned as well, None of a model without.
+        With `skip_damaged` the images of damaged blocks are left out, and a warning says which.
+        With `return_condition` their condition is returned as well, None of a model without.
 
         Raises:
             UserError: The data are damaged, cut off, or of another model or format.
         """
-        (images, condition, _), _ = compression.decompress(
+        (images, condition, _), lost = compression.decompress(
             self.pixel_rnn, self.params, data, skip_damaged=skip_damaged
         )
+        if lost:
+            warnings.warn(f"damaged and left out: {'; '.join(lost)}", stacklevel=2)
         return (images, condition) if return_condition else images
 
     def _evaluated(

@@ -7,7 +7,7 @@ from absl import app, flags, logging
 from etils import epy
 
 from pixel_rnn_jax.cli import parse
-from pixel_rnn_jax.errors import USER_ERROR, UserError
+from pixel_rnn_jax.errors import USER_ERROR, UserError, may_pass
 
 with epy.lazy_imports():  # They import JAX, which --help does without.
     import jax
@@ -16,14 +16,17 @@ with epy.lazy_imports():  # They import JAX, which --help does without.
 
 
 def main(command: Callable[[], None]) -> int:
-    """Runs a command and returns the exit status: 2 after a mistake, 130 after Ctrl-C, else 0."""
+    """Runs a command and returns the exit status.
+
+    It is 2 after a mistake, 1 after an error that may pass, 130 after Ctrl-C, else 0.
+    """
     logging.set_verbosity(logging.ERROR)  # Orbax warns of each option that it sets itself.
     try:
         devices.set_up()
         command()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return _end(USER_ERROR)
+        return _end(1 if may_pass(error) else USER_ERROR)
     except KeyboardInterrupt:
         return _end(130)
     except Exception as error:

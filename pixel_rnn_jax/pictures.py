@@ -22,15 +22,26 @@ UNKNOWN, GROUND = (70, 130, 180), (205, 219, 233)  # Steel blue and pale blue, n
 LABELS, LABELS_HEIGHT = ("image", "known", "completed"), 16
 
 
-def grid(images: ArrayLike, levels: int, columns: int | None = None) -> np.ndarray:
+def grid(
+    images: ArrayLike, levels: int, columns: int | None = None, rows: Sequence[str] = ()
+) -> np.ndarray:
     """Arranges images `[N, H, W, C]`, integers from 0 to K - 1, in one picture of uint8.
 
     One channel is drawn in grey (a picture `[height, width]`), three as RGB and four as RGBA; other
     numbers of channels lie side by side. Small images are magnified by an integer factor. Without
-    `columns` the picture is about as wide as high.
+    `columns` the picture is about as wide as high. `rows` are names of the rows, on their left.
     """
     picture, _ = _arranged(_tiles(images, levels), columns, GREY)
-    return picture[..., 0] if picture.shape[-1] == 1 else picture
+    picture = picture[..., 0] if picture.shape[-1] == 1 else picture
+    if not rows:
+        return picture
+    font = ImageFont.load_default(12)
+    size = 6 + int(max(map(font.getlength, rows))), len(picture)
+    margin = Image.new("L" if picture.ndim == 2 else "RGBA"[: picture.shape[-1]], size, "white")
+    for number, row in enumerate(rows):
+        place = size[0] - 3, (number + 0.5) * size[1] / len(rows)
+        ImageDraw.Draw(margin).text(place, row, "black", font, anchor="rm")
+    return np.concatenate([np.asarray(margin), picture], axis=1)
 
 
 def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
@@ -112,10 +123,11 @@ def write_images(
     columns: int | None = None,
     arrays: Mapping[str, Any] | None = None,
     names: Sequence[str] = (),
+    rows: Sequence[str] = (),
 ) -> None:
     """Writes images in a format that the ending of `out` selects.
 
-    - `.png`: one picture of all images (see `grid`).
+    - `.png`: one picture of all images (see `grid` for `columns` and `rows`).
     - `.npz`: `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps values that are no levels.
     - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
       themselves (black and white for two levels, dark for a few). `names` name the files.
@@ -125,7 +137,7 @@ def write_images(
             if out.endswith(".npz"):
                 np.savez_compressed(file, images=images, **arrays or {})
             else:
-                file.write(png(grid(*as_levels(images, levels), columns)))
+                file.write(png(grid(*as_levels(images, levels), columns, rows)))
         return
     target = Path(out).resolve()
     unfinished = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}")

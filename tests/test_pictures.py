@@ -40,6 +40,15 @@ def test_grid_has_every_image_once_with_gaps(plain, columns):
     np.testing.assert_array_equal(picture, expected)
 
 
+def test_names_of_rows_lie_beside_them(plain):
+    images = random_images(256, 4, 20, 9, 3)
+    picture, named = pictures.grid(images, 256, 2), pictures.grid(images, 256, 2, ("a", "bb"))
+    width = named.shape[1] - picture.shape[1]
+    np.testing.assert_array_equal(named[:, width:], picture)
+    for half in np.split(named[:40, :width], 2):
+        assert (half != 255).any()
+
+
 def test_a_grid_is_about_square_and_its_columns_are_full(plain):
     for height, width, rows, columns in ((8, 8, 8, 8), (2, 20, 22, 3)):
         shape = pictures.grid(np.zeros((64, height, width, 1), int), 2).shape

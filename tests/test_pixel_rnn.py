@@ -225,6 +225,16 @@ def test_models_can_be_compared_pickled_and_copied_and_take_names_of_classes():
         bound.log_prob(images, np.array(names)[:, None])
 
 
+def test_one_channel_may_be_left_out():
+    model = tiny_model("pixel_cnn", (4, 4, 1))
+    images = np.random.default_rng(0).integers(3, size=(3, 4, 4, 1))
+    flat, known = images[..., 0], np.arange(16).reshape(4, 4) < 8
+    np.testing.assert_array_equal(model.log_prob(flat), model.log_prob(images))
+    np.testing.assert_array_equal(model.decompress(model.compress(flat)), images)
+    done = model.complete(KEY, flat, known).images
+    np.testing.assert_array_equal(done, model.complete(KEY, images, known).images)
+
+
 def test_bound_methods_are_transformed_as_well():
     model, params, images, given = build("pixel_cnn", "gaussian_mixture", "vector")
     bound = prnn.ImageModel(model, params)

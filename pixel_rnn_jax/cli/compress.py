@@ -44,10 +44,12 @@ def decompress(arguments: Namespace) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
     model = image_model.load(arguments.workdir)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
-    content = arguments.file.read_bytes()
-    result, lost = compression.decompress(
-        model.pixel_rnn, model.params, content, skip_damaged=arguments.skip_damaged
-    )
+    content, skip = arguments.file.read_bytes(), arguments.skip_damaged
+    with files.naming(arguments.file):
+        decompressed = compression.decompress(
+            model.pixel_rnn, model.params, content, skip_damaged=skip
+        )
+    result, lost = decompressed
     for text in lost:
         terminal.log(text)
     images, condition, names = result
@@ -69,7 +71,8 @@ def decompress_flags(parser: ArgumentParser) -> None:
 def info(arguments: Namespace) -> None:
     """Prints the content of a compressed file, without a model, and checks its checksums."""
     content = arguments.file.read_bytes()
-    header, blocks, _ = format.read_blocks(content)
+    with files.naming(arguments.file):
+        header, blocks, _ = format.read_blocks(content)
     count = sum(block.length for block in blocks)
     shape = "x".join(map(str, header.image_shape))
     bits = 8 * len(content) / max(count * math.prod(header.image_shape), 1)
@@ -80,7 +83,7 @@ def info(arguments: Namespace) -> None:
     terminal.print_result(f"{size}, {bits:.4f} bits/dim")
     for block in blocks:
         for name in compression.names_of(block):
-            terminal.print_result(f"  {name}")
+            terminal.print_result(f"  {name if name.isprintable() else ascii(name)}")
 
 
 def info_flags(parser: ArgumentParser) -> None:

@@ -39,7 +39,8 @@ def output(*endings: str) -> Callable[[str], str]:
         path = Path(text).expanduser()
         taken = path.exists() if "" in endings and not path.suffix else path.is_dir()
         if not text or "://" in text or taken or (endings and path.suffix not in endings):
-            raise ArgumentTypeError(f"must name a {kinds}, got {text!r}")
+            here = ", which is there already" if taken else ""
+            raise ArgumentTypeError(f"must name a {kinds}, got {text!r}{here}")
         return str(path)
 
     return check

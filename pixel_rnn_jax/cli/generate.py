@@ -1,6 +1,7 @@
 """The commands `sample` and `complete`."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pixel_rnn_jax.errors import UserError
 with epy.lazy_imports():
     import jax
 
-    from pixel_rnn_jax import files, image_model, models, pictures, terminal
+    from pixel_rnn_jax import data, files, image_model, models, pictures, terminal
     from pixel_rnn_jax.generation import complete as complete_lib
     from pixel_rnn_jax.models import checks
     from pixel_rnn_jax.runtime import devices
@@ -27,6 +28,7 @@ IMAGES, ROW, TEST_IMAGES = 64, 10, 16
 def sample(arguments: Namespace) -> None:
     """Draws new images; an .npz file gets their classes or conditions as well."""
     n, label, columns = arguments.n, vars(arguments)["class"], None
+    rows: Sequence[str] = ()
     model = image_model.load(arguments.workdir)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     classes = model.config.num_classes
@@ -44,12 +46,14 @@ def sample(arguments: Namespace) -> None:
     elif classes:
         n = n or ROW * classes
         condition = evaluate_lib.every_class(n, classes)
-        columns = n // classes if n % classes == 0 else None
+        if n % classes == 0:
+            columns, rows = n // classes, model.class_names or [*map(str, range(classes))]
     n = n or IMAGES
     key = jax.random.key(arguments.seed)
     images = model.sample(key, n, condition, temperature=arguments.temperature)
     arrays = condition_arrays(model, condition)
-    pictures.write_images(np.asarray(images), model.levels, arguments.out, columns, arrays)
+    drawn = np.asarray(images)
+    pictures.write_images(drawn, model.levels, arguments.out, columns, arrays, rows=rows)
     nats, dims = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.dims
     bits = f", {models.bits_per_dim(nats, dims):.4f} bits/dim" if model.levels else ""
     count = terminal.plural(n, "sample")
@@ -90,7 +94,7 @@ def complete(arguments: Namespace) -> None:
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
-    images, condition = split.batch(np.arange(min(n, len(split))))
+    images, condition = split.batch(data.spread(len(split), n))
     key = jax.random.key(arguments.seed)
     result = model.complete(key, images, mask, condition, particles=particles)
     if Path(out).suffix == ".png":

@@ -59,6 +59,10 @@ def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], 
     help_ = "with --coordinator: index of this process, from 0"
     flags.DEFINE_integer("process_id", None, help_, flag_values=source)
     wanted = {"-h", "--help"} & {*words}
+    if any(word.startswith("--model=") for word in words):
+        raise UserError(
+            "train takes no --model: --config.init_from=NAME starts from its parameters"
+        )
     _, *fields = source(["", *(word for word in words if word not in wanted)], known_only=True)
     config = config_lib.Config()
     workdir = epath.Path(source.workdir).expanduser() if source.workdir else None

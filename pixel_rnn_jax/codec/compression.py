@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,6 +24,7 @@ from pixel_rnn_jax.codec.loop import Loop, computed_alike
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch, Images
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.files import naming
 from pixel_rnn_jax.models.checks import condition_form
 from pixel_rnn_jax.models.likelihoods import value_dtype
 from pixel_rnn_jax.pixel_rnn import PixelRNN
@@ -34,6 +36,8 @@ BLOCK_BYTES = 2**16
 takes one block with it."""
 MAX_VALUES = 2**22
 """A block has no more values than this, unless it has one image."""
+NAME_BYTES = 2**26
+"""The names in a block have no more bytes than this, nor than 1,024 for each image."""
 
 
 def compress(
@@ -71,6 +75,8 @@ def decompress(
         raise UserError(
             f"the file was compressed with model {header.model.hex()}; this is {digest.hex()}"
         )
+    if any(block.length > max(1, MAX_VALUES // model.dims) for block in blocks):
+        raise UserError("the compressed file has a block of too many images")
     names = [name for block in blocks for name in names_of(block) or [""] * block.length]
     no_images = Block(0, 0, (b"",) * 4, pixels=0)
     batches = [_decoded(loop, block) for block in (no_images, *blocks)]
@@ -80,8 +86,21 @@ def decompress(
 
 def names_of(block: Block) -> list[str]:
     """Returns the names of the images of a block, [] if it has none."""
-    names = block.sections[0]
-    return json.loads(zlib.decompress(names)) if names else []
+    if not block.sections[0]:
+        return []
+    with naming("the compressed file"):
+        names = json.loads(_unpacked(block.sections[0], min(NAME_BYTES, 1024 * block.length)))
+        if [*map(type, names)] != [str] * block.length:
+            raise ValueError("names of other images")
+        return names
+
+
+def _unpacked(packed: bytes, most: int) -> bytes:
+    """Returns what zlib has packed, `most` bytes or less."""
+    content = (stream := zlib.decompressobj()).decompress(packed, most)
+    if not stream.eof:
+        raise ValueError(f"a section is cut off, or has more than {most:,} bytes")
+    return content
 
 
 def model_digest(model: PixelRNN, params: PyTree) -> bytes:
@@ -118,6 +137,8 @@ def _blocks(
         if full or stop == count:
             whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
             text = json.dumps(list(names[start:stop]), separators=(",", ":"))
+            if len(text) > min(NAME_BYTES, 1024 * (stop - start)):
+                raise UserError("the names of images may have 1,024 bytes on average")
             stored = None if model.config.num_classes else whole.condition
             sections = (
                 zlib.compress(text.encode(), 9) if names else b"",
@@ -134,8 +155,10 @@ def _decoded(loop: Loop, block: Block) -> Batch:
     shape, kind = condition_form(loop.model.config, loop.model.image_shape)
     condition = None
     if kind and not loop.model.config.num_classes:
-        values = zlib.decompressobj().decompress(packed)
-        condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
+        with naming("the compressed file"):
+            most = 4 * block.length * math.prod(shape)
+            values = _unpacked(packed, most) if most else b""
+            condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
     # It may be no code under the frequencies of this machine.
     with contextlib.suppress(ValueError, AssertionError):
         batch = decode(loop, corrections, code, block.length, condition)

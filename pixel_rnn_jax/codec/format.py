@@ -58,9 +58,9 @@ def read_blocks(
     one. Which images are lost follows from the numbers in the others and in the end.
     """
     if not data.startswith(MAGIC):
-        raise UserError(f"this is no compressed file of version {MAGIC[-1]} of pixel_rnn_jax")
+        raise UserError(f"this is no file that `compress` wrote, of version {MAGIC[-1]}")
     blocks: list[Block] = []
-    checksums, count = b"", 0
+    checksums, count = list[bytes](), 0
     try:
         header, position = _header(data)
         packed_header = data[:position]
@@ -68,7 +68,7 @@ def read_blocks(
             block, stop = _block(data, position)
             if block.start >= count and _is_sealed(data[position:stop], packed_header):
                 blocks.append(block)
-                checksums += data[stop - 4 : stop]
+                checksums.append(data[stop - 4 : stop])
                 count = block.start + block.length
             position = stop
         total, checksum = _end(data[position:], packed_header)
@@ -85,7 +85,7 @@ def read_blocks(
             f"the compressed file is damaged, {'; '.join(lost)}: get an intact copy, or leave out "
             "damaged blocks (--skip_damaged, skip_damaged=True)"
         )
-    if not lost and checksum != zlib.crc32(checksums):
+    if not lost and checksum != zlib.crc32(b"".join(checksums)):
         raise UserError("the compressed file has a block of another file")
     return header, blocks, lost
 
@@ -102,8 +102,8 @@ def _block(data: bytes, position: int) -> tuple[Block, int]:
     """Returns the block at a position, intact or not, and the position after it."""
     (start, count, *lengths), first = unpack_numbers(data, position + len(BLOCK), 6)
     *ends, stop = itertools.accumulate((*lengths, 8), initial=first)
-    if stop > len(data):
-        raise ValueError("a block has no end")
+    if stop > len(data) or not count:
+        raise ValueError("a block has no images, or no end")
     sections = tuple(data[a:b] for a, b in itertools.pairwise(ends))
     return Block(start, count, sections, _value(data, stop - 8)), stop
 

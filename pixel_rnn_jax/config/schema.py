@@ -18,7 +18,7 @@ _POSITIVE_FIELDS = (
     *(f"train.{name}" for name in ("log_every", "eval_every", "checkpoint_every")),
     "optimizer.learning_rate",
 )
-_ODD: Rule = ("be odd and at least 3", lambda side: side >= 3 and side % 2 == 1)
+_ODD: Rule = ("be odd, from 3 to 255", lambda side: 3 <= side <= 255 and side % 2 == 1)
 _SEVERAL: Rule = ("be 0 or at least 2", lambda count: count != 1)
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POSITIVE_FIELDS, ("be greater than 0", lambda number: number > 0)),

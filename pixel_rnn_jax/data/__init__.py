@@ -4,6 +4,7 @@ from pixel_rnn_jax.data.dataset import Batch as Batch
 from pixel_rnn_jax.data.dataset import Dataset as Dataset
 from pixel_rnn_jax.data.dataset import Images as Images
 from pixel_rnn_jax.data.dataset import check_disjoint as check_disjoint
+from pixel_rnn_jax.data.dataset import spread as spread
 from pixel_rnn_jax.data.loader import digest as digest
 from pixel_rnn_jax.data.loader import eval_batches as eval_batches
 from pixel_rnn_jax.data.loader import standardisation as standardisation

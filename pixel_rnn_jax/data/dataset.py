@@ -193,6 +193,11 @@ def open_split_of(
     return dataclasses.replace(part, name=f"split {split!r} of {name}")
 
 
+def spread(count: int, most: int) -> np.ndarray:
+    """Returns at most so many numbers below `count`, spread over them."""
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
 def random_order(count: int) -> np.ndarray:
     """Returns the numbers below `count` in a random order, always the same one."""
     # NumPy promises never to change the raw output of a bit generator.

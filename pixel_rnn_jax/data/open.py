@@ -12,7 +12,7 @@ from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import SUFFIXES, read_image
+from pixel_rnn_jax.files import SUFFIXES, naming, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
@@ -77,20 +77,31 @@ def _open_digits(name: str, split: str) -> Dataset:
 
 
 def _open_image_files(path: Path, name: str, split: str) -> Dataset:
-    """Opens a split of a folder, perhaps with a subfolder for each split; or a single file."""
+    """Opens a split of a folder, perhaps with a subfolder for each split; or a single file.
+
+    If all images lie in two or more subfolders, these are their classes.
+    """
+    every = [path]
+    if path.is_dir():
+        every = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
 
     def open_part(folder: str) -> Dataset:
-        root, files = path.parent, [path]
-        if path.is_dir():
-            root = path / folder
-            files = [file for file in sorted(root.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        root = path / folder if path.is_dir() else path.parent
+        files = [file for file in every if file.is_relative_to(root)]
         if not files:
             raise UserError(f"{name}: there are no image files in {root} ({', '.join(SUFFIXES)})")
+        names, depth = [file.relative_to(root).as_posix() for file in files], bool(folder)
+        # From all splits, so that each gives a class the same number.
+        of_all = [file.relative_to(path).parts for file in every if path.is_dir()]
+        classes = sorted({parts[depth] for parts in of_all if len(parts) > depth + 1})
+        has_labels = len(classes) > 1 and all("/" in name for name in names)
         return Dataset(
             name=name,
             images=LazyArray(lambda indices: (read_image(files[i]) for i in indices), files),
             ids=image_ids(folder, len(files)),
-            file_names=[file.relative_to(root).as_posix() for file in files],
+            labels=np.array([name.partition("/")[0] for name in names]) if has_labels else None,
+            class_names=tuple(classes) if has_labels else (),
+            file_names=names,
         )
 
     folders = [file.name for file in path.iterdir() if file.is_dir()] if path.is_dir() else []
@@ -103,7 +114,8 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     An .npz file may have an array for each split, and beside the images `labels`, and vectors or
     maps, `condition`: or `train_labels`, `train_condition` and so on.
     """
-    arrays = np.load(path, mmap_mode="r")
+    with naming(path):
+        arrays = np.load(path, mmap_mode="r")
     if isinstance(arrays, np.ndarray):
         whole = Dataset(name, arrays, image_ids("", len(arrays)))
         on_disk = LazyArray(whole.images.__getitem__, range(len(whole)))
@@ -112,23 +124,24 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
         keys = [key for key in arrays.files if not _NOT_IMAGES.fullmatch(key)]
 
         def open_part(key: str) -> Dataset:
-            return _npz_dataset(arrays, key or keys[0], name, divided=len(keys) > 1)
+            return _npz_dataset(path, arrays, key or keys[0], name, divided=len(keys) > 1)
 
         return open_split_of(name, split, keys, open_part, whole=len(keys) == 1)
 
 
-def _npz_dataset(arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
+def _npz_dataset(path: Path, arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
     def read(field: str) -> np.ndarray | None:
         # In a divided set the plain name does not say of which images it is.
         if divided or f"{key}_{field}" in arrays.files:
             field = f"{key}_{field}"
         return arrays[field] if field in arrays.files else None
 
-    images, labels = arrays[key], read("labels")
-    class_names: tuple[str, ...] = ()
-    if labels is not None and labels.dtype.kind == "U":
-        # From all splits, so that each gives a class the same number.
-        every = [arrays[field] for field in arrays.files if re.fullmatch("(.*_)?labels", field)]
-        class_names = tuple(np.unique(np.concatenate(every)).tolist())
-    ids = image_ids(key, len(images))
-    return Dataset(name, images, ids, None, labels, class_names, read("condition"))
+    with naming(path):
+        images, labels, condition = arrays[key], read("labels"), read("condition")
+        class_names: tuple[str, ...] = ()
+        if labels is not None and labels.dtype.kind == "U":
+            # From all splits, so that each gives a class the same number.
+            every = [arrays[field] for field in arrays.files if re.fullmatch("(.*_)?labels", field)]
+            class_names = tuple(np.unique(np.concatenate(every)).tolist())
+        ids = image_ids(key, len(images))
+    return Dataset(name, images, ids, None, labels, class_names, condition)

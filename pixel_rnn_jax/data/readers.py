@@ -4,11 +4,8 @@ Each reader takes the archives of a split and its name, and yields for every ima
 TFDS orders it, the image `[H, W, C]`, and its label or None.
 """
 
-import codecs
 import gzip
 import io
-import os
-import pickle
 import re
 import tarfile
 import zipfile
@@ -38,26 +35,15 @@ def read_idx(paths: Sequence[Path], split: str) -> Iterator[Item]:
     yield from ((number, image, label) for number, (image, label) in enumerate(pairs))
 
 
-def read_pickles(paths: Sequence[Path], split: str) -> Iterator[Item]:
-    """Reads batches `[10000, C * H * W]`, for training in any order."""
-    pattern = {"train": r"data_batch_(\d)$", "test": "tes(t)_batch$"}[split]
+def read_records(paths: Sequence[Path], split: str) -> Iterator[Item]:
+    """Reads batches of records in any order: a byte for the label, C * H * W for the image."""
+    pattern = {"train": r"data_batch_(\d)\.bin$", "test": r"tes(t)_batch\.bin$"}[split]
     for name, file in _members(paths[0]):
         if match := re.search(pattern, name):
             first = 10_000 * (int(match[1]) - 1) if split == "train" else 0
-            batch = _ArrayUnpickler(file, encoding="bytes").load()
-            batch = {os.fsdecode(key): value for key, value in batch.items()}  # Python 2 has bytes.
-            for row, (image, label) in enumerate(zip(batch["data"], batch["labels"], strict=True)):
-                yield first + row, image.reshape(3, 32, 32).transpose(1, 2, 0), label
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles arrays; a KeyError names anything else, which could run code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        array = np.zeros(0)
-        makers: Any = array.__reduce__()[0], array.__reduce_ex__(5)[0]  # NumPy moves them about.
-        known = {each.__name__: each for each in (*makers, np.ndarray, np.dtype, codecs.encode)}
-        return known[name]
+            records = np.frombuffer(file.read(), np.uint8).reshape(-1, 1 + 3 * 32 * 32)
+            for row, record in enumerate(records):
+                yield first + row, record[1:].reshape(3, 32, 32).transpose(1, 2, 0), record[0]
 
 
 def read_pngs(paths: Sequence[Path], split: str) -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,17 @@ class Split:
             mirrored = _uniform([(*visit, _MIRROR) for visit in visits], (1, 1, 1)) < 0.5
             images = np.where(mirrored, images[:, :, ::-1], images)
         return Batch(images, self._condition_of(indices))
+
+    def remarks(self) -> Iterator[str]:
+        """Yields what a training should say of its images."""
+        labels = self.dataset.labels
+        if labels is not None and not self._model.num_classes:
+            whole = isinstance(labels, np.ndarray)
+            count = len(self.dataset.class_names) or (int(labels.max()) + 1 if whole else "N")
+            yield f"{count} classes, not used: --config.model.num_classes={count}"
+        first = np.asarray(self.dataset.images[np.arange(min(len(self), 64))])
+        if self.levels == 256 and np.unique(first).tolist() == [0, 255]:
+            yield "values 0 and 255 alone, of 256 levels: for two levels, store them as booleans"
 
     def _condition_of(self, indices: np.ndarray) -> np.ndarray | None:
         if self._condition is None:
@@ -216,8 +227,8 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
     first = dataset.images[np.arange(min(len(dataset), 64))]
     if dtype != np.uint8 or first.max() == 1:
         raise UserError(
-            f"data.levels must be set: values up to {first.max()} of type {dtype}, the first of "
-            f"{name}, do not tell how many levels there are"
+            f"data.levels must be set: values from {first.min()} to {first.max()} of type {dtype}, "
+            f"the first of {name}, do not tell how many levels there are, from 0 on"
         )
     return 256
 

@@ -20,7 +20,7 @@ from pixel_rnn_jax import terminal
 from pixel_rnn_jax.data import readers
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import atomic_write, cache_folder
+from pixel_rnn_jax.files import atomic_write, cache_folder, naming, open_lock
 
 AT_ONCE = 1000  # Images of which a fingerprint is computed.
 Fingerprint = tuple[int, float, str]
@@ -55,7 +55,7 @@ def open_standard(name: str, split: str) -> Dataset:
 
     def open_part(part: str) -> Dataset:
         images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
-        order, labels = np.load(folder / f"{part}_order.npy"), folder / f"{part}_labels.npy"
+        order, labels = _order(folder, part), folder / f"{part}_labels.npy"
         return Dataset(
             name=name,
             images=LazyArray(lambda indices: images[order[indices]], range(len(order))),
@@ -69,18 +69,29 @@ def open_standard(name: str, split: str) -> Dataset:
     return open_split_of(f"data.name {name!r}", split, standard.splits, open_part, whole=False)
 
 
+def _order(folder: Path, split: str) -> np.ndarray:
+    """Returns the rows of a split in the order of TFDS."""
+    path = folder / f"{split}_order.npy"
+    with naming(path):
+        order = np.load(path)
+        if not np.array_equal(np.sort(order), np.arange(len(order))):
+            raise ValueError("no permutation")
+    return order
+
+
 def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
     """Converts a set of `SETS`, unless it is there, and checks and returns its fingerprints.
 
-    `source` is an archive, a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR,
-    or else the site of the set. The set is there whole or not at all, also after a kill; archives
-    that were downloaded are kept until then, unless they are the wrong ones.
+    `source` is a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR, or else the
+    site of the set. Archives of another SHA-256 are not opened, unless `source` is the only one.
+    The set is there whole or not at all, also after a kill; archives that were downloaded are kept
+    until then, unless they are the wrong ones.
     """
     folder = folder_of(name)
     hidden = folder.with_name(f".{folder.name}")
     downloads, unfinished = hidden.with_suffix(".archives"), hidden.with_suffix(".new")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with hidden.with_suffix(".lock").open("w") as lock:
+    with open_lock(hidden.with_suffix(".lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # A second process waits here, and finds the set.
         if folder.exists():
             return _checked(name, folder)
@@ -88,11 +99,7 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
         shutil.rmtree(unfinished, ignore_errors=True)  # Of a process that was killed.
         unfinished.mkdir()
         try:
-            for split, (_, known, checksums) in SETS[name].splits.items():
-                for file, sha256 in checksums.items() if known is None else ():
-                    with paths[file].open("rb") as archive:
-                        same = hashlib.file_digest(archive, "sha256").hexdigest() == sha256
-                    terminal.log(f"{paths[file]}: {'' if same else 'not '}the original archive")
+            for split in SETS[name].splits:
                 _convert(name, split, paths, unfinished)
             fingerprints = _checked(name, unfinished)
             unfinished.rename(folder)
@@ -106,34 +113,41 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
 
 
 def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
-    """Returns where the archives of a set are, after downloading them if they are not local."""
+    """Returns the archives of a set, whose SHA-256 is compared, after downloading them if needed."""
     checksums = dict(pair for *_, files in SETS[name].splits.values() for pair in files.items())
     needed, url = ", ".join(checksums), source or SETS[name].url
     if source and "://" not in source:
         place = Path(source).expanduser()
-        if place.is_file() and len(checksums) == 1:
-            return dict.fromkeys(checksums, place)
-        paths = {}
-        for file in checksums:
-            whole = place / file
-            paths[file] = whole if whole.is_file() else whole.with_suffix(".zip")
-            if not paths[file].is_file():
+        is_named = place.is_file() and len(checksums) == 1
+        for file, sha256 in checksums.items():
+            path = place if is_named else place / file
+            if not path.is_file():
                 raise UserError(f"--from={source} is no folder with {needed}: no {file}")
-        return paths
+            with path.open("rb") as archive:
+                found = hashlib.file_digest(archive, "sha256").hexdigest()
+            if found != sha256 and not is_named:
+                raise UserError(f"{path} has the SHA-256 {found}, not {sha256}: it is not opened")
+            terminal.log(f"{path}: {'' if found == sha256 else 'not '}the original archive")
+        return {file: place if is_named else place / file for file in checksums}
     advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
     if not url:
         raise UserError(f"data.name {name!r} cannot be downloaded any more: {advice}")
     import pooch  # Imported only where it is used.
 
-    registry = dict.fromkeys(checksums) if source else checksums
-    fetcher = pooch.create(downloads, f"{url.rstrip('/')}/", registry=registry, retry_if_failed=3)
+    fetcher = pooch.create(downloads, f"{url.rstrip('/')}/", registry=checksums, retry_if_failed=3)
     try:
-        for file in registry:
+        for file in checksums:
             bar = sys.stderr.isatty()
             fetcher.fetch(file, downloader=pooch.HTTPDownloader(bar, chunk_size=2**20))
     except (ValueError, OSError) as error:
-        raise UserError(f"data.name {name!r} cannot be downloaded: {error}: {advice}") from error
-    return {file: downloads / file for file in registry}
+        if isinstance(error, OSError) and error.errno:
+            raise  # Of the disk.
+        # A site that does not answer may do so later.
+        status = getattr(getattr(error, "response", None), "status_code", 500)
+        passes = not isinstance(error, ValueError) and status >= 500
+        text = f"data.name {name!r} cannot be downloaded: {error}: {advice}"
+        raise (ConnectionError if passes else UserError)(text) from error
+    return {file: downloads / file for file in checksums}
 
 
 def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> None:
@@ -172,8 +186,10 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
     found = {}
     for split, (_, known, _) in SETS[name].splits.items():
         images, labels = folder / f"{split}.npy", folder / f"{split}_labels.npy"
-        number = np.load(labels) if labels.exists() else None
-        found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
+        _order(folder, split)
+        with naming(images):
+            number = np.load(labels) if labels.exists() else None
+            found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
         if known not in (None, found[split][-1]):
             raise UserError(
                 f"{images}: damaged, or not the {split} images of {name}: their SHA-256 is "
@@ -227,12 +243,12 @@ SETS = {
             "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
         }),
     }, "https://storage.googleapis.com/cvdf-datasets/mnist"),
-    "cifar10": StandardSet((32, 32, 3), readers.read_pickles, {
+    "cifar10": StandardSet((32, 32, 3), readers.read_records, {
         "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", {
-            "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         }),
         "test": (10_000, "12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66", {
-            "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         }),
     }, "https://www.cs.toronto.edu/~kriz", class_names=tuple(_CLASSES.split())),
     # The paper's own; TFDS's issue 4662 says where it is now.

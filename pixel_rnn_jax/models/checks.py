@@ -18,8 +18,8 @@ from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.models.likelihoods import class_of
 
-MOST_LEVELS = 2**24
-"""Float32 tells no more integers apart."""
+MOST_LEVELS, MOST_VALUES = 2**24, 2**28
+"""Float32 tells no more integers apart; larger images would need more memory than there is."""
 Shape = tuple[int, int, int]
 
 
@@ -46,8 +46,10 @@ def check_format(
 
     NumPy's would have another digest, and other types in results computed from them.
     """
-    if len(image_shape) != 3 or not all(is_integer(n) and n > 0 for n in image_shape):
-        raise UserError(f"image_shape must be three positive integers (H, W, C), got {image_shape}")
+    positive = len(image_shape) == 3 and all(is_integer(n) and n > 0 for n in image_shape)
+    if not positive or math.prod(image_shape) > MOST_VALUES:
+        form = f"three positive integers (H, W, C) with a product of at most {MOST_VALUES:,}"
+        raise UserError(f"image_shape must be {form}, got {image_shape}")
     kind = class_of(config)
     if not kind.discrete and (config.input != "scalar" or config.scales):
         field = "scales" if config.scales else "input"
@@ -75,6 +77,8 @@ def check_images(
     `output="logistic_mixture"` level x is the interval [x, x + 1).
     """
     images = _array(images)
+    if images.ndim == 3 and image_shape[-1] == 1:  # One channel may be left out.
+        images = images[..., None]
     if images.ndim != 4 or images.shape[1:] != image_shape:
         shape = ", ".join(map(str, image_shape))
         raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
@@ -118,7 +122,9 @@ def check_condition(
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
     if not kind or condition.shape != (count, *shape) or (classes and not whole):
         form = f"{kind}, of shape {(count, *shape)}" if kind else "None: this model has none"
-        raise UserError(f"condition must be {form}, got {condition.dtype} {condition.shape}")
+        missing = condition.dtype == object and condition.item() is None
+        got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
+        raise UserError(f"condition must be {form}, got {got}")
     dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)
     _check_values("condition", condition, classes or dtype)
     return jnp.asarray(condition).astype(dtype)

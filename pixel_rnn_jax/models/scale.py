@@ -1,5 +1,6 @@
 """One scale of a chain, and the chain that a config describes (section 3.6)."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -27,7 +28,8 @@ class Scale(NamedTuple):
         Where a transformation of JAX traces a function, bind inside of it.
         """
         layers = self.network.config.layers
-        found = sum(key.startswith("body_") for key in params.get(self.name, ()))
+        own = params.get(self.name, ()) if isinstance(params, Mapping) else ()
+        found = sum(key.startswith("body_") for key in own)
         if found != layers:  # Flax would leave out layers of which there are too many.
             raise UserError(f"params must have {layers} layers in {self.name!r}, got {found}")
         return self.network.bind({"params": params[self.name]})

@@ -47,7 +47,7 @@ def in_batches(
     )
     if progress:
         total = math.ceil(count / batch_size)
-        late = map(_ready, terminal.progress(late, total, progress, "batch"))
+        late = map(wait, terminal.progress(late, total, progress, "batch"))
     results = [jax.tree.map(devices.local_rows, result) for result in late]
 
     def in_order(*of_batches: np.ndarray) -> np.ndarray:
@@ -71,10 +71,11 @@ def slices(rows: PyTree, mesh: Mesh, *, least: int = 1, most: int) -> Iterator[P
         yield jax.tree.map(lambda x, i=start, n=full: padded(np.asarray(x[i : i + size]), n), rows)
 
 
-def _ready(tree: PyTree) -> PyTree:
+def wait(tree: PyTree) -> PyTree:
     """Waits for arrays: a call that waits for a device does not hear Ctrl-C."""
-    begin = time.monotonic()
-    while not all(x.is_ready() for x in jax.tree.leaves(tree)):
+    begin: float = time.monotonic()
+    arrays: Any = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    while not all(array.is_ready() for array in arrays):
         time.sleep(min(0.5, max(0.001, (time.monotonic() - begin) / 50)))
     return tree
 

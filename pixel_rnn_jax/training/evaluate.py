@@ -74,10 +74,11 @@ class Evaluation:
         return {name: number for name, number in numbers.items() if math.isfinite(number)}
 
     def __str__(self) -> str:
-        text = f"{self.nats:.3f} ± {self.standard_error:.3f} nats"
+        several = len(self.nats_per_image) > 1
+        text = f"{self.nats:.3f}{f' ± {self.standard_error:.3f}' * several} nats"
         if not self.real:
             error = bits_per_dim(self.standard_error, self.dims)
-            text += f", {self.bits_per_dim:.4f} ± {error:.4f} bits/dim"
+            text += f", {self.bits_per_dim:.4f}{f' ± {error:.4f}' * several} bits/dim"
         return f"{text} ({terminal.plural(len(self.nats_per_image), 'image')})"
 
 
@@ -153,14 +154,16 @@ def format_of(split: Split) -> ImageFormat:
 def open_run_split(run: Run, split: str, *, noise: int = 0) -> Split:
     """Opens a split of the data that a run was trained on: see `data.open_split`."""
     config = run.identity.config
+    opened = {name: data.open_split(config, name) for name in run.identity.data}
     for name, digest in run.identity.data.items():
-        if data.digest(data.open_split(config, name)) != digest:
+        if data.digest(opened[name]) != digest:
             raise UserError(
                 f"data.name={config.data.name} does not hold the {name} images of the run: restore "
                 "them, give their place by --data_name or --data_dir, or "
                 "evaluate other images with --images"
             )
-    source = data.open_split(config, split, noise=noise)
+    is_read = split in opened and not noise
+    source = opened[split] if is_read else data.open_split(config, split, noise=noise)
     if not format_of(source).same_images(run.identity.image_format):
         raise UserError(
             f"--split={split} has {format_of(source)}, the run was trained on images of "

@@ -16,9 +16,9 @@ from etils import epath
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 
-from pixel_rnn_jax import pictures, terminal
+from pixel_rnn_jax import data, pictures, terminal
 from pixel_rnn_jax.data import Split
-from pixel_rnn_jax.files import atomic_write
+from pixel_rnn_jax.files import atomic_write, naming
 from pixel_rnn_jax.generation.complete import is_exact
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.runtime import processes
@@ -38,10 +38,12 @@ class TrainLog:
     compilation included. A terminal shows a bar, a file gets a line for each record.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, steps: int):
-        """Opens the files and drops the records after `step`, the number of steps made so far."""
-        self._workdir, self._start, self._steps = epath.Path(workdir), step, steps
-        self._opened = self._begin = time.monotonic()
+    def __init__(self, workdir: epath.PathLike, step: int, steps: int, seconds: float = 0.0):
+        """Opens the files and drops the records after `step`, made in so many `seconds`."""
+        self._workdir, self._step, self._steps = epath.Path(workdir), step, steps
+        self._begin = time.monotonic() - seconds
+        self._first: tuple[int, float] | None = None  # The first step that was made, and when.
+        self._is_told = False
         self.records: list[Row] = []
         self._closing = contextlib.ExitStack()
         self._writer = None
@@ -55,7 +57,6 @@ class TrainLog:
         path = self._workdir / "metrics.jsonl"
         if path.exists():
             self.records = [r for r in read_metrics(workdir) if r["step"] <= step]
-        self._begin -= self.records[-1].get("seconds", 0.0) if self.records else 0.0
         with atomic_write(path) as file:
             file.write(_as_lines(self.records))
         # The objects of a bucket cannot be appended to: `flush` copies a local file there.
@@ -75,15 +76,33 @@ class TrainLog:
         """Closes the files and the bar."""
         self._closing.close()
 
+    @property
+    def seconds(self) -> float:
+        """How long the run has trained."""
+        return round(time.monotonic() - self._begin, 3)
+
     def advance(self) -> None:
-        """Counts a step that was made."""
+        """Counts a step that was made; a file gets a line ten seconds after the first one."""
         self._bar.update()
+        self._step += 1
+        self._first = self._first or (self._step, self.seconds)
+        if not self._is_told and self.seconds > self._first[1] + 10:
+            self._tell(self._step, "")
+
+    def _tell(self, step: int, text: str) -> None:
+        """Prints a line where there is no bar, with the time left by that of steps alone."""
+        if self._bar.disable:
+            self._is_told = True
+            first, begin = self._first or (self._step, self.seconds)
+            rate = (self.seconds - begin) / max(self._step - first, 1)
+            left = tqdm.tqdm.format_interval((self._steps - step) * rate)
+            terminal.log(f"step {step}/{self._steps}: {text}{left} left")
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Writes the record of a step."""
         if not self._writer:
             return
-        record = {"step": step, **values, "seconds": round(time.monotonic() - self._begin, 3)}
+        record = {"step": step, **values, "seconds": self.seconds}
         self.records.append(record)
         self._file.write(_as_lines([record]))
         self._file.flush()
@@ -95,10 +114,7 @@ class TrainLog:
         if "train/bits_per_dim" in values:
             text += f", {values['train/bits_per_dim']:.3f} bits/dim"
         self._bar.set_postfix_str(text)
-        if self._bar.disable:
-            seconds_per_step = (time.monotonic() - self._opened) / (step - self._start)
-            left = tqdm.tqdm.format_interval((self._steps - step) * seconds_per_step)
-            terminal.log(f"step {step}/{self._steps}: {text}, {left} left")
+        self._tell(step, f"{text}, ")
 
     def draw(self, step: int, model: ImageModel, seed: int, validation: Split) -> None:
         """Draws samples, completions and the curves so far."""
@@ -134,8 +150,9 @@ def _as_lines(records: list[Row]) -> bytes:
 
 def read_metrics(workdir: epath.PathLike) -> list[Row]:
     """Returns the records of `workdir`/metrics.jsonl in order, without a half-written last one."""
-    lines = (epath.Path(workdir) / "metrics.jsonl").read_text().split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    path = epath.Path(workdir) / "metrics.jsonl"
+    with naming(path):
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
 def overfitting(records: list[Row]) -> str:
@@ -159,7 +176,7 @@ def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.nd
     The random numbers are the same at every call, so that pictures differ by what was learnt.
     """
     key, levels = jax.random.key(seed), model.levels
-    images, condition = validation.batch(range(min(PREVIEWS, len(validation))))
+    images, condition = validation.batch(data.spread(len(validation), PREVIEWS))
     count, condition_of_samples = len(images), condition
     if classes := model.config.num_classes:
         count, condition_of_samples = PREVIEWS, every_class(PREVIEWS, classes)

@@ -1,6 +1,7 @@
 """Stopping a training by SIGTERM or Ctrl-C, in all processes after the same step."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     def note(number: int, frame: FrameType | None) -> None:
         request.signal = number
         restore()
+        os.write(2, b"finishing the step; a second signal ends at once\n")
 
     # Only the main thread may set handlers. A program in the background ignores Ctrl-C already.
     if threading.current_thread() is threading.main_thread():

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import signal
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from pixel_rnn_jax.files import atomic_write, check_storage
 from pixel_rnn_jax.image_model import ImageModel, load
 from pixel_rnn_jax.models import bits_per_dim
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import devices, processes
+from pixel_rnn_jax.runtime import batching, devices, processes
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
 from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
@@ -122,7 +123,7 @@ class _Training:
         if rising != config.optimizer.warmup_steps and rate:
             terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
-        step, state = self._start(optimizer)
+        step, state, seconds = self._start(optimizer)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(self.workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
@@ -134,12 +135,13 @@ class _Training:
         batches = data.train_batches(
             images, batch_size=size, seed=config.seed, start_step=step, **place
         )
-        previous, stop = None, False
-        with contextlib.closing(TrainLog(self.workdir, step, settings.steps)) as log:
+        previous, stop, compiled = None, False, None
+        with contextlib.closing(TrainLog(self.workdir, step, settings.steps, seconds)) as log:
             while step < settings.steps and not stop and not self._patience_ends(step):
                 step += 1
-                batch = devices.shard_batch(mesh, next(batches))
-                state, metrics = train_step(state, batch, request.flags(mesh))
+                arguments = state, devices.shard_batch(mesh, next(batches)), request.flags(mesh)
+                compiled = compiled or self._compiled(train_step, *arguments)
+                state, metrics = compiled(*arguments)
                 if previous is not None:  # Read while this step runs.
                     _check_finite(step - 1, loss=previous.nats, gradient=previous.gradient_norm)
                 log.advance()
@@ -148,8 +150,21 @@ class _Training:
                 state = self._after(step, state, metrics, log, rate, stop=stop)
         return step
 
-    def _start(self, optimizer: optax.GradientTransformation) -> tuple[int, TrainState]:
-        """Returns the number of steps made so far and the state after them, on every device."""
+    def _compiled(self, train_step: Any, state: TrainState, *arguments: Any) -> Any:
+        """Compiles a step, in a thread so that Ctrl-C is heard, and says what it costs."""
+        settings, count = self.config.train, len(self.splits["train"])
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        steps = f"{settings.steps:,} steps of {settings.batch_size} of {count:,} images"
+        terminal.log(f"{parameters:,} parameters, {steps}: compiling")
+        with ThreadPoolExecutor(1) as pool:
+            compiled = pool.submit(train_step.lower(state, *arguments).compile).result()
+        if memory := compiled.memory_analysis():
+            size = memory.temp_size_in_bytes + memory.argument_size_in_bytes
+            terminal.log(f"a step takes {size / 1e6:,.1f} MB on each device")
+        return compiled
+
+    def _start(self, optimizer: optax.GradientTransformation) -> tuple[int, TrainState, float]:
+        """Returns the steps made so far, the state after them on every device, and their time."""
         config = self.config
 
         def init(params: PyTree = None) -> TrainState:
@@ -161,13 +176,17 @@ class _Training:
         template, step = jax.eval_shape(init_fn), self.checkpoints.latest_step()
         if step is not None:
             terminal.log(f"resuming after step {step} of {config.train.steps}")
-            return step, TrainState(**self.checkpoints.restore(vars(template), step))
+            state = TrainState(**self.checkpoints.restore(vars(template), step))
+            return step, state, self.checkpoints.seconds(step)
         params = None
         if config.init_from:
-            params = jax.device_get(load(config.init_from).params)
+            source = load(config.init_from)
+            params, of_source = jax.device_get(source.params), vars(source.config).items()
+            others = [f"{n}={v!r}" for n, v in of_source if v != getattr(config.model, n)]
             types = [types_of(by_name(tree)) for tree in (template.params, params)]
-            check_same_types(f"init_from={config.init_from}", *types)
-        return 0, init_fn(params)
+            of_model = f"{source.image_shape}, {source.levels} levels, {', '.join(others)}"
+            check_same_types(f"init_from={config.init_from} ({of_model})", *types)
+        return 0, init_fn(params), 0.0
 
     def _after(
         self,
@@ -207,7 +226,7 @@ class _Training:
         if validate or save or stop:
             log.flush()
             nats = None if result is None else result.nats
-            self.checkpoints.save(step, vars(state), self.identity, nats)
+            self.checkpoints.save(step, vars(state), self.identity, nats, log.seconds)
         return state
 
     def _validation(self, step: int, state: TrainState) -> Evaluation:
@@ -243,11 +262,16 @@ def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
     shape = "x".join(map(str, image_format.image_shape))
     values = f"{image_format.levels} levels" if image_format.levels else "real values"
     terminal.log(f"{counts} images of {shape}, {values}")
+    for remark in splits["train"].remarks():
+        terminal.log(remark)
+    if config.train.batch_size > len(splits["train"]):
+        terminal.log(f"a batch, train.batch_size={config.train.batch_size}, repeats images")
     return RunIdentity(config, image_format, digests)
 
 
 def _check_finite(step: int, **values: Any) -> None:
     """Waits for values of a step, and refuses to go on if one is not finite."""
+    batching.wait(values)
     for name, value in values.items():
         if not np.isfinite(value):
             raise UserError(

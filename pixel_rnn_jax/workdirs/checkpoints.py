@@ -3,7 +3,7 @@
 A checkpoint is the folder `<workdir>/checkpoints/<step>`, which Orbax writes in the background and
 renames when it is complete. Arrays are stored under their paths ("params/scale_0/first/kernel")
 without the containers that held them, such as the named tuples of an optimiser. Beside them is one
-JSON: the `RunIdentity` of the run, the validation, and the SHA-256s of the arrays and of itself.
+JSON: the step, the `RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.files import naming
 from pixel_rnn_jax.workdirs.identity import RunIdentity, sha256_of_json
 
 PyTree = Any
@@ -68,16 +69,18 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(
-        self, step: int, state: PyTree, identity: RunIdentity, nats: float | None = None
+        self, step: int, state: PyTree, identity: RunIdentity, nats: Any = None, seconds: float = 0
     ) -> None:
         """Copies a state, a dict of trees of arrays, and writes it in the background.
 
         Older checkpoints are deleted only when the new one is complete. `nats` are those per
-        validation image, if the model was validated at this step.
+        validation image, if the model was validated at this step; the run has trained `seconds`.
         """
         arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
         host = jax.device_get(arrays)
         values = {
+            "step": step,
+            "seconds": seconds,
             "identity": dataclasses.asdict(identity),
             "metrics": metrics,
             "types": types_of(host),
@@ -86,6 +89,10 @@ class Checkpoints:
         sealed = values | {"sha256": sha256_of_json(values)}
         items = {"state": ocp.args.PyTreeSave(arrays), "identity": ocp.args.JsonSave(sealed)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def seconds(self, step: int) -> float:
+        """Returns how long the run had trained at a checkpoint."""
+        return float(self._sealed(step)["seconds"])
 
     def identity(self, step: int) -> RunIdentity:
         """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
@@ -107,7 +114,8 @@ class Checkpoints:
         args = ocp.args.PyTreeRestore(
             dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True
         )
-        arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+        with naming(path):
+            arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
         for entry in template:
             if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
                 raise UserError(f"checkpoint {path} is damaged: its {entry} has another SHA-256")
@@ -124,11 +132,12 @@ class Checkpoints:
 
     def _sealed(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        values = dict(self._manager.restore(step, args=args)["identity"])
-        intact = values.pop("sha256", None) == sha256_of_json(values)
-        if not intact or values["metrics"] != self._manager.metrics(step):
-            path = self.directory / str(step)
-            raise UserError(f"the identity of {path} does not match its SHA-256 or its metrics")
+        with naming(self.directory / str(step)):
+            values = dict(self._manager.restore(step, args=args)["identity"])
+            intact = values.pop("sha256", None) == sha256_of_json(values)
+            found = values["step"], values["metrics"]
+            if not intact or found != (step, self._manager.metrics(step)):
+                raise UserError("it does not match its SHA-256, its step or its metrics")
         return values
 
 

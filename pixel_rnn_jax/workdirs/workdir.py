@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from pixel_rnn_jax import bundled, terminal
 from pixel_rnn_jax.config import Config, changed_fields, from_config_dict
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import check_storage
+from pixel_rnn_jax.files import check_storage, naming, open_lock
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.workdirs import export
@@ -41,7 +41,7 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
         return
     path = Path(workdir) / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
+    with open_lock(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -101,8 +101,10 @@ def read_config(workdir: epath.PathLike) -> Config:
     check_storage(workdir)
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        raise UserError(f"{workdir} has no run; bundled models: {', '.join(bundled.names())}")
-    return from_config_dict(json.loads(path.read_text()))
+        names = ", ".join(bundled.names())
+        raise UserError(f"{workdir} has no run: --config=NAME begins one; bundled models: {names}")
+    with naming(path):
+        return from_config_dict(json.loads(path.read_text()))
 
 
 @dataclass(frozen=True)

@@ -91,8 +91,10 @@ def test_complete_own_images(printed, cli, model, images):
     out = printed(f"{own} --out=done.npz")
     np.testing.assert_array_equal(arrays("done.npz")["images"], expected.images)
     assert f"{-expected.log_evidence.mean():.2f} nats" in out
-    printed(f"{own} --n=3")
-    drawn = [images[:3], np.broadcast_to(TOP[..., None], (3, 4, 5, 1)), expected.images[:3]]
+    printed(f"{own} --n=3")  # Spread over all.
+    three = images[[0, 19, 39]]
+    completed = model.complete(jax.random.key(7), three, TOP).images
+    drawn = [three, np.broadcast_to(TOP[..., None], (3, 4, 5, 1)), completed]
     np.testing.assert_array_equal(picture("completions.png"), pictures.completions(*drawn, 3))
 
     Image.fromarray(np.eye(4, 5, dtype=bool)).save("mask.png")

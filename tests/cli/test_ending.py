@@ -17,6 +17,10 @@ from pixel_rnn_jax.cli import parse
     [
         (prnn.UserError("no such thing"), 2, "error: no such thing\n"),
         (OSError(28, "No space left on device", "a"), 2, "error: [Errno 28]"),
+        (FileNotFoundError(2, "No such file", "a"), 2, "error: [Errno 2]"),
+        (OSError(116, "Stale file handle", "a"), 1, "error: [Errno 116]"),
+        (ConnectionResetError("reset"), 1, "error: reset"),
+        (TimeoutError("late"), 1, "error: late"),
         (KeyboardInterrupt(), 130, ""),
         (SystemExit(143), 143, ""),  # After a signal, while a model was trained.
     ],

@@ -76,8 +76,8 @@ evaluate MODEL --images=own.npy --continuous=a --dequantize=1 | --images
 compress MODEL                                      | --images
 compress --workdir=real.safetensors --images=floats.npy | output
 decompress                                          | FILE
-decompress MODEL text.png                           | compressed
-info text.png                                       | compressed
+decompress MODEL text.png                           | text.png
+info text.png                                       | text.png
 export MODEL --out=/                                | --out
 """
 

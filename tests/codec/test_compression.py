@@ -1,12 +1,15 @@
 """Compressed files: what is refused, and what is saved of a damaged one."""
 
+import json
+import zlib
+
 import numpy as np
 import pytest
 from helpers.codec_streams import GROUP, block_starts, random_images, read, small_model, written
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import compression
-from pixel_rnn_jax.codec.format import BLOCK, MAGIC, read_blocks
+from pixel_rnn_jax.codec.format import BLOCK, MAGIC, pack_end, read_blocks
 
 NAMES = ("a/ä.png", "b.jpg", "c", "d" * 30, *"efghijk")
 
@@ -88,10 +91,45 @@ def test_a_missing_block_and_one_of_another_file(stream, model):
     for damaged in (without, spliced(model.compress(images[::-1]))):
         with pytest.raises(prnn.UserError, match="images 5 to 8"):
             model.decompress(damaged)
-        decoded = model.decompress(damaged, skip_damaged=True)
+        with pytest.warns(UserWarning, match="images 5 to 8"):
+            decoded = model.decompress(damaged, skip_damaged=True)
         np.testing.assert_array_equal(decoded, np.delete(images, range(4, 8), axis=0))
     # Of a file that begins with the same images: its blocks pass one by one.
     sibling = spliced(model.compress(np.concatenate([images[:4], images[::-1][:7]])))
     for skip_damaged in (False, True):
         with pytest.raises(prnn.UserError, match="another file"):
             model.decompress(sibling, skip_damaged=skip_damaged)
+
+
+@pytest.mark.parametrize(
+    ("count", "names"),
+    [
+        (5, json.dumps(["x" * 5000] * 5).encode()),  # More bytes than names have.
+        (5, b'["a","b"]'),
+        (5, b"[1,2,3,4,5]"),
+        (5, b"text"),
+        (0, b""),
+        (2**30, b""),
+    ],
+)
+def test_a_forged_block_is_refused(stream, model, count, names):
+    _, data = stream
+    header, (block, *_), _ = read_blocks(data)
+    sections = (zlib.compress(names) if names else b"", *block.sections[1:])
+    forged = block._replace(length=count, sections=sections)
+    head = header._replace(first=zlib.crc32(b"".join(sections))).pack()
+    packed = forged.pack(head)
+    with pytest.raises(prnn.UserError, match="compressed file"):
+        model.decompress(head + packed + pack_end(head, count, packed[-4:]))
+
+
+def test_a_condition_is_no_larger_than_its_images():
+    model = small_model(condition_vector=2)
+    data = written(model, random_images(model, 3), np.zeros((3, 2), np.float32))
+    header, (block,), _ = read_blocks(data)
+    names, _, *rest = block.sections
+    sections = (names, zlib.compress(bytes(25)), *rest)
+    head = header._replace(first=zlib.crc32(b"".join(sections))).pack()
+    packed = block._replace(sections=sections).pack(head)
+    with pytest.raises(prnn.UserError, match="24 bytes"):
+        model.decompress(head + packed + pack_end(head, 3, packed[-4:]))

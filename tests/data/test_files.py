@@ -1,5 +1,6 @@
 """Folders, image files, .npy and .npz files: images as they are stored, and refusals."""
 
+import gc
 import zlib
 
 import numpy as np
@@ -67,7 +68,7 @@ def sets(tmp_path_factory, images):
         ("parts.npz", "test[1:]", [8, 9], LABELS, ["1", "2"]),
         ("flat", "validation", [5], None, ["5.png"]),
         ("flat/3.png", None, [3], None, ["3.png"]),
-        ("nested", "all[4:6]", [8, 1], None, ["0/8.png", "1/1.png"]),
+        ("nested", "all[4:6]", [8, 1], np.array(list("0101010101")), ["0/8.png", "1/1.png"]),
         ("parts", "val", [7, 8, 9], None, PNGS[7:]),
     ],
 )
@@ -82,7 +83,6 @@ def test_images_as_they_are_stored(sets, images, file, split, rows, condition, n
 @pytest.mark.parametrize(
     "file, split, parts",
     [
-        ("nowhere", None, ("nowhere",)),
         ("flat", "some[:5]", ("flat", "some[:5]", "all, test, train, validation")),
         ("flat", "all[10:]", ("flat", "all[10:]")),
         ("flat", "all[:x]", ("flat", "all[:x]")),
@@ -106,6 +106,30 @@ def test_a_folder_of_a_bare_name(sets, monkeypatch, opened, images):
     monkeypatch.chdir(sets)
     split = opened("parts", "validation", data_dir=str(sets / "none"), validation_split="val")
     np.testing.assert_array_equal(split.batch([0, 1, 2]).images, images[7:])
+
+
+def test_subfolders_are_classes(sets, images, opened):
+    """Of a folder, and of each of its splits, also where a split lacks one."""
+    names = np.array(list("0101010101"))
+    np.testing.assert_array_equal(data.read_files(sets / "nested").condition, np.sort(names))
+    for number, (split, name) in enumerate((("train", "b"), ("train", "a"), ("test", "b"))):
+        folder = sets / "classes" / split / name
+        folder.mkdir(parents=True)
+        Image.fromarray(images[number]).save(folder / "0.png")
+    for split, rows, classes in (("train", [1, 0], [0, 1]), ("test", [2], [1])):
+        fields = dict(num_classes=2, train_split="train", test_split="test")
+        part = opened(sets / "classes", split, **fields)
+        assert part.class_names == ("a", "b")
+        batch = part.batch(range(len(part)))
+        np.testing.assert_array_equal(batch.images, images[rows])
+        assert batch.condition.tolist() == classes
+    unused = opened(sets / "classes")
+    assert [*unused.remarks()] == ["2 classes, not used: --config.model.num_classes=2"]
+
+
+def test_two_of_256_levels_are_remarked(opened):
+    (remark,) = opened({"x": np.eye(8, dtype=np.uint8)[:, None] * np.uint8(255)}).remarks()
+    assert "0 and 255" in remark
 
 
 @pytest.mark.parametrize("spare, count", [(0, 10), (-1, 14)])
@@ -142,6 +166,23 @@ def test_palettes_and_colours_of_16_bits_are_refused(tmp_path, refused):
     content[24] = 16  # Bits of a value, in the header,
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)  # and its checksum.
     (tmp_path / "deep.png").write_bytes(content)
-    for file, what in ("palette.png", "mode 'P'"), ("deep.png", "16-bit colours"):
+    grey = Image.new("L", (5, 4))
+    grey.save(tmp_path / "moves.png", save_all=True, append_images=[Image.new("L", (5, 4), 9)])
+    wrong = {"palette.png": "mode 'P'", "deep.png": "16-bit colours", "moves.png": "animated"}
+    for file, what in wrong.items():
         with refused(file, what):
             data.read_files(tmp_path / file)
+
+
+# NumPy leaves a damaged file open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_damaged_arrays_are_named(tmp_path, images, refused, suffix):
+    path = tmp_path / f"cut{suffix}"
+    (np.save if suffix == ".npy" else np.savez)(path, images)
+    content = path.read_bytes()
+    for damaged in (b"", b"text", content[:-100], content[:70]):
+        path.write_bytes(damaged)
+        with refused(str(path)):
+            data.read_files(path)
+    gc.collect()

@@ -91,14 +91,19 @@ def test_evaluation_has_every_image_once_in_order(numbered, size, processes):
 def test_the_same_images_have_the_same_digest(opened, pictures):
     images, labels = pictures(1200, 2, 2), np.arange(1200) % 2
 
-    def digest_of(images, labels):
+    def digest_of(images, labels, binarize="dynamic"):
         splits = {"train": images, "train_labels": labels[: len(images)]}
-        return data.digest(opened(splits, binarize="dynamic", num_classes=2))
+        return data.digest(opened(splits, binarize=binarize, num_classes=2))
 
     digest = digest_of(images, labels)
     assert digest_of(images.copy(), labels) == digest
     changed = (images[:-1], labels), (images[::-1], labels), (images, 0 * labels)
     assert len({digest, *(digest_of(*arrays) for arrays in changed)}) == 4
+    plain = digest_of(images, labels, "none")
+    for row in range(0, 1200, 101):  # Every image counts.
+        other = images.copy()
+        other[row] = 255 - other[row]
+        assert digest_of(other, labels, "none") != plain
 
 
 def test_standardisation(opened, monkeypatch):

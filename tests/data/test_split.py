@@ -69,7 +69,7 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
     [
         ({"any": ZEROS / 1}, {}, ("float64", "model.output", "softmax", "gaussian_mixture")),
         ({"any": ZEROS.astype(int)}, {}, ("data.levels", "int64", "opened.npz")),
-        ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "up to 1", "opened.npz")),
+        ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "from 1 to 1", "opened.npz")),
         ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "0 to 2")),
         ({"x": ZEROS}, {"num_classes": 3}, ("no `labels`", "model.num_classes")),
         ({"x": ZEROS, "labels": NAMES[:, None]}, {"num_classes": 3}, ("labels", "[24, 1]")),

@@ -7,8 +7,6 @@ import gzip
 import hashlib
 import http.server
 import io
-import os
-import pickle
 import struct
 import tarfile
 import threading
@@ -55,6 +53,10 @@ def saved(save, *args, **arrays):
     return file.getvalue()
 
 
+def sha256_of(file):
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def png(image):
     return saved(Image.fromarray(image).save, "PNG")
 
@@ -63,14 +65,14 @@ def flat(images):
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2).reshape(len(images), -1))
 
 
-def pickles(splits, protocol=2):
+def records(splits):
     batches = {"data_batch_2": ("train", 5, 9), "test_batch": ("test", 0, 3)}
     batches["data_batch_1"] = "train", 0, 5  # They lie in any order.
-    members = {"batches.meta": b"no batch"}
+    members = {"batches.meta.txt": b"no batch"}
     for name, (split, first, stop) in batches.items():
         images, labels = (array[first:stop] for array in splits[split])
-        batch = {b"data": flat(images), b"labels": labels.tolist()}
-        members[f"cifar-10-batches-py/{name}"] = pickle.dumps(batch, protocol)
+        rows = np.concatenate([labels[:, None].astype(np.uint8), flat(images)], axis=1)
+        members[f"cifar-10-batches-bin/{name}.bin"] = rows.tobytes()
     return packed("w:gz", members)
 
 
@@ -84,7 +86,7 @@ def archives_of(name, split, splits):
         other = struct.pack(">2i", 2049, len(images)) + bytes(labels.tolist())
         return [gzip.compress(one), gzip.compress(other)]
     if name == "cifar10":
-        return [pickles(splits)]
+        return [records(splits)]
     if name == PNGS:
         return [packed("w", {f"{row}.png": png(image) for row, image in enumerate(images)})]
     rows = {"0.npz": slice(2), "1.npz": slice(2, None)}
@@ -126,7 +128,7 @@ def made(tmp_path, monkeypatch):
             files = [tmp_path / "site" / file for file in old.splits[split][-1]]
             for file, content in zip(files, archives_of(name, split, made[name]), strict=True):
                 file.write_bytes(content)
-            shas = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+            shas = {file.name: sha256_of(file) for file in files}
             labels = None if name in ("binarized_mnist", PNGS) else labels
             parts[split] = len(images), standard.fingerprint(images, labels)[-1], shas
         monkeypatch.setitem(standard.SETS, name, dataclasses.replace(old, splits=parts))
@@ -202,19 +204,19 @@ def test_a_set_of_tfds_has_the_same_images(made, write_tfds, tmp_path):
     np.testing.assert_array_equal(model.log_prob(same[:2]), model.log_prob(images[:2]))
 
 
-def test_other_forms_of_archives(made, tmp_path, monkeypatch, capsys):
-    site = tmp_path / "site"
-    for split, file in ("train", "train_32x32"), ("validation", "valid_32x32"):
-        members = {f"a/{row}.png": png(image) for row, image in enumerate(made[PNGS][split][0])}
-        (site / f"{file}.tar").unlink()
-        (site / f"{file}.zip").write_bytes(packed("zip", members))
-    (site / "any").write_bytes(pickles(made["cifar10"], pickle.HIGHEST_PROTOCOL))
-    assert standard.prepare(PNGS, str(site))["train"][0] == 9
+def test_another_archive_is_opened_only_by_its_name(made, tmp_path, monkeypatch, capsys, refused):
+    file = tmp_path / "site" / "cifar-10-binary.tar.gz"
+    content = gzip.compress(gzip.decompress(file.read_bytes()), 1)
+    file.write_bytes(content)
+    with refused(str(file), hashlib.sha256(content).hexdigest()):
+        standard.prepare("cifar10", str(file.parent))
+    assert left(tmp_path) == set()
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
-    words = ["", "prepare", "cifar10", f"--from={site / 'any'}"]
+    words = ["", "prepare", "cifar10", f"--from={file}"]
     assert main(parse_flags(words, flags.FlagValues())) == 0
+    printed = capsys.readouterr()
     sha256 = standard.SETS["cifar10"].splits["test"][1]
-    assert f"SHA-256 {sha256}" in capsys.readouterr().out
+    assert f"SHA-256 {sha256}" in printed.out and "not the original archive" in printed.err
 
 
 def test_a_set_is_downloaded_once_by_several_processes(server, made, tmp_path):
@@ -231,17 +233,31 @@ def test_a_download_that_breaks_off_begins_again(server):
     assert len(server.requests) == 5
 
 
-def test_a_mirror_is_known_by_its_images(server, made, tmp_path, refused, monkeypatch):
+def test_a_mirror(server, made, monkeypatch):
     monkeypatch.setenv("PIXEL_RNN_JAX_MIRROR", f"{server.url}/")
-    content = gzip.decompress((tmp_path / "site/train-images-idx3-ubyte.gz").read_bytes())
-    changed = bytearray(content)
-    changed[400] ^= 1
-    (tmp_path / "site/train-images-idx3-ubyte.gz").write_bytes(gzip.compress(changed))
-    with refused("mnist", "train.npy"):
-        opened("mnist")
-    assert left(tmp_path) == set()
-    (tmp_path / "site/train-images-idx3-ubyte.gz").write_bytes(gzip.compress(content, 1))
+    moved = dataclasses.replace(standard.SETS["mnist"], url="")
+    monkeypatch.setitem(standard.SETS, "mnist", moved)
     assert len(opened("mnist")[0]) == 9
+
+
+def test_an_order_that_is_no_permutation_is_refused(made, tmp_path, refused):
+    standard.prepare("mnist", str(tmp_path / "site"))
+    path = tmp_path / "cache/mnist/test_order.npy"
+    order = np.load(path)
+    for wrong in (np.where(order == 1, 2, order), order[:2]):
+        np.save(path, wrong)
+        for use in (standard.prepare, lambda name: opened(name, "test")):
+            with refused(str(path)):
+                use("mnist")
+
+
+def test_a_lock_that_is_a_link_empties_nothing(made, tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "cache/.mnist.lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="mnist.lock"):
+        standard.prepare("mnist", str(tmp_path / "site"))
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_other_archives_than_the_original_are_not_downloaded(server, tmp_path, refused):
@@ -252,12 +268,33 @@ def test_other_archives_than_the_original_are_not_downloaded(server, tmp_path, r
     assert not {"mnist", ".mnist.new"} & left(tmp_path)
 
 
+@pytest.fixture
+def as_original(monkeypatch):
+    """Makes other archives of a set the original ones."""
+
+    def register(name, site):
+        parts = {
+            split: (
+                count,
+                sha,
+                {f: hashlib.sha256((site / f).read_bytes()).hexdigest() for f in of},
+            )
+            for split, (count, sha, of) in standard.SETS[name].splits.items()
+        }
+        monkeypatch.setitem(
+            standard.SETS, name, dataclasses.replace(standard.SETS[name], splits=parts)
+        )
+
+    return register
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("part", [0, 100, 0.6])
-def test_truncated_archives_are_refused(made, tmp_path, refused, name, part):
+def test_truncated_archives_are_refused(made, as_original, tmp_path, refused, name, part):
     file = tmp_path / "site" / next(iter(standard.SETS[name].splits["train"][-1]))
     content = file.read_bytes()
     file.write_bytes(content[: int(part * len(content) if part < 1 else part)])
+    as_original(name, file.parent)
     with refused(file.name, name):
         standard.prepare(name, str(file.parent))
     assert not {name.rpartition("/")[-1], ".mnist.new"} & left(tmp_path)
@@ -268,7 +305,7 @@ def test_archives_that_cannot_be_had_are_named(server, tmp_path, refused):
     server.server_close()
     with refused("data.name 'downsampled_imagenet/64x64'", "valid_64x64.tar", "--from"):
         opened("downsampled_imagenet/64x64")
-    with refused("data.name 'cifar10'", "cifar-10-python.tar.gz", "prepare cifar10 --from"):
+    with pytest.raises(ConnectionError, match="cifar10.*cifar-10-binary.tar.gz.*--from"):
         opened("cifar10")
     with refused("--from", "train_32x32.tar"):
         standard.prepare(PNGS, str(tmp_path))
@@ -307,24 +344,12 @@ def test_fingerprints(made):
     assert standard.fingerprint(images[order], labels[order]) == (count, bits, sha)
 
 
-def test_archives_write_nothing_outside(made, tmp_path):
+def test_archives_write_nothing_outside(made, as_original, tmp_path):
     before, images = set(tmp_path.rglob("*")), made[PNGS]["train"][0]
     members = {f"../../{row}.png": png(image) for row, image in enumerate(images)}
     (tmp_path / "site/train_32x32.tar").write_bytes(packed("w", members))
+    as_original(PNGS, tmp_path / "site")
     standard.prepare(PNGS, str(tmp_path / "site"))
     new = set(tmp_path.rglob("*")) - before
     assert all(tmp_path / "cache" in (path, *path.parents) for path in new)
     assert not any(path.suffix == ".png" for path in new)
-
-
-@pytest.mark.parametrize("function", [os.mkdir, np.savetxt])
-def test_pickles_run_nothing(made, tmp_path, refused, function):
-    class Runs:
-        def __reduce__(self):
-            return function, (str(tmp_path / "ran"), [1])[: 1 + (function is np.savetxt)]
-
-    batch = {"data_batch_1": pickle.dumps({b"data": Runs(), b"labels": []})}
-    (tmp_path / "site/cifar-10-python.tar.gz").write_bytes(packed("w:gz", batch))
-    with refused("cifar-10-python.tar.gz", function.__name__):
-        standard.prepare("cifar10", str(tmp_path / "site"))
-    assert not (tmp_path / "ran").exists()

@@ -33,8 +33,8 @@ def test_a_resumed_run_leaves_the_same_records(tmp_path, clock):
 
 
 def test_seconds_count_training_and_no_pause(tmp_path, clock):
-    def write_until(start, *times):
-        with closing(TrainLog(tmp_path, start, 20)) as log:
+    def write_until(start, *times, seconds=0.0):
+        with closing(TrainLog(tmp_path, start, 20, seconds)) as log:
             for step, time in enumerate(times, start=start + 1):
                 clock.append(time)
                 log.write(step, {"train/nats": 1.0})
@@ -42,8 +42,16 @@ def test_seconds_count_training_and_no_pause(tmp_path, clock):
 
     clock.append(100.0)
     assert write_until(0, 110.0, 120.0, 135.0) == [10, 20, 35]
-    clock.append(1000.0)  # The pause; step 3 is lost.
-    assert write_until(2, 1010.5) == [10, 20, 30.5]
+    clock.append(1000.0)  # The pause; step 3 is lost, and step 2 was saved after 4 s more.
+    assert write_until(2, 1010.5, seconds=24.0) == [10, 20, 34.5]
+
+
+def test_a_file_gets_a_line_after_ten_seconds_of_steps(tmp_path, clock, capsys):
+    with closing(TrainLog(tmp_path, 0, 100)) as log:
+        for time in (50.0, 55.0, 61.0, 66.0):  # Of which 50 s are those of compiling.
+            clock.append(time)
+            log.advance()
+    assert capsys.readouterr().err == "step 3/100: 08:53 left\n"
 
 
 @pytest.mark.parametrize("length", [1, 20, -1])

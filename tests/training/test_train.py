@@ -1,6 +1,5 @@
 """What a run leaves behind, with a stop and without, what it never saves, what it refuses."""
 
-import functools
 import json
 import shutil
 import signal
@@ -25,9 +24,8 @@ from pixel_rnn_jax import data, load, pictures
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.training.step import make_train_step
 from pixel_rnn_jax.training.stop import stop_on_signal
-from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.training.train import _Training, train
 from pixel_rnn_jax.workdirs.workdir import lock, read_config
 
 VALUES = 4 * 4
@@ -165,12 +163,13 @@ def test_signals_are_left_alone_outside_the_main_thread(config, trained_run, cop
     assert result.run.step == trained_run[1].run.step
 
 
-def test_a_second_signal_acts_as_it_did_before():
+def test_a_second_signal_acts_as_it_did_before(capfd):
     handler = signal.getsignal(signal.SIGTERM)
     with stop_on_signal() as request:
         assert request.signal is None
         signal.raise_signal(signal.SIGTERM)
         assert request.signal == signal.SIGTERM
+        assert "finishing the step" in capfd.readouterr().err
         assert signal.getsignal(signal.SIGTERM) is handler
 
 
@@ -216,20 +215,21 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
     config, trained_run, tmp_path, monkeypatch
 ):
     """And the run goes on from what was saved before."""
-
-    def make_spoilt(step, spoilt, *args, **kwargs):
-        step_fn = make_train_step(*args, **kwargs)
-
-        def spoilt_fn(state, *rest):
-            state, metrics = step_fn(state, *rest)
-            return state, replace(metrics, **(spoilt if state.step == step else {}))
-
-        return spoilt_fn
+    right = _Training._compiled
 
     for step, spoilt in ((3, {"nats": np.nan}), (4, {"gradient_norm": np.inf})):
+
+        def compiled(self, *args, step=step, spoilt=spoilt):
+            step_fn = right(self, *args)
+
+            def spoilt_fn(state, *rest):
+                state, metrics = step_fn(state, *rest)
+                return state, replace(metrics, **(spoilt if state.step == step else {}))
+
+            return spoilt_fn
+
         with monkeypatch.context() as patch:
-            make_fn = functools.partial(make_spoilt, step, spoilt)
-            patch.setattr("pixel_rnn_jax.training.train.make_train_step", make_fn)
+            patch.setattr(_Training, "_compiled", compiled)
             with pytest.raises(UserError, match=f"step {step}.*optimizer.learning_rate"):
                 train(config, tmp_path)
         assert max(saved_steps(tmp_path)) == 2 and not records_of(tmp_path)

@@ -154,6 +154,18 @@ def test_arrays_of_another_checkpoint_are_refused(two_saved, tmp_path):
     assert_restores(checkpoints, 2, {"params": state["params"]})
 
 
+def test_a_checkpoint_of_another_step_or_damaged_is_named(two_saved):
+    checkpoints, path = two_saved
+    shutil.copytree(path, path.with_name("3"))
+    reader = Checkpoints(path.parents[1], read_only=True)
+    with pytest.raises(UserError, match=rf"{path.with_name('3')}.*step"):
+        reader.identity(3)
+    assert checkpoints.seconds(2) == 0
+    (path / "identity" / "metadata").write_bytes(b"{")
+    with pytest.raises(UserError, match=str(path)):
+        checkpoints.identity(2)
+
+
 @ORBAX_THREADS
 def test_a_write_that_fails_in_the_background(tmp_path):
     """It is reported by the next call, and what was saved before it stays."""

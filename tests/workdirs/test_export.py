@@ -106,6 +106,34 @@ def test_another_config_is_refused(model, path):
 
 
 @pytest.mark.parametrize(
+    ("group", "field", "value"),
+    [
+        ("config", "features", 10**6),
+        ("config", "head_features", 10**6),
+        ("config", "layers", 10**6),
+        ("config", "mixtures", 10**9),
+        ("config", "first_kernel", 10_001),
+        ("images", "levels", 2**24),
+        ("images", "image_shape", [60_000, 60_000, 1]),
+        ("images", "image_shape", None),
+    ],
+)
+def test_a_config_that_the_file_does_not_explain_is_refused(model, path, group, field, value):
+    """At once: nothing of its size is made."""
+    model.save(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        described = json.loads(file.metadata()["pixel_rnn_jax"])
+    del described["sha256"]
+    described["config"]["output"] = "softmax" if field == "levels" else "logistic_mixture"
+    described[group][field] = value
+    arrays = arrays_of(model)
+    described["sha256"] = export._digest(described, arrays)
+    safetensors.numpy.save_file(arrays, path, {"pixel_rnn_jax": json.dumps(described)})
+    with pytest.raises(prnn.UserError, match=str(path)):
+        prnn.load(path)
+
+
+@pytest.mark.parametrize(
     "content", [b"", b"PK\x03\x04" + bytes(100), safetensors.numpy.save({"a": np.ones(3)})]
 )
 def test_other_files_are_refused(path, content):

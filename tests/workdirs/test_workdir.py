@@ -28,6 +28,14 @@ with lock(sys.argv[1]):
 """
 
 
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="lock"), lock(tmp_path):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 def test_a_killed_process_does_not_block(tmp_path):
     words = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
     environment = programs.environment()
