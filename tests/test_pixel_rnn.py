@@ -46,7 +46,6 @@ ALL = [
 QUICK = [
     ("row_lstm", "gaussian_mixture", "class"),
     ("pixel_cnn", "categorical", "vector"),
-    ("row_lstm", "discretized_logistic_mixture", "scales and map"),
 ]
 
 
