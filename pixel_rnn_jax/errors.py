@@ -16,9 +16,11 @@ class UserError(ValueError):
 
 def may_pass(error: Exception) -> bool:
     """Whether an error is of a connection, a device or the like, and no mistake of the user."""
-    names = "ENOENT EEXIST ENOTDIR EISDIR EACCES EPERM ENOSPC EDQUOT EFBIG EROFS ELOOP ENAMETOOLONG"
-    number = errno.errorcode.get(getattr(error, "errno", None) or 0)
-    return not isinstance(error, UserError) and number not in names.split()
+    # By their classes too: a bucket's errors have no number.
+    if isinstance(error, (UserError, FileNotFoundError, FileExistsError, PermissionError)):
+        return False
+    names = "ENOTDIR EISDIR ENOSPC EDQUOT EFBIG EROFS ELOOP ENAMETOOLONG"
+    return errno.errorcode.get(getattr(error, "errno", None) or 0) not in names.split()
 
 
 USER_ERROR = 2

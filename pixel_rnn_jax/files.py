@@ -40,14 +40,17 @@ def check_storage(path: epath.PathLike) -> None:
 
 @contextlib.contextmanager
 def naming(path: epath.PathLike) -> Iterator[None]:
-    """Names the file whose content raises an error; those of the system pass."""
+    """Names the file whose content raises an error; an error of the system passes as it is."""
     try:
         yield
-    except Exception as error:
-        if (isinstance(error, OSError) and error.errno) or str(path) in str(error):
+    except UserError as error:
+        if str(path) in str(error):
             raise
-        what = error if isinstance(error, UserError) else f"damaged, or of another kind: {error!r}"
-        raise UserError(f"{path}: {what}") from error
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UserError(f"{path}: damaged, or of another kind: {error!r}") from error
 
 
 def open_lock(path: Path) -> TextIO:

@@ -46,10 +46,9 @@ def decompress(arguments: Namespace) -> None:
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     content, skip = arguments.file.read_bytes(), arguments.skip_damaged
     with files.naming(arguments.file):
-        decompressed = compression.decompress(
+        result, lost = compression.decompress(
             model.pixel_rnn, model.params, content, skip_damaged=skip
         )
-    result, lost = decompressed
     for text in lost:
         terminal.log(text)
     images, condition, names = result

@@ -93,7 +93,7 @@ class Dataset:
             50,000 of "train" has the same as image 0 of "train[50000:]".
         levels: K, if the set declares it.
         labels: `[N]` numbers of classes, negative for none, also given as names.
-        class_names: The names of the classes 0, 1, ...; () takes those of the labels, if any.
+        class_names: The names of the classes 0, 1, ...; () takes the labels, if they are names.
         condition: `[N, D]` vectors or `[N, H, W, D]` maps.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
     """

@@ -3,7 +3,6 @@
 import hashlib
 import math
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grain
@@ -12,8 +11,8 @@ import numpy as np
 from pixel_rnn_jax.data.dataset import Batch
 from pixel_rnn_jax.data.split import Split
 
-DIGEST_BYTES, STANDARDISATION_IMAGES = 2**32, 50_000
-"""Values, one byte each, and images that are read at most, so that a large set costs no more."""
+DIGEST_VALUES, STANDARDISATION_IMAGES = 2**32, 50_000
+"""How much is read at most, so that a larger set costs no more."""
 AT_ONCE = 500
 
 
@@ -65,17 +64,16 @@ def eval_batches(
 def digest(split: Split) -> str:
     """Returns a digest of what a model sees of a split: its size, and every image.
 
-    Of a split of more than `DIGEST_BYTES` values it is one image in two, or in three, and so on.
+    Of a split of more than `DIGEST_VALUES` values it is one image in two, or in three, and so on.
     """
     result = hashlib.sha256(repr((len(split), split.image_shape, split.levels)).encode())
-    step = math.ceil(len(split) * math.prod(split.image_shape) / DIGEST_BYTES)
+    step = math.ceil(len(split) * math.prod(split.image_shape) / DIGEST_VALUES)
     rows = np.arange(0, len(split), step)
-    parts = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
-    with ThreadPoolExecutor() as pool:  # Reading files takes most of the time.
-        for batch in pool.map(split.batch, parts):
-            for array in batch:
-                if array is not None:
-                    result.update(np.ascontiguousarray(array).tobytes())
+    starts = grain.MapDataset.range(0, len(rows), AT_ONCE)
+    for batch in _iterate(starts.map(lambda start: split.batch(rows[start : start + AT_ONCE]))):
+        for array in batch:
+            if array is not None:
+                result.update(np.ascontiguousarray(array).tobytes())
     return result.hexdigest()
 
 

@@ -54,15 +54,17 @@ def open_standard(name: str, split: str) -> Dataset:
         prepare(name)
 
     def open_part(part: str) -> Dataset:
-        images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
-        order, labels = _order(folder, part), folder / f"{part}_labels.npy"
+        order, file = _order(folder, part), folder / f"{part}_labels.npy"
+        with naming(folder / f"{part}.npy"):
+            images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
+            labels = np.load(file)[order] if file.exists() else None
         return Dataset(
             name=name,
             images=LazyArray(lambda indices: images[order[indices]], range(len(order))),
             # TFDS has the small sets in one such file; fixed binarisation draws by its name.
             ids=image_ids(f"{name}-{part}.array_record-00000-of-00001", len(order)),
             levels=standard.levels,
-            labels=np.load(labels)[order] if labels.exists() else None,
+            labels=labels,
             class_names=standard.class_names,
         )
 

@@ -79,7 +79,7 @@ class MaskedConv(nn.Module):
         self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
 
     def __call__(self, x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
-        """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` are those of H and W."""
+        """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` says where H and W are."""
         x, (rows, columns) = x.astype(self.param_dtype), axes
         seen = [kernels.shift(kernels.shift(x, r, rows), c, columns) for r, c in self.taps]
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())

@@ -122,7 +122,7 @@ def check_condition(
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
     if not kind or condition.shape != (count, *shape) or (classes and not whole):
         form = f"{kind}, of shape {(count, *shape)}" if kind else "None: this model has none"
-        missing = condition.dtype == object and condition.item() is None
+        missing = condition.dtype == object and condition.ndim == 0
         got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
         raise UserError(f"condition must be {form}, got {got}")
     dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)

@@ -90,7 +90,7 @@ class TrainLog:
             self._tell(self._step, "")
 
     def _tell(self, step: int, text: str) -> None:
-        """Prints a line where there is no bar, with the time left by that of steps alone."""
+        """Prints a line where there is no bar; the time left is computed without compiling."""
         if self._bar.disable:
             self._is_told = True
             first, begin = self._first or (self._step, self.seconds)

@@ -69,7 +69,12 @@ class Checkpoints:
         return self._manager.best_step()
 
     def save(
-        self, step: int, state: PyTree, identity: RunIdentity, nats: Any = None, seconds: float = 0
+        self,
+        step: int,
+        state: PyTree,
+        identity: RunIdentity,
+        nats: float | None = None,
+        seconds: float = 0.0,
     ) -> None:
         """Copies a state, a dict of trees of arrays, and writes it in the background.
 

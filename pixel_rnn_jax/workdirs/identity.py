@@ -14,7 +14,7 @@ from pixel_rnn_jax.pixel_rnn import PixelRNN
 class ImageFormat:
     """The images of a data set, as a model sees them; the fields are `PixelRNN`'s.
 
-    `class_names` are those of a model with classes; () if they have none.
+    `class_names` is () for a model without classes, or of classes without names.
     """
 
     image_shape: tuple[int, int, int]

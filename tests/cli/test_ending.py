@@ -19,6 +19,7 @@ from pixel_rnn_jax.cli import parse
         (OSError(28, "No space left on device", "a"), 2, "error: [Errno 28]"),
         (FileNotFoundError(2, "No such file", "a"), 2, "error: [Errno 2]"),
         (OSError(116, "Stale file handle", "a"), 1, "error: [Errno 116]"),
+        (FileNotFoundError("gs://a/b"), 2, "error: gs://a/b"),
         (ConnectionResetError("reset"), 1, "error: reset"),
         (TimeoutError("late"), 1, "error: late"),
         (KeyboardInterrupt(), 130, ""),

@@ -48,7 +48,7 @@ def test_seconds_count_training_and_no_pause(tmp_path, clock):
 
 def test_a_file_gets_a_line_after_ten_seconds_of_steps(tmp_path, clock, capsys):
     with closing(TrainLog(tmp_path, 0, 100)) as log:
-        for time in (50.0, 55.0, 61.0, 66.0):  # Of which 50 s are those of compiling.
+        for time in (50.0, 55.0, 61.0, 66.0):  # Compiling takes the first 50 s.
             clock.append(time)
             log.advance()
     assert capsys.readouterr().err == "step 3/100: 08:53 left\n"
