@@ -8,6 +8,8 @@ JSON: the step, the `RunIdentity`, the validation, and the SHA-256s of the array
 
 import dataclasses
 import hashlib
+import json
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +19,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import naming
-from pixel_rnn_jax.workdirs.identity import RunIdentity, sha256_of_json
+from pixel_rnn_jax.models.likelihoods import likelihood_for
+from pixel_rnn_jax.workdirs.identity import ImageFormat, RunIdentity, sha256_of_json
 
 PyTree = Any
 policies = ocp.checkpoint_managers
@@ -103,6 +107,10 @@ class Checkpoints:
         """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
         return RunIdentity.from_dict(self._sealed(step)["identity"])
 
+    def types(self, step: int) -> dict[str, str]:
+        """Returns the types and the shapes of a checkpoint's arrays: see `types_of`."""
+        return self._sealed(step)["types"]
+
     def restore(self, template: PyTree, step: int) -> PyTree:
         """Reads the arrays of a checkpoint, bit for bit, and checks them against their SHA-256.
 
@@ -171,6 +179,16 @@ def sha256(arrays: Mapping[str, np.ndarray], digest: Any = None) -> str:
 def types_of(arrays: Mapping[str, Any]) -> dict[str, str]:
     """Returns the type and the shape of each array, as "float32[7, 5]"."""
     return {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in arrays.items()}
+
+
+def check_size(config: ModelConfig, images: ImageFormat, types: Mapping[str, str]) -> None:
+    """Refuses a config that needs more parameters than there are, before a model is made of it."""
+    h, head = config.features, config.head_features
+    outputs = likelihood_for(config, images.levels).pixel_outputs(images.image_shape[-1])
+    least = config.layers * 2 * h * h + head * (head + outputs)
+    stored = sum(math.prod(json.loads(text[text.index("[") :])) for text in types.values())
+    if config.layers > len(types) or least > stored:
+        raise ValueError("its config has more parameters")
 
 
 def check_same_types(where: str, expected: Mapping[str, str], stored: Mapping[str, str]) -> None:

@@ -18,12 +18,17 @@ import safetensors.numpy
 from etils import epath
 from flax.traverse_util import unflatten_dict
 
-from pixel_rnn_jax.config import ModelConfig, from_config_dict
+from pixel_rnn_jax.config import from_config_dict
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import atomic_write, check_storage, naming
-from pixel_rnn_jax.models.likelihoods import likelihood_for
 from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.workdirs.checkpoints import by_name, check_same_types, sha256, types_of
+from pixel_rnn_jax.workdirs.checkpoints import (
+    by_name,
+    check_same_types,
+    check_size,
+    sha256,
+    types_of,
+)
 from pixel_rnn_jax.workdirs.identity import ImageFormat
 
 PyTree = Any
@@ -78,20 +83,11 @@ def read(path: epath.PathLike) -> tuple[PixelRNN, PyTree, tuple[str, ...]]:
             raise ValueError("it does not match the SHA-256 in it")
         image_format = ImageFormat.from_dict(described["images"])
         config = from_config_dict({"model": described["config"]}).model
-        _check_size(config, image_format, arrays)
+        check_size(config, image_format, types_of(arrays))
         model = image_format.model(config)
     _check_params(str(path), model, arrays)
     params = unflatten_dict({name: jnp.asarray(arrays[name]) for name in arrays}, sep="/")
     return model, params, image_format.class_names
-
-
-def _check_size(config: ModelConfig, images: ImageFormat, arrays: Mapping[str, Any]) -> None:
-    """Refuses a config that needs more parameters than there are, before a model is made of it."""
-    h, head = config.features, config.head_features
-    outputs = likelihood_for(config, images.levels).pixel_outputs(images.image_shape[-1])
-    least = config.layers * 2 * h * h + head * (head + outputs)
-    if config.layers > len(arrays) or least > sum(array.size for array in arrays.values()):
-        raise ValueError("its config has more parameters")
 
 
 def _digest(described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

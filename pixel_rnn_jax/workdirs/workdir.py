@@ -23,7 +23,7 @@ from pixel_rnn_jax.files import check_storage, naming, open_lock
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices, processes
 from pixel_rnn_jax.workdirs import export
-from pixel_rnn_jax.workdirs.checkpoints import Checkpoints
+from pixel_rnn_jax.workdirs.checkpoints import Checkpoints, check_size
 from pixel_rnn_jax.workdirs.identity import RunIdentity, sha256_of_json
 
 PyTree = Any
@@ -149,6 +149,8 @@ def open_run(workdir: epath.PathLike, mesh: Mesh) -> Run:
                     f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
                     f"{stored!r}: the file was edited, or the checkpoints are of another run"
                 )
+        with naming(workdir):
+            check_size(identity.config.model, identity.image_format, checkpoints.types(step))
         model = identity.image_format.model(identity.config.model)
         entry = "ema" if identities[step].config.optimizer.ema_decay else "params"
         init = jax.jit(model.init, out_shardings=devices.replicated(mesh))

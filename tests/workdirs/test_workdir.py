@@ -77,6 +77,16 @@ def test_a_run_is_opened_with_its_best_parameters(tmp_path, ema_decay, validatio
     assert {leaf.sharding for leaf in jax.tree.leaves(run.params)} == {devices.replicated(mesh)}
 
 
+def test_a_workdir_whose_config_its_parameters_do_not_explain_is_refused(tmp_path):
+    """At once: nothing of its size is made."""
+    config = Config(model=ModelConfig("pixel_cnn", layers=1, features=10**6))
+    (tmp_path / "config.json").write_text(to_json(config))
+    with contextlib.closing(Checkpoints(tmp_path)) as checkpoints:
+        checkpoints.save(1, {"params": {"bias": np.zeros(9)}}, RunIdentity(config, IMAGES, {}))
+    with pytest.raises(UserError, match=f"{tmp_path}.*parameters"):
+        open_run(tmp_path, devices.local_mesh(1))
+
+
 def test_a_workdir_without_a_run_is_named(tmp_path):
     for workdir in (tmp_path / "missing", tmp_path):
         with pytest.raises(UserError, match=str(workdir)):
