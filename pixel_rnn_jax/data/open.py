@@ -134,10 +134,10 @@ def _npz_dataset(path: Path, arrays: Any, key: str, name: str, *, divided: bool)
         # In a divided set the plain name does not say of which images it is.
         if divided or f"{key}_{field}" in arrays.files:
             field = f"{key}_{field}"
-        return arrays[field] if field in arrays.files else None
+        return np.asarray(arrays[field]) if field in arrays.files else None
 
     with naming(path):
-        images, labels, condition = arrays[key], read("labels"), read("condition")
+        images, labels, condition = np.asarray(arrays[key]), read("labels"), read("condition")
         class_names: tuple[str, ...] = ()
         if labels is not None and labels.dtype.kind == "U":
             # From all splits, so that each gives a class the same number.
