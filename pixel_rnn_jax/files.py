@@ -28,6 +28,8 @@ def cache_folder() -> Path:
 def check_storage(path: epath.PathLike) -> None:
     """Prepares for a path that may be in a bucket, gs://: call it before the path is used."""
     if not os.fspath(path).startswith("gs://"):
+        if "://" in os.fspath(path):
+            raise UserError(f"{path} is no path: files are local, or of a bucket, gs://")
         return
     import fsspec
     import gcsfs  # noqa: F401

@@ -56,7 +56,8 @@ class Checkpoints:
             best_mode="min",
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
         )
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        with naming(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint."""

@@ -164,6 +164,9 @@ def test_a_checkpoint_of_another_step_or_damaged_is_named(two_saved):
     (path / "identity" / "metadata").write_bytes(b"{")
     with pytest.raises(UserError, match=str(path)):
         checkpoints.identity(2)
+    (path / "metrics" / "metrics").write_bytes(b"{")
+    with pytest.raises(UserError, match=str(path.parent)):
+        Checkpoints(path.parents[1], read_only=True)
 
 
 @ORBAX_THREADS
