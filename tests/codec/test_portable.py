@@ -26,8 +26,9 @@ def files(tmp_path_factory):
 
 
 def run(command, folder, **variables):
-    variables = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"} | variables
-    words = sys.executable, programs.ROOT / "tests" / "portable_files.py", command, folder
+    paths = {"PYTHONPATH": str(programs.ROOT / "tests")}
+    variables = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"} | paths | variables
+    words = sys.executable, "-m", "helpers.portable_files", command, folder
     return programs.run(*words, env=programs.environment(variables)).stdout
 
 

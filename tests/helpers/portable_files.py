@@ -1,7 +1,7 @@
 """Files of several models, which one process writes and others decode.
 
-python tests/portable_files.py write FOLDER
-python tests/portable_files.py check FOLDER
+PYTHONPATH=tests python -m helpers.portable_files write FOLDER
+PYTHONPATH=tests python -m helpers.portable_files check FOLDER
 """
 
 import sys
