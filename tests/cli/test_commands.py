@@ -67,7 +67,7 @@ def test_data_that_have_moved(printed, tmp_path, monkeypatch, images):
     printed(f"--config=digits --config.data.name=images.npz --workdir=run {RUN}")
     expected = printed("evaluate --workdir=run"), printed("complete --workdir=run --n=2")
     Path("images.npz").rename("moved.npz")
-    data = "--workdir=run --config.data.name=moved.npz"
+    data = "--workdir=run --data_name=moved.npz"
     assert (printed(f"evaluate {data}"), printed(f"complete --n=2 {data}")) == expected
 
 
@@ -217,7 +217,7 @@ def test_a_run_on_real_values(printed, tmp_path, monkeypatch):
     assert "2 samples" in printed("sample --workdir=run --n=2 --out=samples.npz")
     printed("complete --workdir=run --images=values.npy --n=2 --out=done.npz")
     done = arrays("done.npz")["images"]
-    np.testing.assert_array_equal(done[:, :2], values[:2, :2])
+    np.testing.assert_array_equal(done[:, :2], values[[0, 39], :2])
     printed("complete --workdir=run --n=2")
     assert picture("completions.png").size and picture("map.png").size
 
