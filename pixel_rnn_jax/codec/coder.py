@@ -1,7 +1,7 @@
 """The range coder of a block of images, driven by the model's own distribution of each value.
 
-For each value the compiled loop (`loop.py`) gives the logits of a group of images, which become
-integer frequencies (`quantise.py`), and these code the values. The decoder gets the same
+For each digit of a value the compiled loop (`loop.py`) gives the logits of a group of images, which
+become integer frequencies (`quantise.py`), and these code the digits. The decoder gets the same
 frequencies on any machine, since doubtful logits are stored.
 
 In a group the classes come first, if the model has any, each with the same probability. Then come
@@ -21,7 +21,7 @@ from pixel_rnn_jax.models.likelihoods import value_dtype
 
 # Of 24 bits, as `PRECISION`. It rounds cumulative sums down and adds 1 to each frequency: of
 # integers that add up to 2**24 - K the frequencies are exactly one more.
-_VALUE = constriction.stream.model.Categorical(perfect=False)
+_DIGIT = constriction.stream.model.Categorical(perfect=False)
 
 
 class Encoder:
@@ -43,10 +43,14 @@ class Encoder:
             uniform = constriction.stream.model.Uniform(classes)
             self._stream.encode(batch.condition.astype(np.int32), uniform)
 
-        def code(marked: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
-            values = np.ascontiguousarray(images[:, *place])
-            self._stream.encode(values, _VALUE, frequencies(self._rounding.round(marked)))
-            return values
+        likelihood = self._loop.model.discrete_likelihood()
+        base = 16 if len(likelihood.digit_sizes) > 1 else likelihood.levels
+        digits_of = {size: images // size % base for size in likelihood.digit_sizes}
+
+        def code(marked: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
+            digits = np.ascontiguousarray(digits_of[size][:, *place])
+            self._stream.encode(digits, _DIGIT, frequencies(self._rounding.round(marked)))
+            return digits
 
         self._loop.each_value(len(images), batch.condition, code)
 
@@ -66,14 +70,14 @@ def decode(
     model, rounding = loop.model, RoundingReader(corrections)
     words = np.frombuffer(code, "<u4").astype(np.uint32)
     stream = constriction.stream.queue.RangeDecoder(words)
-    images = np.empty((count, *model.image_shape), value_dtype(model.levels))
+    images = np.zeros((count, *model.image_shape), value_dtype(model.levels))
     classes = model.config.num_classes
     conditions: Any = np.empty(count, np.int32) if classes else condition
 
-    def code_of(marked: np.ndarray, place: tuple[int, int, int]) -> np.ndarray:
-        values = stream.decode(_VALUE, frequencies(rounding.round(marked)))
-        images[rows, *place] = values
-        return values
+    def code_of(marked: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
+        digits = stream.decode(_DIGIT, frequencies(rounding.round(marked)))
+        images[rows, *place] += (size * digits).astype(images.dtype)
+        return digits
 
     for start in range(0, count, loop.group):
         rows = slice(start, start + loop.group)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pixel_rnn_jax.errors import UserError
 
-MAGIC = b"\x89PRN\x01"  # The last byte is the version.
+MAGIC = b"\x89PRN\x02"  # The last byte is the version.
 BLOCK, END = b"\xb1PB", b"\xb1PE"
 
 

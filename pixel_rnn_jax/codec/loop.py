@@ -22,9 +22,9 @@ from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime.batching import padded
 
 PyTree = Any
-Code = Callable[[np.ndarray, tuple[int, int, int]], np.ndarray]
-"""Codes the value at (row, column, channel) of N images, given what `on_grid` makes of their
-logits, `[N, K]` (`[N, 1]` for K = 2); returns the values, `[N]`."""
+Code = Callable[[np.ndarray, tuple[int, int, int], int], np.ndarray]
+"""Codes a digit of the values at (row, column, channel) of N images, given what `on_grid` makes of
+its logits, `[N, D]` (`[N, 1]` for K = 2), and what it counts; returns the digits, `[N]`."""
 
 GROUP, GROUP_VALUES = 64, 2**21
 """At most so many images, with at most so many values in all, are coded side by side; at least one.
@@ -54,7 +54,7 @@ class Loop:
             self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)
 
     def each_value(self, count: int, condition: np.ndarray | None, code: Code) -> None:
-        """Calls `code` for each value of `count` images in generation order."""
+        """Calls `code` for each digit of `count` images in generation order."""
         # A power of two, so that little is compiled; the lanes that are left are padded.
         model, lanes = self.model, 1 << (count - 1).bit_length()
         if condition is not None:
@@ -65,7 +65,9 @@ class Loop:
             for scale in model.scales
             for row, col, channel in np.ndindex(*scale.given.shape, model.image_shape[-1])
         ]
-        remaining = iter(terminal.progress(places, len(places), "coding", "value"))
+        progress = terminal.progress(places, len(places), "coding", "value")
+        sizes = model.discrete_likelihood().digit_sizes
+        remaining = ((place, size) for place in progress for size in sizes)
         errors: list[BaseException] = []
 
         def values_of(marked: np.ndarray) -> np.ndarray:
@@ -73,9 +75,9 @@ class Loop:
                 raise errors[0]
             values = np.zeros(lanes, np.int32)
             try:
-                place = next(remaining)
+                place, size = next(remaining)
                 if place is not None:
-                    values[:count] = code(marked[:count], place)
+                    values[:count] = code(marked[:count], place, size)
             except Exception as error:
                 errors.append(error)
                 raise
@@ -120,11 +122,16 @@ def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
         np.asarray(out[0])[...], np.asarray(out[1])[:] = np.asarray(number), values
 
     def choose(number: Array, outputs: Array, place: Place) -> tuple[Array, Array]:
-        # Without a copy, ten times as fast as `io_callback`. Each value returns the number to the
+        # Without a copy, ten times as fast as `io_callback`. Each call returns the number to the
         # next one, which keeps them in order.
-        shapes = number, jax.ShapeDtypeStruct((lanes,), jnp.int32)
-        on_device = buffer_callback(on_host, shapes, has_side_effect=True)
-        return on_device(number, on_grid(likelihood.logits(outputs)))
+        values = jax.ShapeDtypeStruct((lanes,), jnp.int32)
+        on_device = buffer_callback(on_host, (number, values), has_side_effect=True)
+        level = jnp.zeros(lanes, jnp.int32)
+        for size in likelihood.digit_sizes:
+            logits = likelihood.digit_logits(outputs, level, size)
+            number, digits = on_device(number, on_grid(logits))
+            level = level + size * digits
+        return number, level
 
     def run(params: PyTree, condition: Array | None, number: Array) -> Array:
         return for_each_value(scales, params, choose, number, lanes=lanes, condition=condition)[0]

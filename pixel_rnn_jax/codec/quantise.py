@@ -35,7 +35,10 @@ def _weights() -> np.ndarray:
 
 
 WEIGHTS = _weights()
-"""Weight of a level that lies d points below the most probable one."""
+"""Weight of a digit that lies d points below the most probable one."""
+_CHANGES = np.diff(WEIGHTS, prepend=-1, append=(0, 0)) != 0
+_CHANGES = _CHANGES[1:] | _CHANGES[:-1]
+"""Whether a digit that lies d points below has another weight one point higher or lower."""
 
 
 def on_grid(logits: Array) -> Array:
@@ -57,12 +60,14 @@ def frequencies(grid: np.ndarray) -> np.ndarray:
     """
     if grid.shape[-1] == 1:
         return _OF_TWO.take(grid[:, 0] + len(WEIGHTS), axis=0, mode="clip")
-    weights = WEIGHTS.take(grid.max(-1, keepdims=True) - grid, mode="clip")
-    free = 2**PRECISION - grid.shape[-1]
+    weights = WEIGHTS.take(np.maximum.reduce(grid, axis=1, keepdims=True) - grid, mode="clip")
+    count, size = grid.shape
+    free = 2**PRECISION - size
     # The products are below 2**48, so the floors of these quotients are exact.
-    shares = np.floor(weights * free / weights.sum(-1, keepdims=True))
-    # The first of the most probable levels gets the rest.
-    shares[np.arange(len(grid)), grid.argmax(-1)] += free - shares.sum(-1)
+    shares = np.floor(weights * free / np.add.reduce(weights, axis=1, keepdims=True))
+    # The first of the most probable values gets the rest.
+    first = grid.argmax(1) + np.arange(0, count * size, size)
+    shares.reshape(-1)[first] += free - np.add.reduce(shares, axis=1)
     return shares
 
 
@@ -86,13 +91,14 @@ class RoundingWriter:
     def round(self, marked: np.ndarray) -> np.ndarray:
         """Returns the next logits `[N, K]` as integers; `marked` is what `on_grid` makes of them.
 
-        Doubtful logits so low that their level has no weight need no correction.
+        Doubtful logits whose neighbours give the same weight need no correction.
         """
         grid, doubtful = marked >> 1, marked & 1
-        if doubtful.any():
+        if np.count_nonzero(doubtful):
             implied = 0 if grid.shape[-1] == 1 else -LARGEST  # For K = 2, the logit of 0.
             highest = np.maximum(grid.max(-1, keepdims=True), implied)
-            for index in np.flatnonzero(doubtful & (highest - grid <= len(WEIGHTS))).tolist():
+            changes = _CHANGES.take(highest - grid, mode="clip")
+            for index in np.flatnonzero(doubtful & changes).tolist():
                 number = self._next + index
                 bits = int(grid.flat[index]) & 3
                 self.packed += pack_number(number - self._last << 2 | bits)

@@ -102,6 +102,18 @@ class Discrete(Likelihood):
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         return images.astype(dtype) * (2 / (self.levels - 1)) - 1
 
+    @property
+    def digit_sizes(self) -> tuple[int, ...]:
+        """What the digits of a level count, the highest first; (1,) codes a level at once.
+
+        Several digits are hexadecimal.
+        """
+        return (1,)
+
+    def digit_logits(self, outputs: Array, first: Array, size: int) -> Array:
+        """Returns the logits of a digit, given the lowest level, `[...]`, that begins as x does."""
+        return self.logits(outputs)
+
     def conditionals(self, outputs: Array) -> Array:
         """Returns the normalised log-probabilities of all levels, `[..., K]`."""
         logits = self.logits(outputs)
@@ -159,6 +171,9 @@ class Softmax(Discrete):
 class _Mixture(Likelihood):
     """Mixtures of M distributions with a mean and a width each: Q = 3 M."""
 
+    _quantile: ClassVar[Any]
+    """The inverse cumulative distribution of a component of mean 0 and width 1."""
+
     mixtures: int
 
     @property
@@ -184,27 +199,8 @@ class _Mixture(Likelihood):
         top = jax.lax.stop_gradient(logs.max(0, keepdims=True))
         return (top[0] + jnp.log((jnp.exp(logs - top) * factors).sum(0))).reshape(shape)
 
-    def _places(self, rows: Array) -> Array:
-        """Returns M numbers spread over (-1, 1), so that the components of a new model differ."""
-        places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], rows.dtype)
-        return places.reshape((-1,) + (1,) * (rows.ndim - 1))
-
-
-@dataclass(frozen=True)
-class _Density(_Mixture):
-    """The density of a mixture: each component is a location and scale family."""
-
-    # Functions of arrays, for a component of mean 0 and width 1: the exponent and the factor of its
-    # density, and its inverse cumulative distribution.
-    _unit: ClassVar[Any]
-    _quantile: ClassVar[Any]
-
-    def _component(self, values: Array, mean: Array, width: Array) -> tuple[Array, Array]:
-        exponent, factor = self._unit((values - mean) / width)
-        return exponent, factor / width
-
-    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
-        # One number gives a component and a value of it. Without logits there is no temperature.
+    def _drawn(self, outputs: Array, uniform: Array) -> Array:
+        """Draws real numbers: one uniform number gives a component and a value of it."""
         log_weights, means, widths = (
             jnp.moveaxis(part, 0, -1) for part in self._parts(jnp.moveaxis(outputs, -1, 0))
         )
@@ -221,6 +217,26 @@ class _Density(_Mixture):
         rest = jnp.clip(rest, limits.eps, 1 - limits.eps)
         return chosen(means) + chosen(widths) * self._quantile(rest)
 
+    def _places(self, rows: Array) -> Array:
+        """Returns M numbers spread over (-1, 1), so that the components of a new model differ."""
+        places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], rows.dtype)
+        return places.reshape((-1,) + (1,) * (rows.ndim - 1))
+
+
+@dataclass(frozen=True)
+class _Density(_Mixture):
+    """The density of a mixture: each component is a location and scale family."""
+
+    _unit: ClassVar[Any]
+    """Exponent and factor of the density of a component of mean 0 and width 1."""
+
+    def _component(self, values: Array, mean: Array, width: Array) -> tuple[Array, Array]:
+        exponent, factor = self._unit((values - mean) / width)
+        return exponent, factor / width
+
+    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
+        return self._drawn(outputs, uniform)  # Without logits there is no temperature.
+
     def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
         return self.log_prob(outputs, values)
 
@@ -234,6 +250,10 @@ class _Logistics(_Mixture):
     """
 
     levels: int
+
+    @staticmethod
+    def _quantile(uniform: Array) -> Array:
+        return jnp.log(uniform) - jnp.log1p(-uniform)
 
     def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
         weights, means, widths = jnp.split(rows, 3)
@@ -251,27 +271,59 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
     The lowest and the highest cell extend to infinity, so that the probabilities add up to one.
     """
 
+    @property
+    def digit_sizes(self) -> tuple[int, ...]:
+        digits = -(-(self.levels - 1).bit_length() // 4) if self.levels >= 64 else 1
+        return tuple(16**digit for digit in reversed(range(digits)))
+
     def logits(self, outputs: Array) -> Array:
-        levels = jnp.arange(self.levels, dtype=outputs.dtype)
-        levels = levels.reshape((1,) * (outputs.ndim - 1) + (-1,))
+        levels = jnp.arange(self.levels).reshape((1,) * (outputs.ndim - 1) + (-1,))
+        log_probs = self._log_masses(outputs, levels)
+        return log_probs[..., 1:] - log_probs[..., :1] if self.levels == 2 else log_probs
+
+    def digit_logits(self, outputs: Array, first: Array, size: int) -> Array:
+        if len(self.digit_sizes) == 1:
+            return self.logits(outputs)
+        starts = jnp.arange(0, self.levels, size)[:16].reshape((1,) * first.ndim + (-1,))
+        levels = first[..., None] + starts
+        masses = self._log_masses(outputs, levels, size)
+        return jnp.where(levels < self.levels, masses, -jnp.inf)
+
+    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
+        def directly() -> Array:
+            levels = jnp.floor(self._drawn(outputs, uniform))
+            return jnp.clip(levels, 0, self.levels - 1).astype(jnp.int32)
+
+        tempered = functools.partial(super().draw, outputs, uniform, temperature)
+        return jax.lax.cond(temperature == 1, directly, tempered)
+
+    def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
+        directly = functools.partial(self.log_prob, outputs, values)
+        tempered = functools.partial(super().log_prob_of_draw, outputs, values, temperature)
+        return jax.lax.cond(temperature == 1, directly, tempered)
+
+    def _log_masses(self, outputs: Array, levels: Array, size: int = 1) -> Array:
+        """Returns the logarithms of the masses of `size` levels from each of some, `[..., N]`."""
+        levels = levels.astype(outputs.dtype)
         parts = (part[..., None] for part in self._parts(jnp.moveaxis(outputs, -1, 0)))
         # One by one: an array with an axis of components and one of levels would be large.
         logs, factors = [], []
         for log_weight, mean, width in zip(*parts, strict=True):
-            exponent, factor = self._component(levels, mean, width)
+            exponent, factor = self._component(levels, mean, width, size)
             logs.append(log_weight + exponent)
             factors.append(factor)
         top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logs))
         terms = [jnp.exp(log - top) * factor for log, factor in zip(logs, factors, strict=True)]
         # With the barrier XLA keeps their sum, and not each of them, for what follows.
-        log_probs = jax.lax.optimization_barrier(top + jnp.log(sum(terms)))
-        return log_probs[..., 1:] - log_probs[..., :1] if self.levels == 2 else log_probs
+        return jax.lax.optimization_barrier(top + jnp.log(sum(terms)))
 
-    def _component(self, value: Array, mean: Array, width: Array) -> tuple[Array, Array]:
+    def _component(
+        self, value: Array, mean: Array, width: Array, size: int = 1
+    ) -> tuple[Array, Array]:
         # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits. The first
         # factor is 1 for the highest level, the second is 1 for the lowest.
-        lowest, highest = value == 0, value == self.levels - 1
-        a, cell = (value - mean) / width, 1 / width
+        lowest, highest = value == 0, value >= self.levels - size
+        a, cell = (value - mean) / width, size / width
         b = a + cell
         # sigma(x) = exp(min(x, 0)) / (1 + exp(-|x|)).
         exponent = jnp.where(highest, 0, jnp.minimum(b, 0))
@@ -336,10 +388,6 @@ class LogisticMixture(_Logistics, _Density):
     @staticmethod
     def _unit(z: Array) -> tuple[Array, ArrayLike]:
         return -jnp.abs(z), (1 + jnp.exp(-jnp.abs(z))) ** -2
-
-    @staticmethod
-    def _quantile(uniform: Array) -> Array:
-        return jnp.log(uniform) - jnp.log1p(-uniform)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pixel_rnn_jax.workdirs.workdir import Run, open_run
 
 PyTree = Any
 
-BASELINE_IMAGES = 50_000
+BASELINE_IMAGES, BASELINE_BINS = 50_000, 256
 """Training images that the baseline counts at most: enough for histograms of single values."""
 
 
@@ -129,14 +129,15 @@ def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation
     """Evaluates the model that ignores all context, which a PixelRNN has to beat.
 
     Each position and channel has a distribution of its own: the histogram of its levels in the
-    training images (the first `BASELINE_IMAGES` of them), with one added to every count.
+    training images (the first `BASELINE_IMAGES` of them), with one added to every count. Of more
+    than `BASELINE_BINS` levels, it has bins of several, which have the same probability.
     """
-    dims = math.prod(train.image_shape)
-    position, counts = np.arange(dims), np.ones((dims, train.levels), np.int32)
+    dims, size = math.prod(train.image_shape), math.ceil(train.levels / BASELINE_BINS)
+    position, counts = np.arange(dims), np.ones((dims, math.ceil(train.levels / size)), np.int32)
     for image in itertools.islice(_levels(train, batch_size), BASELINE_IMAGES):
-        counts[position, image] += 1
-    logs = np.log(counts / counts[0].sum())
-    nats = [-logs[position, image].sum() for image in _levels(test, batch_size)]
+        counts[position, image // size] += 1
+    logs = np.log(counts / counts[0].sum() / size)
+    nats = [-logs[position, image // size].sum() for image in _levels(test, batch_size)]
     return Evaluation(np.array(nats), dims)
 
 

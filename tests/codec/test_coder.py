@@ -24,7 +24,8 @@ from pixel_rnn_jax.codec.loop import Loop
         ("pixel_cnn", 17, 3, dict(input="categorical")),
         ("diagonal_bilstm", 2, 3, {}),
         ("row_lstm", 1000, 1, {}),
-        ("pixel_cnn", 17, 3, dict(output="coupled_logistic_mixture", mixtures=2)),
+        ("pixel_cnn", 100, 3, dict(output="coupled_logistic_mixture", mixtures=2)),
+        ("pixel_cnn", 2**16, 1, dict(output="discretized_logistic_mixture", mixtures=2)),
     ],
 )
 def test_round_trip(architecture, levels, channels, options):
@@ -112,7 +113,7 @@ def test_places_come_in_generation_order_with_logits_given_all_before():
     model = small_model("pixel_cnn", (2, 4, 2), scales=(1, 2))
     images, logits, places = random_images(model, 3), np.zeros((3, 2, 4, 2, 5)), []
 
-    def code(marked, place):
+    def code(marked, place, size):
         places.append(place)
         logits[:, *place] = (marked >> 1) / quantise.STEPS
         return images[:, *place]
@@ -128,7 +129,7 @@ def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, capfd)
     images, data = stream
     places = []
 
-    def code(marked, place):
+    def code(marked, place, size):
         places.append(place)
         if len(places) == 7:
             raise LookupError(place)

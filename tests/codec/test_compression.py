@@ -72,7 +72,7 @@ def test_a_cut_or_longer_file_is_refused(named):
 def test_other_models_and_formats_are_refused(stream, model):
     data = stream[1]
     for other in (b"GIF89a" + data, data.replace(MAGIC, MAGIC[:-1] + b"\7")):
-        with pytest.raises(prnn.UserError, match="version 1"):
+        with pytest.raises(prnn.UserError, match="version 2"):
             model.decompress(other)
     for other in (small_model(levels=6), small_model(seed=1), small_model(residual=False)):
         with pytest.raises(prnn.UserError, match="model [0-9a-f]{16}"):

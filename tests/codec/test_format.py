@@ -20,6 +20,7 @@ from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequen
     [
         dict(levels=2),
         dict(levels=7, num_classes=3),
+        dict(levels=300, shape=(2, 4, 1), output="discretized_logistic_mixture", mixtures=2),
         pytest.param(dict(levels=300, shape=(2, 4, 1), scales=(1, 2)), marks=pytest.mark.slow),
     ],
 )
@@ -42,24 +43,26 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
         assert not condition
         stream, fixed, number = reference.RangeDecoder(code), reference.corrections(corrections), 0
         corrected += len(fixed)
-        decoded, labels = np.empty((count, *model.image_shape), int), []
+        decoded, labels = np.zeros((count, *model.image_shape), int), []
         for start in range(0, count, GROUP):
             rows = range(start, min(start + GROUP, count))
             if classes is not None:
                 thirds = [2**24 // 3, 2**24 // 3, 2**24 - 2 * (2**24 // 3)]
                 labels += [stream.value(thirds) for _ in rows]
 
-            def code_of(marked, place, rows=rows, stream=stream, fixed=fixed, decoded=decoded):
+            def code_of(marked, place, size, rows=rows, stream=stream, fixed=fixed, to=decoded):
                 nonlocal number
-                for row, logits in zip(rows, marked >> 1, strict=True):
+                digits = []
+                for logits in marked >> 1:
                     grid = []
                     for q in map(int, logits):
                         if number in fixed:
                             (q,) = (p for p in (q - 1, q, q + 1) if p % 4 == fixed[number])
                         grid.append(q)
                         number += 1
-                    decoded[row, *place] = stream.value(reference.frequencies(grid))
-                return decoded[rows, *place]
+                    digits.append(stream.value(reference.frequencies(grid)))
+                to[rows, *place] += np.array(digits) * size
+                return np.array(digits)
 
             condition = None if classes is None else np.array(labels[start:], np.int32)
             coder.each_value(len(rows), condition, code_of)
@@ -117,11 +120,14 @@ def test_corrections_repeat_what_the_encoder_did():
         assert (np.array(plain) != encoded).any()
 
 
-def test_logits_without_weight_need_no_correction():
-    logits = np.array([[0.0, -(len(quantise.WEIGHTS) + 2.5) / 256, -2.5 / 256]])
+def test_logits_whose_neighbours_have_the_same_weight_need_no_correction():
+    steps = np.array([0, len(quantise.WEIGHTS) + 2.5, 2.5, 16 * 256 + 0.5, 10 * 256 + 0.5])
     writer = RoundingWriter()
-    writer.round(marked(logits))
-    assert [*reference.corrections(writer.packed)] == [2]
+    grid = writer.round(marked(-steps[None] / 256))
+    assert [*reference.corrections(writer.packed)] == [2, 4]
+    others = [frequencies(grid + np.eye(5, dtype=int)[[i]]) for i in range(5)]
+    same = [(other == frequencies(grid)).all() for other in others]
+    assert same == [False, True, False, True, False]
 
 
 def test_numbers_of_any_size():

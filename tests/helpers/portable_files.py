@@ -11,6 +11,7 @@ import numpy as np
 from helpers.codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax.models.likelihoods import value_dtype
 
 LOGISTIC = dict(output="discretized_logistic_mixture", mixtures=3)
 MODELS = {
@@ -19,6 +20,9 @@ MODELS = {
     "diagonal_softmax": dict(architecture="diagonal_bilstm", shape=(16, 16, 1), levels=256),
     "scales_logistic": dict(
         architecture="pixel_cnn", shape=(32, 32, 1), levels=17, scales=(8, 32), **LOGISTIC
+    ),
+    "coupled_16_bits": dict(
+        shape=(6, 5, 3), levels=2**16, output="coupled_logistic_mixture", mixtures=3
     ),
     "row_lstm_64x64": dict(shape=(64, 64, 1), levels=4, features=8, layers=2),
 }
@@ -32,7 +36,7 @@ def write(folder: Path) -> None:
         classes = np.arange(COUNT) % 3 if model.config.num_classes else None
         model.save(folder / f"{name}.safetensors")
         (folder / f"{name}.prnn").write_bytes(model.compress(images, classes))
-        np.savez_compressed(folder / f"{name}.npz", images=images.astype(np.uint8))
+        np.savez_compressed(folder / f"{name}.npz", images=images.astype(value_dtype(model.levels)))
 
 
 def check(folder: Path) -> None:

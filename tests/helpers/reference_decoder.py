@@ -67,7 +67,7 @@ class RangeDecoder:
 
 def read(data):
     """Returns the numbers of the header, the digest of the model, and the blocks."""
-    assert data[:5] == b"\x89PRN\x01"
+    assert data[:5] == b"\x89PRN\x02"
     form, at = varints(data, 5, 4)
     digest, at = data[at : at + 8], at + 8
     first, seed, at = word(data, at), word(data, at + 4), at + 8

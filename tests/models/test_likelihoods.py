@@ -136,6 +136,47 @@ def test_coupled_channels_are_a_mixture_of_whole_pixels(x64):
     np.testing.assert_allclose(found.sum(1), 1)
 
 
+@pytest.mark.parametrize("levels", [64, 300, 2**16])
+def test_digits_have_the_probability_of_their_level(x64, levels):
+    likelihood = DiscretizedLogisticMixture(levels, MIXTURES)
+    outputs = outputs_of(likelihood, size=2.0, count=3)[:, None]
+    values = np.array([[0, 1, 15, 16, 17, levels // 2, levels - 2, levels - 1]])
+    first, log_prob = np.zeros((3, 8), int), 0.0
+    assert len(likelihood.digit_sizes) == len(f"{levels - 1:x}")
+    for size in likelihood.digit_sizes:
+        logits = likelihood.digit_logits(outputs, jnp.asarray(first), size)
+        digit = (values - first) // size
+        log_probs = jax.nn.log_softmax(logits)
+        log_prob += np.take_along_axis(np.asarray(log_probs), digit[..., None], -1)[..., 0]
+        first = first + size * digit
+    np.testing.assert_array_equal(first, np.broadcast_to(values, first.shape))
+    np.testing.assert_allclose(log_prob, likelihood.log_prob(outputs, values), rtol=1e-9)
+
+
+@pytest.mark.parametrize("levels", [3, 256, 4096])
+def test_draws_from_components_have_the_probabilities(levels):
+    """By a chi-squared statistic; the ends, which reach to infinity, are among the levels."""
+    likelihood, count = DiscretizedLogisticMixture(levels, MIXTURES), 200_000
+    outputs = outputs_of(likelihood, size=2.0, count=2)
+    uniform = jax.random.uniform(jax.random.key(0), (2, count))
+    drawn = np.asarray(jax.jit(likelihood.draw)(outputs[:, None], uniform, 1.0))
+    expected = count * np.exp(np.asarray(likelihood.conditionals(outputs), float))
+    assert expected[:, [0, -1]].max(0).min() > 100
+    for values, means in zip(drawn, expected, strict=True):
+        counts, common = np.bincount(values, minlength=levels), means > 5
+        rest = [counts[~common].sum()], [means[~common].sum() + 1]
+        seen, wanted = np.append(counts[common], rest[0]), np.append(means[common], rest[1])
+        excess = ((seen - wanted) ** 2 / wanted).sum() - common.sum()
+        assert abs(excess) < 5 * np.sqrt(2 * common.sum())
+
+
+def test_draws_of_a_mixture_need_no_array_of_levels():
+    likelihood, shape = DiscretizedLogisticMixture(2**16, 10), (1000, 30)
+    outputs, uniform = (jax.ShapeDtypeStruct(x, jnp.float32) for x in (shape, shape[:1]))
+    compiled = jax.jit(lambda *x: likelihood.draw(*x, jnp.ones(()))).lower(outputs, uniform)
+    assert compiled.compile().memory_analysis().temp_size_in_bytes < 2**22
+
+
 def test_draws_never_have_a_level_without_probability():
     uniform = jnp.array([1 - 2**-24], jnp.float32)
     for levels in (200, 201, 300):  # The probabilities of the last two add up to less than one.

@@ -80,14 +80,18 @@ def test_units():
     assert several.numbers() == pytest.approx(numbers | heights)
 
 
-def test_independent_pixels(splits, monkeypatch):
+@pytest.mark.parametrize("size", [1, 2])
+def test_independent_pixels(splits, monkeypatch, size):
+    """With a bin for each of the three levels, and with bins of two."""
     monkeypatch.setattr(evaluate, "BASELINE_IMAGES", 7)
+    monkeypatch.setattr(evaluate, "BASELINE_BINS", 4 - size)
     images, test = images_of(splits["train"])[:7], images_of(splits["test"])
     nats = np.zeros(len(test))
     for position in np.ndindex(2, 3, 2):
-        histogram = [np.sum(images[:, *position] == level) + 1 for level in range(3)]
-        probabilities = np.array(histogram) / (7 + 3)
-        assert probabilities.sum() == pytest.approx(1)
+        bins = [level // size for level in range(3)]
+        histogram = [np.sum(images[:, *position] // size == number) + 1 for number in bins]
+        probabilities = np.array(histogram) / (7 + len(set(bins))) / size
+        assert size > 1 or probabilities.sum() == pytest.approx(1)
         nats -= np.log(probabilities[test[:, *position]])
     result = evaluate.independent_pixels(splits["train"], splits["test"], batch_size=4)
     np.testing.assert_allclose(result.nats_per_image, nats, rtol=1e-12)
