@@ -68,6 +68,34 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch, options
         np.testing.assert_allclose(np.diff(sizes), np.diff(expected), atol=6)
 
 
+@pytest.mark.usefixtures("x64")  # In float32 log_prob itself is less exact.
+@pytest.mark.parametrize(
+    ("levels", "black"),
+    [
+        (2**16, True),
+        *(
+            pytest.param(*x, marks=pytest.mark.slow)
+            for x in [(2**16, False), (256, True), (256, False)]
+        ),
+    ],
+)
+def test_size_is_the_likelihood_however_many_levels(monkeypatch, levels, black):
+    monkeypatch.setattr(loop, "GROUP", 1024)
+    monkeypatch.setattr(compression, "BLOCK_BYTES", 2**16)  # One block.
+    options = dict(output="discretized_logistic_mixture", mixtures=2, dtype="float64")
+    model = small_model("pixel_cnn", (8, 8, 1), levels, **options)
+    if black:  # Nineteen of twenty pixels, by a narrow component.
+        logits = model.params["scale_0"]["logits"]
+        bias = [3, 0, -0.677, 0, np.log(1.2 / levels), 0]
+        logits |= {"kernel": logits["kernel"] / 100, "bias": np.array(bias, np.float32)}
+    images = model.sample(jax.random.key(0), 2048)
+    assert (np.mean(images == 0) > 0.9) == black
+    data = model.compress(images)
+    np.testing.assert_array_equal(model.decompress(data), images)
+    size = -np.asarray(model.log_prob(images), float).sum() / np.log(2) / 8
+    assert 0 < len(data) - size < 60 + 0.001 * size
+
+
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
