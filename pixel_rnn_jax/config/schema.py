@@ -53,6 +53,9 @@ class ModelConfig:
             "coupled_logistic_mixture", which sees whole pixels; or a density: "logistic_mixture" of
             dequantised values, "gaussian_mixture" of real ones.
         mixtures: M, the components of the outputs that are mixtures.
+        total: The sum of all values of every image, if it is known, as magnetisation is: levels
+            after which it cannot be reached have probability 0. With a softmax and one scale; 0 for
+            none.
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
         scale_architectures: The body layer of each scale; empty takes `architecture` for all.
@@ -83,6 +86,7 @@ class ModelConfig:
     input: Literal["scalar", "categorical"] = "scalar"
     output: str = "softmax"
     mixtures: int = 10
+    total: int = 0
     scales: tuple[int, ...] = ()
     scale_architectures: tuple[str, ...] = ()
     copy_coarse: bool = True
@@ -104,6 +108,7 @@ class ModelConfig:
         multiples = all(0 < a < b and b % a == 0 for a, b in itertools.pairwise(self.scales))
         _check(self, "model.scales", rule, len(self.scales) != 1 and multiples)
         rule = "be empty, or name an architecture for each of model.scales"
+        _check(self, "model.total", "be 0 with several scales", not (self.total and self.scales))
         as_many = len(self.scale_architectures) in (0, len(self.scales))
         _check(self, "model.scale_architectures", rule, as_many)
 

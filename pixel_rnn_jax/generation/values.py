@@ -101,9 +101,13 @@ def _for_each_value_of(
             # Each step is from the same state; the state of the last one is kept.
             if channel < network.mask_groups:
                 of_pixel, state = network.step(lanes.state, pixel, column, lanes.contexts)
-            outputs = network.of_channels(of_pixel, pixel)
+            outputs = network.of_channels(of_pixel, pixel)[:, channel]
+            if network.config.total:  # The values that are not decided yet are 0.
+                before = lanes.image.sum((1, 2, 3)) + pixel[:, :channel].sum(1)
+                index = (row * width + column) * channels + channel
+                outputs = network.within_total(outputs, before, index)
             place = Place(number, row, column, channel, given)
-            carry, values = choose(carry, outputs[:, channel], place)
+            carry, values = choose(carry, outputs, place)
             values = jnp.where(given, pixel[:, channel], values.astype(pixel.dtype))
             pixel = pixel.at[:, channel].set(values)
         state = network.end_pixel(state, pixel, column)

@@ -16,7 +16,7 @@ from jax import Array
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models.likelihoods import class_of
+from pixel_rnn_jax.models.likelihoods import Softmax, class_of
 
 MOST_LEVELS, MOST_VALUES = 2**24, 2**28
 """Float32 tells no more integers apart; larger images would need more memory than there is."""
@@ -58,6 +58,10 @@ def check_format(
     if not is_integer(levels) or not (levels == 0 if real else 2 <= levels <= MOST_LEVELS):
         choice = "0, for real values" if real else f"an integer from 2 to {MOST_LEVELS:,}"
         raise UserError(f'levels must be {choice}, for output "{config.output}"; got {levels}')
+    most = (levels - 1) * math.prod(image_shape) if kind is Softmax else 0
+    if config.total > most:
+        rule = f"at most {most}" if most else "0 for other outputs than softmax"
+        raise UserError(f"model.total must be {rule}, got {config.total}")
     count = image_shape[-1] if real else 0
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
     mean, std = mean or (0.0,) * count, std or (1.0,) * count
@@ -96,6 +100,12 @@ def check_images(
         numpy = isinstance(images, np.ndarray) and has_values(known)
         images = (np if numpy else jnp).where(known, images, images.dtype.type(0))
     _check_values("images", images, levels if discrete else images.dtype)
+    if config.total and has_values(images) and has_values(known):
+        sums = np.asarray(images).sum(axis=(1, 2, 3), dtype=np.int64)
+        free = 0 if known is None else (levels - 1) * np.logical_not(known).sum(axis=(1, 2, 3))
+        wrong = (sums > config.total) | (sums + free < config.total)
+        if wrong.any():
+            raise UserError(f"images must have model.total={config.total}, got {sums[wrong][0]}")
     return jnp.asarray(images)
 
 

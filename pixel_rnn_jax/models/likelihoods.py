@@ -156,6 +156,22 @@ class Softmax(Discrete):
     def logits(self, outputs: Array) -> Array:
         return outputs
 
+    def within_total(self, outputs: Array, left: Array, rest: Array) -> Array:
+        """Makes levels impossible after which the values that follow cannot add up to the total.
+
+        `left` `[...]` is the total less the values before, and `rest` `[...]` values follow. Where
+        it cannot be reached any more, all levels stay possible (Hibat-Allah et al., "Recurrent
+        neural network wave functions", appendix D.2).
+        """
+        levels = jnp.arange(self.levels).reshape((1,) * left.ndim + (-1,))
+        after = left[..., None] - levels
+        possible = (after >= 0) & (after <= (self.levels - 1) * rest[..., None])
+        some = possible.any(-1, keepdims=True)
+        if self.levels > 2:
+            return jnp.where(possible | ~some, outputs, -jnp.inf)
+        certain = jnp.where(possible[..., 1:], jnp.inf, -jnp.inf)
+        return jnp.where(possible.all(-1, keepdims=True) | ~some, outputs, certain)
+
     def log_prob(self, outputs: Array, images: Array) -> Array:
         images = images.astype(jnp.int32)
         if self.levels == 2:

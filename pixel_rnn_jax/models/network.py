@@ -1,6 +1,7 @@
 """The network of one scale: PixelCNN, Row LSTM or Diagonal BiLSTM by its body layer (table 1)."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -146,7 +147,19 @@ class Network(nn.Module):
         x = _add(x, skips)
         for conv in self.head:
             x = conv(nn.relu(x))
-        return self.of_channels(self.logits(nn.relu(x)), values)
+        outputs = self.of_channels(self.logits(nn.relu(x)), values)
+        if not self.config.total:
+            return outputs
+        flat = values.astype(jnp.int32).reshape(-1, math.prod(self.image_shape))
+        before = (jnp.cumsum(flat, axis=1) - flat).reshape(values.shape)
+        return self.within_total(
+            outputs, before, np.arange(flat.shape[1]).reshape(self.image_shape)
+        )
+
+    def within_total(self, outputs: Array, before: Array, number: ArrayLike) -> Array:
+        """Applies `model.total` to outputs, given the sum and the number of the values before."""
+        rest = jnp.broadcast_to(math.prod(self.image_shape) - 1 - number, before.shape)
+        return self.likelihood.within_total(outputs, self.config.total - before, rest)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""

@@ -1,0 +1,95 @@
+"""A known sum of all values: exact probabilities, draws, completions and files."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers.random_models import all_images, model_and_parameters, tiny_model
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.models import likelihoods
+
+BINARY, THREE = FORMATS = ((2, 3, 1), 2, 3), ((2, 1, 2), 3, 5)
+QUICK = [("pixel_cnn", THREE), ("row_lstm", BINARY), ("diagonal_bilstm", BINARY)]
+SLOW = [("pixel_cnn", BINARY), ("row_lstm", THREE), ("diagonal_bilstm", THREE)]
+
+
+@pytest.fixture(params=[*QUICK, *(pytest.param(case, marks=pytest.mark.slow) for case in SLOW)])
+def case(request):
+    architecture, (shape, levels, total) = request.param
+    model, params = model_and_parameters(architecture, shape, levels, total=total)
+    return model, params, all_images(shape, levels)
+
+
+def test_the_images_of_the_total_have_all_probability(case, x64):
+    model, params, images = case
+    log_prob = np.asarray(jax.jit(model.log_prob)(params, images))
+    right = images.sum((1, 2, 3)) == model.config.total
+    assert np.exp(log_prob[right]).sum() == pytest.approx(1, abs=1e-6)
+    assert (log_prob[~right] == -np.inf).all()
+    gradient = jax.grad(lambda p: model.log_prob(p, images[right]).sum())(params)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    conditionals = np.asarray(model.conditionals(params, images[right]))
+    np.testing.assert_allclose(np.exp(conditionals).sum(-1), 1, rtol=1e-5)
+    terms = np.take_along_axis(conditionals, images[right][..., None], -1).sum((1, 2, 3, 4))
+    np.testing.assert_allclose(terms, log_prob[right], rtol=1e-5)
+
+
+def test_draws_have_the_total_and_the_probability(case):
+    model, params, images = case
+    drawn, log_prob = model.sample_and_log_prob(params, jax.random.key(0), 500)
+    assert (drawn.sum((1, 2, 3)) == model.config.total).all()
+    np.testing.assert_allclose(log_prob, model.log_prob(params, drawn), rtol=1e-4, atol=1e-5)
+    for temperature in (0.0, 0.5):
+        cold = model.sample(params, jax.random.key(0), 5, temperature=temperature)
+        assert (cold.sum((1, 2, 3)) == model.config.total).all()
+    known = np.arange(model.dims).reshape(model.image_shape) < 2
+    done = model.complete(params, jax.random.key(1), drawn[:9], known)
+    assert (done.images.sum((1, 2, 3)) == model.config.total).all()
+    np.testing.assert_array_equal(done.images[:, known], drawn[:9, known])
+    same = [(images[:, known] == image[known]).all(1) for image in np.asarray(drawn[:9])]
+    log_probs = np.asarray(jax.jit(model.log_prob)(params, images))
+    expected = [np.log(np.exp(log_probs[rows]).sum()) for rows in same]
+    np.testing.assert_allclose(done.log_evidence, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "levels", "total"), FORMATS)
+def test_files_hold_images_of_the_total(shape, levels, total):
+    model = tiny_model("row_lstm", shape, levels, total=total)
+    images = model.sample(jax.random.key(0), 70)
+    data = model.compress(images)
+    np.testing.assert_array_equal(model.decompress(data), images)
+    free = tiny_model("row_lstm", shape, levels)
+    assert len(data) < len(free.compress(images))
+
+
+def test_images_of_another_sum_are_refused():
+    model = tiny_model("pixel_cnn", (2, 3, 1), 2, total=3)
+    images = np.array([1, 1, 1, 0, 0, 0] * 2).reshape(2, 2, 3, 1)
+    known = np.arange(6).reshape(2, 3) < 5
+    model.log_prob(images)
+    for wrong in (1 - images * 0, images * 0):
+        with pytest.raises(prnn.UserError, match=r"model\.total=3"):
+            model.log_prob(wrong)
+        with pytest.raises(prnn.UserError, match=r"model\.total=3"):
+            model.complete(jax.random.key(0), wrong, known)
+    for options in (dict(total=7), dict(total=1, output="discretized_logistic_mixture")):
+        with pytest.raises(prnn.UserError, match=r"model\.total"):
+            tiny_model("pixel_cnn", (2, 3, 1), 2, **options)
+    with pytest.raises(prnn.UserError, match=r"model\.total"):
+        prnn.ModelConfig(total=3, scales=(1, 2))
+
+
+def test_a_pixel_that_counts_itself_is_noticed(monkeypatch):
+    """The proof above fails where what is left is less the value itself."""
+    exact = likelihoods.Softmax.within_total
+    monkeypatch.setattr(
+        likelihoods.Softmax,
+        "within_total",
+        lambda self, x, left, rest: exact(self, x, left, rest + 1),
+    )
+    model, params = model_and_parameters("pixel_cnn", (2, 3, 1), 2, total=3)
+    images = all_images((2, 3, 1), 2)
+    right = images.sum((1, 2, 3)) == 3
+    chances = np.exp(jax.jit(model.log_prob)(params, jnp.asarray(images)))
+    assert chances[right].sum() < 0.999
