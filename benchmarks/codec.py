@@ -8,7 +8,8 @@
 The table is printed twice: for one image, and for all of them. For each codec they are in one file
 (for those of pictures one tall column), so that headers do not decide; binary images get one bit a
 pixel. The peer is NeLLoC with each of its weights for CIFAR-10 that the checkout has (nelloc.py).
-JPEG XL takes part where `pillow-jxl-plugin` is installed. What is decompressed is compared with the
+JPEG XL takes part where `pillow-jxl-plugin` is installed; for greys of more than 256 levels, four
+codecs where `imagecodecs` is. What is decompressed is compared with the
 images. The codecs have their turn in each round; speeds are of the median times. Data that were
 moved are named by fields of the run's config. Run nothing else beside it; `taskset -c 0` shows what
 one core does.
@@ -17,7 +18,7 @@ one core does.
 import argparse
 import contextlib
 import functools
-import importlib
+import importlib.util
 import io
 import lzma
 import math
@@ -36,6 +37,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import bundled
 from pixel_rnn_jax.cli.flags import data_flags
 from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.models.likelihoods import value_dtype
 from pixel_rnn_jax.runtime import devices
 from pixel_rnn_jax.training.evaluate import open_run_split
 from pixel_rnn_jax.workdirs.workdir import moved, open_run
@@ -47,6 +49,13 @@ PICTURES: dict[str, dict[str, Any]] = {
     "JPEG XL lossless": {"format": "JXL", "lossless": True, "effort": 9},
 }
 """What Pillow's `save` takes."""
+DEEP: dict[str, tuple[str, dict[str, Any]]] = {
+    "PNG, 16 bits": ("png", {"level": 9}),
+    "JPEG-LS": ("jpegls", {}),
+    "JPEG 2000": ("jpeg2k", {"level": 0, "reversible": True}),
+    "JPEG XL": ("jpegxl", {"lossless": True, "effort": 10}),
+}
+"""What the functions of `imagecodecs` take."""
 WEBP_ROWS = 16383
 """The most rows that a WebP file can have: beyond it, there are several files."""
 
@@ -85,15 +94,27 @@ def of_pictures(levels: int, channels: int, options: dict[str, Any]) -> Codec:
     return encode, decode
 
 
-def of_xz(levels: int) -> Codec:
-    """Returns a codec that writes the bare values, or bits, as an xz file."""
+def of_deep(name: str, options: dict[str, Any]) -> Codec:
+    """Returns a codec of `imagecodecs` that writes grey images in one column of 16 bits."""
+    library = importlib.import_module("imagecodecs")
 
     def encode(images: np.ndarray) -> list[bytes]:
-        raw = np.packbits(images) if levels == 2 else images
+        column = images.reshape(-1, images.shape[2]).astype(np.uint16)
+        return [bytes(getattr(library, f"{name}_encode")(column, **options))]
+
+    return encode, lambda files: getattr(library, f"{name}_decode")(files[0])
+
+
+def of_xz(levels: int) -> Codec:
+    """Returns a codec that writes the bare values, or bits, as an xz file."""
+    dtype = value_dtype(levels)
+
+    def encode(images: np.ndarray) -> list[bytes]:
+        raw = np.packbits(images) if levels == 2 else images.astype(dtype)
         return [lzma.compress(raw.tobytes(), preset=9 | lzma.PRESET_EXTREME)]
 
     def decode(files: list[bytes]) -> np.ndarray:
-        raw = np.frombuffer(lzma.decompress(files[0]), np.uint8)
+        raw = np.frombuffer(lzma.decompress(files[0]), dtype)
         return np.unpackbits(raw) if levels == 2 else raw
 
     return encode, decode
@@ -165,14 +186,15 @@ def main(arguments: list[str] | None = None) -> None:
     with contextlib.suppress(ImportError):
         importlib.import_module("pillow_jxl")  # It registers itself with Pillow.
     Image.init()
-    if levels <= 256:
-        if channels in (1, 3):
-            codecs |= {
-                name: of_pictures(levels, channels, saving)
-                for name, saving in PICTURES.items()
-                if saving["format"] in Image.SAVE
-            }
-        codecs["xz of the values"] = of_xz(levels)
+    if levels <= 256 and channels in (1, 3):
+        codecs |= {
+            name: of_pictures(levels, channels, saving)
+            for name, saving in PICTURES.items()
+            if saving["format"] in Image.SAVE
+        }
+    if 256 < levels <= 2**16 and channels == 1 and importlib.util.find_spec("imagecodecs"):
+        codecs |= {name: of_deep(*how) for name, how in DEEP.items()}
+    codecs["xz of the values"] = of_xz(levels)
     print(f"{model!r}, on {timing.machine()}")
     nats = -np.asarray(model.log_prob(images, condition), np.float64)
     bits = (nats + math.log(model.config.num_classes or 1)) / math.log(2)  # And of the class.
