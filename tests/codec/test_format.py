@@ -121,13 +121,14 @@ def test_corrections_repeat_what_the_encoder_did():
 
 
 def test_logits_whose_neighbours_have_the_same_weight_need_no_correction():
-    steps = np.array([0, len(quantise.WEIGHTS) + 2.5, 2.5, 16 * 256 + 0.5, 10 * 256 + 0.5])
+    steps = np.arange(len(quantise.WEIGHTS) + 5) + 0.5
     writer = RoundingWriter()
-    grid = writer.round(marked(-steps[None] / 256))
-    assert [*reference.corrections(writer.packed)] == [2, 4]
-    others = [frequencies(grid + np.eye(5, dtype=int)[[i]]) for i in range(5)]
-    same = [(other == frequencies(grid)).all() for other in others]
-    assert same == [False, True, False, True, False]
+    grid = writer.round(marked(np.stack([0 * steps, -steps / 256], axis=1)))
+    others = [frequencies(grid + np.array([0, step])) for step in (-1, 1)]
+    changes = np.any([other != frequencies(grid) for other in others], axis=(0, 2))
+    more = {*reference.corrections(writer.packed)} ^ {*(2 * np.flatnonzero(changes) + 1).tolist()}
+    assert more < {2 * len(steps) - 2 * near + 1 for near in range(9)}  # A weight of 1 is no share.
+    assert 0.5 < changes.mean() < 0.9
 
 
 def test_numbers_of_any_size():
