@@ -16,7 +16,7 @@ from pixel_rnn_jax import layers
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.layers.body import Context, State
-from pixel_rnn_jax.models.likelihoods import Likelihood, likelihood_for
+from pixel_rnn_jax.models.likelihoods import Likelihood, Softmax, likelihood_for
 
 
 class Network(nn.Module):
@@ -158,8 +158,10 @@ class Network(nn.Module):
 
     def within_total(self, outputs: Array, before: Array, number: ArrayLike) -> Array:
         """Applies `model.total` to outputs, given the sum and the number of the values before."""
+        likelihood = self.likelihood
+        assert isinstance(likelihood, Softmax)  # `PixelRNN` refuses a total for others.
         rest = jnp.broadcast_to(math.prod(self.image_shape) - 1 - number, before.shape)
-        return self.likelihood.within_total(outputs, self.config.total - before, rest)
+        return likelihood.within_total(outputs, self.config.total - before, rest)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
