@@ -42,11 +42,13 @@ _STARTED = dataclasses.replace(
     train=dataclasses.replace(OTHER.train, patience=2),
     init_from="runs/a",
 )
+_TOTAL = dataclasses.replace(OTHER.model, scales=(), scale_architectures=(), total=3)
 OTHERS = (
     OTHER,
     _conditioned(condition_vector=3),
     _conditioned(condition_map=2),
     _STARTED,
+    dataclasses.replace(OTHER, model=_TOTAL),
 )
 """OTHER differs in every field but some that exclude others, which one of the rest has each."""
 
