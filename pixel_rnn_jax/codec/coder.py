@@ -20,7 +20,7 @@ from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.models.likelihoods import value_dtype
 
 # Of 24 bits, as `PRECISION`. It rounds cumulative sums down and adds 1 to each frequency: of
-# integers that add up to 2**24 - K the frequencies are exactly one more.
+# n integers that add up to 2**24 - n the frequencies are exactly one more.
 _DIGIT = constriction.stream.model.Categorical(perfect=False)
 
 

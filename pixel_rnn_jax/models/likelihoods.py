@@ -111,7 +111,7 @@ class Discrete(Likelihood):
         return (1,)
 
     def digit_logits(self, outputs: Array, first: Array, size: int) -> Array:
-        """Returns the logits of a digit, given the lowest level, `[...]`, that begins as x does."""
+        """Returns the logits of a digit, given the first level, `[...]`, with the digits before."""
         return self.logits(outputs)
 
     def conditionals(self, outputs: Array) -> Array:

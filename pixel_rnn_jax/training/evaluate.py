@@ -26,7 +26,7 @@ from pixel_rnn_jax.workdirs.workdir import Run, open_run
 PyTree = Any
 
 BASELINE_IMAGES, BASELINE_BINS = 50_000, 256
-"""Training images that the baseline counts at most: enough for histograms of single values."""
+"""Training images that the baseline counts at most, and bins of its histograms."""
 
 
 @dataclass(frozen=True, eq=False)
