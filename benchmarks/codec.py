@@ -10,8 +10,8 @@ The table is printed twice: for one image, and for all of them. For each codec t
 pixel. The peer is NeLLoC with each of its weights for CIFAR-10 that the checkout has (nelloc.py).
 JPEG XL takes part where `pillow-jxl-plugin` is installed; for greys of more than 256 levels, four
 codecs where `imagecodecs` is. What is decompressed is compared with the images. The codecs have
-their turn in each round; speeds are of the median times. Data that were moved are named by fields of the
-run's config. Run nothing else beside it; `taskset -c 0` shows what one core does.
+their turn in each round; speeds are of the median times. Data that were moved are named by fields
+of the run's config. Run nothing else beside it; `taskset -c 0` shows what one core does.
 """
 
 import argparse
