@@ -64,6 +64,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "gcs": ["gcsfs>=2026.4"],  # workdirs in a bucket, gs://
         "hub": ["huggingface_hub>=1.0"],  # push_to_hub and from_pretrained
+        "netket": ["netket>=3.23"],  # wave functions
         "notebook": ["notebook>=7"],
         "docs": ["django-static-mathjax>=3.2", "furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
@@ -71,6 +72,7 @@ setup(
             "gcsfs>=2026.4",
             "import-linter>=2.13",
             "mypy~=2.4",
+            "netket>=3.23",
             "pytest>=9",
             "pytest-xdist>=3.8",
             "ruff~=0.17.6",  # another minor version formats and finds otherwise

@@ -14,6 +14,7 @@ release = version = pixel_rnn_jax.__version__
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
+autodoc_mock_imports = ["netket"]
 
 # Markdown, and notebooks with the outputs that they have.
 myst_heading_anchors = 3
