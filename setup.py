@@ -66,6 +66,7 @@ setup(
         "hub": ["huggingface_hub>=1.0"],  # push_to_hub and from_pretrained
         "netket": ["netket>=3.23"],  # wave functions
         "notebook": ["notebook>=7"],
+        "demo": ["gradio>=6"],  # demo/app.py
         "docs": ["django-static-mathjax>=3.2", "furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it

@@ -3,10 +3,11 @@
     python notebooks/execute.py
     python notebooks/execute.py ising information
 
-Without names it runs all of them. It needs the extras `docs` and `dev`, and takes about 25
-minutes on two CPU cores, of which `ising` has 21.
+Without names it runs all of them. It needs the extras `docs` and `dev`, and takes about 50
+minutes on two CPU cores, of which `ising` has 21 and `wave_functions` 25.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,7 @@ import nbformat
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parent
+QUIET = {"NETKET_NO_TIPS": "1", "PYTHONWARNINGS": "ignore:IProgress"}  # Of tqdm in a notebook.
 
 
 def execute(path: Path) -> None:
@@ -34,6 +36,7 @@ def execute(path: Path) -> None:
 
 def main(names: list[str]) -> None:
     """Runs the notebooks of these names, or all."""
+    os.environ.update(QUIET)
     for name in names or sorted(path.stem for path in FOLDER.glob("*.ipynb")):
         print(name, flush=True)
         execute(FOLDER / f"{name}.ipynb")

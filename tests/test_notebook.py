@@ -74,13 +74,30 @@ def anomalies(text):
     return rows
 
 
+def wave_functions(text):
+    """The exact energies are known ones, and all others are above them."""
+    pattern = rf"(Ising.*?|Heisenberg.*?) +{NUMBER} +{NUMBER} +{NUMBER} +\S+ +\S+"
+    rows = rows_of(pattern, text, 3)
+    assert [exact for exact, *_ in rows.values()] == [-51.448129, -44.913933, -36.756828]
+    assert all(exact < symmetric < network for exact, network, symmetric in rows.values())
+    score = rf"{NUMBER} ± {NUMBER} +{NUMBER}"
+    stages = rows_of(rf" +(\d+) +{score} +{score}", text, 3).values()
+    for number, (energy, error, _, symmetric, smaller, _) in enumerate(stages):
+        assert energy > -86.9071 - 4 * error and symmetric > -86.9071 - 4 * smaller
+        rows[f"6x6, {number}"] = [energy, symmetric]
+    return rows
+
+
 # The check of each, and by how much another machine, which rounds differently, may differ.
 CHECKS = {
     "anomalies": (anomalies, 0.2),
     "information": (information, 0.2),
     "ising": (ising, 0.05),
     "quickstart": (quickstart, 1.0),
+    "wave_functions": (wave_functions, 6.0),
 }
+# What makes a run short, which ends in other values.
+SHORT = {"wave_functions": (r"(STEPS = .*)", r"\1\nSTEPS = dict.fromkeys(STEPS, 20)")}
 
 
 def stored(name):
@@ -98,12 +115,22 @@ def test_stored_outputs_are_those_of_one_run_and_have_the_known_numbers(name):
     CHECKS[name][0](stored(name))
 
 
+def test_wave_functions_are_close_to_the_ground_states():
+    text = stored("wave_functions")
+    ising, torus, square, *stages = wave_functions(text).values()
+    assert ising[2] / ising[0] > 1 - 1e-4 and torus[2] / torus[0] > 1 - 1e-3
+    assert square[2] / square[0] > 1 - 1e-3 and all(row[1] < -85.6567 - 0.5 for row in stages)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell_runs(name, tmp_path):
     """What is stored is what the code gives, but for rounding on another machine."""
     check, tolerance = CHECKS[name]
     program = "\n\n".join("".join(cell["source"]) for cell in CELLS[name])
+    if name in SHORT:
+        program, count = re.subn(*SHORT[name], program)
+        assert count == 1
     program += "\n\nfor n in plt.get_fignums(): plt.figure(n).canvas.draw()"
     variables = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
     # In a process of its own: a notebook has neither the devices nor the settings of the tests.

@@ -50,7 +50,10 @@ def test_the_example_runs(netket):
     assert example.examples and not doctest.DocTestRunner().run(example).failed
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if "spins" in name else ()) for name in SPACES],
+)
 def test_states_of_the_space_have_the_norm_one_and_samples_their_probability(name, netket):
     hilbert = SPACES[name](netket.hilbert)
     state = state_of(netket, hilbert, phase=netket.models.RBM(param_dtype=float))
