@@ -1,0 +1,193 @@
+"""The page: its figures are the API's, and it works in a browser."""
+
+import base64
+import io
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import app
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax import bundled, pictures
+
+CHROMIUM = shutil.which("chromium")
+NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
+
+
+@pytest.fixture(scope="module")
+def play():
+    return app.Play(bundled.path("digits"))
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory):
+    config = prnn.ModelConfig("pixel_cnn", 1, 4, num_classes=3, scales=(2, 4))
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    prnn.create(config, (4, 4, 3), levels=256).save(path)
+    return app.Play(path)
+
+
+def parts(html):
+    """Returns the picture, the text and the numbers in it."""
+    content = base64.b64decode(re.search(r'base64,([^"]+)"', html)[1])
+    text = re.sub("<[^>]*>", "", html)
+    numbers = [float(each.replace(",", "")) for each in re.findall(NUMBER, text)]
+    assert re.search(r'alt="[^"]+', html) and "Save " in text
+    return Image.open(io.BytesIO(content)), text, numbers
+
+
+@pytest.mark.parametrize(
+    "name, given", [("play", None), pytest.param("classes", 2, marks=pytest.mark.slow)]
+)
+def test_draws_what_the_api_draws_and_shows_it_in_order(name, given, request):
+    play = request.getfixturevalue(name)
+    samples, film = play.draw(4, 0.8, 7, given)
+    condition = None if given is None else np.full(4, given)
+    images = play.model.sample(jax.random.key(7), 4, condition, temperature=0.8)
+    picture, _, (nats, bits) = parts(samples)
+    np.testing.assert_array_equal(np.asarray(picture), pictures.grid(images, play.model.levels))
+    assert nats == pytest.approx(-float(play.model.log_prob(images, condition).mean()), abs=0.01)
+    assert bits == pytest.approx(float(play.model.bits_per_dim(images, condition).mean()), abs=1e-4)
+
+    moving, _, _ = parts(film)
+    blue = []
+    for number in range(moving.n_frames):
+        moving.seek(number)
+        frame = np.asarray(moving.convert("RGB"), int)
+        blue.append((abs(frame - pictures.UNKNOWN).max(-1) < 8).mean())
+    assert blue[0] == 1 and blue[-1] == 0 and (np.diff(blue) <= 0).all()
+    if name == "classes":  # A quarter of the pixels comes first, each the first of its block.
+        moving.seek(next(i for i, share in enumerate(blue) if share <= 0.75))
+        first = np.asarray(moving.convert("RGB"), int)[:: 64 // 4, :: 64 // 4]
+        known = abs(first - pictures.UNKNOWN).max(-1) >= 8
+        assert known[::2, ::2].all() and known.sum() == 4
+
+
+def test_completes_what_is_painted(play):
+    image = play.images[0]
+    size = play.canvas(image).shape[0]
+    layer = np.zeros((size, size, 4), np.uint8)
+    layer[size // 2 :] = (*pictures.UNKNOWN, 255)
+    layer[: size // 8] = 255
+    painted, known = play.painted(image, [layer])
+    assert known[:4].all() and not known[4:].any()
+    assert (painted[0] == 16).all() and (painted[1:] == image[1:]).all()
+
+    html = play.complete(image, {"layers": [layer]}, 2, 4, 3, None)
+    images = np.stack([painted] * 2)
+    result = play.model.complete(jax.random.key(3), images, known, particles=4)
+    picture, _, (count, *evidence, size, particles) = parts(html)
+    np.testing.assert_array_equal(np.asarray(picture), pictures.grid(result.images, 17, 4))
+    assert count == 32 and particles == 4
+    np.testing.assert_allclose(evidence, result.log_evidence, atol=0.01)
+    assert size == pytest.approx(float(result.effective_sample_size.min()), abs=0.06)
+
+
+def test_shows_the_nats_of_values_and_the_place_of_an_image(play):
+    heat, place = play.surprise(play.images[3], None)
+    _, _, (nats, bits, black, white) = parts(heat)
+    terms = -play.model.log_prob(play.images[3:4], per_value=True)[0, ..., 0]
+    assert nats == pytest.approx(float(terms.sum()), abs=0.01) and black == 0
+    assert white == pytest.approx(float(terms.max()), abs=0.01)
+    assert bits == pytest.approx(float(play.model.bits_per_dim(play.images[3:4])[0]), abs=1e-4)
+    _, _, (less, count) = parts(place)
+    assert count == len(play.images) - 1 and less == (play.nats < play.nats[3]).sum()
+
+
+def test_compresses_files_and_reads_them_back(play, tmp_path):
+    np.save(tmp_path / "x.npy", play.images[:5])
+    Image.fromarray(play.images[5, ..., 0]).save(tmp_path / "x.png")
+    out, text, _ = play.compress([tmp_path / "x.npy", tmp_path / "x.png"], None)
+    content = Path(out).read_bytes()
+    assert content == play.model.compress(play.images[:6])
+    sizes = [float(each.replace(",", "")) for each in re.findall(NUMBER, text)]
+    assert sizes[0] == len(content) and 300 < sizes[3] < 2000 and 300 < sizes[2] < 2000
+    html, archive = play.decompress(out)
+    np.testing.assert_array_equal(np.load(archive)["images"], play.images[:6])
+    np.testing.assert_array_equal(np.asarray(parts(html)[0]), pictures.grid(play.images[:6], 17))
+
+
+def test_what_does_not_fit_is_named(play, classes, tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "large.png")
+    for call, words in (
+        (lambda: play.read([tmp_path / "bad.png"]), "bad.png"),
+        (lambda: play.read([tmp_path / "large.png"]), r"\[9, 9, 1\]"),
+        (lambda: play.compress(None, None), "file"),
+        (lambda: play.decompress(tmp_path / "bad.png"), "magic|compressed|file"),
+        (lambda: classes.draw(2, 1.0, 0, 5), "condition|class"),
+    ):
+        with pytest.raises(prnn.UserError, match=words):
+            call()
+
+
+@pytest.fixture
+def address():
+    """The address of the page of a program of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, app.__file__, "--model=digits", f"--port={port}", "--no_browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert f"127.0.0.1:{port}" in process.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+        process.terminate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's chromium")
+@pytest.mark.filterwarnings("ignore")
+def test_in_a_browser(address, tmp_path):
+    """Draws, paints a mask, completes, saves and uploads, without errors or other hosts."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    errors, hosts = [], set()
+    with playwright.sync_playwright() as session:
+        browser = session.chromium.launch(executable_path=CHROMIUM, args=options)
+        tab = browser.new_page(viewport={"width": 390, "height": 844})  # A phone.
+        tab.set_default_timeout(120_000)
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        tab.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+        tab.goto(address)
+
+        def press(name):
+            tab.get_by_role("button", name=name, exact=True).click()
+
+        press("Draw")
+        with tab.expect_download() as download:
+            tab.get_by_text("Save film.gif").click()
+        assert Image.open(download.value.path()).n_frames > 50
+
+        tab.get_by_role("tab", name="Complete").click()
+        canvas = tab.locator("canvas").first
+        canvas.scroll_into_view_if_needed()
+        tab.wait_for_timeout(1000)
+        box = canvas.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        tab.mouse.move(x - 60, y)
+        tab.mouse.down()
+        tab.mouse.move(x + 60, y, steps=20)
+        tab.mouse.up()
+        tab.wait_for_timeout(1000)
+        press("Complete")
+        caption = tab.locator("figcaption", has_text="known values").inner_text()
+        assert 0 < int(caption.split()[0]) < 64, caption
+
+        tab.locator("input[type=file]:visible, input[type=file]").first.set_input_files(
+            tmp_path / "bad.png"
+        )
+        assert "bad.png" in tab.locator(".toast-body").inner_text()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+        browser.close()
+    assert not errors and hosts - {None} == {"127.0.0.1"}
