@@ -156,7 +156,8 @@ class Play:
         axes.set(xlabel="nats of an image", ylabel="images")
         plot.savefig(file, dpi=150, bbox_inches="tight")
         text = f"{self.words(nats)}; black is {black:.2f} nats of a pixel, white {white:.2f}."
-        place = f"{(self.nats < nats).sum()} of {len(self.nats)} {self.source} have fewer nats."
+        fewer = (self.nats < nats - 1e-3).sum()  # More than rounding.
+        place = f"{fewer} of {len(self.nats)} {self.source} have fewer nats."
         heat_map = figure(pictures.png(heat), "An image and its heat map", "surprise.png", text)
         return heat_map, figure(file.getvalue(), f"Histogram. {place}", "histogram.png", place)
 

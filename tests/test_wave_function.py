@@ -41,6 +41,7 @@ def state_of(netket, hilbert, config=CONFIG, *, count=4000, phase=None):
     return netket.vqs.MCState(DirectSampler(hilbert), psi, n_samples=count, seed=1)
 
 
+@pytest.mark.slow
 def test_the_example_runs(netket):
     from pixel_rnn_jax import wave_function
 
@@ -73,9 +74,8 @@ def test_states_of_the_space_have_the_norm_one_and_samples_their_probability(nam
     assert (np.abs(counts - 4000 * chances) < 5 * np.sqrt(4000 * chances) + 5).all()
 
 
-@pytest.mark.parametrize(
-    "architecture", ["diagonal_bilstm", pytest.param("pixel_cnn", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["pixel_cnn", "diagonal_bilstm"])
 def test_drivers_lower_the_energy(architecture, netket):
     hilbert = netket.hilbert.Spin(0.5, 6, total_sz=0)
     energy = netket.operator.Heisenberg(hilbert, netket.graph.Grid([2, 3], pbc=False))

@@ -99,9 +99,8 @@ def test_a_new_run_starts_from_the_parameters_of_another(tmp_path):
         prnn.fit(np.maximum(IMAGES, 3), start)
 
 
-@pytest.mark.parametrize(
-    "kind", ["class", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("map", "vector"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["class", "map", "vector"])
 def test_what_a_condition_says_of_an_image_is_learned(kind):
     """Each value is noise, but for what is planted in the condition."""
     random, count = np.random.default_rng(2), 400
