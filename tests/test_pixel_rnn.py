@@ -102,9 +102,8 @@ def test_gradients_are_finite_differences_and_rows_are_independent(
     assert_trees_close(row_gradients, gradient["params"], 1e-6, 1e-9)
 
 
-@pytest.mark.parametrize(
-    "architecture", ["pixel_cnn", pytest.param("diagonal_bilstm", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["pixel_cnn", "diagonal_bilstm"])
 def test_shards_of_a_batch_give_what_the_whole_batch_gives(architecture):
     model, params, images, given = build(architecture, "softmax", "map", count=4)
     mesh = devices.local_mesh(2)

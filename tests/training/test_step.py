@@ -69,9 +69,8 @@ def test_micro_batches_change_nothing_but_the_memory():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(
-    "architecture", ["pixel_cnn", pytest.param("row_lstm", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])
 def test_dropout_depends_on_the_seed_and_not_on_devices_or_parts(architecture):
     model, optimizer = model_of(architecture, dtype="float64", dropout=0.5), optax.sgd(0.0)
     whole = train(model, optimizer, 1, 2, seed=3)
