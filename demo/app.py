@@ -1,4 +1,4 @@
-"""A page to play with a trained model in the browser; also a Hugging Face Space as it stands.
+"""A page to play with a trained model in the browser.
 
 python demo/app.py --model=mnist
 python demo/app.py --workdir=runs/mnist --port=7861 --no_browser
@@ -42,12 +42,13 @@ def figure(content: bytes, alt: str, name: str, text: str) -> str:
 class Play:
     """What the tabs do with a model.
 
-    `images` `[N + 1, H, W, C]` are to choose from, the last blank; `nats` `[N]` are theirs.
+    `images` `[N + 1, H, W, C]` are to choose from, the last blank. `nats` `[N]` and `condition`,
+    or None, are theirs.
     """
 
     def __init__(self, path: Any):
         self.name, self.source, count = Path(path).name, "test images", TEST_IMAGES
-        is_bundled, condition = self.name in bundled.names(), None
+        is_bundled, condition = Path(path).parent == bundled.FOLDER, None
         self.model = prnn.load(self.name if is_bundled else path)
         if is_bundled:
             images = np.load(Path(path) / "slice.npz")["images"]
@@ -58,6 +59,7 @@ class Play:
             self.source, classes = "images that the model drew", self.model.config.num_classes
             condition = np.arange(count) % classes if classes else None
             images = np.asarray(self.model.sample(jax.random.key(1), count, condition))
+        self.condition = condition
         self.nats = -np.asarray(self.model.log_prob(images[:count], condition))
         self.images = np.concatenate([images[:count], np.zeros_like(images[:1])])
 
@@ -71,10 +73,21 @@ class Play:
         value = np.load(given) if config.condition_map else np.array(given.split(","), float)
         return np.broadcast_to(value, (count, *value.shape))
 
+    def given(self, number: int, before: Any) -> Any:
+        """Returns the class or the vector of an image as `conditions` takes it, else `before`."""
+        config, names = self.model.config, self.model.class_names
+        if self.condition is None or number == len(self.nats) or config.condition_map:
+            return before
+        value = self.condition[number]
+        if config.num_classes:
+            return (names or range(config.num_classes))[value]
+        return ", ".join(map(str, value))
+
     def read(self, paths: Any) -> np.ndarray:
         """Returns the images of files `[N, H, W, C]`, read as by `--images`."""
-        none: Any = {"num_classes": 0, "condition_vector": 0, "condition_map": 0}
-        config = dataclasses.replace(self.model.config, **none)
+        config = dataclasses.replace(
+            self.model.config, num_classes=0, condition_vector=0, condition_map=0
+        )
         plain = dataclasses.replace(self.model.pixel_rnn, config=config)
         splits = [data.open_images(path, None, plain) for path in paths or ()]
         if not splits:
@@ -92,7 +105,8 @@ class Play:
         return pictures.grid(*pictures.as_levels(images, self.model.levels), columns)
 
     def canvas(self, image: np.ndarray) -> np.ndarray:
-        """Returns the RGB picture of an image `[H, W, C]` to paint on."""
+        """Returns the RGB picture of an image `[H, W, C]`, or of its first channel, to paint on."""
+        image = image if image.shape[-1] in (1, 3, 4) else image[..., :1]
         picture = Image.fromarray(self.grid(image[None])).convert("RGB")
         factor = max(1, CANVAS // max(picture.size))
         return np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
@@ -109,7 +123,7 @@ class Play:
             painted, colour = small[..., 3] > 127, small[..., :3] / np.maximum(small[..., 3:], 1)
             blue = painted & (abs(255 * colour - pictures.UNKNOWN).max(-1) < 48)
             drawn = painted & ~blue
-            known[blue], known[drawn] = False, True
+            known[blue] = False
             if drawn.any():
                 if image.shape[-1] not in (1, 3) or not self.model.pixel_rnn.likelihood.discrete:
                     raise prnn.UserError("values can be painted in levels of grey or RGB alone")
@@ -124,7 +138,8 @@ class Play:
         text = f"On average {self.words(-self.model.log_prob(images, condition))}."
         scales = self.model.pixel_rnn.scales
         order = np.concatenate([scale.stride * np.argwhere(~scale.given) for scale in scales])
-        film = pictures.film(self.grid(images[:1]), order, self.model.image_shape[:2])
+        first = self.canvas(np.asarray(images[0]))
+        film = pictures.film(first, order, self.model.image_shape[:2])
         samples, alt = pictures.png(self.grid(images)), f"{count} images drawn by the model"
         last = figure(film, "The first image, value by value", "film.gif", "The first, as drawn.")
         return figure(samples, alt, "samples.png", text), last
@@ -192,30 +207,37 @@ def page(play: Play) -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
-    config, used = play.model.config, set()
+    config = play.model.config
 
     def on(event: Any, function: Any, inputs: list[Any], outputs: list[Any]) -> None:
         def call(progress: Any = gr.Progress(track_tqdm=True), *values: Any) -> Any:  # noqa: B008
-            progress(0, desc="Computing" if function in used else "Compiling, only the first time")
+            progress(0, desc="Computing. The first time it compiles, which takes longer")
             try:
-                result = function(*values)
+                return function(*values)
             except (prnn.UserError, ValueError, OSError) as error:
                 raise gr.Error(html.escape(str(error)), print_exception=False) from error
-            used.add(function)
-            return result
 
         event(call, inputs, outputs, concurrency_id="model", concurrency_limit=1)
 
     def chooser(view: Any) -> Any:
         """Returns the state that holds the image which is chosen; `view` shows it."""
-        image, outputs = gr.State(play.images[0]), lambda image: (image, play.canvas(image))
+        image = gr.State(play.images[0])
+
+        def choose(number: int, before: Any) -> Any:
+            chosen = play.images[number]
+            return chosen, play.canvas(chosen), play.given(number, before)
+
+        def show(path: Any) -> Any:
+            chosen = play.read([path])[0]
+            return chosen, play.canvas(chosen)
+
         with gr.Row():
             label, last = f"One of the {play.source}, or blank", len(play.images) - 1
             number = gr.Slider(0, last, 0, step=1, label=label)
             upload = gr.File(label="Or an image of your own", height=140)
         view.render()
-        on(number.release, lambda number: outputs(play.images[number]), [number], [image, view])
-        on(upload.upload, lambda path: outputs(play.read([path])[0]), [upload], [image, view])
+        on(number.change, choose, [number, given], [image, view, given])
+        on(upload.upload, show, [upload], [image, view])
         return image
 
     with gr.Blocks(title=f"{play.name}, pixel-rnn-jax", analytics_enabled=False) as blocks:
@@ -223,9 +245,10 @@ def page(play: Play) -> Any:
         given: Any = gr.State(None)
         if config.num_classes:
             choices = [*(play.model.class_names or range(config.num_classes))]
-            given = gr.Dropdown(choices, value=choices[0], label="Class")
+            given = gr.Dropdown(choices, value=play.given(0, choices[0]), label="Class")
         elif config.condition_vector:
-            given = gr.Textbox(label=f"Condition: {config.condition_vector} numbers, with commas")
+            label = f"Condition: {config.condition_vector} numbers, with commas"
+            given = gr.Textbox(play.given(0, ""), label=label)
         elif config.condition_map:
             given = gr.File(label="Condition: an .npy file, [H, W, D]")
         seed = gr.Number(0, precision=0, minimum=0, label="Seed")
@@ -239,10 +262,10 @@ def page(play: Play) -> Any:
             gr.Markdown("Paint blue what is unknown. Other colours draw values.")
             canvas, colours = play.canvas(play.images[0]), ["white", "black"]
             brush = gr.Brush(40, [f"rgb{pictures.UNKNOWN}", *colours])
-            none: Any = dict(sources=(), transforms=(), layers=False, render=False)
+            bare: Any = dict(sources=(), transforms=(), layers=False, render=False)
             size = canvas.shape[1::-1]
             editor = gr.ImageEditor(
-                canvas, label="Image", brush=brush, canvas_size=size, fixed_canvas=True, **none
+                canvas, label="Image", brush=brush, canvas_size=size, fixed_canvas=True, **bare
             )
             image = chooser(editor)
             with gr.Row():

@@ -63,9 +63,9 @@ class WaveFunction(nn.Module):
         if hilbert.constrained:
             if not isinstance(hilbert.constraint, SumConstraint):
                 raise UserError(f"hilbert must have no constraint but a sum, got {hilbert}")
-            levels = hilbert._local_states  # A range, for spins from 1 in steps of -2.
-            rest = hilbert.constraint.sum_value - hilbert.size * levels.start
-            total = round(rest / levels.step)
+            first, second, *_ = hilbert.local_states  # Of spins 1, -1.
+            rest = hilbert.constraint.sum_value - hilbert.size * first
+            total = round(rest / (second - first))
             if not total or config.total:
                 raise UserError(f"hilbert must have several states, config no total, got {total}")
             config = dataclasses.replace(config, total=total)

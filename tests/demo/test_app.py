@@ -31,7 +31,7 @@ def play():
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory):
     config = prnn.ModelConfig("pixel_cnn", 1, 4, num_classes=3, scales=(2, 4))
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    path = tmp_path_factory.mktemp("model") / "digits"  # A file of one's own, by a bundled name.
     prnn.create(config, (4, 4, 3), levels=256).save(path)
     return app.Play(path)
 
@@ -67,7 +67,8 @@ def test_draws_what_the_api_draws_and_shows_it_in_order(name, given, request):
     assert blue[0] == 1 and blue[-1] == 0 and (np.diff(blue) <= 0).all()
     if name == "classes":  # A quarter of the pixels comes first, each the first of its block.
         moving.seek(next(i for i, share in enumerate(blue) if share <= 0.75))
-        first = np.asarray(moving.convert("RGB"), int)[:: 64 // 4, :: 64 // 4]
+        step = moving.height // 4
+        first = np.asarray(moving.convert("RGB"), int)[::step, ::step]
         known = abs(first - pictures.UNKNOWN).max(-1) >= 8
         assert known[::2, ::2].all() and known.sum() == 4
 
@@ -114,6 +115,13 @@ def test_compresses_files_and_reads_them_back(play, tmp_path):
     html, archive = play.decompress(out)
     np.testing.assert_array_equal(np.load(archive)["images"], play.images[:6])
     np.testing.assert_array_equal(np.asarray(parts(html)[0]), pictures.grid(play.images[:6], 17))
+
+
+def test_a_chosen_image_brings_its_class(play, classes):
+    assert classes.given(5, 0) == classes.condition[5] == 2
+    assert classes.given(len(classes.nats), 1) == 1 and play.given(5, None) is None
+    _, text, _ = parts(classes.surprise(classes.images[5], 2)[0])
+    assert f"{classes.nats[5]:.2f} nats" in text
 
 
 def test_what_does_not_fit_is_named(play, classes, tmp_path):
