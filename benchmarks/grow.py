@@ -1,0 +1,51 @@
+"""Writes a trained model with more layers, or with a condition, as the start of a larger one.
+
+    python benchmarks/grow.py cifar10 --out=grown.safetensors --config.model.layers=12
+    pixel-rnn-jax --config=cifar10 --config.init_from=grown.safetensors ...
+
+Each layer begins as a map to 0 beside its residual connection (Chen et al. 2016, Net2Net), each
+condition with no effect: images keep their log p until the training goes on. This is checked.
+"""
+
+import argparse
+import sys
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax.config import Config, with_flags
+
+
+def grow(model: prnn.ImageModel, config: prnn.ModelConfig) -> prnn.ImageModel:
+    """Returns a model of `config` with the parameters of `model`, and its log p."""
+    grown = prnn.create(config, model.image_shape, model.levels)
+    trained = traverse_util.flatten_dict(model.params)
+    params = traverse_util.flatten_dict(grown.params)
+    for name, value in params.items():
+        if name in trained:
+            params[name] = trained[name]
+        elif name[-2] == "expand" or name[-2].startswith("condition_to"):
+            params[name] = np.zeros_like(value)
+    grown.params = traverse_util.unflatten_dict(params)
+    images = model.sample(jax.random.key(0), 8)
+    given = np.arange(8) % config.num_classes if config.num_classes else None
+    np.testing.assert_allclose(grown.log_prob(images, given), model.log_prob(images), rtol=1e-5)
+    return grown
+
+
+def main(arguments: list[str]) -> None:
+    """Grows a model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="the name of a bundled model, a workdir or an exported file")
+    parser.add_argument("--out", required=True)
+    options, flags = parser.parse_known_args(arguments)
+    model = prnn.load(options.model)
+    grown = grow(model, with_flags(Config(model=model.config), flags).model)
+    grown.save(options.out)
+    print(f"{model} has become {grown}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
