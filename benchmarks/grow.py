@@ -1,10 +1,10 @@
-"""Writes a trained model with more layers, or with a condition, as the start of a larger one.
+"""Writes a trained model with more layers, or with classes, as the start of a larger one.
 
     python benchmarks/grow.py cifar10 --out=grown.safetensors --config.model.layers=12
     pixel-rnn-jax --config=cifar10 --config.init_from=grown.safetensors ...
 
-Each layer begins as a map to 0 beside its residual connection (Chen et al. 2016, Net2Net), each
-condition with no effect: images keep their log p until the training goes on. This is checked.
+A new layer adds 0 to the stream at first (Chen et al. 2016, Net2Net), and a class has no effect: the
+log p of images is the trained model's, which is checked.
 """
 
 import argparse
