@@ -2,8 +2,7 @@
 
     python benchmarks/orders.py write orders.npz
     python benchmarks/grow.py mnist --out=grown.safetensors --config.model.num_classes=8
-    pixel-rnn-jax --config=mnist --config.data.name=orders.npz --config.model.num_classes=8 \
-        --config.model.features=32 --config.init_from=grown.safetensors --workdir=runs/orders
+    pixel-rnn-jax --config=mnist --config.data.name=orders.npz ...  # docs/results.md has the whole
     python benchmarks/orders.py evaluate runs/orders --split=test
 
 The mixture log (1/8) sum_T p(T x | T) is exact: T moves values. Jain et al. (2020) do it by masks.
