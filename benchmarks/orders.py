@@ -2,7 +2,9 @@
 
     python benchmarks/orders.py write orders.npz
     python benchmarks/grow.py mnist --out=grown.safetensors --config.model.num_classes=8
-    pixel-rnn-jax --config=mnist --config.data.name=orders.npz ...  # docs/results.md has the whole
+    pixel-rnn-jax --config=mnist --config.data.name=orders.npz --config.data.levels=2 \
+        --config.model.num_classes=8 --config.model.features=32 \
+        --config.init_from=grown.safetensors --workdir=runs/orders
     python benchmarks/orders.py evaluate runs/orders --split=test
 
 The mixture log (1/8) sum_T p(T x | T) is exact: T moves values. Jain et al. (2020) do it by masks.
@@ -28,9 +30,8 @@ def orders_of(split: str, data_dir: str) -> np.ndarray:
 
 def write(options: argparse.Namespace) -> None:
     """Writes all orders of the training images, and one of each image of the other splits."""
-    train = orders_of("train", options.data_dir)
-    arrays: dict[str, Any] = {"train": np.concatenate(train)}
-    arrays["train_labels"] = np.arange(8).repeat(train.shape[1])
+    arrays: dict[str, Any] = {"train_labels": np.arange(8).repeat(50_000)}
+    arrays["train"] = np.concatenate(orders_of("train", options.data_dir))
     for split in ("validation", "test"):
         images = orders_of(split, options.data_dir)
         labels = arrays[f"{split}_labels"] = np.arange(images.shape[1]) % 8
