@@ -2,11 +2,13 @@
 
     python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
+    python docs/pictures.py hours --out=docs/images/hours.svg docs/logs/a,docs/logs/b docs/logs/c
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. --data_name or --data_dir names
 data that were moved. `curves` draws the validations of runs that were given equal time, against
-steps and against the fraction of that time; it needs their logs alone.
+steps and against the fraction of that time; `hours` against the time itself, where a run that went
+on from another follows it after a comma. Both need the logs alone.
 """
 
 import argparse
@@ -66,15 +68,37 @@ def draw_masks(model_name: str, data_name: str, data_dir: str, out: Path) -> Non
     out.write_bytes(pictures.png(picture))
 
 
+def validations_of(log: Path, unit: str, clock: str) -> np.ndarray:
+    """Returns the step or the seconds, and the value, of each validation of a run `[2, N]`."""
+    records = map(json.loads, (log / "metrics.jsonl").read_text().splitlines())
+    name = f"validation/{unit}"
+    return np.array([(each[clock], each[name]) for each in records if name in each]).T
+
+
+def draw_hours(chains: list[str], unit: str, out: Path) -> None:
+    """Draws the validations of runs, one after the other, against the hours that they took."""
+    figure = matplotlib.figure.Figure(figsize=(7.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for chain in chains:
+        times, values, begin = [], [], 0.0
+        for log in map(Path, chain.split(",")):
+            seconds, value = validations_of(log, unit, "seconds")
+            times, values = [*times, *(begin + seconds)], [*values, *value]
+            begin = times[-1]
+        axes.plot(np.array(times) / 3600, values, marker=".", label=log.name)
+    axes.set(xlabel="hours of training", ylabel=f"validation, {UNITS[unit]}")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(out, metadata={"Date": None})
+
+
 def draw_curves(logs: list[Path], unit: str, out: Path) -> None:
     """Draws the validations of runs, each with the name of its folder."""
     figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     validations = []
     for log in logs:
-        records = map(json.loads, (log / "metrics.jsonl").read_text().splitlines())
-        name = f"validation/{unit}"
-        steps, values = np.array([(each["step"], each[name]) for each in records if name in each]).T
+        steps, values = validations_of(log, unit, "step")
         left.plot(steps / 1000, values, marker=".", label=log.name)
         right.plot(steps / steps[-1], values, marker=".", label=log.name)
         validations.append(values)
@@ -99,13 +123,18 @@ def main() -> None:
     completions.add_argument("--model", required=True, help="a model of the package, or a workdir")
     curves = commands.add_parser("curves", help="validations of several runs")
     curves.add_argument("logs", nargs="+", type=Path, help="folders in docs/logs, or workdirs")
-    curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
-    for command in (completions, curves):
+    hours = commands.add_parser("hours", help="validations of several runs by time")
+    hours.add_argument("logs", nargs="+", help="as for curves, runs that follow after a comma")
+    for command in (curves, hours):
+        command.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
+    for command in (completions, curves, hours):
         command.add_argument("--out", required=True, type=Path)
     data_flags(flags)
     options = flags.parse_args()
     if options.command == "masks":
         draw_masks(options.model, options.data_name, options.data_dir, options.out)
+    elif options.command == "hours":
+        draw_hours(options.logs, options.unit, options.out)
     else:
         draw_curves(options.logs, options.unit, options.out)
 
