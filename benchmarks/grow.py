@@ -29,9 +29,11 @@ def grow(model: prnn.ImageModel, config: prnn.ModelConfig) -> prnn.ImageModel:
         elif name[-2] == "expand" or name[-2].startswith("condition_to"):
             params[name] = np.zeros_like(value)
     grown.params = traverse_util.unflatten_dict(params)
-    images = model.sample(jax.random.key(0), 8)
-    given = np.arange(8) % config.num_classes if config.num_classes else None
-    np.testing.assert_allclose(grown.log_prob(images, given), model.log_prob(images), rtol=1e-5)
+    after = np.arange(8) % config.num_classes if config.num_classes else None
+    before = after if model.config.num_classes else None
+    images = model.sample(jax.random.key(0), 8, before)
+    log_p = model.log_prob(images, before)
+    np.testing.assert_allclose(grown.log_prob(images, after), log_p, rtol=1e-5)
     return grown
 
 
