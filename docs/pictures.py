@@ -86,7 +86,7 @@ def draw_hours(chains: list[str], unit: str, out: Path) -> None:
             times, values = [*times, *(begin + seconds)], [*values, *value]
             begin = times[-1]
         axes.plot(np.array(times) / 3600, values, marker=".", label=log.name)
-    axes.set(xlabel="hours of training", ylabel=f"validation, {UNITS[unit]}")
+    axes.set(xscale="log", xlabel="hours of training", ylabel=f"validation, {UNITS[unit]}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(out, metadata={"Date": None})
