@@ -71,6 +71,7 @@ setup(
         "dev": [
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",
+            "gradio>=6",
             "import-linter>=2.13",
             "mypy~=2.4",
             "netket>=3.23",

@@ -10,10 +10,12 @@ import dataclasses
 import html
 import io
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import jax
 import matplotlib.figure
@@ -21,11 +23,12 @@ import numpy as np
 from PIL import Image
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import bundled, data, models, pictures
+from pixel_rnn_jax import bundled, data, files, models, pictures
 from pixel_rnn_jax.cli import flags
 
 TEST_IMAGES, CANVAS = 100, 320
-LOCAL: Any = dict(share=False, max_file_size="16mb", footer_links=[])
+MOST_PIXELS = 2**22
+"""Of a picture that a visitor paints or uploads."""
 
 
 def figure(content: bytes, alt: str, name: str, text: str) -> str:
@@ -37,6 +40,26 @@ def figure(content: bytes, alt: str, name: str, text: str) -> str:
         f'{html.escape(text)} <a href="{url}" download="{name}">Save {name}</a></figcaption>'
         "</figure>"
     )
+
+
+class OwnPage:
+    """Refuses what other web pages send: the Host and the Origin of a request must be this page."""
+
+    def __init__(self, app: Any):
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a request, or passes it on."""
+        from starlette.responses import PlainTextResponse
+
+        headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        hosts = "127.0.0.1", "localhost", os.environ.get("SPACE_HOST")
+        other = urlsplit(f"//{host}").hostname not in hosts
+        if scope["type"] == "http" and (other or urlsplit(origin or f"//{host}").netloc != host):
+            await PlainTextResponse("another host or origin", 403)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 class Play:
@@ -70,7 +93,13 @@ class Play:
             return np.full(count, given)
         if not (config.condition_vector or config.condition_map):
             return None
-        value = np.load(given) if config.condition_map else np.array(given.split(","), float)
+        if not given:
+            raise prnn.UserError("give the condition first")
+        if config.condition_map:
+            with files.naming(given):
+                value = np.array(files.load_arrays(given), float)
+        else:
+            value = np.array(given.split(","), float)
         return np.broadcast_to(value, (count, *value.shape))
 
     def given(self, number: int, before: Any) -> Any:
@@ -133,7 +162,7 @@ class Play:
 
     def draw(self, count: int, temperature: float, seed: int, given: Any) -> tuple[str, str]:
         """Draws images, and shows the first in the order in which its values were drawn."""
-        condition, key = self.conditions(given, count), jax.random.key(seed)
+        condition, key = self.conditions(given, count), jax.random.key(seed or 0)
         images = self.model.sample(key, count, condition, temperature=temperature)
         text = f"On average {self.words(-self.model.log_prob(images, condition))}."
         scales = self.model.pixel_rnn.scales
@@ -150,7 +179,7 @@ class Play:
         """Completes a painted image several times, side by side."""
         image, known = self.painted(image, (editor or {}).get("layers") or ())
         images, condition = np.stack([image] * count), self.conditions(given, count)
-        key = jax.random.key(seed)
+        key = jax.random.key(seed or 0)
         result = self.model.complete(key, images, known, condition, particles=particles)
         evidence = ", ".join(f"{value:.2f}" for value in np.asarray(result.log_evidence))
         size = f"effective sample size at least {result.effective_sample_size.min():.1f}"
@@ -210,14 +239,17 @@ def page(play: Play) -> Any:
     config = play.model.config
 
     def on(event: Any, function: Any, inputs: list[Any], outputs: list[Any]) -> None:
-        def call(progress: Any = gr.Progress(track_tqdm=True), *values: Any) -> Any:  # noqa: B008
+        # Gradio's own iterator of a bar would never end in the thread of the codec.
+        def call(progress: Any = gr.Progress(), *values: Any) -> Any:  # noqa: B008
             progress(0, desc="Computing. The first time it compiles, which takes longer")
             try:
                 return function(*values)
-            except (prnn.UserError, ValueError, OSError) as error:
-                raise gr.Error(html.escape(str(error)), print_exception=False) from error
+            except Exception as error:
+                text = html.escape(str(error) or repr(error))
+                raise gr.Error(text, print_exception=False) from error
 
-        event(call, inputs, outputs, concurrency_id="model", concurrency_limit=1)
+        name = function.__name__
+        event(call, inputs, outputs, api_name=name, concurrency_id="model", concurrency_limit=1)
 
     def chooser(view: Any) -> Any:
         """Returns the state that holds the image which is chosen; `view` shows it."""
@@ -251,7 +283,7 @@ def page(play: Play) -> Any:
             given = gr.Textbox(play.given(0, ""), label=label)
         elif config.condition_map:
             given = gr.File(label="Condition: an .npy file, [H, W, D]")
-        seed = gr.Number(0, precision=0, minimum=0, label="Seed")
+        seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed")
         with gr.Tab("Draw"):
             with gr.Row():
                 count = gr.Slider(1, 64, 16, step=1, label="Images")
@@ -289,6 +321,20 @@ def page(play: Play) -> Any:
     return blocks
 
 
+def launch(blocks: Any, **options: Any) -> None:
+    """Opens a page on 127.0.0.1."""
+    from starlette.middleware import Middleware
+
+    blocks.queue(max_size=20).launch(
+        share=False,
+        max_file_size="16mb",
+        footer_links=[],
+        show_error=True,
+        app_kwargs=dict(middleware=[Middleware(OwnPage)]),
+        **options,
+    )
+
+
 def main(arguments: list[str]) -> None:
     """Opens the page on 127.0.0.1."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -296,8 +342,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--port", type=int, help="default: the first that is free from 7860 on")
     parser.add_argument("--no_browser", action="store_true", help="open no browser")
     options = parser.parse_args(arguments or ["--model=mnist"])
-    blocks, browser = page(Play(options.workdir)), not options.no_browser
-    blocks.launch(server_port=options.port, inbrowser=browser, **LOCAL)
+    Image.MAX_IMAGE_PIXELS = MOST_PIXELS // 2  # Pillow refuses what is twice as large.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+        os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir
+        blocks, browser = page(Play(options.workdir)), not options.no_browser
+        launch(blocks, server_port=options.port, inbrowser=browser)
 
 
 if __name__ == "__main__":

@@ -128,7 +128,9 @@ setsid bash -c $(printf %q "$main") >pixel-rnn-jax.log 2>&1 </dev/null &
 echo \$! >pixel-rnn-jax.pid"
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-archive=${TMPDIR:-/tmp}/pixel-rnn-jax.tar.gz
+folder=$(mktemp -d)
+trap 'rm -r "$folder"' EXIT
+archive=$folder/pixel-rnn-jax.tar.gz
 call tar --create --gzip --file="$archive" --directory="$root" --exclude='./.*' --exclude=./runs \
   --exclude=__pycache__ --exclude='*.egg-info' .
 tpu scp "$archive" "$name:" --worker=all

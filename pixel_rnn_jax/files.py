@@ -4,9 +4,10 @@ import contextlib
 import io
 import os
 import uuid
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import numpy as np
 from etils import epath
@@ -18,6 +19,8 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 # By name, since Pillow would hand a PostScript file to Ghostscript, which runs programs.
 FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
 MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16")
+UNPACKED, RATIO = 2**27, 64
+"""A file may unpack to so many bytes, or to this multiple of its own size if that is more."""
 
 
 def cache_folder() -> Path:
@@ -27,12 +30,16 @@ def cache_folder() -> Path:
 
 def check_storage(path: epath.PathLike) -> None:
     """Prepares for a path that may be in a bucket, gs://: call it before the path is used."""
-    if not os.fspath(path).startswith("gs://"):
-        if "://" in os.fspath(path):
-            raise UserError(f"{path} is no path: files are local, or of a bucket, gs://")
+    text = os.fspath(path)
+    if not text.startswith("gs://"):
+        if not text or "://" in text or "\0" in text:
+            raise UserError(f"{text!r} is no path: files are local, or of a bucket, gs://")
         return
-    import fsspec
-    import gcsfs  # noqa: F401
+    try:
+        import fsspec
+        import gcsfs  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{path} needs pip install 'pixel-rnn-jax[gcs]': {error}") from error
 
     # gcsfs would remember what it has listed, and not see what another process writes later.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -43,6 +50,8 @@ def check_storage(path: epath.PathLike) -> None:
 @contextlib.contextmanager
 def naming(path: epath.PathLike) -> Iterator[None]:
     """Names the file whose content raises an error; an error of the system passes as it is."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{path} is a pipe or a device, no file")  # It may never end.
     try:
         yield
     except UserError as error:
@@ -90,6 +99,21 @@ def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
         unfinished.unlink(missing_ok=True)
 
 
+def check_unpacked(path: epath.PathLike, size: int) -> None:
+    """Refuses to unpack a file to `size` bytes if its own size does not explain them."""
+    packed = os.path.getsize(path)
+    if size > max(UNPACKED, RATIO * packed):
+        raise UserError(f"{path} has {packed:,} bytes, which would unpack to {size:,}")
+
+
+def load_arrays(path: epath.PathLike) -> Any:
+    """Opens an .npy file, as an array on disk, or an .npz file."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(path, sum(member.file_size for member in archive.infolist()))
+    return np.load(path, mmap_mode="r")
+
+
 def read_image(file: Path) -> np.ndarray:
     """Returns the pixels `[H, W, C]` of an image file as they are stored.
 
@@ -98,6 +122,7 @@ def read_image(file: Path) -> np.ndarray:
     with naming(file), Image.open(file, formats=FORMATS) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{file} is animated: take one of its pictures")
+        check_unpacked(file, 4 * image.width * image.height)
         deep = ";16" in str(image.tile) and image.mode != "I;16"  # Pillow reads 8 of 16 bits.
         if deep or image.mode not in MODES:
             raise UserError(

@@ -27,6 +27,9 @@ def main(command: Callable[[], None]) -> int:
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _end(1 if may_pass(error) else USER_ERROR)
+    except (MemoryError, OverflowError) as error:
+        print(f"error: a number or a size is too large: {error!r}", file=sys.stderr)
+        return _end(USER_ERROR)
     except KeyboardInterrupt:
         return _end(130)
     except Exception as error:
@@ -42,11 +45,11 @@ def _end(status: int, error: Exception | None = None) -> int:
     return status
 
 
-def parse_flags(argv: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> Callable[[], None]:
+def parse_flags(argv: Sequence[str]) -> Callable[[], None]:
     """Returns the command of a command line; a mistake ends the process with status 2."""
-    flags.FLAGS(argv[:1])  # absl's own flags.
+    flags.FLAGS(argv[:1])  # absl's own flags, which no command has.
     try:
-        return parse.parse(argv[1:], values)
+        return parse.parse(argv[1:], flags.FlagValues())
     except (UserError, OSError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error

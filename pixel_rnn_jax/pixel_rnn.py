@@ -15,7 +15,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -106,9 +105,12 @@ class PixelRNN:
         shape, kind = checks.condition_form(self.config, self.image_shape)
         dtype = jnp.int32 if self.config.num_classes else images.dtype
         condition = jnp.zeros((1, *shape), dtype) if kind else None
-        if len(self.scales) == 1:
-            return {"scale_0": self.scales[0].network.init(key, images, condition)["params"]}
-        return _Networks(self).init(key, images, condition)["params"]
+        return {
+            scale.name: scale.network.init(
+                jax.random.fold_in(key, i) if i else key, *scale.inputs(images, condition)
+            )["params"]
+            for i, scale in enumerate(self.scales)
+        }
 
     def log_prob(
         self,
@@ -323,16 +325,3 @@ class PixelRNN:
             return values.astype(likelihoods.value_dtype(self.levels))
         mean, std = self._units
         return values * std + mean if self.std else values
-
-
-class _Networks(nn.Module):
-    """The networks of several scales, so that Flax gives each its own part of one key."""
-
-    model: PixelRNN
-
-    def setup(self) -> None:
-        self.scale = [scale.network for scale in self.model.scales]
-
-    def __call__(self, images: Array, condition: Array | None) -> None:
-        for scale, network in zip(self.model.scales, self.scale, strict=True):
-            network(*scale.inputs(images, condition))

@@ -111,8 +111,10 @@ class DirectSampler(Sampler):
         chain_length: int,
         return_log_probabilities: bool = False,
     ) -> tuple[Any, Any]:
-        params, (key, new_key) = variables["params"]["pixel_rnn"], jax.random.split(state.key)
+        if getattr(model, "hilbert", None) != self.hilbert:
+            raise UserError(f"a WaveFunction of {self.hilbert} is drawn, got {model}")
         count = self.n_batches * chain_length
+        params, (key, new_key) = variables["params"]["pixel_rnn"], jax.random.split(state.key)
         images, log_probs = model.pixel_rnn.sample_and_log_prob(params, key, count)
         levels = images.reshape(self.n_batches, chain_length, -1).astype(jnp.int32)
         states = self.hilbert.local_indices_to_states(levels, dtype=self.dtype)

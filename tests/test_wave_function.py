@@ -94,6 +94,12 @@ def test_drivers_lower_the_energy(architecture, netket):
 
 
 def test_other_spaces_shapes_and_models_are_refused(netket):
+    from pixel_rnn_jax.wave_function import DirectSampler
+
+    state = state_of(netket, netket.hilbert.Spin(0.5, 6))
+    state.sampler = DirectSampler(netket.hilbert.Spin(0.5, 6, total_sz=0))
+    with pytest.raises(prnn.UserError, match="Spin"):
+        state.sample()
     spin, density = netket.hilbert.Spin, prnn.ModelConfig(output="logistic_mixture")
     for hilbert, config, field in (
         (spin(0.5, 8), CONFIG, "hilbert"),

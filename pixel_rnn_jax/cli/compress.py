@@ -44,17 +44,17 @@ def decompress(arguments: Namespace) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
     model = image_model.load(arguments.workdir)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
-    content, skip = arguments.file.read_bytes(), arguments.skip_damaged
     with files.naming(arguments.file):
+        content, skip = arguments.file.read_bytes(), arguments.skip_damaged
         result, lost = compression.decompress(
             model.pixel_rnn, model.params, content, skip_damaged=skip
         )
-    for text in lost:
-        terminal.log(text)
-    images, condition, names = result
-    arrays = {"names": np.array(names)} if len(names) else {}
-    arrays |= condition_arrays(model, condition)
-    pictures.write_images(images, model.levels, arguments.out, arrays=arrays, names=names)
+        for text in lost:
+            terminal.log(text)
+        images, condition, names = result
+        arrays = {"names": np.array(names)} if len(names) else {}
+        arrays |= condition_arrays(model, condition)
+        pictures.write_images(images, model.levels, arguments.out, arrays=arrays, names=names)
     terminal.print_result(f"{arguments.out}: {terminal.plural(len(images), 'image')}")
 
 
@@ -69,8 +69,8 @@ def decompress_flags(parser: ArgumentParser) -> None:
 
 def info(arguments: Namespace) -> None:
     """Prints the content of a compressed file, without a model, and checks its checksums."""
-    content = arguments.file.read_bytes()
     with files.naming(arguments.file):
+        content = arguments.file.read_bytes()
         header, blocks, _ = format.read_blocks(content)
     count = sum(block.length for block in blocks)
     shape = "x".join(map(str, header.image_shape))

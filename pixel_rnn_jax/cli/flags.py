@@ -6,13 +6,16 @@ from pathlib import Path
 
 from etils import epath
 
-from pixel_rnn_jax import bundled
+from pixel_rnn_jax import bundled, files
+from pixel_rnn_jax.errors import UserError
 
 
 def path(text: str) -> epath.Path:
     """Returns the path that a flag names, which may be in a bucket."""
-    if not text:
-        raise ArgumentTypeError("must name a path, got ''")
+    try:
+        files.check_storage(text)
+    except UserError as error:
+        raise ArgumentTypeError(str(error)) from error
     return epath.Path(text).expanduser()
 
 
@@ -36,10 +39,11 @@ def output(*endings: str) -> Callable[[str], str]:
     kinds = " or ".join(ending or "new folder" for ending in endings) or "file"
 
     def check(text: str) -> str:
-        path = Path(text).expanduser()
+        local = text and "://" not in text and "\0" not in text
+        path = Path(text if local else "").expanduser()
         taken = path.exists() if "" in endings and not path.suffix else path.is_dir()
-        if not text or "://" in text or taken or (endings and path.suffix not in endings):
-            here = ", which is there already" if taken else ""
+        if not local or taken or (endings and path.suffix not in endings):
+            here = ", which is there already" if local and taken else ""
             raise ArgumentTypeError(f"must name a {kinds}, got {text!r}{here}")
         return str(path)
 

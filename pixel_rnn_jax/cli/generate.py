@@ -34,9 +34,10 @@ def sample(arguments: Namespace) -> None:
     classes = model.config.num_classes
     condition: Any = None
     if arguments.condition is not None:
-        content = np.load(arguments.condition)
-        condition = (content if isinstance(content, np.ndarray) else content["condition"])[:n]
-        n = len(condition)
+        with files.naming(arguments.condition):
+            content = files.load_arrays(arguments.condition)
+            condition = (content if isinstance(content, np.ndarray) else content["condition"])[:n]
+            n = len(condition)
     elif label is not None:
         if not classes:
             raise UserError("--class is for a model with classes, and this one has none")

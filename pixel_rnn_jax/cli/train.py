@@ -13,6 +13,7 @@ from absl import flags
 from etils import epath, epy
 
 from pixel_rnn_jax import config as config_lib
+from pixel_rnn_jax import files
 from pixel_rnn_jax.cli.evaluate import print_evaluation
 from pixel_rnn_jax.errors import UserError
 
@@ -65,6 +66,7 @@ def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], 
         )
     _, *fields = source(["", *(word for word in words if word not in wanted)], known_only=True)
     config = config_lib.Config()
+    files.check_storage(source.workdir or "runs")
     workdir = epath.Path(source.workdir).expanduser() if source.workdir else None
     if source.config:
         config = config_lib.load_config(source.config)

@@ -25,7 +25,7 @@ from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch, Images
 from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.files import naming
-from pixel_rnn_jax.models.checks import condition_form
+from pixel_rnn_jax.models.checks import check_images, condition_form
 from pixel_rnn_jax.models.likelihoods import value_dtype
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 
@@ -77,6 +77,10 @@ def decompress(
         )
     if any(block.length > max(1, MAX_VALUES // model.dims) for block in blocks):
         raise UserError("the compressed file has a block of too many images")
+    # A correction takes a byte, or fewer bytes than there are logits from the one before.
+    logits = model.dims * max(model.levels, 16 * len(model.discrete_likelihood().digit_sizes))
+    if any(len(block.sections[2]) > block.length * logits for block in blocks):
+        raise UserError("the compressed file has more corrections than logits")
     names = [name for block in blocks for name in names_of(block) or [""] * block.length]
     no_images = Block(0, 0, (b"",) * 4, pixels=0)
     batches = [_decoded(loop, block) for block in (no_images, *blocks)]
@@ -159,16 +163,17 @@ def _decoded(loop: Loop, block: Block) -> Batch:
             most = 4 * block.length * math.prod(shape)
             values = _unpacked(packed, most) if most else b""
             condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
-    # It may be no code under the frequencies of this machine.
-    with contextlib.suppress(ValueError, AssertionError):
+    model, batch = loop.model, None
+    with contextlib.suppress(ValueError, AssertionError):  # It may be no code on this machine.
         batch = decode(loop, corrections, code, block.length, condition)
-        if _checksum(batch) == block.pixels:
-            return batch
-    raise UserError(
-        f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, but "
-        "this machine does not compute the model as the one that compressed it did: decompress it "
-        "there"
-    )
+    if batch is None or _checksum(batch) != block.pixels:
+        raise UserError(
+            f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, "
+            "but this machine does not compute the model as the one that compressed it did: "
+            "decompress it there"
+        )
+    check_images(batch.images, model.config, model.image_shape, model.levels)
+    return batch
 
 
 def _checksum(batch: Batch) -> int:

@@ -65,9 +65,10 @@ class Loop:
             for scale in model.scales
             for row, col, channel in np.ndindex(*scale.given.shape, model.image_shape[-1])
         ]
-        progress = terminal.progress(places, len(places), "coding", "value")
+        progress: Any = terminal.progress((), len(places), "coding", "value")
         sizes = model.discrete_likelihood().digit_sizes
-        remaining = ((place, size) for place in progress for size in sizes)
+        # Not the bar itself: some replace its iterator, which then fails in the loop's thread.
+        remaining = itertools.product(places, sizes)
         errors: list[BaseException] = []
 
         def values_of(marked: np.ndarray) -> np.ndarray:
@@ -76,6 +77,7 @@ class Loop:
             values = np.zeros(lanes, np.int32)
             try:
                 place, size = next(remaining)
+                progress.update(size == 1)
                 if place is not None:
                     values[:count] = code(marked[:count], place, size)
             except Exception as error:
@@ -103,6 +105,7 @@ class Loop:
                     raise errors[0] from None
         finally:
             del _calls[number]
+            progress.close()
 
 
 def computed_alike(config: ModelConfig, **dtype: Any) -> ModelConfig:

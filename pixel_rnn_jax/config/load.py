@@ -40,7 +40,10 @@ def load_config(source: str) -> Config:
             f"--config={name} names no file with a function get_config: give the path of one, or "
             f"one of {', '.join(CONFIGS)}"
         )
-    return from_config_dict(get_config(argument) if argument else get_config())
+    config = get_config(argument) if argument else get_config()
+    if not isinstance(config, (Mapping, ConfigDict)):
+        raise UserError(f"get_config of --config={name} must return fields, got {config!r}")
+    return from_config_dict(config)
 
 
 def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> ConfigDict:
@@ -60,7 +63,7 @@ def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
     """Turns a ConfigDict or nested mappings into a `Config`; absent fields keep their defaults."""
     fields: dict[str, Any] = {}
     for name, value in values.items():
-        if isinstance(value, (Mapping, ConfigDict)):
+        if name in _GROUPS and isinstance(value, (Mapping, ConfigDict)):
             for field in value:
                 _check_name(f"{name}.{field}")
             fields[name] = _GROUPS[name](**value)

@@ -12,7 +12,7 @@ from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import SUFFIXES, naming, read_image
+from pixel_rnn_jax.files import SUFFIXES, load_arrays, naming, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
@@ -79,11 +79,12 @@ def _open_digits(name: str, split: str) -> Dataset:
 def _open_image_files(path: Path, name: str, split: str) -> Dataset:
     """Opens a split of a folder, perhaps with a subfolder for each split; or a single file.
 
-    If all images lie in two or more subfolders, these are their classes.
+    If all images lie in two or more subfolders, these are their classes; hidden files are left out.
     """
     every = [path]
     if path.is_dir():
-        every = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
+        every = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
 
     def open_part(folder: str) -> Dataset:
         root = path / folder if path.is_dir() else path.parent
@@ -115,9 +116,10 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     maps, `condition`: or `train_labels`, `train_condition` and so on.
     """
     with naming(path):
-        arrays = np.load(path, mmap_mode="r")
+        arrays = load_arrays(path)
+        count = len(arrays)
     if isinstance(arrays, np.ndarray):
-        whole = Dataset(name, arrays, image_ids("", len(arrays)))
+        whole = Dataset(name, arrays, image_ids("", count))
         on_disk = LazyArray(whole.images.__getitem__, range(len(whole)))
         return open_split_of(name, split, (), lambda _: dataclasses.replace(whole, images=on_disk))
     with arrays:

@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 Item = tuple[int | str, np.ndarray, Any]
+LARGEST = 30_730_000
+"""Bytes of the largest file in a tar archive of a set: 10,000 records of CIFAR-10."""
 Reader = Callable[[Sequence[Path], str], Iterator[Item]]
 
 
@@ -75,6 +77,8 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
         return
     with tarfile.open(path, "r|*") as stream:
         for member in stream:
+            if member.size > LARGEST:
+                raise ValueError(f"{member.name} has {member.size:,} bytes")
             if member.isfile() and (content := stream.extractfile(member)):
                 yield member.name, content
             stream.members.clear()  # type: ignore[attr-defined]  # 1.3 million need 1 GB.

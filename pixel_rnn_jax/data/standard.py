@@ -54,7 +54,7 @@ def open_standard(name: str, split: str) -> Dataset:
         prepare(name)
 
     def open_part(part: str) -> Dataset:
-        order, file = _order(folder, part), folder / f"{part}_labels.npy"
+        order, file = _order(name, folder, part), folder / f"{part}_labels.npy"
         with naming(folder / f"{part}.npy"):
             images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
             labels = np.load(file)[order] if file.exists() else None
@@ -71,13 +71,13 @@ def open_standard(name: str, split: str) -> Dataset:
     return open_split_of(f"data.name {name!r}", split, standard.splits, open_part, whole=False)
 
 
-def _order(folder: Path, split: str) -> np.ndarray:
+def _order(name: str, folder: Path, split: str) -> np.ndarray:
     """Returns the rows of a split in the order of TFDS."""
     path = folder / f"{split}_order.npy"
     with naming(path):
-        order = np.load(path)
-        if not np.array_equal(np.sort(order), np.arange(len(order))):
-            raise ValueError("no permutation")
+        order, count = np.load(path), SETS[name].splits[split][0]
+        if order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(count)):
+            raise ValueError(f"no permutation of {count:,} images")
     return order
 
 
@@ -188,7 +188,7 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
     found = {}
     for split, (_, known, _) in SETS[name].splits.items():
         images, labels = folder / f"{split}.npy", folder / f"{split}_labels.npy"
-        _order(folder, split)
+        _order(name, folder, split)
         with naming(images):
             number = np.load(labels) if labels.exists() else None
             found[split] = fingerprint(np.load(images, mmap_mode="r"), number)

@@ -101,18 +101,31 @@ def _values_at(
     """Returns a function from the outputs at a place to the values there and their evidence.
 
     The evidence of a known value is its log-probability, unless an earlier scale gives it; all
-    others have 0. Without the first axis of images and masks all lanes complete the same image.
+    others have 0. With `model.total` an unknown value is drawn among the levels that the known
+    values after it leave possible, and their log-probability is its evidence. Without the first
+    axis of images and masks all lanes complete the same image.
     """
     likelihood = scales[-1].network.likelihood
+
+    def sum_after(x: Array) -> Array:
+        flat = x.reshape(*x.shape[:-3], -1)
+        return (flat.sum(-1, keepdims=True) - jnp.cumsum(flat, axis=-1)).reshape(x.shape)
+
+    later, free = sum_after(jnp.where(known, images, 0)), sum_after(1 - known.astype(jnp.int32))
 
     def values_at(outputs: Array, place: Place) -> tuple[Array, Array]:
         stride = scales[place.scale].stride
         at = (..., stride * place.row, stride * place.column, place.channel)
         uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
-        drawn = likelihood.draw(outputs, uniform, jnp.ones((), uniform.dtype))
+        allowed = outputs
+        if place.left is not None:
+            network = scales[place.scale].network
+            allowed = network.within_total(outputs, place.left - later[at], free[at])
+        drawn = likelihood.draw(allowed, uniform, jnp.ones((), uniform.dtype))
         values = jnp.where(known[at], images[at], drawn.astype(images.dtype))
-        scored = known[at] & jnp.logical_not(place.given)
-        return values, jnp.where(scored, likelihood.log_prob(outputs, values), 0)
+        evidence = likelihood.log_prob(outputs, values)
+        others = 0 if allowed is outputs else evidence - likelihood.log_prob(allowed, values)
+        return values, jnp.where(place.given, 0, jnp.where(known[at], evidence, others))
 
     return values_at
 
@@ -155,7 +168,8 @@ def particle_filter(
 
     def end_pixel(weights: Weights, lanes: Lanes, place: Place) -> tuple[Weights, Lanes]:
         logs = weights.log_weights
-        size = jnp.exp(2 * jax.nn.logsumexp(logs) - jax.nn.logsumexp(2 * logs))
+        # 0 where no particle is possible.
+        size = jnp.nan_to_num(jnp.exp(2 * jax.nn.logsumexp(logs) - jax.nn.logsumexp(2 * logs)))
         smallest = jnp.minimum(weights.effective_sample_size, size)
         weights = weights._replace(effective_sample_size=smallest)
         offset = offsets[place.scale][place.row, place.column]

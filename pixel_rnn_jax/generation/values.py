@@ -23,7 +23,7 @@ class Place(NamedTuple):
     """The place of a value: its scale, and row, column and channel in the image of the scale.
 
     If `given`, the scale before gives the value, and the result of `choose` is not used. Scale
-    and channel are known at compile time.
+    and channel are known at compile time. `left` `[L]` is `model.total` less the values before.
     """
 
     scale: int
@@ -31,6 +31,7 @@ class Place(NamedTuple):
     column: Array
     channel: int
     given: ArrayLike
+    left: Array | None
 
 
 class Lanes(NamedTuple):
@@ -102,11 +103,13 @@ def _for_each_value_of(
             if channel < network.mask_groups:
                 of_pixel, state = network.step(lanes.state, pixel, column, lanes.contexts)
             outputs = network.of_channels(of_pixel, pixel)[:, channel]
+            left = None
             if network.config.total:  # The values that are not decided yet are 0.
                 before = lanes.image.sum((1, 2, 3)) + pixel[:, :channel].sum(1)
-                index = (row * width + column) * channels + channel
-                outputs = network.within_total(outputs, before, index)
-            place = Place(number, row, column, channel, given)
+                left = network.config.total - before
+                rest = ((height - row) * width - column) * channels - channel - 1
+                outputs = network.within_total(outputs, left, rest)
+            place = Place(number, row, column, channel, given, left)
             carry, values = choose(carry, outputs, place)
             values = jnp.where(given, pixel[:, channel], values.astype(pixel.dtype))
             pixel = pixel.at[:, channel].set(values)

@@ -171,8 +171,9 @@ def check_sampling(n: Any, temperature: Any, config: ModelConfig) -> Array:
     known = has_values(temperature)
     value: Any = np.asarray(temperature) if known else temperature
     number, is_density = jnp.issubdtype(value.dtype, jnp.number), not class_of(config).discrete
-    if value.ndim or not number or (known and not (value == 1 if is_density else value >= 0)):
-        rule = "1 for a density" if is_density else "a number of at least 0"
+    fits = not known or (value == 1 if is_density else 0 <= value < math.inf)
+    if value.ndim or not number or not fits:
+        rule = "1 for a density" if is_density else "a finite number of at least 0"
         raise UserError(f"temperature must be {rule}, got {temperature!r}")
     return jnp.asarray(temperature, jnp.promote_types(config.dtype, jnp.float32))
 

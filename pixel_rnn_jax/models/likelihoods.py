@@ -156,13 +156,14 @@ class Softmax(Discrete):
     def logits(self, outputs: Array) -> Array:
         return outputs
 
-    def within_total(self, outputs: Array, left: Array, rest: Array) -> Array:
+    def within_total(self, outputs: Array, left: Array, rest: ArrayLike) -> Array:
         """Makes levels impossible after which the values that follow cannot add up to the total.
 
-        `left` `[...]` is the total less the values before, and `rest` `[...]` values follow. Where
-        it cannot be reached any more, all levels stay possible (Hibat-Allah et al., "Recurrent
-        neural network wave functions", appendix D.2).
+        `left` `[...]` is the total less all values that are decided, and `rest` values, or `[...]`,
+        are free after this one. Where the total cannot be reached any more, all levels stay
+        possible (Hibat-Allah et al., "Recurrent neural network wave functions", appendix D.2).
         """
+        rest = jnp.broadcast_to(rest, left.shape)
         levels = jnp.arange(self.levels).reshape((1,) * left.ndim + (-1,))
         after = left[..., None] - levels
         possible = (after >= 0) & (after <= (self.levels - 1) * rest[..., None])

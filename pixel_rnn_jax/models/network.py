@@ -151,17 +151,16 @@ class Network(nn.Module):
         if not self.config.total:
             return outputs
         flat = values.astype(jnp.int32).reshape(-1, math.prod(self.image_shape))
-        before = (jnp.cumsum(flat, axis=1) - flat).reshape(values.shape)
+        left = (self.config.total - jnp.cumsum(flat, axis=1) + flat).reshape(values.shape)
         return self.within_total(
-            outputs, before, np.arange(flat.shape[1]).reshape(self.image_shape)
+            outputs, left, np.arange(flat.shape[1])[::-1].reshape(self.image_shape)
         )
 
-    def within_total(self, outputs: Array, before: Array, number: ArrayLike) -> Array:
-        """Applies `model.total` to outputs, given the sum and the number of the values before."""
+    def within_total(self, outputs: Array, left: Array, rest: ArrayLike) -> Array:
+        """Applies `model.total` to outputs: see `Softmax.within_total`."""
         likelihood = self.likelihood
         assert isinstance(likelihood, Softmax)  # `PixelRNN` refuses a total for others.
-        rest = jnp.broadcast_to(math.prod(self.image_shape) - 1 - number, before.shape)
-        return likelihood.within_total(outputs, self.config.total - before, rest)
+        return likelihood.within_total(outputs, left, rest)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""

@@ -35,14 +35,19 @@ def join(
             return
     elif None in values or not re.search(r":\d+$", str(coordinator)):
         raise UserError("give --coordinator=HOST:PORT, --num_processes and --process_id together")
+    elif not 0 <= int(process_id or 0) < int(num_processes or 0):
+        raise UserError(f"--process_id must be from 0 to --num_processes - 1, got {values[1:]}")
     # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
     jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        *values,
-        # In a SLURM allocation, JAX would else pick the devices as if srun had started it.
-        cluster_detection_method="deactivate" if coordinator else None,
-        heartbeat_timeout_seconds=HEARTBEAT_S,
-    )
+    try:
+        jax.distributed.initialize(
+            *values,
+            # In a SLURM allocation, JAX would else pick the devices as if srun had started it.
+            cluster_detection_method="deactivate" if coordinator else None,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+        )
+    except ValueError as error:  # It finds no cluster.
+        raise UserError(f"--distributed: {error}") from error
     # Connects CPU processes, which else wait for each other only 30 s, after opening their data.
     multihost_utils.sync_global_devices("joined")
 

@@ -38,10 +38,10 @@ class TrainLog:
     compilation included. A terminal shows a bar, a file gets a line for each record.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, steps: int, seconds: float = 0.0):
-        """Opens the files and drops the records after `step`, made in so many `seconds`."""
+    def __init__(self, workdir: epath.PathLike, step: int, steps: int, made: Any = (0.0, 0)):
+        """Opens the files and drops the records after `step`; `made` is as in `Checkpoints`."""
         self._workdir, self._step, self._steps = epath.Path(workdir), step, steps
-        self._begin = time.monotonic() - seconds
+        self._begin = time.monotonic() - made[0]
         self._first: tuple[int, float] | None = None  # The first step that was made, and when.
         self._is_told = False
         self.records: list[Row] = []
@@ -57,6 +57,8 @@ class TrainLog:
         path = self._workdir / "metrics.jsonl"
         if path.exists():
             self.records = [r for r in read_metrics(workdir) if r["step"] <= step]
+        if (lost := made[1] - len(self.records)) > 0:
+            terminal.log(f"{path} lacks {terminal.plural(lost, 'record')} before step {step}")
         with atomic_write(path) as file:
             file.write(_as_lines(self.records))
         # The objects of a bucket cannot be appended to: `flush` copies a local file there.
@@ -152,7 +154,10 @@ def read_metrics(workdir: epath.PathLike) -> list[Row]:
     """Returns the records of `workdir`/metrics.jsonl in order, without a half-written last one."""
     path = epath.Path(workdir) / "metrics.jsonl"
     with naming(path):
-        return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        records = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+        if not all(isinstance(r, dict) and isinstance(r.get("step"), int) for r in records):
+            raise ValueError("a line is no record of a step")
+        return records
 
 
 def overfitting(records: list[Row]) -> str:

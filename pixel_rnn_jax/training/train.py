@@ -123,7 +123,7 @@ class _Training:
         if rising != config.optimizer.warmup_steps and rate:
             terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
-        step, state, seconds = self._start(optimizer)
+        step, state, made = self._start(optimizer)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(self.workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
@@ -136,7 +136,7 @@ class _Training:
             images, batch_size=size, seed=config.seed, start_step=step, **place
         )
         previous, stop, compiled = None, False, None
-        with contextlib.closing(TrainLog(self.workdir, step, settings.steps, seconds)) as log:
+        with contextlib.closing(TrainLog(self.workdir, step, settings.steps, made)) as log:
             while step < settings.steps and not stop and not self._patience_ends(step):
                 step += 1
                 arguments = state, devices.shard_batch(mesh, next(batches)), request.flags(mesh)
@@ -163,8 +163,8 @@ class _Training:
             terminal.log(f"a step takes {size / 1e6:,.1f} MB on each device")
         return compiled
 
-    def _start(self, optimizer: optax.GradientTransformation) -> tuple[int, TrainState, float]:
-        """Returns the steps made so far, the state after them on every device, and their time."""
+    def _start(self, optimizer: optax.GradientTransformation) -> tuple[int, TrainState, Any]:
+        """Returns the steps made so far, the state after them on every device, and `made`."""
         config = self.config
 
         def init(params: PyTree = None) -> TrainState:
@@ -177,7 +177,7 @@ class _Training:
         if step is not None:
             terminal.log(f"resuming after step {step} of {config.train.steps}")
             state = TrainState(**self.checkpoints.restore(vars(template), step))
-            return step, state, self.checkpoints.seconds(step)
+            return step, state, self.checkpoints.made(step)
         params = None
         if config.init_from:
             source = load(config.init_from)
@@ -186,7 +186,10 @@ class _Training:
             types = [types_of(by_name(tree)) for tree in (template.params, params)]
             of_model = f"{source.image_shape}, {source.levels} levels, {', '.join(others)}"
             check_same_types(f"init_from={config.init_from} ({of_model})", *types)
-        return 0, init_fn(params), 0.0
+            shape = source.image_shape, source.levels
+            if others or shape != (self.model.image_shape, self.model.levels):
+                terminal.log(f"init_from={config.init_from} is another model: {of_model}")
+        return 0, init_fn(params), (0.0, 0)
 
     def _after(
         self,
@@ -226,7 +229,8 @@ class _Training:
         if validate or save or stop:
             log.flush()
             nats = None if result is None else result.nats
-            self.checkpoints.save(step, vars(state), self.identity, nats, log.seconds)
+            made = log.seconds, len(log.records)
+            self.checkpoints.save(step, vars(state), self.identity, nats, made)
         return state
 
     def _validation(self, step: int, state: TrainState) -> Evaluation:

@@ -6,6 +6,7 @@ without the containers that held them, such as the named tuples of an optimiser.
 JSON: the step, the `RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -79,18 +80,19 @@ class Checkpoints:
         state: PyTree,
         identity: RunIdentity,
         nats: float | None = None,
-        seconds: float = 0.0,
+        made: tuple[float, int] = (0.0, 0),
     ) -> None:
         """Copies a state, a dict of trees of arrays, and writes it in the background.
 
         Older checkpoints are deleted only when the new one is complete. `nats` are those per
-        validation image, if the model was validated at this step; the run has trained `seconds`.
+        validation image, if the model was validated at this step; `made` are
+        the seconds that the run has trained, and its number of records.
         """
         arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
         host = jax.device_get(arrays)
         values = {
             "step": step,
-            "seconds": seconds,
+            "made": made,
             "identity": dataclasses.asdict(identity),
             "metrics": metrics,
             "types": types_of(host),
@@ -100,9 +102,9 @@ class Checkpoints:
         items = {"state": ocp.args.PyTreeSave(arrays), "identity": ocp.args.JsonSave(sealed)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
-    def seconds(self, step: int) -> float:
-        """Returns how long the run had trained at a checkpoint."""
-        return float(self._sealed(step)["seconds"])
+    def made(self, step: int) -> tuple[float, int]:
+        """Returns the seconds that the run had trained at a checkpoint, and its records."""
+        return tuple(self._sealed(step)["made"])
 
     def identity(self, step: int) -> RunIdentity:
         """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
@@ -128,11 +130,11 @@ class Checkpoints:
         args = ocp.args.PyTreeRestore(
             dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True
         )
-        with naming(path):
+        with self._naming(step):
             arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
-        for entry in template:
-            if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
-                raise UserError(f"checkpoint {path} is damaged: its {entry} has another SHA-256")
+            for entry in template:
+                if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
+                    raise UserError(f"its {entry} has another SHA-256")
         placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
         return jax.tree.unflatten(jax.tree.structure(template), placed)
 
@@ -144,9 +146,12 @@ class Checkpoints:
         """Waits as `wait` does, then frees what Orbax holds."""
         self._manager.close()
 
+    def _naming(self, step: int) -> contextlib.AbstractContextManager[None]:
+        return naming(f"{self.directory / str(step)} (delete it if there are other checkpoints)")
+
     def _sealed(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        with naming(self.directory / str(step)):
+        with self._naming(step):
             values = dict(self._manager.restore(step, args=args)["identity"])
             intact = values.pop("sha256", None) == sha256_of_json(values)
             found = values["step"], values["metrics"]
@@ -188,7 +193,7 @@ def check_size(config: ModelConfig, images: ImageFormat, types: Mapping[str, str
     outputs = likelihood_for(config, images.levels).pixel_outputs(images.image_shape[-1])
     least = config.layers * 2 * h * h + head * (head + outputs)
     stored = sum(math.prod(json.loads(text[text.index("[") :])) for text in types.values())
-    if config.layers > len(types) or least > stored:
+    if 3 * config.layers > len(types) or least > stored:
         raise ValueError("its config has more parameters")
 
 

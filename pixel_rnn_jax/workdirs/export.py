@@ -33,7 +33,7 @@ from pixel_rnn_jax.workdirs.identity import ImageFormat
 
 PyTree = Any
 
-KEY, VERSION = "pixel_rnn_jax", 1
+KEY, VERSION, HEADER_BYTES = "pixel_rnn_jax", 1, 2**22
 
 
 def is_exported(path: epath.PathLike) -> bool:
@@ -71,9 +71,11 @@ def to_bytes(model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()) -
 def read(path: epath.PathLike) -> tuple[PixelRNN, PyTree, tuple[str, ...]]:
     """Reads the model of a file, its parameters and the names of its classes."""
     check_storage(path)
-    content = epath.Path(path).read_bytes()
     with naming(path):
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        content = epath.Path(path).read_bytes()
+        if (size := int.from_bytes(content[:8], "little")) > HEADER_BYTES:
+            raise ValueError(f"its header has {size:,} bytes")
+        header = json.loads(content[8 : 8 + size])
         described = json.loads(header["__metadata__"][KEY])
         version, digest = described["version"], described.pop("sha256")
         arrays = safetensors.numpy.load(content)

@@ -4,7 +4,6 @@ import shlex
 
 import numpy as np
 import pytest
-from absl import flags
 from helpers.random_models import tiny_model
 
 from pixel_rnn_jax.main import main, parse_flags
@@ -18,7 +17,7 @@ def cli(monkeypatch, capfd):
 
     def run(words):
         try:
-            status = main(parse_flags(["", *shlex.split(words)], flags.FlagValues()))
+            status = main(parse_flags(["", *shlex.split(words)]))
         except SystemExit as end:
             status = end.code or 0
         return status, *capfd.readouterr()

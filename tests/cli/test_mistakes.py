@@ -1,5 +1,7 @@
 """Wrong command lines: status 2, one line that names the flag or field, and no new file."""
 
+import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,10 @@ TRAIN --config.data.levels=3                        | data.levels
 TRAIN --config.data.name=missing.npy                | missing.npy
 TRAIN --config.data.name=shapes.npz                 | data.test_split
 TRAIN --config.data.validation_split=test           | data.validation_split
+TRAIN --config.data.name=digits --config.model.total=3 | model.total
+TRAIN --only_check_args                             | only_check_args
+TRAIN --workdir=file://x/y                          | file://x/y
+TRAIN --coordinator=a:1 --num_processes=1 --process_id=5 | --process_id
 TRAIN --config.init_from=nowhere                    | nowhere
 TRAIN --config.init_from=m.safetensors              | init_from
 TRAIN --num_processes=2                             | --coordinator
@@ -32,6 +38,7 @@ TRAIN --coordinator=a --num_processes=2 --process_id=0 | --coordinator
 --config=nothing                                    | --config=nothing
 --config=empty.py                                   | get_config
 --config=wrong.py                                   | model.layers
+--config=three.py                                   | three.py
 --workdir=nowhere                                   | nowhere
 TRAIN --workdir=own.npy                             | own.npy
 
@@ -47,6 +54,8 @@ sample MODEL --n=0                                  | --n
 sample MODEL --label=4                              | --label
 sample MODEL five                                   | five
 sample MODEL --temperature=nan                      | --temperature
+sample MODEL --temperature=inf                      | temperature
+sample MODEL --seed=99999999999999999999            | too large
 sample MODEL --out=a.jpg                            | --out
 sample MODEL --out=gs://a/b.png                     | --out
 sample MODEL --out=full                             | --out
@@ -58,6 +67,8 @@ sample --workdir=classes.safetensors --class=fir    | fir
 sample --workdir=classes.safetensors --class=fir --condition=own.npy | --condition
 sample --workdir=vectors.safetensors                | condition
 sample --workdir=vectors.safetensors --condition=missing.npy | missing.npy
+sample --workdir=vectors.safetensors --condition=text.png | text.png
+sample --workdir=http://x/y                         | http://x/y
 
 complete MODEL                                      | --images
 complete MODEL --images=own.npy --known=half        | half
@@ -69,6 +80,12 @@ complete --workdir=classes.safetensors --images=own.npy | own.npy
 evaluate MODEL                                      | --images
 evaluate MODEL --images=four.npy                    | four.npy
 evaluate MODEL --images=floats.npy                  | floats.npy
+evaluate MODEL --images=bomb.npz                    | bomb.npz
+evaluate MODEL --images=bomb.png                    | bomb.png
+evaluate MODEL --images=pipe.npy                    | pipe.npy
+evaluate --workdir=total.safetensors --images=own.npy | model.total
+evaluate --workdir=layers.safetensors --images=own.npy | layers.safetensors
+evaluate --workdir=header.safetensors --images=own.npy | header
 evaluate MODEL --images=own.npy --per_value         | --per_value
 evaluate MODEL --dequantize=1                       | --continuous
 evaluate MODEL --images=own.npy --continuous=a --dequantize=1 | --images
@@ -78,6 +95,7 @@ compress --workdir=real.safetensors --images=floats.npy | output
 decompress                                          | FILE
 decompress MODEL text.png                           | text.png
 info text.png                                       | text.png
+info /dev/zero                                      | /dev/zero
 export MODEL --out=/                                | --out
 """
 
@@ -90,6 +108,7 @@ def folder(tmp_path_factory, images):
         ("m", {}),
         ("classes", dict(num_classes=3, class_names=("ash", "elm", "oak"))),
         ("vectors", dict(condition_vector=2)),
+        ("total", dict(total=7)),
         ("real", dict(output="gaussian_mixture", levels=0)),
     ):
         tiny_model(image_shape=(4, 5, 1), **options).save(path / f"{name}.safetensors")
@@ -100,11 +119,19 @@ def folder(tmp_path_factory, images):
     np.save(path / "four.npy", images[:3] + 1)
     np.save(path / "floats.npy", images[:3] / 3)
     np.savez(path / "c.npz", images=images)
+    np.savez_compressed(path / "bomb.npz", images=np.zeros((7_000_000, 4, 5), np.uint8))
+    Image.new("1", (8000, 8000)).save(path / "bomb.png")
+    os.mkfifo(path / "pipe.npy")
+    content = (path / "m.safetensors").read_bytes()
+    layers = content.replace(b'\\"layers\\": 1', b'\\"layers\\": 9')
+    (path / "layers.safetensors").write_bytes(layers)
+    (path / "header.safetensors").write_bytes(struct.pack("<Q", 2**23) + b"[[]," * 2**21)
     (path / "full").mkdir()
     Image.fromarray(images[0, ..., 0]).save(path / "full" / "0.png")
     for name in ("text.png", "plain"):
         (path / name).write_text("text")
     (path / "empty.py").write_text("")
+    (path / "three.py").write_text("def get_config():\n    return 3\n")
     (path / "wrong.py").write_text("def get_config():\n    return {'model': {'layer': 3}}\n")
     return path
 

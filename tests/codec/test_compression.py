@@ -10,6 +10,7 @@ from helpers.codec_streams import GROUP, block_starts, random_images, read, smal
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import compression
 from pixel_rnn_jax.codec.format import BLOCK, MAGIC, pack_end, read_blocks
+from pixel_rnn_jax.data import Batch
 
 NAMES = ("a/ä.png", "b.jpg", "c", "d" * 30, *"efghijk")
 
@@ -121,6 +122,31 @@ def test_a_forged_block_is_refused(stream, model, count, names):
     packed = forged.pack(head)
     with pytest.raises(prnn.UserError, match="compressed file"):
         model.decompress(head + packed + pack_end(head, count, packed[-4:]))
+
+
+def forged(data, section):
+    """A file of one block with other corrections, and with the right checksums."""
+    header, (block,), _ = read_blocks(data)
+    names, condition, _, code = block.sections
+    sections = names, condition, section, code
+    head = header._replace(first=zlib.crc32(b"".join(sections))).pack()
+    packed = block._replace(sections=sections).pack(head)
+    return head + packed + pack_end(head, 3, packed[-4:])
+
+
+def test_more_corrections_than_logits_and_other_images_are_refused():
+    model = small_model()
+    data = written(model, random_images(model, 3))
+    with pytest.raises(prnn.UserError, match="corrections"):
+        model.decompress(forged(data, bytes(10**6)))
+    mixture = small_model(levels=100, output="discretized_logistic_mixture")
+    for model, value, field in ((small_model(total=9), 1, "total"), (mixture, 105, "99")):
+        images = np.full((3, *model.image_shape), value)
+        data = compression.compress(
+            model.pixel_rnn, model.params, 3, lambda rows, images=images: Batch(images[rows])
+        )
+        with pytest.raises(prnn.UserError, match=field):
+            model.decompress(data)
 
 
 def test_a_condition_is_no_larger_than_its_images():

@@ -116,6 +116,8 @@ def test_subfolders_are_classes(sets, images, opened):
         folder = sets / "classes" / split / name
         folder.mkdir(parents=True)
         Image.fromarray(images[number]).save(folder / "0.png")
+        (folder.parent / ".git").mkdir(exist_ok=True)
+        Image.fromarray(images[number]).save(folder.parent / ".git" / "0.png")
     for split, rows, classes in (("train", [1, 0], [0, 1]), ("test", [2], [1])):
         fields = dict(num_classes=2, train_split="train", test_split="test")
         part = opened(sets / "classes", split, **fields)

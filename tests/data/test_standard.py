@@ -16,7 +16,6 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from absl import flags
 from PIL import Image
 from tensorflow_datasets.core import features, hashing
 
@@ -213,7 +212,7 @@ def test_another_archive_is_opened_only_by_its_name(made, tmp_path, monkeypatch,
     assert left(tmp_path) == set()
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
     words = ["", "prepare", "cifar10", f"--from={file}"]
-    assert main(parse_flags(words, flags.FlagValues())) == 0
+    assert main(parse_flags(words)) == 0
     printed = capsys.readouterr()
     sha256 = standard.SETS["cifar10"].splits["test"][1]
     assert f"SHA-256 {sha256}" in printed.out and "not the original archive" in printed.err
@@ -244,7 +243,7 @@ def test_an_order_that_is_no_permutation_is_refused(made, tmp_path, refused):
     standard.prepare("mnist", str(tmp_path / "site"))
     path = tmp_path / "cache/mnist/test_order.npy"
     order = np.load(path)
-    for wrong in (np.where(order == 1, 2, order), order[:2]):
+    for wrong in (np.where(order == 1, 2, order), np.arange(len(order) - 1), order / 1):
         np.save(path, wrong)
         for use in (standard.prepare, lambda name: opened(name, "test")):
             with refused(str(path)):

@@ -2,15 +2,19 @@
 
 import base64
 import io
+import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import app
+import gradio_client
 import jax
 import numpy as np
 import pytest
@@ -139,16 +143,61 @@ def test_what_does_not_fit_is_named(play, classes, tmp_path):
 
 
 @pytest.fixture
-def address():
-    """The address of the page of a program of its own."""
+def address(tmp_path):
+    """The address of the page of a program of its own, which leaves no files."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, app.__file__, "--model=digits", f"--port={port}", "--no_browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    (temporary := tmp_path / "temporary").mkdir()
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert f"127.0.0.1:{port}" in process.stdout.readline()
         yield f"http://127.0.0.1:{port}"
+        assert len(list(temporary.iterdir())) == 1
         process.terminate()
+    assert process.returncode == 0 and not list(temporary.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_button_answers_as_the_model_does(address, play, tmp_path):
+    """By the page's HTTP API; what cannot be is a sentence, and other web pages are refused."""
+    client = gradio_client.Client(address, verbose=False, download_files=tmp_path)
+
+    def press(name, *values):
+        return client.predict(*values, api_name=f"/{name}")
+
+    def upload(path):
+        return gradio_client.handle_file(path)
+
+    np.save(tmp_path / "x.npy", play.images[:3])
+    np.save(tmp_path / "scalar.npy", 3)
+    file, text, _ = press("compress", [upload(tmp_path / "x.npy")])
+    assert Path(file).read_bytes() == play.model.compress(play.images[:3]) and "WebP" in text
+    _, archive = press("decompress", upload(file))
+    np.testing.assert_array_equal(np.load(archive)["images"], play.images[:3])
+    assert press("draw", 3, 0.5, 7) == play.draw(3, 0.5, 7, None)
+    blank = {"background": None, "layers": [], "composite": None}
+    assert press("complete", blank, 2, 4, 3) == play.complete(play.images[0], {}, 2, 4, 3, None)
+    assert press("surprise") == play.surprise(play.images[0], None)
+    for name in ("", "_1"):
+        press(f"show{name}", upload(tmp_path / "x.npy"))
+        press(f"choose{name}", 100)
+    Image.new("L", (3000, 3000)).save(tmp_path / "large.png")
+    layers = {**blank, "layers": [upload(tmp_path / "large.png")]}
+    for name, values, word in (
+        ("draw", (3, 1, 2**63), "maximum"),
+        ("draw", (1.5, 1, 0), "integer"),
+        ("compress", ([upload(tmp_path / "scalar.npy")],), "scalar.npy"),
+        ("complete", (layers, 2, 4, 3), "pixels"),
+        ("choose", (0.5,), "integer"),
+    ):
+        with pytest.raises(Exception, match=word):
+            press(name, *values)
+    for header in ("Origin", "Host"):
+        request = urllib.request.Request(address, headers={header: "http://evil.example"})
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
 
 
 @pytest.mark.slow

@@ -35,13 +35,12 @@ SMALL = [
 ]
 """Flags of every training."""
 IN_PROCESS = """
-from absl import flags
 from pixel_rnn_jax import main as program
 from pixel_rnn_jax.runtime import devices
 devices.set_up_host_devices()
 devices.set_up_host_devices = lambda: None
 def main(words):
-    return program.main(program.parse_flags(["", *words], flags.FlagValues()))
+    return program.main(program.parse_flags(["", *words]))
 """
 """What a page's program begins with: its commands run in one process, which compiles less."""
 NEEDS = ("", "cluster", "data", "network", "time")

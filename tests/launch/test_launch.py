@@ -1,6 +1,7 @@
 """The launch scripts: shellcheck, what each would run, and which Python they choose."""
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -52,7 +53,8 @@ def test_dry_run(words: str) -> None:
         "bash", LAUNCH / script, *rest, JAX_NUM_CPU_DEVICES="4", CUDA_VISIBLE_DEVICES="5,7"
     )
     assert result.returncode == 0, result.stderr
-    lines = result.stdout.replace(str(ROOT), "ROOT").splitlines()
+    output = re.sub(r"/tmp/tmp\.\w+", "TEMPORARY", result.stdout)
+    lines = output.replace(str(ROOT), "ROOT").splitlines()
     text = "".join(f"{line.rstrip()}\n" for line in lines)
     golden = GOLDENS / f"{script}.txt"
     if os.environ.get("GOLDENS") == "write":

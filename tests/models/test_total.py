@@ -4,7 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.random_models import all_images, model_and_parameters, tiny_model
+from helpers.random_models import (
+    all_images,
+    frequencies,
+    model_and_parameters,
+    soft_model,
+    tiny_model,
+)
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.models import likelihoods
@@ -71,6 +77,38 @@ def test_files_hold_images_of_the_total(shape, levels, total):
     np.testing.assert_array_equal(model.decompress(data), images)
     free = tiny_model("row_lstm", shape, levels)
     assert len(data) < len(free.compress(images))
+
+
+@pytest.mark.parametrize("particles", [1, 4])
+@pytest.mark.parametrize(("levels", "total"), [(2, 3), (3, 6)])
+def test_completions_keep_the_total_whatever_is_known(levels, total, particles):
+    """Draws times weights are the exact posterior; their mean is the probability of the known."""
+    model, count = soft_model("pixel_cnn", (2, 3, 1), levels, total=total, layers=1), 4000
+    known = np.array([[0, 0, 1], [0, 1, 0]], bool)[..., None]
+    image = np.array([[0, 1, 0], [1, 1, 0]]).reshape(2, 3, 1) * (levels - 1)
+    images = all_images((2, 3, 1), levels)
+    joint = np.exp(np.asarray(jax.jit(model.log_prob)(images), float))
+    joint[((images != image) & known).any(axis=(1, 2, 3))] = 0
+    exact, evidence = joint / joint.sum(), np.log(joint.sum())
+    done = model.complete(
+        jax.random.key(0), np.repeat(image[None], count, 0), known, particles=particles
+    )
+    assert (done.images.sum((1, 2, 3)) == total).all() and (exact > 0).sum() > 1
+    weights = np.exp(np.asarray(done.log_evidence, float) - evidence)
+    assert abs(weights.mean() - 1) < 4 * weights.std() / count**0.5 < 0.1
+    found = frequencies(done.images, levels, weights if particles == 1 else None) / count
+    assert 0.5 * abs(found - exact).sum() < 0.05 * (1 if particles == 1 else 3)
+
+
+def test_the_one_completion_that_there_is():
+    model = tiny_model("row_lstm", (4, 4, 1), 2, total=8)
+    known = np.arange(16).reshape(4, 4, 1) >= 8
+    for particles in (1, 3):
+        done = model.complete(jax.random.key(0), [known * 1] * 2, known, particles=particles)
+        np.testing.assert_array_equal(done.images, [known] * 2)
+        expected = model.log_prob(done.images)
+        np.testing.assert_allclose(done.log_evidence, expected, rtol=1e-4)
+        np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-4)
 
 
 def test_images_of_another_sum_are_refused():

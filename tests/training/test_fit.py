@@ -87,14 +87,16 @@ def test_a_run_says_that_it_overfits_and_that_its_warm_up_is_shortened(capsys):
     assert "model.dropout" in remarks and "15 of 150" in remarks
 
 
-def test_a_new_run_starts_from_the_parameters_of_another(tmp_path):
-    other = prnn.create(CONFIG.model, (4, 4, 1), levels=3, seed=7)
+def test_a_new_run_starts_from_the_parameters_of_another(tmp_path, capsys):
+    config = dataclasses.replace(CONFIG.model, residual=False)
+    other = prnn.create(config, (4, 4, 1), levels=3, seed=7)
     other.save(tmp_path / "other.safetensors")
     start = dataclasses.replace(CONFIG, init_from=str(tmp_path / "other.safetensors"))
     model = prnn.fit(IMAGES, start, optimizer=optax.sgd(0.0))
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), model.params, other.params
     )
+    assert "residual=False" in capsys.readouterr().err
     with pytest.raises(prnn.UserError, match=r"init_from.*scale_0/"):  # Of one more level.
         prnn.fit(np.maximum(IMAGES, 3), start)
 

@@ -4,6 +4,7 @@ from contextlib import closing
 
 import pytest
 
+from pixel_rnn_jax.errors import UserError
 from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
 
 
@@ -23,18 +24,25 @@ def write(workdir, start, steps):
         log.flush()
 
 
-def test_a_resumed_run_leaves_the_same_records(tmp_path, clock):
+def test_a_resumed_run_leaves_the_same_records(tmp_path, clock, capsys):
     straight, resumed = tmp_path / "straight", tmp_path / "resumed"
     write(straight, 0, range(1, 10))
     write(resumed, 0, range(1, 7))
     write(resumed, 4, range(5, 8))
     write(resumed, 4, range(5, 10))
     assert (resumed / "metrics.jsonl").read_bytes() == (straight / "metrics.jsonl").read_bytes()
+    TrainLog(resumed, 4, 20, (0.0, 4)).close()
+    assert "lacks" not in capsys.readouterr().err
+    TrainLog(resumed, 4, 20, (0.0, 6)).close()
+    assert "lacks 2 records" in capsys.readouterr().err
+    (resumed / "metrics.jsonl").write_text("[]\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl"):
+        read_metrics(resumed)
 
 
 def test_seconds_count_training_and_no_pause(tmp_path, clock):
     def write_until(start, *times, seconds=0.0):
-        with closing(TrainLog(tmp_path, start, 20, seconds)) as log:
+        with closing(TrainLog(tmp_path, start, 20, (seconds, 0))) as log:
             for step, time in enumerate(times, start=start + 1):
                 clock.append(time)
                 log.write(step, {"train/nats": 1.0})
