@@ -79,7 +79,7 @@ class Split:
         images = images.astype(self._dtype, copy=False)
         if total := self._model.total:
             sums = images.sum(axis=(1, 2, 3), dtype=np.int64)
-            self._refuse(sums != total, sums, indices, "", f"sum, not model.total={total}")
+            self._refuse(sums != total, sums, indices, "", f"sum {{}}, not model.total={total}")
         if self._noise is not None:
             noise = _uniform([(_NOISE + self._noise, *visit) for visit in visits], self.image_shape)
             # Rounding to float32 may reach the next level.
@@ -117,12 +117,12 @@ class Split:
         """Returns integers from 0 to `count` - 1; with 0 finite numbers, as float32."""
         stored = numbers
         if count:
-            wrong, rule = (numbers < 0) | (numbers >= count), f"of 0 to {count - 1} ({field})"
+            wrong, rule = (numbers < 0) | (numbers >= count), f"0 to {count - 1} ({field})"
         else:
             with np.errstate(over="ignore"):
                 numbers = numbers.astype(np.float32, copy=False)
-            wrong, rule = ~np.isfinite(numbers), "of finite numbers of type float32"
-        self._refuse(wrong, stored, indices, what, f"value, not one {rule}")
+            wrong, rule = ~np.isfinite(numbers), "finite numbers of type float32"
+        self._refuse(wrong, stored, indices, what, f"value {{}}, not one of {rule}")
         return numbers
 
     def _refuse(
@@ -133,7 +133,8 @@ class Split:
             first = tuple(np.argwhere(wrong)[0])
             index = indices[first[0]]
             name = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
-            raise UserError(f"{what}{name} of {self.dataset.name} has {stored[first]} as a {rule}")
+            found = rule.format(stored[first])
+            raise UserError(f"{what}{name} of {self.dataset.name} has the {found}")
 
 
 def open_split(config: Config, split: str, *, noise: int = 0) -> Split:

@@ -108,7 +108,7 @@ def _values_at(
     likelihood = scales[-1].network.likelihood
 
     def sum_after(x: Array) -> Array:
-        flat = x.reshape(*x.shape[:-3], -1)
+        flat = x.reshape(*x.shape[:-3], math.prod(x.shape[-3:]))
         return (flat.sum(-1, keepdims=True) - jnp.cumsum(flat, axis=-1)).reshape(x.shape)
 
     later, free = sum_after(jnp.where(known, images, 0)), sum_after(1 - known.astype(jnp.int32))
@@ -168,7 +168,6 @@ def particle_filter(
 
     def end_pixel(weights: Weights, lanes: Lanes, place: Place) -> tuple[Weights, Lanes]:
         logs = weights.log_weights
-        # 0 where no particle is possible.
         size = jnp.nan_to_num(jnp.exp(2 * jax.nn.logsumexp(logs) - jax.nn.logsumexp(2 * logs)))
         smallest = jnp.minimum(weights.effective_sample_size, size)
         weights = weights._replace(effective_sample_size=smallest)

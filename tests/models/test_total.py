@@ -83,7 +83,7 @@ def test_files_hold_images_of_the_total(shape, levels, total):
 @pytest.mark.parametrize(("levels", "total"), [(2, 3), (3, 6)])
 def test_completions_keep_the_total_whatever_is_known(levels, total, particles):
     """Draws times weights are the exact posterior; their mean is the probability of the known."""
-    model, count = soft_model("pixel_cnn", (2, 3, 1), levels, total=total, layers=1), 4000
+    model, count = soft_model("pixel_cnn", (2, 3, 1), levels, total=total, layers=1), 2000
     known = np.array([[0, 0, 1], [0, 1, 0]], bool)[..., None]
     image = np.array([[0, 1, 0], [1, 1, 0]]).reshape(2, 3, 1) * (levels - 1)
     images = all_images((2, 3, 1), levels)
