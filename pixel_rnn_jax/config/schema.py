@@ -39,12 +39,13 @@ class ModelConfig:
     """One PixelRNN (sections 3 and 4 of the paper); the defaults are the paper's best MNIST model.
 
     Attributes:
-        architecture: The body layer, "pixel_cnn", "row_lstm", "diagonal_bilstm", or another name of
-            `layers.LAYERS`.
-        layers: Number of body layers.
-        features: h, the features of a body layer; the stream between layers has 2h.
+        architecture: The body: "pixel_cnn", "row_lstm", "diagonal_bilstm", "gated_pixel_cnn", or
+            another name in `layers.LAYERS` or `layers.BODIES`.
+        layers: Number of layers of the body.
+        features: h, the features of a layer; the stream between layers has 2h.
         first_kernel: Side of the first convolution (mask A); odd.
         kernel: Taps of the Row LSTM's convolutions, or side of a PixelCNN block's; odd.
+        head: What follows the body, a name in `layers.HEADS`.
         head_features: Width of the two ReLU and 1x1 layers before the output.
         input: How a value enters: as an intensity, "scalar" (the paper's), or as an embedding of
             its level, "categorical" (for codes and classes, whose order means nothing).
@@ -58,18 +59,18 @@ class ModelConfig:
             none.
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
-        scale_architectures: The body layer of each scale; empty takes `architecture` for all.
+        scale_architectures: The body of each scale; empty takes `architecture` for all.
         copy_coarse: Copy the pixels of the smaller image into the larger one, so that several
             scales have a likelihood. False is the paper's plain form, which draws them again.
         num_classes: Classes that the model is conditioned on, the labels of the data; 0 for none.
         condition_vector: D of the vectors `[B, D]` that it is conditioned on; 0 for none.
         condition_map: D of the maps `[B, H, W, D]` that it is conditioned on; 0 for none.
-        dropout: Probability with which training zeroes each output of a body layer.
-        residual: Add a body layer's input to its output.
-        skip: Connect every body layer to the output.
+        dropout: Probability with which training zeroes each output of a layer.
+        residual: Add a layer's input to its output.
+        skip: Connect every layer to the output.
         dtype: "bfloat16" rounds the operands of matrix products, and the maps of the condition;
             "float64" needs jax_enable_x64.
-        remat: Recompute each body layer in the backward pass, to save memory.
+        remat: Recompute each layer in the backward pass, to save memory.
         images_per_lane: Images in a lane of the Diagonal BiLSTM's scan; 0 chooses by platform.
 
     >>> config = prnn.ModelConfig("row_lstm", layers=2, features=16, num_classes=10)
@@ -82,6 +83,7 @@ class ModelConfig:
     features: int = 16
     first_kernel: int = 7
     kernel: int = 3
+    head: str = "relu_1x1"
     head_features: int = 32
     input: Literal["scalar", "categorical"] = "scalar"
     output: str = "softmax"

@@ -3,7 +3,7 @@
 Sampling, completion and the codec run this loop, each with its own `choose`: a function from the
 network's outputs for one value of every lane to the values. A lane is one of the images that are
 decided side by side: a sample, a particle, an image of a compressed block. Every pixel is computed
-once, through the incremental form of the network (`layers.BodyLayer`).
+once, through the incremental form of the network (`layers.body`).
 """
 
 from collections.abc import Callable, Sequence
@@ -39,8 +39,8 @@ class Lanes(NamedTuple):
 
     image: Array  # [L, H, W, C], of this scale so far.
     state: PyTree  # Layer states after the last pixel.
-    features: Array | None  # [L, H, W, h], the condition of the body layers.
-    contexts: PyTree  # The layers' terms of the features in this row.
+    features: Array | None  # [L, H, W, h], the condition of the body.
+    context: PyTree  # The body's terms of the features in this row.
 
 
 Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
@@ -72,8 +72,8 @@ def for_each_value(
         own = jnp.zeros((lanes, *scale.network.image_shape), dtype)
         if image is not None:
             own = own.at[:, :: scale.network.ratio, :: scale.network.ratio].set(image)
-        state, contexts = network.init_state(lanes), network.contexts(features, 0)
-        start = Lanes(own, state, features, contexts)
+        state, context = network.init_state(lanes), network.context(features, 0)
+        start = Lanes(own, state, features, context)
         start, carry = kernels.varying_alike((start, carry), (params, start, carry))
         image, carry = _for_each_value_of(number, scale, params, choose, carry, start, end_pixel)
     assert image is not None
@@ -101,7 +101,7 @@ def _for_each_value_of(
         for channel in range(channels):
             # Each step is from the same state; the state of the last one is kept.
             if channel < network.mask_groups:
-                of_pixel, state = network.step(lanes.state, pixel, column, lanes.contexts)
+                of_pixel, state = network.step(lanes.state, pixel, column, lanes.context)
             outputs = network.of_channels(of_pixel, pixel)[:, channel]
             left = None
             if network.config.total:  # The values that are not decided yet are 0.
@@ -121,12 +121,12 @@ def _for_each_value_of(
 
     def one_row(loop: tuple[Lanes, Any], row: Array) -> tuple[Any, None]:
         (lanes, carry), network = loop, scale.bind(params)
-        lanes = lanes._replace(contexts=network.contexts(lanes.features, row))
+        lanes = lanes._replace(context=network.context(lanes.features, row))
         columns = jnp.arange(width)
         (lanes, carry), _ = lax.scan(
             one_pixel, (lanes, carry), (jnp.broadcast_to(row, width), columns)
         )
-        state = kernels.varying_alike(network.end_row(lanes.state, lanes.contexts), carry)
+        state = kernels.varying_alike(network.end_row(lanes.state, lanes.context), carry)
         return (lanes._replace(state=state), carry), None
 
     (lanes, carry), _ = lax.scan(one_row, (start, carry), jnp.arange(height))

@@ -1,33 +1,35 @@
-"""The contract of a body layer: `BodyLayer`, and helpers of its incremental form."""
+"""The contracts of bodies and layers: maps of the stream in which no output sees the future."""
 
 import abc
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
 
-State = dict[str, Any]
-Context = dict[str, Array]
+State = Any
+Context = Any
 
 
-class BodyLayer(nn.Module, abc.ABC):
-    """A map of the stream, `[B, H, W, 2h]`, to `[B, H, W, h]`, in which no output sees the future.
+class CausalMap(nn.Module, abc.ABC):
+    """A map of the stream, `[B, H, W, 2h]`, in which no output sees a pixel that comes later.
 
-    A layer computes its map in two ways: `__call__` for whole images, and for generation, in raster
-    order, an incremental form with the same parameters:
+    `__call__` computes it for whole images. Generation, in raster order, computes it pixel by pixel
+    with the same parameters:
 
-        state = layer.init_state(batch, width)
-        context = layer.context(condition)                    before each row
-        out, state = layer.step(state, x, column, context)    for each column of it
-        state = layer.end_row(state, context)                 after its last column
+        state = module.init_state(batch, height, width)
+        context = module.context(condition)                    before each row
+        out, state = module.step(state, x, column, context)    for each column of it
+        state = module.end_row(state, context)                 after its last column
 
-    The state holds earlier pixels as far as they are seen; the first axis of every array is the
-    batch. Terms of complete rows are best computed in `end_row`, in one matmul for all columns, so
-    that an image costs no more than a few whole maps. A step may be repeated from the same state
-    with other values of the pixel; the state after the last one is passed on.
+    A step may be repeated from the same state with other values of the pixel; the state after the
+    last one is passed on. The first axis of every array of a state is the batch.
+
+    Here these methods call `__call__` for every pixel, on the pixels that are known so far. That is
+    right and slow. A subclass overrides all of them together: its state holds what later pixels
+    see, and terms of complete rows are best computed in `end_row`, in one matmul for all columns,
+    so that an image costs no more than a few whole maps.
 
     A field that has the name of a field of `ModelConfig` takes its value from there. The features
     are in contiguous groups, one for each channel that the masks tell apart: see `channel_mask`.
@@ -51,50 +53,57 @@ class BodyLayer(nn.Module, abc.ABC):
 
     @property
     def dtypes(self) -> dict[str, Any]:
-        """The types, as the arguments of other layers."""
+        """The types, as the arguments of other modules."""
         return {"dtype": self.dtype, "param_dtype": self.param_dtype}
 
     @abc.abstractmethod
-    def reach(self, height: int, width: int) -> np.ndarray:
-        """Returns the pixels that an output depends on, exactly: `[H, W, H, W]` booleans.
+    def __call__(self, x: Array, condition: Array | None = None) -> Any:
+        """Maps `[B, H, W, 2h]`; the condition is `[B, H, W, F]`, `[B, 1, 1, F]` or None."""
 
-        Entry [r, c, i, j] says whether the output at (r, c) sees the input at (i, j): all of its
-        groups, and at (r, c) itself those up to the group of the output.
-        """
-
-    @abc.abstractmethod
-    def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Maps `[B, H, W, 2h]` to `[B, H, W, h]`.
-
-        The condition is `[B, H, W, F]` or `[B, 1, 1, F]`; None without one.
-        """
-
-    @abc.abstractmethod
     def context(self, condition: Array) -> Context:
-        """Maps the condition of a row, `[B, W, F]`, to its terms in the layer's sums."""
+        """Maps the condition of a row, `[B, W, F]`, to its terms in the map."""
+        return condition
 
-    @abc.abstractmethod
-    def init_state(self, batch: int, width: int) -> State:
+    def init_state(self, batch: int, height: int, width: int) -> State:
         """Returns the state before the first row."""
+        shape = batch, height, width
+        return {
+            "row": jnp.zeros(batch, jnp.int32),
+            "x": jnp.zeros((*shape, 2 * self.features), self.param_dtype),
+            "condition": jnp.zeros((*shape, self.condition), self.param_dtype),
+        }
 
-    @abc.abstractmethod
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None
-    ) -> tuple[Array, State]:
-        """Maps one pixel, `[B, 2h]`, to `[B, h]`, and returns the state after it."""
+    ) -> tuple[Any, State]:
+        """Maps one pixel, `[B, 2h]`, and returns the state after it."""
+        row = state["row"].max(initial=0)  # The same in all.
+        state = state | {"x": state["x"].at[:, row, column].set(x)}
+        if context is not None:
+            state = state | {"condition": state["condition"].at[:, row].set(context)}
+        condition = None if context is None else state["condition"]
+        return self(state["x"], condition)[:, row, column], state
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row; `context` belongs to the row that ends."""
-        return state
+        return state | {"row": state["row"] + 1}
 
 
-def offsets(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how many rows up and how many columns to the right of an output an input lies.
+class Layer(CausalMap):
+    """A map to `[B, H, W, h]`, from which a `Stack` makes a body."""
 
-    Both are `[H, W, H, W]` integers, for `BodyLayer.reach`.
+
+class Body(CausalMap):
+    """A map to the stream again, `[B, H, W, 2h]`: what stands between first convolution and head.
+
+    `dropout_keys`, `[B]` keys of `jax.random`, are given where there is dropout.
     """
-    row, column, row_in, column_in = np.indices((height, width, height, width))
-    return row - row_in, column_in - column
+
+    @abc.abstractmethod
+    def __call__(
+        self, x: Array, condition: Array | None = None, dropout_keys: Array | None = None
+    ) -> Array:
+        """Maps `[B, H, W, 2h]` to `[B, H, W, 2h]`."""
 
 
 def at_column(row: Array, column: ArrayLike) -> Array:

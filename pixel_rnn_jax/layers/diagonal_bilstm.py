@@ -3,17 +3,16 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
-from pixel_rnn_jax.layers.body import BodyLayer, Context, State, at_column, offsets, put_column
+from pixel_rnn_jax.layers.body import Context, Layer, State, at_column, put_column
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
 from pixel_rnn_jax.runtime import tuning
 
 
-class DiagonalBiLSTM(BodyLayer):
+class DiagonalBiLSTM(Layer):
     """One Diagonal BiLSTM layer.
 
     The right direction works on the map flipped left-right *before* it is skewed. Its output is
@@ -36,10 +35,6 @@ class DiagonalBiLSTM(BodyLayer):
         fields = self.features, self.mask_groups, self.condition
         self.left = ConvLSTM(*fields, taps=taps, **self.dtypes)
         self.right = ConvLSTM(*fields, taps=taps, **self.dtypes)
-
-    def reach(self, height: int, width: int) -> np.ndarray:
-        up, right = offsets(height, width)
-        return (up > 0) | (up == 0) & (right <= 0)
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         left, right = (lstm.gates(x, condition) for lstm in (self.left, self.right))
@@ -67,7 +62,7 @@ class DiagonalBiLSTM(BodyLayer):
         left, right = self.left.condition_to_state, self.right.condition_to_state
         return {"left": left(condition), "right": right(condition)}
 
-    def init_state(self, batch: int, width: int) -> State:
+    def init_state(self, batch: int, height: int, width: int) -> State:
         # Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W, h]`, each
         # h of this row so far; `above`, `[B, W, 4h]`, the term of the row above in the gates. Right
         # direction, which needs whole rows and runs at the end of each: `x`, `[B, W, 2h]`, the

@@ -54,6 +54,8 @@ class MaskedConv(nn.Module):
         mask: See `channel_mask`.
         kernel_size: Rows and columns, both odd; of these the visible taps are used.
         blocks: See `channel_mask`.
+        taps: The offsets (row, column) of its taps, of which the last is (0, 0); () takes the
+            visible ones of `kernel_size`. With others there is no incremental form but `last_row`.
     """
 
     inputs: int
@@ -62,16 +64,17 @@ class MaskedConv(nn.Module):
     mask: Mask = "B"
     kernel_size: tuple[int, int] = (1, 1)
     blocks: int = 1
+    taps: tuple[tuple[int, int], ...] = ()
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         outputs = self.blocks * self.features
         mask = channel_mask(self.inputs, outputs, self.mask_groups, self.mask, blocks=self.blocks)
-        taps = visible_taps(self.kernel_size)
+        taps = self.taps or tuple(visible_taps(self.kernel_size))
         if not mask.any():  # Mask A with one channel: the pixel itself is wholly hidden.
             taps, mask = taps[:-1], mask[:0]
-        self.taps, self.last_mask = taps, mask
+        self.used_taps, self.last_mask = taps, mask
         rows = len(taps) * self.inputs
         fan_in = rows - len(mask) + mask.sum() / outputs
         scale = nn.initializers.normal(max(fan_in, 1.0) ** -0.5)
@@ -81,18 +84,24 @@ class MaskedConv(nn.Module):
     def __call__(self, x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
         """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` says where H and W are."""
         x, (rows, columns) = x.astype(self.param_dtype), axes
-        seen = [kernels.shift(kernels.shift(x, r, rows), c, columns) for r, c in self.taps]
+        seen = [kernels.shift(kernels.shift(x, r, rows), c, columns) for r, c in self.used_taps]
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
 
-    def init_state(self, batch: int, width: int) -> State:
+    def last_row(self, rows: Array) -> Array:
+        """Maps the last of some rows, `[B, R, W, inputs]` to `[B, W, outputs]`; no tap is below."""
+        rows = rows.astype(self.param_dtype)
+        seen = [kernels.shift(rows[:, row - 1], column, axis=1) for row, column in self.used_taps]
+        return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
+
+    def init_state(self, batch: int, height: int, width: int) -> State:
         # If the kernel sees columns on the left: the inputs of this row, after the zeros outside
         # the image. If it sees rows above: their inputs, and their term in this row.
-        height, half = (size // 2 for size in self.kernel_size)
+        above, half = (size // 2 for size in self.kernel_size)
         state = {}
         if half:
             state["row"] = jnp.zeros((batch, half + width, self.inputs), self.param_dtype)
-        if height:
-            state["rows"] = jnp.zeros((batch, height, width, self.inputs), self.param_dtype)
+        if above:
+            state["rows"] = jnp.zeros((batch, above, width, self.inputs), self.param_dtype)
             outputs = self.blocks * self.features
             state["above"] = jnp.zeros((batch, width, outputs), self.param_dtype)
         return state
@@ -129,7 +138,7 @@ class MaskedConv(nn.Module):
         if not height:
             return state
         rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, half:]], axis=1)
-        taps = [tap for tap in self.taps if tap[0] < 0]
+        taps = [tap for tap in self.used_taps if tap[0] < 0]
         seen = [kernels.shift(rows[:, height + row], column, axis=1) for row, column in taps]
         kernel = self.kernel[: len(taps) * self.inputs]
         above = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)

@@ -1,15 +1,14 @@
 """The residual block of PixelCNN (table 1, figure 5)."""
 
 import flax.linen as nn
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax.layers.body import BodyLayer, Context, State, at_column, offsets
+from pixel_rnn_jax.layers.body import Context, Layer, State, at_column
 from pixel_rnn_jax.layers.masked_conv import MaskedConv
 
 
-class PixelCNNLayer(BodyLayer):
+class PixelCNNLayer(Layer):
     """ReLU, 1x1 (2h to h), ReLU, k x k (h to h), ReLU.
 
     The last 1x1 convolution of the block, back to 2h, belongs to `Residual`, as does the one after
@@ -25,11 +24,6 @@ class PixelCNNLayer(BodyLayer):
         if self.condition:
             self.condition_to_map = nn.Dense(h, use_bias=False, **self.dtypes)
 
-    def reach(self, height: int, width: int) -> np.ndarray:
-        (up, right), half = offsets(height, width), self.kernel // 2
-        above = (up > 0) & (up <= half) & (abs(right) <= half)
-        return above | (up == 0) & (-half <= right) & (right <= 0)
-
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         x = self.convolve(nn.relu(self.reduce(nn.relu(x))))
         return nn.relu(x if condition is None else x + self.condition_to_map(condition))
@@ -37,8 +31,8 @@ class PixelCNNLayer(BodyLayer):
     def context(self, condition: Array) -> Context:
         return {"map": self.condition_to_map(condition)}
 
-    def init_state(self, batch: int, width: int) -> State:
-        return self.convolve.init_state(batch, width)
+    def init_state(self, batch: int, height: int, width: int) -> State:
+        return self.convolve.init_state(batch, height, width)
 
     def step(
         self, state: State, x: Array, column: ArrayLike, context: Context | None = None

@@ -3,16 +3,15 @@
 from typing import ClassVar
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax import kernels
-from pixel_rnn_jax.layers.body import BodyLayer, Context, State, at_column, offsets, put_column
+from pixel_rnn_jax.layers.body import Context, Layer, State, at_column, put_column
 from pixel_rnn_jax.layers.conv_lstm import ConvLSTM
 
 
-class RowLSTM(BodyLayer):
+class RowLSTM(Layer):
     """One Row LSTM layer. `kernel` is k, the width of both convolutions, odd and at least 3."""
 
     recurrent: ClassVar[bool] = True
@@ -30,11 +29,6 @@ class RowLSTM(BodyLayer):
             **self.dtypes,
         )
 
-    def reach(self, height: int, width: int) -> np.ndarray:
-        # A triangle above, wider on the left by the masked convolution.
-        (up, right), half = offsets(height, width), self.kernel // 2
-        return (up >= 0) & (-half * (up + 1) <= right) & (right <= half * up)
-
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
         # To [H, W, B, F] before the product, whose result is twice as large as the input.
         x = x.transpose(1, 2, 0, 3)
@@ -46,12 +40,12 @@ class RowLSTM(BodyLayer):
     def context(self, condition: Array) -> Context:
         return {"gates": self.lstm.condition_to_state(condition)}
 
-    def init_state(self, batch: int, width: int) -> State:
+    def init_state(self, batch: int, height: int, width: int) -> State:
         # `h` and `c`, `[B, W, h]`, are of this row up to the last pixel computed, and of the row
         # above after it; `above`, `[B, W, 4h]`, is the state-to-state map of the row above.
         _, h0, c0 = self.lstm.recurrence()
         h, c = (jnp.broadcast_to(start, (batch, width, self.features)) for start in (h0, c0))
-        state = {"input": self.lstm.input_to_state.init_state(batch, width), "h": h, "c": c}
+        state = {"input": self.lstm.input_to_state.init_state(batch, height, width), "h": h, "c": c}
         return state | {"above": self._state_to_state(h)}
 
     def step(

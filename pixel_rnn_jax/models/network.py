@@ -1,8 +1,6 @@
-"""The network of one scale: PixelCNN, Row LSTM or Diagonal BiLSTM by its body layer (table 1)."""
+"""The network of one scale: PixelCNN, Row LSTM, Diagonal BiLSTM or another (table 1)."""
 
-import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,12 +20,10 @@ from pixel_rnn_jax.models.likelihoods import Likelihood, Softmax, likelihood_for
 class Network(nn.Module):
     """The distribution of each value of an image given all that come before it.
 
-    A k x k convolution with mask A, body layers over a stream of 2h features, and a head: (ReLU,
-    1x1 with mask B) twice, ReLU, 1x1 with mask B to the outputs. The last convolution has a ReLU
-    before it as well, since two linear maps in a row would be one.
+    A k x k convolution with mask A makes a stream of 2h features; a body and a head follow.
 
     The network may be conditioned on a smaller image (section 3.6), on a class, a vector or a map:
-    every body layer adds an unmasked 1x1 map of h features to its input-to-state map. They are the
+    every layer adds an unmasked 1x1 map of h features to its input-to-state map. They are the
     sum of the upsampled small image and of an embedding of the class, a two-layer map of the
     vector, or a 5x5 convolution of the map.
 
@@ -42,12 +38,12 @@ class Network(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.config.architecture not in layers.LAYERS:
-            names = ", ".join(layers.LAYERS)
-            raise UserError(
-                "model.architecture and model.scale_architectures take the names of body layers, "
-                f"{names}, got {self.config.architecture!r}"
-            )
+        for field, known in (
+            ("architecture", layers.LAYERS | layers.BODIES),
+            ("head", layers.HEADS),
+        ):
+            if (value := getattr(self.config, field)) not in known:
+                raise UserError(f"model.{field} must be one of {', '.join(known)}, got {value!r}")
         if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
             raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
         for field in ("features", "head_features"):
@@ -72,8 +68,8 @@ class Network(nn.Module):
 
     @property
     def recurrent(self) -> bool:
-        """Whether its body layers scan the images."""
-        return layers.LAYERS[self.config.architecture].recurrent
+        """Whether its body scans the images."""
+        return layers.is_recurrent(self.config.architecture)
 
     @property
     def param_dtype(self) -> np.dtype:
@@ -81,9 +77,9 @@ class Network(nn.Module):
         return jnp.promote_types(self.config.dtype, jnp.float32)
 
     def setup(self) -> None:
-        """Declares embeddings, the first convolution, the body layers and the head."""
+        """Declares embeddings, the first convolution, the body and the head."""
         config, channels, groups = self.config, self.image_shape[-1], self.mask_groups
-        h, width, side = config.features, config.head_features, config.first_kernel
+        h, side = config.features, config.first_kernel
         options: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), param_dtype=self.param_dtype)
         if self.ratio:
             self.upsample = layers.Upsampler(h, self.ratio, **options)
@@ -99,26 +95,15 @@ class Network(nn.Module):
             unit = nn.initializers.normal(1.0)
             self.embed_values = nn.Embed(channels * self.levels, h, embedding_init=unit, **options)
         self.first = layers.MaskedConv(inputs, 2 * h, groups, "A", (side, side), **options)
-        self.body = [self._layer(options) for _ in range(config.layers)]
-        residual = layers.Residual
-        if config.remat:
-            residual = nn.remat(residual)
-        how = config.residual, config.skip, config.dropout
-        self.residual = [residual(layer, *how) for layer in self.body]
-        self.head = [layers.MaskedConv(n, width, groups, **options) for n in (2 * h, width)]
-        if not self.likelihood.rounded:
-            options["dtype"] = options["param_dtype"]
-        outputs = self.likelihood.pixel_outputs(channels)
-        self.logits = layers.MaskedConv(width, outputs, groups, **options)
-
-    def _layer(self, options: dict[str, Any]) -> layers.BodyLayer:
-        config, class_ = self.config, layers.LAYERS[self.config.architecture]
         conditions = self.ratio, config.num_classes, config.condition_vector, config.condition_map
-        own = {field.name for field in dataclasses.fields(class_)}
-        shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-        fields = {name: value for name, value in shared.items() if name in own} | options
-        condition = config.features if any(conditions) else 0
-        return class_(mask_groups=self.mask_groups, condition=condition, **fields)
+        condition = h if any(conditions) else 0
+        body, head = layers.body(config.architecture), layers.HEADS[config.head]
+        self.body = layers.of_config(body, config, h, groups, condition, **options)
+        nn.share_scope(self, self.body)
+        outputs = self.likelihood.pixel_outputs(channels)
+        last = options["dtype" if self.likelihood.rounded else "param_dtype"]
+        self.head = layers.of_config(head, config, h, groups, outputs, last_dtype=last, **options)
+        nn.share_scope(self, self.head)
 
     def __call__(
         self,
@@ -136,18 +121,8 @@ class Network(nn.Module):
             dropout_keys: `[B]` keys of `jax.random`; without them there is no dropout.
         """
         features = self.embed_condition(condition, coarse)
-        x = self.first(self._inputs(values))
-        skips = []
-        keys = None
-        for number, layer in enumerate(self.residual):
-            if dropout_keys is not None:
-                keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
-            x, skip = layer(x, features, keys)
-            skips.append(skip)
-        x = _add(x, skips)
-        for conv in self.head:
-            x = conv(nn.relu(x))
-        outputs = self.of_channels(self.logits(nn.relu(x)), values)
+        x = self.body(self.first(self._inputs(values)), features, dropout_keys)
+        outputs = self.of_channels(self.head(x), values)
         if not self.config.total:
             return outputs
         flat = values.astype(jnp.int32).reshape(-1, math.prod(self.image_shape))
@@ -173,7 +148,7 @@ class Network(nn.Module):
         return self.embed_values(rows).reshape(*values.shape[:-1], features)
 
     def embed_condition(self, condition: Array | None, coarse: Array | None) -> Array | None:
-        """Maps the condition to the body layers': `[B, H, W, h]`, `[B, 1, 1, h]` or None."""
+        """Maps the condition to the body's: `[B, H, W, h]`, `[B, 1, 1, h]` or None."""
         terms = []
         if self.ratio:
             terms.append(self.upsample(self._inputs(jnp.asarray(coarse))))
@@ -185,42 +160,34 @@ class Network(nn.Module):
             terms.append(self.map(jnp.asarray(condition)))
         return sum(terms[1:], start=terms[0]) if terms else None
 
-    def contexts(self, features: Array | None, row: ArrayLike) -> Sequence[Context | None]:
-        """Returns the context of each body layer in a row of the `features`, `[B, H, W, h]`."""
-        here = None if features is None else features[:, row]
-        return [None if here is None else layer.context(here) for layer in self.body]
+    def context(self, features: Array | None, row: ArrayLike) -> Context | None:
+        """Returns the body's terms of a row of the `features`, `[B, H, W, h]`."""
+        return None if features is None else self.body.context(features[:, row])
 
     def init_state(self, batch: int) -> State:
-        """Returns the state of the incremental form (see `layers.BodyLayer`) before the first row.
+        """Returns the state of the incremental form (see `layers.body`) before the first row.
 
         Each pixel takes `mask_groups` steps from the same state: the first gives the outputs of
         channel 0; given that value, the second gives channel 1's outputs; and so on. `end_pixel`
         completes the state of the last step, and `end_row` follows the last pixel of a row.
         """
-        width = self.image_shape[1]
+        height, width, _ = self.image_shape
         return {
-            "first": self.first.init_state(batch, width),
-            "body": [layer.init_state(batch, width) for layer in self.body],
+            "first": self.first.init_state(batch, height, width),
+            "body": self.body.init_state(batch, height, width),
         }
 
     def step(
-        self, state: State, pixel: Array, column: ArrayLike, contexts: Sequence[Context | None]
+        self, state: State, pixel: Array, column: ArrayLike, context: Context | None
     ) -> tuple[Array, State]:
         """Computes the outputs for one pixel, of `of_channels`, and the state for `end_pixel`.
 
         The pixel has `[B, C]` values. The outputs of a channel depend on earlier ones alone, so
-        that the others may hold any value. `contexts` belong to its row.
+        that the others may hold any value. `context` belongs to its row.
         """
         x, first = self.first.step(state["first"], self._inputs(pixel), column)
-        skips, body = [], []
-        for i, layer in enumerate(self.residual):
-            (x, skip), after = layer.step(state["body"][i], x, column, contexts[i])
-            skips.append(skip)
-            body.append(after)
-        x = _add(x, skips)
-        for conv in (*self.head, self.logits):
-            x, _ = conv.step({}, nn.relu(x), column)
-        return x, {"first": first, "body": body}
+        x, body = self.body.step(state["body"], x, column, context)
+        return self.head(x), {"first": first, "body": body}
 
     def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
         """Adds the last channel of a pixel, `[B, C]`, to the state after the pixel's last step.
@@ -229,17 +196,12 @@ class Network(nn.Module):
         """
         return state | {"first": self.first.remember(state["first"], self._inputs(pixel), column)}
 
-    def end_row(self, state: State, contexts: Sequence[Context | None]) -> State:
-        """Moves on to the next row; `contexts` belong to the row that ends."""
-        rows = zip(self.body, state["body"], contexts, strict=True)
-        body = [layer.end_row(layer_state, context) for layer, layer_state, context in rows]
+    def end_row(self, state: State, context: Context | None) -> State:
+        """Moves on to the next row; `context` belongs to the row that ends."""
+        body = self.body.end_row(state["body"], context)
         return {"first": self.first.end_row(state["first"]), "body": body}
 
     def of_channels(self, x: Array, values: Array) -> Array:
         """Splits the outputs for pixels by channels, `[..., C, Q]`; see `given_earlier`."""
         # The loss is never computed in less than float32.
         return self.likelihood.given_earlier(x.astype(self.param_dtype), values)
-
-
-def _add(x: Array, skips: list[Array | None]) -> Array:
-    return sum((skip for skip in skips if skip is not None), start=x)

@@ -1,14 +1,17 @@
 """One scale of a chain, and the chain that a config describes (section 3.6)."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.models.checks import condition_form
 from pixel_rnn_jax.models.network import Network
 
 PyTree = Any
@@ -27,11 +30,10 @@ class Scale(NamedTuple):
 
         Where a transformation of JAX traces a function, bind inside of it.
         """
-        layers = self.network.config.layers
         own = params.get(self.name, ()) if isinstance(params, Mapping) else ()
-        found = sum(key.startswith("body_") for key in own)
-        if found != layers:  # Flax would leave out layers of which there are too many.
-            raise UserError(f"params must have {layers} layers in {self.name!r}, got {found}")
+        # Flax would leave out layers of which there are too many.
+        for name in sorted(_names(self.network) ^ set(own)):
+            raise UserError(f"params do not fit: {self.name!r} has {name!r}, or lacks it")
         return self.network.bind({"params": params[self.name]})
 
     def subsample(self, images: Any) -> Any:
@@ -63,12 +65,24 @@ class Scale(NamedTuple):
         return self.subsample(values), self.condition(condition), coarse
 
     def embed_condition(self, params: PyTree, condition: Array | None, coarse: Array | None) -> Any:
-        """Returns the condition of the body layers, `[B, H, W, h]`, or None without one."""
+        """Returns the condition of the body, `[B, H, W, h]`, or None without one."""
         features = self.bind(params).embed_condition(self.condition(condition), coarse)
         if features is None:
             return None
         shape = features.shape[0], *self.network.image_shape[:2], features.shape[-1]
         return jnp.broadcast_to(features, shape)
+
+
+@functools.lru_cache(maxsize=64)
+def _names(network: Network) -> frozenset[str]:
+    """Returns the names of a network's modules."""
+    height, width, channels = network.image_shape
+    ratio, (shape, kind) = network.ratio, condition_form(network.config, network.image_shape)
+    image = jnp.zeros((1, height, width, channels), network.param_dtype)
+    condition = jnp.zeros((1, *shape), jnp.int32 if not shape else image.dtype) if kind else None
+    coarse = image[:, ::ratio, ::ratio] if ratio else None
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image, condition, coarse)
+    return frozenset(shapes["params"])
 
 
 def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -> tuple[Scale, ...]:

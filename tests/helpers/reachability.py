@@ -8,6 +8,8 @@ Residual and skip connections are not in the graph, since they change no set: a 
 convolution reads its own position and group, so a layer depends on all that its input depends on.
 """
 
+import itertools
+
 import numpy as np
 
 
@@ -68,18 +70,36 @@ def reach_of_coarse(
 def _body(
     architecture: str, sets: np.ndarray, condition: np.ndarray, layers: int, kernel: int
 ) -> np.ndarray:
-    """Carries the sets of the first convolution through body layers and head."""
+    """Carries the sets of the first convolution through body and head."""
+    sets = body_reach(architecture, sets, condition, layers, kernel)
+    return _masked_conv(sets, [(0, 0)], own_group=True)
+
+
+def body_reach(
+    architecture: str, sets: np.ndarray, condition: np.ndarray, layers: int = 1, kernel: int = 3
+) -> np.ndarray:
+    """Carries sets, and those of the condition `[H, W, ...]`, through some layers of a body."""
+    down = np.zeros_like(sets[:, :, 0])  # The vertical stack, which sees complete rows above.
+    down[1:] = (sets.any(2) | condition)[:-1]
     for _ in range(layers):
         if architecture == "pixel_cnn":
             # The block's 1x1 convolutions, mask B as well, add what the next one adds anyway.
             sets = _masked_conv(sets, _square(kernel), own_group=True)
             sets |= condition[:, :, None]
+        elif architecture == "gated_pixel_cnn":
+            window = [(row, column) for row, column in _square(kernel) if row <= 0]
+            above = np.zeros_like(down)
+            for (r, c), (i, j) in itertools.product(np.ndindex(*down.shape[:2]), window):
+                above[r, c] |= _read(down, r + i, c + j)
+            down = above
+            row = [(0, j) for _, j in _square(kernel)]
+            sets = _masked_conv(sets, row, own_group=True) | (down | condition)[:, :, None]
         elif architecture == "row_lstm":
             sets = _row_lstm(sets, condition, kernel)
         else:
             assert architecture == "diagonal_bilstm", architecture
             sets = _diagonal_bilstm(sets, condition)
-    return _masked_conv(sets, [(0, 0)], own_group=True)
+    return sets
 
 
 def allowed(image_shape: tuple[int, int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What every body layer of `LAYERS`, and the one on docs/layers.md, promises: `BodyLayer`."""
+"""What every layer and body, and the layers on docs/layers.md, promise: `layers.body`."""
 
 import re
 from pathlib import Path
@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.random_models import random_like
+from helpers.reachability import body_reach
 from jax.sharding import PartitionSpec
 
-from pixel_rnn_jax.layers import LAYERS
+from pixel_rnn_jax.layers import BODIES, LAYERS
+from pixel_rnn_jax.layers.body import Body, CausalMap
 from pixel_rnn_jax.runtime import devices
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -18,17 +20,25 @@ PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
 BATCH, HEIGHT, WIDTH, FEATURES, GROUPS, CONDITION = 3, 4, 5, 4, 3, 2
 
 
-@pytest.fixture(params=[*LAYERS, "of the docs"])
-def layer(request):
-    """A layer of one body, with features that the groups do not divide."""
-    class_ = LAYERS.get(request.param)
+NAMES = [*LAYERS, *BODIES, "GatedRow"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def layer(name):
+    """A layer or a body, with features that the groups do not divide."""
+    class_, sizes = (LAYERS | BODIES).get(name), dict(layers=2) if name in BODIES else {}
     if class_ is None:
-        (code,) = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+        code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
         names = {"__name__": "layers"}
-        exec(code.partition("\nprnn.layers.LAYERS")[0], names)
-        class_ = names["GatedRow"]
+        exec("\n".join(code).partition("\nprnn.layers.LAYERS")[0], names)
+        class_ = names[name]
     float64 = dict(dtype=jnp.float64, param_dtype=jnp.float64)
-    return class_(features=FEATURES, mask_groups=GROUPS, condition=CONDITION, **float64)
+    return class_(features=FEATURES, mask_groups=GROUPS, condition=CONDITION, **float64, **sizes)
 
 
 @pytest.fixture
@@ -44,50 +54,54 @@ def params(layer, inputs):
     return jax.tree.map(lambda x: x / 2, random_like(shapes, seed=0))
 
 
-def test_incremental_form_is_the_whole_map(layer, inputs, params):
+@pytest.mark.parametrize("form", ["its own", "the default"])
+def test_incremental_form_is_the_whole_map(layer, inputs, params, form):
     x, condition = inputs
+    methods = type(layer) if form == "its own" else CausalMap
 
     @jax.jit
     def rows(params):
         bound = layer.bind(params)
-        state, outputs = bound.init_state(BATCH, WIDTH), []
+        state, outputs = methods.init_state(bound, BATCH, HEIGHT, WIDTH), []
         for row in range(HEIGHT):
-            context = bound.context(condition[:, row])
+            context = methods.context(bound, condition[:, row])
             for column in range(WIDTH):
                 # A step may be repeated with other values of the pixel.
-                _, _ = bound.step(state, x[:, row, column] + 1, column, context)
-                out, state = bound.step(state, x[:, row, column], column, context)
+                _, _ = methods.step(bound, state, x[:, row, column] + 1, column, context)
+                out, state = methods.step(bound, state, x[:, row, column], column, context)
                 outputs.append(out)
-            state = bound.end_row(state, context)
-        return jnp.stack(outputs, axis=1).reshape(BATCH, HEIGHT, WIDTH, FEATURES)
+            state = methods.end_row(bound, state, context)
+        return jnp.stack(outputs, axis=1).reshape(BATCH, HEIGHT, WIDTH, -1)
 
     whole = jax.jit(layer.apply)(params, x, condition)
-    assert whole.shape == (BATCH, HEIGHT, WIDTH, FEATURES)
+    features = FEATURES * (2 if isinstance(layer, Body) else 1)
+    assert whole.shape == (BATCH, HEIGHT, WIDTH, features)
     np.testing.assert_allclose(rows(params), whole, rtol=0, atol=1e-12)
 
 
-def test_outputs_see_exactly_their_reach(layer, inputs, params):
+def test_outputs_see_exactly_what_they_should(name, layer, inputs, params):
     """All groups of other pixels in it; of their own pixel the groups up to their own."""
     jacobian = jax.jit(jax.jacrev(lambda x, p: layer.apply(p, x, inputs[1][:1])))
     seen = 0
     for seed in range(20):  # A ReLU may hide an input from some draws.
         x = np.random.default_rng(seed).normal(0.5, size=(1, HEIGHT, WIDTH, 2 * FEATURES))
         seen = seen + np.abs(jacobian(x, random_like(params, seed))[0, ..., 0, :, :, :])
-    pixels = layer.reach(HEIGHT, WIDTH)
-    group_out, group_in = (np.arange(n) * GROUPS // n for n in (FEATURES, 2 * FEATURES))
-    own = np.eye(HEIGHT * WIDTH, dtype=bool).reshape(HEIGHT, WIDTH, HEIGHT, WIDTH)
-    assert (pixels & own).any((2, 3)).all()
-    expected = np.where(
-        own[:, :, None, :, :, None],
-        group_in <= group_out[:, None, None, None],
-        pixels[:, :, None, :, :, None],
-    )
-    np.testing.assert_array_equal(seen > 0, expected)
+    shape = HEIGHT, WIDTH, GROUPS
+    own = np.eye(np.prod(shape), dtype=bool).reshape(*shape, *shape)
+    nothing = np.zeros((HEIGHT, WIDTH, *shape), bool)
+    if name == "GatedRow":  # What its convolution and its recurrence see.
+        sets = body_reach("pixel_cnn", own, nothing)
+        for column in range(1, WIDTH):
+            sets[:, column] |= sets[:, column - 1].any(1, keepdims=True)
+    else:
+        sets = body_reach(name, own, nothing, layers=2 if name in BODIES else 1)
+    group_out, group_in = (np.arange(n) * GROUPS // n for n in (seen.shape[2], 2 * FEATURES))
+    np.testing.assert_array_equal(seen > 0, sets[:, :, group_out][..., group_in])
 
 
 def test_gradients_are_finite_differences(layer, inputs, params):
     random = np.random.default_rng(1)
-    weights = random.normal(size=(BATCH, HEIGHT, WIDTH, FEATURES))
+    weights = random.normal(size=jax.eval_shape(layer.apply, params, *inputs).shape)
     arguments = params, *inputs
     directions = jax.tree.map(lambda x: random.normal(size=x.shape), arguments)
 

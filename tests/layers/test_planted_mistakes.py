@@ -14,7 +14,7 @@ from helpers.random_models import random_like
 
 from pixel_rnn_jax import kernels
 from pixel_rnn_jax.kernels import recurrence
-from pixel_rnn_jax.layers import LAYERS, Residual, diagonal_bilstm, masked_conv, row_lstm
+from pixel_rnn_jax.layers import Residual, diagonal_bilstm, masked_conv, row_lstm
 from pixel_rnn_jax.layers.diagonal_bilstm import DiagonalBiLSTM
 from pixel_rnn_jax.models.network import Network
 
@@ -42,11 +42,11 @@ def check_cell(_):
 
 def check_residual(_):
     """A residual connection adds the input of a layer, once."""
-    layer, key = LAYERS["pixel_cnn"](features=5, mask_groups=3), jax.random.key(0)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 4, 10)), jnp.float32)
-    with_residual, without = (Residual(layer, residual=flag) for flag in (True, False))
-    params = random_like(jax.eval_shape(lambda: with_residual.init(key, x)), seed=0)
-    streams = [module.apply(params, x)[0] for module in (with_residual, without)]
+    x, key = np.random.default_rng(0).normal(size=(1, 3, 4, 10)), jax.random.key(0)
+    x = jnp.asarray(x, jnp.float32)
+    with_residual, without = (Residual(5, 3, residual=flag) for flag in (True, False))
+    params = random_like(jax.eval_shape(lambda: with_residual.init(key, x, x[..., :5])), seed=0)
+    streams = [module.apply(params, x, x[..., :5])[0] for module in (with_residual, without)]
     np.testing.assert_allclose(streams[0] - streams[1], x, rtol=1e-4, atol=1e-5)
 
 
@@ -125,8 +125,8 @@ def content_gate_has_a_sigmoid(monkeypatch):
 def residual_is_added_twice(monkeypatch):
     right = Residual.__call__
 
-    def twice(self, x, condition=None):
-        stream, skip = right(self, x, condition)
+    def twice(self, x, out, keys=None):
+        stream, skip = right(self, x, out, keys)
         return (x + stream if self.residual else stream), skip
 
     monkeypatch.setattr(Residual, "__call__", twice)

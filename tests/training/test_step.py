@@ -8,7 +8,7 @@ import pytest
 
 from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.layers import LAYERS, Residual
+from pixel_rnn_jax.layers import Residual
 from pixel_rnn_jax.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runtime import devices, tuning
 from pixel_rnn_jax.training.step import init_state, make_train_step
@@ -98,9 +98,10 @@ def test_dropout_differs_between_steps_and_between_images():
 
 
 def test_dropout_keeps_the_mean():
-    layer = Residual(LAYERS["row_lstm"](50, 1), dropout=0.25)
-    keys = jax.random.split(jax.random.key(0), 2)
-    dropped = layer._dropped(jnp.ones((2, 20, 30, 50)), keys)
+    keys, ones = jax.random.split(jax.random.key(0), 2), jnp.ones((2, 20, 30, 50))
+    module = Residual(50, 1, residual=False, skip=False, dropout=0.25)
+    kernel = {"expand": {"kernel": jnp.eye(50, 100), "bias": jnp.zeros(100)}}
+    dropped = module.apply({"params": kernel}, None, ones, keys)[0][..., :50]
     np.testing.assert_allclose(np.unique(dropped), [0, 4 / 3], rtol=1e-6)
     assert abs(dropped.mean() - 1) < 0.01
     assert abs(np.corrcoef(dropped[0].ravel(), dropped[1].ravel())[0, 1]) < 0.03
