@@ -22,9 +22,9 @@ from speed import add_size_flags, chosen, matmul, prepare, weights_of
 from timing import in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import load_config
-from pixel_rnn_jax.layers import LAYERS
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.training.config import load_config
 
 CONFIGS, DTYPES = ("cifar10", "imagenet32"), ("float32", "bfloat16")
 LEVELS = 256

@@ -33,13 +33,10 @@ from PIL import Image
 from timing import Worker, in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import bundled
 from pixel_rnn_jax.cli.flags import data_flags
-from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.models.likelihoods import value_dtype
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.evaluate import open_run_split
-from pixel_rnn_jax.workdirs.workdir import moved, open_run
+from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.training.source import open_run
 
 WEBP: dict[str, Any] = {"lossless": True, "quality": 100, "method": 6, "exact": True}
 PICTURES: dict[str, dict[str, Any]] = {
@@ -175,10 +172,9 @@ def main(arguments: list[str] | None = None) -> None:
     if options.peer and not weights:
         flags.error(f"--peer={options.peer} is not nelloc= with a checkout that has model_save")
     devices.set_up_host_devices()
-    path = bundled.path(options.model) if options.model in bundled.names() else options.model
-    run = open_run(path, devices.local_mesh(1))
-    run = moved(run, options.data_name, options.data_dir)
-    split, model = open_run_split(run, options.split), ImageModel.from_run(run)
+    run = open_run(options.model)
+    split = run.open_split(options.split, name=options.data_name, data_dir=options.data_dir)
+    model = run.image_model
     images, condition = split.batch(np.arange(len(split)))
     levels, channels = model.levels, model.image_shape[-1]
     codecs = {"this model": of_model(model, condition)}

@@ -51,21 +51,16 @@ from timing import all_turns, in_turn, timer
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
-from pixel_rnn_jax.config import (
-    Config,
-    changed_fields,
-    load_config,
-    to_json,
-    with_flags,
-)
-from pixel_rnn_jax.files import atomic_write
-from pixel_rnn_jax.layers import LAYERS
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.system.files import atomic_write
 from pixel_rnn_jax.training import optimizers
+from pixel_rnn_jax.training.config import Config, changed_fields, load_config, to_json, with_flags
+from pixel_rnn_jax.training.source import open_split
 from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.train import train
-from pixel_rnn_jax.workdirs.workdir import read_config
+from pixel_rnn_jax.training.workdir import read_config
 
 Fields = dict[str, object]
 """Values by the dotted name of a field of the config."""
@@ -118,7 +113,7 @@ def long_run(steps: int) -> Fields:
 
 def step_of(config: Config) -> Callable[[], None]:
     """Returns a function that makes a training step of a config, with reading its batch."""
-    split, settings = data.open_split(config, "train"), config.train
+    split, settings = open_split(config, "train"), config.train
     model = PixelRNN(config.model, split.image_shape, split.levels)
     mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
     # How long a step takes does not depend on the end of the schedule.

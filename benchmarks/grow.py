@@ -15,7 +15,7 @@ import numpy as np
 from flax import traverse_util
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import Config, with_flags
+from pixel_rnn_jax.training.config import Config, with_flags
 
 
 def grow(model: prnn.ImageModel, config: prnn.ModelConfig) -> prnn.ImageModel:

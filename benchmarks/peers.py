@@ -38,7 +38,7 @@ Implementation = tuple[int, str, Callable[[], Any], Callable[[], Any], Callable[
 
 def ours(architecture: str, features: int) -> Implementation:
     """Builds this package's model, as the command line sets it up."""
-    from pixel_rnn_jax.runtime import devices
+    from pixel_rnn_jax.system import devices
 
     devices.set_up_host_devices()
     import jax

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 
-from pixel_rnn_jax import kernels
+from pixel_rnn_jax.model import kernels
 
 
 def conv_lstm(

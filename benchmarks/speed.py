@@ -25,13 +25,13 @@ from jax.sharding import Mesh
 from timing import Candidate, Worker, in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import OptimizerConfig
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.image_model import evaluate_rows
-from pixel_rnn_jax.models.likelihoods import value_dtype
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.training import optimizers
+from pixel_rnn_jax.training.config import OptimizerConfig
 from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 
 MNIST = {"image_shape": (28, 28, 1), "levels": 2}

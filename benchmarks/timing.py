@@ -142,7 +142,7 @@ def machine() -> str:
     """Returns the devices of this process and the versions of what it runs on."""
     import jax
 
-    from pixel_rnn_jax.runtime import devices
+    from pixel_rnn_jax.system import devices
 
     device = devices.hardware(jax.device_count())["device"]
     python = ".".join(map(str, sys.version_info[:3]))

@@ -14,7 +14,7 @@ Results:   80.690 ± 0.779 nats, 1.8189 bits/dim on the 250 test images (indepen
 
 import ml_collections
 
-from pixel_rnn_jax.config import base_config
+from pixel_rnn_jax.training.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -29,7 +29,7 @@ Results:   with --config.model.features=32 78.469 ± 0.192 nats after 106 minute
 
 import ml_collections
 
-from pixel_rnn_jax.config import base_config
+from pixel_rnn_jax.training.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

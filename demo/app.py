@@ -23,8 +23,11 @@ import numpy as np
 from PIL import Image
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import bundled, data, files, models, pictures
+from pixel_rnn_jax import data
+from pixel_rnn_jax import model as models
 from pixel_rnn_jax.cli import flags
+from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.system import files
 
 TEST_IMAGES, CANVAS = 100, 320
 MOST_PIXELS = 2**22
@@ -69,14 +72,13 @@ class Play:
     or None, are theirs.
     """
 
-    def __init__(self, path: Any):
-        self.name, self.source, count = Path(path).name, "test images", TEST_IMAGES
-        is_bundled, condition = Path(path).parent == bundled.FOLDER, None
-        self.model = prnn.load(self.name if is_bundled else path)
-        if is_bundled:
-            images = np.load(Path(path) / "slice.npz")["images"]
-        elif Path(path).is_dir():
-            images, condition, _ = prnn.read_images(path)
+    def __init__(self, source: Any):
+        self.name, self.source, count = Path(source).name, "test images", TEST_IMAGES
+        self.model, condition = prnn.load(source), None
+        if source in files.bundled_names():
+            images = np.load(files.BUNDLED / source / "slice.npz")["images"]
+        elif Path(source).is_dir():
+            images, condition, _ = prnn.read_images(source)
             condition = None if condition is None else condition[:count]
         else:
             self.source, classes = "images that the model drew", self.model.config.num_classes
@@ -346,7 +348,7 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory() as tempfile.tempdir:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir
-        blocks, browser = page(Play(options.workdir)), not options.no_browser
+        blocks, browser = page(Play(options.source)), not options.no_browser
         launch(blocks, server_port=options.port, inbrowser=browser)
 
 

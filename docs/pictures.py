@@ -19,12 +19,9 @@ import jax
 import matplotlib.figure
 import numpy as np
 
-from pixel_rnn_jax import bundled, pictures
 from pixel_rnn_jax.cli.flags import data_flags
-from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.evaluate import open_run_split
-from pixel_rnn_jax.workdirs.workdir import moved, open_run
+from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.training.source import open_run
 
 IMAGES = 5
 PARTICLES = 256
@@ -48,11 +45,9 @@ def masks(height: int, width: int) -> dict[str, np.ndarray]:
 
 def draw_masks(model_name: str, data_name: str, data_dir: str, out: Path) -> None:
     """Completes the same images under each mask."""
-    path = bundled.path(model_name) if model_name in bundled.names() else model_name
-    run = open_run(path, devices.local_mesh(1))
-    run = moved(run, data_name, data_dir)
-    model = ImageModel.from_run(run)
-    images, condition = open_run_split(run, "test").batch(np.arange(IMAGES))
+    run = open_run(model_name)
+    model, split = run.image_model, run.open_split("test", name=data_name, data_dir=data_dir)
+    images, condition = split.batch(np.arange(IMAGES))
     known, completed = [], []
     for number, (name, mask) in enumerate(masks(*model.image_shape[:2]).items()):
         key = jax.random.key(number)

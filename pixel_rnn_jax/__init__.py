@@ -25,17 +25,18 @@ from etils import epy
 
 # Each is imported when it is first used: JAX takes a second.
 with epy.lazy_api_imports(globals()):
-    from pixel_rnn_jax import layers
-    from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
     from pixel_rnn_jax.data import Images
-    from pixel_rnn_jax.errors import UserError
-    from pixel_rnn_jax.generation.complete import Completion
-    from pixel_rnn_jax.image_model import ImageModel, create, from_pretrained, load
-    from pixel_rnn_jax.models import dequantize
-    from pixel_rnn_jax.pixel_rnn import PixelRNN
-    from pixel_rnn_jax.runtime.devices import set_up
-    from pixel_rnn_jax.training.evaluate import read_images
+    from pixel_rnn_jax.data.config import DataConfig
+    from pixel_rnn_jax.image_model import ImageModel, create
+    from pixel_rnn_jax.model import dequantize, layers
+    from pixel_rnn_jax.model.config import ModelConfig
+    from pixel_rnn_jax.model.generation.complete import Completion
+    from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+    from pixel_rnn_jax.system.devices import set_up
+    from pixel_rnn_jax.system.errors import UserError
+    from pixel_rnn_jax.training.config import Config, OptimizerConfig, TrainConfig
     from pixel_rnn_jax.training.fit import fit
+    from pixel_rnn_jax.training.source import from_pretrained, load, read_images
 
 __version__ = "0.1.0"
 

@@ -12,17 +12,14 @@ from etils import epath
 from jax import Array
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import bundled
-from pixel_rnn_jax.codec import compression
-from pixel_rnn_jax.config import ModelConfig
+from pixel_rnn_jax.codec import compression, weights
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.generation.complete import Completion
-from pixel_rnn_jax.models import bits_per_dim, checks
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import batching, devices, tuning
-from pixel_rnn_jax.workdirs import export
-from pixel_rnn_jax.workdirs.workdir import Run, open_run
+from pixel_rnn_jax.model import bits_per_dim, checks
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.generation.complete import Completion
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import batching, devices, tuning
+from pixel_rnn_jax.system.errors import UserError
 
 PyTree = Any
 Method = Callable[..., PyTree]  # Of `PixelRNN`.
@@ -41,45 +38,6 @@ def create(
     """
     model = PixelRNN(model_config, image_shape, levels)
     return ImageModel(model, jax.jit(model.init)(jax.random.key(seed)))
-
-
-def load(path: epath.PathLike) -> "ImageModel":
-    """Loads a trained model.
-
-    `path` is the name of a model that comes with the package, such as "digits"; a workdir, of which
-    the parameters with the best validation are taken; or a file that `ImageModel.save` or the
-    command `export` wrote. Of a program with several processes, all load a workdir together.
-
-    Raises:
-        UserError: There is no trained model, or it is damaged.
-
-    >>> prnn.load("digits").image_shape
-    (8, 8, 1)
-    """
-    if path in bundled.names():
-        path = bundled.path(str(path)) / bundled.FILE
-    if export.is_exported(path):
-        return ImageModel(*export.read(path))
-    return ImageModel.from_run(open_run(path, devices.local_mesh(1)))
-
-
-def from_pretrained(
-    repo_id: str, *, revision: str | None = None, token: str | None = None
-) -> "ImageModel":
-    """Loads a model that `ImageModel.push_to_hub` has put on the Hugging Face Hub.
-
-    The repository is "OWNER/NAME", of which `revision` is a branch, tag or commit, by default the
-    newest. The access token is by default the one of `hf auth login`.
-
-    Raises:
-        UserError: The file in the repository is no model, or is damaged.
-
-    >>> prnn.from_pretrained("somebody/digits").levels
-    17
-    """
-    import huggingface_hub  # Of the extra `hub`.
-
-    return load(huggingface_hub.hf_hub_download(repo_id, HUB_FILE, revision=revision, token=token))
 
 
 class ImageModel:
@@ -110,11 +68,6 @@ class ImageModel:
         self.pixel_rnn, self.params, self.class_names = model, params, tuple(class_names)
         self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
 
-    @classmethod
-    def from_run(cls, run: Run) -> "ImageModel":
-        """Returns the model of a run that is open, with its parameters and names of classes."""
-        return cls(run.model, run.params, run.identity.image_format.class_names)
-
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
         names = dict.fromkeys(config.scale_architectures or (config.architecture,))
@@ -131,7 +84,7 @@ class ImageModel:
         Raises:
             UserError: The parameters do not fit the architecture or are not finite.
         """
-        export.write(path, self.pixel_rnn, self.params, self.class_names)
+        weights.write(path, self.pixel_rnn, self.params, self.class_names)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Uploads the model to a repository on the Hugging Face Hub, which `from_pretrained` reads.
@@ -141,7 +94,7 @@ class ImageModel:
         """
         import huggingface_hub  # Of the extra `hub`.
 
-        content = export.to_bytes(self.pixel_rnn, self.params, self.class_names)
+        content = weights.to_bytes(self.pixel_rnn, self.params, self.class_names)
         api = huggingface_hub.HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         commit = api.upload_file(path_or_fileobj=content, path_in_repo=HUB_FILE, repo_id=repo_id)

@@ -7,12 +7,12 @@ from absl import app, flags, logging
 from etils import epy
 
 from pixel_rnn_jax.cli import parse
-from pixel_rnn_jax.errors import USER_ERROR, UserError, may_pass
+from pixel_rnn_jax.system.errors import USER_ERROR, UserError, may_pass
 
 with epy.lazy_imports():  # They import JAX, which --help does without.
     import jax
 
-    from pixel_rnn_jax.runtime import devices, processes
+    from pixel_rnn_jax.system import devices, processes
 
 
 def main(command: Callable[[], None]) -> int:

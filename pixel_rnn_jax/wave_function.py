@@ -19,9 +19,9 @@ from netket.hilbert.constraint import SumConstraint
 from netket.jax.sharding import shard_along_axis
 from netket.sampler import Sampler, SamplerState
 
-from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system.errors import UserError
 
 
 class WaveFunction(nn.Module):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixel_rnn_jax import pictures
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.system.errors import UserError
 
 GREY = pictures.GREY
 

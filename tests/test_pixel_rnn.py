@@ -14,7 +14,7 @@ from jax import export
 from jax.sharding import PartitionSpec
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.runtime import devices, tuning
+from pixel_rnn_jax.system import devices, tuning
 
 KEY = jax.random.key(2)
 SHAPE = (4, 4, 2)

@@ -7,7 +7,7 @@ from helpers.export_files import assert_same
 from helpers.random_models import tiny_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import files
+from pixel_rnn_jax.system import files
 
 
 class MemoryBucket(MemoryFileSystem):

@@ -1,6 +1,6 @@
 """Results go to the standard output, remarks and progress to the standard error."""
 
-from pixel_rnn_jax import terminal
+from pixel_rnn_jax.system import terminal
 
 
 def test_results_and_remarks(capsys):

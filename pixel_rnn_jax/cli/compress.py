@@ -12,14 +12,16 @@ from pixel_rnn_jax.cli.generate import condition_arrays
 with epy.lazy_imports():
     import jax
 
-    from pixel_rnn_jax import data, files, image_model, pictures, terminal
-    from pixel_rnn_jax.codec import compression, format
-    from pixel_rnn_jax.workdirs import export as export_lib
+    from pixel_rnn_jax import data
+    from pixel_rnn_jax.codec import compression, format, weights
+    from pixel_rnn_jax.data import pictures
+    from pixel_rnn_jax.system import files, terminal
+    from pixel_rnn_jax.training import source
 
 
 def compress(arguments: Namespace) -> None:
     """Compresses images without loss."""
-    model, out = image_model.load(arguments.workdir), arguments.out
+    model, out = source.load(arguments.source), arguments.out
     pixel_rnn, names = model.pixel_rnn, model.class_names
     split = data.open_images(arguments.images, arguments.split, pixel_rnn, names)
     content = compression.compress(
@@ -42,7 +44,7 @@ def compress_flags(parser: ArgumentParser) -> None:
 
 def decompress(arguments: Namespace) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
-    model = image_model.load(arguments.workdir)
+    model = source.load(arguments.source)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     with files.naming(arguments.file):
         content, skip = arguments.file.read_bytes(), arguments.skip_damaged
@@ -92,8 +94,8 @@ def info_flags(parser: ArgumentParser) -> None:
 
 def export(arguments: Namespace) -> None:
     """Writes the trained model to one file, which needs no workdir."""
-    model = image_model.load(arguments.workdir)
-    size = export_lib.write(arguments.out, model.pixel_rnn, model.params, model.class_names)
+    model = source.load(arguments.source)
+    size = weights.write(arguments.out, model.pixel_rnn, model.params, model.class_names)
     count = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     digest = compression.model_digest(model.pixel_rnn, model.params).hex()
     terminal.print_result(f"{arguments.out}: {size:,} bytes, {count:,} parameters, digest {digest}")

@@ -8,19 +8,18 @@ from typing import Any
 import numpy as np
 from etils import epy
 
-from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.system.errors import UserError
 
 with epy.lazy_imports():
     import jax
-    from jax import sharding
 
-    from pixel_rnn_jax import data, files, image_model, models, pictures, terminal
-    from pixel_rnn_jax.models import likelihoods
-    from pixel_rnn_jax.runtime import devices, processes
+    from pixel_rnn_jax import data, image_model
+    from pixel_rnn_jax import model as models
+    from pixel_rnn_jax.data import pictures
+    from pixel_rnn_jax.system import devices, files, processes, terminal
     from pixel_rnn_jax.training import evaluate as evaluate_lib
-    from pixel_rnn_jax.workdirs import export, workdir
+    from pixel_rnn_jax.training import source
 
 PIXEL_MAP_IMAGES = 16
 
@@ -37,19 +36,20 @@ def evaluate(arguments: Namespace) -> None:
     if arguments.dequantize:
         _compare(arguments)
         return
-    run, model, split = open_model_and_images(arguments, devices.make_mesh())
+    run = source.open_run(arguments.source, devices.make_mesh())
+    split, model = open_split(arguments, run), run.image_model
     size = image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
-    if run is not None:
-        size = run.identity.config.train.eval_batch_size
+    if run.identity is not None:
+        size = run.config.train.eval_batch_size
     evaluation = evaluate_lib.score(
         model.pixel_rnn, model.params, split, batch_size=size, per_value=arguments.per_value
     )
     name = arguments.split or (None if arguments.images else "test")
     if arguments.json:
-        where = {"workdir": arguments.workdir, "path": arguments.images, "split": name}
-        _print_json(where | {"step": run and run.step} | evaluation.numbers())
+        where = {"workdir": arguments.source, "path": arguments.images, "split": name}
+        _print_json(where | {"step": run.step} | evaluation.numbers())
     else:
-        print_evaluation(str(arguments.images or name), model.config, evaluation, run)
+        print_evaluation(str(arguments.images or name), run, evaluation)
     if arguments.out and processes.is_first():
         _write_scores(evaluation, split, arguments.out)
     if arguments.pixel_map and processes.is_first():
@@ -75,39 +75,25 @@ def evaluate_flags(parser: ArgumentParser) -> None:
     flags.data_flags(parser)
 
 
-def open_model_and_images(
-    arguments: Namespace, mesh: "sharding.Mesh"
-) -> tuple["workdir.Run | None", "image_model.ImageModel", "data.Split"]:
-    """Opens a trained model, its run unless it is an exported file, and the images to read."""
-    moves = arguments.data_name, arguments.data_dir
-    if arguments.images and moves != (None, None):
+def open_split(arguments: Namespace, run: "source.Run") -> "data.Split":
+    """Opens the images that --images, or --split of the run, names."""
+    moves = dict(name=arguments.data_name, data_dir=arguments.data_dir)
+    if not arguments.images:
+        return run.open_split(arguments.split or "test", **moves)
+    if any(moves.values()):
         raise UserError("--data_name and --data_dir are of a run: leave them out with --images")
-    run: workdir.Run | None = None
-    if export.is_exported(arguments.workdir):
-        model = image_model.load(arguments.workdir)
-    else:
-        run = workdir.open_run(arguments.workdir, mesh)
-        model = image_model.ImageModel.from_run(run)
-    if arguments.images:
-        split = data.open_images(
-            arguments.images, arguments.split, model.pixel_rnn, model.class_names
-        )
-        return run, model, split
-    if run is None:
-        raise UserError(f"{arguments.workdir} holds a model without its data: give --images")
-    moved = workdir.moved(run, *moves)
-    return run, model, evaluate_lib.open_run_split(moved, arguments.split or "test")
+    names = run.image_format.class_names
+    return data.open_images(arguments.images, arguments.split, run.model, names)
 
 
 def print_evaluation(
     name: str,
-    config: config_lib.ModelConfig,
+    run: "source.Run",
     evaluation: "evaluate_lib.Evaluation",
-    run: "workdir.Run | None",
 ) -> None:
     """Prints an evaluation, with the share of each scale if there are several."""
-    step, kind = f", step {run.step}" if run else "", ""
-    if likelihoods.class_of(config).dequantised:
+    step, kind = "" if run.step is None else f", step {run.step}", ""
+    if run.model.likelihood.dequantised:
         kind = ", of a density at values with one draw of noise: an upper bound"
     terminal.print_result(f"{name}{step}: {evaluation}{kind}")
     if len(evaluation.shares) > 1:
@@ -121,10 +107,10 @@ def _compare(arguments: Namespace) -> None:
         raise UserError(f"--dequantize excludes {', '.join(f'--{flag}' for flag in flags_)}")
     split, draws = arguments.split or "test", arguments.dequantize
     discrete, continuous = evaluate_lib.compare(
-        arguments.workdir, arguments.continuous, split, draws=draws
+        arguments.source, arguments.continuous, split, draws=draws
     )
     if arguments.json:
-        runs = {"workdir": arguments.workdir, "continuous_workdir": arguments.continuous}
+        runs = {"workdir": arguments.source, "continuous_workdir": arguments.continuous}
         figures = {"discrete": discrete.numbers(), "continuous": continuous.numbers()}
         _print_json(runs | {"split": split, "draws": draws} | figures)
         return

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from etils import epath
 
-from pixel_rnn_jax import bundled, files
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.system import files
+from pixel_rnn_jax.system.errors import UserError
 
 
 def path(text: str) -> epath.Path:
@@ -52,17 +52,12 @@ def output(*endings: str) -> Callable[[str], str]:
 
 def model_flags(parser: ArgumentParser) -> None:
     """Defines --workdir and --model, one of which names the trained model."""
-
-    def bundled_model(name: str) -> epath.Path:
-        if name not in bundled.names():
-            raise ArgumentTypeError(f"{name!r} is none of {names}")
-        return epath.Path(bundled.path(name))
-
-    names = ", ".join(bundled.names())
     add = parser.add_mutually_exclusive_group(required=True).add_argument
-    add("--workdir", type=path, help="a run, also gs://BUCKET/FOLDER, or a file of `export`")
-    help_ = f"a model that comes with the package: {names}"
-    add("--model", dest="workdir", metavar="NAME", type=bundled_model, help=help_)
+    help_ = "a run, also gs://BUCKET/FOLDER, or a file of `export`"
+    add("--workdir", dest="source", metavar="WORKDIR", type=path, help=help_)
+    names = files.bundled_names()
+    help_ = f"a model that comes with the package: {', '.join(names)}"
+    add("--model", dest="source", metavar="NAME", choices=names, help=help_)
 
 
 def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:

@@ -9,17 +9,19 @@ import numpy as np
 from etils import epy
 
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.evaluate import open_model_and_images
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.cli.evaluate import open_split
+from pixel_rnn_jax.system.errors import UserError
 
 with epy.lazy_imports():
     import jax
 
-    from pixel_rnn_jax import data, files, image_model, models, pictures, terminal
-    from pixel_rnn_jax.generation import complete as complete_lib
-    from pixel_rnn_jax.models import checks
-    from pixel_rnn_jax.runtime import devices
-    from pixel_rnn_jax.training import evaluate as evaluate_lib
+    from pixel_rnn_jax import data, image_model
+    from pixel_rnn_jax import model as models
+    from pixel_rnn_jax.data import pictures
+    from pixel_rnn_jax.model import checks
+    from pixel_rnn_jax.model.generation import complete as complete_lib
+    from pixel_rnn_jax.system import files, terminal
+    from pixel_rnn_jax.training import source
 
 IMAGES, ROW, TEST_IMAGES = 64, 10, 16
 """Images that `sample` draws by default, in all and of each class, and that `complete` takes."""
@@ -29,7 +31,7 @@ def sample(arguments: Namespace) -> None:
     """Draws new images; an .npz file gets their classes or conditions as well."""
     n, label, columns = arguments.n, vars(arguments)["class"], None
     rows: Sequence[str] = ()
-    model = image_model.load(arguments.workdir)
+    model = source.load(arguments.source)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     classes = model.config.num_classes
     condition: Any = None
@@ -46,7 +48,7 @@ def sample(arguments: Namespace) -> None:
         condition = np.full(n, int(label) if is_number else label)
     elif classes:
         n = n or ROW * classes
-        condition = evaluate_lib.every_class(n, classes)
+        condition = data.every_class(n, classes)
         if n % classes == 0:
             columns, rows = n // classes, model.class_names or [*map(str, range(classes))]
     n = n or IMAGES
@@ -91,7 +93,8 @@ def sample_flags(parser: ArgumentParser) -> None:
 def complete(arguments: Namespace) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = arguments.out, arguments.particles
-    _, model, split = open_model_and_images(arguments, devices.local_mesh(1))
+    run = source.open_run(arguments.source)
+    split, model = open_split(arguments, run), run.image_model
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)

@@ -12,17 +12,16 @@ from pathlib import Path
 from absl import flags
 from etils import epath, epy
 
-from pixel_rnn_jax import config as config_lib
-from pixel_rnn_jax import files
 from pixel_rnn_jax.cli.evaluate import print_evaluation
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.system import files
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training import config as config_lib
 
 with epy.lazy_imports():
-    from pixel_rnn_jax import terminal
     from pixel_rnn_jax.data import standard
-    from pixel_rnn_jax.runtime import processes
+    from pixel_rnn_jax.system import processes, terminal
     from pixel_rnn_jax.training import train as train_lib
-    from pixel_rnn_jax.workdirs import workdir as workdir_lib
+    from pixel_rnn_jax.training import workdir as workdir_lib
 
 
 def train(config: config_lib.Config, workdir: epath.Path, flag_values: flags.FlagValues) -> None:
@@ -32,7 +31,7 @@ def train(config: config_lib.Config, workdir: epath.Path, flag_values: flags.Fla
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
     assert result.test
-    print_evaluation("test", config.model, result.test, result.run)
+    print_evaluation("test", result.run, result.test)
     if result.baseline:
         terminal.print_result(f"independent pixels: {result.baseline}")
     for name in ("result.json", "pictures"):

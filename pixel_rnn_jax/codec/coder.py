@@ -17,7 +17,7 @@ import numpy as np
 from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.models.likelihoods import value_dtype
+from pixel_rnn_jax.model.likelihoods import value_dtype
 
 # Of 24 bits, as `PRECISION`. It rounds cumulative sums down and adds 1 to each frequency: of
 # n integers that add up to 2**24 - n the frequencies are exactly one more.

@@ -17,17 +17,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec.coder import Encoder, decode
 from pixel_rnn_jax.codec.format import Block, Header, pack_end, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, computed_alike
-from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch, Images
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import naming
-from pixel_rnn_jax.models.checks import check_images, condition_form
-from pixel_rnn_jax.models.likelihoods import value_dtype
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.model.checks import check_images, condition_form
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import terminal
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.files import naming
 
 PyTree = Any
 

@@ -9,7 +9,7 @@ import itertools
 import zlib
 from typing import NamedTuple
 
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.system.errors import UserError
 
 MAGIC = b"\x89PRN\x02"  # The last byte is the version.
 BLOCK, END = b"\xb1PB", b"\xb1PE"

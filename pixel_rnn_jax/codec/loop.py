@@ -13,13 +13,13 @@ import numpy as np
 from jax import Array
 from jax.experimental.buffer_callback import buffer_callback
 
-from pixel_rnn_jax import terminal
 from pixel_rnn_jax.codec.quantise import on_grid
-from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.generation.values import Place, for_each_value
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime.batching import padded
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.generation.values import Place, for_each_value
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import terminal
+from pixel_rnn_jax.system.batching import padded
+from pixel_rnn_jax.system.errors import UserError
 
 PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int], int], np.ndarray]

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import checks
+from pixel_rnn_jax.model import checks
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 CACHE_BYTES = 2**30
@@ -41,6 +43,39 @@ class Images(NamedTuple):
     images: np.ndarray
     condition: np.ndarray | None = None
     names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """The images of a data set, as a model sees them; the fields are `PixelRNN`'s.
+
+    `class_names` is () for a model without classes, or of classes without names.
+    """
+
+    image_shape: tuple[int, int, int]
+    levels: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ImageFormat":
+        """Returns the format whose `dataclasses.asdict` went through JSON."""
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
+
+    def model(self, config: ModelConfig) -> PixelRNN:
+        """Returns the model of such images."""
+        return PixelRNN(config, self.image_shape, self.levels, self.mean, self.std)
+
+    def same_images(self, other: "ImageFormat") -> bool:
+        """Whether images of both have one shape, and values and classes of one meaning."""
+        return dataclasses.replace(self, mean=(), std=()) == dataclasses.replace(
+            other, mean=(), std=()
+        )
 
 
 class LazyArray:
@@ -196,6 +231,11 @@ def open_split_of(
 def spread(count: int, most: int) -> np.ndarray:
     """Returns at most so many numbers below `count`, spread over them."""
     return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
+def every_class(n: int, num_classes: int) -> np.ndarray:
+    """Returns `[n]` classes in increasing order, whose counts differ by one at most."""
+    return np.arange(n) * num_classes // n
 
 
 def random_order(count: int) -> np.ndarray:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import standard
+from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import SUFFIXES, load_arrays, naming, read_image
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.files import SUFFIXES, load_arrays, naming, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")

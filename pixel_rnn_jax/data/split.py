@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
-from pixel_rnn_jax.data.dataset import SPLITS, Batch, Dataset, image_ids, random_order
-from pixel_rnn_jax.data.open import open_dataset, open_path
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import checks, likelihoods
-from pixel_rnn_jax.models.likelihoods import value_dtype
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.data.config import DataConfig
+from pixel_rnn_jax.data.dataset import Batch, Dataset, ImageFormat
+from pixel_rnn_jax.data.open import open_path
+from pixel_rnn_jax.model import checks, likelihoods
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system.errors import UserError
 
 # The first number of a random key: binarisation by image, by position in training, and for draw n
 # of noise, _NOISE + n.
@@ -56,6 +57,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    @property
+    def format(self) -> ImageFormat:
+        """The format of the images, without what standardises them."""
+        return ImageFormat(self.image_shape, self.levels, class_names=self.class_names)
 
     def batch(
         self,
@@ -137,17 +143,6 @@ class Split:
             raise UserError(f"{what}{name} of {self.dataset.name} has the {found}")
 
 
-def open_split(config: Config, split: str, *, noise: int = 0) -> Split:
-    """Opens a split for the model of a run.
-
-    It is "train", "validation" or "test" for `config.data.train_split` and so on, or a split of the
-    set itself. `noise` numbers the draw of noise that a density of levels gets.
-    """
-    if split in SPLITS:
-        split = getattr(config.data, f"{split}_split")
-    return Split(open_dataset(config.data, split), config.model, config.data, noise=noise)
-
-
 def open_images(
     path: epath.PathLike, split: str | None, model: PixelRNN, class_names: Sequence[str] = ()
 ) -> Split:
@@ -167,57 +162,6 @@ def open_images(
         labels = checks.class_numbers(names, class_names)
         dataset = dataclasses.replace(dataset, labels=labels, class_names=tuple(class_names))
     return Split(dataset, model.config, DataConfig(levels=model.levels))
-
-
-def array_splits(
-    config: Config, images: Any, condition: Any, validation: Any
-) -> tuple[Config, Split, Split]:
-    """Makes training and validation images of arrays in memory, for `fit`.
-
-    In the config, `data.levels` of 0 becomes the largest value + 1, and a model without condition
-    takes the arrays'.
-    """
-    whole = train = _of_arrays("training", images, condition)
-    if isinstance(validation, (int, float, np.number)):
-        count = max(1, round(float(validation) * len(whole)))
-        if not 0 < validation < 1:
-            raise UserError(f"validation must be a share between 0 and 1, got {validation}")
-        order = random_order(len(whole))
-        held_out = _part("validation", whole, order[:count])
-        train = _part("training", whole, order[count:])
-    else:
-        images, condition = validation if isinstance(validation, tuple) else (validation, None)
-        held_out = _of_arrays("validation", images, condition, whole.class_names)
-    model, levels = config.model, config.data.levels
-    if not checks.condition_form(model, whole.image_shape)[1]:
-        if whole.labels is not None:
-            count = len(whole.class_names) or int(whole.labels.max()) + 1
-            model = dataclasses.replace(model, num_classes=max(2, count))
-        elif whole.condition is not None:
-            field = "condition_vector" if whole.condition.ndim == 2 else "condition_map"
-            model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
-    real = likelihoods.class_of(model).standardised
-    if not levels and not real and whole.images.dtype.kind in "biu":
-        # Of all images: a value may occur only in validation.
-        levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
-    data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
-    config = dataclasses.replace(config, model=model, data=data)
-    return config, Split(train, model, data), Split(held_out, model, data)
-
-
-def _of_arrays(
-    name: str, images: Any, condition: Any, class_names: tuple[str, ...] = ()
-) -> Dataset:
-    images, labels = np.asarray(images), None
-    if condition is not None and (condition := np.asarray(condition)).ndim == 1:
-        labels, condition = condition, None
-    ids = image_ids(name, len(images))
-    return Dataset(f"the {name} set", images, ids, None, labels, class_names, condition)
-
-
-def _part(name: str, whole: Dataset, rows: np.ndarray) -> Dataset:
-    part = whole.part(np.sort(rows))
-    return dataclasses.replace(part, name=f"the {name} set", ids=image_ids(name, len(part)))
 
 
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_rnn_jax import terminal
 from pixel_rnn_jax.data import readers
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import atomic_write, cache_folder, naming, open_lock
+from pixel_rnn_jax.system import terminal
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.files import atomic_write, cache_folder, naming, open_lock
 
 AT_ONCE = 1000  # Images of which a fingerprint is computed.
 Fingerprint = tuple[int, float, str]

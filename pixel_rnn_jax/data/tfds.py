@@ -10,10 +10,10 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 
-from pixel_rnn_jax.config import DataConfig
+from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import FORMATS
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.files import FORMATS
 
 # K of sets with fewer levels than their type has values.
 _LEVELS = {"binarized_mnist": 2}

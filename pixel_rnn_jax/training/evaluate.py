@@ -12,16 +12,15 @@ from etils import epath
 from jax import Array
 from jax.sharding import Mesh
 
-from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import TrainConfig
-from pixel_rnn_jax.data import Images, Split
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax import data
+from pixel_rnn_jax.data import Split
 from pixel_rnn_jax.image_model import evaluate_rows
-from pixel_rnn_jax.models import bits_per_dim, checks
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import batching, devices, processes
-from pixel_rnn_jax.workdirs.identity import ImageFormat
-from pixel_rnn_jax.workdirs.workdir import Run, open_run
+from pixel_rnn_jax.model import bits_per_dim, checks
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import batching, devices, processes, terminal
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training.config import TrainConfig
+from pixel_rnn_jax.training.source import open_run, open_split
 
 PyTree = Any
 
@@ -147,55 +146,6 @@ def _levels(split: Split, batch_size: int) -> Iterator[np.ndarray]:
         yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(np.int32)
 
 
-def format_of(split: Split) -> ImageFormat:
-    """Returns the format of the images of a split, without what standardises them."""
-    return ImageFormat(split.image_shape, split.levels, class_names=split.class_names)
-
-
-def open_run_split(run: Run, split: str, *, noise: int = 0) -> Split:
-    """Opens a split of the data that a run was trained on: see `data.open_split`."""
-    config = run.identity.config
-    opened = {name: data.open_split(config, name) for name in run.identity.data}
-    for name, digest in run.identity.data.items():
-        if data.digest(opened[name]) != digest:
-            raise UserError(
-                f"data.name={config.data.name} does not hold the {name} images of the run: restore "
-                "them, give their place by --data_name or --data_dir, or "
-                "evaluate other images with --images"
-            )
-    is_read = split in opened and not noise
-    source = opened[split] if is_read else data.open_split(config, split, noise=noise)
-    if not format_of(source).same_images(run.identity.image_format):
-        raise UserError(
-            f"--split={split} has {format_of(source)}, the run was trained on images of "
-            f"{run.identity.image_format}"
-        )
-    return source
-
-
-def read_images(source: epath.PathLike, split: str | None = None) -> Images:
-    """Reads all images of a path, or of a split of a run.
-
-    Args:
-        source: A folder of image files, an image file, or an .npy or .npz file: images as they are
-            stored; or the workdir of a run: as its model sees them, binarised for example.
-        split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
-            without such parts are divided, always in the same way); by default all images. Of a
-            run, a split as `pixel-rnn-jax evaluate` takes it; by default "test".
-
-    Raises:
-        UserError: There is no such split, or images, labels and condition do not fit one another.
-
-    >>> np.save("images.npy", np.zeros((3, 8, 8), np.uint8))
-    >>> prnn.read_images("images.npy").images.shape
-    (3, 8, 8, 1)
-    """
-    if not (epath.Path(source) / "config.json").exists():
-        return data.read_files(source, split)
-    images = open_run_split(open_run(source, devices.local_mesh(1)), split or "test")
-    return Images(*images.batch(np.arange(len(images))), images.dataset.names())
-
-
 def compare(
     workdir: epath.PathLike, continuous: epath.PathLike, split: str = "test", *, draws: int = 1
 ) -> tuple[Evaluation, Evaluation]:
@@ -215,11 +165,11 @@ def compare(
             "model.output=logistic_mixture"
         )
     forms = [checks.condition_form(run.model.config, run.model.image_shape) for run in (one, other)]
-    clean = open_run_split(one, split)
-    noisy = [open_run_split(other, split, noise=draw) for draw in range(draws)]
+    clean = one.open_split(split)
+    noisy = [other.open_split(split, noise=draw) for draw in range(draws)]
     # The images of both, as the discrete model sees them.
-    same_data = dataclasses.replace(other.identity.config, model=one.identity.config.model)
-    if forms[0] != forms[1] or data.digest(clean) != data.digest(data.open_split(same_data, split)):
+    same_data = dataclasses.replace(other.config, model=one.config.model)
+    if forms[0] != forms[1] or data.digest(clean) != data.digest(open_split(same_data, split)):
         raise UserError(
             f"--workdir={workdir} and --continuous={continuous} must have the same images and the "
             f"same condition in --split={split}"
@@ -227,8 +177,3 @@ def compare(
     scores = [score(other.model, other.params, images) for images in noisy]
     nats = np.mean([each.nats_per_image for each in scores], axis=0)
     return score(one.model, one.params, clean), Evaluation(nats, other.model.dims)
-
-
-def every_class(n: int, num_classes: int) -> np.ndarray:
-    """Returns `[n]` classes in increasing order, whose counts differ by one at most."""
-    return np.arange(n) * num_classes // n

@@ -3,16 +3,22 @@
 import contextlib
 import dataclasses
 import tempfile
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from etils import epath
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax import data
-from pixel_rnn_jax.config import Config, ModelConfig
+from pixel_rnn_jax.data import Split
+from pixel_rnn_jax.data.dataset import Dataset, image_ids, random_order
 from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.model import checks, likelihoods
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training.config import Config
 from pixel_rnn_jax.training.train import train
 
 
@@ -51,9 +57,7 @@ def fit(
     """
     if isinstance(config, ModelConfig):
         config = Config(model=config)
-    config, training, held_out = data.array_splits(
-        config or Config(), images, condition, validation
-    )
+    config, training, held_out = array_splits(config or Config(), images, condition, validation)
     with contextlib.ExitStack() as stack:
         folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
         splits = {"train": training, "validation": held_out}
@@ -61,4 +65,55 @@ def fit(
         result = train(config, folder, splits, optimizer=optimizer, pictures=pictures)
         # On one device of this process, wherever all of them have trained it.
         params = jax.tree.map(jnp.asarray, jax.device_get(result.run.params))
-        return ImageModel.from_run(dataclasses.replace(result.run, params=params))
+        return dataclasses.replace(result.run, params=params).image_model
+
+
+def array_splits(
+    config: Config, images: Any, condition: Any, validation: Any
+) -> tuple[Config, Split, Split]:
+    """Makes training and validation images of arrays in memory, for `fit`.
+
+    In the config, `data.levels` of 0 becomes the largest value + 1, and a model without condition
+    takes the arrays'.
+    """
+    whole = train = _of_arrays("training", images, condition)
+    if isinstance(validation, (int, float, np.number)):
+        count = max(1, round(float(validation) * len(whole)))
+        if not 0 < validation < 1:
+            raise UserError(f"validation must be a share between 0 and 1, got {validation}")
+        order = random_order(len(whole))
+        held_out = _part("validation", whole, order[:count])
+        train = _part("training", whole, order[count:])
+    else:
+        images, condition = validation if isinstance(validation, tuple) else (validation, None)
+        held_out = _of_arrays("validation", images, condition, whole.class_names)
+    model, levels = config.model, config.data.levels
+    if not checks.condition_form(model, whole.image_shape)[1]:
+        if whole.labels is not None:
+            count = len(whole.class_names) or int(whole.labels.max()) + 1
+            model = dataclasses.replace(model, num_classes=max(2, count))
+        elif whole.condition is not None:
+            field = "condition_vector" if whole.condition.ndim == 2 else "condition_map"
+            model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
+    real = likelihoods.class_of(model).standardised
+    if not levels and not real and whole.images.dtype.kind in "biu":
+        # Of all images: a value may occur only in validation.
+        levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
+    data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
+    config = dataclasses.replace(config, model=model, data=data)
+    return config, Split(train, model, data), Split(held_out, model, data)
+
+
+def _of_arrays(
+    name: str, images: Any, condition: Any, class_names: tuple[str, ...] = ()
+) -> Dataset:
+    images, labels = np.asarray(images), None
+    if condition is not None and (condition := np.asarray(condition)).ndim == 1:
+        labels, condition = condition, None
+    ids = image_ids(name, len(images))
+    return Dataset(f"the {name} set", images, ids, None, labels, class_names, condition)
+
+
+def _part(name: str, whole: Dataset, rows: np.ndarray) -> Dataset:
+    part = whole.part(np.sort(rows))
+    return dataclasses.replace(part, name=f"the {name} set", ids=image_ids(name, len(part)))

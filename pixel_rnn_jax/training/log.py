@@ -16,13 +16,12 @@ from etils import epath
 from matplotlib.figure import Figure
 from tensorboardX import SummaryWriter
 
-from pixel_rnn_jax import data, pictures, terminal
-from pixel_rnn_jax.data import Split
-from pixel_rnn_jax.files import atomic_write, naming
-from pixel_rnn_jax.generation.complete import is_exact
+from pixel_rnn_jax import data
+from pixel_rnn_jax.data import Split, pictures
 from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.runtime import processes
-from pixel_rnn_jax.training.evaluate import every_class
+from pixel_rnn_jax.model.generation.complete import is_exact
+from pixel_rnn_jax.system import processes, terminal
+from pixel_rnn_jax.system.files import atomic_write, naming
 
 Row = dict[str, float]
 
@@ -184,7 +183,7 @@ def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.nd
     images, condition = validation.batch(data.spread(len(validation), PREVIEWS))
     count, condition_of_samples = len(images), condition
     if classes := model.config.num_classes:
-        count, condition_of_samples = PREVIEWS, every_class(PREVIEWS, classes)
+        count, condition_of_samples = PREVIEWS, data.every_class(PREVIEWS, classes)
     elif condition is None:
         count = PREVIEWS
     samples = model.sample(key, count, condition_of_samples)

@@ -13,9 +13,9 @@ from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import tuning
-from pixel_rnn_jax.runtime.devices import AXIS
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import tuning
+from pixel_rnn_jax.system.devices import AXIS
 
 PyTree = Any
 

@@ -13,7 +13,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from pixel_rnn_jax.runtime import devices, processes
+from pixel_rnn_jax.system import devices, processes
 from pixel_rnn_jax.training.step import Metrics
 
 

@@ -18,23 +18,25 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from pixel_rnn_jax import data, terminal
-from pixel_rnn_jax.config import Config, to_json
+from pixel_rnn_jax import data
+from pixel_rnn_jax.codec.weights import by_name, check_same_types, types_of
 from pixel_rnn_jax.data import Split
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.files import atomic_write, check_storage
-from pixel_rnn_jax.image_model import ImageModel, load
-from pixel_rnn_jax.models import bits_per_dim
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import batching, devices, processes
+from pixel_rnn_jax.image_model import ImageModel
+from pixel_rnn_jax.model import bits_per_dim
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import batching, devices, processes, terminal
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.files import atomic_write, check_storage
 from pixel_rnn_jax.training import optimizers
-from pixel_rnn_jax.training.evaluate import Evaluation, format_of, independent_pixels, score
+from pixel_rnn_jax.training.checkpoints import Checkpoints
+from pixel_rnn_jax.training.config import Config, to_json
+from pixel_rnn_jax.training.evaluate import Evaluation, independent_pixels, score
+from pixel_rnn_jax.training.identity import RunIdentity
 from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
+from pixel_rnn_jax.training.source import Run, open_run, open_split
 from pixel_rnn_jax.training.step import Metrics, TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.stop import StopRequest, stop_on_signal
-from pixel_rnn_jax.workdirs.checkpoints import Checkpoints, by_name, check_same_types, types_of
-from pixel_rnn_jax.workdirs.identity import RunIdentity
-from pixel_rnn_jax.workdirs.workdir import Run, lock, open_run, resumed
+from pixel_rnn_jax.training.workdir import lock, resumed
 
 PyTree = Any
 
@@ -73,7 +75,7 @@ def train(
     check_storage(workdir)
     if splits is None:
         names = ("train", "validation", "test")
-        splits = {name: data.open_split(config, name) for name in names}
+        splits = {name: open_split(config, name) for name in names}
         data.check_disjoint(**splits)
     new, settings = _identity(config, splits), config.train
     mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
@@ -180,7 +182,7 @@ class _Training:
             return step, state, self.checkpoints.made(step)
         params = None
         if config.init_from:
-            source = load(config.init_from)
+            source = open_run(config.init_from).image_model
             params, of_source = jax.device_get(source.params), vars(source.config).items()
             others = [f"{n}={v!r}" for n, v in of_source if v != getattr(config.model, n)]
             types = [types_of(by_name(tree)) for tree in (template.params, params)]
@@ -251,11 +253,11 @@ class _Training:
 
 def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
     """Returns the identity of a new run on these images, which must be of one format."""
-    image_format = format_of(splits["train"])
+    image_format = splits["train"].format
     for name, split in splits.items():
-        if format_of(split) != image_format:
+        if split.format != image_format:
             raise UserError(
-                f"data.{name}_split has images of {format_of(split)}, data.train_split of "
+                f"data.{name}_split has images of {split.format}, data.train_split of "
                 f"{image_format}"
             )
     if not image_format.levels:
@@ -299,7 +301,7 @@ def _finish(
     """Evaluates a trained run on the test split, if there is one, and writes `result.json`."""
     if "test" not in splits:
         return Result(run)
-    size, baseline = run.identity.config.train.eval_batch_size, None
+    size, baseline = run.config.train.eval_batch_size, None
     test = score(run.model, run.params, splits["test"], batch_size=size, mesh=mesh)
     result: dict[str, Any] = {"step": run.step, "steps": steps, "test": test.numbers()}
     if run.model.levels:

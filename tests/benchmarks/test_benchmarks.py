@@ -16,9 +16,10 @@ import pytest
 import speed
 import timing
 
-from pixel_rnn_jax import data, kernels
+from pixel_rnn_jax import data
 from pixel_rnn_jax.data.dataset import Dataset
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.model import kernels
+from pixel_rnn_jax.system import devices
 
 SMALL = "--layers=1 --features=4 --head_features=4 --side=4 --batch=2"
 QUICK = "--rounds=1 --seconds=0"

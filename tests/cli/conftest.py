@@ -7,7 +7,7 @@ import pytest
 from helpers.random_models import tiny_model
 
 from pixel_rnn_jax.main import main, parse_flags
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.system import devices
 
 
 @pytest.fixture

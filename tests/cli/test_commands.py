@@ -12,7 +12,7 @@ from helpers.random_models import tiny_model
 from PIL import Image
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import pictures
+from pixel_rnn_jax.data import pictures
 
 TOP = np.arange(4)[:, None] < np.full(5, 2)
 FIELDS = SMALL | {"train.steps": 2, "train.batch_size": 8}

@@ -6,10 +6,9 @@ import sys
 import pytest
 from absl import flags
 
-from pixel_rnn_jax import bundled
-from pixel_rnn_jax import config as cfg
 from pixel_rnn_jax.cli import train
 from pixel_rnn_jax.cli.parse import COMMANDS, parse
+from pixel_rnn_jax.training import config as cfg
 
 
 def parsed(words):
@@ -45,9 +44,9 @@ def test_flags_set_fields_of_the_config():
 def test_a_bundled_model_is_no_folder_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, arguments = parsed("sample --model=digits")
-    assert arguments.workdir == bundled.path("digits")
+    assert arguments.source == "digits"
     _, arguments = parsed("sample --workdir=digits")
-    assert str(arguments.workdir) == "digits" and not isinstance(arguments.workdir, str)
+    assert str(arguments.source) == "digits" and not isinstance(arguments.source, str)
 
 
 @pytest.mark.parametrize("name", ["", "train", *COMMANDS])

@@ -7,9 +7,9 @@ import pytest
 from absl import flags
 from helpers.example_configs import OTHERS, other, replace
 
-from pixel_rnn_jax import config as cfg
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.layers import LAYERS
+from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training import config as cfg
 
 STEPS = replace(cfg.Config(), "train.steps", 7)
 
@@ -54,7 +54,7 @@ def loaded(tmp_path):
     """Returns the config that a file with this body of `get_config` gives."""
 
     def load(body, parameters="", argument=""):
-        head = f"from pixel_rnn_jax.config import *\ndef get_config({parameters}):\n    "
+        head = f"from pixel_rnn_jax.training.config import *\ndef get_config({parameters}):\n    "
         (tmp_path / "mine.py").write_text(head + body)
         return cfg.load_config(f"{tmp_path / 'mine.py'}{argument}")
 

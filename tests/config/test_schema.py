@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers.example_configs import OTHER, replace
 
-from pixel_rnn_jax import config as cfg
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training import config as cfg
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,11 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from pixel_rnn_jax import data
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.data.config import DataConfig
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training import source
+from pixel_rnn_jax.training.config import Config
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def opened(tmp_path):
         fields = {"name": str(which), "data_dir": str(tmp_path), **fields}
         of_model = {field.name for field in dataclasses.fields(ModelConfig)} & fields.keys()
         model = ModelConfig(**{name: fields.pop(name) for name in of_model})
-        return data.open_split(Config(model, DataConfig(**fields)), split, noise=noise)
+        return source.open_split(Config(model, DataConfig(**fields)), split, noise=noise)
 
     return open_split
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pixel_rnn_jax import data, files
+from pixel_rnn_jax import data
 from pixel_rnn_jax.data import dataset
 from pixel_rnn_jax.data import open as open_
+from pixel_rnn_jax.system import files
 
 LABELS = np.array(["emu", "ape", "emu", "cat", "ape", "emu", "cat", "cat", "ape", "emu"])
 NUMBERS = np.array([2, 0, 2, 1, 0, 2, 1, 1, 0, 2])

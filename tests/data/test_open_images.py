@@ -5,8 +5,12 @@ import pytest
 from PIL import Image
 
 from pixel_rnn_jax import data
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.data.config import DataConfig
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.training.config import Config
+from pixel_rnn_jax.training.fit import array_splits
+from pixel_rnn_jax.training.source import open_split
 
 LABELS = np.array(["emu", "ape", "emu", "cat", "ape", "emu"])
 VECTORS = np.random.default_rng(0).normal(size=(6, 2))
@@ -51,7 +55,7 @@ def test_a_density_of_levels_gets_the_noise_of_evaluation(own, images, tmp_path)
     noisy = everything(own({"x": images}, output="logistic_mixture")).images
     assert noisy.dtype == np.float32 and (noisy > images).any()
     settings = DataConfig(str(tmp_path / "own.npz"), levels=3)
-    split = data.open_split(Config(ModelConfig(output="logistic_mixture"), settings), "all")
+    split = open_split(Config(ModelConfig(output="logistic_mixture"), settings), "all")
     np.testing.assert_array_equal(noisy, everything(split).images)
 
 
@@ -95,7 +99,7 @@ CLASSES = np.arange(20) % 3
 )
 def test_arrays_are_divided_with_their_condition(pictures, condition, expected):
     images = pictures(20, 3, 4, below=5)
-    config, train, validation = data.array_splits(Config(), images, condition, 0.2)
+    config, train, validation = array_splits(Config(), images, condition, 0.2)
     assert (len(train), len(validation), config.data.levels) == (16, 4, images.max() + 1)
     assert (config.model.num_classes, config.model.condition_vector) == expected
     rows = []
@@ -113,7 +117,7 @@ def test_arrays_are_divided_with_their_condition(pictures, condition, expected):
 def test_images_of_their_own_validate(pictures):
     images, classes = pictures(6, 3, 3, below=4), np.array(list("abcabc"))
     others = pictures(5, 3, 3, below=9), np.array(list("cabba"))
-    config, train, validation = data.array_splits(Config(), images, classes, others)
+    config, train, validation = array_splits(Config(), images, classes, others)
     assert (len(train), len(validation)) == (6, 5)
     assert config.data.levels == others[0].max() + 1
     np.testing.assert_array_equal(validation.batch(range(5)).condition, [2, 0, 1, 1, 0])
@@ -135,4 +139,4 @@ IMAGES = np.zeros((9, 2, 2), int)
 )
 def test_arrays_that_are_refused(refused, images, condition, validation, parts):
     with refused(*parts):
-        data.array_splits(Config(), images, condition, validation)
+        array_splits(Config(), images, condition, validation)

@@ -21,10 +21,10 @@ from tensorflow_datasets.core import features, hashing
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
-from pixel_rnn_jax.config import DataConfig
 from pixel_rnn_jax.data import standard
+from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.main import main, parse_flags
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.system import devices
 
 PNGS, BATCHES = "downsampled_imagenet/32x32", "imagenet_resized/32x32"
 NAMES = ("binarized_mnist", "mnist", "cifar10", PNGS, BATCHES)

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import bundled, pictures
+from pixel_rnn_jax.data import pictures
 
 CHROMIUM = shutil.which("chromium")
 NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
@@ -29,7 +29,7 @@ NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 @pytest.fixture(scope="module")
 def play():
-    return app.Play(bundled.path("digits"))
+    return app.Play("digits")
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import bundled
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.system import devices, files
 
 NAMES = [name for name in prnn.__all__ if not name.startswith("_") and name != "layers"]
 
@@ -21,7 +20,7 @@ def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
     hub = types.ModuleType("huggingface_hub")
-    file = bundled.path("digits") / bundled.FILE
+    file = (files.BUNDLED / "digits") / files.FILE
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: file, raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     names = {"prnn": prnn, "np": np, "jax": jax}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from pixel_rnn_jax import bundled
-from pixel_rnn_jax.config import Config, with_flags
+from pixel_rnn_jax.system import files
+from pixel_rnn_jax.training.config import Config, with_flags
 
 DOCS = Path(__file__).parents[2] / "docs"
 LOGS = sorted(path for path in (DOCS / "logs").iterdir() if path.is_dir())
@@ -40,8 +40,8 @@ def test_other_runs_have_a_config_of_today_and_an_end() -> None:
 
 
 def test_every_bundled_model_has_its_log() -> None:
-    for name in bundled.names():
-        result = json.loads((bundled.path(name) / "result.json").read_text())
+    for name in files.bundled_names():
+        result = json.loads(((files.BUNDLED / name) / "result.json").read_text())
         log = json.loads((DOCS / "logs" / name / "result.json").read_text())
         assert result == log
         assert figure(log["test"]) in (DOCS / "results.md").read_text()

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import pytest
 from helpers.programs import MAIN, ROOT, environment
 
-from pixel_rnn_jax import config as config_lib
 from pixel_rnn_jax.cli.parse import COMMANDS
+from pixel_rnn_jax.training import config as config_lib
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/logs/README.md")),
@@ -36,7 +36,7 @@ SMALL = [
 """Flags of every training."""
 IN_PROCESS = """
 from pixel_rnn_jax import main as program
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.system import devices
 devices.set_up_host_devices()
 devices.set_up_host_devices = lambda: None
 def main(words):

@@ -21,8 +21,8 @@ from helpers.random_models import (
 )
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.generation import complete
-from pixel_rnn_jax.runtime import tuning
+from pixel_rnn_jax.model.generation import complete
+from pixel_rnn_jax.system import tuning
 
 KEY = jax.random.key(5)
 SHAPE = (2, 4, 1)

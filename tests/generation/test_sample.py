@@ -16,9 +16,9 @@ from helpers.random_models import (
     whole_map_outputs,
 )
 
-from pixel_rnn_jax.generation import sample
-from pixel_rnn_jax.generation.values import for_each_value
-from pixel_rnn_jax.runtime import tuning
+from pixel_rnn_jax.model.generation import sample
+from pixel_rnn_jax.model.generation.values import for_each_value
+from pixel_rnn_jax.system import tuning
 
 KEY = jax.random.key(7)
 SLOW = pytest.mark.slow

@@ -11,8 +11,8 @@ from helpers.random_models import (
     whole_map_outputs,
 )
 
-from pixel_rnn_jax.generation.values import for_each_value
-from pixel_rnn_jax.models.network import Network
+from pixel_rnn_jax.model.generation.values import for_each_value
+from pixel_rnn_jax.model.network import Network
 
 
 def decode_known(model, params, images, condition=None, end_pixel=None):

@@ -6,9 +6,9 @@ import numpy as np
 from helpers.random_models import random_like
 from helpers.reachability import reach, reach_of_coarse
 
-from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.models.likelihoods import class_of
-from pixel_rnn_jax.models.network import Network
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.likelihoods import class_of
+from pixel_rnn_jax.model.network import Network
 
 COLOUR = dict(image_shape=(3, 4, 3), features=5, layers=1, first_kernel=3, images_per_lane=1)
 """Features that the channels do not divide."""

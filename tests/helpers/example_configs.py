@@ -3,7 +3,9 @@
 import dataclasses
 from typing import Any
 
-from pixel_rnn_jax import config as cfg
+from pixel_rnn_jax.data.config import DataConfig
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.training import config as cfg
 
 Fields = dict[str, Any]
 _SIZES: Fields = dict(layers=3, features=5, first_kernel=5, kernel=5, head_features=9)
@@ -22,8 +24,8 @@ _INTERVALS = dict(log_every=4, eval_every=5, checkpoint_every=6)
 _BATCHES = dict(batch_size=2, micro_batches=2, eval_batch_size=3)
 
 OTHER = cfg.Config(
-    cfg.ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
-    cfg.DataConfig("mnist", "elsewhere", 2, "fixed", False, *_SPLITS),
+    ModelConfig(**_SIZES, **_SCALES, **_FLAGS, **_KINDS, **_INPUT, **_NUMBERS),
+    DataConfig("mnist", "elsewhere", 2, "fixed", False, *_SPLITS),
     cfg.OptimizerConfig("adam", clip_norm=0.0, ema_decay=0.0, weight_decay=0.2, **_RATE),
     cfg.TrainConfig(steps=30, **_BATCHES, **_INTERVALS),
     seed=2**32 - 1,

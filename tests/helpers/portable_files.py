@@ -11,7 +11,7 @@ import numpy as np
 from helpers.codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models.likelihoods import value_dtype
+from pixel_rnn_jax.model.likelihoods import value_dtype
 
 LOGISTIC = dict(output="discretized_logistic_mixture", mixtures=3)
 MODELS = {

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.layers import LAYERS
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 
 ARCHITECTURES = tuple(LAYERS)
 

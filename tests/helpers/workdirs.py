@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pixel_rnn_jax.config import Config
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.training.evaluate import open_run_split, score
+from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.training.config import Config
+from pixel_rnn_jax.training.evaluate import score
 from pixel_rnn_jax.training.log import read_metrics
-from pixel_rnn_jax.workdirs.workdir import open_run
+from pixel_rnn_jax.training.source import open_run
 
 
 def changed(config: Config, group: str, **fields: Any) -> Config:
@@ -26,8 +26,8 @@ def changed(config: Config, group: str, **fields: Any) -> Config:
 def evaluated(workdir: Path, split: str = "test") -> dict[str, float]:
     """Returns the figures of the trained model of a workdir on a split of its data."""
     run = open_run(workdir, devices.make_mesh())
-    size = run.identity.config.train.eval_batch_size
-    images = open_run_split(run, split)
+    size = run.config.train.eval_batch_size
+    images = run.open_split(split)
     return score(run.model, run.params, images, batch_size=size).numbers()
 
 

@@ -12,7 +12,7 @@ from helpers import reference_kernels as loops
 from helpers.random_models import assert_trees_close
 from helpers.reference_kernels import FEATURES, assert_agree, random_arguments, values_and_gradients
 
-from pixel_rnn_jax.kernels import cell, conv_lstm, restarts
+from pixel_rnn_jax.model.kernels import cell, conv_lstm, restarts
 
 CASES = [  # Taps and restarts.
     ((0,), "first step"),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pixel_rnn_jax.kernels import matmul
+from pixel_rnn_jax.model.kernels import matmul
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import reference_kernels as loops
 from helpers.reference_kernels import FEATURES, assert_agree, random_arguments, values_and_gradients
 
-from pixel_rnn_jax.kernels import conv_lstm, restarts, skew, unskew
+from pixel_rnn_jax.model.kernels import conv_lstm, restarts, skew, unskew
 
 SIZES = [(2, 3, 1), (3, 2, 2), (1, 3, 4), (3, 1, 2)]  # H, W and images per lane.
 

@@ -11,9 +11,9 @@ from helpers.random_models import random_like
 from helpers.reachability import body_reach
 from jax.sharding import PartitionSpec
 
-from pixel_rnn_jax.layers import BODIES, LAYERS
-from pixel_rnn_jax.layers.body import Body, CausalMap
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.model.layers import BODIES, LAYERS
+from pixel_rnn_jax.model.layers.body import Body, CausalMap
+from pixel_rnn_jax.system import devices
 
 pytestmark = pytest.mark.usefixtures("x64")
 PAGE = Path(__file__).parents[2] / "docs" / "layers.md"

@@ -12,11 +12,11 @@ from helpers import reference_kernels
 from helpers.dependencies import COLOUR, TALL, check_changes, check_dependencies
 from helpers.random_models import random_like
 
-from pixel_rnn_jax import kernels
-from pixel_rnn_jax.kernels import recurrence
-from pixel_rnn_jax.layers import Residual, diagonal_bilstm, masked_conv, row_lstm
-from pixel_rnn_jax.layers.diagonal_bilstm import DiagonalBiLSTM
-from pixel_rnn_jax.models.network import Network
+from pixel_rnn_jax.model import kernels
+from pixel_rnn_jax.model.kernels import recurrence
+from pixel_rnn_jax.model.layers import Residual, diagonal_bilstm, masked_conv, row_lstm
+from pixel_rnn_jax.model.layers.diagonal_bilstm import DiagonalBiLSTM
+from pixel_rnn_jax.model.network import Network
 
 # Checks. `tests/models/test_masks.py` shows that the package as it is passes the first three.
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models.likelihoods import (
+from pixel_rnn_jax.model.likelihoods import (
     OUTPUTS,
     CoupledLogisticMixture,
     DiscretizedLogisticMixture,

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from helpers.random_models import ARCHITECTURES, assert_trees_close, random_batch, random_like
 
-from pixel_rnn_jax.config import ModelConfig
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.models import bits_per_dim
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.model import bits_per_dim
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system.errors import UserError
 
 IMAGE_SHAPE, LEVELS, BATCH = (4, 4, 3), 4, 6
 

@@ -7,7 +7,7 @@ import pytest
 from helpers.random_models import model_and_parameters, random_batch, whole_map_outputs
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 
 SHAPE, LEVELS = (4, 8, 2), 3
 

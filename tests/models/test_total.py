@@ -13,7 +13,7 @@ from helpers.random_models import (
 )
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.models import likelihoods
+from pixel_rnn_jax.model import likelihoods
 
 BINARY, THREE = FORMATS = ((2, 3, 1), 2, 3), ((2, 1, 2), 3, 5)
 QUICK = [("diagonal_bilstm", BINARY)]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from helpers import programs
 
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.system.errors import UserError
 
 
 @pytest.mark.parametrize(("batch", "size"), [(8, 8), (12, 6), (7, 7), (1, 1), (22, 2)])
@@ -39,7 +39,7 @@ def test_a_batch_is_split_and_its_rows_come_back_in_order():
 
 PROGRAM = """if True:
     import os, sys
-    from pixel_rnn_jax.runtime import devices
+    from pixel_rnn_jax.system import devices
     devices.set_up_host_devices()
     devices.keep_programs()
     import jax

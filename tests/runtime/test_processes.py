@@ -13,8 +13,8 @@ from helpers import programs
 from helpers.programs import MAIN, ROOT, train_words
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.errors import LOST, UserError
-from pixel_rnn_jax.runtime import processes
+from pixel_rnn_jax.system import processes
+from pixel_rnn_jax.system.errors import LOST, UserError
 
 
 @pytest.mark.parametrize(

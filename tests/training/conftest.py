@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from pixel_rnn_jax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from pixel_rnn_jax.data.config import DataConfig
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.training.config import Config, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.training.train import train
 
 

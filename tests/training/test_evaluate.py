@@ -10,14 +10,14 @@ import pytest
 from helpers.workdirs import changed
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.config import Config, DataConfig
-from pixel_rnn_jax.data import open_split
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runtime import devices
+from pixel_rnn_jax.data.config import DataConfig
+from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import evaluate
-from pixel_rnn_jax.training.evaluate import Evaluation, compare, open_run_split, score
+from pixel_rnn_jax.training.config import Config
+from pixel_rnn_jax.training.evaluate import Evaluation, compare, score
+from pixel_rnn_jax.training.source import open_run, open_split
 from pixel_rnn_jax.training.train import train
-from pixel_rnn_jax.workdirs.workdir import open_run
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +144,10 @@ def test_comparison(workdirs):
 
 def test_only_a_density_is_evaluated_with_noise(workdirs):
     runs = [open_run(workdir, devices.local_mesh(1)) for workdir in workdirs]
-    kinds = [open_run_split(run, "test").batch([0]).images.dtype.kind for run in runs]
+    kinds = [run.open_split("test").batch([0]).images.dtype.kind for run in runs]
     assert kinds == ["u", "f"]
     with pytest.raises(UserError, match="tset"):
-        open_run_split(runs[0], "tset")
+        runs[0].open_split("tset")
 
 
 def test_models_of_the_other_kind_are_refused(workdirs):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import data
+from pixel_rnn_jax.training.fit import array_splits
 from pixel_rnn_jax.training.log import read_metrics
 from pixel_rnn_jax.training.train import train
 
@@ -39,9 +39,9 @@ def test_values_and_names_that_are_held_out_alone_count():
     images, names = IMAGES.copy(), np.full(60, "oak", object)
     held_out = np.argsort(np.random.PCG64(0).random_raw(60), kind="stable")[0]
     images[held_out], names[held_out] = 6, "elm"
-    config, training, _ = data.array_splits(CONFIG, images, names.astype(str), 0.1)
+    config, training, _ = array_splits(CONFIG, images, names.astype(str), 0.1)
     assert config.data.levels == 7 and training.class_names == ("elm", "oak")
-    vectors, *_ = data.array_splits(CONFIG, IMAGES, np.ones((60, 5)), 0.1)
+    vectors, *_ = array_splits(CONFIG, IMAGES, np.ones((60, 5)), 0.1)
     assert vectors.model.condition_vector == 5
 
 
@@ -70,7 +70,7 @@ def test_the_same_call_resumes_its_workdir(tmp_path):
 
 def test_training_stops_when_patience_ends(tmp_path):
     config = with_train(CONFIG, steps=40, eval_every=2, patience=2)
-    config, training, held_out = data.array_splits(config, IMAGES, None, 0.1)
+    config, training, held_out = array_splits(config, IMAGES, None, 0.1)
     splits, climbing = {"train": training, "validation": held_out}, optax.sgd(-0.1)
     for _ in range(2):  # And stays ended.
         train(config, tmp_path, splits, optimizer=climbing, pictures=False)

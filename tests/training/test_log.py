@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax.codec.weights import by_name
 from pixel_rnn_jax.training import optimizers
-from pixel_rnn_jax.workdirs.checkpoints import by_name
 
 RATE = 0.01
 RMSPROP_DECAY, MUON_RMS = 0.99, 0.2  # Not those of the module, so that a change shows.

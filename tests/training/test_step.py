@@ -6,11 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from pixel_rnn_jax.config import ModelConfig
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.layers import Residual
-from pixel_rnn_jax.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runtime import devices, tuning
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.layers import Residual
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import devices, tuning
 from pixel_rnn_jax.training.step import init_state, make_train_step
 
 IMAGE_SHAPE, LEVELS, BATCH = (4, 5, 2), 3, 8

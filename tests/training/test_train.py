@@ -20,13 +20,15 @@ from helpers.workdirs import (
     state_of,
 )
 
-from pixel_rnn_jax import data, load, pictures
-from pixel_rnn_jax.errors import UserError
+from pixel_rnn_jax import data, load
+from pixel_rnn_jax.data import pictures
 from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.pixel_rnn import PixelRNN
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training.source import open_split
 from pixel_rnn_jax.training.stop import stop_on_signal
 from pixel_rnn_jax.training.train import _Training, train
-from pixel_rnn_jax.workdirs.workdir import lock, read_config
+from pixel_rnn_jax.training.workdir import lock, read_config
 
 VALUES = 4 * 4
 """Of an image, each with three levels."""
@@ -76,13 +78,13 @@ def test_moving_average_of_the_best_checkpoint_is_evaluated(config, trained_run)
     workdir, result = trained_run
     (record,) = (r for r in records_of(workdir) if r["step"] == result.run.step)
     model = averaged(config, workdir, result.run.step)
-    log_probs = model.log_prob(*data.open_split(config, "validation").batch(range(11)))
+    log_probs = model.log_prob(*open_split(config, "validation").batch(range(11)))
     expected = -np.asarray(log_probs, float).mean()
     assert record["validation/nats"] == pytest.approx(expected, rel=1e-6)
     assert evaluated(workdir, "validation")["nats"] == pytest.approx(expected, rel=1e-6)
     # In training as in the command, and from Python.
     assert evaluated(workdir) == result.test.numbers()
-    nats = -load(workdir).log_prob(*data.open_split(config, "test").batch(range(13)))
+    nats = -load(workdir).log_prob(*open_split(config, "test").batch(range(13)))
     assert nats.mean() == pytest.approx(result.test.nats, rel=1e-5)
 
 
@@ -96,7 +98,7 @@ def test_pictures(config, trained_run):
     samples = model.sample(key, 16, np.repeat([0, 1], 8))
     assert drawn["samples-6.png"] == pictures.png(pictures.grid(samples, 3))
     # There are only eleven validation images. Some known pixels come after unknown ones.
-    images, condition = data.open_split(config, "validation").batch(range(11))
+    images, condition = open_split(config, "validation").batch(range(11))
     known = np.zeros((11, 4, 4, 1), bool)
     known[:, :2] = True
     completed = model.complete(key, images, known, condition, particles=16).images

@@ -16,11 +16,12 @@ from helpers import programs
 from helpers.workdirs import full_disk, saved_steps
 from jax.sharding import PartitionSpec
 
-from pixel_rnn_jax.config import Config
-from pixel_rnn_jax.errors import UserError
-from pixel_rnn_jax.runtime import devices
-from pixel_rnn_jax.workdirs.checkpoints import Checkpoints
-from pixel_rnn_jax.workdirs.identity import ImageFormat, RunIdentity
+from pixel_rnn_jax.data import ImageFormat
+from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training.checkpoints import Checkpoints
+from pixel_rnn_jax.training.config import Config
+from pixel_rnn_jax.training.identity import RunIdentity
 
 IDENTITY = RunIdentity(
     Config(), ImageFormat((4, 4, 1), 0, (49.9,), (4.5,), ("a", "b")), {"train": "x"}
@@ -194,9 +195,10 @@ SAVE_FOR_EVER = """
     import sys
     from pathlib import Path
     import jax.numpy as jnp
-    from pixel_rnn_jax.config import Config
-    from pixel_rnn_jax.workdirs.checkpoints import Checkpoints
-    from pixel_rnn_jax.workdirs.identity import ImageFormat, RunIdentity
+    from pixel_rnn_jax.training.config import Config
+    from pixel_rnn_jax.training.checkpoints import Checkpoints
+    from pixel_rnn_jax.data import ImageFormat
+    from pixel_rnn_jax.training.identity import RunIdentity
     checkpoints = Checkpoints(Path(sys.argv[1]))
     identity = RunIdentity(Config(), ImageFormat((4, 4, 1), 2), {})
     for step in range(1, 10_000):

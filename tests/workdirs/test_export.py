@@ -11,7 +11,7 @@ from helpers.export_files import arrays_of, assert_same, tiny_model
 from helpers.workdirs import full_disk
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.workdirs import export
+from pixel_rnn_jax.codec import weights as export
 
 RANDOM = np.random.default_rng(0)
 KINDS = {

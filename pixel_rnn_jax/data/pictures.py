@@ -1,0 +1,235 @@
+"""Pictures of images: grids to look at, and files that keep every value."""
+
+import io
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from PIL import Image, ImageDraw, ImageFont
+
+from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.files import atomic_write, read_image
+
+# Smaller images are magnified to about HEIGHT pixels, in pictures of at most LARGEST pixels a side.
+HEIGHT, LARGEST = 64, 2048
+GREY = 128  # The level of the gaps of a grid.
+UNKNOWN, GROUND = (70, 130, 180), (205, 219, 233)  # Steel blue and pale blue, no levels of grey.
+LABELS, LABELS_HEIGHT = ("image", "known", "completed"), 16
+
+
+def grid(
+    images: ArrayLike, levels: int, columns: int | None = None, rows: Sequence[str] = ()
+) -> np.ndarray:
+    """Arranges images `[N, H, W, C]`, integers from 0 to K - 1, in one picture of uint8.
+
+    One channel is drawn in grey (a picture `[height, width]`), three as RGB and four as RGBA; other
+    numbers of channels lie side by side. Small images are magnified by an integer factor. Without
+    `columns` the picture is about as wide as high. `rows` are names of the rows, on their left.
+    """
+    picture, _ = _arranged(_tiles(images, levels), columns, GREY)
+    picture = picture[..., 0] if picture.shape[-1] == 1 else picture
+    if not rows:
+        return picture
+    font = ImageFont.load_default(12)
+    size = 6 + int(max(map(font.getlength, rows))), len(picture)
+    margin = Image.new("L" if picture.ndim == 2 else "RGBA"[: picture.shape[-1]], size, "white")
+    for number, row in enumerate(rows):
+        place = size[0] - 3, (number + 0.5) * size[1] / len(rows)
+        ImageDraw.Draw(margin).text(place, row, "black", font, anchor="rm")
+    return np.concatenate([np.asarray(margin), picture], axis=1)
+
+
+def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
+    """Returns images as integers from 0 to K - 1, and K, so that they can be drawn.
+
+    Dequantised values are floored. Real values, whose `levels` are 0, are spread over 256 levels
+    from the smallest to the largest.
+    """
+    images = np.asarray(images)
+    if not levels:
+        low, high = images.min(), images.max()
+        return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
+    if images.dtype.kind == "f":
+        images = np.clip(np.floor(images), 0, levels - 1).astype(np.int32)
+    return images, levels
+
+
+def completions(
+    images: ArrayLike, known: np.ndarray, completed: ArrayLike, levels: int, columns: int = 0
+) -> np.ndarray:
+    """Draws each original, its known values (the others are blue) and its completion side by side.
+
+    All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`. The picture is
+    RGB or RGBA, on a pale ground, with labels above its first row.
+    """
+    (before, after), levels = as_levels(np.stack([images, completed]), levels)
+    original, mask, result = _tiles(before, levels), _tiles(known, 2) > 0, _tiles(after, levels)
+    unknown, ground = ([*colour, 255][: max(3, mask.shape[-1])] for colour in (UNKNOWN, GROUND))
+    width, margin = mask.shape[2], 1 + mask.shape[2] // 8  # Between triples, on each side.
+    triples = np.full((*mask.shape[:2], 3 * width + 2 + 2 * margin, len(ground)), ground, np.uint8)
+    for number, part in enumerate((original, np.where(mask, original, unknown), result)):
+        left = margin + number * (width + 1)
+        triples[:, :, left : left + width] = part
+    picture, factor = _arranged(triples, columns, ground)
+    labels = Image.new("RGBA"[: len(ground)], (picture.shape[1], LABELS_HEIGHT), tuple(ground))
+    font = ImageFont.load_default(min(12, factor * width / 5))
+    for left in range(margin, picture.shape[1] // factor, triples.shape[2] + 1):
+        for number, label in enumerate(LABELS):
+            middle = factor * (left + number * (width + 1) + width / 2)
+            ImageDraw.Draw(labels).text((middle, 1), label, "black", font, anchor="ma")
+    return np.concatenate([np.asarray(labels), picture])
+
+
+def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarray, float, float]:
+    """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
+
+    The colours go from black, 0 or the smallest if that is less, over red and yellow to white; the
+    nats of black and of white are returned as well.
+    """
+    nats, tiles = np.asarray(nats), _tiles(images, levels)[..., :3]
+    black, white = float(nats.min()), float(nats.max())
+    black = black if black < -1e-5 else 0.0  # A probability may be rounded to more than 1.
+    # Red rises in the first third of the range, green in the second, blue in the last.
+    share = (nats - black) / max(white - black, 1e-30)
+    heat = np.clip(3 * share[..., None] - np.arange(3.0), 0, 1)
+    tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
+    return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), 256), black, white
+
+
+def film(picture: np.ndarray, order: np.ndarray, shape: Sequence[int], frames: int = 100) -> bytes:
+    """Returns a GIF of a picture of one image of `shape`, whose pixels appear one after another.
+
+    `order` `[T, 2]` are their rows and columns; what is not there yet is blue.
+    """
+    whole = Image.fromarray(picture).convert("RGB")
+    ground, images = Image.new("RGB", whole.size, UNKNOWN), []
+    for count in np.linspace(0, len(order), frames).astype(int):
+        there = np.zeros(shape, np.uint8)
+        there[tuple(order[:count].T)] = 255
+        mask = Image.fromarray(there).resize(whole.size, Image.Resampling.NEAREST)
+        images.append(Image.composite(whole, ground, mask))
+    file, times = io.BytesIO(), [40] * (frames - 1) + [2000]  # In ms.
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
+    return file.getvalue()
+
+
+def png(picture: np.ndarray) -> bytes:
+    """Returns a picture of uint8 as a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def check_out(out: str, levels: int, channels: int) -> None:
+    """Raises a `UserError` if a folder `out` of PNG files cannot hold K levels and C channels."""
+    largest = 2**16 if channels == 1 else 2**8
+    if not Path(out).suffix and not (2 <= levels <= largest and channels <= 4):
+        values = f"{levels} levels" if levels else "real values"
+        raise UserError(f"--out={out}: no PNG holds {values} and {channels} channels: use .npz")
+
+
+def write_images(
+    images: np.ndarray,
+    levels: int,
+    out: str,
+    columns: int | None = None,
+    arrays: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
+    rows: Sequence[str] = (),
+) -> None:
+    """Writes images in a format that the ending of `out` selects.
+
+    - `.png`: one picture of all images (see `grid` for `columns` and `rows`).
+    - `.npz`: `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps values that are no levels.
+    - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
+      themselves (black and white for two levels, dark for a few). `names` name the files.
+    """
+    if Path(out).suffix:
+        with atomic_write(out) as file:
+            if out.endswith(".npz"):
+                np.savez_compressed(file, images=images, **arrays or {})
+            else:
+                file.write(png(grid(*as_levels(images, levels), columns, rows)))
+        return
+    target = Path(out).resolve()
+    unfinished = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}")
+    unfinished.mkdir(parents=True)
+    try:
+        _write_folder(unfinished, images, levels, names)
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_folder(folder: Path, images: np.ndarray, levels: int, names: Sequence[str]) -> None:
+    images, _ = as_levels(images, levels)
+    # Booleans are written as black and white, and read back as 0 and 1.
+    two = levels == 2 and images.shape[-1] == 1
+    digits = len(str(len(images)))
+    names = names or [f"{i:0{digits}}.png" for i in range(len(images))]
+    for name, image in zip(names, images.astype(bool if two else value_dtype(levels)), strict=True):
+        target = folder / (name if name.endswith(".png") else f"{name}.png")
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"the name {name!r} leads out of a folder: use an .npz file")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("xb") as file:  # On some disks A.png is a.png.
+            file.write(png(image[..., 0] if image.shape[-1] == 1 else image))
+
+
+def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Returns which values of an image are known, as booleans `[H, W, C]`.
+
+    `known` is "top_half", "bottom_half", "left_half", "right_half", or a black and white image file
+    of the same height and width, whose white pixels are known in all channels.
+    """
+    shape = image_shape[:2]
+    rows, columns = (np.arange(n) < n // 2 for n in shape)
+    halves = {
+        "top_half": rows[:, None],
+        "bottom_half": ~rows[:, None],
+        "left_half": columns[None],
+        "right_half": ~columns[None],
+    }
+    if known in halves:
+        mask = np.broadcast_to(halves[known], shape)
+    elif Path(known).is_file() and (pixels := read_image(Path(known))[..., 0]).shape == shape:
+        mask = pixels > pixels.max() / 2
+    else:
+        file = f"an image file of height and width {shape}"
+        raise UserError(f"--known must be {', '.join(halves)} or {file}, got {known!r}")
+    return np.broadcast_to(mask[..., None], image_shape)
+
+
+def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
+    """Returns images as uint8 `[N, H, W, 1, 3 or 4]`, wider for other numbers of channels."""
+    images = np.asarray(images)
+    tiles = np.round(images * (255 / (levels - 1))).astype(np.uint8)
+    channels = images.shape[-1]
+    return tiles if channels in (1, 3, 4) else _joined(*np.split(tiles, channels, axis=-1))
+
+
+def _joined(*parts: np.ndarray) -> np.ndarray:
+    """Returns tiles made of several side by side, with gaps between them."""
+    count, height, _, channels = parts[0].shape
+    gap = np.full((count, height, 1, channels), GREY, np.uint8)
+    return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)
+
+
+def _arranged(tiles: np.ndarray, columns: int | None, gap: Any) -> tuple[np.ndarray, int]:
+    """Returns tiles `[N, H, W, 1, 3 or 4]` in rows and columns, magnified, and by what factor."""
+    count, height, width, channels = tiles.shape
+    if not columns:
+        columns = int(np.clip(np.round((count * height / width) ** 0.5), 1, count))
+        columns = -(-count // -(-count // columns))  # No more than so many rows need.
+    shape = -(-count // columns) * (height + 1) - 1, columns * (width + 1) - 1, channels
+    picture = np.full(shape, gap, np.uint8)
+    for index, tile in enumerate(tiles):
+        top, left = index // columns * (height + 1), index % columns * (width + 1)
+        picture[top : top + height, left : left + width] = tile
+    factor = max(1, min(HEIGHT // height, LARGEST // max(picture.shape)))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1), factor

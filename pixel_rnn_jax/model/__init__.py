@@ -1,0 +1,9 @@
+"""The distribution of images: networks, likelihoods of their outputs, scales.
+
+Models may import layers, kernels, config and errors.
+"""
+
+from pixel_rnn_jax.model.likelihoods import bits_per_dim, dequantize
+from pixel_rnn_jax.model.scale import Scale, chain
+
+__all__ = ["Scale", "bits_per_dim", "chain", "dequantize"]

@@ -1,0 +1,199 @@
+"""Checks of the arguments of a model: shapes and types always, values where there are any.
+
+The arrays may be tracers of `jit`, `grad` or `vmap`, which have no values. What does not fit is
+named by a `UserError`.
+"""
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.likelihoods import Softmax, class_of
+from pixel_rnn_jax.system.errors import UserError
+
+MOST_LEVELS, MOST_VALUES = 2**24, 2**28
+"""Float32 tells no more integers apart; larger images would need more memory than there is."""
+Shape = tuple[int, int, int]
+
+
+def has_values(array: Any) -> bool:
+    """Tells an array with values from a tracer."""
+    return not isinstance(array, jax.core.Tracer)
+
+
+def all_values(arrays: Any) -> bool:
+    """Whether all leaves of a tree have values, and results computed from them will have."""
+    # Inside `jit` an operation on arrays that have values gives a tracer.
+    return all(map(has_values, (*jax.tree.leaves(arrays), jnp.zeros(()))))
+
+
+def is_integer(value: Any) -> bool:
+    """Whether a value is an integer of Python or NumPy, and no boolean."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def check_format(
+    config: ModelConfig, image_shape: Any, levels: Any, mean: Any, std: Any
+) -> dict[str, Any]:
+    """Checks the format of a model's images, and returns it in Python's own numbers.
+
+    NumPy's would have another digest, and other types in results computed from them.
+    """
+    positive = len(image_shape) == 3 and all(is_integer(n) and n > 0 for n in image_shape)
+    if not positive or math.prod(image_shape) > MOST_VALUES:
+        form = f"three positive integers (H, W, C) with a product of at most {MOST_VALUES:,}"
+        raise UserError(f"image_shape must be {form}, got {image_shape}")
+    kind = class_of(config)
+    if not kind.discrete and (config.input != "scalar" or config.scales):
+        field = "scales" if config.scales else "input"
+        raise UserError(f"model.{field} must keep its default for a density, model.output")
+    real = kind.standardised
+    if not is_integer(levels) or not (levels == 0 if real else 2 <= levels <= MOST_LEVELS):
+        choice = "0, for real values" if real else f"an integer from 2 to {MOST_LEVELS:,}"
+        raise UserError(f'levels must be {choice}, for output "{config.output}"; got {levels}')
+    most = (levels - 1) * math.prod(image_shape) if kind is Softmax else 0
+    if config.total > most:
+        rule = f"at most {most}" if most else "0 for other outputs than softmax"
+        raise UserError(f"model.total must be {rule}, got {config.total}")
+    count = image_shape[-1] if real else 0
+    mean, std = tuple(map(float, mean)), tuple(map(float, std))
+    mean, std = mean or (0.0,) * count, std or (1.0,) * count
+    for name, values, limit in (("mean", mean, -math.inf), ("std", std, 0.0)):
+        if len(values) != count or not all(limit < value < math.inf for value in values):
+            raise UserError(f"{name} must be {count} finite numbers above {limit}, got {values}")
+    shape = tuple(map(int, image_shape))
+    return {"image_shape": shape, "levels": int(levels), "mean": mean, "std": std}
+
+
+def check_images(
+    images: Any, config: ModelConfig, image_shape: Shape, levels: int, known: Any = None
+) -> Array:
+    """Checks images `[B, H, W, C]` and returns them as a JAX array, 0 where they are not `known`.
+
+    A discrete model takes integers from 0 to K - 1. A density takes finite floats; with
+    `output="logistic_mixture"` level x is the interval [x, x + 1).
+    """
+    images = _array(images)
+    if images.ndim == 3 and image_shape[-1] == 1:  # One channel may be left out.
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[1:] != image_shape:
+        shape = ", ".join(map(str, image_shape))
+        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
+    discrete = class_of(config).discrete
+    values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
+    fits = jnp.issubdtype(images.dtype, jnp.floating)
+    if discrete:
+        values = f"integers from 0 to {levels - 1} (unscaled)"
+        fits = jnp.issubdtype(images.dtype, jnp.integer) or images.dtype == bool
+    if not fits:
+        raise UserError(f"images must be {values}, got {images.dtype} values")
+    if known is not None:
+        # By NumPy where that is possible, since inside `jit` an operation of JAX leaves no values
+        # to check, and outside it would cut off integers of 64 bits.
+        numpy = isinstance(images, np.ndarray) and has_values(known)
+        images = (np if numpy else jnp).where(known, images, images.dtype.type(0))
+    _check_values("images", images, levels if discrete else images.dtype)
+    if config.total and has_values(images) and has_values(known):
+        sums = np.asarray(images).sum(axis=(1, 2, 3), dtype=np.int64)
+        free = 0 if known is None else (levels - 1) * np.logical_not(known).sum(axis=(1, 2, 3))
+        wrong = (sums > config.total) | (sums + free < config.total)
+        if wrong.any():
+            raise UserError(f"images must have model.total={config.total}, got {sums[wrong][0]}")
+    return jnp.asarray(images)
+
+
+def check_known(known: Any, count: Sequence[int], image_shape: Shape) -> Any:
+    """Checks the mask of known values of `count` images; returns `[B or 1, H, W, C or 1]`."""
+    known = np.asarray(known) if has_values(known) else known
+    size = image_shape[:2]
+    shapes = size, image_shape, (*count, *size, 1), (*count, *image_shape)
+    if known.dtype != bool or known.shape not in shapes:
+        got = f"{known.dtype} {known.shape}"
+        raise UserError(f"known must be booleans of one of the shapes {shapes}, got {got}")
+    known = known[..., None] if known.ndim == 2 else known
+    return known[None] if known.ndim == 3 else known
+
+
+def check_condition(
+    condition: Any, count: Any, config: ModelConfig, image_shape: Shape
+) -> Array | None:
+    """Checks the condition of `count` images and returns it, None for a model without one."""
+    shape, kind = condition_form(config, image_shape)
+    if not kind and condition is None:
+        return None
+    condition, classes = _array(condition), config.num_classes
+    whole = jnp.issubdtype(condition.dtype, jnp.integer)
+    if not kind or condition.shape != (count, *shape) or (classes and not whole):
+        form = f"{kind}, of shape {(count, *shape)}" if kind else "None: this model has none"
+        missing = condition.dtype == object and condition.ndim == 0
+        got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
+        raise UserError(f"condition must be {form}, got {got}")
+    dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)
+    _check_values("condition", condition, classes or dtype)
+    return jnp.asarray(condition).astype(dtype)
+
+
+def condition_form(config: ModelConfig, image_shape: Shape) -> tuple[tuple[int, ...], str]:
+    """Returns the shape of the condition of one image, and its description: "" without one."""
+    if config.num_classes:
+        return (), f"classes from 0 to {config.num_classes - 1}"
+    if config.condition_vector:
+        return (config.condition_vector,), "a vector for each image"
+    if config.condition_map:
+        return (*image_shape[:2], config.condition_map), "a map for each image"
+    return (), ""
+
+
+def class_numbers(condition: Any, class_names: Sequence[str]) -> Any:
+    """Returns a condition in which names of classes, `[B]` strings, have become their numbers."""
+    names = _array(condition)
+    if names.dtype.kind != "U":
+        return condition
+    unknown = sorted(set(names.ravel().tolist()) - set(class_names))
+    if unknown:
+        choices = ", ".join(class_names) or "numbers, since its classes have no names"
+        raise UserError(f"condition has no class {unknown[0]!r}: this model takes {choices}")
+    numbers = {name: number for number, name in enumerate(class_names)}
+    return np.vectorize(numbers.get, otypes=[np.int32])(names)
+
+
+def check_sampling(n: Any, temperature: Any, config: ModelConfig) -> Array:
+    """Checks the arguments of sampling except the condition; returns the temperature."""
+    if not jax.export.is_symbolic_dim(n) and not (is_integer(n) and n >= 0):
+        raise UserError(f"n must be an integer of at least 0 (static under jax.jit), got {n!r}")
+    known = has_values(temperature)
+    value: Any = np.asarray(temperature) if known else temperature
+    number, is_density = jnp.issubdtype(value.dtype, jnp.number), not class_of(config).discrete
+    fits = not known or (value == 1 if is_density else 0 <= value < math.inf)
+    if value.ndim or not number or not fits:
+        rule = "1 for a density" if is_density else "a finite number of at least 0"
+        raise UserError(f"temperature must be {rule}, got {temperature!r}")
+    return jnp.asarray(temperature, jnp.promote_types(config.dtype, jnp.float32))
+
+
+def _array(value: Any) -> Any:
+    """Returns an array of JAX as it is, and of anything else one of NumPy."""
+    return value if isinstance(value, Array) else np.asarray(value)
+
+
+def _check_values(name: str, array: Any, kind: Any) -> None:
+    """Checks that values are below `kind`, a number of levels, or finite as a `kind` of float."""
+    if not has_values(array):
+        return
+    values = np.asarray(array)  # Operations of JAX would be traced inside `jit`.
+    if isinstance(kind, int):
+        if values.size and (values.min() < 0 or values.max() >= kind):
+            limits = f"{values.min()} to {values.max()}"
+            raise UserError(f"{name} must be from 0 to {kind - 1}, got {limits}")
+        return
+    with np.errstate(over="ignore"):
+        values = values.astype(jax.dtypes.canonicalize_dtype(kind))
+    if not np.isfinite(values).all():
+        raise UserError(f"{name} must have finite values, got NaN or infinity as {values.dtype}")

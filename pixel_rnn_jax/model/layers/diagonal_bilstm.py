@@ -1,0 +1,121 @@
+"""Diagonal BiLSTM: the state is a diagonal that moves from either upper corner (section 3.2)."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from pixel_rnn_jax.model import kernels
+from pixel_rnn_jax.model.layers.body import Context, Layer, State, at_column, put_column
+from pixel_rnn_jax.model.layers.conv_lstm import ConvLSTM
+from pixel_rnn_jax.system import tuning
+
+
+class DiagonalBiLSTM(Layer):
+    """One Diagonal BiLSTM layer.
+
+    The right direction works on the map flipped left-right *before* it is skewed. Its output is
+    shifted down by one row, so that it adds only what lies in complete rows above. Each row starts
+    from the learned initial state at its first column (in a literal skewing, the state would first
+    evolve over the padding).
+
+    Attributes:
+        images_per_lane: The largest number of images that follow one another in a lane of the scan
+            (see `kernels.skew`), of which the largest divisor of the batch is used. A larger number
+            is less work in more steps; 0 chooses by platform.
+    """
+
+    recurrent: ClassVar[bool] = True
+
+    images_per_lane: int = 0
+
+    def setup(self) -> None:
+        taps = (0, -1)  # The pixel on the left; the pixel above.
+        fields = self.features, self.mask_groups, self.condition
+        self.left = ConvLSTM(*fields, taps=taps, **self.dtypes)
+        self.right = ConvLSTM(*fields, taps=taps, **self.dtypes)
+
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        left, right = (lstm.gates(x, condition) for lstm in (self.left, self.right))
+        left = self._direction(self.left, left)
+        right = self._direction(self.right, right[:, :, ::-1])[:, :, ::-1]
+        return left + kernels.shift(right, -1, axis=1)  # Down by one row.
+
+    def _direction(self, lstm: ConvLSTM, gates: Array) -> Array:
+        """Runs the recurrence over gates, `[B, H, W, 4h]`, to the right: `[B, H, W, h]`."""
+        batch, height, width = gates.shape[:3]
+        pack = 1
+        if isinstance(batch, int):  # And no symbol of `jax.export`.
+            most = min(self.images_per_lane or tuning.images_per_lane(), batch)
+            pack = max((size for size in range(1, most + 1) if batch % size == 0), default=1)
+        h = kernels.conv_lstm(
+            kernels.skew(gates, pack=pack),
+            *lstm.recurrence(),
+            taps=lstm.taps,
+            restart=kernels.restarts(height, width, pack=pack),
+            dtype=self.dtype,
+        )
+        return kernels.unskew(h, width=width, pack=pack)
+
+    def context(self, condition: Array) -> Context:
+        left, right = self.left.condition_to_state, self.right.condition_to_state
+        return {"left": left(condition), "right": right(condition)}
+
+    def init_state(self, batch: int, height: int, width: int) -> State:
+        # Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W, h]`, each
+        # h of this row so far; `above`, `[B, W, 4h]`, the term of the row above in the gates. Right
+        # direction, which needs whole rows and runs at the end of each: `x`, `[B, W, 2h]`, the
+        # inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
+        h = self.features
+        shapes = {"row": h, "above": 4 * h, "x": 2 * h, "right": h}
+        rows = {name: jnp.zeros((batch, width, f), self.param_dtype) for name, f in shapes.items()}
+        return rows | self._row_start(batch)
+
+    def _row_start(self, batch: int) -> State:
+        _, h0, c0 = self.left.recurrence()
+        shape = (batch, self.features)
+        return {"h": jnp.broadcast_to(h0, shape), "c": jnp.broadcast_to(c0, shape)}
+
+    def step(
+        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+    ) -> tuple[Array, State]:
+        (kernel, _), _, _ = self.left.recurrence()
+        # At the first column, which has no pixel on its left, h is the initial state.
+        gates, _ = self.left.input_to_state.step({}, x, column)
+        gates = gates + self._matmul(state["h"], kernel) + at_column(state["above"], column)
+        if context is not None:
+            gates = gates + at_column(context["left"], column)
+        h, c = kernels.cell(gates, state["c"])
+        return h + at_column(state["right"], column), state | {
+            "h": h,
+            "c": c,
+            "row": put_column(state["row"], h, column),
+            "x": put_column(state["x"], x, column),
+        }
+
+    def end_row(self, state: State, context: Context | None = None) -> State:
+        (_, kernel_above), _, _ = self.left.recurrence()
+        bias = None if context is None else context["right"]
+        return state | {
+            "above": self._matmul(state["row"], kernel_above),
+            "right": self._right_row(state["x"], state["right"], bias),
+            **self._row_start(state["h"].shape[0]),
+        }
+
+    def _right_row(self, x: Array, above: Array, bias: Array | None) -> Array:
+        """Returns the right direction's h of a row, `[B, W, h]`, given the row above."""
+
+        def in_scan_order(row: Array) -> Array:  # [B, W, F] to [T = W, P = 1, L = B, F]
+            return row[:, ::-1].transpose(1, 0, 2)[:, None]
+
+        (kernel, kernel_above), h0, c0 = self.right.recurrence()
+        gates, _ = self.right.input_to_state.step({}, x, 0)
+        gates = in_scan_order(gates + self._matmul(above, kernel_above))
+        if bias is not None:
+            gates = gates + in_scan_order(bias)
+        h = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,), dtype=self.dtype)
+        return h[:, 0].transpose(1, 0, 2)[:, ::-1]
+
+    def _matmul(self, x: Array, kernel: Array) -> Array:
+        return kernels.matmul(x, kernel, self.dtype)

@@ -1,0 +1,155 @@
+"""Masked convolution over space and over channel groups (section 3.4)."""
+
+from typing import Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.typing import ArrayLike, DTypeLike
+
+from pixel_rnn_jax.model import kernels
+from pixel_rnn_jax.model.layers.body import State, at_column, put_column
+
+Mask = Literal["A", "B"]
+
+
+def channel_mask(
+    inputs: int, outputs: int, groups: int, mask: Mask, *, blocks: int = 1
+) -> np.ndarray:
+    """Returns the inputs that each output may see within a pixel, `[inputs, outputs]` booleans.
+
+    The groups are contiguous and as equal in size as F allows: feature j is in j * groups // F.
+    With mask A a group sees earlier groups, with mask B itself as well. The outputs are `blocks`
+    blocks, such as the gates of an LSTM, each split in groups of its own.
+    """
+    features = outputs // blocks
+    group_in = (np.arange(inputs) * groups // inputs)[:, None]
+    group_out = np.tile(np.arange(features) * groups // features, blocks)[None, :]
+    return group_in < group_out if mask == "A" else group_in <= group_out
+
+
+def visible_taps(kernel_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Returns the offsets (row, column) of the taps that come earlier in raster order, then (0, 0).
+
+    The kernel, of odd sides, is centred on the pixel.
+    """
+    height, width = kernel_size
+    above = [(row, col - width // 2) for row in range(-(height // 2), 0) for col in range(width)]
+    left = [(0, col) for col in range(-(width // 2), 0)]
+    return [*above, *left, (0, 0)]
+
+
+class MaskedConv(nn.Module):
+    """A convolution in which an output sees no value that comes after it.
+
+    Only the visible taps have parameters: the kernel is `[taps * inputs, blocks * features]`, and
+    the convolution is one matmul with shifted copies of the input. On a CPU a training step of a
+    PixelCNN takes a seventh of the time that it takes by a convolution with zeros in its kernel.
+    The channel mask is applied to the last tap, the pixel itself, at every use.
+
+    Attributes:
+        inputs: Features of the input.
+        features: Features of one block of the output.
+        mask: See `channel_mask`.
+        kernel_size: Rows and columns, both odd; of these the visible taps are used.
+        blocks: See `channel_mask`.
+        taps: The offsets (row, column) of its taps, of which the last is (0, 0); () takes the
+            visible ones of `kernel_size`. With others there is no incremental form but `last_row`.
+    """
+
+    inputs: int
+    features: int
+    mask_groups: int
+    mask: Mask = "B"
+    kernel_size: tuple[int, int] = (1, 1)
+    blocks: int = 1
+    taps: tuple[tuple[int, int], ...] = ()
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
+
+    def setup(self) -> None:
+        outputs = self.blocks * self.features
+        mask = channel_mask(self.inputs, outputs, self.mask_groups, self.mask, blocks=self.blocks)
+        taps = self.taps or tuple(visible_taps(self.kernel_size))
+        if not mask.any():  # Mask A with one channel: the pixel itself is wholly hidden.
+            taps, mask = taps[:-1], mask[:0]
+        self.used_taps, self.last_mask = taps, mask
+        rows = len(taps) * self.inputs
+        fan_in = rows - len(mask) + mask.sum() / outputs
+        scale = nn.initializers.normal(max(fan_in, 1.0) ** -0.5)
+        self.kernel = self.param("kernel", scale, (rows, outputs), self.param_dtype)
+        self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
+
+    def __call__(self, x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
+        """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` says where H and W are."""
+        x, (rows, columns) = x.astype(self.param_dtype), axes
+        seen = [kernels.shift(kernels.shift(x, r, rows), c, columns) for r, c in self.used_taps]
+        return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
+
+    def last_row(self, rows: Array) -> Array:
+        """Maps the last of some rows, `[B, R, W, inputs]` to `[B, W, outputs]`; no tap is below."""
+        rows = rows.astype(self.param_dtype)
+        seen = [kernels.shift(rows[:, row - 1], column, axis=1) for row, column in self.used_taps]
+        return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
+
+    def init_state(self, batch: int, height: int, width: int) -> State:
+        # If the kernel sees columns on the left: the inputs of this row, after the zeros outside
+        # the image. If it sees rows above: their inputs, and their term in this row.
+        above, half = (size // 2 for size in self.kernel_size)
+        state = {}
+        if half:
+            state["row"] = jnp.zeros((batch, half + width, self.inputs), self.param_dtype)
+        if above:
+            state["rows"] = jnp.zeros((batch, above, width, self.inputs), self.param_dtype)
+            outputs = self.blocks * self.features
+            state["above"] = jnp.zeros((batch, width, outputs), self.param_dtype)
+        return state
+
+    def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:
+        """Maps one pixel, `[B, inputs]` to `[B, blocks * features]`, and remembers it.
+
+        A 1x1 convolution, which remembers nothing, takes any number of pixels, `[..., inputs]`.
+        """
+        height, half = (size // 2 for size in self.kernel_size)
+        x = x.astype(self.param_dtype)
+        seen = []
+        if half:
+            left = lax.dynamic_slice_in_dim(state["row"], column, half, axis=1)
+            seen.append(left.reshape(x.shape[0], half * self.inputs))
+        if len(self.last_mask):
+            seen.append(x)
+        above = height * self.kernel_size[1] * self.inputs
+        out = self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel()[above:])
+        if height:
+            out = out + at_column(state["above"], column)
+        return out, self.remember(state, x, column)
+
+    def remember(self, state: State, x: Array, column: ArrayLike) -> State:
+        """Returns the state in which the pixel at `column` has the input x, `[B, inputs]`."""
+        half = self.kernel_size[1] // 2
+        if not half:
+            return state
+        return state | {"row": put_column(state["row"], x.astype(self.param_dtype), column + half)}
+
+    def end_row(self, state: State) -> State:
+        """Moves on to the next row: one matmul gives the terms of the rows above."""
+        height, half = (size // 2 for size in self.kernel_size)
+        if not height:
+            return state
+        rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, half:]], axis=1)
+        taps = [tap for tap in self.used_taps if tap[0] < 0]
+        seen = [kernels.shift(rows[:, height + row], column, axis=1) for row, column in taps]
+        kernel = self.kernel[: len(taps) * self.inputs]
+        above = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
+        return state | {"rows": rows, "above": above}
+
+    def _product(self, seen: Array, kernel: Array) -> Array:
+        rows = lax.collapse(seen, 0, seen.ndim - 1)
+        product = kernels.add_bias(kernels.matmul(rows, kernel, self.dtype), self.bias)
+        return product.reshape(*seen.shape[:-1], product.shape[-1])
+
+    def _masked_kernel(self) -> Array:
+        earlier = len(self.kernel) - len(self.last_mask)
+        last = jnp.where(self.last_mask, self.kernel[earlier:], 0)
+        return jnp.concatenate([self.kernel[:earlier], last])

@@ -1,0 +1,207 @@
+"""The network of one scale: PixelCNN, Row LSTM, Diagonal BiLSTM or another (table 1)."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from pixel_rnn_jax.model import layers
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.layers.body import Context, State
+from pixel_rnn_jax.model.likelihoods import Likelihood, Softmax, likelihood_for
+from pixel_rnn_jax.system.errors import UserError
+
+
+class Network(nn.Module):
+    """The distribution of each value of an image given all that come before it.
+
+    A k x k convolution with mask A makes a stream of 2h features; a body and a head follow.
+
+    The network may be conditioned on a smaller image (section 3.6), on a class, a vector or a map:
+    every layer adds an unmasked 1x1 map of h features to its input-to-state map. They are the
+    sum of the upsampled small image and of an embedding of the class, a two-layer map of the
+    vector, or a 5x5 convolution of the map.
+
+    The values of an image enter as numbers of about -1 to 1, or with `input="categorical"` as an
+    embedding of each channel's levels, h features.
+    """
+
+    config: ModelConfig
+    image_shape: tuple[int, int, int]
+    levels: int
+    ratio: int = 0  # Height / height of the small image, and likewise the widths; 0 without one.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, known in (
+            ("architecture", layers.LAYERS | layers.BODIES),
+            ("head", layers.HEADS),
+        ):
+            if (value := getattr(self.config, field)) not in known:
+                raise UserError(f"model.{field} must be one of {', '.join(known)}, got {value!r}")
+        if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
+            raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
+        for field in ("features", "head_features"):
+            if getattr(self.config, field) < self.mask_groups:
+                raise UserError(
+                    f"model.{field} must be at least the number of channels, {self.mask_groups}, "
+                    f"got {getattr(self.config, field)}"
+                )
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """The distribution of a value, given its outputs."""
+        return likelihood_for(self.config, self.levels)
+
+    @property
+    def mask_groups(self) -> int:
+        """The channels that the masks tell apart: C, or 1 where the outputs couple them.
+
+        It is also the number of steps that a pixel takes in the incremental form.
+        """
+        return 1 if self.likelihood.coupled else self.image_shape[-1]
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether its body scans the images."""
+        return layers.is_recurrent(self.config.architecture)
+
+    @property
+    def param_dtype(self) -> np.dtype:
+        """The type of parameters, outputs and random numbers: at least float32."""
+        return jnp.promote_types(self.config.dtype, jnp.float32)
+
+    def setup(self) -> None:
+        """Declares embeddings, the first convolution, the body and the head."""
+        config, channels, groups = self.config, self.image_shape[-1], self.mask_groups
+        h, side = config.features, config.first_kernel
+        options: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), param_dtype=self.param_dtype)
+        if self.ratio:
+            self.upsample = layers.Upsampler(h, self.ratio, **options)
+        if config.num_classes:
+            self.embed = nn.Embed(config.num_classes, h, **options)
+        elif config.condition_vector:
+            self.vector = nn.Sequential([nn.Dense(h, **options), nn.relu, nn.Dense(h, **options)])
+        elif config.condition_map:
+            self.map = layers.Upsampler(h, 1, **options)
+        inputs = channels
+        if config.input == "categorical":
+            inputs = channels * h
+            unit = nn.initializers.normal(1.0)
+            self.embed_values = nn.Embed(channels * self.levels, h, embedding_init=unit, **options)
+        self.first = layers.MaskedConv(inputs, 2 * h, groups, "A", (side, side), **options)
+        conditions = self.ratio, config.num_classes, config.condition_vector, config.condition_map
+        condition = h if any(conditions) else 0
+        body, head = layers.body(config.architecture), layers.HEADS[config.head]
+        self.body = layers.of_config(body, config, h, groups, condition, **options)
+        nn.share_scope(self, self.body)
+        outputs = self.likelihood.pixel_outputs(channels)
+        last = options["dtype" if self.likelihood.rounded else "param_dtype"]
+        self.head = layers.of_config(head, config, h, groups, outputs, last_dtype=last, **options)
+        nn.share_scope(self, self.head)
+
+    def __call__(
+        self,
+        values: Array,
+        condition: Array | None = None,
+        coarse: Array | None = None,
+        dropout_keys: Array | None = None,
+    ) -> Array:
+        """Computes the outputs of every value at once, `[B, H, W, C, Q]`: see `likelihood`.
+
+        Args:
+            values: `[B, H, W, C]` as the likelihood takes them.
+            condition: `[B]` classes, `[B, D]` vectors or `[B, H, W, D]` maps.
+            coarse: `[B, H / ratio, W / ratio, C]`, the values of the small image.
+            dropout_keys: `[B]` keys of `jax.random`; without them there is no dropout.
+        """
+        features = self.embed_condition(condition, coarse)
+        x = self.body(self.first(self._inputs(values)), features, dropout_keys)
+        outputs = self.of_channels(self.head(x), values)
+        if not self.config.total:
+            return outputs
+        flat = values.astype(jnp.int32).reshape(-1, math.prod(self.image_shape))
+        left = (self.config.total - jnp.cumsum(flat, axis=1) + flat).reshape(values.shape)
+        return self.within_total(
+            outputs, left, np.arange(flat.shape[1])[::-1].reshape(self.image_shape)
+        )
+
+    def within_total(self, outputs: Array, left: Array, rest: ArrayLike) -> Array:
+        """Applies `model.total` to outputs: see `Softmax.within_total`."""
+        likelihood = self.likelihood
+        assert isinstance(likelihood, Softmax)  # `PixelRNN` refuses a total for others.
+        return likelihood.within_total(outputs, left, rest)
+
+    def _inputs(self, values: Array) -> Array:
+        """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
+        if self.config.input == "scalar":
+            return self.likelihood.inputs(values, self.param_dtype)
+        channels = values.shape[-1]
+        first = np.arange(channels, dtype=np.int32) * self.levels
+        rows = values.astype(jnp.int32) + first.reshape((1,) * (values.ndim - 1) + (-1,))
+        features = channels * self.embed_values.features
+        return self.embed_values(rows).reshape(*values.shape[:-1], features)
+
+    def embed_condition(self, condition: Array | None, coarse: Array | None) -> Array | None:
+        """Maps the condition to the body's: `[B, H, W, h]`, `[B, 1, 1, h]` or None."""
+        terms = []
+        if self.ratio:
+            terms.append(self.upsample(self._inputs(jnp.asarray(coarse))))
+        if self.config.num_classes:
+            terms.append(self.embed(condition)[:, None, None])
+        elif self.config.condition_vector:
+            terms.append(self.vector(condition)[:, None, None])
+        elif self.config.condition_map:
+            terms.append(self.map(jnp.asarray(condition)))
+        return sum(terms[1:], start=terms[0]) if terms else None
+
+    def context(self, features: Array | None, row: ArrayLike) -> Context | None:
+        """Returns the body's terms of a row of the `features`, `[B, H, W, h]`."""
+        return None if features is None else self.body.context(features[:, row])
+
+    def init_state(self, batch: int) -> State:
+        """Returns the state of the incremental form (see `layers.body`) before the first row.
+
+        Each pixel takes `mask_groups` steps from the same state: the first gives the outputs of
+        channel 0; given that value, the second gives channel 1's outputs; and so on. `end_pixel`
+        completes the state of the last step, and `end_row` follows the last pixel of a row.
+        """
+        height, width, _ = self.image_shape
+        return {
+            "first": self.first.init_state(batch, height, width),
+            "body": self.body.init_state(batch, height, width),
+        }
+
+    def step(
+        self, state: State, pixel: Array, column: ArrayLike, context: Context | None
+    ) -> tuple[Array, State]:
+        """Computes the outputs for one pixel, of `of_channels`, and the state for `end_pixel`.
+
+        The pixel has `[B, C]` values. The outputs of a channel depend on earlier ones alone, so
+        that the others may hold any value. `context` belongs to its row.
+        """
+        x, first = self.first.step(state["first"], self._inputs(pixel), column)
+        x, body = self.body.step(state["body"], x, column, context)
+        return self.head(x), {"first": first, "body": body}
+
+    def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
+        """Adds the last channel of a pixel, `[B, C]`, to the state after the pixel's last step.
+
+        Only the first convolution needs it: after mask A nothing of this pixel depends on it.
+        """
+        return state | {"first": self.first.remember(state["first"], self._inputs(pixel), column)}
+
+    def end_row(self, state: State, context: Context | None) -> State:
+        """Moves on to the next row; `context` belongs to the row that ends."""
+        body = self.body.end_row(state["body"], context)
+        return {"first": self.first.end_row(state["first"]), "body": body}
+
+    def of_channels(self, x: Array, values: Array) -> Array:
+        """Splits the outputs for pixels by channels, `[..., C, Q]`; see `given_earlier`."""
+        # The loss is never computed in less than float32.
+        return self.likelihood.given_earlier(x.astype(self.param_dtype), values)

@@ -1,9 +1,0 @@
-"""The distribution of images: networks, likelihoods of their outputs, scales.
-
-Models may import layers, kernels, config and errors.
-"""
-
-from pixel_rnn_jax.models.likelihoods import bits_per_dim, dequantize
-from pixel_rnn_jax.models.scale import Scale, chain
-
-__all__ = ["Scale", "bits_per_dim", "chain", "dequantize"]

@@ -1,0 +1,110 @@
+"""Any number of images through a compiled function, some at a time."""
+
+import functools
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from pixel_rnn_jax.system import devices, processes, terminal
+
+PyTree = Any
+
+
+def in_batches(
+    function: Callable[..., PyTree],
+    static: tuple[Any, ...],
+    common: PyTree,
+    batches: Iterable[PyTree],
+    count: int,
+    *,
+    mesh: Mesh,
+    batch_size: int,
+    progress: str = "",
+) -> PyTree:
+    """Calls `function(*static, common, rows)` for batches of rows, and returns `count` results.
+
+    Rows and results (NumPy's) are arrays with one row for each image. A function is compiled once
+    for all calls with the same `static`, which is compared by value, and size of a batch. Every
+    device gets the arrays `common` whole.
+
+    Each process gives equally many batches, of the rows of its devices; together they have `count`
+    rows or more: the last ones are padding. A full batch has `batch_size` rows over all processes.
+    With `progress`, the name of the work, there is a bar, and Ctrl-C ends it amid a batch.
+    """
+    run = _compiled(function, static, mesh)
+    common = _on_all_devices(common, mesh)
+    sent = (run(common, devices.shard_batch(mesh, batch)) for batch in batches)
+    # The next batch is dispatched before a result is waited for, so that no device is idle.
+    late: Iterable[PyTree] = (
+        result for result, _ in itertools.pairwise(itertools.chain(sent, [None]))
+    )
+    if progress:
+        total = math.ceil(count / batch_size)
+        late = map(wait, terminal.progress(late, total, progress, "batch"))
+    results = [jax.tree.map(devices.local_rows, result) for result in late]
+
+    def in_order(*of_batches: np.ndarray) -> np.ndarray:
+        local = np.stack(of_batches) if mesh.is_multi_process else np.concatenate(of_batches)
+        if mesh.is_multi_process:  # [processes, batches, rows, ...] to [batches, processes, ...]
+            local = processes.all_gather(local).swapaxes(0, 1).reshape(-1, *local.shape[2:])
+        return local[:count]
+
+    return jax.tree.map(in_order, *results)
+
+
+def slices(rows: PyTree, mesh: Mesh, *, least: int = 1, most: int) -> Iterator[PyTree]:
+    """Yields batches of rows in memory; the last one is padded with zeros.
+
+    A device gets `most`, or a power of two times `least`, so that little is compiled.
+    """
+    count, size = len(jax.tree.leaves(rows)[0]), most * mesh.size
+    for start in range(0, max(count, 1), size):
+        units = math.ceil(min(count - start, size) / (least * mesh.size))
+        full = mesh.size * min(most, least << max(units - 1, 0).bit_length())
+        yield jax.tree.map(lambda x, i=start, n=full: padded(np.asarray(x[i : i + size]), n), rows)
+
+
+def wait(tree: PyTree) -> PyTree:
+    """Waits for arrays: a call that waits for a device does not hear Ctrl-C."""
+    begin: float = time.monotonic()
+    arrays: Any = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    while not all(array.is_ready() for array in arrays):
+        time.sleep(min(0.5, max(0.001, (time.monotonic() - begin) / 50)))
+    return tree
+
+
+_copies: list[dict[Any, Any]] = [{}]
+
+
+def _on_all_devices(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Returns arrays on every device; the copies of the last call are kept.
+
+    To copy parameters takes 2 ms, a quarter of what a small model takes for 16 images.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    kept, keys = _copies[0], [(id(leaf), mesh) for leaf in leaves]
+    missing = {key: leaf for key, leaf in zip(keys, leaves, strict=True) if key not in kept}
+    placed = jax.device_put([*missing.values()], devices.replicated(mesh))
+    new = {key: (missing[key], copy) for key, copy in zip(missing, placed, strict=True)}
+    # An array keeps its identity while it is here. NumPy's may change.
+    pairs = {key: kept.get(key) or new[key] for key in keys}
+    _copies[0] = {key: pair for key, pair in pairs.items() if isinstance(pair[0], jax.Array)}
+    return jax.tree.unflatten(structure, [pairs[key][1] for key in keys])
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    function: Callable[..., PyTree], static: tuple[Any, ...], mesh: Mesh
+) -> Callable[[PyTree, PyTree], PyTree]:
+    return devices.map_batch(functools.partial(function, *static), mesh)
+
+
+def padded(array: np.ndarray, size: int) -> np.ndarray:
+    """Returns `size` rows: the array's, then zeros."""
+    return np.pad(array, [(0, size - len(array))] + [(0, 0)] * (array.ndim - 1))

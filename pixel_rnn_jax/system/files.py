@@ -1,0 +1,142 @@
+"""Files: written whole or not at all, and image files."""
+
+import contextlib
+import io
+import os
+import uuid
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from pixel_rnn_jax.system.errors import UserError
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+# By name, since Pillow would hand a PostScript file to Ghostscript, which runs programs.
+FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
+MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16")
+UNPACKED, RATIO = 2**27, 64
+"""A file may unpack to so many bytes, or to this multiple of its own size if that is more."""
+
+BUNDLED = Path(__file__).resolve().parents[1] / "weights"
+"""A folder for each model of the package: the exported file, the identity and the result of its
+run, its card, and `slice.npz`: test images, their nats and their condition."""
+FILE = "model.safetensors"
+
+
+def bundled_names() -> list[str]:
+    """Returns the names of the models that come with the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{FILE}"))
+
+
+def cache_folder() -> Path:
+    """Returns the project's folder in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pixel-rnn-jax"
+
+
+def check_storage(path: epath.PathLike) -> None:
+    """Prepares for a path that may be in a bucket, gs://: call it before the path is used."""
+    text = os.fspath(path)
+    if not text.startswith("gs://"):
+        if not text or "://" in text or "\0" in text:
+            raise UserError(f"{text!r} is no path: files are local, or of a bucket, gs://")
+        return
+    try:
+        import fsspec
+        import gcsfs  # noqa: F401
+    except ImportError as error:
+        raise UserError(f"{path} needs pip install 'pixel-rnn-jax[gcs]': {error}") from error
+
+    # gcsfs would remember what it has listed, and not see what another process writes later.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    # Where TensorFlow is installed, epath would use its file system instead.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+@contextlib.contextmanager
+def naming(path: epath.PathLike) -> Iterator[None]:
+    """Names the file whose content raises an error; an error of the system passes as it is."""
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise UserError(f"{path} is a pipe or a device, no file")  # It may never end.
+    try:
+        yield
+    except UserError as error:
+        if str(path) in str(error):
+            raise
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UserError(f"{path}: damaged, or of another kind: {error!r}") from error
+
+
+def open_lock(path: Path) -> TextIO:
+    """Opens a file to lock, which is created if it is not there, and is no link."""
+    return open(path, "a+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666))
+
+
+@contextlib.contextmanager
+def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
+    """Gives a file to write, which takes the name `path` once it is complete and on disk.
+
+    After an error, or a kill, what had the name before stays. A device or a pipe is written to as
+    it is. The path may be in a bucket, whose objects appear whole.
+    """
+    target = epath.Path(path)
+    if "://" in str(target):
+        buffer = io.BytesIO()
+        yield buffer
+        target.write_bytes(buffer.getvalue())
+        return
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            yield file
+        return
+    final = Path(target).resolve()  # A link stays one.
+    final.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = final.with_name(f".{final.name[:40]}.{uuid.uuid4().hex}")
+    try:
+        with unfinished.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(final)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def check_unpacked(path: epath.PathLike, size: int) -> None:
+    """Refuses to unpack a file to `size` bytes if its own size does not explain them."""
+    packed = os.path.getsize(path)
+    if size > max(UNPACKED, RATIO * packed):
+        raise UserError(f"{path} has {packed:,} bytes, which would unpack to {size:,}")
+
+
+def load_arrays(path: epath.PathLike) -> Any:
+    """Opens an .npy file, as an array on disk, or an .npz file."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(path, sum(member.file_size for member in archive.infolist()))
+    return np.load(path, mmap_mode="r")
+
+
+def read_image(file: Path) -> np.ndarray:
+    """Returns the pixels `[H, W, C]` of an image file as they are stored.
+
+    They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
+    """
+    with naming(file), Image.open(file, formats=FORMATS) as image:
+        if getattr(image, "n_frames", 1) > 1:
+            raise UserError(f"{file} is animated: take one of its pictures")
+        check_unpacked(file, 4 * image.width * image.height)
+        deep = ";16" in str(image.tile) and image.mode != "I;16"  # Pillow reads 8 of 16 bits.
+        if deep or image.mode not in MODES:
+            raise UserError(
+                f"{file} has {'16-bit colours' if deep else f'mode {image.mode!r}'}: convert "
+                "it to grey or RGB of 8 bits, or to an .npy file"
+            )
+        return np.atleast_3d(np.asarray(image))

@@ -1,0 +1,91 @@
+"""The processes of one run: how they meet, exchange values, and end.
+
+Every process runs the same program on its own devices and its own share of the data. They meet in
+the collectives of compiled functions, while a checkpoint is saved, and in `all_gather`.
+"""
+
+import os
+import re
+import sys
+import traceback
+import zlib
+from typing import NoReturn
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from pixel_rnn_jax.system.errors import LOST, UserError
+
+HEARTBEAT_S = 30
+"""A process that has been silent for this long counts as dead, and the others end too."""
+
+
+def join(
+    coordinator: str | None, num_processes: int | None, process_id: int | None, distributed: bool
+) -> None:
+    """Connects the processes of a run, if there are several; call it before JAX uses a device.
+
+    The first process listens at the `coordinator`, HOST:PORT. With `distributed` JAX asks the
+    cluster for the other three.
+    """
+    values = coordinator, num_processes, process_id
+    if values == (None, None, None):
+        if not distributed:
+            return
+    elif None in values or not re.search(r":\d+$", str(coordinator)):
+        raise UserError("give --coordinator=HOST:PORT, --num_processes and --process_id together")
+    elif not 0 <= int(process_id or 0) < int(num_processes or 0):
+        raise UserError(f"--process_id must be from 0 to --num_processes - 1, got {values[1:]}")
+    # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(
+            *values,
+            # In a SLURM allocation, JAX would else pick the devices as if srun had started it.
+            cluster_detection_method="deactivate" if coordinator else None,
+            heartbeat_timeout_seconds=HEARTBEAT_S,
+        )
+    except ValueError as error:  # It finds no cluster.
+        raise UserError(f"--distributed: {error}") from error
+    # Connects CPU processes, which else wait for each other only 30 s, after opening their data.
+    multihost_utils.sync_global_devices("joined")
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes records and prints."""
+    return bool(jax.process_index() == 0)
+
+
+def place() -> dict[str, int]:
+    """Returns the index of this process and how many there are, as `data.train_batches` takes."""
+    return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+
+def all_gather(array: np.ndarray) -> np.ndarray:
+    """Returns the arrays of all processes, stacked along a new first axis, in every process."""
+    return np.asarray(multihost_utils.process_allgather(array)).reshape(-1, *array.shape)
+
+
+def all_equal(text: str) -> bool:
+    """Whether all processes have passed the same text."""
+    checksum = zlib.crc32(text.encode())
+    return len(set(all_gather(np.asarray(checksum, np.uint32)).tolist())) == 1
+
+
+def end(status: int, error: BaseException | None = None) -> NoReturn:
+    """Ends this process at once, where a normal exit would wait for the others of its run.
+
+    Prints `error`, if there is one. The exit status is `LOST` if it says that another process has
+    ended or cannot be reached.
+    """
+    # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
+    signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"
+    try:
+        if error is not None:
+            status = LOST if re.search(signs, str(error), re.IGNORECASE) else status
+            traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:  # Even if nothing can be printed.
+        os._exit(status)

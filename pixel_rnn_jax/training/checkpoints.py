@@ -1,0 +1,161 @@
+"""Checkpoints of a training run, by Orbax, each with the identity of the run.
+
+A checkpoint is the folder `<workdir>/checkpoints/<step>`, which Orbax writes in the background and
+renames when it is complete. Arrays are stored under their paths ("params/scale_0/first/kernel")
+without the containers that held them, such as the named tuples of an optimiser. Beside them is one
+JSON: the step, the `RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
+"""
+
+import contextlib
+import dataclasses
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from pixel_rnn_jax.codec.weights import by_name, check_same_types, sha256, types_of
+from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.files import naming
+from pixel_rnn_jax.training.identity import RunIdentity, sha256_of_json
+
+PyTree = Any
+policies = ocp.checkpoint_managers
+
+
+class Checkpoints:
+    """The checkpoints of a workdir: the newest two, and the one with the best validation.
+
+    With several processes, all of them call every method together, and each has the whole state:
+    every array is fully addressable or fully replicated. If a save fails in the background, the
+    next call of any method raises Orbax's error; earlier checkpoints are intact.
+    """
+
+    def __init__(self, workdir: epath.PathLike, *, read_only: bool = False):
+        """Opens the checkpoints, and deletes what a killed run has left half-written.
+
+        With `read_only` it creates and deletes nothing: a run can be read while it trains.
+        """
+        path = epath.Path(workdir)  # Orbax takes absolute paths; a bucket's is absolute.
+        self.directory = (path if "://" in str(path) else path.resolve()) / "checkpoints"
+        nats = operator.itemgetter("nats")
+        best = policies.BestN(
+            get_metric_fn=nats, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            # Orbax's own `read_only` warns of itself.
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            best_fn=nats,
+            best_mode="min",
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
+        )
+        with naming(self.directory):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def steps(self) -> list[int]:
+        """Returns the steps that have a checkpoint."""
+        self.wait()
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        """Returns the step of the newest checkpoint, or None."""
+        return max(self.steps(), default=None)
+
+    def best_step(self) -> int | None:
+        """Returns the step with the lowest validation nats, or None if none was validated."""
+        self.wait()
+        return self._manager.best_step()
+
+    def save(
+        self,
+        step: int,
+        state: PyTree,
+        identity: RunIdentity,
+        nats: float | None = None,
+        made: tuple[float, int] = (0.0, 0),
+    ) -> None:
+        """Copies a state, a dict of trees of arrays, and writes it in the background.
+
+        Older checkpoints are deleted only when the new one is complete. `nats` are those per
+        validation image, if the model was validated at this step; `made` are
+        the seconds that the run has trained, and its number of records.
+        """
+        arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
+        host = jax.device_get(arrays)
+        values = {
+            "step": step,
+            "made": made,
+            "identity": dataclasses.asdict(identity),
+            "metrics": metrics,
+            "types": types_of(host),
+            "sha256_of": {entry: sha256(of_entry(host, entry)) for entry in state},
+        }
+        sealed = values | {"sha256": sha256_of_json(values)}
+        items = {"state": ocp.args.PyTreeSave(arrays), "identity": ocp.args.JsonSave(sealed)}
+        self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
+
+    def made(self, step: int) -> tuple[float, int]:
+        """Returns the seconds that the run had trained at a checkpoint, and its records."""
+        return tuple(self._sealed(step)["made"])
+
+    def identity(self, step: int) -> RunIdentity:
+        """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
+        return RunIdentity.from_dict(self._sealed(step)["identity"])
+
+    def types(self, step: int) -> dict[str, str]:
+        """Returns the types and the shapes of a checkpoint's arrays: see `types_of`."""
+        return self._sealed(step)["types"]
+
+    def restore(self, template: PyTree, step: int) -> PyTree:
+        """Reads the arrays of a checkpoint, bit for bit, and checks them against their SHA-256.
+
+        `template` is a dict of trees of `jax.ShapeDtypeStruct` (or arrays) with the shardings of
+        the result. Entries of the state that it leaves out are neither read nor checked.
+        """
+        self.wait()
+        path, leaves = self.directory / str(step), by_name(template)
+        sealed = self._sealed(step)
+        types = {n: t for n, t in sealed["types"].items() if n.split("/")[0] in template}
+        check_same_types(f"checkpoint {path}", types_of(leaves), types)
+        # As NumPy arrays, whose bytes are compared before they reach a device.
+        as_numpy = dict.fromkeys(leaves, ocp.RestoreArgs(restore_type=np.ndarray))
+        args = ocp.args.PyTreeRestore(
+            dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True
+        )
+        with self._naming(step):
+            arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+            for entry in template:
+                if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
+                    raise UserError(f"its {entry} has another SHA-256")
+        placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
+        return jax.tree.unflatten(jax.tree.structure(template), placed)
+
+    def wait(self) -> None:
+        """Waits for the save in the background; raises its error if it has failed."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits as `wait` does, then frees what Orbax holds."""
+        self._manager.close()
+
+    def _naming(self, step: int) -> contextlib.AbstractContextManager[None]:
+        return naming(f"{self.directory / str(step)} (delete it if there are other checkpoints)")
+
+    def _sealed(self, step: int) -> dict[str, Any]:
+        args = ocp.args.Composite(identity=ocp.args.JsonRestore())
+        with self._naming(step):
+            values = dict(self._manager.restore(step, args=args)["identity"])
+            intact = values.pop("sha256", None) == sha256_of_json(values)
+            found = values["step"], values["metrics"]
+            if not intact or found != (step, self._manager.metrics(step)):
+                raise UserError("it does not match its SHA-256, its step or its metrics")
+        return values
+
+
+def of_entry(arrays: Mapping[str, Any], entry: str) -> dict[str, Any]:
+    """Returns the arrays whose paths begin with an entry of the state."""
+    return {name: array for name, array in arrays.items() if name.split("/")[0] == entry}

@@ -1,1 +1,0 @@
-"""Workdirs of training runs: identity, checkpoints, lock; and exported models."""
