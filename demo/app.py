@@ -81,7 +81,7 @@ class Play:
             images, condition, _ = prnn.read_images(source)
             condition = None if condition is None else condition[:count]
         else:
-            self.source, classes = "images that the model drew", self.model.config.num_classes
+            self.source, classes = "images that the model drew", self.model.config.condition.classes
             condition = np.arange(count) % classes if classes else None
             images = np.asarray(self.model.sample(jax.random.key(1), count, condition))
         self.condition = condition
@@ -90,14 +90,14 @@ class Play:
 
     def conditions(self, given: Any, count: int) -> np.ndarray | None:
         """Returns `count` times a class, the numbers of a vector, or the .npy file of a map."""
-        config = self.model.config
-        if config.num_classes:
+        kind = self.model.config.condition.kind
+        if kind == "class":
             return np.full(count, given)
-        if not (config.condition_vector or config.condition_map):
+        if not kind:
             return None
         if not given:
             raise prnn.UserError("give the condition first")
-        if config.condition_map:
+        if kind == "map":
             with files.naming(given):
                 value = np.array(files.load_arrays(given), float)
         else:
@@ -106,12 +106,12 @@ class Play:
 
     def given(self, number: int, before: Any) -> Any:
         """Returns the class or the vector of an image as `conditions` takes it, else `before`."""
-        config, names = self.model.config, self.model.class_names
-        if self.condition is None or number == len(self.nats) or config.condition_map:
+        (kind, size), names = self.model.config.condition, self.model.class_names
+        if self.condition is None or number == len(self.nats) or kind == "map":
             return before
         value = self.condition[number]
-        if config.num_classes:
-            return (names or range(config.num_classes))[value]
+        if kind == "class":
+            return (names or range(size))[value]
         return ", ".join(map(str, value))
 
     def read(self, paths: Any) -> np.ndarray:
@@ -238,7 +238,7 @@ def page(play: Play) -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
-    config = play.model.config
+    kind, numbers = play.model.config.condition
 
     def on(event: Any, function: Any, inputs: list[Any], outputs: list[Any]) -> None:
         # Gradio's own iterator of a bar would never end in the thread of the codec.
@@ -277,13 +277,13 @@ def page(play: Play) -> Any:
     with gr.Blocks(title=f"{play.name}, pixel-rnn-jax", analytics_enabled=False) as blocks:
         gr.Markdown(f"# {play.name}\n{play.model!r}")
         given: Any = gr.State(None)
-        if config.num_classes:
-            choices = [*(play.model.class_names or range(config.num_classes))]
+        if kind == "class":
+            choices = [*(play.model.class_names or range(numbers))]
             given = gr.Dropdown(choices, value=play.given(0, choices[0]), label="Class")
-        elif config.condition_vector:
-            label = f"Condition: {config.condition_vector} numbers, with commas"
+        elif kind == "vector":
+            label = f"Condition: {numbers} numbers, with commas"
             given = gr.Textbox(play.given(0, ""), label=label)
-        elif config.condition_map:
+        elif kind == "map":
             given = gr.File(label="Condition: an .npy file, [H, W, D]")
         seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed")
         with gr.Tab("Draw"):

@@ -33,7 +33,7 @@ def sample(arguments: Namespace) -> None:
     rows: Sequence[str] = ()
     model = source.load(arguments.source)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
-    classes = model.config.num_classes
+    classes = model.config.condition.classes
     condition: Any = None
     if arguments.condition is not None:
         with files.naming(arguments.condition):
@@ -67,7 +67,7 @@ def condition_arrays(model: "image_model.ImageModel", condition: Any) -> dict[st
     """Returns the arrays of an .npz file that say on what its images are conditioned."""
     if condition is None:
         return {}
-    classes, names = model.config.num_classes, model.class_names
+    classes, names = model.config.condition.classes, model.class_names
     condition = np.asarray(checks.class_numbers(condition, names))
     if len(names) == classes > 0:  # There may be fewer names.
         condition = np.array(names)[condition]

@@ -39,7 +39,7 @@ class Encoder:
     def add(self, batch: Batch) -> None:
         """Encodes a group of images `[N, H, W, C]` with their condition."""
         images = batch.images.astype(np.int32)
-        if classes := self._loop.model.config.num_classes:
+        if classes := self._loop.model.config.condition.classes:
             uniform = constriction.stream.model.Uniform(classes)
             self._stream.encode(batch.condition.astype(np.int32), uniform)
 
@@ -71,7 +71,7 @@ def decode(
     words = np.frombuffer(code, "<u4").astype(np.uint32)
     stream = constriction.stream.queue.RangeDecoder(words)
     images = np.zeros((count, *model.image_shape), value_dtype(model.levels))
-    classes = model.config.num_classes
+    classes = model.config.condition.classes
     conditions: Any = np.empty(count, np.int32) if classes else condition
 
     def code_of(marked: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:

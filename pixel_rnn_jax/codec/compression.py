@@ -21,7 +21,7 @@ from pixel_rnn_jax.codec.coder import Encoder, decode
 from pixel_rnn_jax.codec.format import Block, Header, pack_end, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, computed_alike
 from pixel_rnn_jax.data import Batch, Images
-from pixel_rnn_jax.model.checks import check_images, condition_form
+from pixel_rnn_jax.model.checks import check_images
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
@@ -143,7 +143,7 @@ def _blocks(
             text = json.dumps(list(names[start:stop]), separators=(",", ":"))
             if len(text) > min(NAME_BYTES, 1024 * (stop - start)):
                 raise UserError("the names of images may have 1,024 bytes on average")
-            stored = None if model.config.num_classes else whole.condition
+            stored = None if model.config.condition.classes else whole.condition
             sections = (
                 zlib.compress(text.encode(), 9) if names else b"",
                 b"" if stored is None else zlib.compress(stored.astype("<f4").tobytes(), 9),
@@ -156,9 +156,9 @@ def _blocks(
 def _decoded(loop: Loop, block: Block) -> Batch:
     """Returns the images of a block, if they are those that were compressed."""
     _, packed, corrections, code = block.sections
-    shape, kind = condition_form(loop.model.config, loop.model.image_shape)
+    shape = loop.model.config.condition.shape(loop.model.image_shape)
     condition = None
-    if kind and not loop.model.config.num_classes:
+    if shape:
         with naming("the compressed file"):
             most = 4 * block.length * math.prod(shape)
             values = _unpacked(packed, most) if most else b""

@@ -58,7 +58,7 @@ class Loop:
         # A power of two, so that little is compiled; the lanes that are left are padded.
         model, lanes = self.model, 1 << (count - 1).bit_length()
         if condition is not None:
-            dtype = np.int32 if model.config.num_classes else np.float32
+            dtype = np.int32 if model.config.condition.classes else np.float32
             condition = padded(condition.astype(dtype), lanes)
         places = [  # In the whole image; None where the scale before gives the value.
             None if scale.given[row, col] else (scale.stride * row, scale.stride * col, channel)

@@ -44,7 +44,7 @@ class Split:
         self.dataset, self._model, self._data = dataset, model, data
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
         self.file_names = dataset.file_names
-        self.class_names = dataset.class_names if model.num_classes else ()
+        self.class_names = dataset.class_names if model.condition.classes else ()
         self._stored_levels = _stored_levels(dataset, model, data)
         kind = likelihoods.class_of(model)
         if kind.standardised and (data.levels or data.binarize != "none"):
@@ -99,7 +99,7 @@ class Split:
     def remarks(self) -> Iterator[str]:
         """Yields what a training should say of its images."""
         labels = self.dataset.labels
-        if labels is not None and not self._model.num_classes:
+        if labels is not None and not self._model.condition.classes:
             whole = isinstance(labels, np.ndarray)
             count = len(self.dataset.class_names) or (int(labels.max()) + 1 if whole else "N")
             yield f"{count} classes, not used: --config.model.num_classes={count}"
@@ -111,7 +111,7 @@ class Split:
         if self._condition is None:
             return None
         rows = np.asarray(self._condition[indices])
-        if classes := self._model.num_classes:
+        if classes := self._model.condition.classes:
             # Sets of TFDS may have -1 for no label.
             self._checked(rows, indices, "the label of ", classes, "model.num_classes")
             return rows.astype(np.int32)
@@ -157,7 +157,7 @@ def open_images(
             f"{dataset.name} has images of shape {list(dataset.image_shape)}, the model takes "
             f"{list(model.image_shape)}"
         )
-    if model.config.num_classes and dataset.class_names:
+    if model.config.condition.classes and dataset.class_names:
         names = np.array(dataset.class_names)[dataset.labels]
         labels = checks.class_numbers(names, class_names)
         dataset = dataclasses.replace(dataset, labels=labels, class_names=tuple(class_names))
@@ -188,19 +188,18 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
 
 def _condition(dataset: Dataset, model: ModelConfig) -> Any:
     """Returns the labels or the condition of a set, as the model takes them; None for neither."""
-    shape, kind = checks.condition_form(model, dataset.image_shape)
-    if not kind:
+    kind, shape = model.condition, model.condition.shape(dataset.image_shape)
+    if not kind.size:
         return None
-    fields = "num_classes", "condition_vector", "condition_map"
-    field = next(field for field in fields if getattr(model, field))
-    what, kinds = ("labels", "iu") if model.num_classes else ("condition", "biuf")
+    what, kinds = ("labels", "iu") if kind.classes else ("condition", "biuf")
     array = getattr(dataset, what)
     if array is None or array.shape[1:] != shape or array.dtype.kind not in kinds:
         found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"
-        rows = ", ".join(map(str, ("N", *shape)))
+        rows, field = ", ".join(map(str, ("N", *shape))), f"condition_{kind.kind}"
         raise UserError(
             f"{dataset.name} has {found} `{what}` (`train_{what}` and so on beside arrays of "
-            f"splits): model.{field}={getattr(model, field)} takes {kind}, [{rows}]"
+            f"splits): model.{'num_classes' if kind.classes else field}={kind.size} takes {kind}, "
+            f"[{rows}]"
         )
     return array
 

@@ -1,7 +1,4 @@
-"""The distribution of images: networks, likelihoods of their outputs, scales.
-
-Models may import layers, kernels, config and errors.
-"""
+"""The distribution of images: networks, likelihoods of their outputs, scales."""
 
 from pixel_rnn_jax.model.likelihoods import bits_per_dim, dequantize
 from pixel_rnn_jax.model.scale import Scale, chain

@@ -125,13 +125,13 @@ def check_condition(
     condition: Any, count: Any, config: ModelConfig, image_shape: Shape
 ) -> Array | None:
     """Checks the condition of `count` images and returns it, None for a model without one."""
-    shape, kind = condition_form(config, image_shape)
-    if not kind and condition is None:
+    kind, classes = config.condition, config.condition.classes
+    if not kind.size and condition is None:
         return None
-    condition, classes = _array(condition), config.num_classes
+    condition, shape = _array(condition), (count, *kind.shape(image_shape))
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
-    if not kind or condition.shape != (count, *shape) or (classes and not whole):
-        form = f"{kind}, of shape {(count, *shape)}" if kind else "None: this model has none"
+    if not kind.size or condition.shape != shape or (classes and not whole):
+        form = f"{kind}, of shape {shape}" if kind.size else "None: this model has none"
         missing = condition.dtype == object and condition.ndim == 0
         got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
         raise UserError(f"condition must be {form}, got {got}")
@@ -140,15 +140,11 @@ def check_condition(
     return jnp.asarray(condition).astype(dtype)
 
 
-def condition_form(config: ModelConfig, image_shape: Shape) -> tuple[tuple[int, ...], str]:
-    """Returns the shape of the condition of one image, and its description: "" without one."""
-    if config.num_classes:
-        return (), f"classes from 0 to {config.num_classes - 1}"
-    if config.condition_vector:
-        return (config.condition_vector,), "a vector for each image"
-    if config.condition_map:
-        return (*image_shape[:2], config.condition_map), "a map for each image"
-    return (), ""
+def no_condition(config: ModelConfig, image_shape: Shape, dtype: Any) -> Array | None:
+    """Returns zeros in the form of the condition of one image, None for a model without one."""
+    kind = config.condition
+    shape = 1, *kind.shape(image_shape)
+    return jnp.zeros(shape, jnp.int32 if kind.classes else dtype) if kind.size else None
 
 
 def class_numbers(condition: Any, class_names: Sequence[str]) -> Any:

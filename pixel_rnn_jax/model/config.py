@@ -7,7 +7,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pixel_rnn_jax.system.errors import UserError
 
@@ -23,6 +23,34 @@ _RULES = {
     "kernel": _ODD,
     "num_classes": SEVERAL,
 }
+
+
+class Condition(NamedTuple):
+    """What a model is conditioned on: its kind, "class", "vector" or "map", and its size.
+
+    The size is the number of classes, or D. Without a condition they are "" and 0.
+    """
+
+    kind: str = ""
+    size: int = 0
+
+    @property
+    def classes(self) -> int:
+        """The number of classes; 0 for another condition or none."""
+        return self.size if self.kind == "class" else 0
+
+    def shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """Returns the shape of the condition of one image."""
+        height, width, _ = image_shape
+        shapes = {"vector": (self.size,), "map": (height, width, self.size)}
+        return shapes.get(self.kind, ())
+
+    def __str__(self) -> str:
+        return (
+            f"classes from 0 to {self.size - 1}"
+            if self.classes
+            else f"a {self.kind} for each image"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,6 +132,13 @@ class ModelConfig:
         check(self, "model.total", "be 0 with several scales", not (self.total and self.scales))
         as_many = len(self.scale_architectures) in (0, len(self.scales))
         check(self, "model.scale_architectures", rule, as_many)
+
+    @property
+    def condition(self) -> Condition:
+        """What the model is conditioned on."""
+        sizes = self.num_classes, self.condition_vector, self.condition_map
+        conditions = map(Condition, ("class", "vector", "map"), sizes)
+        return next((condition for condition in conditions if condition.size), Condition())
 
     @property
     def redraws_coarse(self) -> bool:

@@ -99,6 +99,9 @@ class Discrete(Likelihood):
     def logits(self, outputs: Array) -> Array:
         """Returns logits, `[..., K]`; for K = 2 only the value 1's, `[..., 1]`."""
 
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        return Softmax(self.levels).log_prob(self.logits(outputs), images)
+
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         return images.astype(dtype) * (2 / (self.levels - 1)) - 1
 
@@ -156,12 +159,41 @@ class Softmax(Discrete):
     def logits(self, outputs: Array) -> Array:
         return outputs
 
-    def within_total(self, outputs: Array, left: Array, rest: ArrayLike) -> Array:
-        """Makes levels impossible after which the values that follow cannot add up to the total.
+    def log_prob(self, outputs: Array, images: Array) -> Array:
+        images = images.astype(jnp.int32)
+        if self.levels == 2:
+            logit = outputs[..., 0]
+            return jax.nn.log_sigmoid(jnp.where(images == 1, logit, -logit))
+        axis = images.ndim
+        level = jax.lax.broadcasted_iota(jnp.int32, (1,) * axis + outputs.shape[-1:], axis)
+        chosen = jnp.where(level == images[..., None], outputs, 0).sum(-1)
+        return chosen - jax.nn.logsumexp(outputs, axis=-1)
+
+
+@dataclass(frozen=True)
+class Total:
+    """The known sum of all values of an image, `model.total`.
+
+    Levels after which the values that follow cannot add up to it are impossible. Where it cannot be
+    reached any more, all levels stay possible (Hibat-Allah et al., "Recurrent neural network wave
+    functions", appendix D.2). The outputs are those of a `Softmax`.
+    """
+
+    total: int
+    levels: int
+
+    def of_images(self, outputs: Array, images: Array) -> Array:
+        """Restricts the outputs of whole images, `[B, H, W, C, Q]`."""
+        shape = images.shape[1:]
+        flat = images.astype(jnp.int32).reshape(-1, math.prod(shape))
+        left = (self.total - jnp.cumsum(flat, axis=1) + flat).reshape(images.shape)
+        return self.restrict(outputs, left, np.arange(flat.shape[1])[::-1].reshape(shape))
+
+    def restrict(self, outputs: Array, left: Array, rest: ArrayLike) -> Array:
+        """Restricts outputs, `[..., Q]`.
 
         `left` `[...]` is the total less all values that are decided, and `rest` values, or `[...]`,
-        are free after this one. Where the total cannot be reached any more, all levels stay
-        possible (Hibat-Allah et al., "Recurrent neural network wave functions", appendix D.2).
+        are free after this one.
         """
         rest = jnp.broadcast_to(rest, left.shape)
         levels = jnp.arange(self.levels).reshape((1,) * left.ndim + (-1,))
@@ -172,16 +204,6 @@ class Softmax(Discrete):
             return jnp.where(possible | ~some, outputs, -jnp.inf)
         certain = jnp.where(possible[..., 1:], jnp.inf, -jnp.inf)
         return jnp.where(possible.all(-1, keepdims=True) | ~some, outputs, certain)
-
-    def log_prob(self, outputs: Array, images: Array) -> Array:
-        images = images.astype(jnp.int32)
-        if self.levels == 2:
-            logit = outputs[..., 0]
-            return jax.nn.log_sigmoid(jnp.where(images == 1, logit, -logit))
-        axis = images.ndim
-        level = jax.lax.broadcasted_iota(jnp.int32, (1,) * axis + outputs.shape[-1:], axis)
-        chosen = jnp.where(level == images[..., None], outputs, 0).sum(-1)
-        return chosen - jax.nn.logsumexp(outputs, axis=-1)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The network of one scale: PixelCNN, Row LSTM, Diagonal BiLSTM or another (table 1)."""
 
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +12,7 @@ from jax.typing import ArrayLike
 from pixel_rnn_jax.model import layers
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.layers.body import Context, State
-from pixel_rnn_jax.model.likelihoods import Likelihood, Softmax, likelihood_for
+from pixel_rnn_jax.model.likelihoods import Likelihood, Total, likelihood_for
 from pixel_rnn_jax.system.errors import UserError
 
 
@@ -59,6 +58,11 @@ class Network(nn.Module):
         return likelihood_for(self.config, self.levels)
 
     @property
+    def total(self) -> Total | None:
+        """The known sum of all values, if there is one."""
+        return Total(self.config.total, self.levels) if self.config.total else None
+
+    @property
     def mask_groups(self) -> int:
         """The channels that the masks tell apart: C, or 1 where the outputs couple them.
 
@@ -83,11 +87,12 @@ class Network(nn.Module):
         options: dict[str, Any] = dict(dtype=jnp.dtype(config.dtype), param_dtype=self.param_dtype)
         if self.ratio:
             self.upsample = layers.Upsampler(h, self.ratio, **options)
-        if config.num_classes:
-            self.embed = nn.Embed(config.num_classes, h, **options)
-        elif config.condition_vector:
+        kind, size = config.condition
+        if kind == "class":
+            self.embed = nn.Embed(size, h, **options)
+        elif kind == "vector":
             self.vector = nn.Sequential([nn.Dense(h, **options), nn.relu, nn.Dense(h, **options)])
-        elif config.condition_map:
+        elif kind == "map":
             self.map = layers.Upsampler(h, 1, **options)
         inputs = channels
         if config.input == "categorical":
@@ -95,8 +100,7 @@ class Network(nn.Module):
             unit = nn.initializers.normal(1.0)
             self.embed_values = nn.Embed(channels * self.levels, h, embedding_init=unit, **options)
         self.first = layers.MaskedConv(inputs, 2 * h, groups, "A", (side, side), **options)
-        conditions = self.ratio, config.num_classes, config.condition_vector, config.condition_map
-        condition = h if any(conditions) else 0
+        condition = h if self.ratio or kind else 0
         body, head = layers.body(config.architecture), layers.HEADS[config.head]
         self.body = layers.of_config(body, config, h, groups, condition, **options)
         nn.share_scope(self, self.body)
@@ -123,19 +127,7 @@ class Network(nn.Module):
         features = self.embed_condition(condition, coarse)
         x = self.body(self.first(self._inputs(values)), features, dropout_keys)
         outputs = self.of_channels(self.head(x), values)
-        if not self.config.total:
-            return outputs
-        flat = values.astype(jnp.int32).reshape(-1, math.prod(self.image_shape))
-        left = (self.config.total - jnp.cumsum(flat, axis=1) + flat).reshape(values.shape)
-        return self.within_total(
-            outputs, left, np.arange(flat.shape[1])[::-1].reshape(self.image_shape)
-        )
-
-    def within_total(self, outputs: Array, left: Array, rest: ArrayLike) -> Array:
-        """Applies `model.total` to outputs: see `Softmax.within_total`."""
-        likelihood = self.likelihood
-        assert isinstance(likelihood, Softmax)  # `PixelRNN` refuses a total for others.
-        return likelihood.within_total(outputs, left, rest)
+        return outputs if self.total is None else self.total.of_images(outputs, values)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
@@ -152,11 +144,12 @@ class Network(nn.Module):
         terms = []
         if self.ratio:
             terms.append(self.upsample(self._inputs(jnp.asarray(coarse))))
-        if self.config.num_classes:
+        kind = self.config.condition.kind
+        if kind == "class":
             terms.append(self.embed(condition)[:, None, None])
-        elif self.config.condition_vector:
+        elif kind == "vector":
             terms.append(self.vector(condition)[:, None, None])
-        elif self.config.condition_map:
+        elif kind == "map":
             terms.append(self.map(jnp.asarray(condition)))
         return sum(terms[1:], start=terms[0]) if terms else None
 

@@ -102,9 +102,7 @@ class PixelRNN:
     def init(self, key: Array) -> PyTree:
         """Returns random parameters, `{"scale_0": ..., ...}`."""
         images = jnp.zeros((1, *self.image_shape), self.scales[0].network.param_dtype)
-        shape, kind = checks.condition_form(self.config, self.image_shape)
-        dtype = jnp.int32 if self.config.num_classes else images.dtype
-        condition = jnp.zeros((1, *shape), dtype) if kind else None
+        condition = checks.no_condition(self.config, self.image_shape, images.dtype)
         return {
             scale.name: scale.network.init(
                 jax.random.fold_in(key, i) if i else key, *scale.inputs(images, condition)

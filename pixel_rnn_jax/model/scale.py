@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pixel_rnn_jax.model.checks import condition_form
+from pixel_rnn_jax.model.checks import no_condition
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.network import Network
 from pixel_rnn_jax.system.errors import UserError
@@ -49,7 +49,7 @@ class Scale(NamedTuple):
 
     def condition(self, condition: Array | None) -> Array | None:
         """Returns the condition of this scale: a map is averaged over the block of each pixel."""
-        if condition is None or not self.network.config.condition_map or self.stride == 1:
+        if condition is None or self.network.config.condition.kind != "map" or self.stride == 1:
             return condition
         (height, width, _), stride = self.network.image_shape, self.stride
         blocks = condition.reshape(-1, height, stride, width, stride, condition.shape[-1])
@@ -77,10 +77,9 @@ class Scale(NamedTuple):
 def _names(network: Network) -> frozenset[str]:
     """Returns the names of a network's modules."""
     height, width, channels = network.image_shape
-    ratio, (shape, kind) = network.ratio, condition_form(network.config, network.image_shape)
     image = jnp.zeros((1, height, width, channels), network.param_dtype)
-    condition = jnp.zeros((1, *shape), jnp.int32 if not shape else image.dtype) if kind else None
-    coarse = image[:, ::ratio, ::ratio] if ratio else None
+    condition = no_condition(network.config, network.image_shape, image.dtype)
+    coarse = image[:, :: network.ratio, :: network.ratio] if network.ratio else None
     shapes = jax.eval_shape(network.init, jax.random.key(0), image, condition, coarse)
     return frozenset(shapes["params"])
 

@@ -11,8 +11,6 @@ import jax
 
 PyTree = Any
 
-CPU_IMAGES_PER_LANE = 4
-"""Images per lane of a Diagonal BiLSTM, where a longer scan of fuller lines is faster."""
 CPU_PIXELS = 1024
 """Pixels whose maps stay in the caches; about one image of MNIST or CIFAR-10."""
 CPU_IMAGES_PER_SCAN = 4
@@ -24,11 +22,6 @@ BATCH_BYTES = 256 * 2**20
 
 def _on_cpu() -> bool:
     return jax.default_backend() == "cpu"
-
-
-def images_per_lane() -> int:
-    """Returns the largest number of images in a lane of a Diagonal BiLSTM's scan."""
-    return CPU_IMAGES_PER_LANE if _on_cpu() else 1
 
 
 def lanes() -> int:

@@ -119,7 +119,7 @@ class Config:
     def __post_init__(self) -> None:
         check_fields(self, "", _RULES)
         data = self.data
-        mirrors = not (data.flip and self.model.condition_map)
+        mirrors = not data.flip or self.model.condition.kind != "map"
         check(data, "data.flip", "be False with model.condition_map", mirrors)
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Split
 from pixel_rnn_jax.image_model import evaluate_rows
-from pixel_rnn_jax.model import bits_per_dim, checks
+from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.errors import UserError
@@ -164,12 +164,12 @@ def compare(
             f"--workdir={workdir} must hold a discrete model, and --continuous={continuous} one of "
             "model.output=logistic_mixture"
         )
-    forms = [checks.condition_form(run.model.config, run.model.image_shape) for run in (one, other)]
+    kinds = [run.model.config.condition for run in (one, other)]
     clean = one.open_split(split)
     noisy = [other.open_split(split, noise=draw) for draw in range(draws)]
     # The images of both, as the discrete model sees them.
     same_data = dataclasses.replace(other.config, model=one.config.model)
-    if forms[0] != forms[1] or data.digest(clean) != data.digest(open_split(same_data, split)):
+    if kinds[0] != kinds[1] or data.digest(clean) != data.digest(open_split(same_data, split)):
         raise UserError(
             f"--workdir={workdir} and --continuous={continuous} must have the same images and the "
             f"same condition in --split={split}"

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from pixel_rnn_jax.data import Split
 from pixel_rnn_jax.data.dataset import Dataset, image_ids, random_order
 from pixel_rnn_jax.image_model import ImageModel
-from pixel_rnn_jax.model import checks, likelihoods
+from pixel_rnn_jax.model import likelihoods
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.config import Config
@@ -88,7 +88,7 @@ def array_splits(
         images, condition = validation if isinstance(validation, tuple) else (validation, None)
         held_out = _of_arrays("validation", images, condition, whole.class_names)
     model, levels = config.model, config.data.levels
-    if not checks.condition_form(model, whole.image_shape)[1]:
+    if not model.condition.size:
         if whole.labels is not None:
             count = len(whole.class_names) or int(whole.labels.max()) + 1
             model = dataclasses.replace(model, num_classes=max(2, count))

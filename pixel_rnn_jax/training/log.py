@@ -182,7 +182,7 @@ def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.nd
     key, levels = jax.random.key(seed), model.levels
     images, condition = validation.batch(data.spread(len(validation), PREVIEWS))
     count, condition_of_samples = len(images), condition
-    if classes := model.config.num_classes:
+    if classes := model.config.condition.classes:
         count, condition_of_samples = PREVIEWS, data.every_class(PREVIEWS, classes)
     elif condition is None:
         count = PREVIEWS

@@ -130,10 +130,10 @@ def test_images_of_another_sum_are_refused():
 
 def test_a_pixel_that_counts_itself_is_noticed(monkeypatch):
     """The proof above fails where what is left is less the value itself."""
-    exact = likelihoods.Softmax.within_total
+    exact = likelihoods.Total.restrict
     monkeypatch.setattr(
-        likelihoods.Softmax,
-        "within_total",
+        likelihoods.Total,
+        "restrict",
         lambda self, x, left, rest: exact(self, x, left, rest + 1),
     )
     model, params = model_and_parameters("pixel_cnn", (2, 3, 1), 2, total=3)

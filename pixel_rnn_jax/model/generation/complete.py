@@ -116,10 +116,9 @@ def _values_at(
         stride = scales[place.scale].stride
         at = (..., stride * place.row, stride * place.column, place.channel)
         uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
-        allowed = outputs
-        if place.left is not None:
-            network = scales[place.scale].network
-            allowed = network.within_total(outputs, place.left - later[at], free[at])
+        allowed, total = outputs, scales[place.scale].network.total
+        if total is not None and place.left is not None:
+            allowed = total.restrict(outputs, place.left - later[at], free[at])
         drawn = likelihood.draw(allowed, uniform, jnp.ones((), uniform.dtype))
         values = jnp.where(known[at], images[at], drawn.astype(images.dtype))
         evidence = likelihood.log_prob(outputs, values)

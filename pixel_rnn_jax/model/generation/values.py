@@ -22,7 +22,7 @@ class Place(NamedTuple):
     """The place of a value: its scale, and row, column and channel in the image of the scale.
 
     If `given`, the scale before gives the value, and the result of `choose` is not used. Scale
-    and channel are known at compile time. `left` `[L]` is `model.total` less the values before.
+    and channel are known at compile time. `left` is as in `Lanes`.
     """
 
     scale: int
@@ -40,6 +40,7 @@ class Lanes(NamedTuple):
     state: PyTree  # Layer states after the last pixel.
     features: Array | None  # [L, H, W, h], the condition of the body.
     context: PyTree  # The body's terms of the features in this row.
+    left: Array | None  # [L], `model.total` less the values so far.
 
 
 Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
@@ -72,7 +73,9 @@ def for_each_value(
         if image is not None:
             own = own.at[:, :: scale.network.ratio, :: scale.network.ratio].set(image)
         state, context = network.init_state(lanes), network.context(features, 0)
-        start = Lanes(own, state, features, context)
+        total = network.config.total
+        left = jnp.full(lanes, total, jnp.int32) if total else None
+        start = Lanes(own, state, features, context, left)
         start, carry = kernels.varying_alike((start, carry), (params, start, carry))
         image, carry = _for_each_value_of(number, scale, params, choose, carry, start, end_pixel)
     assert image is not None
@@ -96,24 +99,23 @@ def _for_each_value_of(
         network = scale.bind(params)
         given: ArrayLike = all_given[row, column] if scale.given.any() else False
         pixel = lanes.image[:, row, column]
-        state = lanes.state
+        state, left = lanes.state, lanes.left
         for channel in range(channels):
             # Each step is from the same state; the state of the last one is kept.
             if channel < network.mask_groups:
                 of_pixel, state = network.step(lanes.state, pixel, column, lanes.context)
             outputs = network.of_channels(of_pixel, pixel)[:, channel]
-            left = None
-            if network.config.total:  # The values that are not decided yet are 0.
-                before = lanes.image.sum((1, 2, 3)) + pixel[:, :channel].sum(1)
-                left = network.config.total - before
+            if network.total is not None and left is not None:
                 rest = ((height - row) * width - column) * channels - channel - 1
-                outputs = network.within_total(outputs, left, rest)
+                outputs = network.total.restrict(outputs, left, rest)
             place = Place(number, row, column, channel, given, left)
             carry, values = choose(carry, outputs, place)
             values = jnp.where(given, pixel[:, channel], values.astype(pixel.dtype))
             pixel = pixel.at[:, channel].set(values)
+            left = None if left is None else left - values
         state = network.end_pixel(state, pixel, column)
-        lanes = lanes._replace(state=state, image=lanes.image.at[:, row, column].set(pixel))
+        image = lanes.image.at[:, row, column].set(pixel)
+        lanes = lanes._replace(state=state, image=image, left=left)
         if end_pixel is not None:
             carry, lanes = end_pixel(carry, lanes, place)
         return (lanes, carry), None

@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -9,7 +10,9 @@ from jax.typing import ArrayLike
 from pixel_rnn_jax.model import kernels
 from pixel_rnn_jax.model.layers.body import Context, Layer, State, at_column, put_column
 from pixel_rnn_jax.model.layers.conv_lstm import ConvLSTM
-from pixel_rnn_jax.system import tuning
+
+CPU_IMAGES_PER_LANE = 4
+"""Images per lane on a CPU, where a longer scan of fuller lines is faster."""
 
 
 class DiagonalBiLSTM(Layer):
@@ -47,7 +50,8 @@ class DiagonalBiLSTM(Layer):
         batch, height, width = gates.shape[:3]
         pack = 1
         if isinstance(batch, int):  # And no symbol of `jax.export`.
-            most = min(self.images_per_lane or tuning.images_per_lane(), batch)
+            by_platform = CPU_IMAGES_PER_LANE if jax.default_backend() == "cpu" else 1
+            most = min(self.images_per_lane or by_platform, batch)
             pack = max((size for size in range(1, most + 1) if batch % size == 0), default=1)
         h = kernels.conv_lstm(
             kernels.skew(gates, pack=pack),
