@@ -3,6 +3,7 @@
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from etils import epath
 
@@ -76,15 +77,20 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
     parser.add_argument("--out", type=output(".png", ".npz", ""), default=default, help=help_)
 
 
+PROCESS_FLAGS: dict[str, tuple[type, str]] = {
+    "distributed": (bool, "join the processes of SLURM, Open MPI or a Cloud TPU"),
+    "coordinator": (str, "HOST:PORT, to join by hand, by the address of the first process"),
+    "num_processes": (int, "with --coordinator: how many processes there are"),
+    "process_id": (int, "with --coordinator: index of this process, from 0"),
+}
+"""The types and the help of the flags by which several processes join."""
+
+
 def process_flags(parser: ArgumentParser) -> None:
     """Defines the flags by which several processes join."""
-    add = parser.add_argument
-    help_ = "join the processes of SLURM, Open MPI or a Cloud TPU"
-    add("--distributed", action="store_true", help=help_)
-    add("--coordinator", metavar="HOST:PORT", help="join by hand, by the first process's address")
-    add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")
-    help_ = "with --coordinator: index of this process, from 0"
-    add("--process_id", type=int, metavar="I", help=help_)
+    for name, (kind, help_) in PROCESS_FLAGS.items():
+        how: Any = dict(action="store_true") if kind is bool else dict(type=kind)
+        parser.add_argument(f"--{name}", help=help_, **how)
 
 
 def data_flags(parser: ArgumentParser) -> None:

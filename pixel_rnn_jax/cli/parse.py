@@ -1,13 +1,16 @@
 """The commands, and how a command line names one of them with its flags."""
 
 import functools
+import runpy
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import compress, evaluate, generate, train
+from pixel_rnn_jax.system.errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser], None]]] = {
     "prepare": (train.prepare, train.prepare_flags),
@@ -22,6 +25,18 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser]
 """For each command its function, and the one that defines its flags; without one it is `train`."""
 
 
+def run_plugins(words: Sequence[str]) -> list[str]:
+    """Runs the Python files that --plugin names, and returns the other words."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py")
+    plugins, others = parser.parse_known_args(words)
+    for plugin in plugins.plugin:
+        if not Path(plugin).is_file():
+            raise UserError(f"--plugin={plugin} is no file")
+        runpy.run_path(plugin)
+    return others
+
+
 def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
     """Returns the command that the words name; fields of a config become `values`."""
     name = words[0] if words else "train"
@@ -32,7 +47,9 @@ def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
     parser = ArgumentParser(
         prog="pixel-rnn-jax",
         description="Pixel Recurrent Neural Networks: exact-likelihood models of images.",
-        epilog="Without a command it is train. COMMAND --help shows the flags of a command.",
+        epilog="Without a command it is train. COMMAND --help shows the flags of a command. "
+        "--plugin=FILE.py, with any of them, runs a Python file first, which may register layers, "
+        "bodies, heads and outputs.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {prnn.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")

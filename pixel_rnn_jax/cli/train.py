@@ -13,6 +13,7 @@ from absl import flags
 from etils import epath, epy
 
 from pixel_rnn_jax.cli.evaluate import print_evaluation
+from pixel_rnn_jax.cli.flags import PROCESS_FLAGS
 from pixel_rnn_jax.system import files
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import config as config_lib
@@ -50,14 +51,9 @@ def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], 
     flags.DEFINE_string("config", None, help_, flag_values=source)
     help_ = "folder or gs://BUCKET/FOLDER of the run, new or to resume (default: runs/CONFIG)"
     flags.DEFINE_string("workdir", None, help_, flag_values=source)
-    help_ = "join the processes of SLURM, Open MPI or a Cloud TPU"
-    flags.DEFINE_bool("distributed", False, help_, flag_values=source)
-    help_ = "HOST:PORT, to join by hand, by the address of the first process"
-    flags.DEFINE_string("coordinator", None, help_, flag_values=source)
-    help_ = "with --coordinator: how many processes there are"
-    flags.DEFINE_integer("num_processes", None, help_, flag_values=source)
-    help_ = "with --coordinator: index of this process, from 0"
-    flags.DEFINE_integer("process_id", None, help_, flag_values=source)
+    define = {bool: flags.DEFINE_bool, str: flags.DEFINE_string, int: flags.DEFINE_integer}
+    for flag, (kind, help_) in PROCESS_FLAGS.items():
+        define[kind](flag, None, help_, flag_values=source)
     wanted = {"-h", "--help"} & {*words}
     if any(word.startswith("--model=") for word in words):
         raise UserError(
@@ -88,6 +84,7 @@ def _help(values: flags.FlagValues, config: config_lib.Config) -> str:
     """Describes the flags, and shows the fields as the flags beside --help set them."""
     lines = ["Trains a model, or resumes the run that is in its workdir.", ""]
     lines += [f"  --{name:<14} {values[name].help}" for name in values]
+    lines += ["  --plugin         a Python file to run first, which may register layers and so on"]
     lines += ["", "--config.FIELD=VALUE sets a field, here with its value (see docs/training.md):"]
     wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "  ")
     wrapper.break_on_hyphens = wrapper.break_long_words = False

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,30 +13,36 @@ import optax
 from etils import epath
 from jax.typing import ArrayLike
 
-from pixel_rnn_jax.data import Split
+from pixel_rnn_jax.data import Batch, Split
 from pixel_rnn_jax.data.dataset import Dataset, image_ids, random_order
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import likelihoods
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.config import Config
+from pixel_rnn_jax.training.log import OnRecord
+from pixel_rnn_jax.training.step import Loss
 from pixel_rnn_jax.training.train import train
 
 
 def fit(
-    images: ArrayLike,
+    images: ArrayLike | Iterator[Batch],
     config: Config | ModelConfig | None = None,
     condition: ArrayLike | None = None,
     *,
     validation: float | ArrayLike | tuple[ArrayLike, ArrayLike] = 0.1,
     workdir: epath.PathLike | None = None,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    on_record: OnRecord | None = None,
 ) -> ImageModel:
     """Trains a model on arrays, and returns it with the parameters that validate best.
 
     Args:
         images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or for
-            `output="gaussian_mixture"` any real numbers.
+            `output="gaussian_mixture"` any real numbers. Or an iterator of `data.Batch`, each of
+            `train.batch_size` images; then `validation` has images, and a resumed run takes what
+            the iterator gives next.
         config: The model alone, or the whole config: `train.steps`, `train.patience`, `seed` and so
             on. Of its data only `levels` (0 takes the largest value + 1), `binarize` and `flip`
             are used.
@@ -45,6 +52,9 @@ def fit(
             and their condition.
         workdir: Where the run is kept, to resume it by the same call; None keeps nothing.
         optimizer: An update rule of Optax, instead of the config's; give it again to resume.
+        loss: A function of the `PixelRNN`, its parameters, a batch and the keys of dropout or None,
+            instead of the mean of -log p(image); validation and the best step stay by likelihood.
+        on_record: A function of the step and its figures, called for each record of the log.
 
     Raises:
         UserError: The arrays do not fit one another or the config; or as `train`.
@@ -62,7 +72,8 @@ def fit(
         folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
         splits = {"train": training, "validation": held_out}
         pictures = workdir is not None
-        result = train(config, folder, splits, optimizer=optimizer, pictures=pictures)
+        options: dict[str, Any] = dict(optimizer=optimizer, loss=loss, on_record=on_record)
+        result = train(config, folder, splits, pictures=pictures, **options)
         # On one device of this process, wherever all of them have trained it.
         params = jax.tree.map(jnp.asarray, jax.device_get(result.run.params))
         return dataclasses.replace(result.run, params=params).image_model
@@ -70,14 +81,21 @@ def fit(
 
 def array_splits(
     config: Config, images: Any, condition: Any, validation: Any
-) -> tuple[Config, Split, Split]:
+) -> tuple[Config, Any, Split]:
     """Makes training and validation images of arrays in memory, for `fit`.
 
     In the config, `data.levels` of 0 becomes the largest value + 1, and a model without condition
     takes the arrays'.
     """
-    whole = train = _of_arrays("training", images, condition)
-    if isinstance(validation, (int, float, np.number)):
+    is_share = isinstance(validation, (int, float, np.number))
+    if isinstance(images, Iterator):
+        if is_share:
+            raise UserError("validation must have images where those of training are an iterator")
+        whole = _of_arrays("validation", *_pair(validation))
+        train: Any = images
+    else:
+        whole = train = _of_arrays("training", images, condition)
+    if is_share:
         count = max(1, round(float(validation) * len(whole)))
         if not 0 < validation < 1:
             raise UserError(f"validation must be a share between 0 and 1, got {validation}")
@@ -85,8 +103,7 @@ def array_splits(
         held_out = _part("validation", whole, order[:count])
         train = _part("training", whole, order[count:])
     else:
-        images, condition = validation if isinstance(validation, tuple) else (validation, None)
-        held_out = _of_arrays("validation", images, condition, whole.class_names)
+        held_out = _of_arrays("validation", *_pair(validation), whole.class_names)
     model, levels = config.model, config.data.levels
     if not model.condition.size:
         if whole.labels is not None:
@@ -101,7 +118,12 @@ def array_splits(
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
     data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
     config = dataclasses.replace(config, model=model, data=data)
-    return config, Split(train, model, data), Split(held_out, model, data)
+    train = Split(train, model, data) if isinstance(train, Dataset) else train
+    return config, train, Split(held_out, model, data)
+
+
+def _pair(images: Any) -> tuple[Any, Any]:
+    return images if isinstance(images, tuple) else (images, None)
 
 
 def _of_arrays(

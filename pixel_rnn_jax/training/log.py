@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +24,8 @@ from pixel_rnn_jax.system import processes, terminal
 from pixel_rnn_jax.system.files import atomic_write, naming
 
 Row = dict[str, float]
+OnRecord = Callable[[int, Mapping[str, float]], None]
+"""Gets the step and the figures of each record, in the first process."""
 
 PREVIEWS = 16
 """Images in a picture, and particles of a completion: few, so that they cost little."""
@@ -37,8 +39,16 @@ class TrainLog:
     compilation included. A terminal shows a bar, a file gets a line for each record.
     """
 
-    def __init__(self, workdir: epath.PathLike, step: int, steps: int, made: Any = (0.0, 0)):
+    def __init__(
+        self,
+        workdir: epath.PathLike,
+        step: int,
+        steps: int,
+        made: Any = (0.0, 0),
+        on_record: OnRecord | None = None,
+    ):
         """Opens the files and drops the records after `step`; `made` is as in `Checkpoints`."""
+        self._on_record = on_record
         self._workdir, self._step, self._steps = epath.Path(workdir), step, steps
         self._begin = time.monotonic() - made[0]
         self._first: tuple[int, float] | None = None  # The first step that was made, and when.
@@ -107,6 +117,8 @@ class TrainLog:
         self.records.append(record)
         self._file.write(_as_lines([record]))
         self._file.flush()
+        if self._on_record:
+            self._on_record(step, record)
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         if "train/nats" not in values:

@@ -44,11 +44,15 @@ class TrainState:
         return self.ema or self.params
 
 
+Loss = Callable[[PixelRNN, PyTree, Batch, Array | None], Array]
+"""Maps a model, its parameters, a batch and the keys of dropout, `[B]` or None, to a loss."""
+
+
 @flax.struct.dataclass
 class Metrics:
     """What a step measures before its update, over the global batch."""
 
-    nats: Array  # The loss: the mean, in nats per image.
+    nats: Array  # The loss: by default the mean, in nats per image.
     gradient_norm: Array  # Before clipping.
     stop: Array  # Above 0 if a process asks that training stop.
 
@@ -64,6 +68,13 @@ def init_state(optimizer: optax.GradientTransformation, params: PyTree, *, ema: 
     )
 
 
+def mean_nats(
+    model: PixelRNN, params: PyTree, batch: Batch, dropout_keys: Array | None = None
+) -> Array:
+    """Returns the mean of -log p(image) over a batch, in nats."""
+    return model.nats_by_scale(params, *batch, dropout_keys=dropout_keys).sum(-1).mean()
+
+
 def make_train_step(
     model: PixelRNN,
     optimizer: optax.GradientTransformation,
@@ -72,22 +83,22 @@ def make_train_step(
     ema_decay: float,
     micro_batches: int = 1,
     seed: int = 0,
+    loss: Loss | None = None,
 ) -> Callable[[TrainState, Batch, Array | None], tuple[TrainState, Metrics]]:
     """Compiles one step of training on a mesh.
 
-    The loss is -log p(image) in nats. Each device has the whole state and an equal share of the
-    batch, which it computes in `micro_batches` equal parts, one after another, to save memory; 0
-    chooses by platform. `ema_decay` is 0 for no moving average. What dropout zeroes depends on the
-    `seed`, the step and the place in the global batch.
+    The loss, by default `mean_nats`, is averaged over the batch. Each device has the whole state
+    and an equal share of the batch, which it computes in `micro_batches` equal parts, one after
+    another, to save memory; 0 chooses by platform. `ema_decay` is 0 for no moving average. What
+    dropout zeroes depends on the `seed`, the step and the place in the global batch.
 
     The function takes the state (which is donated), a batch, and the stop flags: a boolean for each
     device, or None for a single process.
     """
     pixels = math.prod(model.image_shape[:2])
 
-    def loss(params: PyTree, rows: tuple[Batch, Array | None]) -> Array:
-        batch, keys = rows
-        return model.nats_by_scale(params, *batch, dropout_keys=keys).sum(-1).mean()
+    def loss_of_rows(params: PyTree, rows: tuple[Batch, Array | None]) -> Array:
+        return (loss or mean_nats)(model, params, *rows)
 
     def dropout_keys(step: Array, count: int) -> Array | None:
         if not model.config.dropout:
@@ -100,7 +111,7 @@ def make_train_step(
         state: TrainState, batch: Batch, stop: Array | None
     ) -> tuple[TrainState, Metrics]:
         parts = micro_batches or tuning.parts(len(batch.images), pixels, recurrent=model.recurrent)
-        gradient_fn = _mean_over_parts(jax.value_and_grad(loss), parts)
+        gradient_fn = _mean_over_parts(jax.value_and_grad(loss_of_rows), parts)
         keys = dropout_keys(state.step, len(batch.images))
         nats, gradient = gradient_fn(state.params, (batch, keys))
         # One vector, so that there is one all-reduce rather than one for each parameter.

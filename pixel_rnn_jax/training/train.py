@@ -6,7 +6,7 @@ import functools
 import importlib.metadata
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.codec.weights import by_name, check_same_types, types_of
-from pixel_rnn_jax.data import Split
+from pixel_rnn_jax.data import Batch, Split
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
@@ -32,9 +32,9 @@ from pixel_rnn_jax.training.checkpoints import Checkpoints
 from pixel_rnn_jax.training.config import Config, to_json
 from pixel_rnn_jax.training.evaluate import Evaluation, independent_pixels, score
 from pixel_rnn_jax.training.identity import RunIdentity
-from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
+from pixel_rnn_jax.training.log import OnRecord, TrainLog, overfitting, read_metrics
 from pixel_rnn_jax.training.source import Run, open_run, open_split
-from pixel_rnn_jax.training.step import Metrics, TrainState, init_state, make_train_step
+from pixel_rnn_jax.training.step import Loss, Metrics, TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.stop import StopRequest, stop_on_signal
 from pixel_rnn_jax.training.workdir import lock, resumed
 
@@ -52,9 +52,11 @@ class Result(NamedTuple):
 def train(
     config: Config,
     workdir: epath.PathLike,
-    splits: Mapping[str, Split] | None = None,
+    splits: Mapping[str, Any] | None = None,
     *,
     optimizer: optax.GradientTransformation | None = None,
+    loss: Loss | None = None,
+    on_record: OnRecord | None = None,
     pictures: bool = True,
 ) -> Result:
     """Trains a PixelRNN by maximum likelihood in `workdir`, and evaluates it on the test split.
@@ -64,8 +66,11 @@ def train(
     bit. On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
 
     `splits` are the images for "train" and "validation", and perhaps "test"; by default those that
-    the config names. An `optimizer` replaces `config.optimizer`. With `pictures`, samples,
-    completions and curves are drawn at each validation.
+    the config names. For "train" an iterator of `data.Batch` will do, each with this process's
+    share of `train.batch_size` images; a resumed run takes what it gives next. An `optimizer`
+    replaces `config.optimizer`, and a `loss` the negative log-likelihood in training, not in
+    validation. `on_record` gets each record. With `pictures`, samples, completions and curves are
+    drawn at each validation.
 
     Raises:
         UserError: The workdir is in use or holds a run that cannot go on with this config; the data
@@ -89,7 +94,7 @@ def train(
     ):
         identity = resumed(checkpoints, new)
         training = _Training(config, workdir, splits, identity, mesh, checkpoints, pictures)
-        step = training.run(optimizer, request)
+        step = training.run(optimizer, loss, on_record, request)
         checkpoints.wait()
         if request.anywhere():  # Perhaps after the last step.
             number = request.signal or signal.SIGTERM
@@ -106,7 +111,7 @@ class _Training:
 
     config: Config
     workdir: epath.PathLike
-    splits: Mapping[str, Split]
+    splits: Mapping[str, Any]
     identity: RunIdentity
     mesh: Mesh
     checkpoints: Checkpoints
@@ -117,7 +122,13 @@ class _Training:
         """The model of the images of the run."""
         return self.identity.image_format.model(self.config.model)
 
-    def run(self, optimizer: optax.GradientTransformation | None, request: StopRequest) -> int:
+    def run(
+        self,
+        optimizer: optax.GradientTransformation | None,
+        loss: Loss | None,
+        on_record: OnRecord | None,
+        request: StopRequest,
+    ) -> int:
         """Makes the steps that are left, and returns the number of all steps made."""
         config, settings, mesh = self.config, self.config.train, self.mesh
         rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
@@ -130,15 +141,13 @@ class _Training:
             with atomic_write(epath.Path(self.workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
         ema, parts = config.optimizer.ema_decay, settings.micro_batches
-        train_step = make_train_step(
-            self.model, optimizer, mesh, ema_decay=ema, micro_batches=parts, seed=config.seed
-        )
-        images, size, place = self.splits["train"], settings.batch_size, processes.place()
-        batches = data.train_batches(
-            images, batch_size=size, seed=config.seed, start_step=step, **place
-        )
+        options: dict[str, Any] = dict(ema_decay=ema, micro_batches=parts, seed=config.seed)
+        train_step = make_train_step(self.model, optimizer, mesh, loss=loss, **options)
+        batches = self._batches(step)
         previous, stop, compiled = None, False, None
-        with contextlib.closing(TrainLog(self.workdir, step, settings.steps, made)) as log:
+        with contextlib.closing(
+            TrainLog(self.workdir, step, settings.steps, made, on_record)
+        ) as log:
             while step < settings.steps and not stop and not self._patience_ends(step):
                 step += 1
                 arguments = state, devices.shard_batch(mesh, next(batches)), request.flags(mesh)
@@ -152,11 +161,25 @@ class _Training:
                 state = self._after(step, state, metrics, log, rate, stop=stop)
         return step
 
+    def _batches(self, start_step: int) -> Iterator[Batch]:
+        """Yields this process's share of the batches from a step on."""
+        images, size, place = self.splits["train"], self.config.train.batch_size, processes.place()
+        if isinstance(images, Split):
+            yield from data.train_batches(
+                images, batch_size=size, seed=self.config.seed, start_step=start_step, **place
+            )
+        for batch in images:
+            images, condition = self.model.checked(*batch)
+            if len(images) * place["process_count"] != size:
+                raise UserError(f"batches must have train.batch_size={size} images in all")
+            yield Batch(*jax.tree.map(np.asarray, (images, condition)))
+
     def _compiled(self, train_step: Any, state: TrainState, *arguments: Any) -> Any:
         """Compiles a step, in a thread so that Ctrl-C is heard, and says what it costs."""
-        settings, count = self.config.train, len(self.splits["train"])
+        settings, images = self.config.train, self.splits["train"]
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        steps = f"{settings.steps:,} steps of {settings.batch_size} of {count:,} images"
+        count = f"{len(images):,} " if isinstance(images, Split) else ""
+        steps = f"{settings.steps:,} steps of {settings.batch_size} of {count}images"
         terminal.log(f"{parameters:,} parameters, {steps}: compiling")
         with ThreadPoolExecutor(1) as pool:
             compiled = pool.submit(train_step.lower(state, *arguments).compile).result()
@@ -251,9 +274,11 @@ class _Training:
         return best is not None and step - best >= settings.patience * settings.eval_every
 
 
-def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
+def _identity(config: Config, splits: Mapping[str, Any]) -> RunIdentity:
     """Returns the identity of a new run on these images, which must be of one format."""
-    image_format = splits["train"].format
+    splits = {name: split for name, split in splits.items() if isinstance(split, Split)}
+    first = next(iter(splits.values()))  # Of training, unless that is an iterator.
+    image_format = first.format
     for name, split in splits.items():
         if split.format != image_format:
             raise UserError(
@@ -261,16 +286,16 @@ def _identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
                 f"{image_format}"
             )
     if not image_format.levels:
-        mean, std = data.standardisation(splits["train"])
+        mean, std = data.standardisation(first)
         image_format = dataclasses.replace(image_format, mean=mean, std=std)
     digests = {name: data.digest(split) for name, split in splits.items()}
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     shape = "x".join(map(str, image_format.image_shape))
     values = f"{image_format.levels} levels" if image_format.levels else "real values"
     terminal.log(f"{counts} images of {shape}, {values}")
-    for remark in splits["train"].remarks():
+    for remark in first.remarks():
         terminal.log(remark)
-    if config.train.batch_size > len(splits["train"]):
+    if "train" in splits and config.train.batch_size > len(first):
         terminal.log(f"a batch, train.batch_size={config.train.batch_size}, repeats images")
     return RunIdentity(config, image_format, digests)
 
@@ -296,7 +321,7 @@ def _means(model: PixelRNN, state: TrainState) -> dict[str, float]:
 
 
 def _finish(
-    workdir: epath.PathLike, run: Run, splits: Mapping[str, Split], mesh: Mesh, steps: int
+    workdir: epath.PathLike, run: Run, splits: Mapping[str, Any], mesh: Mesh, steps: int
 ) -> Result:
     """Evaluates a trained run on the test split, if there is one, and writes `result.json`."""
     if "test" not in splits:
@@ -304,7 +329,7 @@ def _finish(
     size, baseline = run.config.train.eval_batch_size, None
     test = score(run.model, run.params, splits["test"], batch_size=size, mesh=mesh)
     result: dict[str, Any] = {"step": run.step, "steps": steps, "test": test.numbers()}
-    if run.model.levels:
+    if run.model.levels and isinstance(splits["train"], Split):
         baseline = independent_pixels(splits["train"], splits["test"], size)
         result["independent_pixels"] = baseline.numbers()
     if processes.is_first():
