@@ -1,8 +1,8 @@
 """Draws pictures that no command draws.
 
     python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
-    python docs/pictures.py curves --out=docs/images/curves.svg docs/logs/a docs/logs/b
-    python docs/pictures.py hours --out=docs/images/hours.svg docs/logs/a,docs/logs/b docs/logs/c
+    python docs/pictures.py curves --out=docs/images/curves.svg a runs/b
+    python docs/pictures.py hours --out=docs/images/hours.svg a,b runs/c
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. --data_name or --data_dir names
@@ -21,6 +21,7 @@ import numpy as np
 
 from pixel_rnn_jax.cli.flags import data_flags
 from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.training import log as training_log
 from pixel_rnn_jax.training.source import open_run
 
 IMAGES = 5
@@ -63,11 +64,14 @@ def draw_masks(model_name: str, data_name: str, data_dir: str, out: Path) -> Non
     out.write_bytes(pictures.png(picture))
 
 
-def validations_of(log: Path, unit: str, clock: str) -> np.ndarray:
+def validations_of(run: str, unit: str, clock: str) -> np.ndarray:
     """Returns the step or the seconds, and the value, of each validation of a run `[2, N]`."""
-    records = map(json.loads, (log / "metrics.jsonl").read_text().splitlines())
-    name = f"validation/{unit}"
-    return np.array([(each[clock], each[name]) for each in records if name in each]).T
+    if (Path(run) / "metrics.jsonl").exists():
+        records, name = training_log.read_metrics(run), f"validation/{unit}"
+        return np.array([(each[clock], each[name]) for each in records if name in each]).T
+    lines = map(json.loads, (Path(__file__).parent / "logs" / "curves.jsonl").open())
+    validations = next(line["validations"] for line in lines if line["name"] == run)
+    return np.array([(each[clock], each[unit]) for each in validations]).T
 
 
 def draw_hours(chains: list[str], unit: str, out: Path) -> None:
@@ -76,26 +80,26 @@ def draw_hours(chains: list[str], unit: str, out: Path) -> None:
     axes = figure.subplots()
     for chain in chains:
         times, values, begin = [], [], 0.0
-        for log in map(Path, chain.split(",")):
+        for log in chain.split(","):
             seconds, value = validations_of(log, unit, "seconds")
             times, values = [*times, *(begin + seconds)], [*values, *value]
             begin = times[-1]
-        axes.plot(np.array(times) / 3600, values, marker=".", label=log.name)
+        axes.plot(np.array(times) / 3600, values, marker=".", label=log)
     axes.set(xscale="log", xlabel="hours of training", ylabel=f"validation, {UNITS[unit]}")
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(out, metadata={"Date": None})
 
 
-def draw_curves(logs: list[Path], unit: str, out: Path) -> None:
-    """Draws the validations of runs, each with the name of its folder."""
+def draw_curves(logs: list[str], unit: str, out: Path) -> None:
+    """Draws the validations of runs."""
     figure = matplotlib.figure.Figure(figsize=(9.6, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     validations = []
     for log in logs:
         steps, values = validations_of(log, unit, "step")
-        left.plot(steps / 1000, values, marker=".", label=log.name)
-        right.plot(steps / steps[-1], values, marker=".", label=log.name)
+        left.plot(steps / 1000, values, marker=".", label=Path(log).name)
+        right.plot(steps / steps[-1], values, marker=".", label=Path(log).name)
         validations.append(values)
     # The first may be far above, and runs out of the picture.
     low, high = min(map(min, validations)), max(values[:2][-1] for values in validations)
@@ -117,7 +121,7 @@ def main() -> None:
     completions = commands.add_parser("masks", help="completions under many kinds of masks")
     completions.add_argument("--model", required=True, help="a model of the package, or a workdir")
     curves = commands.add_parser("curves", help="validations of several runs")
-    curves.add_argument("logs", nargs="+", type=Path, help="folders in docs/logs, or workdirs")
+    curves.add_argument("logs", nargs="+", help="names in docs/logs/curves.jsonl, or workdirs")
     hours = commands.add_parser("hours", help="validations of several runs by time")
     hours.add_argument("logs", nargs="+", help="as for curves, runs that follow after a comma")
     for command in (curves, hours):

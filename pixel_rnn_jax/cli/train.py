@@ -8,6 +8,7 @@ import textwrap
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from etils import epath, epy
@@ -51,7 +52,11 @@ def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], 
     flags.DEFINE_string("config", None, help_, flag_values=source)
     help_ = "folder or gs://BUCKET/FOLDER of the run, new or to resume (default: runs/CONFIG)"
     flags.DEFINE_string("workdir", None, help_, flag_values=source)
-    define = {bool: flags.DEFINE_bool, str: flags.DEFINE_string, int: flags.DEFINE_integer}
+    define: dict[Any, Any] = {
+        bool: flags.DEFINE_bool,
+        str: flags.DEFINE_string,
+        int: flags.DEFINE_integer,
+    }
     for flag, (kind, help_) in PROCESS_FLAGS.items():
         define[kind](flag, None, help_, flag_values=source)
     wanted = {"-h", "--help"} & {*words}

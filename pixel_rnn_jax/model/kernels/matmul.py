@@ -50,7 +50,7 @@ def add_bias(x: Array, bias: Array) -> Array:
 @add_bias.defjvp
 def _add_bias_jvp(primals: tuple[Array, Array], tangents: Any) -> tuple[Array, Array]:
     (x, _), (dx, dbias) = primals, tangents
-    return add_bias(*primals), dx + lax.dot(jnp.ones((len(x), 1), x.dtype), dbias[None])
+    return add_bias(*primals), dx + lax.dot(jnp.ones((x.shape[0], 1), x.dtype), dbias[None])
 
 
 def rounded_dot(x: Array, y: Array, axes: tuple[int, int], sums: DTypeLike) -> Array:
