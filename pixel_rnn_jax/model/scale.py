@@ -98,7 +98,7 @@ def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -
         stride = height // scale_height
         ratio = scale_height // heights[number - 1] if number else 0
         shape = (scale_height, width // stride, channels)
-        network = Network(config.of_scale(number), shape, levels, ratio)
+        network = Network(config.of_scale(number), shape, levels, ratio, parent=None)
         given = np.zeros(shape[:2], bool)
         if ratio and config.copy_coarse:
             given[::ratio, ::ratio] = True

@@ -16,7 +16,7 @@ _FLAGS: Fields = dict(residual=False, skip=False, remat=True)
 _KINDS: Fields = dict(
     architecture="row_lstm", output="discretized_logistic_mixture", dtype="bfloat16"
 )
-_INPUT: Fields = dict(input="categorical")
+_INPUT: Fields = dict(input="categorical", head="own")
 _NUMBERS: Fields = dict(mixtures=3, num_classes=4, dropout=0.25, images_per_lane=2)
 _SPLITS = ("train[:50000]", "train[50000:]", "test[:10]")
 _RATE: Fields = dict(learning_rate=0.25, schedule="constant", warmup_steps=7)

@@ -272,7 +272,7 @@ def test_data_that_were_replaced_are_refused(config, copy, tmp_path):
     for split in ("train", "validation", "test"):
         np.savez(moved, **arrays | {split: np.flip(arrays[split], 1)})
         with pytest.raises(UserError, match="data.name"):
-            evaluated(copy)
+            evaluated(copy, split=split)
         with pytest.raises(UserError, match="data.name"):
             train(longer, copy)
     np.savez(moved, **arrays)
