@@ -11,7 +11,8 @@ from helpers.random_models import random_like
 from helpers.reachability import body_reach
 from jax.sharding import PartitionSpec
 
-from pixel_rnn_jax.model.layers import BODIES, LAYERS
+from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.layers import BODIES, LAYERS, MaskedConv, Stack
 from pixel_rnn_jax.model.layers.body import Body, CausalMap
 from pixel_rnn_jax.system import devices
 
@@ -97,6 +98,29 @@ def test_outputs_see_exactly_what_they_should(name, layer, inputs, params):
         sets = body_reach(name, own, nothing, layers=2 if name in BODIES else 1)
     group_out, group_in = (np.arange(n) * GROUPS // n for n in (seen.shape[2], 2 * FEATURES))
     np.testing.assert_array_equal(seen > 0, sets[:, :, group_out][..., group_in])
+
+
+@pytest.mark.parametrize(("residual", "skip"), [(True, True), (False, True), (True, False)])
+def test_a_stack_adds_its_input_and_all_layers(residual, skip):
+    """Figure 5: the head sees the last stream, which began with the first convolution's."""
+    config = ModelConfig("pixel_cnn", layers=2, residual=residual, skip=skip)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, HEIGHT, WIDTH, 2 * FEATURES)))
+    stack = Stack(FEATURES, 1, layer=LAYERS["pixel_cnn"], config=config, param_dtype=jnp.float64)
+    params = random_like(jax.eval_shape(stack.init, jax.random.key(0), x), seed=0)
+    bound, expected, skips = stack.bind(params), x, 0
+    for layer, connection in zip(bound.body, bound.residual, strict=True):
+        own = connection.expand(layer(expected))
+        stream, *own = np.split(np.asarray(own), 2 if skip else 1, axis=-1)
+        expected, skips = stream + (expected if residual else 0), skips + sum(own)
+    np.testing.assert_allclose(stack.apply(params, x), expected + skips, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel_size", [(1, 1), (7, 7)])
+def test_a_new_convolution_keeps_the_variance(kernel_size):
+    conv = MaskedConv(64, 64, 1, kernel_size=kernel_size)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 16, 16, 64)), jnp.float32)
+    out, _ = conv.init_with_output(jax.random.key(0), x)
+    assert 0.85 < out[:, 4:, 4:-4].std() < 1.15
 
 
 def test_gradients_are_finite_differences(layer, inputs, params):
