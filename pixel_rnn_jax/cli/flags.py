@@ -77,6 +77,7 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
     parser.add_argument("--out", type=output(".png", ".npz", ""), default=default, help=help_)
 
 
+PLUGIN = "a Python file to run first, which may register layers, bodies, heads and outputs"
 PROCESS_FLAGS: dict[str, tuple[type, str]] = {
     "distributed": (bool, "join the processes of SLURM, Open MPI or a Cloud TPU"),
     "coordinator": (str, "HOST:PORT, to join by hand, by the address of the first process"),

@@ -10,6 +10,7 @@ from absl import flags
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import compress, evaluate, generate, train
+from pixel_rnn_jax.cli.flags import PLUGIN
 from pixel_rnn_jax.system.errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser], None]]] = {
@@ -47,9 +48,7 @@ def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
     parser = ArgumentParser(
         prog="pixel-rnn-jax",
         description="Pixel Recurrent Neural Networks: exact-likelihood models of images.",
-        epilog="Without a command it is train. COMMAND --help shows the flags of a command. "
-        "--plugin=FILE.py, with any of them, runs a Python file first, which may register layers, "
-        "bodies, heads and outputs.",
+        epilog="Without a command it is train. COMMAND --help shows the flags of a command.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {prnn.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND")
@@ -65,5 +64,6 @@ def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
             allow_abbrev=False,
         )
         define_flags(subparser)
+        subparser.add_argument("--plugin", metavar="FILE.py", help=PLUGIN)
     arguments = parser.parse_args(words)
     return functools.partial(COMMANDS[name][0], arguments)

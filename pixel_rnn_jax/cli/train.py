@@ -14,7 +14,7 @@ from absl import flags
 from etils import epath, epy
 
 from pixel_rnn_jax.cli.evaluate import print_evaluation
-from pixel_rnn_jax.cli.flags import PROCESS_FLAGS
+from pixel_rnn_jax.cli.flags import PLUGIN, PROCESS_FLAGS
 from pixel_rnn_jax.system import files
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import config as config_lib
@@ -52,6 +52,7 @@ def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], 
     flags.DEFINE_string("config", None, help_, flag_values=source)
     help_ = "folder or gs://BUCKET/FOLDER of the run, new or to resume (default: runs/CONFIG)"
     flags.DEFINE_string("workdir", None, help_, flag_values=source)
+    flags.DEFINE_string("plugin", None, PLUGIN, flag_values=source)
     define: dict[Any, Any] = {
         bool: flags.DEFINE_bool,
         str: flags.DEFINE_string,
@@ -89,7 +90,6 @@ def _help(values: flags.FlagValues, config: config_lib.Config) -> str:
     """Describes the flags, and shows the fields as the flags beside --help set them."""
     lines = ["Trains a model, or resumes the run that is in its workdir.", ""]
     lines += [f"  --{name:<14} {values[name].help}" for name in values]
-    lines += ["  --plugin         a Python file to run first, which may register layers and so on"]
     lines += ["", "--config.FIELD=VALUE sets a field, here with its value (see docs/training.md):"]
     wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "  ")
     wrapper.break_on_hyphens = wrapper.break_long_words = False

@@ -13,6 +13,7 @@ from PIL import Image
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.model.layers import LAYERS
 
 TOP = np.arange(4)[:, None] < np.full(5, 2)
 FIELDS = SMALL | {"train.steps": 2, "train.batch_size": 8}
@@ -236,3 +237,32 @@ def test_comparison_by_dequantisation(printed, cli, tmp_path, monkeypatch, image
     assert f"{values['discrete']['nats']:.3f} ± " in discrete
     assert f"{values['continuous']['nats']:.3f} ± " in continuous
     assert cli(f"{words} --pixel_map=map.png")[0] == 2
+
+
+PLUGIN = """
+from pixel_rnn_jax.model.layers import LAYERS, Layer, MaskedConv
+
+class Pixelwise(Layer):
+    def setup(self):
+        self.conv = MaskedConv(2 * self.features, self.features, self.mask_groups, **self.dtypes)
+
+    def __call__(self, x, condition=None):
+        return self.conv(x)
+
+LAYERS["pixelwise"] = Pixelwise
+"""
+
+
+def test_a_plugin_registers_a_layer_of_one_method(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(PLUGIN)
+    sizes = "--config.train.steps=1 --config.model.layers=1 --config.model.features=2"
+    status, _, err = cli(f"--config=digits:pixelwise {sizes} --workdir=run --plugin=mine.py")
+    assert status == 0, err
+    # As in a new process, which knows the architecture by the flag alone.
+    monkeypatch.delitem(LAYERS, "pixelwise")
+    status, _, err = cli("sample --workdir=run --n=1 --out=one.png")
+    assert status == 2 and "pixelwise" in err
+    status, _, err = cli("sample --workdir=run --n=1 --out=one.png --plugin=mine.py")
+    assert status == 0 and Path("one.png").exists(), err
+    monkeypatch.delitem(LAYERS, "pixelwise")

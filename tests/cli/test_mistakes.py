@@ -52,6 +52,7 @@ sample --model=digit                                | --model
 sample --workdir=mnist_gray                         | mnist_grey
 sample MODEL --n=0                                  | --n
 sample MODEL --label=4                              | --label
+sample MODEL --plugin=nowhere.py                     | nowhere.py
 sample MODEL five                                   | five
 sample MODEL --temperature=nan                      | --temperature
 sample MODEL --temperature=inf                      | temperature

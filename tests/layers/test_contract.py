@@ -36,7 +36,8 @@ def layer(name):
     if class_ is None:
         code = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
         names = {"__name__": "layers"}
-        exec("\n".join(code).partition("\nprnn.layers.LAYERS")[0], names)
+        for block in code[:2]:
+            exec(block.partition("\nprnn.layers.LAYERS")[0], names)
         class_ = names[name]
     float64 = dict(dtype=jnp.float64, param_dtype=jnp.float64)
     return class_(features=FEATURES, mask_groups=GROUPS, condition=CONDITION, **float64, **sizes)
