@@ -34,7 +34,7 @@ def conv_lstm(
         gates_t, restart_t = inputs
         again = restart_t[:, None, None]
         for tap, weight in zip(taps, kernel, strict=True):
-            read = kernels.shift(h, tap, axis=0)
+            read = kernels.read_at(h, tap, axis=0)
             if tap == 0:
                 read = jnp.where(again, h0[None, None], read)
             gates_t = gates_t + kernels.matmul(read, weight, dtype or gates.dtype)

@@ -7,7 +7,7 @@ from absl import app, flags, logging
 from etils import epy
 
 from pixel_rnn_jax.cli import parse
-from pixel_rnn_jax.system.errors import USER_ERROR, UserError, may_pass
+from pixel_rnn_jax.system.errors import USER_ERROR, UserError, is_transient
 
 with epy.lazy_imports():  # They import JAX, which --help does without.
     import jax
@@ -26,7 +26,7 @@ def main(command: Callable[[], None]) -> int:
         command()
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return _end(1 if may_pass(error) else USER_ERROR)
+        return _end(1 if is_transient(error) else USER_ERROR)
     except (MemoryError, OverflowError) as error:
         print(f"error: a number or a size is too large: {error!r}", file=sys.stderr)
         return _end(USER_ERROR)
@@ -39,7 +39,7 @@ def main(command: Callable[[], None]) -> int:
 
 
 def _end(status: int, error: Exception | None = None) -> int:
-    """Ends this process at once if others of its run wait for it, which a normal exit would too."""
+    """Hard-exits a process of a multi-process run; a normal exit would block on the others."""
     if jax.distributed.is_initialized():
         processes.end(status, error)
     return status

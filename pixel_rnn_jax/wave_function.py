@@ -39,8 +39,8 @@ class WaveFunction(nn.Module):
         phase: A module from states `[..., N]` to φ, `[...]`; None for a positive wave function.
 
     Raises:
-        UserError: The space has another constraint, or not H W sites, or a single state, or the
-            model is a density; from the first call on.
+        UserError: On first use, if the space has another constraint, other than H W sites or one
+            state, or the output is a density.
 
     >>> hilbert = nk.hilbert.Spin(0.5, 16, total_sz=0)
     >>> psi = WaveFunction(hilbert, prnn.ModelConfig(layers=1, features=4), (4, 4))

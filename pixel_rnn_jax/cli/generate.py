@@ -48,7 +48,7 @@ def sample(arguments: Namespace) -> None:
         condition = np.full(n, int(label) if is_number else label)
     elif classes:
         n = n or ROW * classes
-        condition = data.every_class(n, classes)
+        condition = data.balanced_classes(n, classes)
         if n % classes == 0:
             columns, rows = n // classes, model.class_names or [*map(str, range(classes))]
     n = n or IMAGES
@@ -98,7 +98,7 @@ def complete(arguments: Namespace) -> None:
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
-    images, condition = split.batch(data.spread(len(split), n))
+    images, condition = split.batch(data.evenly_spaced(len(split), n))
     key = jax.random.key(arguments.seed)
     result = model.complete(key, images, mask, condition, particles=particles)
     if Path(out).suffix == ".png":

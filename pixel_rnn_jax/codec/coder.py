@@ -19,8 +19,7 @@ from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequen
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.model.likelihoods import value_dtype
 
-# Of 24 bits, as `PRECISION`. It rounds cumulative sums down and adds 1 to each frequency: of
-# n integers that add up to 2**24 - n the frequencies are exactly one more.
+# constriction adds 1 to each weight, so weights that sum to 2**24 - n become exact frequencies.
 _DIGIT = constriction.stream.model.Categorical(perfect=False)
 
 

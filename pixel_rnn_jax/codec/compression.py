@@ -19,7 +19,7 @@ import numpy as np
 
 from pixel_rnn_jax.codec.coder import Encoder, decode
 from pixel_rnn_jax.codec.format import Block, Header, pack_end, read_blocks
-from pixel_rnn_jax.codec.loop import Loop, computed_alike
+from pixel_rnn_jax.codec.loop import Loop, canonical_config
 from pixel_rnn_jax.data import Batch, Images
 from pixel_rnn_jax.model.checks import check_images
 from pixel_rnn_jax.model.config import ModelConfig
@@ -115,7 +115,7 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
     digest = hashlib.blake2b(digest_size=8)
     # Without the defaults: a field that a later version adds leaves the digest as it was.
     default = dataclasses.asdict(ModelConfig())
-    fields = dataclasses.asdict(computed_alike(model.config)).items()
+    fields = dataclasses.asdict(canonical_config(model.config)).items()
     changed = sorted(item for item in fields if item[1] != default[item[0]])
     units = (model.mean, model.std) if model.std else ()
     digest.update(repr((changed, model.image_shape, model.levels, *units)).encode())

@@ -1,8 +1,7 @@
 """The bytes of a compressed file: a header, blocks that are checked one by one, an end.
 
-docs/format.md specifies them. A checksum is a CRC-32; in blocks and at the end it goes on from
-the header's, which has a checksum of the first block. So a block of another file does not
-pass.
+docs/format.md specifies them. A checksum is a CRC-32. Blocks and end continue the CRC of the
+header, which covers the first block, so that a block of another file fails.
 """
 
 import itertools

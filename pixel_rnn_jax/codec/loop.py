@@ -23,8 +23,8 @@ from pixel_rnn_jax.system.errors import UserError
 
 PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int], int], np.ndarray]
-"""Codes a digit of the values at (row, column, channel) of N images, given what `on_grid` makes of
-its logits, `[N, D]` (`[N, 1]` for K = 2), and what it counts; returns the digits, `[N]`."""
+"""Maps what `on_grid` makes of logits, `[N, D]` (`[N, 1]` for K = 2), the row, column and channel
+of the values, and the size of a digit to the coded digits, `[N]`."""
 
 GROUP, GROUP_VALUES = 64, 2**21
 """At most so many images, with at most so many values in all, are coded side by side; at least one.
@@ -108,7 +108,7 @@ class Loop:
             progress.close()
 
 
-def computed_alike(config: ModelConfig, **dtype: Any) -> ModelConfig:
+def canonical_config(config: ModelConfig, **dtype: Any) -> ModelConfig:
     """Fixes the fields that say how a model is computed, and leaves what it computes."""
     fixed: dict[str, Any] = dict(dtype="float32", dropout=0.0, remat=False, images_per_lane=1)
     return dataclasses.replace(config, **fixed | dtype)
@@ -117,7 +117,7 @@ def computed_alike(config: ModelConfig, **dtype: Any) -> ModelConfig:
 @functools.lru_cache(maxsize=16)
 def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
     """Returns the compiled loop, a function of parameters, condition and number of a call."""
-    model = dataclasses.replace(model, config=computed_alike(model.config, dtype="float64"))
+    model = dataclasses.replace(model, config=canonical_config(model.config, dtype="float64"))
     scales, likelihood = model.scales, model.discrete_likelihood()
 
     def on_host(_: Any, out: Any, number: Any, marked: Any) -> None:

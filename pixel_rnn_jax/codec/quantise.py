@@ -79,9 +79,9 @@ _OF_TWO = frequencies(
 class RoundingWriter:
     """Rounds the logits of a block for the encoder, and records how it rounded doubtful ones.
 
-    A correction is the number of a logit, in the order of coding, and the last two bits of its
-    integer, which say which of two neighbours it is. `packed` has a varint for each: 4 times the
-    distance from the number before, plus the bits.
+    A correction is the index of a logit in coding order and its integer modulo 4, which tells the
+    two neighbours apart. `packed` has a varint for each: 4 times the distance from the index
+    before, plus the integer modulo 4.
     """
 
     def __init__(self) -> None:

@@ -9,9 +9,9 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.data.dataset import Dataset as Dataset
     from pixel_rnn_jax.data.dataset import ImageFormat as ImageFormat
     from pixel_rnn_jax.data.dataset import Images as Images
+    from pixel_rnn_jax.data.dataset import balanced_classes as balanced_classes
     from pixel_rnn_jax.data.dataset import check_disjoint as check_disjoint
-    from pixel_rnn_jax.data.dataset import every_class as every_class
-    from pixel_rnn_jax.data.dataset import spread as spread
+    from pixel_rnn_jax.data.dataset import evenly_spaced as evenly_spaced
     from pixel_rnn_jax.data.loader import digest as digest
     from pixel_rnn_jax.data.loader import eval_batches as eval_batches
     from pixel_rnn_jax.data.loader import standardisation as standardisation

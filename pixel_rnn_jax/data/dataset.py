@@ -124,8 +124,8 @@ class Dataset:
     Attributes:
         name: The split in error messages.
         images: `[N, H, W, C]` integers, booleans or floats; of `[N, H, W]` C is 1.
-        ids: `[N, 2]` integers, the identity of each image whichever part of the set is read: image
-            50,000 of "train" has the same as image 0 of "train[50000:]".
+        ids: `[N, 2]` integers, a stable id of each image: image 0 of "train[50000:]" has the id of
+            image 50,000 of "train".
         levels: K, if the set declares it.
         labels: `[N]` numbers of classes, negative for none, also given as names.
         class_names: The names of the classes 0, 1, ...; () takes the labels, if they are names.
@@ -228,12 +228,12 @@ def open_split_of(
     return dataclasses.replace(part, name=f"split {split!r} of {name}")
 
 
-def spread(count: int, most: int) -> np.ndarray:
+def evenly_spaced(count: int, most: int) -> np.ndarray:
     """Returns at most so many numbers below `count`, spread over them."""
     return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
-def every_class(n: int, num_classes: int) -> np.ndarray:
+def balanced_classes(n: int, num_classes: int) -> np.ndarray:
     """Returns `[n]` classes in increasing order, whose counts differ by one at most."""
     return np.arange(n) * num_classes // n
 

@@ -28,9 +28,8 @@ def train_batches(
     """Yields batches endlessly, reading ahead. Every epoch has each image once, in a new order.
 
     Batch s depends on `seed` and s alone, so the step number is all that a resumed run needs:
-    batches before `start_step` are not read. Row j of batch s, of B = `batch_size` images over all
-    processes, belongs to process j mod `process_count`, which divides B: the batch does not depend
-    on it.
+    batches before `start_step` are not read. Process p gets rows p, p + `process_count`, ... of it,
+    so that the global batch is the same for any number of processes.
     """
     rows = batch_size // process_count
 

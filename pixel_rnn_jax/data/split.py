@@ -33,9 +33,9 @@ class Split:
     density of levels gets uniform noise in [0, 1): new at each visit in training, fixed in
     evaluation.
 
-    The output and the condition of the model say what is read, and how. Of `data` the levels (0
-    takes the set's, or as many as a uint8 has), binarize and flip are used. `noise` is the number
-    of the draw of noise in evaluation.
+    `model.output` sets the type of values and the noise, the condition picks labels or `condition`.
+    Only levels (0: the set's, or 256), binarize and flip are read from `data`. `noise` is the
+    number of the draw of noise in evaluation.
 
     `levels` are those after binarisation; `class_names` are of a model with classes.
     """

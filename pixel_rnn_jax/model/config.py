@@ -73,9 +73,8 @@ class ModelConfig:
             "coupled_logistic_mixture", which sees whole pixels; or a density: "logistic_mixture" of
             dequantised values, "gaussian_mixture" of real ones.
         mixtures: M, the components of the outputs that are mixtures.
-        total: The sum of all values of every image, if it is known, as magnetisation is: levels
-            after which it cannot be reached have probability 0. With a softmax and one scale; 0 for
-            none.
+        total: Fixed sum of the values of every image, as of a magnetisation; 0 for free. Levels
+            that make it unreachable get probability 0. It takes a softmax and one scale.
         scales: Image heights of a Multi-Scale PixelRNN, from the smallest to the whole image, each
             a multiple of the one before; empty for a single scale.
         scale_architectures: The body of each scale; empty takes `architecture` for all.

@@ -8,11 +8,10 @@ A head gives Q numbers for each value, `outputs` `[..., Q]`:
     LogisticMixture             the density of such a mixture, for values with noise added
     GaussianMixture             the density of a mixture of Gaussians, for standardised values
 
-Level x has the cell [x, x + 1), and the densities of LogisticMixture are per unit of a level. So
-the density that is P(x) all over each cell has the log-density log P(x), and densities compare
-with probabilities.
+Level x has the cell [x, x + 1), and the densities of LogisticMixture are per unit of a level. To
+spread P(x) over its cell gives density P(x): nats of both compare.
 
-The network itself gives a vector for each pixel, which `given_earlier` turns into the outputs of
+The network itself gives a vector for each pixel, which `split_channels` turns into the outputs of
 its channels: C vectors one after another, but for `CoupledLogisticMixture`.
 """
 
@@ -47,7 +46,7 @@ class Likelihood(abc.ABC):
     """A density of real values of about mean 0 and variance 1; there are no levels."""
     coupled: ClassVar[bool] = False
     """The network sees whole pixels, and the outputs for a channel depend on earlier ones."""
-    rounded: ClassVar[bool] = False
+    head_may_round: ClassVar[bool] = False
     """The last layer may round the operands of its products to `model.dtype`."""
 
     @property
@@ -79,7 +78,7 @@ class Likelihood(abc.ABC):
         """Returns the number of outputs of the network for a pixel of C channels."""
         return channels * self.outputs
 
-    def given_earlier(self, outputs: Array, values: Array) -> Array:
+    def split_channels(self, outputs: Array, values: Array) -> Array:
         """Splits the outputs for pixels, `[..., pixel_outputs]`, by channels: `[..., C, Q]`.
 
         A channel's outputs may depend on the `values` `[..., C]` of earlier channels.
@@ -150,7 +149,7 @@ class Discrete(Likelihood):
 class Softmax(Discrete):
     """A softmax over K levels, or a sigmoid for two, as in the paper (section 3.5)."""
 
-    rounded: ClassVar[bool] = True
+    head_may_round: ClassVar[bool] = True
 
     @property
     def outputs(self) -> int:
@@ -256,7 +255,7 @@ class _Mixture(Likelihood):
         rest = jnp.clip(rest, limits.eps, 1 - limits.eps)
         return chosen(means) + chosen(widths) * self._quantile(rest)
 
-    def _places(self, rows: Array) -> Array:
+    def _first_means(self, rows: Array) -> Array:
         """Returns M numbers spread over (-1, 1), so that the components of a new model differ."""
         places = jnp.asarray(np.linspace(-1, 1, self.mixtures + 2)[1:-1], rows.dtype)
         return places.reshape((-1,) + (1,) * (rows.ndim - 1))
@@ -299,7 +298,7 @@ class _Logistics(_Mixture):
         half = self.levels / 2
         first = max(half / self.mixtures, 0.05)
         widths = jnp.exp(jnp.clip(widths + math.log(first), math.log(0.05), math.log(10 * half)))
-        means = (means + self._places(rows) + 1) * half
+        means = (means + self._first_means(rows) + 1) * half
         return jax.nn.log_softmax(weights, axis=0), means, widths
 
 
@@ -391,7 +390,7 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
     def pixel_outputs(self, channels: int) -> int:
         return self.mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
-    def given_earlier(self, outputs: Array, values: Array) -> Array:
+    def split_channels(self, outputs: Array, values: Array) -> Array:
         shape, channels, mixtures = values.shape, values.shape[-1], self.mixtures
         # Long rows, as in `log_prob`: [..., M, N].
         rows = outputs.reshape(-1, outputs.shape[-1]).T
@@ -444,7 +443,7 @@ class GaussianMixture(_Density):
     def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
         weights, means, widths = jnp.split(rows, 3)
         widths = jnp.exp(jnp.clip(widths, math.log(1e-4), math.log(1e4)))
-        return jax.nn.log_softmax(weights, axis=0), means + 2 * self._places(rows), widths
+        return jax.nn.log_softmax(weights, axis=0), means + 2 * self._first_means(rows), widths
 
     @staticmethod
     def _unit(z: Array) -> tuple[Array, ArrayLike]:

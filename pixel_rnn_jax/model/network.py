@@ -105,7 +105,7 @@ class Network(nn.Module):
         self.body = layers.of_config(body, config, h, groups, condition, **options)
         nn.share_scope(self, self.body)
         outputs = self.likelihood.pixel_outputs(channels)
-        last = options["dtype" if self.likelihood.rounded else "param_dtype"]
+        last = options["dtype" if self.likelihood.head_may_round else "param_dtype"]
         self.head = layers.of_config(head, config, h, groups, outputs, last_dtype=last, **options)
         nn.share_scope(self, self.head)
 
@@ -195,6 +195,6 @@ class Network(nn.Module):
         return {"first": self.first.end_row(state["first"]), "body": body}
 
     def of_channels(self, x: Array, values: Array) -> Array:
-        """Splits the outputs for pixels by channels, `[..., C, Q]`; see `given_earlier`."""
+        """Splits the outputs for pixels by channels, `[..., C, Q]`; see `split_channels`."""
         # The loss is never computed in less than float32.
-        return self.likelihood.given_earlier(x.astype(self.param_dtype), values)
+        return self.likelihood.split_channels(x.astype(self.param_dtype), values)

@@ -154,7 +154,7 @@ class PixelRNN:
             outputs = scale.bind(params)(*scale.inputs(values, condition), dropout_keys=keys)
             terms = self.likelihood.log_prob(outputs, scale.subsample(values))
             terms = jnp.where(scale.given[None, ..., None], 0, terms - self._log_std)
-            whole = scale.spread(terms, self.image_shape) if per_value else terms.sum((1, 2, 3))
+            whole = scale.scatter(terms, self.image_shape) if per_value else terms.sum((1, 2, 3))
             shares.append(-whole)
         return jnp.stack(shares, axis=1)
 

@@ -40,7 +40,7 @@ class Scale(NamedTuple):
         """Returns this scale's part, `[B, H, W, ...]`, of arrays for whole images."""
         return images[:, :: self.stride, :: self.stride]
 
-    def spread(self, terms: Array, image_shape: tuple[int, int, int]) -> Array:
+    def scatter(self, terms: Array, image_shape: tuple[int, int, int]) -> Array:
         """Returns terms of this scale's values at their places in the whole image, 0 elsewhere."""
         if self.stride == 1:
             return terms

@@ -33,8 +33,8 @@ def in_batches(
     for all calls with the same `static`, which is compared by value, and size of a batch. Every
     device gets the arrays `common` whole.
 
-    Each process gives equally many batches, of the rows of its devices; together they have `count`
-    rows or more: the last ones are padding. A full batch has `batch_size` rows over all processes.
+    Every process passes the same number of batches, with the rows of its own devices. Rows beyond
+    `count` are padding and dropped. A full batch has `batch_size` rows over all processes.
     With `progress`, the name of the work, there is a bar, and Ctrl-C ends it amid a batch.
     """
     run = _compiled(function, static, mesh)

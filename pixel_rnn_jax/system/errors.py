@@ -14,7 +14,7 @@ class UserError(ValueError):
     """
 
 
-def may_pass(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Whether an error is of a connection, a device or the like, and no mistake of the user."""
     # By their classes too: a bucket's errors have no number.
     if isinstance(error, (UserError, FileNotFoundError, FileExistsError, PermissionError)):
@@ -25,5 +25,5 @@ def may_pass(error: Exception) -> bool:
 
 USER_ERROR = 2
 """Exit status after a `UserError`; starting again would only repeat it."""
-LOST = 3
+PEER_LOST = 3
 """Exit status of a process that has lost another one; starting all of them again may help."""

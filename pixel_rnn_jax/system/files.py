@@ -83,8 +83,8 @@ def open_lock(path: Path) -> TextIO:
 def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
     """Gives a file to write, which takes the name `path` once it is complete and on disk.
 
-    After an error, or a kill, what had the name before stays. A device or a pipe is written to as
-    it is. The path may be in a bucket, whose objects appear whole.
+    If writing fails, the old file stays. Devices and pipes are written directly. The path may be in
+    a bucket, whose objects appear whole.
     """
     target = epath.Path(path)
     if "://" in str(target):

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from pixel_rnn_jax.system.errors import LOST, UserError
+from pixel_rnn_jax.system.errors import PEER_LOST, UserError
 
 HEARTBEAT_S = 30
 """A process that has been silent for this long counts as dead, and the others end too."""
@@ -57,7 +57,7 @@ def is_first() -> bool:
     return bool(jax.process_index() == 0)
 
 
-def place() -> dict[str, int]:
+def index_and_count() -> dict[str, int]:
     """Returns the index of this process and how many there are, as `data.train_batches` takes."""
     return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
@@ -76,14 +76,14 @@ def all_equal(text: str) -> bool:
 def end(status: int, error: BaseException | None = None) -> NoReturn:
     """Ends this process at once, where a normal exit would wait for the others of its run.
 
-    Prints `error`, if there is one. The exit status is `LOST` if it says that another process has
-    ended or cannot be reached.
+    Prints `error`, if there is one. The exit status is `PEER_LOST` if it says that another process
+    has ended or cannot be reached.
     """
     # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
     signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"
     try:
         if error is not None:
-            status = LOST if re.search(signs, str(error), re.IGNORECASE) else status
+            status = PEER_LOST if re.search(signs, str(error), re.IGNORECASE) else status
             traceback.print_exception(error)
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,7 +1,6 @@
 """How much is computed at a time: numbers that were measured, by the platform of the backend.
 
-None changes a result by more than its last digits, except that the number of lanes is part of what
-a key draws (see `lanes`).
+Results agree to rounding whatever they are; only `lanes` also decides which images a key draws.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ PyTree = Any
 CPU_PIXELS = 1024
 """Pixels whose maps stay in the caches; about one image of MNIST or CIFAR-10."""
 CPU_IMAGES_PER_SCAN = 4
-"""A recurrent model takes so many times as many images, which share the steps of a scan."""
+"""Recurrent models get this many times more images per part: they share the steps of a scan."""
 CPU_LANES, ACCELERATOR_LANES = 8, 128
 BATCH_BYTES = 256 * 2**20
 """About the largest array of a batch, which limits the number of its images."""

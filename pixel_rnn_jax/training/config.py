@@ -37,7 +37,7 @@ class OptimizerConfig:
             momentum; vectors, embeddings and the last layer by Adam).
         learning_rate: Rate that the schedule starts from, after the warm-up.
         schedule: "constant", or "cosine", which falls to zero at train.steps.
-        warmup_steps: Steps of linear warm-up; a tenth of the steps of a run that is no longer.
+        warmup_steps: Steps of linear warm-up; with no more steps than these, `steps // 10`.
         clip_norm: Global norm that gradients are clipped to; 0 for none.
         weight_decay: Each update also subtracts this times the rate times the weight, of kernels
             alone.
@@ -67,8 +67,8 @@ class TrainConfig:
     Attributes:
         steps: Number of updates.
         batch_size: Images of an update, over all devices.
-        micro_batches: Parts of a device's share of a batch, computed one by one to save memory; 0
-            takes as many on a CPU as keep the maps of a part in its caches, else 1.
+        micro_batches: Parts of a device's share of a batch, computed one by one to save memory; on
+            a CPU 0 takes as many as keep the activations of a part in cache, elsewhere 1.
         eval_batch_size: Images evaluated at a time, over all devices; it changes no result.
         log_every: Steps between records of the training loss.
         eval_every: Steps between validations.
@@ -157,8 +157,8 @@ def load_config(source: str) -> Config:
 def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
-    The variant, which follows the colon of --config, is a name of `layers.LAYERS` instead of
-    `architecture`, "multi_scale", which has the `scales`, or "".
+    `variant`, after the colon of --config: the name of a body overrides `architecture`,
+    "multi_scale" sets `scales`, "" changes nothing.
     """
     config = ConfigDict(dataclasses.asdict(Config())).lock()
     named = variant not in ("", "multi_scale")  # It is checked where the layers are.

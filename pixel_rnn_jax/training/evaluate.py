@@ -98,7 +98,7 @@ def score(
     # No more than all images need, rounded up to a power of two for each device.
     per_device = 1 << (math.ceil(len(split) / mesh.size) - 1).bit_length()
     batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size
-    batches = data.eval_batches(split, batch_size=batch_size, **processes.place())
+    batches = data.eval_batches(split, batch_size=batch_size, **processes.index_and_count())
     nats = batching.in_batches(
         evaluate_rows,
         (_nats_by_scale, model, (("per_value", per_value),)),

@@ -192,10 +192,10 @@ def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.nd
     The random numbers are the same at every call, so that pictures differ by what was learnt.
     """
     key, levels = jax.random.key(seed), model.levels
-    images, condition = validation.batch(data.spread(len(validation), PREVIEWS))
+    images, condition = validation.batch(data.evenly_spaced(len(validation), PREVIEWS))
     count, condition_of_samples = len(images), condition
     if classes := model.config.condition.classes:
-        count, condition_of_samples = PREVIEWS, data.every_class(PREVIEWS, classes)
+        count, condition_of_samples = PREVIEWS, data.balanced_classes(PREVIEWS, classes)
     elif condition is None:
         count = PREVIEWS
     samples = model.sample(key, count, condition_of_samples)

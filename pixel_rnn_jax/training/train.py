@@ -36,7 +36,7 @@ from pixel_rnn_jax.training.log import OnRecord, TrainLog, overfitting, read_met
 from pixel_rnn_jax.training.source import Run, open_run, open_split
 from pixel_rnn_jax.training.step import Loss, Metrics, TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.stop import StopRequest, stop_on_signal
-from pixel_rnn_jax.training.workdir import lock, resumed
+from pixel_rnn_jax.training.workdir import check_resume, lock
 
 PyTree = Any
 
@@ -92,7 +92,7 @@ def train(
         contextlib.closing(Checkpoints(workdir)) as checkpoints,
         stop_on_signal() as request,
     ):
-        identity = resumed(checkpoints, new)
+        identity = check_resume(checkpoints, new)
         training = _Training(config, workdir, splits, identity, mesh, checkpoints, pictures)
         step = training.run(optimizer, loss, on_record, request)
         checkpoints.wait()
@@ -163,7 +163,11 @@ class _Training:
 
     def _batches(self, start_step: int) -> Iterator[Batch]:
         """Yields this process's share of the batches from a step on."""
-        images, size, place = self.splits["train"], self.config.train.batch_size, processes.place()
+        images, size, place = (
+            self.splits["train"],
+            self.config.train.batch_size,
+            processes.index_and_count(),
+        )
         if isinstance(images, Split):
             yield from data.train_batches(
                 images, batch_size=size, seed=self.config.seed, start_step=start_step, **place

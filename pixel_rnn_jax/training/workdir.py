@@ -50,12 +50,12 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
         yield
 
 
-def resumed(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
+def check_resume(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
     """Returns the identity to train on with, once the resume rule holds.
 
-    The architecture, the seed and the format of the images must be as in the newest checkpoint,
-    if there is one, and so must the images, if the config names the same ones. Everything else may
-    change, and the log says what does.
+    Must equal the newest checkpoint's, if there is one: the architecture, the seed, the format of
+    the images and the validation images; all images unless a `data` field changed. Everything else
+    may change, and the log says what does.
     """
     step = checkpoints.latest_step()
     if step is None:

@@ -116,7 +116,7 @@ def test_coupled_channels_are_a_mixture_of_whole_pixels(x64):
     outputs = random.normal(size=(7, 1, likelihood.pixel_outputs(3)))
     pixels = np.stack(np.meshgrid(*3 * [np.arange(levels)]), axis=-1).reshape(1, -1, 3)
     tiled = np.repeat(outputs, pixels.shape[1], 1), np.repeat(pixels, 7, 0)
-    of_channels = likelihood.given_earlier(*map(jnp.asarray, tiled))
+    of_channels = likelihood.split_channels(*map(jnp.asarray, tiled))
     found = np.exp(likelihood.log_prob(of_channels, tiled[1]).sum(-1))
 
     parts = outputs.reshape(7, 1, -1, MIXTURES)

@@ -14,7 +14,7 @@ from helpers.programs import MAIN, ROOT, train_words
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.system import processes
-from pixel_rnn_jax.system.errors import LOST, UserError
+from pixel_rnn_jax.system.errors import PEER_LOST, UserError
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_any_arrangement_trains_as_one_device_does(
 @pytest.mark.parametrize(
     ("number", "victim", "statuses"),
     [
-        (signal.SIGKILL, 1, [LOST]),
+        (signal.SIGKILL, 1, [PEER_LOST]),
         # JAX aborts where the first process, which leads the others, is gone, or where one is
         # silent and its connections stay open.
-        (signal.SIGKILL, 0, [LOST, -signal.SIGABRT]),
-        (signal.SIGSTOP, 1, [LOST, -signal.SIGABRT]),
+        (signal.SIGKILL, 0, [PEER_LOST, -signal.SIGABRT]),
+        (signal.SIGSTOP, 1, [PEER_LOST, -signal.SIGABRT]),
     ],
     ids=["second killed", "first killed", "second silent"],
 )

@@ -24,7 +24,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from pixel_rnn_jax.model.kernels.matmul import rounded_dot
-from pixel_rnn_jax.model.kernels.skew import shift
+from pixel_rnn_jax.model.kernels.skew import read_at
 from pixel_rnn_jax.model.kernels.varying import varying_alike
 
 Residuals = tuple[Array, Any, Array, Array]
@@ -113,7 +113,7 @@ def _forward(
     def step(carry: Any, inputs: Any) -> Any:
         h, c = carry
         gates_t, restart_t = inputs
-        reads = [shift(h, tap * lanes, axis=0) for tap in taps]
+        reads = [read_at(h, tap * lanes, axis=0) for tap in taps]
         if restart_t is not None:
             reads = [
                 jnp.where(restart_t, first_h, read) if tap == 0 else read
@@ -183,7 +183,7 @@ def _backward(
                 for tap, dread in zip(taps, dreads, strict=True)
             ]
         dh = sum(
-            shift(dread, -tap * lanes, axis=0) for tap, dread in zip(taps, dreads, strict=True)
+            read_at(dread, -tap * lanes, axis=0) for tap, dread in zip(taps, dreads, strict=True)
         )
         return (dh, dc_before), (dgates, dc)
 
@@ -194,7 +194,7 @@ def _backward(
 
     h_before = h_all.reshape(steps, *line)[:-1]
     h_before = jnp.concatenate([jnp.broadcast_to(h0, (1, *line)), h_before])
-    reads = [shift(h_before, tap * lanes, axis=1) for tap in taps]
+    reads = [read_at(h_before, tap * lanes, axis=1) for tap in taps]
     if restart is not None and flags is not None:
         places = np.nonzero(restart)
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array, lax
 
 
-def shift(x: Array, offset: int, axis: int) -> Array:
+def read_at(x: Array, offset: int, axis: int) -> Array:
     """Returns x[position + offset] at each position of `axis`, and zeros where that is outside."""
     size = x.shape[axis]
     low, high = max(-offset, 0), max(offset, 0)

@@ -43,7 +43,7 @@ class DiagonalBiLSTM(Layer):
         left, right = (lstm.gates(x, condition) for lstm in (self.left, self.right))
         left = self._direction(self.left, left)
         right = self._direction(self.right, right[:, :, ::-1])[:, :, ::-1]
-        return left + kernels.shift(right, -1, axis=1)  # Down by one row.
+        return left + kernels.read_at(right, -1, axis=1)  # Down by one row.
 
     def _direction(self, lstm: ConvLSTM, gates: Array) -> Array:
         """Runs the recurrence over gates, `[B, H, W, 4h]`, to the right: `[B, H, W, h]`."""

@@ -57,7 +57,7 @@ class GatedPixelCNN(Body):
         self, x: Array, condition: Array | None = None, dropout_keys: Array | None = None
     ) -> Array:
         terms = self._terms(condition)
-        down = kernels.shift(x if terms[0] is None else x + terms[0], -1, axis=1)
+        down = kernels.read_at(x if terms[0] is None else x + terms[0], -1, axis=1)
         skips = []
         for i in range(self.layers):
             keys = dropout_keys

@@ -84,13 +84,13 @@ class MaskedConv(nn.Module):
     def __call__(self, x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
         """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` says where H and W are."""
         x, (rows, columns) = x.astype(self.param_dtype), axes
-        seen = [kernels.shift(kernels.shift(x, r, rows), c, columns) for r, c in self.used_taps]
+        seen = [kernels.read_at(kernels.read_at(x, r, rows), c, columns) for r, c in self.used_taps]
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
 
     def last_row(self, rows: Array) -> Array:
         """Maps the last of some rows, `[B, R, W, inputs]` to `[B, W, outputs]`; no tap is below."""
         rows = rows.astype(self.param_dtype)
-        seen = [kernels.shift(rows[:, row - 1], column, axis=1) for row, column in self.used_taps]
+        seen = [kernels.read_at(rows[:, row - 1], column, axis=1) for row, column in self.used_taps]
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
 
     def init_state(self, batch: int, height: int, width: int) -> State:
@@ -139,7 +139,7 @@ class MaskedConv(nn.Module):
             return state
         rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, half:]], axis=1)
         taps = [tap for tap in self.used_taps if tap[0] < 0]
-        seen = [kernels.shift(rows[:, height + row], column, axis=1) for row, column in taps]
+        seen = [kernels.read_at(rows[:, height + row], column, axis=1) for row, column in taps]
         kernel = self.kernel[: len(taps) * self.inputs]
         above = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
         return state | {"rows": rows, "above": above}

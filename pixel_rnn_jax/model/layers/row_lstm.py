@@ -67,6 +67,6 @@ class RowLSTM(Layer):
 
     def _state_to_state(self, h: Array) -> Array:
         kernel, _, _ = self.lstm.recurrence()
-        seen = [kernels.shift(h, tap, axis=1) for tap in self.lstm.taps]
+        seen = [kernels.read_at(h, tap, axis=1) for tap in self.lstm.taps]
         kernel = kernel.reshape(-1, kernel.shape[-1])
         return kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
