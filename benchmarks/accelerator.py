@@ -40,7 +40,7 @@ def small_scan(x: jax.Array) -> jax.Array:
 def iterations(config: prnn.ModelConfig, height: int, width: int) -> int:
     """Returns the iterations of all scans of a step that follow each other; 0 for PixelCNN."""
     lines = {"pixel_cnn": 0, "row_lstm": height, "diagonal_bilstm": 2 * (width + height - 1)}
-    return 2 * config.layers * lines[config.architecture]  # Forward and backward.
+    return 2 * config.layers * lines.get(config.architecture, 0)  # Forward and backward.
 
 
 def row(size: dict[str, Any], matmul_side: int, seconds: float, rounds: int) -> str:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.model.layers import BODIES, LAYERS
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 
-ARCHITECTURES = tuple(LAYERS)
+ARCHITECTURES = *LAYERS, *BODIES
 
 
 def random_like(shapes, seed):

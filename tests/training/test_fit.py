@@ -1,6 +1,7 @@
 """Training on arrays, and from another model's parameters."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import optax
 import pytest
 
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.training.fit import array_splits
 from pixel_rnn_jax.training.log import read_metrics
 from pixel_rnn_jax.training.train import train
@@ -127,3 +129,30 @@ def test_what_a_condition_says_of_an_image_is_learned(kind):
     other = -model.log_prob(held_out, condition[100:200]).mean()
     assert nats < 0.35 * 16 * np.log(2)
     assert other > 3 * nats
+
+
+def test_a_loss_a_log_and_batches_of_ones_own():
+    """The loss is the likelihood, doubled; the batches are one image, again and again."""
+    image, seen, records = IMAGES[:1], [], {}
+
+    def doubled(model, params, batch, dropout_keys):
+        seen.append((batch.images.shape[1:], dropout_keys))
+        return -2 * model.log_prob(params, *batch).mean()
+
+    batches = (Batch(np.repeat(image, 8, axis=0)) for _ in itertools.count())
+    config = dataclasses.replace(CONFIG, train=prnn.TrainConfig(steps=3, batch_size=8, log_every=1))
+    start = prnn.create(config.model, (4, 4, 1), levels=3, seed=config.seed)
+    fitted = prnn.fit(
+        batches,
+        config,
+        validation=IMAGES[1:9],
+        loss=doubled,
+        on_record=lambda step, figures: records.update({step: figures["train/nats"]}),
+    )
+    assert [*records] == [1, 2, 3] and seen[0] == ((4, 4, 1), None)
+    assert records[1] == pytest.approx(-2 * float(start.log_prob(image)[0]), rel=1e-5)
+    assert fitted.log_prob(image)[0] > start.log_prob(image)[0]
+    with pytest.raises(prnn.UserError, match=r"train\.batch_size=8"):
+        prnn.fit(iter([Batch(image)]), config, validation=IMAGES[1:9])
+    with pytest.raises(prnn.UserError, match="validation"):
+        prnn.fit(iter([Batch(image)]), config)
