@@ -218,7 +218,7 @@ def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list
     }
     for name, steps in steps_that_fit(configs, options.minutes, options).items():
         short = max(1, round(steps * options.tune_minutes / options.minutes))
-        nats: dict[float, float] = {}  # Of the validation of each short run, by its rate.
+        nats: dict[float, float] = {}  # Validation of each short run, by its rate.
         for rate in options.rates:
             fields = {"train.steps": short, "train.eval_every": short}
             config = changed(configs[name], fields | {"optimizer.learning_rate": rate})

@@ -31,7 +31,7 @@ from pixel_rnn_jax.system import files
 
 TEST_IMAGES, CANVAS = 100, 320
 MOST_PIXELS = 2**22
-"""Of a picture that a visitor paints or uploads."""
+"""The limit for a picture that a visitor paints or uploads."""
 
 
 def figure(content: bytes, alt: str, name: str, text: str) -> str:

@@ -92,7 +92,7 @@ class ImageModel:
         The repository, "OWNER/NAME", is created if there is none, seen by you alone if `private`.
         The access token is by default the one of `hf auth login`. Returns the commit's address.
         """
-        import huggingface_hub  # Of the extra `hub`.
+        import huggingface_hub  # The extra `hub` has it.
 
         content = weights.to_bytes(self.pixel_rnn, self.params, self.class_names)
         api = huggingface_hub.HfApi(token=token)

@@ -63,7 +63,7 @@ class WaveFunction(nn.Module):
         if hilbert.constrained:
             if not isinstance(hilbert.constraint, SumConstraint):
                 raise UserError(f"hilbert must have no constraint but a sum, got {hilbert}")
-            first, second, *_ = hilbert.local_states  # Of spins 1, -1.
+            first, second, *_ = hilbert.local_states  # Spins have 1, -1.
             rest = hilbert.constraint.sum_value - hilbert.size * first
             total = round(rest / (second - first))
             if not total or config.total:

@@ -24,7 +24,7 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 
     A split is one of TFDS, a subfolder, or a key of an .npz file. An undivided set has the splits
     "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others 80/10/10
-    percent), and "all". Of each a part may be taken, as in "test[:300]" or "train[99%:]".
+    percent), and "all", and parts of them, as in "test[:300]" or "train[99%:]".
     """
     name, path = f"data.name {config.name!r}", Path(config.name).expanduser()
     if config.name == "digits":

@@ -98,7 +98,7 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
         if folder.exists():
             return _checked(name, folder)
         paths = _archives(name, source or os.environ.get("PIXEL_RNN_JAX_MIRROR", ""), downloads)
-        shutil.rmtree(unfinished, ignore_errors=True)  # Of a process that was killed.
+        shutil.rmtree(unfinished, ignore_errors=True)  # A killed process left it.
         unfinished.mkdir()
         try:
             for split in SETS[name].splits:
@@ -143,7 +143,7 @@ def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
             fetcher.fetch(file, downloader=pooch.HTTPDownloader(bar, chunk_size=2**20))
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
-            raise  # Of the disk.
+            raise  # The disk's.
         # A site that does not answer may do so later.
         status = getattr(getattr(error, "response", None), "status_code", 500)
         passes = not isinstance(error, ValueError) and status >= 500
@@ -172,7 +172,7 @@ def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> 
             raise ValueError(f"there are {len(keys):,} images, not {count:,}")
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
-            raise  # Of the disk, not of what the archives hold.
+            raise  # The disk's, not the archives'.
         which = ", ".join(str(paths[file]) for file in files)
         raise UserError(f"{which}: not the {split} images of {name}: {error!r}") from error
     arrays = {"order": np.array(sorted(range(count), key=keys.__getitem__))}

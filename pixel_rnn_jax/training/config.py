@@ -124,7 +124,7 @@ class Config:
 
 
 _PACKAGE = Path(__file__).parents[1]
-_FOLDERS = _PACKAGE / "configs", _PACKAGE.parent / "configs"  # Of a wheel, of a checkout.
+_FOLDERS = _PACKAGE / "configs", _PACKAGE.parent / "configs"  # In a wheel, in a checkout.
 CONFIGS = {path.stem: path for path in sorted(next(filter(Path.is_dir, _FOLDERS)).glob("[!_]*.py"))}
 """The config files that come with the package, by name."""
 _GROUPS: dict[str, Any] = {

@@ -128,8 +128,8 @@ def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation
     """Evaluates the model that ignores all context, which a PixelRNN has to beat.
 
     Each position and channel has a distribution of its own: the histogram of its levels in the
-    training images (the first `BASELINE_IMAGES` of them), with one added to every count. Of more
-    than `BASELINE_BINS` levels, it has bins of several, which have the same probability.
+    training images (the first `BASELINE_IMAGES` of them), with one added to every count. With
+    more than `BASELINE_BINS` levels, a bin has several, which have the same probability.
     """
     dims, size = math.prod(train.image_shape), math.ceil(train.levels / BASELINE_BINS)
     position, counts = np.arange(dims), np.ones((dims, math.ceil(train.levels / size)), np.int32)

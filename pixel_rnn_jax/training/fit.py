@@ -44,7 +44,7 @@ def fit(
             `train.batch_size` images; then `validation` has images, and a resumed run takes what
             the iterator gives next.
         config: The model alone, or the whole config: `train.steps`, `train.patience`, `seed` and so
-            on. Of its data only `levels` (0 takes the largest value + 1), `binarize` and `flip`
+            on. From its data only `levels` (0: the largest value + 1), `binarize` and `flip`
             are used.
         condition: `[N]` classes, as integers from 0 on or as names; `[N, D]` vectors or
             `[N, H, W, D]` maps. The config's model takes as many as there are, if it names none.
@@ -114,7 +114,7 @@ def array_splits(
             model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
     real = likelihoods.class_of(model).standardised
     if not levels and not real and whole.images.dtype.kind in "biu":
-        # Of all images: a value may occur only in validation.
+        # A value may occur only in validation.
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
     data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
     config = dataclasses.replace(config, model=model, data=data)

@@ -146,7 +146,7 @@ def load(path: epath.PathLike) -> ImageModel:
 
     `path` is the name of a model that comes with the package, such as "digits"; a workdir, of which
     the parameters with the best validation are taken; or a file that `ImageModel.save` or the
-    command `export` wrote. Of a program with several processes, all load a workdir together.
+    command `export` wrote. All processes of a program load a workdir together.
 
     Raises:
         UserError: There is no trained model, or it is damaged.
@@ -171,7 +171,7 @@ def from_pretrained(
     >>> prnn.from_pretrained("somebody/digits").levels
     17
     """
-    import huggingface_hub  # Of the extra `hub`.
+    import huggingface_hub  # The extra `hub` has it.
 
     return load(huggingface_hub.hf_hub_download(repo_id, HUB_FILE, revision=revision, token=token))
 
@@ -183,8 +183,8 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
         source: A folder of image files, an image file, or an .npy or .npz file: images as they are
             stored; or the workdir of a run: as its model sees them, binarised for example.
         split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
-            without such parts are divided, always in the same way); by default all images. Of a
-            run, a split as `pixel-rnn-jax evaluate` takes it; by default "test".
+            without such parts are divided, always in the same way); by default all images. A
+            run has the splits that `pixel-rnn-jax evaluate` takes; by default "test".
 
     Raises:
         UserError: There is no such split, or images, labels and condition do not fit one another.

@@ -281,7 +281,7 @@ class _Training:
 def _identity(config: Config, splits: Mapping[str, Any]) -> RunIdentity:
     """Returns the identity of a new run on these images, which must be of one format."""
     splits = {name: split for name, split in splits.items() if isinstance(split, Split)}
-    first = next(iter(splits.values()))  # Of training, unless that is an iterator.
+    first = next(iter(splits.values()))  # Training, unless that is an iterator.
     image_format = first.format
     for name, split in splits.items():
         if split.format != image_format:

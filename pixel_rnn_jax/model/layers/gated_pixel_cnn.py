@@ -49,7 +49,7 @@ class GatedPixelCNN(Body):
         ]
         self.connect = [Residual(h, groups, *how, **self.dtypes) for _ in range(numbers)]
         if self.condition:
-            # Of the input of the vertical stack, and of the gates of each layer.
+            # Terms for the input of the vertical stack, and for the gates of each layer.
             sizes = 2 * h, *([2 * h] * numbers)
             self.condition_to = [nn.Dense(size, use_bias=False, **self.dtypes) for size in sizes]
 

@@ -46,7 +46,7 @@ class Residual(nn.Module):
         not depend on the others of its batch.
         """
         if keys is not None and self.dropout:
-            # Of 16 bits: half as many to draw as for a float32.
+            # 16 bits are half as many to draw as for a float32.
             bits = jax.vmap(lambda key: jax.random.bits(key, out.shape[1:], jnp.uint16))(keys)
             dropped = round(self.dropout * 2**16)
             out = jnp.where(bits >= dropped, out / (1 - dropped / 2**16), 0)
