@@ -150,7 +150,8 @@ def test_a_stopped_run_ends_as_the_other(config, trained_run, tmp_path, monkeypa
 def test_more_steps_may_be_asked_for_later(config, trained_run, tmp_path):
     for steps in (4, 6):
         train(changed(config, "train", steps=steps, log_every=2), tmp_path)
-    assert differences(tmp_path, trained_run[0]) == {"records", "pictures", "steps"}
+    # Which steps are kept depends on which validated best.
+    assert differences(tmp_path, trained_run[0]) - {"steps"} == {"records", "pictures"}
     records, (whole, *_) = records_of(tmp_path), records_of(trained_run[0])
     assert [record["step"] for record in records] == [2, 4, 5, 6]
     # A record has the means over the steps of its interval.
