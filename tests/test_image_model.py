@@ -11,7 +11,7 @@ from helpers import programs
 from helpers.random_models import tiny_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax import image_model
+from pixel_rnn_jax.system import tuning
 
 CONFIG = prnn.ModelConfig("row_lstm", layers=1, features=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(5, size=(11, 3, 4, 1), dtype=np.uint8)
@@ -27,7 +27,7 @@ def model():
 def test_any_batch_size_gives_the_same(model, monkeypatch):
     whole = model.log_prob(IMAGES)
     assert whole.shape == (11,)
-    monkeypatch.setattr(image_model, "BATCH_BYTES", 1)  # One image on each of eight devices.
+    monkeypatch.setattr(tuning, "BATCH_BYTES", 1)  # One image on each of eight devices.
     for size in (0, 1, 3, 4, 5, 11):
         np.testing.assert_allclose(model.log_prob(IMAGES[:size]), whole[:size], rtol=1e-5)
     assert model.conditionals(IMAGES[:0]).shape == (0, 3, 4, 1, 5)

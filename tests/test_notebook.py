@@ -105,7 +105,7 @@ SHORT = {
     "wave_functions": [
         ("STEPS = .*", "STEPS = dict(ising=40, torus=40, small=40, large=10)"),
         ("COUNT = 16, 1024", "COUNT = 16, 64"),
-    ]
+    ],
 }
 
 
