@@ -98,7 +98,7 @@ class Play:
         if not given:
             raise prnn.UserError("give the condition first")
         if kind == "map":
-            with files.naming(given):
+            with files.error_context(given):
                 value = np.array(files.load_arrays(given), float)
         else:
             value = np.array(given.split(","), float)
@@ -127,8 +127,8 @@ class Play:
 
     def words(self, nats: Any) -> str:
         """Returns a mean of nats in words."""
-        mean, dims = float(np.mean(nats)), self.model.pixel_rnn.dims
-        bits = f", {models.bits_per_dim(mean, dims):.4f} bits/dim" if self.model.levels else ""
+        mean, n = float(np.mean(nats)), self.model.pixel_rnn.num_values
+        bits = f", {models.bits_per_dim(mean, n):.4f} bits/dim" if self.model.levels else ""
         return f"{mean:.2f} nats{bits}"
 
     def grid(self, images: Any, columns: int | None = None) -> np.ndarray:
@@ -168,7 +168,7 @@ class Play:
         images = self.model.sample(key, count, condition, temperature=temperature)
         text = f"On average {self.words(-self.model.log_prob(images, condition))}."
         scales = self.model.pixel_rnn.scales
-        order = np.concatenate([scale.stride * np.argwhere(~scale.given) for scale in scales])
+        order = np.concatenate([scale.stride * np.argwhere(~scale.copied) for scale in scales])
         first = self.canvas(np.asarray(images[0]))
         film = pictures.film(first, order, self.model.image_shape[:2])
         samples, alt = pictures.png(self.grid(images)), f"{count} images drawn by the model"

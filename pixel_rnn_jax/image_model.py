@@ -115,7 +115,7 @@ class ImageModel:
         if not self.levels:
             raise UserError("real values have no bits/dim: use log_prob, in nats per their unit")
         nats = -self.log_prob(images, condition)
-        return jnp.asarray(bits_per_dim(nats, self.pixel_rnn.dims))
+        return jnp.asarray(bits_per_dim(nats, self.pixel_rnn.num_values))
 
     def sample(
         self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0

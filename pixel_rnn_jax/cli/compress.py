@@ -30,7 +30,7 @@ def compress(arguments: Namespace) -> None:
     with files.atomic_write(out) as file:
         file.write(content)
     size = f"{len(content):,} bytes for {terminal.plural(len(split), 'image')}"
-    bits = 8 * len(content) / (len(split) * pixel_rnn.dims)
+    bits = 8 * len(content) / (len(split) * pixel_rnn.num_values)
     terminal.print_result(f"{out}: {size}, {bits:.4f} bits/dim")
 
 
@@ -46,7 +46,7 @@ def decompress(arguments: Namespace) -> None:
     """Decompresses a file; an .npz file gets names, classes or conditions as well."""
     model = source.load(arguments.source)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
-    with files.naming(arguments.file):
+    with files.error_context(arguments.file):
         content, skip = arguments.file.read_bytes(), arguments.skip_damaged
         result, lost = compression.decompress(
             model.pixel_rnn, model.params, content, skip_damaged=skip
@@ -71,13 +71,13 @@ def decompress_flags(parser: ArgumentParser) -> None:
 
 def info(arguments: Namespace) -> None:
     """Prints the content of a compressed file, without a model, and checks its checksums."""
-    with files.naming(arguments.file):
+    with files.error_context(arguments.file):
         content = arguments.file.read_bytes()
         header, blocks, _ = format.read_blocks(content)
     count = sum(block.length for block in blocks)
     shape = "x".join(map(str, header.image_shape))
     bits = 8 * len(content) / max(count * math.prod(header.image_shape), 1)
-    terminal.print_result(f"model: {header.model.hex()}")
+    terminal.print_result(f"model: {header.digest.hex()}")
     images = terminal.plural(count, "image")
     terminal.print_result(f"{images} of {shape}, {header.levels:,} levels")
     size = f"{len(content):,} bytes in {terminal.plural(len(blocks), 'block')}"

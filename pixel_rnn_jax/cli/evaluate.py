@@ -106,7 +106,7 @@ def _compare(arguments: Namespace) -> None:
     if any(vars(arguments)[flag] for flag in flags_):
         raise UserError(f"--dequantize excludes {', '.join(f'--{flag}' for flag in flags_)}")
     split, draws = arguments.split or "test", arguments.dequantize
-    discrete, continuous = evaluate_lib.compare(
+    discrete, continuous = evaluate_lib.compare_by_dequantisation(
         arguments.source, arguments.continuous, split, draws=draws
     )
     if arguments.json:
@@ -127,7 +127,7 @@ def _write_scores(evaluation: "evaluate_lib.Evaluation", split: "data.Split", ou
     nats = evaluation.nats_per_image
     arrays = {"nats": nats, "names": np.array(split.dataset.names())}
     if not evaluation.real:
-        arrays["bits_per_dim"] = np.asarray(models.bits_per_dim(nats, evaluation.dims))
+        arrays["bits_per_dim"] = np.asarray(models.bits_per_dim(nats, evaluation.num_values))
     if evaluation.nats_per_value is not None:
         arrays["nats_per_value"] = evaluation.nats_per_value
     with files.atomic_write(out) as file:

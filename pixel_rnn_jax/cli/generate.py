@@ -36,7 +36,7 @@ def sample(arguments: Namespace) -> None:
     classes = model.config.condition.classes
     condition: Any = None
     if arguments.condition is not None:
-        with files.naming(arguments.condition):
+        with files.error_context(arguments.condition):
             content = files.load_arrays(arguments.condition)
             condition = (content if isinstance(content, np.ndarray) else content["condition"])[:n]
             n = len(condition)
@@ -57,8 +57,8 @@ def sample(arguments: Namespace) -> None:
     arrays = condition_arrays(model, condition)
     drawn = np.asarray(images)
     pictures.write_images(drawn, model.levels, arguments.out, columns, arrays, rows=rows)
-    nats, dims = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.dims
-    bits = f", {models.bits_per_dim(nats, dims):.4f} bits/dim" if model.levels else ""
+    nats, num_values = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.num_values
+    bits = f", {models.bits_per_dim(nats, num_values):.4f} bits/dim" if model.levels else ""
     count = terminal.plural(n, "sample")
     terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats{bits}")
 

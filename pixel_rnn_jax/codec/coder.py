@@ -46,9 +46,9 @@ class Encoder:
         base = 16 if len(likelihood.digit_sizes) > 1 else likelihood.levels
         digits_of = {size: images // size % base for size in likelihood.digit_sizes}
 
-        def code(marked: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
+        def code(doubled: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
             digits = np.ascontiguousarray(digits_of[size][:, *place])
-            self._stream.encode(digits, _DIGIT, frequencies(self._rounding.round(marked)))
+            self._stream.encode(digits, _DIGIT, frequencies(self._rounding.round(doubled)))
             return digits
 
         self._loop.each_value(len(images), batch.condition, code)
@@ -73,8 +73,8 @@ def decode(
     classes = model.config.condition.classes
     conditions: Any = np.empty(count, np.int32) if classes else condition
 
-    def code_of(marked: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
-        digits = stream.decode(_DIGIT, frequencies(rounding.round(marked)))
+    def code_of(doubled: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
+        digits = stream.decode(_DIGIT, frequencies(rounding.round(doubled)))
         images[rows, *place] += (size * digits).astype(images.dtype)
         return digits
 

@@ -27,7 +27,7 @@ from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import naming
+from pixel_rnn_jax.system.files import error_context
 
 PyTree = Any
 
@@ -71,18 +71,18 @@ def decompress(
     header, blocks, lost = read_blocks(data, skip_damaged=skip_damaged)
     loop = Loop(model, params)
     digest = model_digest(model, loop.params)
-    if header != Header(model.image_shape, model.levels, digest, header.first):
+    if header != Header(model.image_shape, model.levels, digest, header.first_crc):
         raise UserError(
-            f"the file was compressed with model {header.model.hex()}; this is {digest.hex()}"
+            f"the file was compressed with model {header.digest.hex()}; this is {digest.hex()}"
         )
-    if any(block.length > max(1, MAX_VALUES // model.dims) for block in blocks):
+    if any(block.length > max(1, MAX_VALUES // model.num_values) for block in blocks):
         raise UserError("the compressed file has a block of too many images")
     # A correction takes a byte, or fewer bytes than there are logits from the one before.
-    logits = model.dims * max(model.levels, 16 * len(model.discrete_likelihood().digit_sizes))
+    logits = model.num_values * max(model.levels, 16 * len(model.discrete_likelihood().digit_sizes))
     if any(len(block.sections[2]) > block.length * logits for block in blocks):
         raise UserError("the compressed file has more corrections than logits")
     names = [name for block in blocks for name in names_of(block) or [""] * block.length]
-    no_images = Block(0, 0, (b"",) * 4, pixels=0)
+    no_images = Block(0, 0, (b"",) * 4, values_crc=0)
     batches = [_decoded(loop, block) for block in (no_images, *blocks)]
     images, condition = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
     return Images(images, condition, tuple(names) if any(names) else ()), lost
@@ -92,7 +92,7 @@ def names_of(block: Block) -> list[str]:
     """Returns the names of the images of a block, [] if it has none."""
     if not block.sections[0]:
         return []
-    with naming("the compressed file"):
+    with error_context("the compressed file"):
         names = json.loads(_unpacked(block.sections[0], min(NAME_BYTES, 1024 * block.length)))
         if [*map(type, names)] != [str] * block.length:
             raise ValueError("names of other images")
@@ -129,7 +129,7 @@ def _blocks(
     loop: Loop, count: int, batch: Callable[[np.ndarray], Batch], names: Sequence[str]
 ) -> Iterator[Block]:
     """Compresses images, a group at a time."""
-    model, most = loop.model, MAX_VALUES // loop.model.dims
+    model, most = loop.model, MAX_VALUES // loop.model.num_values
     groups = range(0, count, loop.group)
     start, encoder, batches = 0, Encoder(loop), list[Batch]()
     for first in terminal.progress(groups, len(groups), "compressing", "group"):
@@ -159,14 +159,14 @@ def _decoded(loop: Loop, block: Block) -> Batch:
     shape = loop.model.config.condition.shape(loop.model.image_shape)
     condition = None
     if shape:
-        with naming("the compressed file"):
+        with error_context("the compressed file"):
             most = 4 * block.length * math.prod(shape)
             values = _unpacked(packed, most) if most else b""
             condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
     model, batch = loop.model, None
     with contextlib.suppress(ValueError, AssertionError):  # It may be no code on this machine.
         batch = decode(loop, corrections, code, block.length, condition)
-    if batch is None or _checksum(batch) != block.pixels:
+    if batch is None or _checksum(batch) != block.values_crc:
         raise UserError(
             f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, "
             "but this machine does not compute the model as the one that compressed it did: "

@@ -15,17 +15,17 @@ BLOCK, END = b"\xb1PB", b"\xb1PE"
 
 
 class Header(NamedTuple):
-    """The form of the images of a file, and the model that decodes it."""
+    """The format of the images of a file, and the model that decodes it."""
 
     image_shape: tuple[int, int, int]
     levels: int
-    model: bytes  # Its digest, 8 bytes.
-    first: int = 0  # Checksum of the sections of the first block; 0 without any.
+    digest: bytes  # The 8 bytes of `model_digest`.
+    first_crc: int = 0  # CRC of the sections of the first block; 0 without any.
 
     def pack(self) -> bytes:
         """Returns the header as bytes, of which the last four are its checksum."""
         numbers = b"".join(map(pack_number, (*self.image_shape, self.levels)))
-        return _sealed(MAGIC + numbers + self.model + _word(self.first))
+        return _sealed(MAGIC + numbers + self.digest + _word(self.first_crc))
 
 
 class Block(NamedTuple):
@@ -34,13 +34,13 @@ class Block(NamedTuple):
     start: int  # Number of its first image.
     length: int  # Number of its images.
     sections: tuple[bytes, ...]  # Names, condition, corrections, code.
-    pixels: int  # Checksum of what it decodes to.
+    values_crc: int  # CRC of the decoded classes and values.
 
     def pack(self, header: bytes) -> bytes:
         """Returns the block as bytes, in a file with this header."""
         numbers = (self.start, self.length, *map(len, self.sections))
         body = BLOCK + b"".join(map(pack_number, numbers)) + b"".join(self.sections)
-        return _sealed(body + _word(self.pixels), header)
+        return _sealed(body + _word(self.values_crc), header)
 
 
 def pack_end(header: bytes, count: int, checksums: bytes) -> bytes:
@@ -91,10 +91,10 @@ def read_blocks(
 
 def _header(data: bytes) -> tuple[Header, int]:
     (height, width, channels, levels), position = unpack_numbers(data, len(MAGIC), 4)
-    digest, first, stop = data[position : position + 8], _value(data, position + 8), position + 16
+    digest, stop = data[position : position + 8], position + 16
     if not _is_sealed(data[:stop]):
         raise ValueError("its header is damaged")
-    return Header((height, width, channels), levels, digest, first), stop
+    return Header((height, width, channels), levels, digest, _value(data, stop - 8)), stop
 
 
 def _block(data: bytes, position: int) -> tuple[Block, int]:

@@ -47,7 +47,7 @@ class Loop:
         model.discrete_likelihood()
         if model.levels > 2**16:
             raise UserError(f"the codec takes up to 65,536 levels, the model has {model.levels:,}")
-        self.model, self.group = model, min(GROUP, max(1, GROUP_VALUES // model.dims))
+        self.model, self.group = model, min(GROUP, max(1, GROUP_VALUES // model.num_values))
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
         self._device = jax.local_devices(backend="cpu")[0]
         with jax.enable_x64(True):
@@ -61,9 +61,9 @@ class Loop:
             dtype = np.int32 if model.config.condition.classes else np.float32
             condition = padded(condition.astype(dtype), lanes)
         places = [  # In the whole image; None where the scale before gives the value.
-            None if scale.given[row, col] else (scale.stride * row, scale.stride * col, channel)
+            None if scale.copied[row, col] else (scale.stride * row, scale.stride * col, channel)
             for scale in model.scales
-            for row, col, channel in np.ndindex(*scale.given.shape, model.image_shape[-1])
+            for row, col, channel in np.ndindex(*scale.copied.shape, model.image_shape[-1])
         ]
         progress: Any = terminal.progress((), len(places), "coding", "value")
         sizes = model.discrete_likelihood().digit_sizes
@@ -71,7 +71,7 @@ class Loop:
         remaining = itertools.product(places, sizes)
         errors: list[BaseException] = []
 
-        def values_of(marked: np.ndarray) -> np.ndarray:
+        def values_of(doubled: np.ndarray) -> np.ndarray:
             if errors:
                 raise errors[0]
             values = np.zeros(lanes, np.int32)
@@ -79,7 +79,7 @@ class Loop:
                 place, size = next(remaining)
                 progress.update(size == 1)
                 if place is not None:
-                    values[:count] = code(marked[:count], place, size)
+                    values[:count] = code(doubled[:count], place, size)
             except Exception as error:
                 errors.append(error)
                 raise
@@ -120,8 +120,8 @@ def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
     model = dataclasses.replace(model, config=canonical_config(model.config, dtype="float64"))
     scales, likelihood = model.scales, model.discrete_likelihood()
 
-    def on_host(_: Any, out: Any, number: Any, marked: Any) -> None:
-        values = _calls[int(np.asarray(number))](np.asarray(marked))
+    def on_host(_: Any, out: Any, number: Any, doubled: Any) -> None:
+        values = _calls[int(np.asarray(number))](np.asarray(doubled))
         np.asarray(out[0])[...], np.asarray(out[1])[:] = np.asarray(number), values
 
     def choose(number: Array, outputs: Array, place: Place) -> tuple[Array, Array]:

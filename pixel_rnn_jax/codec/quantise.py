@@ -88,12 +88,12 @@ class RoundingWriter:
         self._next = self._last = 0  # Numbers of logits: the next one, the last that is recorded.
         self.packed = bytearray()
 
-    def round(self, marked: np.ndarray) -> np.ndarray:
-        """Returns the next logits `[N, K]` as integers; `marked` is what `on_grid` makes of them.
+    def round(self, doubled: np.ndarray) -> np.ndarray:
+        """Returns the next logits `[N, K]` as integers; `doubled` is what `on_grid` makes of them.
 
         Doubtful logits whose neighbours give the same weight need no correction.
         """
-        grid, doubtful = marked >> 1, marked & 1
+        grid, doubtful = doubled >> 1, doubled & 1
         if np.count_nonzero(doubtful):
             implied = 0 if grid.shape[-1] == 1 else -LARGEST  # For K = 2, the logit of 0.
             highest = np.maximum(grid.max(-1, keepdims=True), implied)
@@ -114,9 +114,9 @@ class RoundingReader:
         self._next, self._corrections = 0, _unpack(packed)
         self._pending = next(self._corrections, None)
 
-    def round(self, marked: np.ndarray) -> np.ndarray:
+    def round(self, doubled: np.ndarray) -> np.ndarray:
         """Returns the next logits `[N, K]` as the integers that the encoder took."""
-        grid = marked >> 1
+        grid = doubled >> 1
         end = self._next + grid.size
         while self._pending and self._pending[0] < end:
             number, bits = self._pending

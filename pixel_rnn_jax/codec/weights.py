@@ -24,7 +24,7 @@ from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.likelihoods import likelihood_for
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import atomic_write, check_storage, naming
+from pixel_rnn_jax.system.files import atomic_write, check_storage, error_context
 
 PyTree = Any
 
@@ -66,7 +66,7 @@ def to_bytes(model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()) -
 def read(path: epath.PathLike) -> tuple[PixelRNN, PyTree, ImageFormat]:
     """Reads the model of a file, its parameters and the format of its images."""
     check_storage(path)
-    with naming(path):
+    with error_context(path):
         content = epath.Path(path).read_bytes()
         if (size := int.from_bytes(content[:8], "little")) > HEADER_BYTES:
             raise ValueError(f"its header has {size:,} bytes")

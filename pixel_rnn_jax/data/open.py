@@ -12,7 +12,7 @@ from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import SUFFIXES, load_arrays, naming, read_image
+from pixel_rnn_jax.system.files import SUFFIXES, error_context, load_arrays, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
@@ -115,7 +115,7 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     An .npz file may have an array for each split, and beside the images `labels`, and vectors or
     maps, `condition`: or `train_labels`, `train_condition` and so on.
     """
-    with naming(path):
+    with error_context(path):
         arrays = load_arrays(path)
         count = len(arrays)
     if isinstance(arrays, np.ndarray):
@@ -138,7 +138,7 @@ def _npz_dataset(path: Path, arrays: Any, key: str, name: str, *, divided: bool)
             field = f"{key}_{field}"
         return np.asarray(arrays[field]) if field in arrays.files else None
 
-    with naming(path):
+    with error_context(path):
         images, labels, condition = np.asarray(arrays[key]), read("labels"), read("condition")
         class_names: tuple[str, ...] = ()
         if labels is not None and labels.dtype.kind == "U":

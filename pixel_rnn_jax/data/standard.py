@@ -20,7 +20,7 @@ from pixel_rnn_jax.data import readers
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import atomic_write, cache_folder, naming, open_lock
+from pixel_rnn_jax.system.files import atomic_write, cache_folder, error_context, open_lock
 
 AT_ONCE = 1000  # Images of which a fingerprint is computed.
 Fingerprint = tuple[int, float, str]
@@ -55,7 +55,7 @@ def open_standard(name: str, split: str) -> Dataset:
 
     def open_part(part: str) -> Dataset:
         order, file = _order(name, folder, part), folder / f"{part}_labels.npy"
-        with naming(folder / f"{part}.npy"):
+        with error_context(folder / f"{part}.npy"):
             images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
             labels = np.load(file)[order] if file.exists() else None
         return Dataset(
@@ -74,7 +74,7 @@ def open_standard(name: str, split: str) -> Dataset:
 def _order(name: str, folder: Path, split: str) -> np.ndarray:
     """Returns the rows of a split in the order of TFDS."""
     path = folder / f"{split}_order.npy"
-    with naming(path):
+    with error_context(path):
         order, count = np.load(path), SETS[name].splits[split][0]
         if order.dtype.kind != "i" or not np.array_equal(np.sort(order), np.arange(count)):
             raise ValueError(f"no permutation of {count:,} images")
@@ -189,7 +189,7 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
     for split, (_, known, _) in SETS[name].splits.items():
         images, labels = folder / f"{split}.npy", folder / f"{split}_labels.npy"
         _order(name, folder, split)
-        with naming(images):
+        with error_context(images):
             number = np.load(labels) if labels.exists() else None
             found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
         if known not in (None, found[split][-1]):
@@ -207,17 +207,17 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
     of the histogram of their values; and the SHA-256 of the sorted SHA-256s of all images, each of
     its bytes and the two of its label, the lower one first.
     """
-    dims, hashes = images[0].size, []
-    counts, position = np.zeros(256 * dims, np.int64), 256 * np.arange(dims)
+    num_values, hashes = images[0].size, []
+    counts, position = np.zeros(256 * num_values, np.int64), 256 * np.arange(num_values)
     for start in range(0, len(images), AT_ONCE):
-        rows = np.asarray(images[start : start + AT_ONCE]).reshape(-1, dims)
+        rows = np.asarray(images[start : start + AT_ONCE]).reshape(-1, num_values)
         counts += np.bincount((rows + position).ravel(), minlength=len(counts))
         if labels is not None:
             ends = labels[start : start + AT_ONCE].astype("<u2")[:, None].view(np.uint8)
             rows = np.concatenate([rows, ends], axis=1)
         hashes += [hashlib.sha256(row.tobytes()).digest() for row in rows]
     shares = counts[counts > 0] / len(images)
-    bits = -(shares * np.log2(shares)).sum() / dims
+    bits = -(shares * np.log2(shares)).sum() / num_values
     return len(images), float(bits), hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
 
 

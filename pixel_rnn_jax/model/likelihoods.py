@@ -512,6 +512,6 @@ def dequantize(images: Array | np.ndarray, key: Array) -> Array:
     return jnp.minimum(noisy, jnp.nextafter(low + 1, low))  # Rounding may have reached x + 1.
 
 
-def bits_per_dim(nats: Array | np.ndarray | float, dims: int) -> Array | np.ndarray | float:
-    """Converts nats per image to bits per value of an image of `dims` = H * W * C values."""
-    return nats / (dims * math.log(2))
+def bits_per_dim(nats: Array | np.ndarray | float, num_values: int) -> Array | np.ndarray | float:
+    """Converts nats per image to bits per value of an image of `num_values` = H * W * C values."""
+    return nats / (num_values * math.log(2))

@@ -95,7 +95,7 @@ class PixelRNN:
         return any(scale.network.recurrent for scale in self.scales)
 
     @property
-    def dims(self) -> int:
+    def num_values(self) -> int:
         """H * W * C, the number of values of an image."""
         return math.prod(self.image_shape)
 
@@ -153,7 +153,7 @@ class PixelRNN:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
             outputs = scale.bind(params)(*scale.inputs(values, condition), dropout_keys=keys)
             terms = self.likelihood.log_prob(outputs, scale.subsample(values))
-            terms = jnp.where(scale.given[None, ..., None], 0, terms - self._log_std)
+            terms = jnp.where(scale.copied[None, ..., None], 0, terms - self._log_std)
             whole = scale.scatter(terms, self.image_shape) if per_value else terms.sum((1, 2, 3))
             shares.append(-whole)
         return jnp.stack(shares, axis=1)

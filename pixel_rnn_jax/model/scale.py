@@ -23,7 +23,7 @@ class Scale(NamedTuple):
     network: Network
     name: str  # The key of its parameters.
     stride: int  # Its pixel (r, c) is the pixel (stride * r, stride * c) of the whole image.
-    given: np.ndarray  # [H, W] booleans: the pixels that the scale before gives.
+    copied: np.ndarray  # [H, W] booleans: the pixels copied from the smaller scale.
 
     def bind(self, params: PyTree) -> Network:
         """Returns the network with its part of the parameters; call its methods.
@@ -99,8 +99,8 @@ def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -
         ratio = scale_height // heights[number - 1] if number else 0
         shape = (scale_height, width // stride, channels)
         network = Network(config.of_scale(number), shape, levels, ratio, parent=None)
-        given = np.zeros(shape[:2], bool)
+        copied = np.zeros(shape[:2], bool)
         if ratio and config.copy_coarse:
-            given[::ratio, ::ratio] = True
-        scales.append(Scale(network, f"scale_{number}", stride, given))
+            copied[::ratio, ::ratio] = True
+        scales.append(Scale(network, f"scale_{number}", stride, copied))
     return tuple(scales)

@@ -58,7 +58,7 @@ def check_storage(path: epath.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: epath.PathLike) -> Iterator[None]:
+def error_context(path: epath.PathLike) -> Iterator[None]:
     """Names the file whose content raises an error; an error of the system passes as it is."""
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise UserError(f"{path} is a pipe or a device, no file")  # It may never end.
@@ -129,7 +129,7 @@ def read_image(file: Path) -> np.ndarray:
 
     They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
     """
-    with naming(file), Image.open(file, formats=FORMATS) as image:
+    with error_context(file), Image.open(file, formats=FORMATS) as image:
         if getattr(image, "n_frames", 1) > 1:
             raise UserError(f"{file} is animated: take one of its pictures")
         check_unpacked(file, 4 * image.width * image.height)

@@ -19,7 +19,7 @@ from etils import epath
 
 from pixel_rnn_jax.codec.weights import by_name, check_same_types, sha256, types_of
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import naming
+from pixel_rnn_jax.system.files import error_context
 from pixel_rnn_jax.training.identity import RunIdentity, sha256_of_json
 
 PyTree = Any
@@ -53,7 +53,7 @@ class Checkpoints:
             best_mode="min",
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(2), best]),
         )
-        with naming(self.directory):
+        with error_context(self.directory):
             self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def steps(self) -> list[int]:
@@ -126,7 +126,7 @@ class Checkpoints:
         args = ocp.args.PyTreeRestore(
             dict.fromkeys(leaves, 0), restore_args=as_numpy, partial_restore=True
         )
-        with self._naming(step):
+        with self._context(step):
             arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
             for entry in template:
                 if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
@@ -142,12 +142,13 @@ class Checkpoints:
         """Waits as `wait` does, then frees what Orbax holds."""
         self._manager.close()
 
-    def _naming(self, step: int) -> contextlib.AbstractContextManager[None]:
-        return naming(f"{self.directory / str(step)} (delete it if there are other checkpoints)")
+    def _context(self, step: int) -> contextlib.AbstractContextManager[None]:
+        path = self.directory / str(step)
+        return error_context(f"{path} (delete it if there are other checkpoints)")
 
     def _sealed(self, step: int) -> dict[str, Any]:
         args = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        with self._naming(step):
+        with self._context(step):
             values = dict(self._manager.restore(step, args=args)["identity"])
             intact = values.pop("sha256", None) == sha256_of_json(values)
             found = values["step"], values["metrics"]

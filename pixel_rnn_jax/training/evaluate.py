@@ -34,14 +34,14 @@ class Evaluation:
 
     Attributes:
         nats_per_image: `[N]`.
-        dims: H * W * C, the values of one image.
+        num_values: H * W * C, the values of one image.
         real: Whether values are real: nats are per unit of theirs, and there are no bits/dim.
         shares: For each scale, coarsest first, the height of its images and its share of `nats`.
         nats_per_value: `[N, H, W, C]`, if asked for.
     """
 
     nats_per_image: np.ndarray
-    dims: int
+    num_values: int
     real: bool = False
     shares: dict[int, float] = field(default_factory=dict)
     nats_per_value: np.ndarray | None = None
@@ -60,7 +60,7 @@ class Evaluation:
     @property
     def bits_per_dim(self) -> float:
         """The mean, in bits for each value of an image."""
-        return float(bits_per_dim(self.nats, self.dims))
+        return float(bits_per_dim(self.nats, self.num_values))
 
     def numbers(self) -> dict[str, float]:
         """Returns the finite numbers by name, with the shares of several scales."""
@@ -76,7 +76,7 @@ class Evaluation:
         several = len(self.nats_per_image) > 1
         text = f"{self.nats:.3f}{f' ± {self.standard_error:.3f}' * several} nats"
         if not self.real:
-            error = bits_per_dim(self.standard_error, self.dims)
+            error = bits_per_dim(self.standard_error, self.num_values)
             text += f", {self.bits_per_dim:.4f}{f' ± {error:.4f}' * several} bits/dim"
         return f"{text} ({terminal.plural(len(self.nats_per_image), 'image')})"
 
@@ -113,7 +113,7 @@ def score(
     heights = [scale.network.image_shape[0] for scale in model.scales]
     return Evaluation(
         by_scale.sum(-1),
-        model.dims,
+        model.num_values,
         real=model.levels == 0,
         shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
         nats_per_value=nats.sum(axis=1) if per_value else None,
@@ -131,13 +131,13 @@ def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation
     training images (the first `BASELINE_IMAGES` of them), with one added to every count. With
     more than `BASELINE_BINS` levels, a bin has several, which have the same probability.
     """
-    dims, size = math.prod(train.image_shape), math.ceil(train.levels / BASELINE_BINS)
-    position, counts = np.arange(dims), np.ones((dims, math.ceil(train.levels / size)), np.int32)
+    n, size = math.prod(train.image_shape), math.ceil(train.levels / BASELINE_BINS)
+    position, counts = np.arange(n), np.ones((n, math.ceil(train.levels / size)), np.int32)
     for image in itertools.islice(_levels(train, batch_size), BASELINE_IMAGES):
         counts[position, image // size] += 1
     logs = np.log(counts / counts[0].sum() / size)
     nats = [-logs[position, image // size].sum() for image in _levels(test, batch_size)]
-    return Evaluation(np.array(nats), dims)
+    return Evaluation(np.array(nats), n)
 
 
 def _levels(split: Split, batch_size: int) -> Iterator[np.ndarray]:
@@ -146,7 +146,7 @@ def _levels(split: Split, batch_size: int) -> Iterator[np.ndarray]:
         yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(np.int32)
 
 
-def compare(
+def compare_by_dequantisation(
     workdir: epath.PathLike, continuous: epath.PathLike, split: str = "test", *, draws: int = 1
 ) -> tuple[Evaluation, Evaluation]:
     """Evaluates a discrete model and one of `output="logistic_mixture"` on the same images.
@@ -176,4 +176,4 @@ def compare(
         )
     scores = [score(other.model, other.params, images) for images in noisy]
     nats = np.mean([each.nats_per_image for each in scores], axis=0)
-    return score(one.model, one.params, clean), Evaluation(nats, other.model.dims)
+    return score(one.model, one.params, clean), Evaluation(nats, other.model.num_values)

@@ -21,7 +21,7 @@ from pixel_rnn_jax.data import Split, pictures
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model.generation.complete import is_exact
 from pixel_rnn_jax.system import processes, terminal
-from pixel_rnn_jax.system.files import atomic_write, naming
+from pixel_rnn_jax.system.files import atomic_write, error_context
 
 Row = dict[str, float]
 OnRecord = Callable[[int, Mapping[str, float]], None]
@@ -164,7 +164,7 @@ def _as_lines(records: list[Row]) -> bytes:
 def read_metrics(workdir: epath.PathLike) -> list[Row]:
     """Returns the records of `workdir`/metrics.jsonl in order, without a half-written last one."""
     path = epath.Path(workdir) / "metrics.jsonl"
-    with naming(path):
+    with error_context(path):
         records = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
         if not all(isinstance(r, dict) and isinstance(r.get("step"), int) for r in records):
             raise ValueError("a line is no record of a step")

@@ -18,7 +18,7 @@ from pixel_rnn_jax.image_model import HUB_FILE, ImageModel
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, naming
+from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, error_context
 from pixel_rnn_jax.training.checkpoints import Checkpoints
 from pixel_rnn_jax.training.config import Config, changed_fields
 from pixel_rnn_jax.training.identity import RunIdentity
@@ -129,7 +129,7 @@ def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
                     f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
                     f"{stored!r}: the file was edited, or the checkpoints are of another run"
                 )
-        with naming(workdir):
+        with error_context(workdir):
             weights.check_size(
                 identity.config.model, identity.image_format, checkpoints.types(step)
             )

@@ -320,7 +320,7 @@ def _means(model: PixelRNN, state: TrainState) -> dict[str, float]:
     nats, norm, count = np.asarray(state.interval).tolist()
     values = {"train/nats": nats / count, "train/gradient_norm": norm / count}
     if model.levels:
-        values["train/bits_per_dim"] = float(bits_per_dim(nats / count, model.dims))
+        values["train/bits_per_dim"] = float(bits_per_dim(nats / count, model.num_values))
     return values
 
 

@@ -15,7 +15,7 @@ from etils import epath
 
 from pixel_rnn_jax.system import processes, terminal
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import bundled_names, check_storage, naming, open_lock
+from pixel_rnn_jax.system.files import bundled_names, check_storage, error_context, open_lock
 from pixel_rnn_jax.training.checkpoints import Checkpoints
 from pixel_rnn_jax.training.config import Config, changed_fields, from_config_dict
 from pixel_rnn_jax.training.identity import RunIdentity, sha256_of_json
@@ -97,5 +97,5 @@ def read_config(workdir: epath.PathLike) -> Config:
     if not path.exists():
         names = ", ".join(bundled_names())
         raise UserError(f"{workdir} has no run: --config=NAME begins one; bundled models: {names}")
-    with naming(path):
+    with error_context(path):
         return from_config_dict(json.loads(path.read_text()))

@@ -141,9 +141,9 @@ def test_places_come_in_generation_order_with_logits_given_all_before():
     model = small_model("pixel_cnn", (2, 4, 2), scales=(1, 2))
     images, logits, places = random_images(model, 3), np.zeros((3, 2, 4, 2, 5)), []
 
-    def code(marked, place, size):
+    def code(doubled, place, size):
         places.append(place)
-        logits[:, *place] = (marked >> 1) / quantise.STEPS
+        logits[:, *place] = (doubled >> 1) / quantise.STEPS
         return images[:, *place]
 
     Loop(model.pixel_rnn, model.params).each_value(3, None, code)
@@ -157,7 +157,7 @@ def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, capfd)
     images, data = stream
     places = []
 
-    def code(marked, place, size):
+    def code(doubled, place, size):
         places.append(place)
         if len(places) == 7:
             raise LookupError(place)

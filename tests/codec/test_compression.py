@@ -40,7 +40,7 @@ def test_images_come_back_with_condition_and_names(named):
     assert not lost
     header, blocks, _ = read_blocks(data)
     assert (header.image_shape, header.levels, len(blocks)) == ((3, 4, 1), 5, 3)
-    assert header.model == compression.model_digest(model.pixel_rnn, model.params)
+    assert header.digest == compression.model_digest(model.pixel_rnn, model.params)
 
 
 def test_a_changed_byte_loses_whole_blocks_or_everything(named):
@@ -118,7 +118,7 @@ def test_a_forged_block_is_refused(stream, model, count, names):
     header, (block, *_), _ = read_blocks(data)
     sections = (zlib.compress(names) if names else b"", *block.sections[1:])
     forged = block._replace(length=count, sections=sections)
-    head = header._replace(first=zlib.crc32(b"".join(sections))).pack()
+    head = header._replace(first_crc=zlib.crc32(b"".join(sections))).pack()
     packed = forged.pack(head)
     with pytest.raises(prnn.UserError, match="compressed file"):
         model.decompress(head + packed + pack_end(head, count, packed[-4:]))
@@ -129,7 +129,7 @@ def forged(data, section):
     header, (block,), _ = read_blocks(data)
     names, condition, _, code = block.sections
     sections = names, condition, section, code
-    head = header._replace(first=zlib.crc32(b"".join(sections))).pack()
+    head = header._replace(first_crc=zlib.crc32(b"".join(sections))).pack()
     packed = block._replace(sections=sections).pack(head)
     return head + packed + pack_end(head, 3, packed[-4:])
 
@@ -155,7 +155,7 @@ def test_a_condition_is_no_larger_than_its_images():
     header, (block,), _ = read_blocks(data)
     names, _, *rest = block.sections
     sections = (names, zlib.compress(bytes(25)), *rest)
-    head = header._replace(first=zlib.crc32(b"".join(sections))).pack()
+    head = header._replace(first_crc=zlib.crc32(b"".join(sections))).pack()
     packed = block._replace(sections=sections).pack(head)
     with pytest.raises(prnn.UserError, match="24 bytes"):
         model.decompress(head + packed + pack_end(head, 3, packed[-4:]))

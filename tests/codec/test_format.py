@@ -50,10 +50,10 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
                 thirds = [2**24 // 3, 2**24 // 3, 2**24 - 2 * (2**24 // 3)]
                 labels += [stream.value(thirds) for _ in rows]
 
-            def code_of(marked, place, size, rows=rows, stream=stream, fixed=fixed, to=decoded):
+            def code_of(doubled, place, size, rows=rows, stream=stream, fixed=fixed, to=decoded):
                 nonlocal number
                 digits = []
-                for logits in marked >> 1:
+                for logits in doubled >> 1:
                     grid = []
                     for q in map(int, logits):
                         if number in fixed:
@@ -89,7 +89,7 @@ def test_frequencies_are_those_of_whole_numbers():
     np.testing.assert_array_equal(ends, [[2**24 - 2, 0], [0, 2**24 - 2]])
 
 
-def marked(logits):
+def doubled(logits):
     with jax.enable_x64(True):
         return np.asarray(quantise.on_grid(logits))
 
@@ -99,7 +99,7 @@ def test_the_grid_costs_less_than_a_millionth_of_a_nat():
     logits = random.normal(size=(500, 256)) * 3
     exact = np.exp(logits - logits.max(-1, keepdims=True))
     exact /= exact.sum(-1, keepdims=True)
-    grid = marked(logits) >> 1
+    grid = doubled(logits) >> 1
     coded = (1 + frequencies(grid)) / 2**24
     cost = (exact * np.log(exact / coded)).sum(-1)
 
@@ -112,18 +112,18 @@ def test_corrections_repeat_what_the_encoder_did():
         logits = (random.integers(-900, 900, (50, 6, levels)) + 0.5) / 256
         sides = 1e-11 * random.choice([-1, 1], size=(2, *logits.shape))
         writer = RoundingWriter()
-        encoded = [writer.round(marked(x)) for x in logits + sides[0]]
+        encoded = [writer.round(doubled(x)) for x in logits + sides[0]]
         reader = RoundingReader(bytes(writer.packed))
-        decoded = [reader.round(marked(x)) for x in logits + sides[1]]
+        decoded = [reader.round(doubled(x)) for x in logits + sides[1]]
         np.testing.assert_array_equal(encoded, decoded)
-        plain = [RoundingReader(b"").round(marked(x)) for x in logits]
+        plain = [RoundingReader(b"").round(doubled(x)) for x in logits]
         assert (np.array(plain) != encoded).any()
 
 
 def test_logits_whose_neighbours_have_the_same_weight_need_no_correction():
     steps = np.arange(len(quantise.WEIGHTS) + 5) + 0.5
     writer = RoundingWriter()
-    grid = writer.round(marked(np.stack([0 * steps, -steps / 256], axis=1)))
+    grid = writer.round(doubled(np.stack([0 * steps, -steps / 256], axis=1)))
     others = [frequencies(grid + np.array([0, step])) for step in (-1, 1)]
     changes = np.any([other != frequencies(grid) for other in others], axis=(0, 2))
     more = {*reference.corrections(writer.packed)} ^ {*(2 * np.flatnonzero(changes) + 1).tolist()}

@@ -63,7 +63,7 @@ def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, 
             # Views: a drawn value lands in the whole image.
             image, mask, log_probs = map(scale.subsample, (images, known, terms))
             for r, c, channel in np.ndindex(scale.network.image_shape):
-                if not scale.given[r, c]:
+                if not scale.copied[r, c]:
                     here = (slice(None), r, c, channel)
                     head = np.asarray(outputs(params, images)[number])[here]
                     given = np.asarray(uniforms[number])[here], image[here], mask[here]

@@ -35,10 +35,10 @@ def decode_known(model, params, images, condition=None, end_pixel=None):
         maps = {
             "outputs": maps["outputs"].at[:, *at].set(outputs),
             "before": maps["before"].at[at].set(carry["count"]),
-            "given": maps["given"].at[at].set(place.given),
+            "given": maps["given"].at[at].set(place.copied),
         }
         known = scale.subsample(images)[:, *at]
-        values = jnp.where(place.given, (known + 1) % model.levels, known)
+        values = jnp.where(place.copied, (known + 1) % model.levels, known)
         return carry | {"count": carry["count"] + 1, scale.name: maps}, values
 
     options = dict(lanes=lanes, condition=condition, end_pixel=end_pixel)
@@ -75,7 +75,7 @@ def test_order_is_by_scale_row_column_and_channel():
         shape = scale.network.image_shape
         order = count + np.arange(np.prod(shape)).reshape(shape)
         np.testing.assert_array_equal(of_scale["before"], order)
-        given = np.broadcast_to(scale.given[..., None], shape)
+        given = np.broadcast_to(scale.copied[..., None], shape)
         np.testing.assert_array_equal(of_scale["given"], given)
         count += order.size
     assert count == 2 * 3 * 3 + 4 * 6 * 3 and given[::2, ::2].all()

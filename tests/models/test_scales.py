@@ -49,9 +49,9 @@ def test_chain_is_what_its_networks_give_one_by_one(architecture, options):
     nats, terms, conditionals, shares, whole, outputs = jax.tree.map(np.asarray, measure(params))
     expected = np.zeros(images.shape)
     for number, scale in enumerate(model.scales):
-        assert scale.given.any() == (number > 0 and model.config.copy_coarse)
+        assert scale.copied.any() == (number > 0 and model.config.copy_coarse)
         log_probs = model.likelihood.log_prob(outputs[number], scale.subsample(images))
-        log_probs = np.where(scale.given[None, ..., None], 0, log_probs)
+        log_probs = np.where(scale.copied[None, ..., None], 0, log_probs)
         np.testing.assert_allclose(nats[:, number], -log_probs.sum(axis=(1, 2, 3)), rtol=1e-4)
         scale.subsample(expected)[:] += log_probs  # A view.
     np.testing.assert_allclose(terms, expected, atol=1e-5)

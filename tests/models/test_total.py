@@ -57,7 +57,7 @@ def test_draws_have_the_total_and_the_probability(case):
     for temperature in (0.0, 0.5):
         cold, _ = sample(params, jax.random.key(0), 500, temperature=temperature)
         assert (cold.sum((1, 2, 3)) == model.config.total).all()
-    known = np.arange(model.dims).reshape(model.image_shape) < 2
+    known = np.arange(model.num_values).reshape(model.image_shape) < 2
     done = jax.jit(model.complete)(params, jax.random.key(1), drawn[:9], known)
     assert (done.images.sum((1, 2, 3)) == model.config.total).all()
     np.testing.assert_array_equal(done.images[:, known], drawn[:9, known])

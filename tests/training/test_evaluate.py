@@ -15,7 +15,7 @@ from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.config import Config
-from pixel_rnn_jax.training.evaluate import Evaluation, compare, score
+from pixel_rnn_jax.training.evaluate import Evaluation, compare_by_dequantisation, score
 from pixel_rnn_jax.training.source import open_run, open_split
 from pixel_rnn_jax.training.train import train
 
@@ -39,7 +39,7 @@ def images_of(split):
 class Weighted:
     """Stands for a model of two scales: any function of each image alone."""
 
-    image_shape, levels, dims = (2, 3, 2), 3, 12
+    image_shape, levels, num_values = (2, 3, 2), 3, 12
     scales = tuple(SimpleNamespace(network=SimpleNamespace(image_shape=(h, 3, 2))) for h in (1, 2))
 
     recurrent = False
@@ -132,7 +132,7 @@ def workdirs(config, tmp_path_factory):
 
 
 def test_comparison(workdirs):
-    discrete, continuous = compare(*workdirs, draws=3)
+    discrete, continuous = compare_by_dequantisation(*workdirs, draws=3)
     model, density = (prnn.load(workdir) for workdir in workdirs)
     configs = [open_run(workdir, devices.local_mesh(1)).identity.config for workdir in workdirs]
     images = open_split(configs[0], "test").batch(range(13)).images
@@ -153,7 +153,7 @@ def test_only_a_density_is_evaluated_with_noise(workdirs):
 def test_models_of_the_other_kind_are_refused(workdirs):
     for number, named in enumerate(("--continuous", "--workdir")):
         with pytest.raises(UserError, match=named):
-            compare(workdirs[number], workdirs[number])
+            compare_by_dequantisation(workdirs[number], workdirs[number])
 
 
 def test_models_of_other_images_or_conditions_are_refused(workdirs, config, tmp_path):
@@ -170,4 +170,4 @@ def test_models_of_other_images_or_conditions_are_refused(workdirs, config, tmp_
     for name, other in others.items():
         train(other, tmp_path / name, pictures=False)
         with pytest.raises(UserError, match="same images"):
-            compare(workdirs[0], tmp_path / name)
+            compare_by_dequantisation(workdirs[0], tmp_path / name)

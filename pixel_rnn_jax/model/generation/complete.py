@@ -45,7 +45,7 @@ def is_exact(scales: Sequence[Scale], known: ArrayLike) -> bool:
     values = np.asarray(known)
     values = values if values.ndim == 4 else values[None]
     # In generation order; the plain form draws some twice.
-    drawn = [scale.subsample(values)[:, ~scale.given] for scale in scales]
+    drawn = [scale.subsample(values)[:, ~scale.copied] for scale in scales]
     order = np.concatenate([part.reshape(len(values), -1) for part in drawn], axis=1)
     return bool((order[:, :-1] >= order[:, 1:]).all())
 
@@ -123,7 +123,7 @@ def _values_at(
         values = jnp.where(known[at], images[at], drawn.astype(images.dtype))
         evidence = likelihood.log_prob(outputs, values)
         others = 0 if allowed is outputs else evidence - likelihood.log_prob(allowed, values)
-        return values, jnp.where(place.given, 0, jnp.where(known[at], evidence, others))
+        return values, jnp.where(place.copied, 0, jnp.where(known[at], evidence, others))
 
     return values_at
 
@@ -155,7 +155,7 @@ def particle_filter(
     dtype = scales[-1].network.param_dtype
     uniforms = value_uniforms(scales, values_key, jnp.arange(particles))
     offsets = [
-        jax.random.uniform(jax.random.fold_in(resampling_key, number), scale.given.shape, dtype)
+        jax.random.uniform(jax.random.fold_in(resampling_key, number), scale.copied.shape, dtype)
         for number, scale in enumerate(scales)
     ]
     values_at = _values_at(scales, uniforms, image, known)

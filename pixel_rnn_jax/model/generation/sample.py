@@ -35,7 +35,7 @@ def sample(
         values = likelihood.draw(outputs, uniform, temperature)
         if with_log_prob:
             log_prob = likelihood.log_prob_of_draw(outputs, values, temperature)
-            total = total + jnp.where(place.given, 0, log_prob)
+            total = total + jnp.where(place.copied, 0, log_prob)
         return total, values
 
     zeros = jnp.zeros(indices.shape, scales[-1].network.param_dtype)

@@ -21,7 +21,7 @@ PyTree = Any
 class Place(NamedTuple):
     """The place of a value: its scale, and row, column and channel in the image of the scale.
 
-    If `given`, the scale before gives the value, and the result of `choose` is not used. Scale
+    If `copied`, the value is the smaller scale's, and the result of `choose` is not used. Scale
     and channel are known at compile time. `left` is as in `Lanes`.
     """
 
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     row: Array
     column: Array
     channel: int
-    given: ArrayLike
+    copied: ArrayLike
     left: Array | None
 
 
@@ -92,12 +92,12 @@ def _for_each_value_of(
     end_pixel: EndPixel | None,
 ) -> tuple[Array, Any]:
     height, width, channels = scale.network.image_shape
-    all_given = jnp.asarray(scale.given)
+    all_copied = jnp.asarray(scale.copied)
 
     def one_pixel(loop: tuple[Lanes, Any], position: tuple[Array, Array]) -> tuple[Any, None]:
         (lanes, carry), (row, column) = loop, position
         network = scale.bind(params)
-        given: ArrayLike = all_given[row, column] if scale.given.any() else False
+        copied: ArrayLike = all_copied[row, column] if scale.copied.any() else False
         pixel = lanes.image[:, row, column]
         state, left = lanes.state, lanes.left
         for channel in range(channels):
@@ -108,9 +108,9 @@ def _for_each_value_of(
             if network.total is not None and left is not None:
                 rest = ((height - row) * width - column) * channels - channel - 1
                 outputs = network.total.restrict(outputs, left, rest)
-            place = Place(number, row, column, channel, given, left)
+            place = Place(number, row, column, channel, copied, left)
             carry, values = choose(carry, outputs, place)
-            values = jnp.where(given, pixel[:, channel], values.astype(pixel.dtype))
+            values = jnp.where(copied, pixel[:, channel], values.astype(pixel.dtype))
             pixel = pixel.at[:, channel].set(values)
             left = None if left is None else left - values
         state = network.end_pixel(state, pixel, column)
