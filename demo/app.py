@@ -45,6 +45,23 @@ def figure(content: bytes, alt: str, name: str, text: str) -> str:
     )
 
 
+def film_of(picture: Any, order: np.ndarray, shape: Any, frames: int = 100) -> bytes:
+    """Returns a GIF of a picture of one image of `shape`, whose pixels appear one after another.
+
+    `order` `[T, 2]` are their rows and columns; what is not there yet is blue.
+    """
+    whole = Image.fromarray(picture).convert("RGB")
+    ground, images = Image.new("RGB", whole.size, pictures.UNKNOWN), []
+    for count in np.linspace(0, len(order), frames).astype(int):
+        there = np.zeros(shape, np.uint8)
+        there[tuple(order[:count].T)] = 255
+        mask = Image.fromarray(there).resize(whole.size, Image.Resampling.NEAREST)
+        images.append(Image.composite(whole, ground, mask))
+    file, times = io.BytesIO(), [40] * (frames - 1) + [2000]  # In ms.
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
+    return file.getvalue()
+
+
 class OwnPage:
     """Refuses what other web pages send: the Host and the Origin of a request must be this page."""
 
@@ -170,7 +187,7 @@ class Play:
         scales = self.model.pixel_rnn.scales
         order = np.concatenate([scale.stride * np.argwhere(~scale.copied) for scale in scales])
         first = self.canvas(np.asarray(images[0]))
-        film = pictures.film(first, order, self.model.image_shape[:2])
+        film = film_of(first, order, self.model.image_shape[:2])
         samples, alt = pictures.png(self.grid(images)), f"{count} images drawn by the model"
         last = figure(film, "The first image, value by value", "film.gif", "The first, as drawn.")
         return figure(samples, alt, "samples.png", text), last

@@ -30,9 +30,7 @@ def evaluate(arguments: Namespace) -> None:
         raise UserError("--per_value needs --out=FILE.npz")
     if bool(arguments.dequantize) != bool(arguments.continuous):
         raise UserError("give --dequantize=N and --continuous=WORKDIR together")
-    processes.join(
-        arguments.coordinator, arguments.num_processes, arguments.process_id, arguments.distributed
-    )
+    flags.join(arguments)
     if arguments.dequantize:
         _compare(arguments)
         return

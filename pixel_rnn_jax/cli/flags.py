@@ -1,14 +1,16 @@
 """Flags that several commands have, and the checks of the paths that flags name."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from etils import epath
+from etils import epath, epy
 
 from pixel_rnn_jax.system import files
 from pixel_rnn_jax.system.errors import UserError
+
+with epy.lazy_imports():
+    from pixel_rnn_jax.system import processes
 
 
 def path(text: str) -> epath.Path:
@@ -77,21 +79,27 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
     parser.add_argument("--out", type=output(".png", ".npz", ""), default=default, help=help_)
 
 
-PLUGIN = "a Python file to run first, which may register layers, bodies, heads and outputs"
-PROCESS_FLAGS: dict[str, tuple[type, str]] = {
-    "distributed": (bool, "join the processes of SLURM, Open MPI or a Cloud TPU"),
-    "coordinator": (str, "HOST:PORT, to join by hand, by the address of the first process"),
-    "num_processes": (int, "with --coordinator: how many processes there are"),
-    "process_id": (int, "with --coordinator: index of this process, from 0"),
-}
-"""The types and the help of the flags by which several processes join."""
+def plugin_flag(parser: ArgumentParser) -> None:
+    """Defines --plugin, which `parse.run_plugins` has taken out of the words before."""
+    help_ = "a Python file to run first, which may register layers, bodies, heads and outputs"
+    parser.add_argument("--plugin", metavar="FILE.py", help=help_)
 
 
 def process_flags(parser: ArgumentParser) -> None:
     """Defines the flags by which several processes join."""
-    for name, (kind, help_) in PROCESS_FLAGS.items():
-        how: Any = dict(action="store_true") if kind is bool else dict(type=kind)
-        parser.add_argument(f"--{name}", help=help_, **how)
+    add = parser.add_argument
+    help_ = "join the processes of SLURM, Open MPI or a Cloud TPU"
+    add("--distributed", action="store_true", help=help_)
+    help_ = "address of the first process, to join by hand"
+    add("--coordinator", metavar="HOST:PORT", help=help_)
+    add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")
+    add("--process_id", type=int, metavar="ID", help="with --coordinator: index of this, from 0")
+
+
+def join(arguments: Namespace) -> None:
+    """Joins the processes that the flags name, if any."""
+    names = "coordinator", "num_processes", "process_id", "distributed"
+    processes.join(*(vars(arguments)[name] for name in names))
 
 
 def data_flags(parser: ArgumentParser) -> None:

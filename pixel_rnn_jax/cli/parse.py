@@ -6,11 +6,10 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from absl import flags
+from absl.flags import FlagValues
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.cli import compress, evaluate, generate, train
-from pixel_rnn_jax.cli.flags import PLUGIN
+from pixel_rnn_jax.cli import compress, evaluate, flags, generate, train
 from pixel_rnn_jax.system.errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser], None]]] = {
@@ -38,7 +37,7 @@ def run_plugins(words: Sequence[str]) -> list[str]:
     return others
 
 
-def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
+def parse(words: Sequence[str], values: FlagValues) -> Callable[[], None]:
     """Returns the command that the words name; fields of a config become `values`."""
     name = words[0] if words else "train"
     if name == "train":
@@ -64,6 +63,6 @@ def parse(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
             allow_abbrev=False,
         )
         define_flags(subparser)
-        subparser.add_argument("--plugin", metavar="FILE.py", help=PLUGIN)
+        flags.plugin_flag(subparser)
     arguments = parser.parse_args(words)
     return functools.partial(COMMANDS[name][0], arguments)

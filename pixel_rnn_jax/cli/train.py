@@ -1,35 +1,32 @@
-"""The commands `train`, whose flags are absl's, and `prepare`."""
+"""The commands `train`, whose fields of the config are flags too, and `prepare`."""
 
 import functools
 import itertools
 import re
 import shutil
 import textwrap
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from absl import flags
+from absl.flags import FlagValues
 from etils import epath, epy
 
+from pixel_rnn_jax.cli import flags
 from pixel_rnn_jax.cli.evaluate import print_evaluation
-from pixel_rnn_jax.cli.flags import PLUGIN, PROCESS_FLAGS
-from pixel_rnn_jax.system import files
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import config as config_lib
 
 with epy.lazy_imports():
     from pixel_rnn_jax.data import standard
-    from pixel_rnn_jax.system import processes, terminal
+    from pixel_rnn_jax.system import terminal
     from pixel_rnn_jax.training import train as train_lib
     from pixel_rnn_jax.training import workdir as workdir_lib
 
 
-def train(config: config_lib.Config, workdir: epath.Path, flag_values: flags.FlagValues) -> None:
+def train(config: config_lib.Config, workdir: epath.Path, arguments: Namespace) -> None:
     """Trains a model, or resumes the run that is in its workdir."""
-    v = flag_values
-    processes.join(v.coordinator, v.num_processes, v.process_id, v.distributed)
+    flags.join(arguments)
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
     assert result.test
@@ -40,57 +37,50 @@ def train(config: config_lib.Config, workdir: epath.Path, flag_values: flags.Fla
         terminal.print_result(str(workdir / name))
 
 
-def parse_train(words: Sequence[str], values: flags.FlagValues) -> Callable[[], None]:
+def parse_train(words: Sequence[str], values: FlagValues) -> Callable[[], None]:
     """Parses the flags of `train`, and returns the training to run.
 
     --config or --workdir, looked at first, gives the config, whose fields become flags in `values`.
     """
-    source = flags.FlagValues()
-    source.set_gnu_getopt(True)
+    parser = ArgumentParser(
+        prog="pixel-rnn-jax train",
+        usage="%(prog)s --config=NAME [FLAGS]",
+        description=train.__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
+    )
     names = ", ".join(config_lib.CONFIGS)
     help_ = f"a file or one of {names}, perhaps with a variant: mnist:row_lstm"
-    flags.DEFINE_string("config", None, help_, flag_values=source)
+    parser.add_argument("--config", metavar="NAME", help=help_)
     help_ = "folder or gs://BUCKET/FOLDER of the run, new or to resume (default: runs/CONFIG)"
-    flags.DEFINE_string("workdir", None, help_, flag_values=source)
-    flags.DEFINE_string("plugin", None, PLUGIN, flag_values=source)
-    define: dict[Any, Any] = {
-        bool: flags.DEFINE_bool,
-        str: flags.DEFINE_string,
-        int: flags.DEFINE_integer,
-    }
-    for flag, (kind, help_) in PROCESS_FLAGS.items():
-        define[kind](flag, None, help_, flag_values=source)
-    wanted = {"-h", "--help"} & {*words}
-    if any(word.startswith("--model=") for word in words):
-        raise UserError(
-            "train takes no --model: --config.init_from=NAME starts from its parameters"
-        )
-    _, *fields = source(["", *(word for word in words if word not in wanted)], known_only=True)
-    config = config_lib.Config()
-    files.check_storage(source.workdir or "runs")
-    workdir = epath.Path(source.workdir).expanduser() if source.workdir else None
-    if source.config:
-        config = config_lib.load_config(source.config)
-        name, _, variant = source.config.partition(":")
+    parser.add_argument("--workdir", type=flags.path, help=help_)
+    flags.plugin_flag(parser)
+    flags.process_flags(parser)
+    help_ = "these flags, and the fields of the config as they are set"
+    parser.add_argument("-h", "--help", action="store_true", help=help_)
+    arguments, fields = parser.parse_known_args(words)
+    config, workdir = config_lib.Config(), arguments.workdir
+    if arguments.config:
+        config = config_lib.load_config(arguments.config)
+        name, _, variant = arguments.config.partition(":")
         folder = Path(name).stem + (f"-{variant}" if variant else "")
         workdir = workdir or epath.Path("runs") / folder
     elif workdir:
         config = workdir_lib.read_config(workdir)
-    if source.workdir == "" or not (source.config or workdir or wanted):
-        raise UserError("train needs --config=NAME, such as digits, or the --workdir of a run")
+    elif not arguments.help:
+        parser.error("train needs --config=NAME, such as digits, or the --workdir of a run")
     config = config_lib.with_flags(config, fields, values)
-    if wanted:
-        print(_help(source, config))
-        raise SystemExit
-    assert workdir
-    return functools.partial(train, config, workdir, source)
+    if arguments.help:
+        parser.epilog = _described(config)
+        parser.print_help()
+        parser.exit()
+    return functools.partial(train, config, workdir, arguments)
 
 
-def _help(values: flags.FlagValues, config: config_lib.Config) -> str:
-    """Describes the flags, and shows the fields as the flags beside --help set them."""
-    lines = ["Trains a model, or resumes the run that is in its workdir.", ""]
-    lines += [f"  --{name:<14} {values[name].help}" for name in values]
-    lines += ["", "--config.FIELD=VALUE sets a field, here with its value (see docs/training.md):"]
+def _described(config: config_lib.Config) -> str:
+    """Returns the fields of a config as the flags that set them."""
+    lines = ["--config.FIELD=VALUE sets a field, here with its value (see docs/training.md):"]
     wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "  ")
     wrapper.break_on_hyphens = wrapper.break_long_words = False
     fields = (f"{name}={value}".replace(" ", "") for name, value in config_lib.leaves(config))

@@ -49,13 +49,14 @@ class Images(NamedTuple):
 class ImageFormat:
     """The images of a data set, as a model sees them; the fields are `PixelRNN`'s.
 
-    `class_names` is () for a model without classes, or of classes without names.
+    `class_names` is () for a model without classes, or of classes without names. Formats are equal
+    if images of both have one shape, and values and classes of one meaning.
     """
 
     image_shape: tuple[int, int, int]
     levels: int
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
+    mean: tuple[float, ...] = dataclasses.field(default=(), compare=False)
+    std: tuple[float, ...] = dataclasses.field(default=(), compare=False)
     class_names: tuple[str, ...] = ()
 
     @classmethod
@@ -70,12 +71,6 @@ class ImageFormat:
     def model(self, config: ModelConfig) -> PixelRNN:
         """Returns the model of such images."""
         return PixelRNN(config, self.image_shape, self.levels, self.mean, self.std)
-
-    def same_images(self, other: "ImageFormat") -> bool:
-        """Whether images of both have one shape, and values and classes of one meaning."""
-        return dataclasses.replace(self, mean=(), std=()) == dataclasses.replace(
-            other, mean=(), std=()
-        )
 
 
 class LazyArray:

@@ -101,23 +101,6 @@ def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarr
     return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), 256), black, white
 
 
-def film(picture: np.ndarray, order: np.ndarray, shape: Sequence[int], frames: int = 100) -> bytes:
-    """Returns a GIF of a picture of one image of `shape`, whose pixels appear one after another.
-
-    `order` `[T, 2]` are their rows and columns; what is not there yet is blue.
-    """
-    whole = Image.fromarray(picture).convert("RGB")
-    ground, images = Image.new("RGB", whole.size, UNKNOWN), []
-    for count in np.linspace(0, len(order), frames).astype(int):
-        there = np.zeros(shape, np.uint8)
-        there[tuple(order[:count].T)] = 255
-        mask = Image.fromarray(there).resize(whole.size, Image.Resampling.NEAREST)
-        images.append(Image.composite(whole, ground, mask))
-    file, times = io.BytesIO(), [40] * (frames - 1) + [2000]  # In ms.
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
-    return file.getvalue()
-
-
 def png(picture: np.ndarray) -> bytes:
     """Returns a picture of uint8 as a PNG file."""
     file = io.BytesIO()

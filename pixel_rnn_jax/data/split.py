@@ -13,7 +13,7 @@ from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.data.dataset import Batch, Dataset, ImageFormat
 from pixel_rnn_jax.data.open import open_path
 from pixel_rnn_jax.model import checks, likelihoods
-from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system.errors import UserError
@@ -47,9 +47,9 @@ class Split:
         self.class_names = dataset.class_names if model.condition.classes else ()
         self._stored_levels = _stored_levels(dataset, model, data)
         kind = likelihoods.class_of(model)
-        if kind.standardised and (data.levels or data.binarize != "none"):
-            field = "levels" if data.levels else "binarize"
-            raise UserError(f"data.{field} must keep its default for model.output={model.output}")
+        for field in ("levels", "binarize") if kind.standardised else ():
+            is_default = getattr(data, field) == getattr(DataConfig, field)
+            check(data, f"data.{field}", f"keep its default for {model.output}", is_default)
         self._noise = noise if kind.dequantised else None
         self.levels = self._stored_levels if data.binarize == "none" else 2
         self._dtype = value_dtype(self.levels) if kind.discrete else np.dtype(np.float32)
@@ -195,11 +195,10 @@ def _condition(dataset: Dataset, model: ModelConfig) -> Any:
     array = getattr(dataset, what)
     if array is None or array.shape[1:] != shape or array.dtype.kind not in kinds:
         found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"
-        rows, field = ", ".join(map(str, ("N", *shape))), f"condition_{kind.kind}"
+        rows = ", ".join(map(str, ("N", *shape)))
         raise UserError(
             f"{dataset.name} has {found} `{what}` (`train_{what}` and so on beside arrays of "
-            f"splits): model.{'num_classes' if kind.classes else field}={kind.size} takes {kind}, "
-            f"[{rows}]"
+            f"splits): {kind} takes [{rows}]"
         )
     return array
 

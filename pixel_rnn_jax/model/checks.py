@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.likelihoods import Softmax, class_of
 from pixel_rnn_jax.system.errors import UserError
 
@@ -51,17 +51,16 @@ def check_format(
         form = f"three positive integers (H, W, C) with a product of at most {MOST_VALUES:,}"
         raise UserError(f"image_shape must be {form}, got {image_shape}")
     kind = class_of(config)
-    if not kind.discrete and (config.input != "scalar" or config.scales):
-        field = "scales" if config.scales else "input"
-        raise UserError(f"model.{field} must keep its default for a density, model.output")
+    for field in ("scales", "input") if not kind.discrete else ():
+        is_default = getattr(config, field) == getattr(ModelConfig, field)
+        check(config, f"model.{field}", "keep its default for a density, model.output", is_default)
     real = kind.standardised
     if not is_integer(levels) or not (levels == 0 if real else 2 <= levels <= MOST_LEVELS):
         choice = "0, for real values" if real else f"an integer from 2 to {MOST_LEVELS:,}"
         raise UserError(f'levels must be {choice}, for output "{config.output}"; got {levels}')
     most = (levels - 1) * math.prod(image_shape) if kind is Softmax else 0
-    if config.total > most:
-        rule = f"at most {most}" if most else "0 for other outputs than softmax"
-        raise UserError(f"model.total must be {rule}, got {config.total}")
+    rule = f"be at most {most}, and 0 for other outputs than softmax"
+    check(config, "model.total", rule, config.total <= most)
     count = image_shape[-1] if real else 0
     mean, std = tuple(map(float, mean)), tuple(map(float, std))
     mean, std = mean or (0.0,) * count, std or (1.0,) * count
@@ -131,7 +130,8 @@ def check_condition(
     condition, shape = _array(condition), (count, *kind.shape(image_shape))
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
     if not kind.size or condition.shape != shape or (classes and not whole):
-        form = f"{kind}, of shape {shape}" if kind.size else "None: this model has none"
+        of_type = f"{'integers' if classes else 'numbers'} of shape {shape} for {kind}"
+        form = of_type if kind.size else "None: this model has none"
         missing = condition.dtype == object and condition.ndim == 0
         got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
         raise UserError(f"condition must be {form}, got {got}")

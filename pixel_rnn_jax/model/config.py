@@ -25,6 +25,10 @@ _RULES = {
 }
 
 
+CONDITIONS = {"class": "num_classes", "vector": "condition_vector", "map": "condition_map"}
+"""The field of `ModelConfig` for each kind of condition."""
+
+
 class Condition(NamedTuple):
     """What a model is conditioned on: its kind, "class", "vector" or "map", and its size.
 
@@ -46,11 +50,7 @@ class Condition(NamedTuple):
         return shapes.get(self.kind, ())
 
     def __str__(self) -> str:
-        return (
-            f"classes from 0 to {self.size - 1}"
-            if self.classes
-            else f"a {self.kind} for each image"
-        )
+        return f"model.{CONDITIONS[self.kind]}={self.size}"
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "model", _RULES)
-        if sum(map(bool, (self.num_classes, self.condition_vector, self.condition_map))) > 1:
-            raise UserError("set only one of model.num_classes, condition_vector and condition_map")
+        given = [field for field in CONDITIONS.values() if getattr(self, field)]
+        rule = f"be 0 with {' and '.join(given[:-1])}"
+        check(self, f"model.{given[-1] if given else 'num_classes'}", rule, len(given) < 2)
         rule = "be empty, or at least two heights, each a larger multiple of the one before"
         multiples = all(0 < a < b and b % a == 0 for a, b in itertools.pairwise(self.scales))
         check(self, "model.scales", rule, len(self.scales) != 1 and multiples)
@@ -135,9 +136,8 @@ class ModelConfig:
     @property
     def condition(self) -> Condition:
         """What the model is conditioned on."""
-        sizes = self.num_classes, self.condition_vector, self.condition_map
-        conditions = map(Condition, ("class", "vector", "map"), sizes)
-        return next((condition for condition in conditions if condition.size), Condition())
+        sizes = {kind: getattr(self, field) for kind, field in CONDITIONS.items()}
+        return next((Condition(kind, size) for kind, size in sizes.items() if size), Condition())
 
     @property
     def redraws_coarse(self) -> bool:

@@ -28,7 +28,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.system.errors import UserError
 
 
@@ -466,8 +466,7 @@ OUTPUTS: dict[str, type[Likelihood]] = {
 
 def class_of(config: ModelConfig) -> type[Likelihood]:
     """Returns the class of likelihood that `config.output` names, or raises `UserError`."""
-    if config.output not in OUTPUTS:
-        raise UserError(f"model.output must be one of {', '.join(OUTPUTS)}, got {config.output!r}")
+    check(config, "model.output", f"be one of {', '.join(OUTPUTS)}", config.output in OUTPUTS)
     return OUTPUTS[config.output]
 
 

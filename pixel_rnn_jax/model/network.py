@@ -10,10 +10,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model import layers
-from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.layers.body import Context, State
 from pixel_rnn_jax.model.likelihoods import Likelihood, Total, likelihood_for
-from pixel_rnn_jax.system.errors import UserError
 
 
 class Network(nn.Module):
@@ -37,20 +36,15 @@ class Network(nn.Module):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, known in (
-            ("architecture", layers.LAYERS | layers.BODIES),
-            ("head", layers.HEADS),
-        ):
-            if (value := getattr(self.config, field)) not in known:
-                raise UserError(f"model.{field} must be one of {', '.join(known)}, got {value!r}")
-        if self.config.dtype != jax.dtypes.canonicalize_dtype(self.config.dtype):
-            raise UserError('model.dtype "float64" needs jax_enable_x64: set JAX_ENABLE_X64=1')
+        config, groups = self.config, self.mask_groups
+        for field, known in ("architecture", layers.LAYERS | layers.BODIES), ("head", layers.HEADS):
+            rule = f"be one of {', '.join(known)}"
+            check(config, f"model.{field}", rule, getattr(config, field) in known)
+        has_type = config.dtype == jax.dtypes.canonicalize_dtype(config.dtype)
+        check(config, "model.dtype", "be float32, unless JAX_ENABLE_X64=1 is set", has_type)
         for field in ("features", "head_features"):
-            if getattr(self.config, field) < self.mask_groups:
-                raise UserError(
-                    f"model.{field} must be at least the number of channels, {self.mask_groups}, "
-                    f"got {getattr(self.config, field)}"
-                )
+            rule = f"be at least the number of channels, {groups}"
+            check(config, f"model.{field}", rule, getattr(config, field) >= groups)
 
     @property
     def likelihood(self) -> Likelihood:

@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from pixel_rnn_jax.model.checks import no_condition
-from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.network import Network
 from pixel_rnn_jax.system.errors import UserError
 
@@ -88,11 +88,9 @@ def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -
     """Returns the scales of a model, the coarsest first; the last one is the whole image."""
     height, width, channels = image_shape
     heights = config.scales or (height,)
-    if heights[-1] != height or width % (height // heights[0]):
-        raise UserError(
-            f"model.scales {heights} must end with the images' height, of which they divide the "
-            f"width alike: images are {height}x{width}"
-        )
+    fits = heights[-1] == height and not width % (height // heights[0])
+    rule = f"end with the height of the images, {height}x{width}, and divide the width as well"
+    check(config, "model.scales", rule, fits)
     scales = []
     for number, scale_height in enumerate(heights):
         stride = height // scale_height

@@ -30,13 +30,12 @@ def join(
     cluster for the other three.
     """
     values = coordinator, num_processes, process_id
-    if values == (None, None, None):
-        if not distributed:
-            return
-    elif None in values or not re.search(r":\d+$", str(coordinator)):
-        raise UserError("give --coordinator=HOST:PORT, --num_processes and --process_id together")
-    elif not 0 <= int(process_id or 0) < int(num_processes or 0):
-        raise UserError(f"--process_id must be from 0 to --num_processes - 1, got {values[1:]}")
+    if (alone := values == (None, None, None)) and not distributed:
+        return
+    has_port = bool(re.search(r":\d+$", coordinator or ""))
+    if not alone and not (has_port and num_processes and (process_id or 0) in range(num_processes)):
+        flags = "--coordinator=HOST:PORT, --num_processes=N and --process_id, from 0 to N - 1"
+        raise UserError(f"give {flags} together, got {values}")
     # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
     jax.config.update("jax_enable_preemption_service", False)
     try:

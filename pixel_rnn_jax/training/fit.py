@@ -17,7 +17,7 @@ from pixel_rnn_jax.data import Batch, Split
 from pixel_rnn_jax.data.dataset import Dataset, image_ids, random_order
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import likelihoods
-from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.config import CONDITIONS, ModelConfig
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.config import Config
 from pixel_rnn_jax.training.log import OnRecord
@@ -88,18 +88,18 @@ def array_splits(
     takes the arrays'.
     """
     is_share = isinstance(validation, (int, float, np.number))
+    if is_share and (isinstance(images, Iterator) or not 0 < validation < 1):
+        raise UserError(
+            f"validation must be a share between 0 and 1, or images, got {validation}; with an "
+            "iterator it must be images"
+        )
     if isinstance(images, Iterator):
-        if is_share:
-            raise UserError("validation must have images where those of training are an iterator")
         whole = _of_arrays("validation", *_pair(validation))
         train: Any = images
     else:
         whole = train = _of_arrays("training", images, condition)
     if is_share:
-        count = max(1, round(float(validation) * len(whole)))
-        if not 0 < validation < 1:
-            raise UserError(f"validation must be a share between 0 and 1, got {validation}")
-        order = random_order(len(whole))
+        order, count = random_order(len(whole)), max(1, round(float(validation) * len(whole)))
         held_out = _part("validation", whole, order[:count])
         train = _part("training", whole, order[count:])
     else:
@@ -110,7 +110,7 @@ def array_splits(
             count = len(whole.class_names) or int(whole.labels.max()) + 1
             model = dataclasses.replace(model, num_classes=max(2, count))
         elif whole.condition is not None:
-            field = "condition_vector" if whole.condition.ndim == 2 else "condition_map"
+            field = CONDITIONS["vector" if whole.condition.ndim == 2 else "map"]
             model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
     real = likelihoods.class_of(model).standardised
     if not levels and not real and whole.images.dtype.kind in "biu":

@@ -63,7 +63,7 @@ class Run:
         config = self.config
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, **moved))
         opened = open_split(config, split)
-        if not opened.format.same_images(self.image_format):
+        if opened.format != self.image_format:
             raise UserError(
                 f"--split={split} has {opened.format}, the run was trained on {self.image_format}"
             )

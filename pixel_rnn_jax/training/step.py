@@ -1,5 +1,6 @@
 """One step of training: loss, gradient, update, and the moving average of the parameters."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -96,9 +97,7 @@ def make_train_step(
     device, or None for a single process.
     """
     pixels = math.prod(model.image_shape[:2])
-
-    def loss_of_rows(params: PyTree, rows: tuple[Batch, Array | None]) -> Array:
-        return (loss or mean_nats)(model, params, *rows)
+    gradient_fn = jax.value_and_grad(functools.partial(loss or mean_nats, model))
 
     def dropout_keys(step: Array, count: int) -> Array | None:
         if not model.config.dropout:
@@ -111,9 +110,8 @@ def make_train_step(
         state: TrainState, batch: Batch, stop: Array | None
     ) -> tuple[TrainState, Metrics]:
         parts = micro_batches or tuning.parts(len(batch.images), pixels, recurrent=model.recurrent)
-        gradient_fn = _mean_over_parts(jax.value_and_grad(loss_of_rows), parts)
         keys = dropout_keys(state.step, len(batch.images))
-        nats, gradient = gradient_fn(state.params, (batch, keys))
+        nats, gradient = _mean_over_parts(gradient_fn, parts, state.params, batch, keys)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stopping = jnp.zeros((), nats.dtype) if stop is None else stop.any().astype(nats.dtype)
         vector, unravel = ravel_pytree((nats, gradient, stopping))
@@ -144,21 +142,16 @@ def make_train_step(
 
 
 def _mean_over_parts(
-    function: Callable[[PyTree, PyTree], PyTree], parts: int
-) -> Callable[[PyTree, PyTree], PyTree]:
+    function: Callable[..., PyTree], parts: int, params: PyTree, *rows: PyTree
+) -> PyTree:
     """Returns the mean of a function over equal parts of a batch, computed one after another."""
     if parts == 1:
-        return function
+        return function(params, *rows)
+    batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
 
-    def mean(params: PyTree, batch: PyTree) -> PyTree:
-        batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, function(params, *part)), None
 
-        def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
-            return jax.tree.map(jnp.add, total, function(params, part)), None
-
-        shapes = jax.eval_shape(function, params, jax.tree.map(lambda x: x[0], batches))
-        zeros = jax.tree.map(jnp.zeros_like, shapes)
-        total, _ = jax.lax.scan(add, zeros, batches)
-        return jax.tree.map(lambda x: x / parts, total)
-
-    return mean
+    shapes = jax.eval_shape(function, params, *jax.tree.map(lambda x: x[0], batches))
+    total, _ = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, shapes), batches)
+    return jax.tree.map(lambda x: x / parts, total)

@@ -23,6 +23,7 @@ from pixel_rnn_jax.codec.weights import by_name, check_same_types, types_of
 from pixel_rnn_jax.data import Batch, Split
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import bits_per_dim
+from pixel_rnn_jax.model.config import check
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.errors import UserError
@@ -105,7 +106,7 @@ def train(
     return _finish(workdir, open_run(workdir, mesh), splits, mesh, step)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Training:
     """A run that is ready to train."""
 
@@ -116,6 +117,7 @@ class _Training:
     mesh: Mesh
     checkpoints: Checkpoints
     pictures: bool
+    rate: optax.Schedule | None = None  # Of the config's optimiser.
 
     @functools.cached_property
     def model(self) -> PixelRNN:
@@ -131,18 +133,19 @@ class _Training:
     ) -> int:
         """Makes the steps that are left, and returns the number of all steps made."""
         config, settings, mesh = self.config, self.config.train, self.mesh
-        rate = None if optimizer else optimizers.learning_rate(config.optimizer, settings.steps)
-        rising = optimizers.warmup(config.optimizer, settings.steps)
-        if rising != config.optimizer.warmup_steps and rate:
-            terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
-        optimizer = optimizer or optimizers.build(config.optimizer, settings.steps)
+        if optimizer is None:
+            self.rate = optimizers.learning_rate(config.optimizer, settings.steps)
+            rising = optimizers.warmup(config.optimizer, settings.steps)
+            if rising != config.optimizer.warmup_steps:
+                terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
+            optimizer = optimizers.build(config.optimizer, settings.steps)
         step, state, made = self._start(optimizer)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(self.workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
         ema, parts = config.optimizer.ema_decay, settings.micro_batches
         options: dict[str, Any] = dict(ema_decay=ema, micro_batches=parts, seed=config.seed)
-        train_step = make_train_step(self.model, optimizer, mesh, loss=loss, **options)
+        train_step: Any = make_train_step(self.model, optimizer, mesh, loss=loss, **options)
         batches = self._batches(step)
         previous, stop, compiled = None, False, None
         with contextlib.closing(
@@ -151,34 +154,32 @@ class _Training:
             while step < settings.steps and not stop and not self._patience_ends(step):
                 step += 1
                 arguments = state, devices.shard_batch(mesh, next(batches)), request.flags(mesh)
-                compiled = compiled or self._compiled(train_step, *arguments)
+                compiled = compiled or self._compiled(train_step.lower(*arguments), state)
                 state, metrics = compiled(*arguments)
                 if previous is not None:  # Read while this step runs.
                     _check_finite(step - 1, loss=previous.nats, gradient=previous.gradient_norm)
                 log.advance()
                 stop = request.agreed(previous)  # Once, so that no signal comes before the save.
                 previous = metrics
-                state = self._after(step, state, metrics, log, rate, stop=stop)
+                state = self._after(step, state, metrics, log, stop=stop)
         return step
 
     def _batches(self, start_step: int) -> Iterator[Batch]:
         """Yields this process's share of the batches from a step on."""
-        images, size, place = (
-            self.splits["train"],
-            self.config.train.batch_size,
-            processes.index_and_count(),
-        )
+        images, size = self.splits["train"], self.config.train.batch_size
+        place = processes.index_and_count()
         if isinstance(images, Split):
             yield from data.train_batches(
                 images, batch_size=size, seed=self.config.seed, start_step=start_step, **place
             )
         for batch in images:
             images, condition = self.model.checked(*batch)
-            if len(images) * place["process_count"] != size:
-                raise UserError(f"batches must have train.batch_size={size} images in all")
+            rule, count = "be the images of each batch", len(images) * place["process_count"]
+            check(self.config.train, "train.batch_size", f"{rule}, {count}", count == size)
             yield Batch(*jax.tree.map(np.asarray, (images, condition)))
+        raise UserError("the iterator of batches has ended: lower train.steps, or give more")
 
-    def _compiled(self, train_step: Any, state: TrainState, *arguments: Any) -> Any:
+    def _compiled(self, lowered: jax.stages.Lowered, state: TrainState) -> jax.stages.Compiled:
         """Compiles a step, in a thread so that Ctrl-C is heard, and says what it costs."""
         settings, images = self.config.train, self.splits["train"]
         parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -186,7 +187,7 @@ class _Training:
         steps = f"{settings.steps:,} steps of {settings.batch_size} of {count}images"
         terminal.log(f"{parameters:,} parameters, {steps}: compiling")
         with ThreadPoolExecutor(1) as pool:
-            compiled = pool.submit(train_step.lower(state, *arguments).compile).result()
+            compiled = pool.submit(lowered.compile).result()
         if memory := compiled.memory_analysis():
             size = memory.temp_size_in_bytes + memory.argument_size_in_bytes
             terminal.log(f"a step takes {size / 1e6:,.1f} MB on each device")
@@ -221,14 +222,7 @@ class _Training:
         return 0, init_fn(params), (0.0, 0)
 
     def _after(
-        self,
-        step: int,
-        state: TrainState,
-        metrics: Metrics,
-        log: TrainLog,
-        rate: optax.Schedule | None,
-        *,
-        stop: bool,
+        self, step: int, state: TrainState, metrics: Metrics, log: TrainLog, *, stop: bool
     ) -> TrainState:
         """Records, validates, draws and saves what is due after a step."""
         settings, last = self.config.train, step == self.config.train.steps
@@ -242,8 +236,8 @@ class _Training:
         values: dict[str, float] = {}
         if record:
             values = _means(self.model, state)
-            if rate is not None:
-                values["train/learning_rate"] = float(rate(step - 1))
+            if self.rate is not None:
+                values["train/learning_rate"] = float(self.rate(step - 1))
             state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
         result = self._validation(step, state) if validate else None
         if result is not None:

@@ -69,7 +69,7 @@ def check_resume(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
                 "use another --workdir"
             )
     # Which checkpoint is best depends on the validation images.
-    same_images = old.image_format.same_images(new.image_format)
+    same_images = old.image_format == new.image_format
     same_images &= old.data["validation"] == new.data["validation"]
     same_fields = not any(name.startswith("data.") for name in changes)
     if not same_images or (same_fields and old.data != new.data):

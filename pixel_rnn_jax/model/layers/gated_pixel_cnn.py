@@ -7,7 +7,6 @@ with PixelCNN Decoders", 2016 (arXiv 1606.05328), section 2 and figure 2.
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
@@ -47,7 +46,7 @@ class GatedPixelCNN(Body):
         self.horizontal = [
             MaskedConv(2 * h, h, groups, kernel_size=row, **gates) for _ in range(numbers)
         ]
-        self.connect = [Residual(h, groups, *how, **self.dtypes) for _ in range(numbers)]
+        self.connect = [Residual(h, groups, i, *how, **self.dtypes) for i in range(numbers)]
         if self.condition:
             # Terms for the input of the vertical stack, and for the gates of each layer.
             sizes = 2 * h, *([2 * h] * numbers)
@@ -60,9 +59,6 @@ class GatedPixelCNN(Body):
         down = kernels.read_at(x if terms[0] is None else x + terms[0], -1, axis=1)
         skips = []
         for i in range(self.layers):
-            keys = dropout_keys
-            if keys is not None:
-                keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
 
             def block(body: GatedPixelCNN, *arguments: Any, i: int = i) -> Any:
                 down, x, term, keys = arguments
@@ -72,7 +68,7 @@ class GatedPixelCNN(Body):
                 return _gated(gates), *body.connect[i](x, out, keys)
 
             block = nn.remat(block) if self.remat else block
-            down, x, skip = block(self, down, x, terms[i + 1], keys)
+            down, x, skip = block(self, down, x, terms[i + 1], dropout_keys)
             skips.append(skip)
         return add_skips(x, skips)
 

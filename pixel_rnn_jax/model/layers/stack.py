@@ -26,6 +26,7 @@ class Residual(nn.Module):
 
     features: int
     mask_groups: int
+    number: int = 0  # Of the layer, which has its own draws of dropout.
     residual: bool = True
     skip: bool = True
     dropout: float = 0.0
@@ -46,6 +47,7 @@ class Residual(nn.Module):
         not depend on the others of its batch.
         """
         if keys is not None and self.dropout:
+            keys = jax.vmap(jax.random.fold_in, (0, None))(keys, self.number)
             # 16 bits are half as many to draw as for a float32.
             bits = jax.vmap(lambda key: jax.random.bits(key, out.shape[1:], jnp.uint16))(keys)
             dropped = round(self.dropout * 2**16)
@@ -73,23 +75,23 @@ class Stack(Body):
             of_config(self.layer, config, *sizes, self.condition, **self.dtypes)
             for _ in range(config.layers)
         ]
-        self.residual = [of_config(Residual, config, *sizes, **self.dtypes) for _ in self.body]
+        self.residual = [
+            of_config(Residual, config, *sizes, number, **self.dtypes)
+            for number in range(config.layers)
+        ]
 
     def __call__(
         self, x: Array, condition: Array | None = None, dropout_keys: Array | None = None
     ) -> Array:
         skips = []
         for i in range(self.config.layers):
-            keys = dropout_keys
-            if keys is not None:
-                keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
 
-            def block(stack: Stack, *arguments: Any, i: int = i) -> Any:
-                x, condition, keys = arguments
+            def block(stack: Stack, x: Array, *rest: Any, i: int = i) -> Any:
+                condition, keys = rest
                 return stack.residual[i](x, stack.body[i](x, condition), keys)
 
             block = nn.remat(block) if self.config.remat else block
-            x, skip = block(self, x, condition, keys)
+            x, skip = block(self, x, condition, dropout_keys)
             skips.append(skip)
         return add_skips(x, skips)
 
