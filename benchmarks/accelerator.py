@@ -22,7 +22,7 @@ from speed import add_size_flags, chosen, matmul, prepare, weights_of
 from timing import in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.model.layers import BODIES, LAYERS
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.training.config import load_config
 
@@ -37,10 +37,15 @@ def small_scan(x: jax.Array) -> jax.Array:
     return jax.lax.scan(lambda x, _: (x + 1, None), x, length=SMALL_ITERATIONS)[0]
 
 
-def iterations(config: prnn.ModelConfig, height: int, width: int) -> int:
-    """Returns the iterations of all scans of a step that follow each other; 0 for PixelCNN."""
-    lines = {"pixel_cnn": 0, "row_lstm": height, "diagonal_bilstm": 2 * (width + height - 1)}
-    return 2 * config.layers * lines.get(config.architecture, 0)  # Forward and backward.
+def iterations(jaxpr: Any) -> int:
+    """Returns the iterations of all scans in a program, forward and backward; 0 for PixelCNN."""
+    count = 0
+    for equation in jaxpr.eqns:
+        parts = jax.tree.leaves([*equation.params.values()])
+        inner = sum(iterations(part) for part in parts if hasattr(part, "eqns"))
+        is_scan = equation.primitive.name == "scan"
+        count += equation.params["length"] * max(inner, 1) if is_scan else inner
+    return count
 
 
 def row(size: dict[str, Any], matmul_side: int, seconds: float, rounds: int) -> str:
@@ -64,7 +69,7 @@ def row(size: dict[str, Any], matmul_side: int, seconds: float, rounds: int) -> 
         rounds,
     )
     gflops = 6 * weights_of(step.params) * shape[0] * shape[1] * batch / times["step"] / 1e9
-    count = iterations(config, *shape[:2])
+    count = iterations(step.jaxpr)
     iteration = f"{1e6 * times['step'] / count:.1f}" if count else "none"
     return (
         f"{1e3 * times['step']:9.1f} {batch / times['step']:9.1f} "
@@ -88,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {}
     for dtype in DTYPES:
         for name in CONFIGS:
-            for architecture in LAYERS:
+            for architecture in LAYERS | BODIES:
                 title = f"{name}:{architecture}, {dtype}"
                 config = load_config(f"{name}:{architecture}")
                 fields = vars(config.model) | {"scales": (), "dtype": dtype}

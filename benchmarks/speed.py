@@ -61,12 +61,14 @@ class Step(NamedTuple):
         params: The parameters at the start.
         batch: The batch, split over the devices.
         temporaries: Bytes of temporaries on a device.
+        jaxpr: The program of a step.
     """
 
     run: Callable[[], Any]
     params: Any
     batch: Batch
     temporaries: int
+    jaxpr: Any
 
 
 def prepare(model: PixelRNN, batch: int, mesh: Mesh, ema_decay: float = 0.999) -> Step:
@@ -81,7 +83,8 @@ def prepare(model: PixelRNN, batch: int, mesh: Mesh, ema_decay: float = 0.999) -
     rows = devices.shard_batch(mesh, Batch(images.astype(value_dtype(model.levels))))
     state = initial()
     step: Any = make_train_step(model, optimizer, mesh, ema_decay=ema_decay, micro_batches=0)
-    compiled = step.lower(state, rows, None).compile()
+    traced = step.trace(state, rows, None)
+    compiled = traced.lower().compile()
 
     def run() -> None:
         nonlocal state
@@ -89,7 +92,7 @@ def prepare(model: PixelRNN, batch: int, mesh: Mesh, ema_decay: float = 0.999) -
         jax.block_until_ready(metrics)
 
     temporaries = compiled.memory_analysis().temp_size_in_bytes
-    return Step(run, initial().params, rows, temporaries)
+    return Step(run, initial().params, rows, temporaries, traced.jaxpr)
 
 
 def weights_of(params: Any) -> int:

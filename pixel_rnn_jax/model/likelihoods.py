@@ -175,7 +175,7 @@ class Total:
 
     Levels after which the values that follow cannot add up to it are impossible. Where it cannot be
     reached any more, all levels stay possible (Hibat-Allah et al., "Recurrent neural network wave
-    functions", appendix D.2). The outputs are those of a `Softmax`.
+    functions", appendix D.2). The outputs are a `Softmax`'s.
     """
 
     total: int
@@ -376,13 +376,12 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
 class CoupledLogisticMixture(DiscretizedLogisticMixture):
     """A mixture whose components are of whole pixels (Salimans et al., "PixelCNN++", section 2.2).
 
-    A component has a weight for all channels of a pixel, and the mean of a channel is linear in the
-    values of those before. So the channel given these values has a mixture again, of new weights
-    and shifted means.
+    A component has one weight for a pixel, and its mean in a channel is linear in the values of
+    earlier channels. Given these, a channel has a mixture again, of new weights and shifted means.
 
-    The outputs for a pixel are M logits of weights, C M means, C M logarithms of widths, and
-    C (C - 1) / 2 M coefficients: one of channel 1, for channel 0, two of channel 2, and so on. The
-    hyperbolic tangent of a coefficient times a value in [-1, 1] is added to the mean.
+    The outputs for a pixel are M logits of weights, C · M means, C · M logarithms of widths, and
+    C (C - 1) / 2 · M slopes, one for each pair of a channel and an earlier one: the tanh of a slope
+    times the earlier value, scaled to [-1, 1], is added to the mean.
     """
 
     coupled: ClassVar[bool] = True

@@ -30,21 +30,22 @@ def skew(x: Array, *, pack: int = 1) -> Array:
     """
     batch, height, width, features = x.shape
     lanes, steps = batch // pack, pack * width + height - 1
-    x = x.reshape(lanes, pack, height, width, features)
-    x = x.transpose(2, 1, 3, 0, 4).reshape(height, pack * width, lanes, features)
+    x_LxIxHxWxF = x.reshape(lanes, pack, height, width, features)  # I images in a lane.
+    x_HxIWxLxF = x_LxIxHxWxF.transpose(2, 1, 3, 0, 4).reshape(height, -1, lanes, features)
     # A row of T + 1 positions, read back as rows of T, shifts each row by one more than the last.
-    x = jnp.pad(x, ((0, 0), (0, height), (0, 0), (0, 0)))
-    x = x.reshape(height * (steps + 1), lanes, features)[: height * steps]
-    return x.reshape(height, steps, lanes, features).swapaxes(0, 1)
+    padded = jnp.pad(x_HxIWxLxF, ((0, 0), (0, height), (0, 0), (0, 0)))
+    x_HTxLxF = padded.reshape(height * (steps + 1), lanes, features)[: height * steps]
+    return x_HTxLxF.reshape(height, steps, lanes, features).swapaxes(0, 1)
 
 
 def unskew(y: Array, *, width: int, pack: int = 1) -> Array:
     """Takes the skewed `[T, H, L, F]` back to `[L * pack, H, W, F]`."""
     steps, height, lanes, features = y.shape
-    y = y.swapaxes(0, 1).reshape(height * steps, lanes, features)
-    y = jnp.pad(y, ((0, height), (0, 0), (0, 0))).reshape(height, steps + 1, lanes, features)
-    y = y[:, : pack * width].reshape(height, pack, width, lanes, features)
-    return y.transpose(3, 1, 0, 2, 4).reshape(lanes * pack, height, width, features)
+    y_HTxLxF = y.swapaxes(0, 1).reshape(height * steps, lanes, features)
+    padded = jnp.pad(y_HTxLxF, ((0, height), (0, 0), (0, 0)))
+    y_HxIWxLxF = padded.reshape(height, steps + 1, lanes, features)[:, : pack * width]
+    y_HxIxWxLxF = y_HxIWxLxF.reshape(height, pack, width, lanes, features)
+    return y_HxIxWxLxF.transpose(3, 1, 0, 2, 4).reshape(lanes * pack, height, width, features)
 
 
 def restarts(height: int, width: int, *, pack: int = 1) -> np.ndarray:

@@ -67,12 +67,13 @@ class DiagonalBiLSTM(Layer):
         return {"left": left(condition), "right": right(condition)}
 
     def init_state(self, batch: int, height: int, width: int) -> State:
-        # Left direction: `h` and `c`, `[B, h]`, of the pixel on the left; `row`, `[B, W, h]`, each
-        # h of this row so far; `above`, `[B, W, 4h]`, the term of the row above in the gates. Right
-        # direction, which needs whole rows and runs at the end of each: `x`, `[B, W, 2h]`, the
-        # inputs of this row so far; `right`, `[B, W, h]`, its h in the row above.
         h = self.features
-        shapes = {"row": h, "above": 4 * h, "x": 2 * h, "right": h}
+        shapes = {
+            "row": h,  # The left direction's h in this row so far.
+            "above": 4 * h,  # The row above in the left direction's gates.
+            "x": 2 * h,  # Inputs of this row for the right direction, which runs at its end.
+            "right": h,  # The right direction's h in the row above.
+        }
         rows = {name: jnp.zeros((batch, width, f), self.param_dtype) for name, f in shapes.items()}
         return rows | self._row_start(batch)
 
@@ -118,8 +119,8 @@ class DiagonalBiLSTM(Layer):
         gates = in_scan_order(gates + self._matmul(above, kernel_above))
         if bias is not None:
             gates = gates + in_scan_order(bias)
-        h = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,), dtype=self.dtype)
-        return h[:, 0].transpose(1, 0, 2)[:, ::-1]
+        h_WxBxF = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,), dtype=self.dtype)[:, 0]
+        return h_WxBxF.transpose(1, 0, 2)[:, ::-1]
 
     def _matmul(self, x: Array, kernel: Array) -> Array:
         return kernels.matmul(x, kernel, self.dtype)
