@@ -35,7 +35,6 @@ def compress(arguments: Namespace) -> None:
 
 
 def compress_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `compress`."""
     flags.model_flags(parser)
     flags.images_flags(parser, required=True)
     help_ = "the compressed file (default: %(default)s)"
@@ -61,7 +60,6 @@ def decompress(arguments: Namespace) -> None:
 
 
 def decompress_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `decompress`."""
     parser.add_argument("file", metavar="FILE", type=flags.path, help="the compressed file")
     flags.model_flags(parser)
     flags.out_flag(parser, "images.npz")
@@ -88,7 +86,6 @@ def info(arguments: Namespace) -> None:
 
 
 def info_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `info`."""
     parser.add_argument("file", metavar="FILE", type=flags.path, help="the compressed file")
 
 
@@ -102,7 +99,6 @@ def export(arguments: Namespace) -> None:
 
 
 def export_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `export`."""
     flags.model_flags(parser)
     help_ = "the file, in the safetensors format (default: %(default)s)"
     parser.add_argument("--out", type=flags.output(), default="model.safetensors", help=help_)

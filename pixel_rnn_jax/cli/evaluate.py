@@ -55,7 +55,6 @@ def evaluate(arguments: Namespace) -> None:
 
 
 def evaluate_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `evaluate`."""
     flags.model_flags(parser)
     flags.images_flags(parser)
     add = parser.add_argument

@@ -75,7 +75,6 @@ def condition_arrays(model: "image_model.ImageModel", condition: Any) -> dict[st
 
 
 def sample_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `sample`."""
     flags.model_flags(parser)
     help_ = f"number of images (default: {IMAGES}, {ROW} of each class, or all of --condition)"
     parser.add_argument("--n", type=flags.at_least(1), help=help_)
@@ -119,7 +118,6 @@ def complete(arguments: Namespace) -> None:
 
 
 def complete_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `complete`."""
     flags.model_flags(parser)
     flags.images_flags(parser)
     help_ = f"number of images (default: all of --images, or {TEST_IMAGES} of the test split)"

@@ -100,7 +100,6 @@ def prepare(arguments: Namespace) -> None:
 
 
 def prepare_flags(parser: ArgumentParser) -> None:
-    """Defines the flags of `prepare`."""
     help_ = "binarized_mnist, mnist, cifar10, downsampled_imagenet/32x32, or another: docs/data.md"
     parser.add_argument("name", metavar="NAME", help=help_)
     help_ = "archives that are there already, or the address of their folder (default: their site)"

@@ -224,7 +224,7 @@ def open_split_of(
 
 
 def evenly_spaced(count: int, most: int) -> np.ndarray:
-    """Returns at most so many numbers below `count`, spread over them."""
+    """Returns at most `most` numbers below `count`, spread over them."""
     return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 

@@ -42,10 +42,7 @@ def is_integer(value: Any) -> bool:
 def check_format(
     config: ModelConfig, image_shape: Any, levels: Any, mean: Any, std: Any
 ) -> dict[str, Any]:
-    """Checks the format of a model's images, and returns it in Python's own numbers.
-
-    NumPy's would have another digest, and other types in results computed from them.
-    """
+    """Checks the format of a model's images; returns it in Python's numbers, for their digest."""
     positive = len(image_shape) == 3 and all(is_integer(n) and n > 0 for n in image_shape)
     if not positive or math.prod(image_shape) > MOST_VALUES:
         form = f"three positive integers (H, W, C) with a product of at most {MOST_VALUES:,}"
@@ -175,7 +172,7 @@ def check_sampling(n: Any, temperature: Any, config: ModelConfig) -> Array:
 
 
 def _array(value: Any) -> Any:
-    """Returns an array of JAX as it is, and of anything else one of NumPy."""
+    """Returns an array of JAX as it is, anything else as one of NumPy."""
     return value if isinstance(value, Array) else np.asarray(value)
 
 

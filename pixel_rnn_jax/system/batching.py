@@ -30,8 +30,7 @@ def in_batches(
     """Calls `function(*static, common, rows)` for batches of rows, and returns `count` results.
 
     Rows and results (NumPy's) are arrays with one row for each image. A function is compiled once
-    for all calls with the same `static`, which is compared by value, and size of a batch. Every
-    device gets the arrays `common` whole.
+    for all calls with equal `static` and batches of one size. Every device gets `common` whole.
 
     Every process passes the same number of batches, with the rows of its own devices. Rows beyond
     `count` are padding and dropped. A full batch has `batch_size` rows over all processes.

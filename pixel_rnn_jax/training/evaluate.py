@@ -151,11 +151,9 @@ def compare_by_dequantisation(
 ) -> tuple[Evaluation, Evaluation]:
     """Evaluates a discrete model and one of `output="logistic_mixture"` on the same images.
 
-    This is the paper's comparison by dequantisation (section 5.1). A discrete model implies a
-    density, constant over the unit cell of each level, with the same likelihood.
-
-    The second evaluation is of the continuous model at images with noise, each with the mean over
-    so many draws: an upper bound of the negative log-probability that it implies.
+    This is the paper's comparison by dequantisation (section 5.1). The second evaluation is of the
+    continuous model at images with noise, each the mean over `draws`: an upper bound of the
+    negative log-probability that it implies.
     """
     mesh = devices.make_mesh()
     one, other = open_run(workdir, mesh), open_run(continuous, mesh)

@@ -67,11 +67,9 @@ def train(
     bit. On SIGTERM, or a first Ctrl-C, the step in progress is finished and saved.
 
     `splits` are the images for "train" and "validation", and perhaps "test"; by default those that
-    the config names. For "train" an iterator of `data.Batch` will do, each with this process's
-    share of `train.batch_size` images; a resumed run takes what it gives next. An `optimizer`
-    replaces `config.optimizer`, and a `loss` the negative log-likelihood in training, not in
-    validation. `on_record` gets each record. With `pictures`, samples, completions and curves are
-    drawn at each validation.
+    the config names. The batches of an iterator for "train" are this process's share of them.
+    `optimizer`, `loss` and `on_record` are as in `fit`. With `pictures`, samples, completions and
+    curves are drawn at each validation.
 
     Raises:
         UserError: The workdir is in use or holds a run that cannot go on with this config; the data
@@ -332,12 +330,9 @@ def _finish(
         result["independent_pixels"] = baseline.numbers()
     if processes.is_first():
         records = read_metrics(workdir)
-        result["validation"] = {
-            name.removeprefix("validation/"): value
-            for record in records
-            for name, value in record.items()
-            if record["step"] == run.step and name.startswith("validation/")
-        }
+        of_step = next((record for record in records if record["step"] == run.step), {})
+        group, names = "validation/", [name for name in of_step if name.startswith("validation/")]
+        result["validation"] = {name.removeprefix(group): of_step[name] for name in names}
         result["seconds"] = records[-1]["seconds"] if records else 0.0
         packages = "pixel-rnn-jax", "jax", "flax", "optax"
         result["versions"] = {name: importlib.metadata.version(name) for name in packages}

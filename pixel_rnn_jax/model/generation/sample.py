@@ -23,10 +23,9 @@ def sample(
     *,
     with_log_prob: bool = False,
 ) -> tuple[Array, Array]:
-    """Draws the images `indices`, `[B]`, of a key; traceable.
+    """Draws the images `indices`, `[B]`, of a key, `[B, H, W, C]`; traceable.
 
-    Returns their values `[B, H, W, C]`, as the likelihood takes them, and with `with_log_prob` the
-    log-probabilities `[B]` under which they are drawn, else zeros.
+    With `with_log_prob` it also returns the log-probabilities `[B]` of the draws, else zeros.
     """
     likelihood, uniforms = scales[-1].network.likelihood, value_uniforms(scales, key, indices)
 
