@@ -8,7 +8,7 @@
 #   bash launch/test.sh                             format, lint, types, imports, quick tests
 #   bash launch/test.sh -m slow                     the slow tests
 #   bash launch/test.sh -m ""                       all tests
-#   bash launch/test.sh tests/models/test_masks.py  one file
+#   bash launch/test.sh tests/model/test_masks.py   one file
 #
 # PYTHON=python3.11 in the environment chooses the interpreter, as for launch/local.sh.
 set -euo pipefail

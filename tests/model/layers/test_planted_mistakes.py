@@ -20,7 +20,7 @@ from pixel_rnn_jax.model.layers import Residual, diagonal_bilstm, masked_conv, r
 from pixel_rnn_jax.model.layers.diagonal_bilstm import DiagonalBiLSTM
 from pixel_rnn_jax.model.network import Network
 
-# Checks. `tests/models/test_masks.py` shows that the package as it is passes the first three.
+# Checks. `tests/model/test_masks.py` shows that the package as it is passes the first three.
 
 
 def check_masks(architecture):

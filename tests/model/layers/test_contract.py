@@ -1,12 +1,12 @@
 """What every layer and body, and the layers on docs/layers.md, promise: `layers.body`."""
 
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.programs import ROOT
 from helpers.random_models import random_like
 from helpers.reachability import body_reach
 from jax.sharding import PartitionSpec
@@ -17,7 +17,7 @@ from pixel_rnn_jax.model.layers.body import Body, CausalMap
 from pixel_rnn_jax.system import devices
 
 pytestmark = pytest.mark.usefixtures("x64")
-PAGE = Path(__file__).parents[2] / "docs" / "layers.md"
+PAGE = ROOT / "docs" / "layers.md"
 BATCH, HEIGHT, WIDTH, FEATURES, GROUPS, CONDITION = 3, 4, 5, 4, 3, 2
 
 
