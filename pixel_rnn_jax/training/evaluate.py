@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from jax import Array
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
@@ -101,7 +100,7 @@ def score(
     batches = data.eval_batches(split, batch_size=batch_size, **processes.index_and_count())
     nats = batching.in_batches(
         evaluate_rows,
-        (_nats_by_scale, model, (("per_value", per_value),)),
+        (PixelRNN.nats_by_scale, model, (("per_value", per_value),)),
         params,
         (batch for batch, _ in batches),
         len(split),
@@ -118,10 +117,6 @@ def score(
         shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
         nats_per_value=nats.sum(axis=1) if per_value else None,
     )
-
-
-def _nats_by_scale(model: PixelRNN, params: PyTree, *rows: Any, **options: Any) -> Array:
-    return model.nats_by_scale(params, *rows, **options)
 
 
 def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation:

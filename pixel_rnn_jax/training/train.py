@@ -237,8 +237,13 @@ class _Training:
             if self.rate is not None:
                 values["train/learning_rate"] = float(self.rate(step - 1))
             state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
-        result = self._validation(step, state) if validate else None
-        if result is not None:
+        nats = None
+        if validate:
+            params, images = state.eval_params, self.splits["validation"]
+            size = settings.eval_batch_size
+            result = score(self.model, params, images, batch_size=size, mesh=self.mesh)
+            _check_finite(step, validation=(nats := result.nats))
+            terminal.log(f"step {step}: validation {result}")
             numbers = result.numbers()
             del numbers["images"]  # Always the same.
             values |= {f"validation/{name}": value for name, value in numbers.items()}
@@ -249,17 +254,9 @@ class _Training:
             log.draw(step, bound, self.config.seed, self.splits["validation"])
         if validate or save or stop:
             log.flush()
-            nats = None if result is None else result.nats
             made = log.seconds, len(log.records)
             self.checkpoints.save(step, vars(state), self.identity, nats, made)
         return state
-
-    def _validation(self, step: int, state: TrainState) -> Evaluation:
-        size, images = self.config.train.eval_batch_size, self.splits["validation"]
-        result = score(self.model, state.eval_params, images, batch_size=size, mesh=self.mesh)
-        _check_finite(step, validation=result.nats)
-        terminal.log(f"step {step}: validation {result}")
-        return result
 
     def _patience_ends(self, step: int) -> bool:
         """Whether the last `patience` validations have brought nothing better than before."""
