@@ -1,4 +1,1 @@
-"""Lossless compression: a range coder driven by the model, and its files.
-
-The codec may import `pixel_rnn`, generation, models, data, config, runtime, terminal and errors.
-"""
+"""Lossless compression by a range coder that the model drives, and exported weights."""

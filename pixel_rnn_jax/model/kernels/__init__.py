@@ -1,7 +1,4 @@
-"""Pure functions of arrays: the recurrence, skewing, and products of rounded operands.
-
-There are no parameters here and no Flax. Kernels may import nothing else of the package.
-"""
+"""Pure functions of arrays: the recurrence, skewing, and products of rounded operands."""
 
 from pixel_rnn_jax.model.kernels.matmul import add_bias as add_bias
 from pixel_rnn_jax.model.kernels.matmul import matmul as matmul
