@@ -4,9 +4,11 @@ import json
 import runpy
 
 import pytest
+from absl import flags
 from helpers.example_configs import OTHERS, other, replace
 
 from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import config as cfg
 
 STEPS = replace(cfg.Config(), "train.steps", 7)
@@ -25,8 +27,26 @@ def test_every_field_can_be_overridden(name):
     assert cfg.with_flags(config, [f"--config.{name}={text}"]) == config
 
 
+def test_how_values_are_written():
+    fields = ["data.name=a=b", "model.scales=8,16", "model.skip=False"]
+    config = cfg.with_flags(cfg.Config(), [f"--config.{field}" for field in fields])
+    values = config.data.name, config.model.scales, config.model.skip
+    assert values == ("a=b", (8, 16), False)
 
 
+@pytest.mark.parametrize(
+    "word, name",
+    [
+        ("model.featurs=3", "model.features"),
+        ("steps=3", "steps"),
+        ("train.steps=1e3", "train.steps"),
+        ("model.skip=maybe", "model.skip"),
+        ("model.scales=1,b", "model.scales"),
+    ],
+)
+def test_a_wrong_flag_names_the_field(word, name):
+    with pytest.raises((UserError, flags.Error), match=name):
+        cfg.with_flags(cfg.Config(), [f"--config.{word}"])
 
 
 @pytest.fixture
@@ -52,6 +72,17 @@ def test_a_file_returns_some_fields_or_all(loaded, body):
     assert loaded(body) == STEPS
 
 
+@pytest.mark.parametrize(
+    "body, name",
+    [
+        ("return {'model': {'layer': 3}}", "model.layers"),
+        ("return {'model': 3}", "model"),
+        ("return {'model': {'layers': 0}}", "model.layers"),
+    ],
+)
+def test_a_mistake_in_a_file_names_the_field(loaded, body, name):
+    with pytest.raises(UserError, match=name):
+        loaded(body)
 
 
 def test_argument_of_a_file(loaded):
