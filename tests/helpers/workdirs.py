@@ -23,6 +23,12 @@ def changed(config: Config, group: str, **fields: Any) -> Config:
     return replace(config, **{group: replace(getattr(config, group), **fields)})
 
 
+def with_field(config: Config, name: str, value: Any) -> Config:
+    """Returns a config with another value in the field that has this dotted name."""
+    group, _, field = name.rpartition(".")
+    return changed(config, group, **{field: value}) if group else replace(config, **{field: value})
+
+
 def evaluated(workdir: Path, split: str = "test") -> dict[str, float]:
     """Returns the figures of the trained model of a workdir on a split of its data."""
     run = open_run(workdir, devices.make_mesh())
