@@ -32,17 +32,19 @@ def assert_normalised(nats):
     assert nats.std() > 0.1  # Uniform probabilities would add up whatever the masks are.
 
 
+DISCRETIZED = dict(output="discretized_logistic_mixture", mixtures=3)
+COUPLED = dict(output="coupled_logistic_mixture", mixtures=3)
 CASES = [
-    ((2, 2, 3), 2, {}),
-    ((1, 3, 2), 3, dict(input="categorical")),
-    ((2, 2, 1), 4, dict(scales=(1, 2), output="discretized_logistic_mixture", mixtures=3)),
-    ((1, 2, 3), 3, dict(output="coupled_logistic_mixture", mixtures=3)),
-    pytest.param((4, 4, 1), 2, dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
+    *((architecture, (2, 2, 3), 2, {}) for architecture in ARCHITECTURES),
+    ("pixel_cnn", (1, 3, 2), 3, dict(input="categorical")),
+    ("pixel_cnn", (2, 2, 1), 4, dict(scales=(1, 2)) | DISCRETIZED),
+    ("gated_pixel_cnn", (2, 2, 1), 4, dict(scales=(1, 2))),
+    ("row_lstm", (1, 2, 3), 3, COUPLED),
+    pytest.param("diagonal_bilstm", (4, 4, 1), 2, dict(scales=(1, 2, 4)), marks=pytest.mark.slow),
 ]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(("image_shape", "levels", "options"), CASES)
+@pytest.mark.parametrize(("architecture", "image_shape", "levels", "options"), CASES)
 def test_probabilities_of_all_images_add_up_to_one(architecture, image_shape, levels, options):
     options = dict(layers=1, features=4, first_kernel=3) | options
     (nats,) = log_probs(*model_and_parameters(architecture, image_shape, levels, **options))

@@ -38,15 +38,12 @@ CONDITIONS = {
     "scales and map": dict(scales=(2, 4), condition_map=2),
     "plain scales": dict(scales=(2, 4), copy_coarse=False),
 }
-ALL = [
-    (architecture, output, condition)
-    for architecture, output, condition in itertools.product(ARCHITECTURES, OUTPUTS, CONDITIONS)
+PAIRS = [  # Every two of an architecture, an output and a condition, where they go together.
+    (ARCHITECTURES[(i + j) % len(ARCHITECTURES)], output, condition)
+    for (i, output), (j, condition) in itertools.product(enumerate(OUTPUTS), enumerate(CONDITIONS))
     if output not in ("logistic_mixture", "gaussian_mixture") or "scales" not in condition
 ]
-QUICK = [
-    ("row_lstm", "gaussian_mixture", "class"),
-    ("pixel_cnn", "categorical", "vector"),
-]
+QUICK = ("gaussian_mixture", "class"), ("categorical", "vector")
 
 
 def build(architecture, output, condition="none", *, count=3, **options):
@@ -60,7 +57,7 @@ def build(architecture, output, condition="none", *, count=3, **options):
 
 @pytest.mark.parametrize(
     ("architecture", "output", "condition"),
-    [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in ALL],
+    [pytest.param(*case, marks=() if case[1:] in QUICK else pytest.mark.slow) for case in PAIRS],
 )
 def test_gradients_are_finite_differences_and_rows_are_independent(
     x64, architecture, output, condition
@@ -160,9 +157,8 @@ def test_exported_programs_take_any_batch_size(architecture):
             np.testing.assert_allclose(result, expected[:count], rtol=tolerance)
 
 
-@pytest.mark.parametrize("architecture", ["pixel_cnn", "diagonal_bilstm"])
-def test_no_images(architecture):
-    model, params, images, given = build(architecture, "categorical", "class")
+def test_no_images():
+    model, params, images, given = build("diagonal_bilstm", "categorical", "class")
     none, given = images[:0], given[:0]
     assert jax.jit(model.log_prob)(params, none, given).shape == (0,)
     assert jax.jit(model.conditionals)(params, none, given).shape == (0, *SHAPE, 5)
@@ -231,18 +227,6 @@ def test_one_channel_may_be_left_out():
     np.testing.assert_array_equal(model.decompress(model.compress(flat)), images)
     done = model.complete(KEY, flat, known).images
     np.testing.assert_array_equal(done, model.complete(KEY, images, known).images)
-
-
-def test_bound_methods_are_transformed_as_well():
-    model, params, images, given = build("pixel_cnn", "gaussian_mixture", "vector")
-    bound = prnn.ImageModel(model, params)
-    images = jnp.asarray(images, jnp.float32)
-
-    def total(log_prob):
-        return jax.jit(jax.value_and_grad(lambda x: log_prob(x, given).sum()))(images)
-
-    pure = functools.partial(model.log_prob, params)
-    assert_trees_close(total(bound.log_prob), total(pure), 1e-4, 1e-5)
 
 
 @pytest.mark.slow

@@ -136,7 +136,7 @@ def test_resampling_keeps_each_particle_as_often_as_its_weight_says():
 def test_known_values_are_unchanged(levels, particles, options):
     model = tiny_model("pixel_cnn", (2, 4, 3), levels, **options)
     random, (images, condition) = np.random.default_rng(0), random_batch(model.pixel_rnn, 3)
-    for shape in [(2, 4), (2, 4, 3), (3, 2, 4, 1), (3, 2, 4, 3)]:
+    for shape in [(2, 4), (3, 2, 4, 1)]:
         known = random.random(shape) < 0.5
         done = model.complete(KEY, images, known, condition, particles=particles)
         mask = np.broadcast_to(known[..., None] if known.ndim == 2 else known, images.shape)
@@ -148,40 +148,34 @@ def test_known_values_are_unchanged(levels, particles, options):
     np.testing.assert_allclose(whole.log_evidence, model.log_prob(images, condition), rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("levels", "options", "units", "particles"),
-    [
-        (0, dict(output="gaussian_mixture", condition_vector=2), UNITS, 3),
-        (5, dict(output="logistic_mixture"), {}, 1),
-    ],
-)
-def test_a_density_completes_what_follows_known_values(levels, options, units, particles):
+def test_a_density_completes_what_follows_known_values():
     """Known values stay to the last bit, and unknown ones may be anything, even NaN."""
-    model = tiny_model("pixel_cnn", (2, 4, 2), levels, units=units, mixtures=2, **options)
+    options = dict(output="gaussian_mixture", mixtures=2, condition_vector=2)
+    model = tiny_model("pixel_cnn", (2, 4, 2), 0, units=UNITS, **options)
     random = np.random.default_rng(0)
     known = np.arange(16).reshape(2, 4, 2) < 7
     images = np.where(known, random.uniform(0, 5, (3, *known.shape)), np.nan).astype(np.float32)
-    condition = random.normal(size=(3, 2)) if levels == 0 else None
-    done = model.complete(KEY, images, known, condition, particles=particles)
+    condition = random.normal(size=(3, 2))
+    done = model.complete(KEY, images, known, condition, particles=3)
     assert done.images.dtype == np.float32 and np.isfinite(done.images).all()
     np.testing.assert_array_equal(np.asarray(done.images)[:, known], images[:, known])
     terms = np.asarray(model.log_prob(done.images, condition, per_value=True))
     np.testing.assert_allclose(done.log_evidence, terms[:, known].sum(-1), rtol=1e-4)
-    np.testing.assert_allclose(done.effective_sample_size, particles, rtol=1e-4)
+    np.testing.assert_allclose(done.effective_sample_size, 3, rtol=1e-4)
     assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
 
 
-@pytest.mark.parametrize("particles", [1, 3])
-def test_nothing_known_and_any_number_of_images(particles):
+def test_where_nothing_is_known_images_are_drawn():
     model, *_ = lively("pixel_cnn")
-    images, nothing = IMAGES[:9], np.zeros(SHAPE[:2], bool)
-    free = model.complete(KEY, images, nothing, particles=particles)
+    free = model.complete(KEY, IMAGES[:9], np.zeros(SHAPE[:2], bool))
     np.testing.assert_allclose(free.log_evidence, 0, atol=1e-6)
-    if particles == 1:
-        np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
-    # On several devices, and on one.
-    many = model.complete(KEY, IMAGES[:11], KNOWN, particles=particles)
-    few = model.complete(KEY, IMAGES[:1], KNOWN, particles=particles)
+    np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
+
+
+def test_a_completion_is_the_same_on_several_devices_and_on_one():
+    model, *_ = lively("pixel_cnn")
+    many = model.complete(KEY, IMAGES[:11], KNOWN, particles=3)
+    few = model.complete(KEY, IMAGES[:1], KNOWN, particles=3)
     np.testing.assert_array_equal(few.images, many.images[:1])
     np.testing.assert_array_equal(few.log_evidence, many.log_evidence[:1])
 

@@ -154,9 +154,8 @@ def test_frequencies_are_the_probabilities(monkeypatch, architecture, image_shap
     assert chi_square_is_plausible(frequencies(drawn, levels), probabilities)
 
 
-@pytest.mark.parametrize("levels", [2, 5])
-def test_temperature_zero_takes_the_most_probable_value(levels):
-    model = tiny_model("pixel_cnn", (2, 3, 2), levels)
+def test_temperature_zero_takes_the_most_probable_value():
+    model = tiny_model("pixel_cnn", (2, 3, 2), 5)
     images = model.sample(KEY, 2, temperature=0)
     for almost in (1e-45, 1e-37):
         np.testing.assert_array_equal(model.sample(KEY, 2, temperature=almost), images)
@@ -194,7 +193,5 @@ def test_images_of_a_key_may_be_drawn_in_several_calls():
     assert len(np.unique(np.asarray(many).reshape(6, -1), axis=0)) == 6
     for levels, dtype in ((256, np.uint8), (257, np.uint16), (70_000, np.int32)):
         model = tiny_model("pixel_cnn", (2, 3, 2), levels)
-        assert (
-            jax.eval_shape(lambda own=model: own.pixel_rnn.sample(own.params, key, 6)).dtype
-            == dtype
-        )
+        sampled = jax.eval_shape(lambda own=model: own.pixel_rnn.sample(own.params, key, 6))
+        assert sampled.dtype == dtype

@@ -39,16 +39,6 @@ def test_skew_lays_pixels_on_diagonals_and_unskew_is_its_inverse_and_transpose(h
 
 
 @pytest.mark.parametrize(("height", "width", "pack"), SIZES)
-def test_restarts_mark_the_first_column_of_each_image(height, width, pack):
-    expected = np.zeros((pack * width + height - 1, height), bool)
-    for row, image in np.ndindex(height, pack):
-        expected[row + image * width, row] = True
-    found = restarts(height, width, pack=pack)
-    assert isinstance(found, np.ndarray)
-    np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize(("height", "width", "pack"), SIZES)
 def test_diagonal_recurrence_is_the_loop_over_pixels(height, width, pack):
     """Whatever the gates are at steps in which a row is outside every image."""
 
