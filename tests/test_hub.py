@@ -4,8 +4,7 @@ import sys
 import types
 
 import pytest
-from helpers.export_files import assert_same
-from helpers.random_models import tiny_model
+from helpers.random_models import assert_same, tiny_model
 
 import pixel_rnn_jax as prnn
 

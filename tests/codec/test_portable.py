@@ -71,10 +71,11 @@ def test_too_much_noise_is_refused(levels, monkeypatch):
 
 
 @pytest.mark.usefixtures("new_loops")
-def test_every_doubtful_logit_is_corrected(monkeypatch):
+@pytest.mark.parametrize("levels", [2, 7])
+def test_every_doubtful_logit_is_corrected(levels, monkeypatch):
     """With a margin of half the grid all logits are doubtful, and the decoder needs no own ones."""
     monkeypatch.setattr(quantise, "MARGIN", 2e-4)
-    model = small_model(levels=7, shape=(8, 8, 1))
+    model = small_model(levels=levels, shape=(8, 8, 1))
     images = random_images(model, 8)
     data = model.compress(images)
     add_noise(monkeypatch, 1e-4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
-from helpers.export_files import arrays_of, assert_same, tiny_model
+from helpers.random_models import arrays_of, assert_same, tiny_model
 from helpers.workdirs import full_disk
 
 import pixel_rnn_jax as prnn

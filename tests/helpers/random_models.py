@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
+from pixel_rnn_jax.codec.weights import by_name
 from pixel_rnn_jax.model.layers import BODIES, LAYERS
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 
@@ -137,3 +138,15 @@ def assert_trees_close(tree, expected, rtol=1e-12, atol=1e-12):
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), tree, expected
     )
+
+
+def arrays_of(model):
+    """The parameters by the names that they have in an exported file."""
+    return {name: np.asarray(leaf) for name, leaf in by_name(model.params).items()}
+
+
+def assert_same(model, other):
+    assert model.pixel_rnn == other.pixel_rnn and model.class_names == other.class_names
+    arrays, others = arrays_of(model), arrays_of(other)
+    assert {k: v.dtype for k, v in arrays.items()} == {k: v.dtype for k, v in others.items()}
+    jax.tree.map(np.testing.assert_array_equal, arrays, others)

@@ -3,8 +3,7 @@
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from helpers.export_files import assert_same
-from helpers.random_models import tiny_model
+from helpers.random_models import assert_same, tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.system import files
