@@ -146,7 +146,7 @@ class ImageModel:
         Image i depends only on the key, i and what is given of it, not on the number of devices.
         """
         condition = checks.class_numbers(condition, self.class_names)
-        given = self.pixel_rnn.check_completion(images, known, condition, particles)
+        given = checks.check_completion(self.pixel_rnn, images, known, condition, particles)
         lanes = tuning.lanes() if particles == 1 else 1
         static, common = (self.pixel_rnn, particles), (self.params, key)
         rows = np.arange(len(given[0])), *given
@@ -159,7 +159,8 @@ class ImageModel:
         `conditionals`.
         """
         condition = checks.class_numbers(condition, self.class_names)
-        whole = Batch(*jax.tree.map(np.asarray, self.pixel_rnn.checked(images, condition)))
+        checked = checks.check_images(self.pixel_rnn, images, condition)
+        whole = Batch(*jax.tree.map(np.asarray, checked))
         count, batch = len(whole.images), lambda rows: jax.tree.map(lambda x: x[rows], whole)
         return compression.compress(self.pixel_rnn, self.params, count, batch)
 
@@ -185,7 +186,7 @@ class ImageModel:
         self, method: Method, images: ArrayLike, condition: ArrayLike | None, **options: bool
     ) -> Array:
         condition = checks.class_numbers(condition, self.class_names)
-        rows = self.pixel_rnn.checked(images, condition)
+        rows = checks.check_images(self.pixel_rnn, images, condition)
         if not checks.all_values((self.params, rows)):
             return method(self.pixel_rnn, self.params, *rows, **options)
         static = method, self.pixel_rnn, tuple(options.items())
@@ -196,7 +197,7 @@ class ImageModel:
         self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
         condition = checks.class_numbers(condition, self.class_names)
-        condition, divisor = self.pixel_rnn.check_sampling(n, condition, temperature)
+        condition, divisor = checks.check_sampling(self.pixel_rnn, n, condition, temperature)
         static, common = (method, self.pixel_rnn), (self.params, key, divisor)
         rows, lanes = (np.arange(n), condition), tuning.lanes()
         return _in_batches(_draw, static, common, rows, lanes, lanes, "generating")

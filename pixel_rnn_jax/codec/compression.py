@@ -172,7 +172,7 @@ def _decoded(loop: Loop, block: Block) -> Batch:
             "but this machine does not compute the model as the one that compressed it did: "
             "decompress it there"
         )
-    check_images(batch.images, model.config, model.image_shape, model.levels)
+    check_images(model, *batch)
     return batch
 
 

@@ -69,14 +69,15 @@ def check_format(
 
 
 def check_images(
-    images: Any, config: ModelConfig, image_shape: Shape, levels: int, known: Any = None
-) -> Array:
-    """Checks images `[B, H, W, C]` and returns them as a JAX array, 0 where they are not `known`.
+    model: Any, images: Any, condition: Any, known: Any = None
+) -> tuple[Array, Array | None]:
+    """Checks images `[B, H, W, C]` for a `PixelRNN`, and their condition; returns JAX arrays.
 
-    A discrete model takes integers from 0 to K - 1. A density takes finite floats; with
-    `output="logistic_mixture"` level x is the interval [x, x + 1).
+    Images become 0 where they are not `known`. A discrete model takes integers from 0 to K - 1, a
+    density finite floats; with `output="logistic_mixture"` level x is the interval [x, x + 1).
     """
-    images = _array(images)
+    images, config = _array(images), model.config
+    image_shape, levels = model.image_shape, model.levels
     if images.ndim == 3 and image_shape[-1] == 1:  # One channel may be left out.
         images = images[..., None]
     if images.ndim != 4 or images.shape[1:] != image_shape:
@@ -102,37 +103,42 @@ def check_images(
         wrong = (sums > config.total) | (sums + free < config.total)
         if wrong.any():
             raise UserError(f"images must have model.total={config.total}, got {sums[wrong][0]}")
-    return jnp.asarray(images)
+    return jnp.asarray(images), _check_condition(model, condition, images.shape[0])
 
 
-def check_known(known: Any, count: Sequence[int], image_shape: Shape) -> Any:
-    """Checks the mask of known values of `count` images; returns `[B or 1, H, W, C or 1]`."""
+def check_completion(
+    model: Any, images: Any, known: Any, condition: Any, particles: Any
+) -> tuple[Array, Array, Array | None]:
+    """Checks the arguments of `complete`; returns images, 0 where unknown, mask and condition."""
+    if not is_integer(particles) or particles < 1:
+        raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
     known = np.asarray(known) if has_values(known) else known
-    size = image_shape[:2]
+    count, image_shape, size = np.shape(images)[:1], model.image_shape, model.image_shape[:2]
     shapes = size, image_shape, (*count, *size, 1), (*count, *image_shape)
     if known.dtype != bool or known.shape not in shapes:
         got = f"{known.dtype} {known.shape}"
         raise UserError(f"known must be booleans of one of the shapes {shapes}, got {got}")
     known = known[..., None] if known.ndim == 2 else known
-    return known[None] if known.ndim == 3 else known
+    known = known[None] if known.ndim == 3 else known
+    images, condition = check_images(model, images, condition, known)
+    return images, jnp.broadcast_to(known, images.shape), condition
 
 
-def check_condition(
-    condition: Any, count: Any, config: ModelConfig, image_shape: Shape
-) -> Array | None:
+def _check_condition(model: Any, condition: Any, count: Any) -> Array | None:
     """Checks the condition of `count` images and returns it, None for a model without one."""
-    kind, classes = config.condition, config.condition.classes
+    kind, classes = model.config.condition, model.config.condition.classes
     if not kind.size and condition is None:
         return None
-    condition, shape = _array(condition), (count, *kind.shape(image_shape))
+    condition, shape = _array(condition), (count, *kind.shape(model.image_shape))
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
     if not kind.size or condition.shape != shape or (classes and not whole):
-        of_type = f"{'integers' if classes else 'numbers'} of shape {shape} for {kind}"
-        form = of_type if kind.size else "None: this model has none"
+        form = "None: this model has none"
+        if kind.size:
+            form = f"{'integers' if classes else 'numbers'} of shape {shape} for {kind}"
         missing = condition.dtype == object and condition.ndim == 0
         got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
         raise UserError(f"condition must be {form}, got {got}")
-    dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)
+    dtype = jnp.dtype("int32") if classes else jnp.promote_types(model.config.dtype, jnp.float32)
     _check_values("condition", condition, classes or dtype)
     return jnp.asarray(condition).astype(dtype)
 
@@ -157,18 +163,21 @@ def class_numbers(condition: Any, class_names: Sequence[str]) -> Any:
     return np.vectorize(numbers.get, otypes=[np.int32])(names)
 
 
-def check_sampling(n: Any, temperature: Any, config: ModelConfig) -> Array:
-    """Checks the arguments of sampling except the condition; returns the temperature."""
+def check_sampling(
+    model: Any, n: Any, condition: Any, temperature: Any
+) -> tuple[Array | None, Array]:
+    """Checks the arguments of `sample`; returns the condition and the temperature."""
     if not jax.export.is_symbolic_dim(n) and not (is_integer(n) and n >= 0):
         raise UserError(f"n must be an integer of at least 0 (static under jax.jit), got {n!r}")
     known = has_values(temperature)
     value: Any = np.asarray(temperature) if known else temperature
-    number, is_density = jnp.issubdtype(value.dtype, jnp.number), not class_of(config).discrete
+    number, is_density = jnp.issubdtype(value.dtype, jnp.number), not model.likelihood.discrete
     fits = not known or (value == 1 if is_density else 0 <= value < math.inf)
     if value.ndim or not number or not fits:
         rule = "1 for a density" if is_density else "a finite number of at least 0"
         raise UserError(f"temperature must be {rule}, got {temperature!r}")
-    return jnp.asarray(temperature, jnp.promote_types(config.dtype, jnp.float32))
+    divisor = jnp.asarray(temperature, jnp.promote_types(model.config.dtype, jnp.float32))
+    return _check_condition(model, condition, n), divisor
 
 
 def _array(value: Any) -> Any:

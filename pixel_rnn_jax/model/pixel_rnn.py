@@ -144,7 +144,7 @@ class PixelRNN:
         With `per_value` it is the share of each value, `[B, S, H, W, C]`. With `dropout_keys`,
         `[B]` keys of `jax.random`, there is dropout, as in training.
         """
-        images, condition = self.checked(images, condition)
+        images, condition = checks.check_images(self, images, condition)
         values = self._standardised(images)
         shares = []
         keys = dropout_keys
@@ -167,7 +167,7 @@ class PixelRNN:
         as `log_prob` and `discrete_likelihood`.
         """
         likelihood = self.discrete_likelihood()
-        images, condition = self.checked(images, condition)
+        images, condition = checks.check_images(self, images, condition)
 
         *coarser, levels = (
             likelihood.conditionals(scale.bind(params)(*scale.inputs(images, condition)))
@@ -208,7 +208,7 @@ class PixelRNN:
         Raises:
             UserError: n, the temperature (of a density: 1) or the condition is impossible.
         """
-        condition, temperature = self.check_sampling(n, condition, temperature)
+        condition, temperature = checks.check_sampling(self, n, condition, temperature)
         indices = jnp.arange(n) + first
         values, _ = sample.sample(self.scales, params, key, indices, condition, temperature)
         return self._in_units(values)
@@ -229,7 +229,7 @@ class PixelRNN:
         plain multi-scale form has none.
         """
         self._refuse_plain()
-        condition, temperature = self.check_sampling(n, condition, temperature)
+        condition, temperature = checks.check_sampling(self, n, condition, temperature)
         indices, height, width = jnp.arange(n) + first, *self.image_shape[:2]
         values, log_probs = sample.sample(
             self.scales, params, key, indices, condition, temperature, with_log_prob=True
@@ -262,7 +262,8 @@ class PixelRNN:
         Raises:
             UserError: As `log_prob`; or the mask or the number of particles is impossible.
         """
-        images, known, condition = self.check_completion(images, known, condition, particles)
+        checked = checks.check_completion(self, images, known, condition, particles)
+        images, known, condition = checked
         scales = self.scales
         dtype = jnp.int32 if self.likelihood.discrete else scales[0].network.param_dtype
         values, indices = self._standardised(images).astype(dtype), jnp.arange(images.shape[0])
@@ -273,31 +274,6 @@ class PixelRNN:
         log_std = jnp.where(known, self._log_std, 0).sum(axis=(1, 2, 3))
         completed = jnp.where(known, images.astype(completed.dtype), completed)
         return result._replace(images=completed, log_evidence=result.log_evidence - log_std)
-
-    def checked(
-        self, images: ArrayLike, condition: ArrayLike | None, known: ArrayLike | None = None
-    ) -> tuple[Array, Array | None]:
-        """Returns images, 0 where not `known`, and their condition; raises as `log_prob`."""
-        images = checks.check_images(images, self.config, self.image_shape, self.levels, known)
-        count = images.shape[0]
-        return images, checks.check_condition(condition, count, self.config, self.image_shape)
-
-    def check_completion(
-        self, images: ArrayLike, known: ArrayLike, condition: ArrayLike | None, particles: int
-    ) -> tuple[Array, Array, Array | None]:
-        """Returns images, zero where unknown, the mask and the condition of `complete`, checked."""
-        if not checks.is_integer(particles) or particles < 1:
-            raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
-        known = checks.check_known(known, np.shape(images)[:1], self.image_shape)
-        images, condition = self.checked(images, condition, known)
-        return images, jnp.broadcast_to(known, images.shape), condition
-
-    def check_sampling(
-        self, n: int, condition: ArrayLike | None, temperature: float | Array
-    ) -> tuple[Array | None, Array]:
-        """Returns the condition and the temperature of `sample`, checked."""
-        divisor = checks.check_sampling(n, temperature, self.config)
-        return checks.check_condition(condition, n, self.config, self.image_shape), divisor
 
     def _refuse_plain(self) -> None:
         if self.config.redraws_coarse:

@@ -23,6 +23,7 @@ from pixel_rnn_jax.codec.weights import by_name, check_same_types, types_of
 from pixel_rnn_jax.data import Batch, Split
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import bits_per_dim
+from pixel_rnn_jax.model.checks import check_images
 from pixel_rnn_jax.model.config import check
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import batching, devices, processes, terminal
@@ -171,7 +172,7 @@ class _Training:
                 images, batch_size=size, seed=self.config.seed, start_step=start_step, **place
             )
         for batch in images:
-            images, condition = self.model.checked(*batch)
+            images, condition = check_images(self.model, *batch)
             rule, count = "be the images of each batch", len(images) * place["process_count"]
             check(self.config.train, "train.batch_size", f"{rule}, {count}", count == size)
             yield Batch(*jax.tree.map(np.asarray, (images, condition)))

@@ -31,7 +31,8 @@ def skew(x: Array, *, pack: int = 1) -> Array:
     batch, height, width, features = x.shape
     lanes, steps = batch // pack, pack * width + height - 1
     x_LxIxHxWxF = x.reshape(lanes, pack, height, width, features)  # I images in a lane.
-    x_HxIWxLxF = x_LxIxHxWxF.transpose(2, 1, 3, 0, 4).reshape(height, -1, lanes, features)
+    x_HxIxWxLxF = x_LxIxHxWxF.transpose(2, 1, 3, 0, 4)
+    x_HxIWxLxF = x_HxIxWxLxF.reshape(height, pack * width, lanes, features)
     # A row of T + 1 positions, read back as rows of T, shifts each row by one more than the last.
     padded = jnp.pad(x_HxIWxLxF, ((0, 0), (0, height), (0, 0), (0, 0)))
     x_HTxLxF = padded.reshape(height * (steps + 1), lanes, features)[: height * steps]
