@@ -1,8 +1,6 @@
 """What every test runs under: eight CPU devices, and no silent promotion of ranks."""
 
 import os
-import random
-import secrets
 from collections.abc import Iterator
 
 import jax
@@ -33,18 +31,6 @@ def x64() -> Iterator[None]:
     """Computes in float64 within one test."""
     with jax.enable_x64(True):
         yield
-
-
-@pytest.fixture
-def rng(request: pytest.FixtureRequest) -> random.Random:
-    """What a fault happens to hit: by FAULTS_SEED, or in a slow test by a new seed each time.
-
-    A test that fails shows its seed.
-    """
-    new = secrets.randbelow(2**32) if request.node.get_closest_marker("slow") else 0
-    seed = int(os.environ.get("FAULTS_SEED") or new)
-    print(f"FAULTS_SEED={seed}")
-    return random.Random(seed)
 
 
 @pytest.fixture(scope="session", autouse=True)

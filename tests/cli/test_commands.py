@@ -206,39 +206,6 @@ def test_vectors(printed, tmp_path, monkeypatch):
     printed("compress --workdir=v.safetensors --images=samples.npz")
 
 
-@pytest.mark.slow
-def test_a_run_on_real_values(printed, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    values = np.random.default_rng(0).normal(50, 10, size=(40, 4, 5, 1)).astype(np.float32)
-    np.save("values.npy", values)
-    data = "--config.data.name=values.npy --config.model.output=gaussian_mixture"
-    assert "bits/dim" not in printed(f"--config=digits --workdir=run {RUN} {data}")
-    evaluation = json.loads(printed("evaluate --workdir=run --pixel_map=map.png --json"))
-    assert "nats" in evaluation and "bits_per_dim" not in evaluation
-    assert "2 samples" in printed("sample --workdir=run --n=2 --out=samples.npz")
-    printed("complete --workdir=run --images=values.npy --n=2 --out=done.npz")
-    done = arrays("done.npz")["images"]
-    np.testing.assert_array_equal(done[:, :2], values[[0, 39], :2])
-    printed("complete --workdir=run --n=2")
-    assert picture("completions.png").size and picture("map.png").size
-
-
-@pytest.mark.slow
-def test_comparison_by_dequantisation(printed, cli, tmp_path, monkeypatch, images):
-    monkeypatch.chdir(tmp_path)
-    np.savez("images.npz", train=images[:20], validation=images[20:30], test=images[30:])
-    data = "--config.data.name=images.npz --config.data.levels=3"
-    for name, output in (("discrete", "softmax"), ("density", "logistic_mixture")):
-        words = f"--workdir={name} --config.model.output={output}"
-        printed(f"--config=digits {RUN} {data} {words}")
-    words = "evaluate --workdir=discrete --continuous=density --dequantize=2"
-    discrete, continuous = printed(words).splitlines()
-    values = json.loads(printed(f"{words} --json"))
-    assert f"{values['discrete']['nats']:.3f} ± " in discrete
-    assert f"{values['continuous']['nats']:.3f} ± " in continuous
-    assert cli(f"{words} --pixel_map=map.png")[0] == 2
-
-
 PLUGIN = """
 from pixel_rnn_jax.model.layers import LAYERS, Layer, MaskedConv
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from helpers import programs
+from helpers.workdirs import saved_steps
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import parse
@@ -61,8 +62,6 @@ def test_a_signal_ends_a_training_that_goes_on_later(tmp_path, compilation_cache
         rest = process.stderr.read()
         assert process.wait(60) == status, rest
     assert signal.Signals(number).name in rest
-    steps = max(
-        int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()
-    )
+    steps = max(saved_steps(tmp_path))
     words = [*programs.MAIN, f"--workdir={tmp_path}", f"--config.train.steps={steps}"]
     assert f"step {steps}:" in programs.run(*words, env=environment).stdout

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import re
 import shutil
 import socket
@@ -18,6 +17,7 @@ import gradio_client
 import jax
 import numpy as np
 import pytest
+from helpers import programs
 from PIL import Image
 
 import pixel_rnn_jax as prnn
@@ -150,7 +150,7 @@ def address(tmp_path):
         port = free.getsockname()[1]
     command = [sys.executable, app.__file__, "--model=digits", f"--port={port}", "--no_browser"]
     (temporary := tmp_path / "temporary").mkdir()
-    environment = os.environ | {"TMPDIR": str(temporary)}
+    environment = programs.environment({"TMPDIR": str(temporary)})
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert f"127.0.0.1:{port}" in process.stdout.readline()
         yield f"http://127.0.0.1:{port}"

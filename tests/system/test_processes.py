@@ -1,6 +1,5 @@
 """Several processes do what one does, share its checkpoints, and notice when one is gone."""
 
-import json
 import signal
 import socket
 import subprocess
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from helpers import programs
 from helpers.programs import MAIN, ROOT, train_words
+from helpers.workdirs import records_of, saved_steps
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.system import processes
@@ -50,17 +50,6 @@ def train(workdir, steps, variables, *, count=1, devices=1):
     outputs = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0] * count, outputs
     return outputs
-
-
-def records_of(workdir):
-    """Returns the losses and validations, without what the clock says."""
-    records = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
-    return [{k: v for k, v in record.items() if "second" not in k} for record in records]
-
-
-def last_checkpoint(workdir):
-    names = (path.name for path in workdir.glob("checkpoints/*"))
-    return max((int(name) for name in names if name.isdigit()), default=0)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +96,7 @@ def test_one_process_is_lost(number, victim, statuses, tmp_path, compilation_cac
     pair = start(words, 2, programs.environment(compilation_cache))
     try:
         deadline = time.monotonic() + 120
-        while not last_checkpoint(tmp_path):
+        while not saved_steps(tmp_path):
             assert time.monotonic() < deadline and pair[0].poll() is None
             time.sleep(0.05)
         pair[victim].send_signal(number)
@@ -116,7 +105,7 @@ def test_one_process_is_lost(number, victim, statuses, tmp_path, compilation_cac
         for process in pair:
             process.kill()
             process.communicate()
-    last = last_checkpoint(tmp_path)
+    last = max(saved_steps(tmp_path))
     words = train_words(tmp_path, train__steps=last + 1, **settings)
     programs.run(*MAIN, *words, env=programs.environment(compilation_cache))
-    assert last_checkpoint(tmp_path) == last + 1
+    assert max(saved_steps(tmp_path)) == last + 1

@@ -44,9 +44,9 @@ class Weighted:
 
     recurrent = False
 
-    def nats_by_scale(self, params, images, condition, **options):
-        nats = (params * images).sum(axis=(1, 2, 3))
-        return jnp.stack([nats / 4, nats * 3 / 4], axis=-1)
+    def nats_by_scale(self, params, images, condition, *, per_value=False, **options):
+        terms = jnp.stack([params * images / 4, params * images * 3 / 4], axis=1)
+        return terms if per_value else terms.sum(axis=(2, 3, 4))
 
 
 MODEL = Weighted()
@@ -57,12 +57,16 @@ def test_every_image_counts_once(splits, batch_size, devices_used):
     mesh = devices.make_mesh(devices_used)
     params = np.random.default_rng(1).normal(size=(1, 2, 3, 2))
     values = (params * images_of(splits["test"])).sum(axis=(1, 2, 3))
-    result = score(MODEL, params, splits["test"], batch_size=batch_size, mesh=mesh)
-    np.testing.assert_allclose(result.nats_per_image, values, rtol=1e-4, atol=1e-5)
-    assert result.nats == pytest.approx(values.mean(), rel=1e-5)
-    assert result.shares == pytest.approx({1: result.nats / 4, 2: result.nats * 3 / 4})
     deviation = math.sqrt(((values - values.mean()) ** 2).sum() / 12)
-    assert result.standard_error == pytest.approx(deviation / math.sqrt(13), rel=1e-5)
+    for per_value in False, True:
+        options = dict(batch_size=batch_size, mesh=mesh, per_value=per_value)
+        result = score(MODEL, params, splits["test"], **options)
+        np.testing.assert_allclose(result.nats_per_image, values, rtol=1e-4, atol=1e-5)
+        assert result.nats == pytest.approx(values.mean(), rel=1e-5)
+        assert result.shares == pytest.approx({1: result.nats / 4, 2: result.nats * 3 / 4})
+        assert result.standard_error == pytest.approx(deviation / math.sqrt(13), rel=1e-5)
+    terms = params * images_of(splits["test"])
+    np.testing.assert_allclose(result.nats_per_value, terms, rtol=1e-4, atol=1e-6)
 
 
 def test_units():
@@ -97,26 +101,6 @@ def test_independent_pixels(splits, monkeypatch, size):
     np.testing.assert_allclose(result.nats_per_image, nats, rtol=1e-12)
 
 
-def test_scores_of_several_scales(tmp_path):
-    """In the plain form, in which a value may have the terms of several scales."""
-    images = np.random.default_rng(0).integers(3, size=(11, 4, 4, 1), dtype=np.uint8)
-    np.save(tmp_path / "own.npy", images)
-    small = {"layers": 1, "features": 2, "first_kernel": 3, "head_features": 3}
-    config = prnn.ModelConfig("pixel_cnn", scales=(2, 4), copy_coarse=False, **small)
-    model = prnn.create(config, (4, 4, 1), 3)
-    own = prnn.Config(config, prnn.DataConfig(str(tmp_path / "own.npy"), levels=3))
-    split = open_split(own, "all")
-    expected = -np.asarray(model.log_prob(images, per_value=True))
-    shares = []
-    for per_value in False, True:
-        result = score(model.pixel_rnn, model.params, split, batch_size=8, per_value=per_value)
-        np.testing.assert_allclose(result.nats_per_image, expected.sum(axis=(1, 2, 3)), rtol=1e-5)
-        assert sum(result.shares.values()) == pytest.approx(result.nats)
-        shares.append(result.shares)
-    assert shares[0].keys() == {2, 4} and shares[0] == pytest.approx(shares[1], rel=1e-5)
-    np.testing.assert_allclose(result.nats_per_value, expected, rtol=1e-4, atol=1e-6)
-
-
 # ---- Discrete and continuous models --------------------------------------------------------------
 
 
@@ -140,14 +124,6 @@ def test_comparison(workdirs):
     noisy = [open_split(configs[1], "test", noise=draw).batch(range(13)) for draw in range(3)]
     means = np.mean([-np.asarray(density.log_prob(batch.images)) for batch in noisy], axis=0)
     np.testing.assert_allclose(continuous.nats_per_image, means, rtol=1e-5)
-
-
-def test_only_a_density_is_evaluated_with_noise(workdirs):
-    runs = [open_run(workdir, devices.local_mesh(1)) for workdir in workdirs]
-    kinds = [run.open_split("test").batch([0]).images.dtype.kind for run in runs]
-    assert kinds == ["u", "f"]
-    with pytest.raises(UserError, match="tset"):
-        runs[0].open_split("tset")
 
 
 def test_models_of_the_other_kind_are_refused(workdirs):

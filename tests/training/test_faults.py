@@ -1,5 +1,8 @@
 """The program as a user runs it, killed, stopped and starved: nothing is lost."""
 
+import os
+import random
+import secrets
 import shutil
 import subprocess
 import time
@@ -45,8 +48,14 @@ def straight(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_any_moment(straight, tmp_path, rng, kind):
-    """Half of the times soon after a checkpoint, half at any other moment from the start on."""
+def test_killed_at_any_moment(straight, tmp_path, kind):
+    """Half of the times soon after a checkpoint, half at any other moment from the start on.
+
+    By FAULTS_SEED, or a new seed each time; a test that fails shows it.
+    """
+    seed = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(2**32))
+    print(f"FAULTS_SEED={seed}")
+    rng = random.Random(seed)
     words = command(tmp_path, **KINDS[kind])
     for kill in range(KILLS):
         newest = max(saved_steps(tmp_path), default=0)

@@ -80,6 +80,7 @@ def test_training_stops_when_patience_ends(tmp_path):
         assert steps == [2, 4, 6]
 
 
+@pytest.mark.slow
 def test_a_run_says_that_it_overfits_and_that_its_warm_up_is_shortened(capsys):
     optimizer = prnn.OptimizerConfig("adam", 0.05, "constant", warmup_steps=200, ema_decay=0)
     config = with_train(CONFIG, steps=150, eval_every=30)
@@ -101,34 +102,6 @@ def test_a_new_run_starts_from_the_parameters_of_another(tmp_path, capsys):
     assert "residual=False" in capsys.readouterr().err
     with pytest.raises(prnn.UserError, match=r"init_from.*scale_0/"):  # Of one more level.
         prnn.fit(np.maximum(IMAGES, 3), start)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["class", "map", "vector"])
-def test_what_a_condition_says_of_an_image_is_learned(kind):
-    """Each value is noise, but for what is planted in the condition."""
-    random, count = np.random.default_rng(2), 400
-    if kind == "class":
-        condition = random.integers(2, size=count)
-        images = np.broadcast_to(condition[:, None, None], (count, 4, 4))
-    elif kind == "vector":
-        condition = random.normal(size=(count, 3))
-        images = np.broadcast_to(condition[:, 1, None, None] > 0, (count, 4, 4))
-    else:
-        condition = random.normal(size=(count, 4, 4, 2))
-        images = condition[..., 1] > 0
-    images = images ^ (random.random(images.shape) < 0.02)  # A value is certain to 0.1 nats.
-    config = dataclasses.replace(
-        with_train(CONFIG, steps=150, batch_size=32, eval_every=150),
-        model=prnn.ModelConfig("pixel_cnn", layers=1, features=8, head_features=8, first_kernel=3),
-        optimizer=prnn.OptimizerConfig("adam", 0.02, "constant", ema_decay=0.9),
-    )
-    model = prnn.fit(images.astype(int), config, condition)
-    held_out = images[:100, ..., None].astype(np.uint8)
-    nats = -model.log_prob(held_out, condition[:100]).mean()
-    other = -model.log_prob(held_out, condition[100:200]).mean()
-    assert nats < 0.35 * 16 * np.log(2)
-    assert other > 3 * nats
 
 
 def test_a_loss_a_log_and_batches_of_ones_own():

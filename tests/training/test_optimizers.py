@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.random_models import random_like
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec.weights import by_name
@@ -69,8 +70,8 @@ def test_update_rule(name, clip_norm):
 
 @pytest.fixture(scope="module")
 def params():
-    init = jax.jit(prnn.PixelRNN(MODEL, (8, 8, 1), 4).init)
-    return jax.tree.map(np.asarray, init(jax.random.key(0)))
+    shapes = jax.eval_shape(prnn.PixelRNN(MODEL, (8, 8, 1), 4).init, jax.random.key(0))
+    return jax.tree.map(np.asarray, random_like(shapes, seed=0))
 
 
 def first_update(optimizer, gradients, params):

@@ -1,5 +1,6 @@
 """What a run leaves behind, with a stop and without, what it never saves, what it refuses."""
 
+import contextlib
 import json
 import shutil
 import signal
@@ -25,6 +26,7 @@ from pixel_rnn_jax.data import pictures
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.training.checkpoints import Checkpoints
 from pixel_rnn_jax.training.source import open_split
 from pixel_rnn_jax.training.stop import stop_on_signal
 from pixel_rnn_jax.training.train import _Training, train
@@ -251,7 +253,12 @@ def test_a_config_that_was_edited_is_refused(copy):
 
 
 def test_a_checkpoint_of_another_run_is_refused(config, copy, tmp_path):
-    train(replace(config, seed=4), tmp_path / "other", pictures=False)
+    identity = Checkpoints(copy, read_only=True).identity(6)
+    identity = replace(identity, config=replace(config, seed=4), origin="other")
+    state = traverse_util.unflatten_dict(state_of(copy, 6), sep="/")
+    with contextlib.closing(Checkpoints(tmp_path / "other")) as others:
+        for step in (5, 6):
+            others.save(step, state, identity, 1.0)
     theirs = tmp_path / "other" / "checkpoints"
     shutil.rmtree(copy / "checkpoints" / "6")
     shutil.copytree(theirs / "6", copy / "checkpoints" / "6")
