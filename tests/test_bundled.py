@@ -18,7 +18,13 @@ def test_they_are_small():
     assert sum(path.stat().st_size for path in every) < 10e6
 
 
-@EACH
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("cifar10", "digits", "mnist") else pytest.mark.slow)
+        for name in files.bundled_names()
+    ],
+)
 def test_the_likelihood_of_test_images(name):
     with np.load(files.BUNDLED / name / "slice.npz") as arrays:
         first = {key: values[:16] for key, values in arrays.items()}

@@ -53,7 +53,7 @@ def test_the_example_runs(netket):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if "spins" in name else ()) for name in SPACES],
+    [pytest.param(name, marks=() if name == "particles" else pytest.mark.slow) for name in SPACES],
 )
 def test_states_of_the_space_have_the_norm_one_and_samples_their_probability(name, netket):
     hilbert = SPACES[name](netket.hilbert)

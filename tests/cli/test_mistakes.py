@@ -24,7 +24,6 @@ TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
 TRAIN --config.model.skip=maybe                     | model.skip
 TRAIN --config.model.scales=1,b                     | model.scales
-TRAIN --config.data.levels=3                        | data.levels
 TRAIN --config.data.name=missing.npy                | missing.npy
 TRAIN --config.data.name=shapes.npz                 | data.test_split
 TRAIN --config.data.validation_split=test           | data.validation_split

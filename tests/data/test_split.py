@@ -51,13 +51,6 @@ def test_draws_and_order_never_change(opened, read, fields, first, late, test):
     assert zlib.crc32(read("digits", "test", **fields).tobytes()) == test
 
 
-def test_dtype_is_the_smallest_that_holds_the_levels(opened, read):
-    for levels, dtype in (256, "uint8"), (257, "uint16"), (65536, "uint16"), (65537, "int32"):
-        split = opened({"any": np.full((3, 2, 2, 1), levels - 1)}, levels=levels)
-        assert read(split).dtype == np.dtype(dtype)
-        assert (read(split) == levels - 1).all()
-
-
 ZEROS = np.zeros((30, 2, 3), np.uint8)
 NUMBERS = np.arange(30) % 3
 PARTS = {"train": ZEROS, "test": ZEROS}
@@ -230,13 +223,6 @@ def test_noise(opened, read, binarize):
     assert (others != images).mean() > 0.9
     one, two = np.sort(train_images(split, seed=0, batches=2).reshape(2, -1))
     assert (one != two).mean() > 0.9
-
-
-def test_noise_does_not_repeat_the_draws_of_binarisation(read):
-    """A value of 1 has noise of any size: the number that made it 1 is another."""
-    images = read("digits", binarize="fixed", **DENSITY)
-    noise = images - np.floor(images)
-    assert abs(noise[images >= 1].mean() - noise[images < 1].mean()) < 0.02
 
 
 def test_splits_that_overlap_are_refused(opened, refused):

@@ -15,7 +15,10 @@ from pixel_rnn_jax.system import devices, files
 NAMES = [name for name in prnn.__all__ if not name.startswith("_") and name != "layers"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "fit" else ()) for name in NAMES],
+)
 def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.

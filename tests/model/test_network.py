@@ -87,26 +87,25 @@ def test_every_parameter_has_a_gradient(architecture, options):
         assert jnp.isfinite(leaf).all() and jnp.any(leaf != 0), jax.tree_util.keystr(path)
 
 
+DENSITY = dict(output="logistic_mixture")
+
+
 @pytest.mark.parametrize(
-    ("field", "value"),
+    ("field", "value", "options"),
     [
-        ("features", 2),
-        ("head_features", 2),
-        ("dtype", "float64"),
-        ("scales", (1, 2)),
-        ("architecture", "lstm"),
-        ("output", "sigmoid"),
+        ("features", 2, {}),
+        ("head_features", 2, {}),
+        ("dtype", "float64", {}),
+        ("scales", (1, 2), {}),
+        ("architecture", "lstm", {}),
+        ("output", "sigmoid", {}),
+        ("input", "categorical", DENSITY),
+        ("scales", (2, 4), DENSITY),
     ],
 )
-def test_config_that_does_not_fit_the_images_or_jax_is_refused(field, value):
+def test_config_that_does_not_fit_is_refused(field, value, options):
     with pytest.raises(UserError, match=f"model.{field}"):
-        model_of("pixel_cnn", **{field: value})
-
-
-@pytest.mark.parametrize(("field", "value"), [("input", "categorical"), ("scales", (2, 4))])
-def test_fields_that_do_not_go_with_a_density_are_refused(field, value):
-    with pytest.raises(UserError, match=f"model.{field}"):
-        model_of("pixel_cnn", output="logistic_mixture", **{field: value})
+        model_of("pixel_cnn", **options | {field: value})
 
 
 def test_bits_per_dim_of_the_uniform_distribution():

@@ -14,7 +14,7 @@ from jax import export
 from jax.sharding import PartitionSpec
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.system import devices, tuning
+from pixel_rnn_jax.system import devices
 
 KEY = jax.random.key(2)
 SHAPE = (4, 4, 2)
@@ -247,17 +247,6 @@ def test_derivatives_in_reverse_mode_and_of_second_order(architecture):
     if architecture != "pixel_cnn":  # It has no rules of its own.
         with pytest.raises(TypeError):
             jax.jacfwd(along)(0.0)
-
-
-def test_a_batch_in_parts_has_the_values_of_the_whole_batch():
-    model, params, images, _ = build("pixel_cnn", "softmax", count=6)
-
-    def log_prob(parts):
-        rows = images.astype(np.int32)
-        return tuning.in_parts(functools.partial(model.log_prob, params), parts, rows)
-
-    values = jax.jit(log_prob, static_argnums=0)
-    np.testing.assert_allclose(values(3), values(1), rtol=1e-5)
 
 
 def test_the_density_of_real_values_is_per_their_unit():

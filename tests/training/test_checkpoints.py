@@ -14,10 +14,8 @@ import numpy as np
 import pytest
 from helpers import programs
 from helpers.workdirs import full_disk, saved_steps
-from jax.sharding import PartitionSpec
 
 from pixel_rnn_jax.data import ImageFormat
-from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.checkpoints import Checkpoints
 from pixel_rnn_jax.training.config import Config
@@ -76,19 +74,6 @@ def test_round_trip_in_another_instance(two_saved):
         assert_restores(checkpoints, step, make_state(step))
     # Evaluation reads and checks only what it needs.
     assert_restores(checkpoints, 2, {"params": make_state(2)["params"]})
-
-
-def test_shardings_are_those_of_the_template(tmp_path):
-    whole = devices.replicated(devices.make_mesh(2))
-    split = whole.update(spec=PartitionSpec("data"))
-    values = {"a": jnp.arange(8.0), "b": jnp.ones((2, 3))}
-    state, other = (
-        {"params": jax.device_put(values, {"a": a, "b": b})}
-        for a, b in ((split, whole), (whole, split))
-    )
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, state, IDENTITY)
-    assert_restores(checkpoints, 1, other)
 
 
 def test_a_save_is_not_changed_by_training_that_goes_on(tmp_path):

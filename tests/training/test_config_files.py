@@ -9,7 +9,6 @@ from helpers.workdirs import with_field
 from pixel_rnn_jax.model.layers import LAYERS
 from pixel_rnn_jax.training import config as cfg
 
-STEPS = with_field(cfg.Config(), "train.steps", 7)
 DEFAULTS = dict(cfg.leaves(cfg.Config()))
 VALUES = {
     "model.architecture": "row_lstm",
@@ -47,31 +46,19 @@ def test_every_field_can_be_overridden_and_is_kept(name):
     assert cfg.from_config_dict(json.loads(cfg.to_json(config))) == config
 
 
-@pytest.fixture
-def loaded(tmp_path):
-    """Returns the config that a file with this body of `get_config` gives."""
-
-    def load(body, parameters="", argument=""):
-        head = f"from pixel_rnn_jax.training.config import *\ndef get_config({parameters}):\n    "
-        (tmp_path / "mine.py").write_text(head + body)
-        return cfg.load_config(f"{tmp_path / 'mine.py'}{argument}")
-
-    return load
-
-
 @pytest.mark.parametrize(
     "body",
     [
-        "return {'train': {'steps': 7}, 'model': {'scales': []}}",
-        "c = base_config('', 'diagonal_bilstm', ()); c.train.update(steps=7); return c",
+        "return {'train': {'steps': int(n)}, 'model': {'scales': []}}",
+        "c = base_config('', 'diagonal_bilstm', ()); c.train.update(steps=int(n)); return c",
     ],
 )
-def test_a_file_returns_some_fields_or_all(loaded, body):
-    assert loaded(body) == STEPS
-
-
-def test_argument_of_a_file(loaded):
-    assert loaded("return {'train': {'steps': int(n)}}", "n=3", ":7") == STEPS
+def test_a_file_returns_some_fields_or_all_and_takes_an_argument(tmp_path, body):
+    head = "from pixel_rnn_jax.training.config import *\ndef get_config(n='3'):\n    "
+    (tmp_path / "mine.py").write_text(head + body)
+    for argument, steps in (("", 3), (":7", 7)):
+        config = cfg.load_config(f"{tmp_path / 'mine.py'}{argument}")
+        assert config == with_field(cfg.Config(), "train.steps", steps)
 
 
 # Section 5 of the paper: architecture, layers, features, head, residual, batch.
