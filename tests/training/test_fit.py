@@ -125,7 +125,9 @@ def test_a_loss_a_log_and_batches_of_ones_own():
     assert [*records] == [1, 2, 3] and seen[0] == ((4, 4, 1), None)
     assert records[1] == pytest.approx(-2 * float(start.log_prob(image)[0]), rel=1e-5)
     assert fitted.log_prob(image)[0] > start.log_prob(image)[0]
-    with pytest.raises(prnn.UserError, match=r"train\.batch_size=8"):
+    with pytest.raises(prnn.UserError, match=r"train\.batch_size"):
         prnn.fit(iter([Batch(image)]), config, validation=IMAGES[1:9])
+    with pytest.raises(prnn.UserError, match="iterator of batches has ended"):
+        prnn.fit(iter([Batch(IMAGES[:8])]), config, validation=IMAGES[1:9])
     with pytest.raises(prnn.UserError, match="validation"):
         prnn.fit(iter([Batch(image)]), config)
