@@ -77,31 +77,6 @@ def test_parameters_that_change_in_place_are_those_used(model):
     np.testing.assert_array_equal(model.log_prob(IMAGES), before)
 
 
-@pytest.mark.parametrize("classes", [0, 3])
-def test_every_method_checks_images_and_conditions(classes):
-    """`test_pixel_rnn.py` has all that the two checks refuse."""
-    model, wrong = tiny_model(num_classes=classes), None if classes else [0, 0, 0, 0]
-    images, right = np.zeros((4, 4, 4, 1), np.uint8), [0, 1, 2, 0] if classes else None
-    known = np.ones((4, 4), bool)
-    calls = [model.log_prob, model.conditionals, model.bits_per_dim, model.compress]
-    calls.append(lambda images, condition: model.complete(KEY, images, known, condition))
-    for call in calls:
-        with pytest.raises(prnn.UserError, match="condition"):
-            call(images, wrong)
-        with pytest.raises(prnn.UserError, match="images"):
-            call(images + 3, right)
-    with pytest.raises(prnn.UserError, match="condition"):
-        model.sample(KEY, 4, wrong)
-
-
-def test_names_of_classes_are_taken():
-    model = tiny_model(num_classes=2, class_names=("cat", "dog"))
-    images = model.sample(KEY, 3, ["dog", "cat", "dog"])
-    np.testing.assert_array_equal(images, model.sample(KEY, 3, [1, 0, 1]))
-    with pytest.raises(prnn.UserError, match="'bird'"):
-        model.log_prob(images, ["bird", "cat", "dog"])
-
-
 def test_plain_form_and_densities_refuse_what_needs_a_probability():
     random = np.random.default_rng(0)
     plain, images = tiny_model(scales=(2, 4), copy_coarse=False), random.integers(3, size=SHAPE)

@@ -18,7 +18,6 @@ TRAIN --worddir=x                                   | worddir
 TRAIN --workdir=                                    | --workdir
 TRAIN --config.model.featurs=3                      | config.model.features
 TRAIN --steps=100                                   | steps
-TRAIN --config.train.lr=1                           | config.train.lr
 TRAIN --config.train.steps                          | config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
@@ -51,7 +50,6 @@ sample --workdir=digits                             | digits
 sample --model=digit                                | --model
 sample --workdir=mnist_gray                         | mnist_grey
 sample MODEL --n=0                                  | --n
-sample MODEL --label=4                              | --label
 sample MODEL --plugin=nowhere.py                     | nowhere.py
 sample MODEL five                                   | five
 sample MODEL --temperature=nan                      | --temperature

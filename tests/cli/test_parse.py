@@ -41,14 +41,6 @@ def test_flags_set_fields_of_the_config():
     assert (str(workdir), flag_values.num_processes) == ("a", 2)
 
 
-def test_a_bundled_model_is_no_folder_of_that_name(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    _, arguments = parsed("sample --model=digits")
-    assert arguments.source == "digits"
-    _, arguments = parsed("sample --workdir=digits")
-    assert str(arguments.source) == "digits" and not isinstance(arguments.source, str)
-
-
 @pytest.mark.parametrize("name", ["", "train", *COMMANDS])
 def test_help_fits_a_screen(name, capsys):
     with pytest.raises(SystemExit) as end:

@@ -2,14 +2,13 @@
 
 import contextlib
 import dataclasses
-import io
 import json
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
+from helpers.pictures import png
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data.config import DataConfig
@@ -65,12 +64,6 @@ def read(opened):
         return split.batch(range(len(split))).images
 
     return read_all
-
-
-def png(pixels):
-    file = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers.pictures import png
 from tensorflow_datasets.core import features, hashing
 
 import pixel_rnn_jax as prnn
@@ -54,10 +54,6 @@ def saved(save, *args, **arrays):
 
 def sha256_of(file):
     return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def png(image):
-    return saved(Image.fromarray(image).save, "PNG")
 
 
 def flat(images):
@@ -156,7 +152,7 @@ def server(made, tmp_path, monkeypatch):
         for name in NAMES:
             moved = dataclasses.replace(standard.SETS[name], url=server.url)
             monkeypatch.setitem(standard.SETS, name, moved)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
 

@@ -1,12 +1,12 @@
 """Sets that TFDS has prepared."""
 
-import io
+import functools
 import sys
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image as Picture
+from helpers.pictures import png
 from tensorflow_datasets.core.features import Image, Text
 
 GREY = Image(shape=(4, 4, 1))
@@ -56,22 +56,12 @@ def test_kinds_of_images(write_tfds, opened, read, name, feature, images, levels
     np.testing.assert_array_equal(read(name), images)
 
 
-def _stored_as(mode):
-    """Returns what encodes pixels as a builder does that gives TFDS files of this mode."""
-
-    def encode(pixels):
-        file = io.BytesIO()
-        Picture.fromarray(pixels.squeeze()).convert(mode).save(file, "PNG")
-        return file.getvalue()
-
-    return encode
-
-
 @pytest.mark.parametrize("mode, channels", [("L", 3), ("1", 1), ("P", 3), ("RGBA", 3)])
 def test_stored_files_are_decoded_as_tensorflow_does(write_tfds, opened, read, mode, channels):
     images = 255 * (BYTES % 2)
     feature = Image(shape=(4, 4, channels))
-    write_tfds("files", {"train": [images]}, feature, encode=_stored_as(mode))
+    encode = functools.partial(png, mode=mode)
+    write_tfds("files", {"train": [images]}, feature, encode=encode)
     assert opened("files").levels == 256
     np.testing.assert_array_equal(read("files"), np.broadcast_to(images, (3, 4, 4, channels)))
 

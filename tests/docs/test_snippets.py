@@ -5,7 +5,9 @@ of the digits. A block after a comment `<!-- needs: data -->`, or another of NEE
 are commands in running text. The flags of all commands are checked.
 """
 
+import contextlib
 import functools
+import io
 import operator
 import re
 import shlex
@@ -17,9 +19,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from absl import flags
 from helpers.programs import MAIN, ROOT, environment
 
-from pixel_rnn_jax.cli.parse import COMMANDS
+from pixel_rnn_jax.cli.parse import COMMANDS, parse
 from pixel_rnn_jax.training import config as config_lib
 
 PAGES = [
@@ -109,21 +112,16 @@ def program_words(words: list[str]) -> list[str] | None:
     return words[1:] if words[:1] == ["pixel-rnn-jax"] else None
 
 
-def few(code: str) -> str:
-    """Returns a snippet that trains for four steps."""
-    return re.sub(r"\bsteps=\d+", "steps=4", code)
-
-
 def trains(words: list[str]) -> bool:
     return not words or words[0].startswith("-") or words[0] == "train"
 
 
 @functools.cache
 def help_of(command: str) -> str:
-    done = subprocess.run(
-        [*MAIN, command, "--help"], cwd=ROOT, env=environment(), capture_output=True, text=True
-    )
-    return done.stdout + done.stderr
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
+        parse([command, "--help"], flags.FlagValues())
+    return shown.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +147,7 @@ def test_page_runs(
     program = [IN_PROCESS]
     for block in blocks(page):
         if block.language == "python" and not block.needs:
-            program += [f"# {block.place}", few(block.code)]
+            program += [f"# {block.place}", re.sub(r"\bsteps=\d+", "steps=4", block.code)]
         if block.language == "bash" and not block.needs:
             for command in commands(block.code):
                 words = program_words(command)
@@ -176,14 +174,14 @@ def test_flags_and_values_exist() -> None:
         if not words or command == "COMMAND":
             continue
         assert command in ("train", *COMMANDS), f"{place}: {words}"
-        flags = dict(
+        given = dict(
             word.removeprefix("--").partition("=")[::2] for word in words if word[:2] == "--"
         )
-        source = flags.get("config", "digits")
+        source = given.get("config", "digits")
         config = config_lib.load_config("digits" if source.startswith("CONFIG") else source)
-        fields = [f"--{name}={value}" for name, value in flags.items() if name[:7] == "config."]
+        fields = [f"--{name}={value}" for name, value in given.items() if name[:7] == "config."]
         config_lib.with_flags(config, fields)
-        for flag in flags:
+        for flag in given:
             known = re.search(rf"--(\[no\])?{flag.removeprefix('no')}\b", help_of(command))
             if flag != "help" and not flag.startswith("config.") and not known:
                 wrong.append(f"{place}: {command} has no --{flag}")

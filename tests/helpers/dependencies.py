@@ -48,18 +48,16 @@ def check_changes(architecture, image_shape, *, levels=3, **options):
         image = jnp.zeros((1, *image_shape), int)
         start = jax.eval_shape(lambda: network.init(jax.random.key(0), image)["params"])
         apply = jax.jit(lambda params, images: network.apply({"params": params}, images))
-        seen = np.zeros_like(promised)
-        for draw in range(60):
-            random = np.random.default_rng(draw)
+
+        def see(draw, random):
             image = random.integers(levels, size=size)
             steps = np.diag(random.integers(1, levels, size=size))
             images = np.concatenate([image[None], (image + steps) % levels])
             outputs = apply(random_like(start, draw), images.reshape(-1, *image_shape))
             changed = (np.abs(outputs[1:] - outputs[:1]) > 1e-9).any(-1)  # [inputs, H, W, C]
-            seen |= np.moveaxis(changed, 0, -1).reshape(promised.shape)
-            if draw >= 3 and not (promised & ~seen).any():
-                break
-    _complain([promised], [seen])
+            return [np.moveaxis(changed, 0, -1)]
+
+        _complain([promised], _seen_in_draws([promised], see))
 
 
 def _complain(promised, found):
@@ -77,8 +75,7 @@ def _dependencies(config, image_shape, levels, ratio, promised):
     """Returns where the gradient of some draw is not exactly zero, in the form of `promised`.
 
     The first three axes are the output (a random combination of the Q outputs of one value), the
-    last three the input. There are at least four draws of the parameters, and more while something
-    `promised` is not seen, since ReLUs hide some paths in each draw.
+    last three the input.
     """
     size = int(np.prod(image_shape))
     shapes = [right.shape[3:] for right in promised]
@@ -106,14 +103,24 @@ def _dependencies(config, image_shape, levels, ratio, promised):
             weights = weights[: outputs.shape[-1]].reshape(1, 1, 1, 1, -1)
             return [gradient != 0 for gradient in pull(output * weights)]
 
-        seen = [np.zeros_like(right) for right in promised]
-        for draw in range(60):
-            random = np.random.default_rng(draw)
+        def see(draw, random):
             images = [jnp.asarray(random.uniform(-1, 1, shape)) for shape in shapes]
             weights = jnp.asarray(random.normal(size=max(levels, 3 * config.mixtures)))
-            new = depends(random_like(start, draw), images, weights)
-            seen = [old | np.reshape(own, old.shape) for old, own in zip(seen, new, strict=True)]
-            missing = any((right & ~own).any() for right, own in zip(promised, seen, strict=True))
-            if draw >= 3 and not missing:
-                break
+            return depends(random_like(start, draw), images, weights)
+
+        return _seen_in_draws(promised, see)
+
+
+def _seen_in_draws(promised, see):
+    """Returns what some draw sees: of at least four, and more while something promised is not seen.
+
+    In each draw of the parameters ReLUs hide some paths.
+    """
+    seen = [np.zeros_like(right) for right in promised]
+    for draw in range(60):
+        new = see(draw, np.random.default_rng(draw))
+        seen = [old | np.reshape(own, old.shape) for old, own in zip(seen, new, strict=True)]
+        missing = any((right & ~own).any() for right, own in zip(promised, seen, strict=True))
+        if draw >= 3 and not missing:
+            break
     return seen

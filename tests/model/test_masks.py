@@ -10,13 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers.dependencies import COLOUR, TALL, check_changes, check_dependencies
-from helpers.random_models import model_and_parameters
+from helpers.random_models import ARCHITECTURES, model_and_parameters
 from helpers.reachability import allowed, reach, reach_of_coarse
-
-from pixel_rnn_jax.model.layers import BODIES, LAYERS
-
-ARCHITECTURES = *LAYERS, *BODIES
-"""The paper's, whose sets `reachability` computes."""
 
 # The sets themselves, against what the paper says of them.
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from helpers.random_models import assert_trees_close, random_batch, random_like
 
-from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system.errors import UserError
@@ -106,7 +105,3 @@ DENSITY = dict(output="logistic_mixture")
 def test_config_that_does_not_fit_is_refused(field, value, options):
     with pytest.raises(UserError, match=f"model.{field}"):
         model_of("pixel_cnn", **options | {field: value})
-
-
-def test_bits_per_dim_of_the_uniform_distribution():
-    assert bits_per_dim(3072 * np.log(256), 3072) == pytest.approx(8)

@@ -260,6 +260,7 @@ def test_the_density_of_real_values_is_per_their_unit():
 
 TAKES = {
     "log_prob": ("images", "condition"),
+    "conditionals": ("images", "condition"),
     "sample": ("key", "n", "condition", "temperature"),
     "complete": ("key", "images", "known", "condition", "particles"),
 }
@@ -272,6 +273,8 @@ REFUSED = [
     ("log_prob", "gaussian_mixture", "none", "images", np.zeros((2, *SHAPE), int)),
     ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), np.nan)),
     ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), 1e39)),
+    ("conditionals", "softmax", "none", "images", np.full((2, *SHAPE), 5)),
+    ("conditionals", "softmax", "class", "condition", None),
     ("log_prob", "softmax", "none", "condition", [0, 1]),
     ("sample", "softmax", "class", "condition", None),
     ("complete", "softmax", "class", "condition", [0, 3]),

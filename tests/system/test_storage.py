@@ -1,7 +1,6 @@
 """Paths in a bucket, with memory in its place."""
 
 import fsspec
-import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from helpers.random_models import assert_same, tiny_model
 
@@ -29,8 +28,3 @@ def test_a_model_in_a_bucket():
     model.save("gs://bucket/model.safetensors")
     assert list(MemoryBucket.store) == ["/bucket/model.safetensors"]
     assert_same(model, prnn.load("gs://bucket/model.safetensors"))
-
-
-def test_other_remote_paths_are_named():
-    with pytest.raises(prnn.UserError, match="https://a/b"):
-        prnn.load("https://a/b")

@@ -28,10 +28,6 @@ IDENTITY = RunIdentity(
 ORBAX_THREADS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-def slow(values):
-    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
-
-
 def make_state(seed):
     """All dtypes that a train state holds, in the containers that optimisers use."""
     key = jax.random.key(seed)
@@ -194,7 +190,9 @@ SAVE_FOR_EVER = """
 """
 
 
-@pytest.mark.parametrize("seed", [None, *slow(range(4))])
+@pytest.mark.parametrize(
+    "seed", [None, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4))]
+)
 def test_killed_while_saving(tmp_path, seed):
     """In the middle of the save of step 3, or at any moment of two saves after that."""
     checkpoints = tmp_path / "checkpoints"

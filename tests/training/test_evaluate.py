@@ -101,9 +101,6 @@ def test_independent_pixels(splits, monkeypatch, size):
     np.testing.assert_allclose(result.nats_per_image, nats, rtol=1e-12)
 
 
-# ---- Discrete and continuous models --------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def workdirs(config, tmp_path_factory):
     """A discrete and a continuous run of one step."""

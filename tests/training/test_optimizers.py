@@ -90,9 +90,8 @@ def test_muon_orthogonalises_the_matrices(params):
     gradients = jax.tree.map(lambda p: rng.normal(size=p.shape).astype(np.float32), params)
     updates = first_update(optimizer, gradients, params)
     by_adam, by_muon = set(), 0
-    for path, update in jax.tree_util.tree_leaves_with_path(updates):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        gradient = functools.reduce(lambda tree, key: tree[key.key], path, gradients)
+    for name, update in by_name(updates).items():
+        gradient = by_name(gradients)[name]
         signs = -update / (RATE * np.sign(gradient))
         if np.ptp(signs) < 1e-3:  # Adam's first update is as long for every value.
             by_adam |= {name} if update.ndim > 1 else set()
@@ -124,12 +123,11 @@ def test_weight_decay_takes_its_part_of_each_matrix(name, params):
     assert arrays[0] == arrays[1]  # So that a resumed run may change it.
     taken = jax.tree.map(np.subtract, *updates)
     untouched = set()
-    for path, value in jax.tree_util.tree_leaves_with_path(params):
-        part = functools.reduce(lambda tree, key: tree[key.key], path, taken)
+    for name, value in by_name(params).items():
+        part = by_name(taken)[name]
         if value.ndim > 1 and np.any(part):
             np.testing.assert_allclose(part, RATE / 2 * 0.5 * value, atol=1e-8)
         else:
             assert not np.any(part)
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
             untouched |= {name} if value.ndim > 1 else set()
     assert untouched == {"scale_0/embed/embedding", "scale_0/logits/kernel"}

@@ -111,7 +111,6 @@ def test_dropout_keeps_the_mean():
         ("pixel_cnn", 28, 8, 8),  # One image at a time.
         ("pixel_cnn", 16, 6, 2),  # At most four, of which six make two parts.
         ("row_lstm", 28, 8, 2),  # Four share the steps of a scan.
-        ("diagonal_bilstm", 28, 8, 2),
         ("pixel_cnn", 8, 16, 1),
         ("pixel_cnn", 64, 3, 3),
     ],

@@ -48,9 +48,6 @@ def copy(trained_run, tmp_path):
     return shutil.copytree(trained_run[0], tmp_path / "copy")
 
 
-# ---- What a run leaves -----------------------------------------------------------------------
-
-
 def test_records_and_result(trained_run):
     workdir, result = trained_run
     records = records_of(workdir)
@@ -117,9 +114,6 @@ def test_a_finished_run_is_evaluated_again(config, trained_run, copy, monkeypatc
     on_five = train(changed(config, "data", test_split="test[:5]"), copy).test
     rewritten = json.loads((copy / "result.json").read_text())
     assert outcome(copy) == before and rewritten["test"] == on_five.numbers()
-
-
-# ---- Stopping and resuming ---------------------------------------------------------------------
 
 
 def test_a_stopped_run_ends_as_the_other(config, trained_run, tmp_path, monkeypatch):
@@ -213,9 +207,6 @@ def test_a_second_training_is_refused(config, copy):
         train(config, copy)
 
 
-# ---- Failures ----------------------------------------------------------------------------------
-
-
 def test_nothing_is_saved_after_a_step_that_is_not_finite(
     config, trained_run, tmp_path, monkeypatch
 ):
@@ -240,9 +231,6 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
         assert max(saved_steps(tmp_path)) == 2 and not records_of(tmp_path)
     train(config, tmp_path)
     assert differences(tmp_path, trained_run[0]) == set()
-
-
-# ---- Nothing foreign is evaluated ----------------------------------------------------------------
 
 
 def test_a_config_that_was_edited_is_refused(copy):
@@ -286,11 +274,3 @@ def test_data_that_were_replaced_are_refused(config, copy, tmp_path):
     np.savez(moved, **arrays)
     with pytest.raises(UserError, match="data.name"):  # Others chose the best checkpoint.
         train(changed(longer, "data", validation_split="validation[:3]"), copy)
-
-
-def test_splits_that_overlap_are_refused(config, tmp_path):
-    with pytest.raises(UserError, match=r"data.validation_split.*data.test_split"):
-        train(changed(config, "data", validation_split="test[:5]"), tmp_path / "new")
-    with pytest.raises(UserError, match=r"data.train_split.*data.validation_split"):
-        train(changed(config, "data", validation_split="train[30:]"), tmp_path / "new")
-    assert not (tmp_path / "new").exists()

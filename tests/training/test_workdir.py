@@ -13,7 +13,7 @@ from helpers.random_models import random_like
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import ImageFormat
 from pixel_rnn_jax.model.config import ModelConfig
-from pixel_rnn_jax.system import devices, processes
+from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.checkpoints import Checkpoints
 from pixel_rnn_jax.training.config import Config, OptimizerConfig, to_json
@@ -52,13 +52,6 @@ def test_a_killed_process_does_not_block(tmp_path):
         pass
 
 
-def test_other_processes_of_a_run_take_no_lock(tmp_path, monkeypatch):
-    with lock(tmp_path):
-        monkeypatch.setattr(processes, "is_first", lambda: False)
-        with lock(tmp_path):
-            pass
-
-
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize(("validations", "step"), [((None, None), 2), ((3.0, 4.0), 1)])
 def test_a_run_is_opened_with_its_best_parameters(tmp_path, ema_decay, validations, step):
@@ -91,9 +84,6 @@ def test_a_workdir_whose_config_its_parameters_do_not_explain_is_refused(tmp_pat
 
 
 def test_a_workdir_without_a_run_is_named(tmp_path):
-    for workdir in (tmp_path / "missing", tmp_path):
-        with pytest.raises(UserError, match=str(workdir)):
-            open_run(workdir, devices.local_mesh(1))
     (tmp_path / "config.json").write_text(to_json(Config()))
     with pytest.raises(UserError, match=str(tmp_path)):
         open_run(tmp_path, devices.local_mesh(1))

@@ -19,8 +19,6 @@ from pixel_rnn_jax.system import devices
 pytestmark = pytest.mark.usefixtures("x64")
 PAGE = ROOT / "docs" / "layers.md"
 BATCH, HEIGHT, WIDTH, FEATURES, GROUPS, CONDITION = 3, 4, 5, 4, 3, 2
-
-
 NAMES = [*LAYERS, *BODIES, "GatedRow"]
 
 
