@@ -19,9 +19,8 @@ from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, error_context
-from pixel_rnn_jax.training.checkpoints import Checkpoints
+from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity
 from pixel_rnn_jax.training.config import Config, changed_fields
-from pixel_rnn_jax.training.identity import RunIdentity
 from pixel_rnn_jax.training.workdir import is_fixed, read_config
 
 PyTree = Any

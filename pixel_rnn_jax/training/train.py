@@ -30,10 +30,9 @@ from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import atomic_write, check_storage
 from pixel_rnn_jax.training import optimizers
-from pixel_rnn_jax.training.checkpoints import Checkpoints
+from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity
 from pixel_rnn_jax.training.config import Config, to_json
 from pixel_rnn_jax.training.evaluate import Evaluation, independent_pixels, score
-from pixel_rnn_jax.training.identity import RunIdentity
 from pixel_rnn_jax.training.log import OnRecord, TrainLog, overfitting, read_metrics
 from pixel_rnn_jax.training.source import Run, open_run, open_split
 from pixel_rnn_jax.training.step import Loss, Metrics, TrainState, init_state, make_train_step

@@ -15,9 +15,8 @@ from pixel_rnn_jax.data import ImageFormat
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training.checkpoints import Checkpoints
+from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity
 from pixel_rnn_jax.training.config import Config, OptimizerConfig, to_json
-from pixel_rnn_jax.training.identity import RunIdentity
 from pixel_rnn_jax.training.source import open_run
 from pixel_rnn_jax.training.workdir import lock
 
