@@ -33,6 +33,7 @@ TRAIN --coordinator=a:1 --num_processes=1 --process_id=5 | --process_id
 TRAIN --config.init_from=nowhere                    | nowhere
 TRAIN --config.init_from=m.safetensors              | init_from
 TRAIN --num_processes=2                             | --coordinator
+TRAIN --coordinator=a:1 --process_id=0              | --coordinator
 TRAIN --coordinator=a --num_processes=2 --process_id=0 | --coordinator
 --config=nothing                                    | --config=nothing
 --config=empty.py                                   | get_config
