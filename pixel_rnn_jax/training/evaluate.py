@@ -100,7 +100,7 @@ def score(
     batches = data.eval_batches(split, batch_size=batch_size, **processes.index_and_count())
     nats = batching.in_batches(
         evaluate_rows,
-        (PixelRNN.nats_by_scale, model, (("per_value", per_value),)),
+        (type(model).nats_by_scale, model, (("per_value", per_value),)),
         params,
         (batch for batch, _ in batches),
         len(split),

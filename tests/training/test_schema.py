@@ -45,7 +45,7 @@ def test_impossible_value_is_refused_by_name(name, values):
 @pytest.mark.parametrize(
     "changes, names",
     [
-        ({"model.num_classes": 2, "model.condition_map": 1}, "num_classes.*condition_map"),
+        ({"model.num_classes": 2, "model.condition_map": 1}, "condition_map.*num_classes"),
         ({"model.condition_map": 2, "data.flip": True}, "data.flip"),
     ],
 )
