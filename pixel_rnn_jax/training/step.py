@@ -111,7 +111,8 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         parts = micro_batches or tuning.parts(len(batch.images), pixels, recurrent=model.recurrent)
         keys = dropout_keys(state.step, len(batch.images))
-        nats, gradient = _mean_over_parts(gradient_fn, parts, state.params, batch, keys)
+        mean = functools.partial(_mean_over_parts, gradient_fn, parts)
+        nats, gradient = (gradient_fn if parts == 1 else mean)(state.params, batch, keys)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stopping = jnp.zeros((), nats.dtype) if stop is None else stop.any().astype(nats.dtype)
         vector, unravel = ravel_pytree((nats, gradient, stopping))
@@ -145,8 +146,6 @@ def _mean_over_parts(
     function: Callable[..., PyTree], parts: int, params: PyTree, *rows: PyTree
 ) -> PyTree:
     """Returns the mean of a function over equal parts of a batch, computed one after another."""
-    if parts == 1:
-        return function(params, *rows)
     batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
 
     def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
