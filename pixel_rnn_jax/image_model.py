@@ -43,10 +43,9 @@ def create(
 class ImageModel:
     """An exact-likelihood model of images of one shape: a `PixelRNN` with its parameters.
 
-    Its methods are `PixelRNN`'s, for any number of images: they are computed some at
-    a time, on all devices of the process. Arrays of NumPy are taken as well, and classes by their
-    names where the model has any. `log_prob`, `conditionals` and `bits_per_dim` may be transformed
-    by JAX: given tracers, they are the functions of the `PixelRNN`.
+    Its methods are `PixelRNN`'s, computed for some images at a time on all devices of the process.
+    They take classes by number or by name. JAX may transform `log_prob`, `conditionals` and
+    `bits_per_dim`: given tracers, they are the functions of the `PixelRNN`.
 
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
@@ -78,8 +77,7 @@ class ImageModel:
     def save(self, path: epath.PathLike) -> None:
         """Writes the model to one file, which `load` reads; "model.safetensors" is a usual name.
 
-        It holds the architecture, the image format and the parameters, in the safetensors format,
-        which other frameworks read as well.
+        The safetensors file holds the architecture, the image format and the parameters.
 
         Raises:
             UserError: The parameters do not fit the architecture or are not finite.
@@ -120,10 +118,7 @@ class ImageModel:
     def sample(
         self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0
     ) -> Array:
-        """Draws images `[n, H, W, C]`: see `PixelRNN.sample`.
-
-        Image i depends only on the key, i and its condition, not on n or the number of devices.
-        """
+        """Draws images `[n, H, W, C]`, the same on any number of devices: see `PixelRNN.sample`."""
         return self._drawn(PixelRNN.sample, key, n, condition, temperature)
 
     def sample_and_log_prob(
@@ -141,10 +136,7 @@ class ImageModel:
         *,
         particles: int = 1,
     ) -> Completion:
-        """Completes images `[B, H, W, C]`: see `PixelRNN.complete`.
-
-        Image i depends only on the key, i and what is given of it, not on the number of devices.
-        """
+        """Completes images `[B, H, W, C]`: see `PixelRNN.complete`."""
         condition = checks.class_numbers(condition, self.class_names)
         given = checks.check_completion(self.pixel_rnn, images, known, condition, particles)
         lanes = tuning.lanes() if particles == 1 else 1

@@ -27,11 +27,9 @@ _MIRROR = 1  # The last number of the key that decides whether an image is mirro
 class Split:
     """The images of one split for a model, read by their numbers.
 
-    Binarisation makes a value v of K stored levels 1 with probability p = v / (K - 1). "dynamic"
-    draws anew at each visit in training. "fixed" draws once for each image, by where it is stored,
-    whatever the seed and the part of the set; evaluation with "dynamic" uses this draw too. A
-    density of levels gets uniform noise in [0, 1): new at each visit in training, fixed in
-    evaluation.
+    Binarisation makes a value v of K stored levels 1 with probability v / (K - 1). "dynamic" draws
+    anew at each visit in training. "fixed" draws once for each image, by its id, and so does the
+    evaluation with "dynamic". A density of levels gets uniform noise in [0, 1), drawn likewise.
 
     `model.output` sets the type of values and the noise, the condition picks labels or `condition`.
     Only levels (0: the set's, or 256), binarize and flip are read from `data`. `noise` is the

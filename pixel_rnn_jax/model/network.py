@@ -20,10 +20,9 @@ class Network(nn.Module):
 
     A k x k convolution with mask A makes a stream of 2h features; a body and a head follow.
 
-    The network may be conditioned on a smaller image (section 3.6), on a class, a vector or a map:
-    every layer adds an unmasked 1x1 map of h features to its input-to-state map. They are the
-    sum of the upsampled small image and of an embedding of the class, a two-layer map of the
-    vector, or a 5x5 convolution of the map.
+    The network may be conditioned on a smaller image (section 3.6), a class, a vector or a map:
+    every layer adds an unmasked 1x1 map of h features, the sum of the upsampled small image and an
+    embedding of the class, a two-layer map of the vector, or a 5x5 convolution of the map.
 
     The values of an image enter as numbers of about -1 to 1, or with `input="categorical"` as an
     embedding of each channel's levels, h features.

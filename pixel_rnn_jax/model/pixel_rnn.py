@@ -35,9 +35,9 @@ class PixelRNN:
     """An exact-likelihood model of images of one shape (sections 2 and 3).
 
     It holds no arrays: `init` returns the parameters, a dict with an entry for each scale, and the
-    other methods are pure functions of them, for `jax.jit`, `grad`, `vmap`, `shard_map`, `lax.scan`
-    and any batch size. They check shapes and types always, and values where there are any: tracers
-    have none. Models are compared by value, as static arguments of `jax.jit` should be.
+    other methods are pure functions of them, for all transformations of JAX and any batch size.
+    They check shapes and types, and the values of arrays that are no tracers. Models are compared
+    by value, as static arguments of `jax.jit` should be.
 
     Images are `[B, H, W, C]` integers from 0 to K - 1. With `output="logistic_mixture"` they are
     floats from 0 to K, and log-probabilities are log-densities per unit of a level. With
@@ -200,10 +200,9 @@ class PixelRNN:
     ) -> Array:
         """Draws n images `[n, H, W, C]`; n is known when the function is compiled.
 
-        Image i depends on the key of `jax.random`, `first + i` and its condition: `first` numbers
-        images of one key in several calls. The temperature divides the logits; 0 takes the most
-        probable value of each pixel. Images are integers of the smallest of uint8, uint16 and int32
-        that K - 1 fits in; floats of a density.
+        Image i depends on the key, `first + i` and its condition: `first` numbers images of one key
+        in several calls. The temperature divides the logits; 0 takes the most probable values.
+        Images are integers of the smallest of uint8, uint16 and int32 that holds K - 1, or floats.
 
         Raises:
             UserError: n, the temperature (of a density: 1) or the condition is impossible.
@@ -249,15 +248,14 @@ class PixelRNN:
     ) -> Completion:
         """Draws the unknown values of partly known images; known values stay as they are.
 
-        With one particle each unknown value is drawn given all values before it. That is exact if
-        every unknown value comes after all known ones in generation order, as with the upper half
-        known and one scale. For any other mask use more, say 64: they are weighted by how well they
-        fit the known values that come later, and one is drawn by its weight. Its distribution tends
-        to the exact one as their number grows.
+        With one particle each unknown value is drawn given all values before it, which is exact if
+        all known values come first in generation order. For any other mask use more, say 64: they
+        are weighted by the known values, and one is drawn by its weight. Its distribution tends to
+        the exact one as their number grows.
 
-        Image i depends on the key, `first + i` and what is given of it. The images are
-        `[B, H, W, C]`, where unknown any values of the type that the model takes; `known` are
-        booleans `[H, W]`, `[H, W, C]`, `[B, H, W, 1]` or `[B, H, W, C]`.
+        Image i depends on the key, `first + i`, its known values and its condition. Unknown values
+        of the images `[B, H, W, C]` may be any; `known` are booleans `[H, W]`, `[H, W, C]`,
+        `[B, H, W, 1]` or `[B, H, W, C]`.
 
         Raises:
             UserError: As `log_prob`; or the mask or the number of particles is impossible.

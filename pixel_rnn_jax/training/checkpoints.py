@@ -1,9 +1,8 @@
 """Checkpoints of a training run, by Orbax, each with the identity of the run.
 
-A checkpoint is the folder `<workdir>/checkpoints/<step>`, which Orbax writes in the background and
-renames when it is complete. Arrays are stored under their paths ("params/scale_0/first/kernel")
-without the containers that held them, such as the named tuples of an optimiser. Beside them is one
-JSON: the step, the `RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
+Orbax writes `<workdir>/checkpoints/<step>` in the background: the arrays by their paths, such as
+"params/scale_0/first/kernel", without the containers that held them, and one JSON of the step, the
+`RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
 """
 
 import contextlib

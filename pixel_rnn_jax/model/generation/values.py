@@ -1,9 +1,8 @@
 """The one loop over the values of images, in generation order: scale, row, column, channel.
 
-Sampling, completion and the codec run this loop, each with its own `choose`: a function from the
-network's outputs for one value of every lane to the values. A lane is one of the images that are
-decided side by side: a sample, a particle, an image of a compressed block. Every pixel is computed
-once, through the incremental form of the network (`layers.body`).
+Sampling, completion and the codec run this loop, each with its own `choose`, from the network's
+outputs for one value of every lane to the values. A lane is an image that is decided beside others:
+a sample, a particle, an image of a compressed block.
 """
 
 from collections.abc import Callable, Sequence
