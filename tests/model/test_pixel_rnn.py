@@ -244,7 +244,7 @@ def test_derivatives_in_reverse_mode_and_of_second_order(architecture):
     np.testing.assert_allclose(jax.jacrev(along)(0.0), slope(0.0), rtol=1e-5)
     curvature = (slope(1e-2) - slope(-1e-2)) / 2e-2
     np.testing.assert_allclose(jax.jit(jax.hessian(along))(0.0), curvature, rtol=0.02)
-    if architecture != "pixel_cnn":  # It has no rules of its own.
+    if "pixel_cnn" not in architecture:  # They have no rules of their own.
         with pytest.raises(TypeError):
             jax.jacfwd(along)(0.0)
 
