@@ -102,7 +102,7 @@ CHECKS = {
 SHORT = {
     "ising": [
         ("STEPS, BATCH = 1200, 128", "STEPS, BATCH = 40, 128"),
-        ("LARGE, EACH, STEPS = 16, 16, 900", "LARGE, EACH, STEPS = 8, 16, 4"),
+        ("LARGE, EACH, STEPS = 16, 16, 900", "LARGE, EACH, STEPS = 8, 16, 60"),
     ],
     "wave_functions": [
         ("STEPS = .*", "STEPS = dict(ising=40, torus=40, small=40, large=10)"),
