@@ -29,7 +29,8 @@ class Split:
 
     Binarisation makes a value v of K stored levels 1 with probability v / (K - 1). "dynamic" draws
     anew at each visit in training. "fixed" draws once for each image, by its id, and so does the
-    evaluation with "dynamic". A density of levels gets uniform noise in [0, 1), drawn likewise.
+    evaluation with "dynamic". A density of levels gets uniform noise in [0, 1), new at each visit
+    in training, fixed in evaluation.
 
     `model.output` sets the type of values and the noise, the condition picks labels or `condition`.
     Only levels (0: the set's, or 256), binarize and flip are read from `data`. `noise` is the

@@ -172,8 +172,9 @@ class _Training:
             )
         for batch in images:
             images, condition = check_images(self.model, *batch)
-            rule, count = "be the images of each batch", len(images) * place["process_count"]
-            check(self.config.train, "train.batch_size", f"{rule}, {count}", count == size)
+            count = len(images) * place["process_count"]
+            rule = f"be {count}, the number of images in a batch of the iterator"
+            check(self.config.train, "train.batch_size", rule, count == size)
             yield Batch(*jax.tree.map(np.asarray, (images, condition)))
         raise UserError("the iterator of batches has ended: lower train.steps, or give more")
 

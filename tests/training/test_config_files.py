@@ -25,7 +25,7 @@ VALUES = {
     **dict.fromkeys((name for name in DEFAULTS if name.endswith("_split")), "test[:10]"),
     **dict.fromkeys(("data.data_dir", "init_from"), "runs/a"),
 }
-"""Of fields that are neither numbers nor flags."""
+"""Other values of the fields that are neither numbers nor flags."""
 
 
 def another(default):

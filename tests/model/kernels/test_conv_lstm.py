@@ -82,7 +82,7 @@ def test_other_precisions_and_a_forward_pass_without_gradient():
             assert x.dtype == dtype and np.isfinite(x.astype(jnp.float64)).all()
 
 
-def test_rounded_operands_are_those_of_the_loop():
+def test_rounded_operands_agree_with_the_loop():
     """States, gates and sums stay as they are; gradients are within the rounding's error."""
 
     def rounded(x):
