@@ -96,6 +96,8 @@ def body_reach(
             sets = _masked_conv(sets, row, own_group=True) | (down | condition)[:, :, None]
         elif architecture == "row_lstm":
             sets = _row_lstm(sets, condition, kernel)
+        elif architecture == "linear_rnn":
+            sets = _linear_rnn(sets, condition)
         else:
             assert architecture == "diagonal_bilstm", architecture
             sets = _diagonal_bilstm(sets, condition)
@@ -150,6 +152,14 @@ def _diagonal_states(sets: np.ndarray, condition: np.ndarray) -> np.ndarray:
     for r, c in np.ndindex(*states.shape[:2]):
         states[r, c] |= _read(states, r, c - 1).any(0) | _read(states, r - 1, c).any(0)
     return states
+
+
+def _linear_rnn(sets: np.ndarray, condition: np.ndarray) -> np.ndarray:
+    out = _masked_conv(sets, [(0, 0)], own_group=True) | condition[:, :, None]
+    pixels = sets.any(2) | condition
+    for r, c in np.ndindex(*pixels.shape[:2]):
+        out[r, c] |= pixels[:r].any((0, 1)) | pixels[r, :c].any(0)
+    return out
 
 
 def _read(sets: np.ndarray, r: int, c: int) -> np.ndarray:

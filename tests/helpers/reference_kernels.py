@@ -129,6 +129,15 @@ def row_lstm(gates: np.ndarray, kernel: np.ndarray, h0: np.ndarray, c0: np.ndarr
     return h.transpose(2, 0, 1, 3)
 
 
+def linear_recurrence(a: np.ndarray, b: np.ndarray, *, axis: int, reverse: bool) -> np.ndarray:
+    """h_t = a_t h_{t-1} + b_t along an axis, from its end with `reverse`."""
+    a, b = (np.moveaxis(x, axis, 0)[:: -1 if reverse else 1] for x in (a, b))
+    h = b.astype(np.result_type(a, b))
+    for t in range(1, len(a)):
+        h[t] += a[t] * h[t - 1]
+    return np.moveaxis(h[:: -1 if reverse else 1], 0, axis)
+
+
 def directional_derivative(
     function: Callable[..., np.ndarray],
     arguments: Sequence[np.ndarray],

@@ -12,6 +12,7 @@ from pixel_rnn_jax.model.layers.body import Layer as Layer
 from pixel_rnn_jax.model.layers.diagonal_bilstm import DiagonalBiLSTM as DiagonalBiLSTM
 from pixel_rnn_jax.model.layers.gated_pixel_cnn import GatedPixelCNN as GatedPixelCNN
 from pixel_rnn_jax.model.layers.head import Head as Head
+from pixel_rnn_jax.model.layers.linear_rnn import LinearRNN as LinearRNN
 from pixel_rnn_jax.model.layers.masked_conv import MaskedConv as MaskedConv
 from pixel_rnn_jax.model.layers.pixel_cnn import PixelCNNLayer as PixelCNNLayer
 from pixel_rnn_jax.model.layers.row_lstm import RowLSTM as RowLSTM
@@ -24,6 +25,7 @@ LAYERS: dict[str, Callable[..., Any]] = {
     "pixel_cnn": PixelCNNLayer,
     "row_lstm": RowLSTM,
     "diagonal_bilstm": DiagonalBiLSTM,
+    "linear_rnn": LinearRNN,
 }
 BODIES: dict[str, Callable[..., Any]] = {"gated_pixel_cnn": GatedPixelCNN}
 """What `model.architecture` names: a layer, from which a `Stack` is made, or a whole body. Add your

@@ -15,17 +15,19 @@ Mask = Literal["A", "B"]
 
 
 def channel_mask(
-    inputs: int, outputs: int, groups: int, mask: Mask, *, blocks: int = 1
+    inputs: int, outputs: int, groups: int, mask: Mask, *, blocks: int = 1, open_blocks: int = 0
 ) -> np.ndarray:
     """Returns the inputs that each output may see within a pixel, `[inputs, outputs]` booleans.
 
     The groups are contiguous and as equal in size as F allows: feature j is in j * groups // F.
     With mask A a group sees earlier groups, with mask B itself as well. The outputs are `blocks`
-    blocks, such as the gates of an LSTM, each split in groups of its own.
+    blocks, such as the gates of an LSTM, each split in groups of its own; the first `open_blocks`
+    see all inputs.
     """
     features = outputs // blocks
     group_in = (np.arange(inputs) * groups // inputs)[:, None]
     group_out = np.tile(np.arange(features) * groups // features, blocks)[None, :]
+    group_out[:, : open_blocks * features] = groups  # After all others.
     return group_in < group_out if mask == "A" else group_in <= group_out
 
 
@@ -53,7 +55,7 @@ class MaskedConv(nn.Module):
         features: Features of one block of the output.
         mask: See `channel_mask`.
         kernel_size: Rows and columns, both odd; of these the visible taps are used.
-        blocks: See `channel_mask`.
+        blocks, open_blocks: See `channel_mask`.
         taps: The offsets (row, column) of its taps, of which the last is (0, 0); () takes the
             visible ones of `kernel_size`. With others there is no incremental form but `last_row`.
     """
@@ -64,13 +66,15 @@ class MaskedConv(nn.Module):
     mask: Mask = "B"
     kernel_size: tuple[int, int] = (1, 1)
     blocks: int = 1
+    open_blocks: int = 0
     taps: tuple[tuple[int, int], ...] = ()
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
     def setup(self) -> None:
         outputs = self.blocks * self.features
-        mask = channel_mask(self.inputs, outputs, self.mask_groups, self.mask, blocks=self.blocks)
+        blocks = dict(blocks=self.blocks, open_blocks=self.open_blocks)
+        mask = channel_mask(self.inputs, outputs, self.mask_groups, self.mask, **blocks)
         taps = self.taps or tuple(visible_taps(self.kernel_size))
         if not mask.any():  # Mask A with one channel: the pixel itself is wholly hidden.
             taps, mask = taps[:-1], mask[:0]
