@@ -10,10 +10,12 @@ cores, float32 and the batch below; all of a size have their turn in each round,
 medians. Every side trains with RMSProp on the mean of -log p of binary images. The models are as
 equal as the peers' options allow: no skip connections and a head as wide as the features. The
 column of parameters shows what differs: kernels of ours have no masked weights, and NetKet's
-networks are plain masked convolutions, without a residual block. Run nothing else beside it.
+networks are plain masked convolutions, without a residual block, as `plain_cnn` is (`PlainCNN`).
+Run nothing else beside it.
 """
 
 import contextlib
+import importlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -27,6 +29,7 @@ RATE = 1e-3
 SIZES: dict[str, tuple[str, int, list[str]]] = {
     "diagonal_bilstm 7x16": ("diagonal_bilstm", 16, ["torchlake"]),
     "row_lstm 7x16": ("row_lstm", 16, ["torchlake"]),
+    "plain_cnn 7x16": ("plain_cnn", 8, ["netket"]),
     "pixel_cnn 7x16": ("pixel_cnn", 16, ["torchlake", "pytorch_generative", "netket"]),
     "pixel_cnn 7x32": ("pixel_cnn", 32, ["torchlake", "pytorch_generative"]),
     "pixel_cnn 7x64": ("pixel_cnn", 64, ["torchlake", "pytorch_generative"]),
@@ -47,9 +50,11 @@ def ours(architecture: str, features: int) -> Implementation:
 
     import pixel_rnn_jax as prnn
 
-    config = prnn.ModelConfig(
-        architecture, layers=LAYERS, features=features, head_features=features, skip=False
-    )
+    fields: dict[str, Any] = dict(head_features=features, skip=False)
+    if architecture == "plain_cnn":
+        importlib.import_module(architecture)  # Which registers it.
+        fields = dict(head="last", first_kernel=3)
+    config = prnn.ModelConfig(architecture, layers=LAYERS, features=features, **fields)
     model = prnn.create(config, (SIDE, SIDE, 1), levels=2)
     step = prepare(model.pixel_rnn, BATCH, devices.mesh_for(BATCH), ema_decay=0.0)
     images = np.asarray(step.batch.images)

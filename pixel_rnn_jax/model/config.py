@@ -58,8 +58,8 @@ class ModelConfig:
     """One PixelRNN (sections 3 and 4 of the paper); the defaults are the paper's best MNIST model.
 
     Attributes:
-        architecture: The body: "pixel_cnn", "row_lstm", "diagonal_bilstm", "gated_pixel_cnn", or
-            another name in `layers.LAYERS` or `layers.BODIES`.
+        architecture: The body: "pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn",
+            "gated_pixel_cnn", or another name in `layers.LAYERS` or `layers.BODIES`.
         layers: Number of layers of the body.
         features: h, the features of a layer; the stream between layers has 2h.
         first_kernel: Side of the first convolution (mask A); odd.

@@ -59,7 +59,12 @@ def _in_turn(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
 
 
 def _in_parallel(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
-    def after(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Array, Array]:
-        return first[0] * then[0], then[0] * first[1] + then[1]
-
-    return lax.associative_scan(after, (a, b), reverse=reverse, axis=axis)[1]
+    # Each of log2(T) rounds doubles the steps that a and b stand for (Hillis and Steele, "Data
+    # parallel algorithms", 1986).
+    steps = 1
+    while steps < a.shape[axis]:
+        before = steps if reverse else -steps
+        b = b + a * read_at(b, before, axis)
+        a = a * read_at(a, before, axis)
+        steps *= 2
+    return b

@@ -26,7 +26,9 @@ class LinearRNN(Layer):
         h, groups = self.features, self.mask_groups
         # The blocks: a of right, left and down (two), u of right and left, then the masked ones.
         self.gates = MaskedConv(2 * h, h, groups, blocks=8, open_blocks=6, **self.dtypes)
-        self.seen_to_gates = MaskedConv(3 * h, 2 * h, 1, **self.dtypes)
+        scale = nn.initializers.normal((3 * h) ** -0.5)
+        sizes = (3 * h, 2 * h)  # No mask, and no bias, which the gates have.
+        self.seen_to_gates = self.param("seen_to_gates", scale, sizes, self.param_dtype)
         if self.condition:  # Its map has no mask.
             self.condition_to_gates = nn.Dense(8 * h, use_bias=False, **self.dtypes)
 
@@ -57,8 +59,9 @@ class LinearRNN(Layer):
         return right, (a_down, both - a_down * both)
 
     def _out(self, own: Array, above: Array, left: Array) -> Array:
-        seen, _ = self.seen_to_gates.step({}, jnp.concatenate([above, left], axis=-1), 0)
-        gate, content = _sigmoid_and_tanh(own + seen, self.features)
+        seen = jnp.concatenate([above, left], axis=-1)
+        gates = own + kernels.matmul(seen, self.seen_to_gates, self.dtype)
+        gate, content = _sigmoid_and_tanh(gates, self.features)
         return gate * content
 
     def context(self, condition: Array) -> Context:
