@@ -1,6 +1,5 @@
 """Pure functions of arrays: the recurrences, skewing, and products of rounded operands."""
 
-from pixel_rnn_jax.model.kernels.linear import linear_recurrence as linear_recurrence
 from pixel_rnn_jax.model.kernels.matmul import add_bias as add_bias
 from pixel_rnn_jax.model.kernels.matmul import matmul as matmul
 from pixel_rnn_jax.model.kernels.recurrence import cell as cell

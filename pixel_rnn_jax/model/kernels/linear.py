@@ -1,45 +1,84 @@
-"""The linear recurrence h_t = a_t h_{t-1} + b_t, which has no matrix in its loop."""
+"""Linear recurrences, h_t = a_t h_{t-1} + (1 - a_t) u_t, along the rows and columns of a map.
+
+a and u depend on the input alone, so that no loop has a matrix in it, and steps can be parallel.
+"""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from pixel_rnn_jax.model.kernels.skew import read_at
-from pixel_rnn_jax.model.kernels.varying import varying_alike
 
 UNROLLED = 64
-"""The largest number of steps that a CPU's program has one after the other, in place of a loop."""
+"""The largest number of steps that a CPU's program has one after the other."""
 
 
-def linear_recurrence(a: Array, b: Array, *, axis: int, reverse: bool = False) -> Array:
-    """Returns h of h_t = a_t h_{t-1} + b_t along an axis, of the shape of a and b.
+@jax.custom_vjp
+def sweep(gates: Array) -> tuple[Array, Array]:
+    """Runs along each row to the right and to the left, then down the columns over both states.
 
-    h is 0 before the first position, or with `reverse`, which runs from the last one to the first,
-    after the last. The gradient of b is the same recurrence the other way.
+    Maps gates, `[B, H, W, 6h]` as `activate` takes them, to the states of the recurrences to the
+    right, `[B, H, W, h]`, and down, `[B, H, W, 2h]`. All start at 0. The backward pass is written
+    by hand: the recurrences run the other way. It keeps the activated gates and the states alone.
     """
-    run = jax.custom_vjp(lambda a, b: _forward(axis, reverse, a, b)[0])
-    run.defvjp(
-        functools.partial(_forward, axis, reverse), functools.partial(_backward, axis, reverse)
-    )
-    return run(*varying_alike((a, b), (a, b)))
+    return _forward(gates)[0]
 
 
-def _forward(axis: int, reverse: bool, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-    h = _run(a, b, axis, reverse)
-    return h, (a, h)
+def activate(gates: Array) -> list[Array]:
+    """Splits `[..., 6h]` in a to the right, to the left and down (2h), u to the right and left."""
+    return _split(jnp.tanh(gates))
 
 
-def _backward(
-    axis: int, reverse: bool, saved: tuple[Array, Array], gradient: Array
+def along(a: Array, u: Array, *, axis: int, reverse: bool = False) -> Array:
+    """Returns the states of one recurrence along an axis, from its end with `reverse`."""
+    return _run(a, u - a * u, axis, reverse)
+
+
+def _split(z: Array) -> list[Array]:
+    h = z.shape[-1] // 6
+    *a, u_right, u_left = jnp.split(z, np.cumsum([h, h, 2 * h, h]), axis=-1)
+    return [*(0.5 + 0.5 * x for x in a), u_right, u_left]
+
+
+def _forward(gates: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
+    z = jnp.tanh(gates)
+    a_right, a_left, a_down, u_right, u_left = _split(z)
+    right = along(a_right, u_right, axis=2)
+    left = along(a_left, u_left, axis=2, reverse=True)
+    down = along(a_down, jnp.concatenate([right, left], axis=-1), axis=1)
+    return (right, down), (z, right, left, down)
+
+
+def _backward(saved: tuple[Array, ...], gradients: tuple[Array, Array]) -> tuple[Array]:
+    (z, right, left, down), (dright, ddown) = saved, gradients
+    a_right, a_left, a_down, u_right, u_left = _split(z)
+    both = jnp.concatenate([right, left], axis=-1)
+    da_down, dboth = _gradients(a_down, both, down, ddown, axis=1)
+    dright_of_down, dleft = jnp.split(dboth, 2, axis=-1)
+    dright = dright + dright_of_down
+    da_right, du_right = _gradients(a_right, u_right, right, dright, axis=2)
+    da_left, du_left = _gradients(a_left, u_left, left, dleft, axis=2, reverse=True)
+    dz = jnp.concatenate([da_right, da_left, da_down, 2 * du_right, 2 * du_left], axis=-1)
+    return (dz * (0.5 - 0.5 * z * z),)
+
+
+sweep.defvjp(_forward, _backward)
+
+
+def _gradients(
+    a: Array, u: Array, h: Array, dh: Array, *, axis: int, reverse: bool = False
 ) -> tuple[Array, Array]:
-    (a, h), before = saved, 1 if reverse else -1
-    db = _run(read_at(a, -before, axis), gradient, axis, not reverse)
-    return db * read_at(h, before, axis), db
+    """Returns the gradients of a and u of `along`, whose states were h."""
+    before = 1 if reverse else -1
+    db = _run(read_at(a, -before, axis), dh, axis, not reverse)
+    return db * (read_at(h, before, axis) - u), db - db * a
 
 
 def _run(a: Array, b: Array, axis: int, reverse: bool) -> Array:
+    """Returns h of h_t = a_t h_{t-1} + b_t."""
     in_parallel = functools.partial(_in_parallel, axis=axis, reverse=reverse)
     if a.shape[axis] > UNROLLED:
         return in_parallel(a, b)
@@ -48,14 +87,13 @@ def _run(a: Array, b: Array, axis: int, reverse: bool) -> Array:
 
 
 def _in_turn(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
-    # No loop: XLA then keeps the state in registers, and no layout is changed for a scan.
-    steps = list(range(a.shape[axis]))[:: -1 if reverse else 1]
-    h, all_h = None, []
-    for t in steps:
+    # Without a loop XLA keeps the state in registers, and the axis of the steps stays in its place.
+    h, states = None, []
+    for t in range(a.shape[axis])[:: -1 if reverse else 1]:
         a_t, b_t = (lax.slice_in_dim(x, t, t + 1, axis=axis) for x in (a, b))
         h = b_t if h is None else a_t * h + b_t
-        all_h.append(h)
-    return jnp.concatenate(all_h[:: -1 if reverse else 1], axis=axis)
+        states.append(h)
+    return jnp.concatenate(states[:: -1 if reverse else 1], axis=axis)
 
 
 def _in_parallel(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:

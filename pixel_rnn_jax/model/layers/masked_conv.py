@@ -68,6 +68,7 @@ class MaskedConv(nn.Module):
     blocks: int = 1
     open_blocks: int = 0
     taps: tuple[tuple[int, int], ...] = ()
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
 
@@ -83,7 +84,7 @@ class MaskedConv(nn.Module):
         fan_in = rows - len(mask) + mask.sum() / outputs
         scale = nn.initializers.normal(max(fan_in, 1.0) ** -0.5)
         self.kernel = self.param("kernel", scale, (rows, outputs), self.param_dtype)
-        self.bias = self.param("bias", nn.initializers.zeros, (outputs,), self.param_dtype)
+        self.bias = self.param("bias", self.bias_init, (outputs,), self.param_dtype)
 
     def __call__(self, x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
         """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` says where H and W are."""
