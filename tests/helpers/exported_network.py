@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers.reference_kernels import diagonal_lstm, linear_recurrence, row_lstm
+from helpers.reference_kernels import diagonal_lstm, linear_sweep, row_lstm
 
 PAGE = (Path(__file__).parents[2] / "docs" / "weights.md").read_text(encoding="utf-8")
 
@@ -111,23 +111,13 @@ class ExportedNetwork:
     def linear(self, name, x, features):
         h, kernel = self.config["features"], self.arrays[f"{name}/gates/kernel"]
         last = full_kernel(kernel[:, 6 * h :], 2 * h, (1, 1), self.channels, "B", 2)[0, 0]
-        gates = (
-            x @ np.concatenate([kernel[:, : 6 * h], last], 1) + self.arrays[f"{name}/gates/bias"]
-        )
+        gates = x @ np.hstack([kernel[:, : 6 * h], last]) + self.arrays[f"{name}/gates/bias"]
         if features is not None:
             gates = gates + features @ self.arrays[f"{name}/condition_to_gates/kernel"]
-        a = sigmoid(gates[..., : 4 * h] + np.tile(np.linspace(-1, 3, h), 4))
-        u, seen = np.tanh(gates[..., 4 * h : 6 * h]), np.zeros((*x.shape[:2], 3 * h))
-        both = (1 - a[..., : 2 * h]) * u
-        for part, reverse in (slice(0, h), False), (slice(h, 2 * h), True):
-            both[..., part] = linear_recurrence(
-                a[..., part], both[..., part], axis=1, reverse=reverse
-            )
-        a = a[..., 2 * h :]
-        seen[1:, :, : 2 * h] = linear_recurrence(a, (1 - a) * both, axis=0, reverse=False)[:-1]
-        seen[:, 1:, 2 * h :] = both[:, :-1, :h]
-        gates = gates[..., 6 * h :] + seen @ self.arrays[f"{name}/seen_to_gates"]
-        return sigmoid(gates[..., :h]) * np.tanh(gates[..., h:])
+        states, seen = linear_sweep(gates[None, ..., : 6 * h])[0], np.zeros((*x.shape[:2], 3 * h))
+        seen[1:, :, : 2 * h], seen[:, 1:, 2 * h :] = states[:-1, :, h:], states[:, :-1, :h]
+        gates = np.tanh(gates[..., 6 * h :] + seen @ self.arrays[f"{name}/seen_to_gates"])
+        return (1 + gates[..., :h]) / 2 * gates[..., h:]
 
     def masked(self, name, x, size=(1, 1), mask="B", parts=1):
         kernel = self.arrays[f"{name}/kernel"]
@@ -160,10 +150,6 @@ def convolution(x, kernel):
     for r, c in np.ndindex(*x.shape[:2]):
         out[r, c] = np.tensordot(padded[r : r + rows, c : c + columns], kernel, 3)
     return out
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 def relu(x):

@@ -129,13 +129,25 @@ def row_lstm(gates: np.ndarray, kernel: np.ndarray, h0: np.ndarray, c0: np.ndarr
     return h.transpose(2, 0, 1, 3)
 
 
-def linear_recurrence(a: np.ndarray, b: np.ndarray, *, axis: int, reverse: bool) -> np.ndarray:
-    """h_t = a_t h_{t-1} + b_t along an axis, from its end with `reverse`."""
-    a, b = (np.moveaxis(x, axis, 0)[:: -1 if reverse else 1] for x in (a, b))
-    h = b.astype(np.result_type(a, b))
-    for t in range(1, len(a)):
-        h[t] += a[t] * h[t - 1]
-    return np.moveaxis(h[:: -1 if reverse else 1], 0, axis)
+def linear_sweep(gates: np.ndarray) -> np.ndarray:
+    """States to the right, h, and down, 2h, of gates `[B, H, W, 6h]`, one pixel at a time."""
+    (batch, height, width, blocks), h = gates.shape, gates.shape[-1] // 6
+    assert blocks == 6 * h
+    a, u = (1 + np.tanh(gates[..., : 4 * h])) / 2, np.tanh(gates[..., 4 * h :])
+    rows, down = np.zeros_like(u), np.zeros_like(u)
+
+    def step(a: np.ndarray, u: np.ndarray, before: np.ndarray | int) -> np.ndarray:
+        return a * before + (1 - a) * u
+
+    for b, r, c in np.ndindex(batch, height, width):
+        left = width - 1 - c
+        for part, at, before in (slice(0, h), c, c - 1), (slice(h, 2 * h), left, left + 1):
+            state = rows[b, r, before, part] if c else 0
+            rows[b, r, at, part] = step(a[b, r, at, part], u[b, r, at, part], state)
+    for b, r, c in np.ndindex(batch, height, width):
+        state = down[b, r - 1, c] if r else 0
+        down[b, r, c] = step(a[b, r, c, 2 * h :], rows[b, r, c], state)
+    return np.concatenate([rows[..., :h], down], axis=-1)
 
 
 def directional_derivative(
