@@ -1,6 +1,6 @@
-"""The recurrence as a plain `lax.scan` with JAX's own gradient, which the kernel is compared with.
+"""The recurrences as a plain `lax.scan` with JAX's own gradient, to compare the kernels with.
 
-It takes and returns what `kernels.conv_lstm` does.
+They take and return what `kernels.conv_lstm` and `kernels.linear.sweep` do.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from jax import Array, lax
 from jax.typing import DTypeLike
 
 from pixel_rnn_jax.model import kernels
+from pixel_rnn_jax.model.kernels import linear
 
 
 def conv_lstm(
@@ -46,6 +47,25 @@ def conv_lstm(
     return lax.scan(step, start, (gates, flags))[1]
 
 
+def sweep(gates: Array) -> tuple[Array, Array]:
+    """Returns the states to the right and down of gates `[B, H, W, 6h]`."""
+    a_right, a_left, a_down, u_right, u_left = linear.split(jnp.tanh(gates))
+    right, left = _along(a_right, u_right, 2), _along(a_left, u_left, 2, reverse=True)
+    return right, _along(a_down, jnp.concatenate([right, left], axis=-1), 1)
+
+
+def _along(a: Array, u: Array, axis: int, reverse: bool = False) -> Array:
+    def step(h: Array, terms: tuple[Array, Array]) -> tuple[Array, Array]:
+        a, u = terms
+        h = a * h + (1 - a) * u
+        return h, h
+
+    terms = jnp.moveaxis(a, axis, 0), jnp.moveaxis(u, axis, 0)
+    start = kernels.varying_alike(jnp.zeros_like(terms[0][0]), a)
+    return jnp.moveaxis(lax.scan(step, start, terms, reverse=reverse)[1], 0, axis)
+
+
 def use() -> None:
-    """Makes the layers of this process use the plain recurrence from now on."""
+    """Makes the layers of this process use the plain recurrences from now on."""
     kernels.conv_lstm = conv_lstm
+    linear.sweep = sweep  # type: ignore[assignment]

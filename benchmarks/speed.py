@@ -1,10 +1,10 @@
-"""Times training steps, evaluation and drawing, beside the matmul peak and a plain recurrence.
+"""Times training steps, evaluation and drawing, beside the matmul peak and plain recurrences.
 
     python benchmarks/speed.py                # every size below
     python benchmarks/speed.py pixel_cnn      # those whose name holds this word
     python benchmarks/speed.py 28x28 --side=64 --batch=4    # with other sizes
 
-"Plain" is the same model with the recurrence of `plain.py` and one image a lane, on one device with
+"Plain" is the same model with the recurrences of `plain.py`, one image a lane, on one device with
 as many threads as JAX likes. Both versions and the peak have their turn in each round; times are
 medians. GFLOP/s count every weight of every matmul, masked or not, as two operations a pixel, the
 backward pass as twice the forward, and no padding of the scan. Drawing is incremental; beside it is
@@ -41,12 +41,13 @@ WIDE = COLOUR | {"layers": 2, "features": 128, "head_features": 1024}
 SMALL = COLOUR | {"architecture": "diagonal_bilstm", "layers": 3, "features": 48}
 SMALL |= {"head_features": 96}
 MIXTURES = "discretized_logistic_mixture", "coupled_logistic_mixture"
-RNNS = "diagonal_bilstm", "row_lstm"
+RNNS = "diagonal_bilstm", "row_lstm", "linear_rnn"
 SIZES: dict[str, dict[str, Any]] = {
     **{f"{a}, 7 layers, h=16, 28x28x1": MNIST | {"architecture": a} for a in (*RNNS, "pixel_cnn")},
     **{f"{a}, 4 layers, h=64, 32x32x3": MEDIUM | {"architecture": a} for a in (*RNNS, "pixel_cnn")},
     **{f"{a}, 2 layers, h=128, 32x32x3": WIDE | {"architecture": a} for a in RNNS},
     **{f"3 layers, h=48, {o}": SMALL | {"output": o} for o in MIXTURES},
+    "linear_rnn, 3 layers, h=48": SMALL | {"output": MIXTURES[0], "architecture": "linear_rnn"},
     "3 layers, h=48, bfloat16": SMALL | {"output": MIXTURES[1], "dtype": "bfloat16"},
 }
 """Fields of a `ModelConfig`, and the images."""

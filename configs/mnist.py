@@ -1,7 +1,7 @@
 """MNIST, statically binarised: the paper's 79.20 nats (Diagonal BiLSTM, 7 layers, h=16, table 4).
 
 Command:   pixel-rnn-jax --config=mnist
-           pixel-rnn-jax --config=mnist:row_lstm   (or :pixel_cnn)
+           pixel-rnn-jax --config=mnist:row_lstm   (or :pixel_cnn, :linear_rnn)
            --config.model.layers=1 --config.model.features=32 makes it the paper's one-layer model,
            for which the paper has 80.75 nats.
            pixel-rnn-jax --config=mnist:multi_scale

@@ -19,6 +19,7 @@ import timing
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data.dataset import Dataset
 from pixel_rnn_jax.model import kernels
+from pixel_rnn_jax.model.kernels import linear
 from pixel_rnn_jax.system import devices
 
 SMALL = "--layers=1 --features=4 --head_features=4 --side=4 --batch=2"
@@ -65,6 +66,7 @@ def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, mon
     for module in (speed, peers):
         monkeypatch.setattr(module, "Worker", InProcess)
     monkeypatch.setattr(kernels, "conv_lstm", kernels.conv_lstm)  # Which `plain` replaces.
+    monkeypatch.setattr(linear, "sweep", linear.sweep)
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)
     monkeypatch.setattr(speed, "SIZES", {"1": speed.SIZES["row_lstm, 7 layers, h=16, 28x28x1"]})
     monkeypatch.setattr(accelerator, "DTYPES", ("float32",))

@@ -20,16 +20,18 @@ UNROLLED = 64
 def sweep(gates: Array) -> tuple[Array, Array]:
     """Runs along each row to the right and to the left, then down the columns over both states.
 
-    Maps gates, `[B, H, W, 6h]` as `activate` takes them, to the states of the recurrences to the
-    right, `[B, H, W, h]`, and down, `[B, H, W, 2h]`. All start at 0. The backward pass is written
-    by hand: the recurrences run the other way. It keeps the activated gates and the states alone.
+    Maps gates, `[B, H, W, 6h]` (see `split`), to the states to the right, `[B, H, W, h]`, and down,
+    `[B, H, W, 2h]`. All start at 0. The backward pass is written by hand: the recurrences run the
+    other way. It keeps the activated gates and the states alone.
     """
     return _forward(gates)[0]
 
 
-def activate(gates: Array) -> list[Array]:
-    """Splits `[..., 6h]` in a to the right, to the left and down (2h), u to the right and left."""
-    return _split(jnp.tanh(gates))
+def split(z: Array) -> list[Array]:
+    """Splits tanh of gates `[..., 6h]`: a to the right, left and down (2h), u to right and left."""
+    h = z.shape[-1] // 6
+    *a, u_right, u_left = jnp.split(z, np.cumsum([h, h, 2 * h, h]), axis=-1)
+    return [*(0.5 + 0.5 * x for x in a), u_right, u_left]
 
 
 def along(a: Array, u: Array, *, axis: int, reverse: bool = False) -> Array:
@@ -37,15 +39,9 @@ def along(a: Array, u: Array, *, axis: int, reverse: bool = False) -> Array:
     return _run(a, u - a * u, axis, reverse)
 
 
-def _split(z: Array) -> list[Array]:
-    h = z.shape[-1] // 6
-    *a, u_right, u_left = jnp.split(z, np.cumsum([h, h, 2 * h, h]), axis=-1)
-    return [*(0.5 + 0.5 * x for x in a), u_right, u_left]
-
-
 def _forward(gates: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     z = jnp.tanh(gates)
-    a_right, a_left, a_down, u_right, u_left = _split(z)
+    a_right, a_left, a_down, u_right, u_left = split(z)
     right = along(a_right, u_right, axis=2)
     left = along(a_left, u_left, axis=2, reverse=True)
     down = along(a_down, jnp.concatenate([right, left], axis=-1), axis=1)
@@ -54,7 +50,7 @@ def _forward(gates: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
 
 def _backward(saved: tuple[Array, ...], gradients: tuple[Array, Array]) -> tuple[Array]:
     (z, right, left, down), (dright, ddown) = saved, gradients
-    a_right, a_left, a_down, u_right, u_left = _split(z)
+    a_right, a_left, a_down, u_right, u_left = split(z)
     both = jnp.concatenate([right, left], axis=-1)
     da_down, dboth = _gradients(a_down, both, down, ddown, axis=1)
     dright_of_down, dleft = jnp.split(dboth, 2, axis=-1)
@@ -79,10 +75,10 @@ def _gradients(
 
 def _run(a: Array, b: Array, axis: int, reverse: bool) -> Array:
     """Returns h of h_t = a_t h_{t-1} + b_t."""
-    in_parallel = functools.partial(_in_parallel, axis=axis, reverse=reverse)
+    forms = (functools.partial(f, axis=axis, reverse=reverse) for f in (_in_turn, _in_parallel))
+    in_turn, in_parallel = forms
     if a.shape[axis] > UNROLLED:
         return in_parallel(a, b)
-    in_turn = functools.partial(_in_turn, axis=axis, reverse=reverse)
     return lax.platform_dependent(a, b, cpu=in_turn, default=in_parallel)
 
 

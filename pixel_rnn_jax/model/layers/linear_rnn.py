@@ -70,14 +70,14 @@ class LinearRNN(Layer):
         if context is not None:
             gates = gates + at_column(context, column)
         gates, own = self._split(gates)
-        a, _, _, u, _ = linear.activate(gates)
+        a, _, _, u, _ = linear.split(jnp.tanh(gates))
         return self._out(own, at_column(state["above"], column), state["left"]), state | {
             "left": a * state["left"] + (1 - a) * u,
             "gates": put_column(state["gates"], gates, column),
         }
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        a_right, a_left, a, u_right, u_left = linear.activate(state["gates"])
+        a_right, a_left, a, u_right, u_left = linear.split(jnp.tanh(state["gates"]))
         right = linear.along(a_right, u_right, axis=1)
         left = linear.along(a_left, u_left, axis=1, reverse=True)
         u, start = jnp.concatenate([right, left], axis=-1), jnp.zeros_like(state["left"])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import plain
 import pytest
 from helpers.reference_kernels import assert_agree, linear_sweep, values_and_gradients
 
@@ -18,14 +19,16 @@ def form(request, monkeypatch):
         monkeypatch.setattr(linear, "UNROLLED", 0)
 
 
-def both_states(gates):
-    return jnp.concatenate(linear.sweep(gates), axis=-1)
+def both_states(gates, sweep=linear.sweep):
+    return jnp.concatenate(sweep(gates), axis=-1)
 
 
 @pytest.mark.parametrize("size", [(2, 4, 5), (1, 3, 1), (1, 1, 7), (1, 9, 8)])
-def test_sweep_is_the_loop(size):
+@pytest.mark.parametrize("sweep", [linear.sweep, plain.sweep])
+def test_sweep_is_the_loop(sweep, size):
     rng = np.random.default_rng(0)
-    assert_agree(both_states, linear_sweep, (rng.normal(size=(*size, 6 * 2)),), rng)
+    gates = rng.normal(size=(*size, 6 * 2))
+    assert_agree(lambda gates: both_states(gates, sweep), linear_sweep, (gates,), rng)
 
 
 def test_other_precisions():
