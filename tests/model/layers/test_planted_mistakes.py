@@ -116,8 +116,8 @@ def groups_do_not_reach_the_lstm(monkeypatch):
 def four_gates_are_masked_as_one_block(monkeypatch):
     right = masked_conv.channel_mask
 
-    def one_block(*args, blocks=1):
-        return right(*args, blocks=1 if blocks == 4 else blocks)
+    def one_block(*args, blocks=1, **options):
+        return right(*args, blocks=1 if blocks == 4 else blocks, **options)
 
     monkeypatch.setattr(masked_conv, "channel_mask", one_block)
 
