@@ -59,7 +59,7 @@ class LinearRNN(Layer):
         shapes = {
             "left": (h,),  # The state to the right in the pixel on the left.
             "above": (width, 2 * h),  # The states down in the row above.
-            "gates": (width, 6 * h),  # Of this row so far.
+            "gates": (width, 6 * h),  # The gates of this row so far.
         }
         return {n: jnp.zeros((batch, *s), self.param_dtype) for n, s in shapes.items()}
 
