@@ -29,7 +29,7 @@ RATE = 1e-3
 SIZES: dict[str, tuple[str, int, list[str]]] = {
     "diagonal_bilstm 7x16": ("diagonal_bilstm", 16, ["torchlake"]),
     "row_lstm 7x16": ("row_lstm", 16, ["torchlake"]),
-    "plain_cnn 7x16": ("plain_cnn", 8, ["netket"]),
+    "plain_cnn 7x16": ("plain_cnn", 16, ["netket"]),
     "pixel_cnn 7x16": ("pixel_cnn", 16, ["torchlake", "pytorch_generative", "netket"]),
     "pixel_cnn 7x32": ("pixel_cnn", 32, ["torchlake", "pytorch_generative"]),
     "pixel_cnn 7x64": ("pixel_cnn", 64, ["torchlake", "pytorch_generative"]),
@@ -54,6 +54,7 @@ def ours(architecture: str, features: int) -> Implementation:
     if architecture == "plain_cnn":
         importlib.import_module(architecture)  # Which registers it.
         fields = dict(head="last", first_kernel=3)
+        features //= 2  # Its stream has 2h, and nothing else does.
     config = prnn.ModelConfig(architecture, layers=LAYERS, features=features, **fields)
     model = prnn.create(config, (SIDE, SIDE, 1), levels=2)
     step = prepare(model.pixel_rnn, BATCH, devices.mesh_for(BATCH), ema_decay=0.0)

@@ -125,7 +125,7 @@ def build(*, size: dict[str, Any], batch: int, is_plain: bool, seconds: float) -
     )
 
     def evaluate() -> None:
-        jax.block_until_ready(log_prob(step.params, step.batch))
+        jax.block_until_ready(log_prob((step.params,), step.batch))
 
     def draw() -> None:
         jax.block_until_ready(model.sample(jax.random.key(0), batch))

@@ -1,6 +1,7 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
 import math
+import operator
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax import Array
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax.codec import compression, weights
@@ -66,6 +68,7 @@ class ImageModel:
     def __init__(self, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()):
         self.pixel_rnn, self.params, self.class_names = model, params, tuple(class_names)
         self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
+        self._placed: tuple[Mesh | None, list[Any], PyTree] = None, [], None
 
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
@@ -140,9 +143,8 @@ class ImageModel:
         condition = checks.class_numbers(condition, self.class_names)
         given = checks.check_completion(self.pixel_rnn, images, known, condition, particles)
         lanes = tuning.lanes() if particles == 1 else 1
-        static, common = (self.pixel_rnn, particles), (self.params, key)
-        rows = np.arange(len(given[0])), *given
-        return _in_batches(_complete, static, common, rows, lanes, lanes, "completing")
+        rows, static = (np.arange(len(given[0])), *given), (self.pixel_rnn, particles)
+        return self._in_batches(_complete, static, (key,), rows, lanes, lanes, "completing")
 
     def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
         """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
@@ -183,16 +185,48 @@ class ImageModel:
             return method(self.pixel_rnn, self.params, *rows, **options)
         static = method, self.pixel_rnn, tuple(options.items())
         most = images_at_a_time(self.pixel_rnn)
-        return _in_batches(evaluate_rows, static, self.params, rows, 1, most)
+        return self._in_batches(evaluate_rows, static, (), rows, 1, most)
 
     def _drawn(
         self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
         condition = checks.class_numbers(condition, self.class_names)
         condition, divisor = checks.check_sampling(self.pixel_rnn, n, condition, temperature)
-        static, common = (method, self.pixel_rnn), (self.params, key, divisor)
-        rows, lanes = (np.arange(n), condition), tuning.lanes()
-        return _in_batches(_draw, static, common, rows, lanes, lanes, "generating")
+        rows, static, lanes = (np.arange(n), condition), (method, self.pixel_rnn), tuning.lanes()
+        return self._in_batches(_draw, static, (key, divisor), rows, lanes, lanes, "generating")
+
+    def _in_batches(
+        self,
+        function: Method,
+        static: tuple[Any, ...],
+        common: tuple[Any, ...],
+        rows: PyTree,
+        least: int,
+        most: int,
+        progress: str = "",
+    ) -> PyTree:
+        """Calls a function of (parameters, *common) and rows in memory on all devices here."""
+        if not checks.all_values((self.params, common, rows)):
+            raise UserError(
+                "inside jit or vmap, use this method of model.pixel_rnn, with model.params"
+            )
+        count = len(jax.tree.leaves(rows)[0])
+        mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
+        batches, size = batching.slices(rows, mesh, least=least, most=most), most * mesh.size
+        common = self._placed_params(mesh), *jax.device_put(common, devices.replicated(mesh))
+        results = batching.in_batches(
+            function, static, common, batches, count, mesh=mesh, batch_size=size, progress=progress
+        )
+        return jax.tree.map(jnp.asarray, results)
+
+    def _placed_params(self, mesh: Mesh) -> PyTree:
+        """Returns the parameters on a mesh; they stay there, since moving them takes time."""
+        leaves, (kept_mesh, kept, placed) = jax.tree.leaves(self.params), self._placed
+        same = len(leaves) == len(kept) and all(map(operator.is_, leaves, kept))
+        if kept_mesh != mesh or not same or not all(isinstance(x, Array) for x in leaves):
+            placed = jax.device_put(self.params, devices.replicated(mesh))
+            self._placed = mesh, leaves, placed
+        return placed
 
 
 def images_at_a_time(model: PixelRNN) -> int:
@@ -202,33 +236,12 @@ def images_at_a_time(model: PixelRNN) -> int:
     return max(1, min(64, tuning.BATCH_BYTES // (4 * height * width * widest)))
 
 
-def _in_batches(
-    function: Method,
-    static: tuple[Any, ...],
-    common: PyTree,
-    rows: PyTree,
-    least: int,
-    most: int,
-    progress: str = "",
-) -> PyTree:
-    """Calls a function for arrays in memory on all devices of this process."""
-    if not checks.all_values((common, rows)):
-        raise UserError("inside jit or vmap, use this method of model.pixel_rnn, with model.params")
-    count = len(jax.tree.leaves(rows)[0])
-    mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
-    batches, size = batching.slices(rows, mesh, least=least, most=most), most * mesh.size
-    results = batching.in_batches(
-        function, static, common, batches, count, mesh=mesh, batch_size=size, progress=progress
-    )
-    return jax.tree.map(jnp.asarray, results)
-
-
 # For `in_batches`, which compiles them for each model, method and option.
 def evaluate_rows(
-    method: Method, model: PixelRNN, options: Any, params: PyTree, rows: Any
+    method: Method, model: PixelRNN, options: Any, common: tuple[PyTree], rows: Any
 ) -> PyTree:
     """Calls a method for images and their condition, on a CPU for some at a time."""
-    (height, width, _), count = model.image_shape, len(rows[0])
+    (height, width, _), (params,), count = model.image_shape, common, len(rows[0])
     parts = tuning.parts(count, height * width, recurrent=model.recurrent)
     return tuning.in_parts(lambda part: method(model, params, *part, **dict(options)), parts, rows)
 

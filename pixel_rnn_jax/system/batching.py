@@ -30,14 +30,13 @@ def in_batches(
     """Calls `function(*static, common, rows)` for batches of rows, and returns `count` results.
 
     Rows and results (NumPy's) are arrays with one row for each image. A function is compiled once
-    for all calls with equal `static` and batches of one size. Every device gets `common` whole.
+    for all calls with equal `static` and batches of one size. Every device has all of `common`.
 
     Every process passes the same number of batches, with the rows of its own devices. Rows beyond
     `count` are padding and dropped. A full batch has `batch_size` rows over all processes.
     With `progress`, the name of the work, there is a bar, and Ctrl-C ends it amid a batch.
     """
     run = _compiled(function, static, mesh)
-    common = jax.device_put(common, devices.replicated(mesh))
     sent = (run(common, devices.shard_batch(mesh, batch)) for batch in batches)
     # The next batch is dispatched before a result is waited for, so that no device is idle.
     late: Iterable[PyTree] = (

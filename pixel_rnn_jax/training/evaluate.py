@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
@@ -101,7 +102,7 @@ def score(
     nats = batching.in_batches(
         evaluate_rows,
         (type(model).nats_by_scale, model, (("per_value", per_value),)),
-        params,
+        jax.device_put((params,), devices.replicated(mesh)),
         (batch for batch, _ in batches),
         len(split),
         mesh=mesh,
