@@ -5,7 +5,11 @@ from typing import Literal
 
 from pixel_rnn_jax.model.config import SEVERAL, Rule, check_fields
 
-_RULES: dict[str, Rule] = {"levels": SEVERAL, "name": ("not be empty", bool)}
+_RULES: dict[str, Rule] = {
+    "name": ("not be empty", bool),
+    "levels": SEVERAL,
+    "tile": ("be at least 0", lambda tile: tile >= 0),
+}
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,8 @@ class DataConfig:
             has prepared, or the path of a folder of images or of an .npy or .npz file.
         data_dir: TFDS data directory, which is looked into first; "" is TFDS's default.
         levels: K, the number of values that a channel can take; 0 takes it from the data set.
+        tile: Cut each picture of a folder, or of an .npy or .npz file, into squares of this side,
+            which do not overlap; what remains on the right and below is left out; 0 cuts none.
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
             Bernoulli draw each time) or "fixed" (one draw for each image).
         flip: Show each training image, at each visit, mirrored left to right with probability 1/2.
@@ -32,6 +38,7 @@ class DataConfig:
     name: str = "digits"
     data_dir: str = ""
     levels: int = 0
+    tile: int = 0
     binarize: Literal["none", "dynamic", "fixed"] = "none"
     flip: bool = False
     train_split: str = "train"

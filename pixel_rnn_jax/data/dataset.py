@@ -126,6 +126,7 @@ class Dataset:
         class_names: The names of the classes 0, 1, ...; () takes the labels, if they are names.
         condition: `[N, D]` vectors or `[N, H, W, D]` maps.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
+        pictures: `[N]` numbers, the picture from which each tile was cut; None for whole images.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     condition: Any = None
     file_names: Sequence[str] = ()
+    pictures: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = list(self.images.shape), self.images.dtype
@@ -178,7 +180,45 @@ class Dataset:
             if array is not None
         }
         file_names = [self.file_names[row] for row in rows] if self.file_names else ()
+        if self.pictures is not None:
+            parts["pictures"] = self.pictures[rows]
         return dataclasses.replace(self, ids=self.ids[rows], file_names=file_names, **parts)
+
+
+def cut(dataset: Dataset, pictures: Iterable[np.ndarray], side: int) -> Dataset:
+    """Cuts the pictures of a set, `[H, W]` or `[H, W, C]`, into squares, row by row, in memory.
+
+    The pictures may differ in height and width. Maps, a condition `[N, H, W, D]`, are cut as well.
+    """
+    cut_, names = [_tiles(picture, side) for picture in pictures], dataset.names()
+    for name, of_picture in zip(names, cut_, strict=True):
+        found, first = ((list(x.shape[3:]), str(x.dtype)) for x in (of_picture, cut_[0]))
+        if found != first:
+            raise UserError(f"{name} has {found} of a pixel, but {names[0]} has {first}")
+    numbers = [number for of_picture in cut_ for number in range(len(of_picture))]
+    of = np.repeat(np.arange(len(cut_)), [len(of_picture) for of_picture in cut_])
+    if not numbers:
+        raise UserError(f"{dataset.name} has no picture of at least {side}x{side} (data.tile)")
+    condition = dataset.condition
+    if condition is not None:
+        maps = condition.ndim == 4
+        condition = np.concatenate([_tiles(x, side) for x in condition]) if maps else condition[of]
+    return dataclasses.replace(
+        dataset,
+        images=np.concatenate(cut_),
+        ids=np.stack([dataset.ids[of, 0], np.arange(len(of))], axis=1),
+        labels=None if dataset.labels is None else dataset.labels[of],
+        condition=condition,
+        file_names=[f"{names[i]}/{n}" for i, n in zip(of, numbers, strict=True)],
+        pictures=of,
+    )
+
+
+def _tiles(picture: np.ndarray, side: int) -> np.ndarray:
+    """Returns squares `[N, side, side, ...]`."""
+    (rows, columns), rest = (size // side for size in picture.shape[:2]), picture.shape[2:]
+    whole = picture[: rows * side, : columns * side].reshape(rows, side, columns, side, *rest)
+    return whole.swapaxes(1, 2).reshape(-1, side, side, *rest)
 
 
 def image_ids(container: str, rows: Any) -> np.ndarray:
@@ -199,6 +239,7 @@ def open_split_of(
     """Opens a split of the set `name`: one of `parts`, or of the `whole`, the part "".
 
     See `open_dataset`; "validation" and "test" of a whole have `held_out` images each, or a tenth.
+    The tiles of a picture stay together, so that at most two pictures are in several of them.
     """
     match = re.fullmatch(r"(.+)\[(-?\d+%?)?:(-?\d+%?)?\]", split)
     base, *ends = match.groups() if match else (split, None, None)
@@ -211,14 +252,19 @@ def open_split_of(
     if base in SPLITS and base not in parts:
         held_out = held_out or max(1, len(rows) // 10)
         ends_of_parts = [len(rows) - 2 * held_out, len(rows) - held_out]
-        rows = np.sort(np.split(random_order(len(rows)), ends_of_parts)[SPLITS.index(base)])
+        order = random_order(len(rows))
+        if (of := dataset.pictures) is not None:
+            order = np.argsort(np.argsort(random_order(of[-1] + 1))[of], kind="stable")
+        rows = np.sort(np.split(order, ends_of_parts)[SPLITS.index(base)])
     # TFDS rounds percents in the same way.
     numbers = [
         round(int(end[:-1]) * len(rows) / 100) if end and end[-1] == "%" else end and int(end)
         for end in ends
     ]
     if not (chosen := rows[slice(*numbers)]).size:
-        raise UserError(f"{name} has no images in {split!r}: {base!r} has {len(rows)}")
+        few = f"{base!r} has {len(rows)} of {len(dataset)}"
+        cut = "" if base in parts else ": data.tile=64 cuts larger ones into tiles"
+        raise UserError(f"{name} has no images in {split!r}: {few}{cut}")
     part = dataset if chosen.size == len(dataset) else dataset.part(chosen)
     return dataclasses.replace(part, name=f"split {split!r} of {name}")
 

@@ -10,7 +10,7 @@ from etils import epath
 
 from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
+from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, cut, image_ids, open_split_of
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import SUFFIXES, error_context, load_arrays, read_image
 
@@ -44,16 +44,16 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
                 f"data.data_dir {config.data_dir!r}, and none that pixel-rnn-jax prepare has "
                 f"prepared, of {', '.join(standard.SETS)}"
             )
-    return open_path(path, name, split)
+    return open_path(path, name, split, config.tile)
 
 
-def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
+def open_path(path: Path, name: str, split: str | None = None, tile: int = 0) -> Dataset:
     """Opens all images, or a split, of a folder, an image file, or an .npy or .npz file.
 
-    `name` names the path in errors.
+    `name` names the path in errors. With `tile` the images are pictures to be cut.
     """
     read = _open_array_file if path.suffix in (".npy", ".npz") else _open_image_files
-    return read(path, name, split or "all")
+    return read(path, name, split or "all", tile)
 
 
 def read_files(path: epath.PathLike, split: str | None = None) -> Images:
@@ -76,7 +76,7 @@ def _open_digits(name: str, split: str) -> Dataset:
     return dataclasses.replace(part, ids=image_ids(split.partition("[")[0], part.ids[:, 1]))
 
 
-def _open_image_files(path: Path, name: str, split: str) -> Dataset:
+def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
     """Opens a split of a folder, perhaps with a subfolder for each split; or a single file.
 
     If all images lie in two or more subfolders, these are their classes; hidden files are left out.
@@ -96,7 +96,7 @@ def _open_image_files(path: Path, name: str, split: str) -> Dataset:
         of_all = [file.relative_to(path).parts for file in every if path.is_dir()]
         classes = sorted({parts[depth] for parts in of_all if len(parts) > depth + 1})
         has_labels = len(classes) > 1 and all("/" in name for name in names)
-        return Dataset(
+        dataset = Dataset(
             name=name,
             images=LazyArray(lambda indices: (read_image(files[i]) for i in indices), files),
             ids=image_ids(folder, len(files)),
@@ -104,12 +104,13 @@ def _open_image_files(path: Path, name: str, split: str) -> Dataset:
             class_names=tuple(classes) if has_labels else (),
             file_names=names,
         )
+        return cut(dataset, map(read_image, files), tile) if tile else dataset
 
     folders = [file.name for file in path.iterdir() if file.is_dir()] if path.is_dir() else []
     return open_split_of(name, split, folders, open_part)
 
 
-def _open_array_file(path: Path, name: str, split: str) -> Dataset:
+def _open_array_file(path: Path, name: str, split: str, tile: int) -> Dataset:
     """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
 
     An .npz file may have an array for each split, and beside the images `labels`, and vectors or
@@ -121,12 +122,15 @@ def _open_array_file(path: Path, name: str, split: str) -> Dataset:
     if isinstance(arrays, np.ndarray):
         whole = Dataset(name, arrays, image_ids("", count))
         on_disk = LazyArray(whole.images.__getitem__, range(len(whole)))
-        return open_split_of(name, split, (), lambda _: dataclasses.replace(whole, images=on_disk))
+        whole = dataclasses.replace(whole, images=on_disk)
+        whole = cut(whole, arrays, tile) if tile else whole
+        return open_split_of(name, split, (), lambda _: whole)
     with arrays:
         keys = [key for key in arrays.files if not _NOT_IMAGES.fullmatch(key)]
 
         def open_part(key: str) -> Dataset:
-            return _npz_dataset(path, arrays, key or keys[0], name, divided=len(keys) > 1)
+            dataset = _npz_dataset(path, arrays, key or keys[0], name, divided=len(keys) > 1)
+            return cut(dataset, dataset.images, tile) if tile else dataset
 
         return open_split_of(name, split, keys, open_part, whole=len(keys) == 1)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,13 @@ import numpy as np
 from etils import epath
 
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Batch, Dataset, ImageFormat
+from pixel_rnn_jax.data.dataset import Batch, Dataset, ImageFormat, LazyArray
 from pixel_rnn_jax.data.open import open_path
 from pixel_rnn_jax.model import checks, likelihoods
 from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
 
 # The first number of a random key: binarisation by image, by position in training, and for draw n
@@ -44,11 +45,17 @@ class Split:
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
         self.file_names = dataset.file_names
         self.class_names = dataset.class_names if model.condition.classes else ()
+        if data.tile and dataset.pictures is None:
+            raise UserError("data.tile cuts the pictures of a folder, or of an .npy or .npz file")
         self._stored_levels = _stored_levels(dataset, model, data)
         kind = likelihoods.class_of(model)
         for field in ("levels", "binarize") if kind.standardised else ():
             is_default = getattr(data, field) == getattr(DataConfig, field)
             check(data, f"data.{field}", f"keep its default for {model.output}", is_default)
+        # Black and white pictures have 0 and 255.
+        self._white = self._stored_levels == 2 and _extremes(dataset) == [0, 255]
+        if self._white:
+            terminal.log(f"{dataset.name}: 0 and 255 are taken as the levels 0 and 1")
         self._noise = noise if kind.dequantised else None
         self.levels = self._stored_levels if data.binarize == "none" else 2
         self._dtype = value_dtype(self.levels) if kind.discrete else np.dtype(np.float32)
@@ -74,6 +81,10 @@ class Split:
         """
         indices, binarize = np.asarray(indices), self._data.binarize
         images = np.asarray(self.dataset.images[indices])
+        if self._white:
+            grey = (images != 0) & (images != 255)
+            self._refuse(grey, images, indices, "", "value {}, amid images of 0 and 255 alone")
+            images = images // 255
         images = self._checked(images, indices, "", self._stored_levels, "data.levels")
         visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
         if positions is not None:
@@ -102,9 +113,11 @@ class Split:
             whole = isinstance(labels, np.ndarray)
             count = len(self.dataset.class_names) or (int(labels.max()) + 1 if whole else "N")
             yield f"{count} classes, not used: --config.model.num_classes={count}"
-        first = np.asarray(self.dataset.images[np.arange(min(len(self), 64))])
-        if self.levels == 256 and np.unique(first).tolist() == [0, 255]:
-            yield "values 0 and 255 alone, of 256 levels: for two levels, store them as booleans"
+        if self._stored_levels == 256 and _extremes(self.dataset) == [0, 255]:
+            yield "values 0 and 255 alone, of 256 levels: data.levels=2 takes them as 0 and 1"
+        height, _, channels = self.image_shape
+        if height in (1, 3, 4) and channels > 4:
+            yield f"{channels} channels: if the first axis has them, images.transpose(0, 2, 3, 1)"
 
     def _condition_of(self, indices: np.ndarray) -> np.ndarray | None:
         if self._condition is None:
@@ -123,6 +136,8 @@ class Split:
         stored = numbers
         if count:
             wrong, rule = (numbers < 0) | (numbers >= count), f"0 to {count - 1} ({field})"
+            if numbers.min(initial=0) < 0 and not what:
+                rule += f": add {-int(numbers.min())} or more to all, which must start at 0"
         else:
             with np.errstate(over="ignore"):
                 numbers = numbers.astype(np.float32, copy=False)
@@ -143,24 +158,56 @@ class Split:
 
 
 def open_images(
-    path: epath.PathLike, split: str | None, model: PixelRNN, class_names: Sequence[str] = ()
+    path: epath.PathLike,
+    split: str | None,
+    model: PixelRNN,
+    class_names: Sequence[str] = (),
+    classify: Callable[[Any], np.ndarray] | None = None,
 ) -> Split:
     """Opens a user's own images for a trained model.
 
     Levels are taken as they are stored, without binarisation. `class_names` are the model's,
-    whose classes may have other numbers in the file.
+    whose classes may have other numbers in the file. Images without classes get those, by number
+    or by name, that `classify` returns.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
-    if dataset.image_shape != model.image_shape:
+    found, shape = dataset.image_shape, model.image_shape
+    if shape[-1] == 1 and found == (*shape[:2], 3):
+        images, names = dataset.images, dataset.names()
+
+        def read(indices: np.ndarray) -> Iterator[np.ndarray]:
+            return map(_grey, images[indices], (names[i] for i in indices))
+
+        dataset = dataclasses.replace(dataset, images=LazyArray(read, names))
+        terminal.log(f"{dataset.name}: RGB of three equal channels is taken as grey")
+    elif found != shape:
+        first = ", its channels first" if (*found[1:], found[0]) == shape else ""
         raise UserError(
-            f"{dataset.name} has images of shape {list(dataset.image_shape)}, the model takes "
-            f"{list(model.image_shape)}"
+            f"{dataset.name} has images of shape {list(found)}{first}, "
+            f"the model takes {list(shape)}"
         )
+    levels = DataConfig(levels=model.levels)
+    if model.config.condition.classes and dataset.labels is None and classify:
+        plain = Split(dataset, dataclasses.replace(model.config, num_classes=0), levels)
+        labels = classify(plain.batch(np.arange(len(plain))).images)
+        dataset = dataclasses.replace(dataset, labels=labels)
     if model.config.condition.classes and dataset.class_names:
         names = np.array(dataset.class_names)[dataset.labels]
         labels = checks.class_numbers(names, class_names)
         dataset = dataclasses.replace(dataset, labels=labels, class_names=tuple(class_names))
-    return Split(dataset, model.config, DataConfig(levels=model.levels))
+    return Split(dataset, model.config, levels)
+
+
+def _grey(image: np.ndarray, name: str) -> np.ndarray:
+    if (image != image[..., :1]).any():
+        raise UserError(f"{name} has colours, and the model takes grey")
+    return image[..., :1]
+
+
+def _extremes(dataset: Dataset) -> list[int]:
+    """Returns the values of the first images if they are bytes of two values, otherwise nothing."""
+    values = np.unique(_first(dataset)) if dataset.images.dtype == np.uint8 else np.zeros(0)
+    return values.tolist() if len(values) == 2 else []
 
 
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
@@ -168,21 +215,31 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
     name, dtype = dataset.name, dataset.images.dtype
     if likelihoods.class_of(model).standardised:
         return 0
+    in_memory = isinstance(dataset.images, np.ndarray)
+    seen = dataset.images if in_memory else _first(dataset)
     if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
+        scaled = "x" if seen.max() > 1 else "255 * x"
         raise UserError(
             f'{name} has values of type {dtype}, but model.output "{model.output}" takes integers '
             f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, for example "
-            "by np.round(255 * x).astype(np.uint8), or set model.output=gaussian_mixture"
+            f"by np.round({scaled}).astype(np.uint8), or set model.output=gaussian_mixture"
         )
     if known := data.levels or dataset.levels or 2 * (dtype.kind == "b"):
         return known
-    first = dataset.images[np.arange(min(len(dataset), 64))]
-    if dtype != np.uint8 or first.max() == 1:
+    if dtype != np.uint8 or seen.max() == 1:
+        low, high, which = seen.min(), seen.max(), "all" if in_memory else "the first"
+        need = f"add {-int(low)} to all, which must start at 0, and" * bool(low < 0)
+        two = ": 2 for black and white" * bool(high == 1)
         raise UserError(
-            f"data.levels must be set: values from {first.min()} to {first.max()} of type {dtype}, "
-            f"the first of {name}, do not tell how many levels there are, from 0 on"
+            f"data.levels must be set{two}: values from {low} to {high} of type {dtype}, "
+            f"{which} of {name}, do not tell how many levels there are: {need} give their number"
         )
     return 256
+
+
+def _first(dataset: Dataset) -> np.ndarray:
+    """Returns the first images, of which reading takes no time."""
+    return np.asarray(dataset.images[np.arange(min(len(dataset), 64))])
 
 
 def _condition(dataset: Dataset, model: ModelConfig) -> Any:

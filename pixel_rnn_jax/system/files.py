@@ -15,10 +15,11 @@ from PIL import Image
 
 from pixel_rnn_jax.system.errors import UserError
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # By name, since Pillow would hand a PostScript file to Ghostscript, which runs programs.
-FORMATS = ("BMP", "JPEG", "PNG", "WEBP")
-MODES = ("1", "L", "LA", "RGB", "RGBA", "I;16")
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+GREYS_OF_16_BITS = ("I;16", "I;16B")
+MODES = ("1", "L", "LA", "RGB", "RGBA", *GREYS_OF_16_BITS)
 UNPACKED, RATIO = 2**27, 64
 """A file may unpack to so many bytes, or to this multiple of its own size if that is more."""
 
@@ -131,12 +132,14 @@ def read_image(file: Path) -> np.ndarray:
     """
     with error_context(file), Image.open(file, formats=FORMATS) as image:
         if getattr(image, "n_frames", 1) > 1:
-            raise UserError(f"{file} is animated: take one of its pictures")
+            raise UserError(f"{file} has {image.n_frames} pictures: write each to a file")
         check_unpacked(file, 4 * image.width * image.height)
-        deep = ";16" in str(image.tile) and image.mode != "I;16"  # Pillow reads 8 of 16 bits.
+        # Pillow reads 8 of 16 bits.
+        deep = ";16" in str(image.tile) and image.mode not in GREYS_OF_16_BITS
         if deep or image.mode not in MODES:
             raise UserError(
                 f"{file} has {'16-bit colours' if deep else f'mode {image.mode!r}'}: convert "
                 "it to grey or RGB of 8 bits, or to an .npy file"
             )
-        return np.atleast_3d(np.asarray(image))
+        pixels = np.atleast_3d(np.asarray(image))
+        return pixels.astype(pixels.dtype.newbyteorder("="))

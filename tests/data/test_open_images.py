@@ -8,6 +8,7 @@ from pixel_rnn_jax import data
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.config import Config
 from pixel_rnn_jax.training.fit import array_splits
 from pixel_rnn_jax.training.source import open_split
@@ -59,6 +60,15 @@ def test_a_density_of_levels_gets_the_noise_of_evaluation(own, images, tmp_path)
     np.testing.assert_array_equal(noisy, everything(split).images)
 
 
+def test_rgb_of_equal_channels_is_grey(own, images, capsys):
+    grey = images[..., :1]
+    split = own({"x": np.tile(grey, 3)}, shape=(4, 5, 1))
+    np.testing.assert_array_equal(everything(split).images, grey)
+    assert "taken as grey" in capsys.readouterr().err
+    with pytest.raises(UserError, match="colours"):
+        everything(own({"x": images}, shape=(4, 5, 1)))
+
+
 def test_conditions(own, images):
     arrays = {"x": images, "labels": LABELS, "condition": VECTORS}
     # By the names of the model, whose numbers differ from those of the file.
@@ -73,6 +83,7 @@ def test_conditions(own, images):
 @pytest.mark.parametrize(
     "change, config, parts",
     [
+        (lambda x: x.transpose(0, 3, 1, 2), {}, ("[3, 4, 5]", "channels first")),
         (lambda x: x[:, 1:], {}, ("own.npz", "[3, 5, 3]", "[4, 5, 3]")),
         (lambda x: np.where(x > 1, 3, x), {}, ("image 0", "own.npz", "value 3", "0 to 2")),
         (lambda x: x, {"condition_map": 2}, ("condition", "[6, 2]", "[N, 4, 5, 2]")),

@@ -62,6 +62,9 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
     [
         ({"any": ZEROS / 1}, {}, ("float64", "model.output", "softmax", "gaussian_mixture")),
         ({"any": ZEROS.astype(int)}, {}, ("data.levels", "int64", "opened.npz")),
+        ({"any": np.arange(-9, 3).reshape(2, 2, 3)}, {}, ("data.levels", "from -9 to 2", "add 9")),
+        ({"any": 200 * ZEROS / 1}, {}, ("np.round(255 * x)",)),
+        ({"any": ZEROS + 200.0}, {}, ("np.round(x)",)),
         ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "from 1 to 1", "opened.npz")),
         ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "0 to 2")),
         ({"x": ZEROS}, {"num_classes": 3}, ("no `labels`", "model.num_classes")),
@@ -84,7 +87,7 @@ def test_values_outside_the_levels_name_their_image(opened, refused):
     split.batch([0, 1, 3])
     with refused("image 2 of split 'train'", "value 5", "0 to 4", "data.levels"):
         split.batch([0, 2])
-    with refused("image 2 of split 'test'", "value -5"):
+    with refused("image 2 of split 'test'", "value -5", "add 5"):
         opened(arrays, "test", levels=5).batch([2])
 
 
