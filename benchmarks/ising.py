@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import timing
+import tqdm
 
 BETA = math.log(1 + math.sqrt(2)) / 2
 """The critical inverse temperature."""
@@ -93,7 +94,8 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = flags.parse_args(arguments)
     side, rng, count = options.side, np.random.default_rng(0), sum(options.images)
-    pieces = [draw(min(1000, count - i), side, side, BETA, rng) for i in range(0, count, 1000)]
+    starts = tqdm.tqdm(range(0, count, 1000), "drawing", unit="thousand")
+    pieces = [draw(min(1000, count - i), side, side, BETA, rng) for i in starts]
     ends = np.cumsum(options.images)[:-1]
     arrays: dict[str, Any] = dict(zip(SPLITS, np.split(np.concatenate(pieces), ends), strict=True))
     np.savez_compressed(options.out, **arrays)

@@ -146,6 +146,18 @@ class ImageModel:
         rows, static = (np.arange(len(given[0])), *given), (self.pixel_rnn, particles)
         return self._in_batches(_complete, static, (key,), rows, lanes, lanes, "completing")
 
+    def classify(self, images: ArrayLike) -> np.ndarray:
+        """Returns the class of each image under which it has the highest p, `[B]`.
+
+        These are names where the classes have names, otherwise numbers. It takes one `log_prob` for
+        each class.
+        """
+        classes = self.config.condition.classes
+        if not classes:
+            raise UserError("classify is for a model with classes, and this one has none")
+        best = np.argmax([self.log_prob(images, number) for number in range(classes)], axis=0)
+        return np.array(self.class_names)[best] if len(self.class_names) == classes else best
+
     def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
         """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
 

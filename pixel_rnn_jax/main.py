@@ -1,5 +1,6 @@
 """The program: `pixel-rnn-jax [COMMAND] [FLAGS]`, or `python -m pixel_rnn_jax.main`."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,12 +19,16 @@ with epy.lazy_imports():  # They import JAX, which --help does without.
 def main(command: Callable[[], None]) -> int:
     """Runs a command and returns the exit status.
 
-    It is 2 after a mistake, 1 after an error that may pass, 130 after Ctrl-C, else 0.
+    It is 2 after a mistake, 1 after an error that may pass, 130 after Ctrl-C, 141 where the reader
+    of its output ends, else 0.
     """
     logging.set_verbosity(logging.ERROR)  # Orbax warns of each option that it sets itself.
     try:
         devices.set_up()
         command()
+    except BrokenPipeError:  # As in `info x.prnn | head`; Python would write to it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _end(141)
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _end(1 if is_transient(error) else USER_ERROR)

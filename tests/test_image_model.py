@@ -1,6 +1,7 @@
 """The Python API: batches of any size, and errors for what does not fit."""
 
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 
@@ -110,3 +111,17 @@ def test_load_refuses_what_is_no_model(tmp_path, monkeypatch):
     for path in (tmp_path, Path("digits")):  # Only a string is the name of a model.
         with pytest.raises(prnn.UserError, match=path.name):
             prnn.load(path)
+
+
+def test_a_seed_is_no_key(model):
+    assert model.sample(jax.random.PRNGKey(0), 1).shape == (1, 3, 4, 1)
+    known = np.ones((3, 4), bool)
+    calls = (
+        lambda key: model.sample(key, 2),
+        lambda key: model.sample_and_log_prob(key, 2),
+        lambda key: model.complete(key, IMAGES, known),
+        model.pixel_rnn.init,
+    )
+    for call, seed in itertools.product(calls, (0, np.int64(3), "0")):
+        with pytest.raises(prnn.UserError, match="key"):
+            call(seed)

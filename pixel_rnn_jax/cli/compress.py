@@ -12,7 +12,6 @@ from pixel_rnn_jax.cli.generate import condition_arrays
 with epy.lazy_imports():
     import jax
 
-    from pixel_rnn_jax import data
     from pixel_rnn_jax.codec import compression, format, weights
     from pixel_rnn_jax.data import pictures
     from pixel_rnn_jax.system import files, terminal
@@ -22,8 +21,7 @@ with epy.lazy_imports():
 def compress(arguments: Namespace) -> None:
     """Compresses images without loss."""
     model, out = source.load(arguments.source), arguments.out
-    pixel_rnn, names = model.pixel_rnn, model.class_names
-    split = data.open_images(arguments.images, arguments.split, pixel_rnn, names)
+    pixel_rnn, split = model.pixel_rnn, flags.open_images(arguments, model)
     content = compression.compress(
         pixel_rnn, model.params, len(split), split.batch, split.file_names
     )

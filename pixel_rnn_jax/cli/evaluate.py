@@ -61,7 +61,9 @@ def evaluate_flags(parser: ArgumentParser) -> None:
     help_ = "an .npz file for the scores of single images: nats, bits_per_dim and names"
     add("--out", type=flags.output(".npz"), help=help_)
     add("--per_value", action="store_true", help="write nats_per_value, of each value, too")
-    help_ = "a .png file for the first images, each beside a map of the nats of its pixels"
+    help_ = (
+        f"a .png file for {PIXEL_MAP_IMAGES} images, each beside a map of the nats of its pixels"
+    )
     add("--pixel_map", type=flags.output(".png"), help=help_)
     help_ = "a run with model.output=logistic_mixture, to compare by dequantisation"
     add("--continuous", type=flags.path, metavar="WORKDIR", help=help_)
@@ -76,11 +78,12 @@ def open_split(arguments: Namespace, run: "source.Run") -> "data.Split":
     """Opens the images that --images, or --split of the run, names."""
     moves = dict(name=arguments.data_name, data_dir=arguments.data_dir)
     if not arguments.images:
+        if arguments.label is not None:
+            raise UserError("--class is of --images: the images of the run have their own")
         return run.open_split(arguments.split or "test", **moves)
     if any(moves.values()):
         raise UserError("--data_name and --data_dir are of a run: leave them out with --images")
-    names = run.image_format.class_names
-    return data.open_images(arguments.images, arguments.split, run.model, names)
+    return flags.open_images(arguments, run.image_model)
 
 
 def print_evaluation(
@@ -133,7 +136,7 @@ def _write_scores(evaluation: "evaluate_lib.Evaluation", split: "data.Split", ou
 
 
 def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: str) -> None:
-    images, condition = split.batch(np.arange(min(PIXEL_MAP_IMAGES, len(split))))
+    images, condition = split.batch(data.evenly_spaced(len(split), PIXEL_MAP_IMAGES))
     # On this process's devices alone, wherever the parameters lie.
     local = image_model.ImageModel(model.pixel_rnn, jax.device_get(model.params))
     nats = -np.asarray(local.log_prob(images, condition, per_value=True)).sum(-1)

@@ -1,16 +1,19 @@
 """Flags that several commands have, and the checks of the paths that flags name."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from etils import epath, epy
 
 from pixel_rnn_jax.system import files
 from pixel_rnn_jax.system.errors import UserError
 
 with epy.lazy_imports():
-    from pixel_rnn_jax.system import processes
+    from pixel_rnn_jax import data, image_model
+    from pixel_rnn_jax.system import processes, terminal
 
 
 def path(text: str) -> epath.Path:
@@ -71,6 +74,30 @@ def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
     help_ += f" (default: {'' if required else 'test, or '}all of undivided --images)"
     parser.add_argument("--split", help=help_)
+    help_ = "number or name of the class of --images that have none (default: of the highest p)"
+    parser.add_argument("--class", dest="label", help=help_)
+
+
+def open_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.Split":
+    """Opens the images that --images names, for a model."""
+    label, names = arguments.label, model.class_names
+    if label is not None and not model.config.condition.classes:
+        raise UserError("--class is for a model with classes, and this one has none")
+
+    def classify(images: Any) -> np.ndarray:
+        if label is not None:
+            return np.full(len(images), class_of(label, names))
+        found, counts = np.unique(labels := model.classify(images), return_counts=True)
+        shares = ", ".join(f"{count} of {name}" for name, count in zip(found, counts, strict=True))
+        terminal.log(f"--class is not given; by the highest p: {shares}")
+        return labels
+
+    return data.open_images(arguments.images, arguments.split, model.pixel_rnn, names, classify)
+
+
+def class_of(label: str, names: Sequence[str]) -> int | str:
+    """Returns the class that a word names, by its number or its name."""
+    return int(label) if label.isdecimal() and label not in names else label
 
 
 def out_flag(parser: ArgumentParser, default: str) -> None:

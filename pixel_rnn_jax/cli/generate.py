@@ -43,9 +43,8 @@ def sample(arguments: Namespace) -> None:
     elif label is not None:
         if not classes:
             raise UserError("--class is for a model with classes, and this one has none")
-        is_number = label.isdecimal() and label not in model.class_names
         n = n or IMAGES
-        condition = np.full(n, int(label) if is_number else label)
+        condition = np.full(n, flags.class_of(label, model.class_names))
     elif classes:
         n = n or ROW * classes
         condition = data.balanced_classes(n, classes)

@@ -1,8 +1,6 @@
 """The commands `train`, whose fields of the config are flags too, and `prepare`."""
 
 import functools
-import itertools
-import re
 import shutil
 import textwrap
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
@@ -79,13 +77,14 @@ def parse_train(words: Sequence[str], values: FlagValues) -> Callable[[], None]:
 
 
 def _described(config: config_lib.Config) -> str:
-    """Returns the fields of a config as the flags that set them."""
-    lines = ["--config.FIELD=VALUE sets a field, here with its value (see docs/training.md):"]
-    wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "  ")
+    """Returns the fields of a config as the flags that set them, and what each means."""
+    lines = ["--config.FIELD=VALUE sets a field, here with its value:"]
+    wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "      ")
     wrapper.break_on_hyphens = wrapper.break_long_words = False
-    fields = (f"{name}={value}".replace(" ", "") for name, value in config_lib.leaves(config))
-    for _, group in itertools.groupby(fields, lambda field: re.split(r"[.=]", field)[0]):
-        lines += wrapper.wrap("  ".join(group))
+    meanings = config_lib.meanings()
+    for name, value in config_lib.leaves(config):
+        field = f"{name}={value}".replace(" ", "")
+        lines += wrapper.wrap(f"{field}  {meanings[name]}")
     return "\n".join(lines)
 
 

@@ -39,6 +39,13 @@ def is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def check_key(key: Any) -> None:
+    """Refuses a seed in place of a random key, also where only types are known."""
+    dtype = getattr(key, "dtype", np.dtype(object))
+    if not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == np.uint32):
+        raise UserError(f"key must be a random key, such as jax.random.key(0), got {key!r}")
+
+
 def check_format(
     config: ModelConfig, image_shape: Any, levels: Any, mean: Any, std: Any
 ) -> dict[str, Any]:
@@ -130,6 +137,8 @@ def _check_condition(model: Any, condition: Any, count: Any) -> Array | None:
     if not kind.size and condition is None:
         return None
     condition, shape = _array(condition), (count, *kind.shape(model.image_shape))
+    if classes and condition.ndim == 0 and condition.dtype != object:  # One class for all.
+        condition = (np if has_values(condition) else jnp).broadcast_to(condition, (count,))
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
     if not kind.size or condition.shape != shape or (classes and not whole):
         form = "None: this model has none"

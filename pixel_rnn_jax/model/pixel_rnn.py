@@ -101,6 +101,7 @@ class PixelRNN:
 
     def init(self, key: Array) -> PyTree:
         """Returns random parameters, `{"scale_0": ..., ...}`."""
+        checks.check_key(key)
         images = jnp.zeros((1, *self.image_shape), self.scales[0].network.param_dtype)
         condition = checks.no_condition(self.config, self.image_shape, images.dtype)
         return {
@@ -207,6 +208,7 @@ class PixelRNN:
         Raises:
             UserError: n, the temperature (of a density: 1) or the condition is impossible.
         """
+        checks.check_key(key)
         condition, temperature = checks.check_sampling(self, n, condition, temperature)
         indices = jnp.arange(n) + first
         values, _ = sample.sample(self.scales, params, key, indices, condition, temperature)
@@ -228,6 +230,7 @@ class PixelRNN:
         plain multi-scale form has none.
         """
         self._refuse_plain()
+        checks.check_key(key)
         condition, temperature = checks.check_sampling(self, n, condition, temperature)
         indices, height, width = jnp.arange(n) + first, *self.image_shape[:2]
         values, log_probs = sample.sample(
@@ -260,6 +263,7 @@ class PixelRNN:
         Raises:
             UserError: As `log_prob`; or the mask or the number of particles is impossible.
         """
+        checks.check_key(key)
         checked = checks.check_completion(self, images, known, condition, particles)
         images, known, condition = checked
         scales = self.scales

@@ -4,8 +4,10 @@ A config file returns an `ml_collections.ConfigDict`, which `load_config` turns 
 """
 
 import dataclasses
+import inspect
 import json
 import operator
+import re
 import runpy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -195,6 +197,10 @@ def with_flags(
         name = word.partition("=")[0].partition("config.")
         if name[0] in ("--", "--no") and name[1]:
             _check_name(name[2])
+        elif (flag := name[0].removeprefix("--")) != name[0] and flag and flag not in values:
+            of_group = [field for field in _FIELDS if field.startswith(f"{flag}.")]
+            for likely in (of_group or get_close_matches(flag, _FIELDS, 1))[:1]:
+                raise UserError(f"there is no flag --{flag}; did you mean --config.{likely}?")
     holder = config_flags.DEFINE_config_dict(
         "config", fields, flag_values=values, sys_argv=[*words]
     )
@@ -212,6 +218,17 @@ def to_json(config: Config) -> str:
 def leaves(config: Config) -> Iterator[tuple[str, Any]]:
     """Yields (dotted name, value) of every field of `config` that is not a group of fields."""
     return ((name, operator.attrgetter(name)(config)) for name in _FIELDS)
+
+
+def meanings() -> dict[str, str]:
+    """Returns what the docstrings say of each field, {dotted name: sentences}."""
+    found = {}
+    for group, class_ in {"": Config, **_GROUPS}.items():
+        attributes = inspect.cleandoc(class_.__doc__).partition("Attributes:\n")[2]
+        entries = re.split(r"^    (\w+): ", attributes.partition("\n\n")[0], flags=re.M)[1:]
+        for name, text in zip(entries[::2], entries[1::2], strict=True):
+            found[f"{group}.{name}".lstrip(".")] = " ".join(text.split())
+    return found
 
 
 def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:

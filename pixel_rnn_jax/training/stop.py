@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any
@@ -42,8 +43,11 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Catches the first SIGTERM or Ctrl-C; a second one acts as it did before."""
-    request = StopRequest()
+    """Catches the first SIGTERM or Ctrl-C; one that comes a second later acts as it did before.
+
+    GNU timeout sends a SIGTERM to the process, and at once another to its group.
+    """
+    request, start = StopRequest(), 0.0
     before: dict[int, Any] = {}
 
     def restore() -> None:
@@ -51,9 +55,13 @@ def stop_on_signal() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
     def note(number: int, frame: FrameType | None) -> None:
-        request.signal = number
-        restore()
-        os.write(2, b"finishing the step; a second signal ends at once\n")
+        nonlocal start
+        if request.signal is None:
+            request.signal, start = number, time.monotonic()
+            os.write(2, b"finishing the step; a signal after a second ends at once\n")
+        elif time.monotonic() - start > 1:
+            restore()
+            signal.raise_signal(number)
 
     # Only the main thread may set handlers. A program in the background ignores Ctrl-C already.
     if threading.current_thread() is threading.main_thread():

@@ -211,7 +211,8 @@ class _Training:
         if config.init_from:
             source = open_run(config.init_from).image_model
             params, of_source = jax.device_get(source.params), vars(source.config).items()
-            others = [f"{n}={v!r}" for n, v in of_source if v != getattr(config.model, n)]
+            changed = [(n, v) for n, v in of_source if v != getattr(config.model, n)]
+            others = [f"--config.model.{n}={v}".replace(" ", "") for n, v in changed]
             types = [types_of(by_name(tree)) for tree in (template.params, params)]
             of_model = f"{source.image_shape}, {source.levels} levels, {', '.join(others)}"
             check_same_types(f"init_from={config.init_from} ({of_model})", *types)

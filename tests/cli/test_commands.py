@@ -185,6 +185,27 @@ def test_classes(printed, tmp_path, monkeypatch, images):
     assert arrays("back.npz")["labels"].tolist() == labels.tolist()
 
 
+def test_images_without_a_class(cli, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model(image_shape=(4, 5, 1), num_classes=3, class_names=("ash", "elm", "oak"))
+    model.save("c.safetensors")
+    images = np.asarray(model.sample(jax.random.key(0), 9, [0, 1, 2] * 3))
+    nats = -np.stack([model.log_prob(images, name) for name in model.class_names])
+    best = np.array(model.class_names)[nats.argmin(0)]
+    assert len(set(best)) > 1 and model.classify(images).tolist() == best.tolist()
+    np.save("own.npy", images)
+    for flag, expected in (("", nats.min(0)), ("--class=elm", nats[1]), ("--class=2", nats[2])):
+        words = f"evaluate --workdir=c.safetensors --images=own.npy --out=s.npz {flag}"
+        status, _, err = cli(words)
+        assert status == 0 and (f"{(best == 'ash').sum()} of ash" in err) == (not flag)
+        np.testing.assert_allclose(arrays("s.npz")["nats"], expected, rtol=1e-6)
+    assert cli("compress --workdir=c.safetensors --images=own.npy --class=oak")[0] == 0
+    assert cli("decompress images.prnn --workdir=c.safetensors --out=back.npz")[0] == 0
+    assert arrays("back.npz")["labels"].tolist() == ["oak"] * 9
+    with pytest.raises(prnn.UserError, match="class"):
+        tiny_model().classify(images)
+
+
 def test_vectors(printed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = tiny_model(image_shape=(4, 5, 1), condition_vector=2)

@@ -37,6 +37,14 @@ def test_exit_status(cli, monkeypatch, ending, status, error):
     assert ended == status and err.startswith(error) and err.count("\n") == bool(error)
 
 
+def test_a_reader_that_ends_is_no_error():
+    file = next((programs.ROOT / "tests/codec/files").glob("*.prnn"))
+    command = [*programs.MAIN, "info", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert (process.wait(60), process.stderr.read()) == (141, b"")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_a_training_that_goes_on_later(tmp_path, compilation_cache, number, status):

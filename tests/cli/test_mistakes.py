@@ -17,7 +17,10 @@ trian                                               | trian
 TRAIN --worddir=x                                   | worddir
 TRAIN --workdir=                                    | --workdir
 TRAIN --config.model.featurs=3                      | config.model.features
-TRAIN --steps=100                                   | steps
+TRAIN --steps=100                                   | --config.train.steps
+TRAIN --data=x                                      | --config.data.name
+TRAIN --model.layers=3                              | --config.model.layers
+TRAIN --config.data.tile=4                          | data.tile
 TRAIN --config.train.steps                          | config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
@@ -75,9 +78,11 @@ complete MODEL --images=own.npy --known=half        | half
 complete MODEL --images=own.npy --data_name=digits  | --data_name
 complete MODEL --images=own.npy --config.seed=3     | --config.
 complete MODEL --images=splits.npz                  | splits.npz
-complete --workdir=classes.safetensors --images=own.npy | own.npy
 
 evaluate MODEL                                      | --images
+evaluate MODEL --images=own.npy --class=1           | --class
+evaluate --workdir=classes.safetensors --images=own.npy --class=fir | fir
+evaluate --workdir=classes.safetensors --class=elm  | --class
 evaluate MODEL --images=four.npy                    | four.npy
 evaluate MODEL --images=floats.npy                  | floats.npy
 evaluate MODEL --images=bomb.npz                    | bomb.npz
