@@ -122,6 +122,6 @@ def test_a_seed_is_no_key(model):
         lambda key: model.complete(key, IMAGES, known),
         model.pixel_rnn.init,
     )
-    for call, seed in itertools.product(calls, (0, np.int64(3), "0")):
+    for call, seed in itertools.product(calls, (0, np.int64(3))):
         with pytest.raises(prnn.UserError, match="key"):
             call(seed)

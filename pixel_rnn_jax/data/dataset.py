@@ -191,14 +191,14 @@ def cut(dataset: Dataset, pictures: Iterable[np.ndarray], side: int) -> Dataset:
     The pictures may differ in height and width. Maps, a condition `[N, H, W, D]`, are cut as well.
     """
     cut_, names = [_tiles(picture, side) for picture in pictures], dataset.names()
-    for name, of_picture in zip(names, cut_, strict=True):
-        found, first = ((list(x.shape[3:]), str(x.dtype)) for x in (of_picture, cut_[0]))
-        if found != first:
-            raise UserError(f"{name} has {found} of a pixel, but {names[0]} has {first}")
     numbers = [number for of_picture in cut_ for number in range(len(of_picture))]
     of = np.repeat(np.arange(len(cut_)), [len(of_picture) for of_picture in cut_])
     if not numbers:
         raise UserError(f"{dataset.name} has no picture of at least {side}x{side} (data.tile)")
+    for name, of_picture in zip(names, cut_, strict=True):
+        found, first = ((list(x.shape[3:]), str(x.dtype)) for x in (of_picture, cut_[0]))
+        if found != first:
+            raise UserError(f"{name} has {found} of a pixel, but {names[0]} has {first}")
     condition = dataset.condition
     if condition is not None:
         maps = condition.ndim == 4

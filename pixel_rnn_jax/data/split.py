@@ -206,8 +206,10 @@ def _grey(image: np.ndarray, name: str) -> np.ndarray:
 
 def _extremes(dataset: Dataset) -> list[int]:
     """Returns the values of the first images if they are bytes of two values, otherwise nothing."""
-    values = np.unique(_first(dataset)) if dataset.images.dtype == np.uint8 else np.zeros(0)
-    return values.tolist() if len(values) == 2 else []
+    if dataset.images.dtype != np.uint8:
+        return []
+    values = np.unique(_first(dataset)).tolist()
+    return values if len(values) == 2 else []
 
 
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:

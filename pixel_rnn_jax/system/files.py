@@ -131,8 +131,8 @@ def read_image(file: Path) -> np.ndarray:
     They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
     """
     with error_context(file), Image.open(file, formats=FORMATS) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise UserError(f"{file} has {image.n_frames} pictures: write each to a file")
+        if (count := getattr(image, "n_frames", 1)) > 1:
+            raise UserError(f"{file} has {count} pictures: write each to a file")
         check_unpacked(file, 4 * image.width * image.height)
         # Pillow reads 8 of 16 bits.
         deep = ";16" in str(image.tile) and image.mode not in GREYS_OF_16_BITS

@@ -171,7 +171,7 @@ def test_palettes_and_colours_of_16_bits_are_refused(tmp_path, refused):
     (tmp_path / "deep.png").write_bytes(content)
     grey = Image.new("L", (5, 4))
     grey.save(tmp_path / "moves.png", save_all=True, append_images=[Image.new("L", (5, 4), 9)])
-    wrong = {"palette.png": "mode 'P'", "deep.png": "16-bit colours", "moves.png": "animated"}
+    wrong = {"palette.png": "mode 'P'", "deep.png": "16-bit colours", "moves.png": "2 pictures"}
     for file, what in wrong.items():
         with refused(file, what):
             data.read_files(tmp_path / file)

@@ -144,7 +144,7 @@ def _factors(activated: Array, c: Array, c_new: Array) -> Array:
     return jnp.concatenate([*of_gates, o * (1 - tanh_c * tanh_c), f], axis=-1)
 
 
-def _flags(restart: np.ndarray | None, lanes: int) -> np.ndarray | Array | None:
+def _flags(restart: np.ndarray | None, lanes: Any) -> np.ndarray | Array | None:
     """Returns the flags of a flat line, `[T, P * L, 1]`."""
     if restart is None:
         return None
