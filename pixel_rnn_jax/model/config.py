@@ -192,7 +192,7 @@ def _convert(value: Any, type_: Any) -> Any:
             value = [word for item in value for word in str(item).split(",")]
         return tuple(_convert(item, items[0]) for item in value)
     number = {int: numbers.Integral, float: numbers.Real}.get(type_)
-    if number and isinstance(value, number) and type(value) is not bool:
+    if number and type(value) is not bool and isinstance(value, number):
         return type_(value)
     if items or number or not isinstance(value, type_):
         raise TypeError
