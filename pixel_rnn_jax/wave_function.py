@@ -3,16 +3,18 @@
 A model of images is an ansatz: a configuration σ of H · W sites is an image x of one channel, its
 local states the levels in their order, and log ψ(σ) = ½ log p(x) + iφ(σ). Samples are exact and
 independent. If the Hilbert space has a fixed sum, total magnetisation or particle number, so have
-the images (`ModelConfig.total`).
+the images (`ModelConfig.total`). Given symmetries, |ψ|² is the mean of p over their group.
 """
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from netket.hilbert import HomogeneousHilbert
 from netket.hilbert.constraint import SumConstraint
@@ -21,6 +23,7 @@ from netket.sampler import Sampler, SamplerState
 
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system import tuning
 from pixel_rnn_jax.system.errors import UserError
 
 
@@ -37,10 +40,13 @@ class WaveFunction(nn.Module):
         config: The architecture, with a discrete output; `total` is read from `hilbert`.
         shape: (H, W); site i is in row i // W.
         phase: A module from states `[..., N]` to φ, `[...]`; None for a positive wave function.
+        symmetries: "rotations" and "reflections" of the grid, and "flip", which takes each local
+            state to the opposite one. |ψ(σ)|² is the mean of p(gσ) over the group G that they
+            generate, and costs as much as |G| states; φ is not made symmetric.
 
     Raises:
         UserError: On first use, if the space has another constraint, other than H W sites or one
-            state, or the output is a density.
+            state, the output is a density, or a symmetry is unknown or leaves the space.
 
     >>> hilbert = nk.hilbert.Spin(0.5, 16, total_sz=0)
     >>> psi = WaveFunction(hilbert, prnn.ModelConfig(layers=1, features=4), (4, 4))
@@ -53,6 +59,7 @@ class WaveFunction(nn.Module):
     config: ModelConfig
     shape: tuple[int, int]
     phase: nn.Module | None = None
+    symmetries: tuple[str, ...] = ()
 
     @functools.cached_property
     def pixel_rnn(self) -> PixelRNN:
@@ -73,12 +80,58 @@ class WaveFunction(nn.Module):
         model.discrete_likelihood()  # Refuses densities.
         return model
 
+    @functools.cached_property
+    def _group(self) -> tuple[np.ndarray, np.ndarray]:
+        """For each element the sites from which it takes the levels, `[G, N]`, and if it flips."""
+        if unknown := set(self.symmetries) - {"rotations", "reflections", "flip"}:
+            raise UserError(f"symmetries must be rotations, reflections, flip, got {unknown}")
+        height, width = self.shape
+        grids = [np.arange(height * width).reshape(self.shape)]
+        if "rotations" in self.symmetries:
+            grids = [np.rot90(grids[0], k) for k in range(0, 4, 1 if height == width else 2)]
+        if "reflections" in self.symmetries:
+            grids = [grid[::i, ::j] for grid in grids for i in (1, -1) for j in (1, -1)]
+        sites = np.unique(np.reshape(grids, (len(grids), -1)), axis=0)
+        flips, total = int("flip" in self.symmetries) + 1, self.pixel_rnn.config.total
+        if flips == 2 and total and 2 * total != self.hilbert.size * (self.pixel_rnn.levels - 1):
+            raise UserError(f"symmetries: a flip changes the sum, which {self.hilbert} fixes")
+        return np.tile(sites, (flips, 1)), np.arange(flips).repeat(len(sites)) > 0
+
+    def _moved(self, images: Array, elements: Array | slice) -> Array:
+        """Applies elements of the group to images `[B, H, W, 1]`, each to its own or all to all."""
+        (sites, flips), levels = self._group, images.reshape(len(images), -1)
+        sites, flips = jnp.asarray(sites)[elements], jnp.asarray(flips)[elements]
+        if isinstance(elements, slice):
+            levels = levels[:, None]
+            sites, flips = sites[None], flips[None]
+        moved = jnp.take_along_axis(levels, sites, axis=-1)
+        return jnp.where(flips[..., None], self.pixel_rnn.levels - 1 - moved, moved)
+
+    def log_density(self, params: Any, images: Array) -> Array:
+        """Returns log |ψ|² of images `[B, H, W, 1]`, `[B]`, on a CPU for some at a time."""
+        every = self._moved(images, slice(None))  # [B, G, N]
+        rows, model = every.reshape(-1, *self.shape, 1), self.pixel_rnn
+        parts = tuning.parts(len(rows), every.shape[-1], recurrent=model.recurrent)
+        log_probs = tuning.in_parts(functools.partial(model.log_prob, params), parts, rows)
+        log_probs = log_probs.reshape(every.shape[:2])
+        return jax.nn.logsumexp(log_probs, axis=1) - math.log(every.shape[1])
+
+    def draw(self, params: Any, key: Array, count: int) -> tuple[Array, Array]:
+        """Draws images `[count, H, W, 1]` of |ψ|², and returns their log |ψ|², `[count]`."""
+        if not self.symmetries:
+            return self.pixel_rnn.sample_and_log_prob(params, key, count)
+        key, of_elements = jax.random.split(key)
+        images = self.pixel_rnn.sample(params, key, count)
+        elements = jax.random.randint(of_elements, count, 0, len(self._group[0]))
+        images = self._moved(images, elements).reshape(images.shape)
+        return images, self.log_density(params, images)
+
     @nn.compact
     def __call__(self, states: Array) -> Array:
         """Returns log ψ of states `[..., N]`, `[...]`."""
         params = self.param("pixel_rnn", self.pixel_rnn.init)
         images = self.hilbert.states_to_local_indices(states).reshape(-1, *self.shape, 1)
-        log_psi = self.pixel_rnn.log_prob(params, images).reshape(states.shape[:-1]) / 2
+        log_psi = self.log_density(params, images).reshape(states.shape[:-1]) / 2
         return log_psi if self.phase is None else log_psi + 1j * self.phase(states)
 
 
@@ -115,7 +168,7 @@ class DirectSampler(Sampler):
             raise UserError(f"a WaveFunction of {self.hilbert} is drawn, got {model}")
         count = self.n_batches * chain_length
         params, (key, new_key) = variables["params"]["pixel_rnn"], jax.random.split(state.key)
-        images, log_probs = model.pixel_rnn.sample_and_log_prob(params, key, count)
+        images, log_probs = model.draw(params, key, count)
         levels = images.reshape(self.n_batches, chain_length, -1).astype(jnp.int32)
         states = self.hilbert.local_indices_to_states(levels, dtype=self.dtype)
         states = shard_along_axis(states, axis=0)

@@ -1,6 +1,7 @@
 """The ansatz for NetKet: normalised, exact samples in constrained spaces, and its drivers."""
 
 import doctest
+import math
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import pixel_rnn_jax as prnn
 
 pytestmark = pytest.mark.usefixtures("float64")
+ALL = "rotations", "reflections", "flip"
 CONFIG = prnn.ModelConfig("pixel_cnn", layers=1, features=4, head_features=5, first_kernel=3)
 SPACES = {
     "spins": lambda hilbert: hilbert.Spin(0.5, 6),
@@ -72,6 +74,52 @@ def test_states_of_the_space_have_the_norm_one_and_samples_their_probability(nam
     np.testing.assert_allclose(2 * log_psi.real[numbers], log_probs[0], rtol=1e-4)
     counts = np.bincount(numbers, minlength=hilbert.n_states)
     assert (np.abs(counts - 4000 * chances) < 5 * np.sqrt(4000 * chances) + 5).all()
+
+
+def move(name, grids):
+    if name == "flip":
+        return -grids
+    turns = 1 if grids.shape[1] == grids.shape[2] else 2
+    return np.rot90(grids, turns, (1, 2)) if name == "rotations" else grids[:, ::-1]
+
+
+@pytest.mark.parametrize(
+    "shape, total_sz, symmetries, size",
+    [
+        ((2, 2), 0, ALL, 16),
+        pytest.param(
+            (3, 3), None, ("rotations", "reflections", "flip"), 16, marks=pytest.mark.slow
+        ),
+        pytest.param((2, 3), 1, ("reflections",), 4, marks=pytest.mark.slow),
+        pytest.param((2, 3), 0, ("rotations", "flip"), 4, marks=pytest.mark.slow),
+    ],
+)
+def test_symmetric_states(shape, total_sz, symmetries, size, netket):
+    from pixel_rnn_jax.wave_function import DirectSampler, WaveFunction
+
+    hilbert = netket.hilbert.Spin(0.5, math.prod(shape), total_sz=total_sz)
+    plain, psi = (WaveFunction(hilbert, CONFIG, shape, symmetries=s) for s in ((), symmetries))
+    state = netket.vqs.MCState(DirectSampler(hilbert), psi, n_samples=20_000, seed=1)
+    states = np.asarray(hilbert.all_states())
+    chances = np.exp(2 * np.asarray(state.log_value(states)))
+    base, grids = np.exp(2 * plain.apply(state.variables, states)), states.reshape(-1, *shape)
+    assert chances.sum() == pytest.approx(1, rel=1e-5) and len(psi._group[0]) == size
+    for name in symmetries:
+        numbers = hilbert.states_to_numbers(move(name, grids).reshape(states.shape))
+        np.testing.assert_allclose(chances[numbers], chances, rtol=1e-6)
+        assert abs(base[numbers] - base).max() > 1e-3
+    (samples, log_probs), _ = state.sampler.sample(
+        psi,
+        state.variables,
+        state=state.sampler_state,
+        chain_length=20_000,
+        return_log_probabilities=True,
+    )
+    numbers = hilbert.states_to_numbers(np.asarray(samples)[0])
+    np.testing.assert_allclose(np.exp(log_probs[0]), chances[numbers], rtol=1e-4)
+    counts = np.bincount(numbers, minlength=hilbert.n_states)
+    statistic = ((counts - 20_000 * chances) ** 2 / (20_000 * chances)).sum()
+    assert abs(statistic - len(states)) < 5 * np.sqrt(2 * len(states))
 
 
 @pytest.mark.slow
