@@ -4,7 +4,7 @@
     python notebooks/execute.py ising information
 
 Without names it runs all of them. It needs the extras `docs` and `dev`, and takes about 50
-minutes on two CPU cores, of which `ising` has 21 and `wave_functions` 25.
+minutes on two CPU cores, of which `ising` has 21 and `heisenberg` 25.
 """
 
 import os

@@ -30,9 +30,9 @@ from pixel_rnn_jax.system.errors import UserError
 class WaveFunction(nn.Module):
     """An autoregressive wave function: log ψ(σ) = ½ log p(σ) + iφ(σ).
 
-    Its parameters do not depend on H and W: a small grid's can start a larger one. The LSTMs have
-    derivatives in reverse mode alone: use NetKet's `VMC_SR` or `QGTJacobianDense`. `QGTOnTheFly`
-    needs `jvp`, which only a PixelCNN has.
+    Its parameters do not depend on H and W: a small grid's can start a larger one. Recurrent layers
+    have derivatives in reverse mode alone: use NetKet's `VMC_SR` or `QGTJacobianDense`, since
+    `QGTOnTheFly` needs `jvp`.
 
     Attributes:
         hilbert: NetKet's `Spin` or `Fock`, or another space of equal sites, with no constraint or

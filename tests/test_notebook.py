@@ -74,7 +74,7 @@ def anomalies(text):
     return rows
 
 
-def wave_functions(text):
+def heisenberg(text):
     """The exact energies are known ones; all others are above them, and close to them."""
     pattern = rf"(Ising.*?|Heisenberg.*?) +{NUMBER} +{NUMBER} +{NUMBER} +\S+ +\S+"
     rows = rows_of(pattern, text, 3)
@@ -96,7 +96,7 @@ CHECKS = {
     "information": (information, 0.2),
     "ising": (ising, 0.0),
     "quickstart": (quickstart, 1.0),
-    "wave_functions": (wave_functions, 0.0),
+    "heisenberg": (heisenberg, 0.0),
 }
 # What makes a run short, which ends in other values.
 SHORT = {
@@ -104,7 +104,7 @@ SHORT = {
         ("STEPS, BATCH = 1200, 128", "STEPS, BATCH = 40, 128"),
         ("LARGE, EACH, STEPS = 16, 16, 900", "LARGE, EACH, STEPS = 8, 16, 60"),
     ],
-    "wave_functions": [
+    "heisenberg": [
         ("STEPS = .*", "STEPS = dict(ising=40, torus=40, small=40, large=10)"),
         ("COUNT = 16, 1024", "COUNT = 16, 64"),
     ],
