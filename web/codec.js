@@ -31,28 +31,25 @@ function readerOf(bytes) {
 function blocksOf(bytes, { shape, levels, size }) {
   const file = readerOf(bytes), blocks = [], numbers = (count) => Array.from({ length: count }, () => file.varint());
   const begins = (...mark) => mark.every((byte, i) => bytes[file.at + i] === byte) && file.take(mark.length);
-  const seal = (from, seed) => {
-    const crc = crc32(bytes.subarray(from, file.at), seed);
+  const seal = (from, seed, crc = crc32(bytes.subarray(from, file.at), seed)) => {
     need(file.word() === crc, "is damaged: a checksum is wrong");
     return crc;
   };
   need(begins(0x89, 0x50, 0x52, 0x4e, 2), "is of another version, or none at all");
-  need(`${numbers(4)}` === `${[...shape, levels]}`, "is damaged, or of another model");
-  file.take(8);
-  const first = file.word(), seed = seal(0, 0);
+  need(numbers(4).join() === [...shape, levels].join(), "is damaged, or of another model");
+  const first = file.take(8) && file.word(), seed = seal(0, 0);
   let images = 0, from = file.at;
   for (; begins(0xb1, 0x50, 0x42); from = file.at) {
     const [start, count, ...lengths] = numbers(6), begin = file.at;
     const [, condition, corrections, code] = lengths.map(file.take), sections = bytes.subarray(begin, file.at);
-    const values = file.word(), crc = seal(from, seed);
-    need(start === images && (images || crc32(sections) === first), "misses a block, or has one of another file");
+    blocks.push({ count, corrections, code, values: file.word(), crc: seal(from, seed) });
+    need(start === images && (start || crc32(sections) === first), "misses a block, or has one of another file");
     need(count && count * size <= Math.max(2 ** 22, size) && !condition.length, "has a block that is of no model here");
     images += count;
-    blocks.push({ count, corrections, code, values, crc });
   }
   need(begins(0xb1, 0x50, 0x45) && file.varint() === images, "is damaged: no block or end follows");
-  const all = Uint32Array.from(blocks, ({ crc }) => crc);
-  need(file.word() === crc32(new Uint8Array(all.buffer)), "has a block of another file");
+  const all = new Uint8Array(Uint32Array.from(blocks, ({ crc }) => crc).buffer);
+  need(file.word() === crc32(all), "has a block of another file");
   seal(from, seed);
   need(file.at === bytes.length, "goes on after its end");
   return blocks;
@@ -89,11 +86,10 @@ function* decode(model, bytes) {
   const uniform = Array.from({ length: n ?? 0 }, (_, i) => Math.floor(2 ** 24 / n) + (i === n - 1 ? 2 ** 24 % n : 0));
   for (const block of blocksOf(bytes, model)) {
     const next = rangeDecoder(block.code), fixed = new Map(), file = readerOf(block.corrections), begin = images.length;
-    for (let number = 0; file.at < block.corrections.length; ) {
-      const value = file.varint();
-      fixed.set((number += Math.floor(value / 4)), value % 4);
-    }
     let number = 0;
+    for (let value; file.at < block.corrections.length; fixed.set(number, value % 4))
+      number += Math.floor((value = file.varint()) / 4);
+    number = 0;
     const round = (x) => {
       const q = Math.min(Math.max(Math.round(256 * x), -(2 ** 29)), 2 ** 29), r = fixed.get(number++) ?? q;
       return q - 1 + ((((r - q + 1) % 4) + 4) % 4); // The neighbour, or q itself, that is r modulo 4.
@@ -107,15 +103,13 @@ function* decode(model, bytes) {
       images.push(...lanes.map((lane) => lane.image));
       classes.push(...labels);
     }
-    const Values = levels <= 256 ? Uint8Array : Uint16Array, coded = Int32Array.from(n ? classes.slice(begin) : []);
-    const all = [coded, ...images.slice(begin).map((image) => Values.from(image))];
-    const crc = all.reduce((crc, array) => crc32(new Uint8Array(array.buffer), crc), 0);
+    const Values = levels <= 256 ? Uint8Array : Uint16Array, values = images.slice(begin).map((image) => Values.from(image));
+    const crc = [Int32Array.from(n ? classes.slice(begin) : []), ...values]
+      .reduce((crc, array) => crc32(new Uint8Array(array.buffer), crc), 0);
     need(crc === block.values, `has other images than ${begin + 1} to ${images.length} as this model decodes it`);
   }
   yield { images, decided: size, classes: n ? classes : undefined };
 }
 
-if (typeof module === "object") { // For Node; a page has all by name.
-  var { decide, laneOf } = require("./model.js");
-  module.exports = { decode };
-}
+if (typeof module === "object") var { decide, laneOf } = require("./model.js"); // For Node; a page has them by name.
+if (typeof module === "object") module.exports = { decode };
