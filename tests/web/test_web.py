@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import http.server
+import itertools
 import json
 import shutil
 import subprocess
@@ -12,7 +13,6 @@ import jax
 import numpy as np
 import pytest
 from helpers.codec_streams import random_images, small_model
-from helpers.exported_network import ExportedNetwork
 from helpers.programs import ROOT
 from helpers.random_models import all_images, posterior, soft_model
 
@@ -22,9 +22,14 @@ from pixel_rnn_jax.system.files import BUNDLED
 
 NODE, CHROMIUM, WEB = shutil.which("node"), shutil.which("chromium"), ROOT / "web"
 GOLDENS = ROOT / "tests" / "codec" / "files"
-TWO_LEVELS = dict(levels=2, shape=(6, 5, 1), layers=2, kernel=5, first_kernel=5, skip=False)
+BINARY = dict(levels=2, shape=(6, 5, 1), layers=2, kernel=5, first_kernel=5, skip=False)
 COLOUR = dict(levels=5, shape=(4, 5, 3), features=5, num_classes=3, residual=False)
-LARGE = "pixel_cnn", "row_lstm", "diagonal_1x32", "linear_rnn"
+LAYERS = "pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn"
+LARGE = "mnist_pixel_cnn", "mnist_row_lstm", "mnist_diagonal_1x32", "mnist_linear_rnn"
+RANDOM = itertools.product(LAYERS, (BINARY, COLOUR))
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
+REFUSED = {"scales_logistic": "scales=8,32", "coupled_16_bits": "output=coupled"}
+REFUSED["row_lstm_classes_logistic"] = "output=discretized"
 pytestmark = pytest.mark.skipif(not NODE, reason="needs Node")
 
 
@@ -35,46 +40,31 @@ def node(*words, status=0, **given):
     return done.stderr if status else json.loads(done.stdout)
 
 
-def log_prob(path, images, **given):
-    (file := path.parent / "x.json").write_text(json.dumps({"images": images.tolist(), **given}))
-    return node(WEB / "cli.mjs", "log_prob", path, file)
-
-
 def in_node(program, path, **given):
     """Runs a program that fills `answers` from `given`, with the model of a path."""
     start = f"""import {{ readFileSync }} from "node:fs"; import {{ decode }} from "{WEB}/codec.js";
-        import {{ complete, readModel }} from "{WEB}/model.js";
+        import {{ complete, readModel }} from "{WEB}/model.js"; const answers = [];
         const model = await readModel(Uint8Array.from(readFileSync("{path}")).buffer);
-        const given = JSON.parse(readFileSync(0)), answers = [];"""
-    end = "\nconsole.log(JSON.stringify(answers));"
-    return node("--input-type=module", "-e", start + program + end, **given)
+        const given = JSON.parse(readFileSync(0)); let seed = 1;
+        Math.random = () => (seed = (seed * 16807) % 2147483647) / 2147483647;"""
+    program = f"{start}{program}; console.log(JSON.stringify(answers))"
+    return node("--input-type=module", "-e", program, **given)
 
 
-@pytest.mark.parametrize("options", [TWO_LEVELS, COLOUR], ids=["two levels", "colour, classes"])
-@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn"])
-def test_log_prob_of_random_models(architecture, options, tmp_path):
-    model = small_model(architecture, **options)
-    model.save(path := tmp_path / "x.safetensors")
-    images, network, expected = random_images(model, 3), ExportedNetwork(path), []
-    for label, image in enumerate(images):
-        logits = network.outputs(image, label)
-        logits = np.concatenate([0 * logits, logits], -1) if model.levels == 2 else logits
-        chosen = np.take_along_axis(logits, image[..., None], -1)[..., 0]
-        expected.append((chosen - np.log(np.exp(logits).sum(-1))).sum())
-    given = {"classes": [0, 1, 2]} if model.config.num_classes else {}
-    np.testing.assert_allclose(log_prob(path, images, **given), expected, rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    "name", ["digits", *(pytest.param(f"mnist_{x}", marks=pytest.mark.slow) for x in LARGE)]
-)
-def test_log_prob_of_bundled_models(name, tmp_path, x64):
-    model, images = prnn.load(name), np.load(BUNDLED / name / "slice.npz")["images"]
+@pytest.mark.parametrize("case", [*RANDOM, "digits", *SLOW], ids=str)
+def test_log_prob_is_the_packages(case, tmp_path, x64):
+    model = prnn.load(case) if isinstance(case, str) else small_model(case[0], **case[1])
+    images, classes = random_images(model, 3), [0, 1, 2] if model.config.num_classes else None
+    if isinstance(case, str):
+        images = np.load(BUNDLED / case / "slice.npz")["images"]
     config = dataclasses.replace(model.config, dtype="float64")
-    exact, params = dataclasses.replace(model.pixel_rnn, config=config), model.params
-    expected = prnn.ImageModel(exact, jax.tree.map(np.float64, params)).log_prob(images)
-    path = shutil.copy(BUNDLED / name / "model.safetensors", tmp_path)
-    np.testing.assert_allclose(log_prob(tmp_path / path, images), expected, rtol=1e-9)
+    exact = dataclasses.replace(model.pixel_rnn, config=config)
+    exact = prnn.ImageModel(exact, jax.tree.map(np.float64, model.params))
+    model.save(path := tmp_path / "x.safetensors")
+    given = {"images": images.tolist(), "classes": classes or []}
+    (tmp_path / "x.json").write_text(json.dumps(given))
+    found = node(WEB / "cli.mjs", "log_prob", path, tmp_path / "x.json")
+    np.testing.assert_allclose(found, exact.log_prob(images, classes), rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", [*(path.stem for path in GOLDENS.glob("*.prnn")), "classes"])
@@ -88,31 +78,31 @@ def test_files(name, tmp_path, monkeypatch):
         np.savez(folder / f"{name}.npz", images=(images := random_images(model, 72)))
         (folder / f"{name}.prnn").write_bytes(model.compress(images, np.array(classes)))
     words = "decode", *(folder / f"{name}.{kind}" for kind in ("safetensors", "prnn"))
-    if refused := {"sc": "scales=8,32", "co": "output=co", "ro": "output=di"}.get(name[:2]):
-        assert refused in node(WEB / "cli.mjs", *words, status=1)
+    found = node(WEB / "cli.mjs", *words, status=int(name in REFUSED))
+    if name in REFUSED:
+        assert REFUSED[name] in found
         return
-    found, stored = node(WEB / "cli.mjs", *words), np.load(folder / f"{name}.npz")["images"]
+    stored = np.load(folder / f"{name}.npz")["images"]
     np.testing.assert_array_equal(np.reshape(found["values"], found["shape"]), stored)
     assert found.get("classes") == classes
 
 
 @pytest.mark.parametrize("name", ["pixel_cnn_8x8", "diagonal_softmax"])
 def test_damaged_files_are_refused(name, tmp_path):
-    path, data = GOLDENS / f"{name}.safetensors", (GOLDENS / f"{name}.prnn").read_bytes()
-    random, damaged = np.random.default_rng(0), []
+    path, file = (GOLDENS / f"{name}.{kind}" for kind in ("safetensors", "prnn"))
+    data, random, damaged = file.read_bytes(), np.random.default_rng(0), []
     for at in random.integers(len(data), size=50).tolist():
         flipped = bytes([data[at] ^ int(random.integers(1, 256))])
         damaged += [data[:at] + flipped + data[at + 1 :], data[:at]]
     program = """for (const file of given.files) try {
         for (const _ of decode(model, Uint8Array.from(file))); answers.push("");
     } catch (error) { answers.push(error.message); }"""
-    answers = in_node(program, path, files=[[*file] for file in (data, *damaged)])
+    answers = in_node(program, path, files=[[*content] for content in (data, *damaged)])
     assert len(answers) == 101 and not answers[0] and all(answers[1:])
-    (tmp_path / "x.prnn").write_bytes(damaged[0])
-    assert answers[1] in node(WEB / "cli.mjs", "decode", path, tmp_path / "x.prnn", status=1)
-    (tmp_path / "x").write_bytes(path.read_bytes()[:-1] + b"?")
-    words = "decode", tmp_path / "x", GOLDENS / f"{name}.prnn"
-    assert "model is damaged" in node(WEB / "cli.mjs", *words, status=1)
+    (tmp_path / "file").write_bytes(damaged[0])
+    (tmp_path / "model").write_bytes(path.read_bytes()[:-1] + b"?")
+    for paths in (path, tmp_path / "file"), (tmp_path / "model", file):
+        assert "damaged" in node(WEB / "cli.mjs", "decode", *paths, status=1)
 
 
 def test_particles_have_the_exact_distribution(tmp_path):
@@ -120,9 +110,7 @@ def test_particles_have_the_exact_distribution(tmp_path):
     model = soft_model("pixel_cnn", (2, 3, 1), 2, first_kernel=3)
     model.save(path := tmp_path / "x.safetensors")
     image, known = np.array([0, 1, 1, 0, 1, 1]), np.array([0, 1, 0, 0, 1, 1], bool)
-    program = """let seed = 1;
-    Math.random = () => (seed = (seed * 16807) % 2147483647) / 2147483647;
-    for (let run = 0; run < 1000; run++) {
+    program = """for (let run = 0; run < 1000; run++) {
         for (var last of complete(model, given.image, given.known, 8));
         answers.push(...last.images.map((x) => [Math.exp(last.evidence) / 8000, ...x]));
     }"""
@@ -132,42 +120,46 @@ def test_particles_have_the_exact_distribution(tmp_path):
     np.testing.assert_allclose(found[:, 0] @ same / np.exp(log_evidence), exact, atol=0.015)
 
 
-@pytest.fixture
-def address(tmp_path):
-    """The page's address, without its last part, in a folder of the built site."""
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's chromium")
+def test_in_a_browser(tmp_path):
+    """Draws, completes, scores, hides by key and mouse, and opens files; also from file:."""
+    playwright = pytest.importorskip("playwright.sync_api")
     shutil.copytree(WEB, site := tmp_path / "site")
     for name in "digits", "mnist_diagonal_1x32":
         shutil.copy(BUNDLED / name / "model.safetensors", site / f"{name}.safetensors")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason="needs Debian's chromium")
-def test_in_a_browser(address, tmp_path):
-    """Draws, hides, completes, scores and opens files, also from file:, without any error."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    (tmp_path / "x.prnn").write_bytes(b"damaged")
-    errors, hosts = [], set()
-    with playwright.sync_playwright() as session:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    address, errors, urls = f"http://127.0.0.1:{server.server_port}/", [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with server, playwright.sync_playwright() as session:
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = session.chromium.launch(executable_path=CHROMIUM, args=options)
         tab = browser.new_page(viewport={"width": 390, "height": 844})  # A phone.
         tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.on("request", lambda request: hosts.add(request.url.partition(":")[0]))
+        tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
+        tab.on("request", lambda request: urls.append(request.url))
 
-        def says(text):
-            tab.locator("#status", has_text=text).wait_for()
+        def do(action, *words, says):
+            tab.evaluate("document.querySelector('#status')?.replaceChildren()")
+            action(*words)
+            tab.locator("#status", has_text=says).wait_for()
 
-        tab.goto(f"{address}/index.html")
-        says("16 images in")
-        tab.get_by_role("button", name="Complete").click()
-        says("log p -")
-        tab.locator("#canvas").focus()
-        tab.keyboard.press("ArrowDown")
-        tab.keyboard.press("Space")
+        for url in address, f"file://{site}/index.html":
+            do(tab.goto, url, says="16 images" if url == address else "Open a model")
+            tab.context.set_offline(True)
+            for kind, says in ("safetensors", "16 images"), ("prnn", "5 images"):
+                do(tab.set_input_files, "#file", GOLDENS / f"diagonal_softmax.{kind}", says=says)
+            do(tab.set_input_files, "#file", GOLDENS / "pixel_cnn_8x8.prnn", says="another model")
+            do(tab.click, "text=Complete", says="log p -")
+            tab.click("#tiles button >> nth=3")
+            do(tab.click, "text=Nats", says="bits/dim")
+            tab.press("#canvas", "ArrowDown")
+            tab.press("#canvas", "Space")
+            tab.drag_and_drop("#canvas", "#canvas", target_position={"x": 9, "y": 9})
+            do(tab.click, "text=Nats", says="whole images")
+            assert tab.evaluate("known.filter((x) => !x).length > 3 && innerWidth") == 390
+            do(tab.click, "text=Draw", says="16 images")
         browser.close()
-    assert not errors
+        server.shutdown()
+    assert all(url.startswith((address, "file:", "blob:", "data:")) for url in urls) and not errors
