@@ -29,7 +29,4 @@ try {
   if (!file || !commands[command]) throw new Error("usage: cli.mjs log_prob|decode MODEL.safetensors FILE");
   const model = await readModel(Uint8Array.from(readFileSync(path)).buffer);
   console.log(JSON.stringify(commands[command](model, readFileSync(file))));
-} catch ({ message }) {
-  console.error(message.split("\n")[0]);
-  process.exitCode = 1;
-}
+} catch ({ message }) { console.error(message.split("\n")[0]); process.exitCode = 1; }

@@ -1,8 +1,6 @@
 /** Files of `pixel-rnn-jax compress`, read as docs/format.md describes them. */
 
-function need(good, text) {
-  if (!good) throw new Error(`the compressed file ${text}`);
-}
+function need(good, text) { if (!good) throw new Error(`the compressed file ${text}`); }
 
 /** The CRC-32 of bytes, going on from the one of bytes before. */
 function crc32(bytes, before = 0) {

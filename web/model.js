@@ -20,12 +20,10 @@ async function readModel(buffer) {
       arrays[name] = Float64Array.from(new kinds[dtype](bytes));
       digested.push(`${name} float${dtype.slice(1)} [${shape.join(", ")}]\n`, bytes);
     }
-    const { subtle } = globalThis.crypto ?? {}, all = await new Blob(digested).arrayBuffer(); // Pages of http: have none.
-    const digest = Array.from(new Uint8Array((await subtle?.digest("SHA-256", all)) ?? 0));
-    if (subtle && digest.map((byte) => byte.toString(16).padStart(2, "0")).join("") !== description.sha256) throw 0;
-  } catch {
-    throw new Error("the file of the model is damaged, or `pixel-rnn-jax export` did not write it");
-  }
+    const all = await new Blob(digested).arrayBuffer(), hash = await globalThis.crypto?.subtle?.digest("SHA-256", all);
+    const hex = hash && Array.from(new Uint8Array(hash), (byte) => byte.toString(16).padStart(2, "0")).join("");
+    if (hash && hex !== description.sha256) throw new Error("another digest"); // Pages from http: have no hash.
+  } catch { throw new Error("the file of the model is damaged, or `pixel-rnn-jax export` did not write it"); }
   const { image_shape: shape, levels, class_names: names } = description.images, size = shape.reduce((a, b) => a * b);
   const config = { head: "relu_1x1", input: "scalar", output: "softmax", residual: true, skip: true, scales: [], total: 0,
     condition_vector: 0, condition_map: 0, ...description.config };
@@ -46,10 +44,8 @@ function laneOf({ config, levels, shape: [, width, channels], size, array, kerne
   const steps = [], late = [], maps = [];
   function rows(features, reach = half) { // Of a map the latest rows are kept; above and beside the image are zeros.
     const columns = width + 2 * reach, map = { features, data: new Float64Array((reach + 1) * columns * features) };
-    map.at = (row, column, count = 1) => {
-      const from = (((row + reach + 1) % (reach + 1)) * columns + column + reach) * features;
-      return map.data.subarray(from, from + count * features);
-    };
+    const from = (row, column) => (((row + reach + 1) % (reach + 1)) * columns + column + reach) * features;
+    map.at = (row, column, count = 1) => map.data.subarray(from(row, column), from(row, column + count));
     return maps.push(map), map;
   }
   function taps(map, height, width, own = true) { // A source is [map, rows down, columns right, number of columns].
@@ -76,8 +72,8 @@ function laneOf({ config, levels, shape: [, width, channels], size, array, kerne
     order.push((row, column) => {
       let at = 0;
       for (const [map, down, right, columns] of sources) {
-        seen.set(map.at(row + down, column + right, columns), at);
-        at += map.features * columns;
+        const x = map.at(row + down, column + right, columns);
+        seen.set(x, at), (at += x.length);
       }
       for (let i = 0; relu && i < active; i++) seen[i] = Math.max(seen[i], 0);
       const y = out.at(row, column);
@@ -100,9 +96,9 @@ function laneOf({ config, levels, shape: [, width, channels], size, array, kerne
   }
   /** The h of an LSTM, whose c comes from the pixel (down, right); both are at `starts` in the beginning. */
   function lstm(name, sources, [down, right], starts, order) {
-    const y = rows(h), c = rows(h), sigmoid = (x) => 1 / (1 + Math.exp(-x)), term = `${name}/condition_to_state`;
+    const y = rows(h), c = rows(h), sigmoid = (x) => 1 / (1 + Math.exp(-x));
     for (const at of starts) y.at(...at).set(array(`${name}/h0`)), c.at(...at).set(array(`${name}/c0`));
-    const options = { parts: 4, more: [`${name}/state_to_state`], term, order };
+    const options = { parts: 4, more: [`${name}/state_to_state`], term: `${name}/condition_to_state`, order };
     const gates = product(`${name}/input_to_state`, sources(y), options);
     return local(h, [[y], [c], [c, down, right], [gates]], (f, y, c, before, g) => {
       c[f] = sigmoid(g[h + f]) * before[f] + sigmoid(g[2 * h + f]) * tanh(g[3 * h + f]);
@@ -158,10 +154,7 @@ function laneOf({ config, levels, shape: [, width, channels], size, array, kerne
     const n = x.features / channels, y = x.at(row, column).subarray(channel * n, (channel + 1) * n);
     return levels === 2 ? [0, y[0]] : Array.from(y);
   }
-  function put(value) {
-    image[at++] = value;
-    inputs.at(row, column)[channel] = (2 * value) / (levels - 1) - 1;
-  }
+  function put(value) { image[at++] = value; inputs.at(row, column)[channel] = (2 * value) / (levels - 1) - 1; }
   return { image, maps, logits, put };
 }
 

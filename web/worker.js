@@ -2,7 +2,11 @@
 function work() {
   let model, latest;
   const tasks = {
-    open: async (buffer) => [{ ...(model = await readModel(buffer)), array: null }],
+    open: async (buffer, job = latest) => {
+      const opened = await readModel(buffer);
+      if (job === latest) model = opened;
+      return [{ ...opened, array: null }];
+    },
     complete: (...values) => complete(model, ...values),
     decode: (buffer) => decode(model, new Uint8Array(buffer)),
     score: (...values) => [{ nats: logProb(model, ...values).map((log) => -log) }],
@@ -19,8 +23,6 @@ function work() {
         shown = performance.now();
       }
       postMessage({ ...last, job, done: true });
-    } catch ({ message }) {
-      postMessage({ job, error: message });
-    }
+    } catch ({ message }) { postMessage({ job, error: message }); }
   };
 }
