@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from helpers.codec_streams import random_images, small_model
 from helpers.programs import ROOT
-from helpers.random_models import all_images, posterior, soft_model
+from helpers.random_models import all_images, posterior, tiny_model
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import compression, quantise
@@ -71,12 +71,17 @@ def test_log_prob_is_the_packages(case, tmp_path, x64):
 def test_files(name, tmp_path, monkeypatch):
     folder, classes = GOLDENS, None
     if name == "classes":
-        monkeypatch.setattr(quantise, "MARGIN", 1e-4)  # More corrections than there would be.
+        monkeypatch.setattr(quantise, "MARGIN", 1e-3)  # More corrections than there would be.
         monkeypatch.setattr(compression, "BLOCK_BYTES", 1)
         model, folder, classes = small_model("linear_rnn", **COLOUR), tmp_path, [*range(3)] * 24
         model.save(folder / f"{name}.safetensors")
         np.savez(folder / f"{name}.npz", images=(images := random_images(model, 72)))
         (folder / f"{name}.prnn").write_bytes(model.compress(images, np.array(classes)))
+        program = """for (const [i] of Object.entries(bias)) bias[i] += 9e-4 * Math.sin(i);
+        for (var last of decode(model, readFileSync(given.file))); answers.push(...last.images);"""
+        program = f'const bias = model.array("logits/bias"); {program}'
+        found = in_node(program, folder / f"{name}.safetensors", file=f"{folder / name}.prnn")
+        assert np.array_equal([[*image.values()] for image in found], images.reshape(72, -1))
     words = "decode", *(folder / f"{name}.{kind}" for kind in ("safetensors", "prnn"))
     found = node(WEB / "cli.mjs", *words, status=int(name in REFUSED))
     if name in REFUSED:
@@ -95,10 +100,11 @@ def test_damaged_files_are_refused(name, tmp_path):
         flipped = bytes([data[at] ^ int(random.integers(1, 256))])
         damaged += [data[:at] + flipped + data[at + 1 :], data[:at]]
     program = """for (const file of given.files) try {
+        if (answers.length === 101) model.array("logits/bias")[0] += 1; // Another model.
         for (const _ of decode(model, Uint8Array.from(file))); answers.push("");
     } catch (error) { answers.push(error.message); }"""
-    answers = in_node(program, path, files=[[*content] for content in (data, *damaged)])
-    assert len(answers) == 101 and not answers[0] and all(answers[1:])
+    answers = in_node(program, path, files=[[*content] for content in (data, *damaged, data)])
+    assert len(answers) == 102 and not answers[0] and all(answers[1:])
     (tmp_path / "file").write_bytes(damaged[0])
     (tmp_path / "model").write_bytes(path.read_bytes()[:-1] + b"?")
     for paths in (path, tmp_path / "file"), (tmp_path / "model", file):
@@ -106,18 +112,20 @@ def test_damaged_files_are_refused(name, tmp_path):
 
 
 def test_particles_have_the_exact_distribution(tmp_path):
-    """Also where known values come last: p(known) times the share of an image, on average."""
-    model = soft_model("pixel_cnn", (2, 3, 1), 2, first_kernel=3)
+    """Also where known values come late: p(known) times the share of an image, on average."""
+    model = tiny_model("diagonal_bilstm", (2, 3, 1), 2, features=6, head_features=8)
+    params = jax.tree.map(lambda x: 2 * x * (x.ndim > 1), model.params)  # Values matter more.
+    model = prnn.ImageModel(model.pixel_rnn, params)
     model.save(path := tmp_path / "x.safetensors")
-    image, known = np.array([0, 1, 1, 0, 1, 1]), np.array([0, 1, 0, 0, 1, 1], bool)
-    program = """for (let run = 0; run < 1000; run++) {
-        for (var last of complete(model, given.image, given.known, 8));
-        answers.push(...last.images.map((x) => [Math.exp(last.evidence) / 8000, ...x]));
+    image, known = np.array([1, 0, 0, 1, 0, 0]), np.array([0, 1, 0, 0, 1, 0], bool)
+    program = """for (let run = 0; run < 250; run++) {
+        for (var last of complete(model, given.image, given.known, 16));
+        answers.push(...last.images.map((x) => [Math.exp(last.evidence) / 4000, ...x]));
     }"""
     found = np.array(in_node(program, path, image=image.tolist(), known=known.tolist()))
     exact, log_evidence = posterior(model, image.reshape(2, 3, 1), known.reshape(2, 3, 1))
     same = (found[:, None, 1:] == all_images((2, 3, 1), 2).reshape(-1, 6)).all(-1)
-    np.testing.assert_allclose(found[:, 0] @ same / np.exp(log_evidence), exact, atol=0.015)
+    np.testing.assert_allclose(found[:, 0] @ same / np.exp(log_evidence), exact, atol=0.03)
 
 
 @pytest.mark.slow
