@@ -1,9 +1,9 @@
 /**
- * node web/cli.mjs log_prob MODEL.safetensors IMAGES.json   prints log p of each image in nats, [N]
- * node web/cli.mjs decode MODEL.safetensors FILE.prnn       prints {"shape": [N, H, W, C], "values": [...], "classes": [N]}
+ * node web/cli.mjs log_prob MODEL.safetensors IMAGES.json  prints log p of each image in nats, [N]
+ * node web/cli.mjs decode MODEL.safetensors FILE.prnn      prints {"shape": [N, H, W, C], "values", "classes": [N]}
  *
- * IMAGES.json is {"images": [N, H, W, C] levels, "classes": [N] numbers}; classes are there if the model has them. What is
- * damaged or does not fit is one line on stderr, with status 1.
+ * IMAGES.json is {"images": [N, H, W, C] levels, "classes": [N] numbers}; classes are there if the model has them.
+ * What is damaged or does not fit is one line on stderr, with status 1.
  */
 import { readFileSync } from "node:fs";
 import { decode } from "./codec.js";
@@ -15,7 +15,7 @@ const commands = {
   log_prob(model, bytes) {
     const { shape, levels, config: { num_classes: n } } = model, { images, classes = [] } = JSON.parse(bytes);
     if (!fits(images, [images?.length, ...shape], levels) || !fits(classes, [n ? images.length : 0], n))
-      throw new Error(`needed are images [N, ${shape.join(", ")}] of ${levels} levels, and classes if the model has any`);
+      throw new Error(`needed are images [N, ${shape.join(", ")}] of ${levels} levels, and classes if there are any`);
     return images.map((image, i) => logProb(model, image.flat(2), classes[i]).reduce((a, b) => a + b));
   },
   decode(model, bytes) {

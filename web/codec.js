@@ -101,9 +101,9 @@ function* decode(model, bytes) {
       images.push(...lanes.map((lane) => lane.image));
       classes.push(...labels);
     }
-    const Values = levels <= 256 ? Uint8Array : Uint16Array, values = images.slice(begin).map((image) => Values.from(image));
-    const crc = [Int32Array.from(n ? classes.slice(begin) : []), ...values]
-      .reduce((crc, array) => crc32(new Uint8Array(array.buffer), crc), 0);
+    const Values = levels <= 256 ? Uint8Array : Uint16Array, coded = Int32Array.from(n ? classes.slice(begin) : []);
+    const all = [coded, ...images.slice(begin).map((image) => Values.from(image))];
+    const crc = all.reduce((crc, array) => crc32(new Uint8Array(array.buffer), crc), 0);
     need(crc === block.values, `has other images than ${begin + 1} to ${images.length} as this model decodes it`);
   }
   yield { images, decided: size, classes: n ? classes : undefined };

@@ -5,7 +5,7 @@
 
 /** Reads a model from an ArrayBuffer. */
 async function readModel(buffer) {
-  const arrays = {}, array = (name) => arrays[`scale_0/${name}`] ?? [], kinds = { F32: Float32Array, F64: Float64Array };
+  const kinds = { F32: Float32Array, F64: Float64Array }, arrays = {};
   let description;
   try {
     const start = 8 + Number(new DataView(buffer).getBigUint64(0, true));
@@ -25,12 +25,13 @@ async function readModel(buffer) {
     if (hash && hex !== description.sha256) throw new Error("another digest"); // Pages from http: have no hash.
   } catch { throw new Error("the file of the model is damaged, or `pixel-rnn-jax export` did not write it"); }
   const { image_shape: shape, levels, class_names: names } = description.images, size = shape.reduce((a, b) => a * b);
-  const config = { head: "relu_1x1", input: "scalar", output: "softmax", residual: true, skip: true, scales: [], total: 0,
-    condition_vector: 0, condition_map: 0, ...description.config };
-  const read = { architecture: /^(pixel_cnn|row_lstm|diagonal_bilstm|linear_rnn)$/, scales: /^$/, condition_vector: /^0$/,
-    condition_map: /^0$/, total: /^0$/, head: /^relu_1x1$/, input: /^scalar$/, output: /^softmax$/ };
+  const config = { head: "relu_1x1", input: "scalar", output: "softmax", residual: true, skip: true, scales: [],
+    total: 0, condition_vector: 0, condition_map: 0, ...description.config };
+  const read = { architecture: /^(pixel_cnn|row_lstm|diagonal_bilstm|linear_rnn)$/, scales: /^$/, total: /^0$/,
+    condition_vector: /^0$/, condition_map: /^0$/, head: /^relu_1x1$/, input: /^scalar$/, output: /^softmax$/ };
   for (const [name, values] of Object.entries(read))
     if (!values.test(config[name])) throw new Error(`a model of ${name}=${config[name]} is not read here`);
+  const array = (name) => arrays[`scale_0/${name}`] ?? [];
   const sizes = [array("first/bias").length, array("logits/bias").length];
   if (sizes.join() !== [2 * config.features, shape[2] * (levels === 2 ? 1 : levels)].join())
     throw new Error("the arrays of the model are not of its config");
@@ -39,9 +40,9 @@ async function readModel(buffer) {
 
 /** Returns a model's network for one lane. It gives the logits of a value, takes the value, and goes on to the next. */
 function laneOf({ config, levels, shape: [, width, channels], size, array, kernels }, label) {
-  const { architecture, features: h, kernel: k, first_kernel: side, residual, skip } = config, half = k >> 1, { tanh } = Math;
+  const { architecture, features: h, kernel: k, first_kernel: side, residual, skip } = config, half = k >> 1;
   // Functions of row and column that compute a pixel, or what follows in a complete row, from right to left; all maps.
-  const steps = [], late = [], maps = [];
+  const steps = [], late = [], maps = [], { tanh } = Math;
   function rows(features, reach = half) { // Of a map the latest rows are kept; above and beside the image are zeros.
     const columns = width + 2 * reach, map = { features, data: new Float64Array((reach + 1) * columns * features) };
     const from = (row, column) => (((row + reach + 1) % (reach + 1)) * columns + column + reach) * features;
@@ -126,7 +127,7 @@ function laneOf({ config, levels, shape: [, width, channels], size, array, kerne
       const own = { kernel: `${name}/seen_to_gates`, bias: new Float64Array(2 * h), open: 1 };
       const seen = product(own.kernel, [[down, -1, 0, 1], [right, 0, -1, 1]], own);
       const mix = (gate, before, content) => before + ((1 - tanh(gate)) / 2) * (content - before);
-      local(h, [[right], [right, 0, -1], [gates]], (f, r, before, g) => (r[f] = mix(g[f], before[f], tanh(g[4 * h + f]))));
+      local(h, [[right], [right, 0, -1], [gates]], (f, r, left, g) => (r[f] = mix(g[f], left[f], tanh(g[4 * h + f]))));
       local(h, [[left], [left, 0, 1], [right], [down], [down, -1], [gates]], (f, l, before, r, d, above, g) => {
         l[f] = mix(g[h + f], before[f], tanh(g[5 * h + f]));
         d[f] = mix(g[2 * h + f], above[f], r[f]);
@@ -181,8 +182,8 @@ function logProb(model, image, label) {
 }
 
 /**
- * Draws images side by side, given the known values of one, by sequential Monte Carlo as docs/generation.md says. Yields
- * after each pixel the images, the number of decided values, log p(known), and the smallest effective sample size.
+ * Draws images side by side, given the known values of one, by sequential Monte Carlo as docs/generation.md says.
+ * Yields after each pixel the images, the number of decided values, log p(known), and the smallest sample size.
  */
 function* complete(model, image, known, count, label, temperature = 1) {
   const lanes = Array.from({ length: count }, () => laneOf(model, label)), logs = new Float64Array(count);
@@ -198,8 +199,8 @@ function* complete(model, image, known, count, label, temperature = 1) {
     const sum = logSum(logs), size = Math.exp(2 * sum - logSum(logs.map((log) => 2 * log)));
     smallest = Math.min(smallest, size);
     if (size < count / 2 || state.decided === model.size) { // Systematic resampling.
-      const old = lanes.map(({ maps, image }) => [image.slice(), ...maps.map((map) => map.data)]), offset = Math.random();
-      let from = 0, upTo = Math.exp(logs[0] - sum);
+      const old = lanes.map(({ maps, image }) => [image.slice(), ...maps.map((map) => map.data)]);
+      let offset = Math.random(), from = 0, upTo = Math.exp(logs[0] - sum);
       lanes.forEach(({ maps, image }, to) => {
         while ((to + offset) / count > upTo && from < count - 1) upTo += Math.exp(logs[++from] - sum);
         image.set(old[from][0]);
