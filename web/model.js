@@ -41,6 +41,7 @@ async function readModel(buffer) {
 /** Returns a model's network for one lane. It gives the logits of a value, takes the value, and goes on to the next. */
 function laneOf({ config, levels, shape: [, width, channels], size, array, kernels }, label) {
   const { architecture, features: h, kernel: k, first_kernel: side, residual, skip } = config, half = k >> 1;
+  if (config.num_classes ? !(label < config.num_classes) : label !== undefined) throw new Error("no such class");
   // Functions of row and column that compute a pixel, or what follows in a complete row, from right to left; all maps.
   const steps = [], late = [], maps = [], { tanh } = Math;
   function rows(features, reach = half) { // Of a map the latest rows are kept; above and beside the image are zeros.

@@ -144,6 +144,7 @@ def test_in_a_browser(tmp_path):
         options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = session.chromium.launch(executable_path=CHROMIUM, args=options)
         tab = browser.new_page(viewport={"width": 390, "height": 844})  # A phone.
+        tab.set_default_timeout(120_000)
         tab.on("pageerror", lambda error: errors.append(str(error)))
         tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
         tab.on("request", lambda request: urls.append(request.url))
