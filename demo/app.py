@@ -5,73 +5,50 @@ python demo/app.py --workdir=runs/mnist --port=7861 --no_browser
 """
 
 import argparse
-import base64
-import dataclasses
 import html
-import io
 import os
+import re
 import signal
 import sys
 import tempfile
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import jax
-import matplotlib.figure
-import numpy as np
 from PIL import Image
+from play import MOST_PIXELS, Play
 
-import pixel_rnn_jax as prnn
-from pixel_rnn_jax import data
-from pixel_rnn_jax import model as models
 from pixel_rnn_jax.cli import flags
 from pixel_rnn_jax.data import pictures
-from pixel_rnn_jax.system import files
 
-TEST_IMAGES, CANVAS = 100, 320
-MOST_PIXELS = 2**22
-"""The limit for a picture that a visitor paints or uploads."""
-
-
-def figure(content: bytes, alt: str, name: str, text: str) -> str:
-    """Returns the HTML of a picture with its description, a text, and a link that saves it."""
-    url = f"data:image/{name[-3:]};base64,{base64.b64encode(content).decode()}"
-    style = "width: min(100%, 560px); image-rendering: pixelated"
-    return (
-        f'<figure><img src="{url}" alt="{html.escape(alt)}" style="{style}"><figcaption>'
-        f'{html.escape(text)} <a href="{url}" download="{name}">Save {name}</a></figcaption>'
-        "</figure>"
-    )
-
-
-def film_of(picture: Any, order: np.ndarray, shape: Any, frames: int = 100) -> bytes:
-    """Returns a GIF of a picture of one image of `shape`, whose pixels appear one after another.
-
-    `order` `[T, 2]` are their rows and columns; what is not there yet is blue.
-    """
-    whole = Image.fromarray(picture).convert("RGB")
-    ground, images = Image.new("RGB", whole.size, pictures.UNKNOWN), []
-    for count in np.linspace(0, len(order), frames).astype(int):
-        there = np.zeros(shape, np.uint8)
-        there[tuple(order[:count].T)] = 255
-        mask = Image.fromarray(there).resize(whole.size, Image.Resampling.NEAREST)
-        images.append(Image.composite(whole, ground, mask))
-    file, times = io.BytesIO(), [40] * (frames - 1) + [2000]  # In ms.
-    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=times, loop=0)
-    return file.getvalue()
+CSS = """
+figure img { width: min(100%, 560px); max-height: 420px; object-fit: contain }
+figure img:not([alt^=Histogram]), .gallery-item img { image-rendering: pixelated }
+.gallery-item, .gallery-item * { width: 44px; height: 44px; border-radius: 0 }
+button.color { box-shadow: inset 0 0 0 1px gray }
+"""
+ABOUT = {
+    "": """This model has learned how probable every image is. It draws an image pixel by pixel, by
+        the probabilities that it computes from all pixels before.""",
+    "Draw": """At temperature 1 the model draws by its probabilities, below 1 what is likely more
+        often, above 1 what is unlikely. Nats measure surprise, -log p(image): with one nat more, an
+        image is 2.7 times less probable.""",
+    "Complete": """Paint blue what the model shall complete; white and black draw values. The pale
+        frame is there to begin strokes in.""",
+    "Particles": """Particles are attempts side by side: wherever pixels are known, attempts that
+        fit them are copied and others dropped. An effective sample size near 1 asks for more.""",
+    "Surprise": "How much does an image surprise the model, in nats, and at which of its pixels?",
+    "Guess": "Which of these images surprises the model most? Guess, then see their nats.",
+    "Compress": """The more probable an image, the fewer bits it takes: about -log2 p(image). No
+        value is lost. If the model has classes, the class of each image is found.""",
+    "Decompress": "The same model reads the images back, on any machine.",
+}
 
 
-class OwnPage:
+def own_page(app: Any) -> Any:
     """Refuses what other web pages send: the Host and the Origin of a request must be this page."""
+    from starlette.responses import PlainTextResponse
 
-    def __init__(self, app: Any):
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a request, or passes it on."""
-        from starlette.responses import PlainTextResponse
-
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
         headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
         host, origin = headers.get(b"host", ""), headers.get(b"origin")
         hosts = "127.0.0.1", "localhost", os.environ.get("SPACE_HOST")
@@ -79,175 +56,9 @@ class OwnPage:
         if scope["type"] == "http" and (other or urlsplit(origin or f"//{host}").netloc != host):
             await PlainTextResponse("another host or origin", 403)(scope, receive, send)
         else:
-            await self.app(scope, receive, send)
+            await app(scope, receive, send)
 
-
-class Play:
-    """What the tabs do with a model.
-
-    `images` `[N + 1, H, W, C]` are to choose from, the last blank. `nats` `[N]` and `condition`,
-    or None, are theirs.
-    """
-
-    def __init__(self, source: Any):
-        self.name, self.source, count = Path(source).name, "test images", TEST_IMAGES
-        self.model, condition = prnn.load(source), None
-        if source in files.bundled_names():
-            images = np.load(files.BUNDLED / source / "slice.npz")["images"]
-        elif Path(source).is_dir():
-            images, condition, _ = prnn.read_images(source)
-            condition = None if condition is None else condition[:count]
-        else:
-            self.source, classes = "images that the model drew", self.model.config.condition.classes
-            condition = np.arange(count) % classes if classes else None
-            images = np.asarray(self.model.sample(jax.random.key(1), count, condition))
-        self.condition = condition
-        self.nats = -np.asarray(self.model.log_prob(images[:count], condition))
-        self.images = np.concatenate([images[:count], np.zeros_like(images[:1])])
-
-    def conditions(self, given: Any, count: int) -> np.ndarray | None:
-        """Returns `count` times a class, the numbers of a vector, or the .npy file of a map."""
-        kind = self.model.config.condition.kind
-        if kind == "class":
-            return np.full(count, given)
-        if not kind:
-            return None
-        if not given:
-            raise prnn.UserError("give the condition first")
-        if kind == "map":
-            with files.error_context(given):
-                value = np.array(files.load_arrays(given), float)
-        else:
-            value = np.array(given.split(","), float)
-        return np.broadcast_to(value, (count, *value.shape))
-
-    def given(self, number: int, before: Any) -> Any:
-        """Returns the class or the vector of an image as `conditions` takes it, else `before`."""
-        (kind, size), names = self.model.config.condition, self.model.class_names
-        if self.condition is None or number == len(self.nats) or kind == "map":
-            return before
-        value = self.condition[number]
-        if kind == "class":
-            return (names or range(size))[value]
-        return ", ".join(map(str, value))
-
-    def read(self, paths: Any) -> np.ndarray:
-        """Returns the images of files `[N, H, W, C]`, read as by `--images`."""
-        config = dataclasses.replace(
-            self.model.config, num_classes=0, condition_vector=0, condition_map=0
-        )
-        plain = dataclasses.replace(self.model.pixel_rnn, config=config)
-        splits = [data.open_images(path, None, plain) for path in paths or ()]
-        if not splits:
-            raise prnn.UserError("choose a file first")
-        return np.concatenate([split.batch(np.arange(len(split))).images for split in splits])
-
-    def words(self, nats: Any) -> str:
-        """Returns a mean of nats in words."""
-        mean, n = float(np.mean(nats)), self.model.pixel_rnn.num_values
-        bits = f", {models.bits_per_dim(mean, n):.4f} bits/dim" if self.model.levels else ""
-        return f"{mean:.2f} nats{bits}"
-
-    def grid(self, images: Any, columns: int | None = None) -> np.ndarray:
-        """Returns one picture of images."""
-        return pictures.grid(*pictures.as_levels(images, self.model.levels), columns)
-
-    def canvas(self, image: np.ndarray) -> np.ndarray:
-        """Returns the RGB picture of an image `[H, W, C]`, or of its first channel, to paint on."""
-        image = image if image.shape[-1] in (1, 3, 4) else image[..., :1]
-        picture = Image.fromarray(self.grid(image[None])).convert("RGB")
-        factor = max(1, CANVAS // max(picture.size))
-        return np.asarray(picture).repeat(factor, axis=0).repeat(factor, axis=1)
-
-    def painted(self, image: np.ndarray, layers: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns an image `[H, W, C]` with what was painted on it, and which values are known.
-
-        `layers` are RGBA pictures: blue is unknown, other colours are values.
-        """
-        image, known = image.copy(), np.ones(image.shape, bool)
-        for layer in layers:
-            paint = Image.fromarray(layer).convert("RGBa")
-            small = np.asarray(paint.resize(image.shape[1::-1], Image.Resampling.BOX), float)
-            painted, colour = small[..., 3] > 127, small[..., :3] / np.maximum(small[..., 3:], 1)
-            blue = painted & (abs(255 * colour - pictures.UNKNOWN).max(-1) < 48)
-            drawn = painted & ~blue
-            known[blue] = False
-            if drawn.any():
-                if image.shape[-1] not in (1, 3) or not self.model.pixel_rnn.likelihood.discrete:
-                    raise prnn.UserError("values can be painted in levels of grey or RGB alone")
-                colour = colour if image.shape[-1] == 3 else colour.mean(-1, keepdims=True)
-                image[drawn] = np.round(colour[drawn] * (self.model.levels - 1))
-        return image, known
-
-    def draw(self, count: int, temperature: float, seed: int, given: Any) -> tuple[str, str]:
-        """Draws images, and shows the first in the order in which its values were drawn."""
-        condition, key = self.conditions(given, count), jax.random.key(seed or 0)
-        images = self.model.sample(key, count, condition, temperature=temperature)
-        text = f"On average {self.words(-self.model.log_prob(images, condition))}."
-        scales = self.model.pixel_rnn.scales
-        order = np.concatenate([scale.stride * np.argwhere(~scale.copied) for scale in scales])
-        first = self.canvas(np.asarray(images[0]))
-        film = film_of(first, order, self.model.image_shape[:2])
-        samples, alt = pictures.png(self.grid(images)), f"{count} images drawn by the model"
-        last = figure(film, "The first image, value by value", "film.gif", "The first, as drawn.")
-        return figure(samples, alt, "samples.png", text), last
-
-    def complete(
-        self, image: Any, editor: Any, count: int, particles: int, seed: int, given: Any
-    ) -> str:
-        """Completes a painted image several times, side by side."""
-        image, known = self.painted(image, (editor or {}).get("layers") or ())
-        images, condition = np.stack([image] * count), self.conditions(given, count)
-        key = jax.random.key(seed or 0)
-        result = self.model.complete(key, images, known, condition, particles=particles)
-        evidence = ", ".join(f"{value:.2f}" for value in np.asarray(result.log_evidence))
-        size = f"effective sample size at least {result.effective_sample_size.min():.1f}"
-        text = f"{known.sum()} known values; log-evidence {evidence} nats; {size} of {particles}."
-        alt, content = f"{count} completions", pictures.png(self.grid(result.images, columns=4))
-        return figure(content, alt, "completions.png", text)
-
-    def surprise(self, image: Any, given: Any) -> tuple[str, str]:
-        """Shows the nats of each pixel, and where the image stands among the others."""
-        condition = self.conditions(given, 1)
-        terms = -np.asarray(self.model.log_prob(image[None], condition, per_value=True))
-        shown, levels = pictures.as_levels(image[None], self.model.levels)
-        heat, black, white = pictures.pixel_map(shown, terms.sum(-1), levels)
-        nats, plot, file = terms.sum(), matplotlib.figure.Figure((5, 2)), io.BytesIO()
-        axes = plot.subplots()
-        axes.hist(self.nats, bins=30, color="lightsteelblue")
-        axes.axvline(nats, color="firebrick")
-        axes.set(xlabel="nats of an image", ylabel="images")
-        plot.savefig(file, dpi=150, bbox_inches="tight")
-        text = f"{self.words(nats)}; black is {black:.2f} nats of a pixel, white {white:.2f}."
-        fewer = (self.nats < nats - 1e-3).sum()  # More than rounding.
-        place = f"{fewer} of {len(self.nats)} {self.source} have fewer nats."
-        heat_map = figure(pictures.png(heat), "An image and its heat map", "surprise.png", text)
-        return heat_map, figure(file.getvalue(), f"Histogram. {place}", "histogram.png", place)
-
-    def compress(self, paths: Any, given: Any) -> tuple[str, str, str]:
-        """Returns a compressed file of images, its size beside others, and what it holds."""
-        images, levels = self.read(paths), self.model.levels
-        content = self.model.compress(images, self.conditions(given, len(images)))
-        text = f".prnn {len(content):,} bytes, {8 * len(content) / images.size:.4f} bits/dim"
-        folder, webp = Path(tempfile.mkdtemp()), io.BytesIO()
-        (folder / "images.prnn").write_bytes(content)
-        if levels <= 256 and images.shape[-1] in (1, 3):
-            pictures.write_images(images, levels, str(folder / "png"))
-            files = [*(folder / "png").iterdir()]
-            for file in files:
-                Image.open(file).convert("RGB").save(webp, "WEBP", lossless=True)
-            png = sum(file.stat().st_size for file in files)
-            text += f"; PNG {png:,} bytes; WebP lossless {webp.tell():,} bytes"
-        return str(folder / "images.prnn"), text, self.decompress(folder / "images.prnn")[0]
-
-    def decompress(self, path: Any) -> tuple[str, str]:
-        """Returns the images of a compressed file, to look at and as an .npz file."""
-        if not path:
-            raise prnn.UserError("choose a file first")
-        images = np.asarray(self.model.decompress(Path(path).read_bytes()))
-        pictures.write_images(images, self.model.levels, out := f"{tempfile.mkdtemp()}/images.npz")
-        content, text = pictures.png(self.grid(images[:TEST_IMAGES])), f"{len(images)} images."
-        return figure(content, f"{text} Read from the file.", "images.png", text), out
+    return answer
 
 
 def page(play: Play) -> Any:
@@ -255,108 +66,121 @@ def page(play: Play) -> Any:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     import gradio as gr
 
-    kind, numbers = play.model.config.condition
-
-    def on(event: Any, function: Any, inputs: list[Any], outputs: list[Any]) -> None:
+    def on(event: Any, function: Any, inputs: Any, outputs: Any, quick: bool = False) -> None:
         # Gradio's own iterator of a bar would never end in the thread of the codec.
         def call(progress: Any = gr.Progress(), *values: Any) -> Any:  # noqa: B008
             progress(0, desc="Computing. The first time it compiles, which takes longer")
             try:
                 return function(*values)
-            except Exception as error:
-                text = html.escape(str(error) or repr(error))
+            except Exception as error:  # Without the folder of an upload, and the name of no split.
+                hidden = rf"{re.escape(tempfile.gettempdir())}\S*/| of split 'all'"
+                text = html.escape(re.sub(hidden, "", str(error) or repr(error)))
                 raise gr.Error(text, print_exception=False) from error
 
-        name = function.__name__
-        event(call, inputs, outputs, api_name=name, concurrency_id="model", concurrency_limit=1)
+        options = dict(concurrency_limit=1, concurrency_id=None if quick else "model")
+        options |= dict(show_progress="hidden" if quick else "full", show_progress_on=outputs[0])
+        event(call, inputs, outputs, api_name=function.__name__, **options)
 
-    def chooser(view: Any) -> Any:
+    def seed() -> Any:
+        label = "Seed: the same number draws the same images"
+        return gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label=label)
+
+    def chooser(view: Any, margin: int = 0) -> Any:
         """Returns the state that holds the image which is chosen; `view` shows it."""
-        image = gr.State(play.images[0])
 
         def choose(number: int, before: Any) -> Any:
-            chosen = play.images[number]
-            return chosen, play.canvas(chosen), play.given(number, before)
+            chosen = play.images[number - 1]
+            return play.canvas(chosen, margin), chosen, play.given(number - 1, before), ""
 
-        def show(path: Any) -> Any:
-            chosen = play.read([path])[0]
-            return chosen, play.canvas(chosen)
+        def show(path: Any, before: Any) -> Any:
+            chosen, found, remark = play.upload(path, before)
+            return play.canvas(chosen, margin), chosen, found, remark
 
-        with gr.Row():
-            label, last = f"One of the {play.source}, or blank", len(play.images) - 1
-            number = gr.Slider(0, last, 0, step=1, label=label)
-            upload = gr.File(label="Or an image of your own", height=140)
-        view.render()
-        on(number.change, choose, [number, given], [image, view, given])
-        on(upload.upload, show, [upload], [image, view])
-        return image
+        thumbnails = gr.Dataset(
+            label=f"Blank, or one of the {play.source}",
+            components=[gr.Image(render=False)],
+            samples=[[play.canvas(play.images[i - 1])] for i in range(len(play.images))],
+            samples_per_page=22,
+            type="index",
+        )
+        upload = gr.UploadButton("Upload a picture of your own")
+        outputs = [view.render(), gr.State(play.images[0]), given, gr.Markdown()]
+        on(thumbnails.click, choose, [thumbnails, given], outputs, quick=True)
+        on(upload.upload, show, [upload, given], outputs, quick=True)
+        return outputs[1]
+
+    def column(text: str = "") -> Any:
+        with gr.Column(min_width=460) as result:
+            gr.Markdown(text)
+        return result
 
     with gr.Blocks(title=f"{play.name}, pixel-rnn-jax", analytics_enabled=False) as blocks:
-        gr.Markdown(f"# {play.name}\n{play.model!r}")
+        gr.Markdown(f"# {play.name}\n{ABOUT['']}\n\n{play.model!r}")
         given: Any = gr.State(None)
-        if kind == "class":
-            choices = [*(play.model.class_names or range(numbers))]
+        if play.kind == "class":
+            choices = [*(play.model.class_names or range(play.size))]
             given = gr.Dropdown(choices, value=play.given(0, choices[0]), label="Class")
-        elif kind == "vector":
-            label = f"Condition: {numbers} numbers, with commas"
+        elif play.kind == "vector":
+            label = f"Condition: {play.size} numbers, with commas"
             given = gr.Textbox(play.given(0, ""), label=label)
-        elif kind == "map":
+        elif play.kind == "map":
             given = gr.File(label="Condition: an .npy file, [H, W, D]")
-        seed = gr.Number(0, precision=0, minimum=0, maximum=2**31 - 1, label="Seed")
-        with gr.Tab("Draw"):
-            with gr.Row():
+        with gr.Tab("Draw"), gr.Row():
+            with column(ABOUT["Draw"]):
                 count = gr.Slider(1, 64, 16, step=1, label="Images")
-                temperature = gr.Slider(0, 2, 1, label="Temperature")
-            button = gr.Button("Draw", variant="primary")
-            on(button.click, play.draw, [count, temperature, seed, given], [gr.HTML(), gr.HTML()])
-        with gr.Tab("Complete"):
-            gr.Markdown("Paint blue what is unknown. Other colours draw values.")
-            canvas, colours = play.canvas(play.images[0]), ["white", "black"]
-            brush = gr.Brush(40, [f"rgb{pictures.UNKNOWN}", *colours])
-            bare: Any = dict(sources=(), transforms=(), layers=False, render=False)
-            size = canvas.shape[1::-1]
-            editor = gr.ImageEditor(
-                canvas, label="Image", brush=brush, canvas_size=size, fixed_canvas=True, **bare
-            )
-            image = chooser(editor)
-            with gr.Row():
+                inputs = [count, gr.Slider(0, 2, 1, label="Temperature"), seed(), given]
+                button = gr.Button("Draw", variant="primary")
+            with column(), gr.Row():
+                on(button.click, play.draw, inputs, [gr.HTML(), gr.HTML()])
+        with gr.Tab("Complete"), gr.Row():
+            with column(ABOUT["Complete"]):
+                canvas = play.canvas(play.images[0], play.margin)
+                brush = gr.Brush(30, [f"rgb{pictures.UNKNOWN}", "white", "black"])
+                bare: Any = dict(sources=(), transforms=(), layers=False, render=False)
+                size: Any = dict(canvas_size=canvas.shape[1::-1], fixed_canvas=True)
+                editor = gr.ImageEditor(canvas, label="Image", brush=brush, **size, **bare)
+                image = chooser(editor, play.margin)
+            with column(ABOUT["Particles"]):
                 count = gr.Slider(1, 16, 4, step=1, label="Completions")
                 particles = gr.Slider(1, 256, 64, step=1, label="Particles of each")
-            button = gr.Button("Complete", variant="primary")
-            inputs = [image, editor, count, particles, seed, given]
-            on(button.click, play.complete, inputs, [gr.HTML()])
-        with gr.Tab("Surprise"):
-            image = chooser(gr.Image(canvas, label="Image", interactive=False, render=False))
-            button = gr.Button("Show nats", variant="primary")
-            on(button.click, play.surprise, [image, given], [gr.HTML(), gr.HTML()])
-        with gr.Tab("Compress"):
-            files = gr.File(label="Images", file_count="multiple")
-            button = gr.Button("Compress", variant="primary")
-            outputs = [gr.File(label="Compressed file"), gr.Textbox(label="Size"), gr.HTML()]
-            on(button.click, play.compress, [files, given], outputs)
-            file = gr.File(label="A compressed file", file_types=[".prnn"])
-            outputs = [gr.HTML(), gr.File(label="Its images")]
-            on(gr.Button("Decompress").click, play.decompress, [file], outputs)
+                inputs = [image, editor, count, particles, seed(), given]
+                button = gr.Button("Complete", variant="primary")
+                on(button.click, play.complete, inputs, [gr.HTML()])
+        with gr.Tab("Surprise"), gr.Row():
+            with column(ABOUT["Surprise"]):
+                canvas = play.canvas(play.images[0])
+                view = gr.Image(canvas, label="Image", interactive=False, render=False)
+                image = chooser(view)
+                button = gr.Button("Show nats", variant="primary")
+            with column():
+                on(button.click, play.surprise, [image, given], [gr.HTML(), gr.HTML()])
+        with gr.Tab("Guess"), gr.Row():
+            with column(ABOUT["Guess"]):
+                turn, four = gr.State(0), gr.HTML(play.guess(0, None))
+            with column():
+                numbers = [*range(1, 1 + min(4, len(play.nats)))]
+                choice = gr.Radio(numbers, label="The most surprising, from the left")
+                on(choice.input, play.guess, [turn, choice], [four], quick=True)
+                others = gr.Button("Other images").click
+                on(others, play.others, [turn], [four, turn, choice], quick=True)
+        with gr.Tab("Compress"), gr.Row():
+            with column(ABOUT["Compress"]):
+                files = gr.File(label="Images", file_count="multiple", height=140)
+                button = gr.Button("Compress", variant="primary")
+                outputs = [gr.File(label="Compressed file"), gr.Markdown(), gr.HTML()]
+                on(button.click, play.compress, [files, given], outputs)
+            with column(ABOUT["Decompress"]):
+                file = gr.File(label="A compressed file", file_types=[".prnn"], height=140)
+                button = gr.Button("Decompress")
+                outputs = [gr.HTML(), gr.File(label="Its images")]
+                on(button.click, play.decompress, [file], outputs)
     return blocks
-
-
-def launch(blocks: Any, **options: Any) -> None:
-    """Opens a page on 127.0.0.1."""
-    from starlette.middleware import Middleware
-
-    blocks.queue(max_size=20).launch(
-        share=False,
-        max_file_size="16mb",
-        footer_links=[],
-        show_error=True,
-        app_kwargs=dict(middleware=[Middleware(OwnPage)]),
-        **options,
-    )
 
 
 def main(arguments: list[str]) -> None:
     """Opens the page on 127.0.0.1."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     flags.model_flags(parser)
     parser.add_argument("--port", type=int, help="default: the first that is free from 7860 on")
     parser.add_argument("--no_browser", action="store_true", help="open no browser")
@@ -365,8 +189,23 @@ def main(arguments: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with tempfile.TemporaryDirectory() as tempfile.tempdir:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir
-        blocks, browser = page(Play(options.source)), not options.no_browser
-        launch(blocks, server_port=options.port, inbrowser=browser)
+        blocks = page(Play(options.source))
+        from starlette.middleware import Middleware
+
+        blocks.queue(max_size=20).launch(
+            server_port=options.port,
+            inbrowser=not options.no_browser,
+            share=False,
+            max_file_size="16mb",
+            footer_links=[],
+            show_error=True,
+            app_kwargs=dict(middleware=[Middleware(own_page)]),
+            css=CSS,
+            quiet=True,  # It would tell how to make the page public.
+            prevent_thread_lock=True,
+        )
+        print(f"The page is at {blocks.local_url}", flush=True)
+        blocks.block_thread()
 
 
 if __name__ == "__main__":

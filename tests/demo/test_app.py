@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from helpers import programs
 from PIL import Image
+from play import Play
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import pictures
@@ -29,7 +30,7 @@ NUMBER = r"-?\d[\d,]*(?:\.\d+)?"
 
 @pytest.fixture(scope="module")
 def play():
-    return app.Play("digits")
+    return Play("digits")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def classes(tmp_path_factory):
     config = prnn.ModelConfig("pixel_cnn", 1, 4, num_classes=3, scales=(2, 4))
     path = tmp_path_factory.mktemp("model") / "digits"  # A file of one's own, by a bundled name.
     prnn.create(config, (4, 4, 3), levels=256).save(path)
-    return app.Play(path)
+    return Play(path)
 
 
 def parts(html):
@@ -78,11 +79,10 @@ def test_draws_what_the_api_draws_and_shows_it_in_order(name, given, request):
 
 
 def test_completes_what_is_painted(play):
-    image = play.images[0]
-    size = play.canvas(image).shape[0]
+    image, size = play.images[0], play.canvas(play.images[0], play.margin).shape[0]
     layer = np.zeros((size, size, 4), np.uint8)
     layer[size // 2 :] = (*pictures.UNKNOWN, 255)
-    layer[: size // 8] = 255
+    layer[: 2 * size // 10] = 255  # The margin, where strokes begin, and a row of 8.
     painted, known = play.painted(image, [layer])
     assert known[:4].all() and not known[4:].any()
     assert (painted[0] == 16).all() and (painted[1:] == image[1:]).all()
@@ -108,6 +108,26 @@ def test_shows_the_nats_of_values_and_the_place_of_an_image(play):
     assert count == len(play.images) - 1 and less == (play.nats < play.nats[3] - 1e-3).sum()
 
 
+def test_a_guess_comes_before_the_nats(play):
+    four = np.random.default_rng(3).permutation(len(play.nats))[:4]
+    picture, text, numbers = parts(play.guess(3, None))
+    np.testing.assert_array_equal(np.asarray(picture), pictures.grid(play.images[four], 17, 4))
+    assert not numbers and play.others(2) == (play.guess(3, None), 3, None)
+    for choice in range(1, 5):
+        _, text, (most, *nats) = parts(play.guess(3, choice))
+        np.testing.assert_allclose(nats, play.nats[four], atol=0.01)
+        assert most == 1 + np.argmax(nats) and text.startswith("Right") == (choice == most)
+
+
+def test_a_photo_is_scaled_and_its_ink_is_bright(play, tmp_path):
+    ink = 255 - np.round(play.images[0].repeat(9, 0).repeat(9, 1) * (255 / 16))
+    paper = np.pad(ink, ((0, 0), (40, 40), (0, 0)), constant_values=255).astype(np.uint8)
+    Image.fromarray(paper.repeat(3, -1)).save(tmp_path / "ink.png")
+    images, remark = play.read([tmp_path / "ink.png"])
+    np.testing.assert_array_equal(images, play.images[:1])
+    assert remark.startswith("ink.png") and "8x8, 17 levels, light and dark swapped" in remark
+
+
 def test_compresses_files_and_reads_them_back(play, tmp_path):
     np.save(tmp_path / "x.npy", play.images[:5])
     Image.fromarray(play.images[5, ..., 0]).save(tmp_path / "x.png")
@@ -121,19 +141,27 @@ def test_compresses_files_and_reads_them_back(play, tmp_path):
     np.testing.assert_array_equal(np.asarray(parts(html)[0]), pictures.grid(play.images[:6], 17))
 
 
-def test_a_chosen_image_brings_its_class(play, classes):
+def test_an_image_brings_its_class_or_it_is_found(play, classes, tmp_path):
+    np.save(tmp_path / "x.npy", classes.images[:5])
+    found = classes.model.classify(classes.images[:5])
+    out, text, _ = classes.compress([tmp_path / "x.npy"], None)
+    stored = classes.model.decompress(Path(out).read_bytes(), return_condition=True)[1]
+    np.testing.assert_array_equal(stored, found)
+    assert f"{(found == found[0]).sum()} of class {found[0]}" in text
+    assert classes.upload(tmp_path / "x.npy", None)[1] == found[0]
     assert classes.given(5, 0) == classes.condition[5] == 2
-    assert classes.given(len(classes.nats), 1) == 1 and play.given(5, None) is None
+    assert classes.given(-1, 1) == 1 and play.given(5, None) is None
     _, text, _ = parts(classes.surprise(classes.images[5], 2)[0])
     assert f"{classes.nats[5]:.2f} nats" in text
 
 
 def test_what_does_not_fit_is_named(play, classes, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "large.png")
+    np.save(tmp_path / "large.npy", np.zeros((1, 9, 9), np.uint8))
     for call, words in (
         (lambda: play.read([tmp_path / "bad.png"]), "bad.png"),
-        (lambda: play.read([tmp_path / "large.png"]), r"\[9, 9, 1\]"),
+        (lambda: play.read([tmp_path / "large.npy"]), r"\[9, 9, 1\]"),
+        (lambda: play.complete(play.images[0], {}, 4, 64, 0, None), "blue"),
         (lambda: play.compress(None, None), "file"),
         (lambda: play.decompress(tmp_path / "bad.png"), "magic|compressed|file"),
         (lambda: classes.draw(2, 1.0, 0, 5), "condition|class"),
@@ -152,7 +180,7 @@ def address(tmp_path):
     (temporary := tmp_path / "temporary").mkdir()
     environment = programs.environment({"TMPDIR": str(temporary)})
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert f"127.0.0.1:{port}" in process.stdout.readline()
+        assert f"127.0.0.1:{port}" in process.stdout.readline()  # Alone, without advice.
         yield f"http://127.0.0.1:{port}"
         assert len(list(temporary.iterdir())) == 1
         process.terminate()
@@ -177,14 +205,18 @@ def test_every_button_answers_as_the_model_does(address, play, tmp_path):
     _, archive = press("decompress", upload(file))
     np.testing.assert_array_equal(np.load(archive)["images"], play.images[:3])
     assert press("draw", 3, 0.5, 7) == play.draw(3, 0.5, 7, None)
-    blank = {"background": None, "layers": [], "composite": None}
-    assert press("complete", blank, 2, 4, 3) == play.complete(play.images[0], {}, 2, 4, 3, None)
+    layer = np.tile(np.uint8([*pictures.UNKNOWN, 255]), (100, 100, 1))
+    Image.fromarray(layer).save(tmp_path / "blue.png")
+    painted = {"background": None, "layers": [upload(tmp_path / "blue.png")], "composite": None}
+    completed = play.complete(play.images[0], {"layers": [layer]}, 2, 4, 3, None)
+    assert press("complete", painted, 2, 4, 3) == completed
     assert press("surprise") == play.surprise(play.images[0], None)
     for name in ("", "_1"):
         press(f"show{name}", upload(tmp_path / "x.npy"))
         press(f"choose{name}", 100)
-    Image.new("L", (3000, 3000)).save(tmp_path / "large.png")
-    layers = {**blank, "layers": [upload(tmp_path / "large.png")]}
+    assert press("guess", 2) == play.guess(0, 2) and press("others")[0] == play.guess(1, None)
+    Image.new("L", (6000, 6000)).save(tmp_path / "large.png")
+    layers = {**painted, "layers": [upload(tmp_path / "large.png")]}
     for name, values, word in (
         ("draw", (3, 1, 2**63), "maximum"),
         ("draw", (1.5, 1, 0), "integer"),
@@ -192,8 +224,9 @@ def test_every_button_answers_as_the_model_does(address, play, tmp_path):
         ("complete", (layers, 2, 4, 3), "pixels"),
         ("choose", (0.5,), "integer"),
     ):
-        with pytest.raises(Exception, match=word):
+        with pytest.raises(Exception, match=word) as error:
             press(name, *values)
+        assert word == "pixels" or not re.search("/|split", str(error.value))  # Gradio's has both.
     for header in ("Origin", "Host"):
         request = urllib.request.Request(address, headers={header: "http://evil.example"})
         with pytest.raises(urllib.error.HTTPError, match="403"):

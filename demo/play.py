@@ -1,0 +1,285 @@
+"""What the page does with a model: figures with words, as HTML."""
+
+import base64
+import dataclasses
+import html
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib.figure
+import numpy as np
+from PIL import Image, ImageOps
+
+import pixel_rnn_jax as prnn
+from pixel_rnn_jax import data
+from pixel_rnn_jax import model as models
+from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.system import files
+
+TEST_IMAGES, CANVAS = 100, 320
+MOST_PIXELS = 2**25
+"""The limit for a picture that a visitor paints or uploads."""
+
+
+def figure(content: bytes, alt: str, name: str, text: str) -> str:
+    """Returns the HTML of a picture with its description, a text, and a link that saves it."""
+    url = f"data:image/{name[-3:]};base64,{base64.b64encode(content).decode()}"
+    return (
+        f'<figure><img src="{url}" alt="{html.escape(alt)}"><figcaption>{html.escape(text)} '
+        f'<a href="{url}" download="{name}">Save {name}</a></figcaption></figure>'
+    )
+
+
+def film(picture: np.ndarray, order: np.ndarray) -> bytes:
+    """Returns a GIF in which the pixels of an RGB picture appear by `order` `[H, W]`, from blue."""
+    factor, frames = len(picture) // len(order), []
+    order = order.repeat(factor, 0).repeat(factor, 1)[..., None]
+    for count in np.linspace(0, order.max() + 1, 100):
+        frame = np.where(order < count, picture, pictures.UNKNOWN)
+        frames.append(Image.fromarray(frame.astype(np.uint8)))
+    file, times = io.BytesIO(), [40] * 99 + [2000]  # In ms.
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0)
+    return file.getvalue()
+
+
+class Play:
+    """What the tabs do with a model.
+
+    `images` `[N + 1, H, W, C]` are to choose from, the last blank; `nats` `[N]` and `condition`,
+    or None, are theirs. Strokes may begin in a margin of `margin` pixels around an image.
+    """
+
+    def __init__(self, source: Any):
+        self.name, self.source, count = Path(source).name, "test images", TEST_IMAGES
+        self.model, condition = prnn.load(source), None
+        self.kind, self.size = self.model.config.condition
+        if source in files.bundled_names():
+            images = np.load(files.BUNDLED / source / "slice.npz")["images"]
+        elif Path(source).is_dir():
+            images, condition, _ = prnn.read_images(source)
+            condition = None if condition is None else condition[:count]
+        else:
+            self.source = "images that the model drew"
+            condition = np.arange(count) % self.size if self.kind == "class" else None
+            images = np.asarray(self.model.sample(jax.random.key(1), count, condition))
+        self.condition, self.margin = condition, 1 + max(images.shape[1:3]) // 12
+        self.nats = -np.asarray(self.model.log_prob(images[:count], condition))
+        self.images = np.concatenate([images[:count], np.zeros_like(images[:1])])
+
+    def conditions(self, given: Any, count: int) -> Any:
+        """Returns a class, or `count` times the numbers of a vector or the .npy file of a map."""
+        if self.kind in ("", "class"):
+            return given
+        if not given:
+            raise prnn.UserError("give the condition first")
+        if self.kind == "vector":
+            value = np.array(given.split(","), float)
+        else:
+            with files.error_context(given):
+                value = np.array(files.load_arrays(given), float)
+        return np.broadcast_to(value, (count, *value.shape))
+
+    def given(self, number: int, before: Any) -> Any:
+        """Returns the class or the vector of an image as `conditions` takes it, else `before`."""
+        if self.condition is None or number < 0 or self.kind == "map":
+            return before
+        value, names = self.condition[number], self.model.class_names or range(self.size)
+        return names[value] if self.kind == "class" else ", ".join(map(str, value))
+
+    def read(self, paths: Any) -> tuple[np.ndarray, str]:
+        """Returns the images of files, read as by `--images` or scaled, and what was done."""
+        if not paths:
+            raise prnn.UserError("choose a file first")
+        none: Any = dict(num_classes=0, condition_vector=0, condition_map=0)
+        config, remarks = dataclasses.replace(self.model.config, **none), ""
+        model, images = dataclasses.replace(self.model.pixel_rnn, config=config), []
+
+        def read(path: Any) -> None:
+            split = data.open_images(path, None, model)
+            images.append(split.batch(np.arange(len(split))).images)
+
+        for path in map(Path, paths):
+            try:
+                read(path)
+            except prnn.UserError:
+                if path.suffix in (".npy", ".npz") or not self.model.levels:
+                    raise
+                out, remark = self.scaled(path)
+                read(out)
+                remarks += remark
+        return np.concatenate(images), remarks
+
+    def upload(self, path: Any, before: Any) -> tuple[np.ndarray, Any, str]:
+        """Returns the first image of a file, the class that is found or `before`, and a remark."""
+        images, remark = self.read([path])
+        if self.kind == "class":
+            before = self.model.classify(images[:1]).tolist()[0]
+            remark += f"The class found is {before}."
+        return images[0], before, remark
+
+    def scaled(self, path: Path) -> tuple[str, str]:
+        """Returns an .npy file of any picture, of the model's size and levels, and a sentence."""
+        (height, width, channels), top = self.model.image_shape, self.model.levels - 1
+        try:
+            with Image.open(path, formats=files.FORMATS) as file:
+                paint = ImageOps.exif_transpose(file).convert("RGBA")
+        except Exception as error:
+            kinds = f"{', '.join(files.FORMATS)} with at most {MOST_PIXELS:,} pixels"
+            raise prnn.UserError(f"{path.name} is no picture of the kinds {kinds}") from error
+        sheet = Image.alpha_composite(Image.new("RGBA", paint.size, "white"), paint)
+        sheet = sheet.convert("L" if channels == 1 else "RGB")
+        small = ImageOps.fit(sheet, (width, height), Image.Resampling.BOX)
+        # Digits are bright on black, and ink on paper is not.
+        black = channels == 1 and not np.median(self.images[:-1, [0, -1]])
+        small = ImageOps.autocontrast(small) if black or top == 1 else small
+        values = np.atleast_3d(np.asarray(small, float))
+        swap = black and bool(np.median(values[[0, -1]]) > 127)
+        values = np.round(abs(255 * swap - values) * (top / 255))
+        np.save(out := f"{tempfile.mkdtemp()}/scaled.npy", values.astype(np.uint16)[None])
+        also = ", light and dark swapped" * swap
+        return out, f"{path.name} was cut and scaled to {width}x{height}, {top + 1} levels{also}. "
+
+    def words(self, nats: Any) -> str:
+        """Returns a mean of nats in words."""
+        mean, n = float(np.mean(nats)), self.model.pixel_rnn.num_values
+        bits = f", {models.bits_per_dim(mean, n):.4f} bits/dim" if self.model.levels else ""
+        return f"{mean:.2f} nats{bits}"
+
+    def grid(self, images: Any, columns: int | None = None) -> np.ndarray:
+        """Returns one picture of images."""
+        return pictures.grid(*pictures.as_levels(images, self.model.levels), columns)
+
+    def canvas(self, image: np.ndarray, margin: int = 0) -> np.ndarray:
+        """Returns the RGB picture of an image, or of its first channel, in a margin of pixels."""
+        image = image if image.shape[-1] in (1, 3, 4) else image[..., :1]
+        factor = max(1, CANVAS // max(image.shape[:2]))
+        picture = Image.fromarray(self.grid(image[None])).convert("RGB")
+        size = image.shape[1] * factor, image.shape[0] * factor
+        picture = picture.resize(size, Image.Resampling.NEAREST)
+        return np.asarray(ImageOps.expand(picture, margin * factor, pictures.GROUND))
+
+    def painted(self, image: np.ndarray, layers: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Returns an image `[H, W, C]` with what was painted on it, and which values are known.
+
+        `layers` are RGBA pictures with the margin: blue is unknown, other colours are values.
+        """
+        image, known, m = image.copy(), np.ones(image.shape, bool), self.margin
+        size = image.shape[1] + 2 * m, image.shape[0] + 2 * m
+        for layer in layers:
+            paint = Image.fromarray(layer).convert("RGBa").resize(size, Image.Resampling.BOX)
+            small = np.asarray(paint, float)[m:-m, m:-m]
+            painted, colour = small[..., 3] > 127, small[..., :3] / np.maximum(small[..., 3:], 1)
+            blue = painted & (abs(255 * colour - pictures.UNKNOWN).max(-1) < 48)
+            known[blue] = False
+            if (drawn := painted & ~blue).any():
+                if image.shape[-1] not in (1, 3) or not self.model.pixel_rnn.likelihood.discrete:
+                    raise prnn.UserError("values can be painted in levels of grey or RGB alone")
+                colour = colour if image.shape[-1] == 3 else colour.mean(-1, keepdims=True)
+                image[drawn] = np.round(colour[drawn] * (self.model.levels - 1))
+        return image, known
+
+    def draw(self, count: int, temperature: float, seed: int, given: Any) -> tuple[str, str]:
+        """Draws images, and shows the first in the order in which its values were drawn."""
+        condition, key = self.conditions(given, count), jax.random.key(seed or 0)
+        images = self.model.sample(key, count, condition, temperature=temperature)
+        nats, order = -self.model.log_prob(images, condition), np.empty(images.shape[1:3], int)
+        scales = self.model.pixel_rnn.scales
+        places = np.concatenate([scale.stride * np.argwhere(~scale.copied) for scale in scales])
+        order[tuple(places.T)] = np.arange(order.size)
+        content, alt = pictures.png(self.grid(images)), f"{count} images drawn by the model"
+        samples = figure(content, alt, "samples.png", f"On average {self.words(nats)}.")
+        content, alt = film(self.canvas(np.asarray(images[0])), order), "The first, pixel by pixel"
+        return samples, figure(content, alt, "film.gif", "The first, pixel by pixel.")
+
+    def complete(
+        self, image: Any, editor: Any, count: int, particles: int, seed: int, given: Any
+    ) -> str:
+        """Completes a painted image several times, side by side."""
+        image, known = self.painted(image, (editor or {}).get("layers") or ())
+        if known.all():
+            raise prnn.UserError("paint something blue first: the model completes what is blue")
+        images, condition = np.stack([image] * count), self.conditions(given, count)
+        key = jax.random.key(seed or 0)
+        result = self.model.complete(key, images, known, condition, particles=particles)
+        evidence = ", ".join(f"{value:.2f}" for value in np.asarray(result.log_evidence))
+        size = f"effective sample size at least {result.effective_sample_size.min():.1f}"
+        text = (
+            f"{known.sum()} known values of log-probability {evidence} nats; {size} of {particles}."
+        )
+        alt, content = f"{count} completions", pictures.png(self.grid(result.images, columns=4))
+        return figure(content, alt, "completions.png", text)
+
+    def surprise(self, image: Any, given: Any) -> tuple[str, str]:
+        """Shows the nats of each pixel, and where the image stands among the others."""
+        condition = self.conditions(given, 1)
+        terms = -np.asarray(self.model.log_prob(image[None], condition, per_value=True))
+        shown, levels = pictures.as_levels(image[None], self.model.levels)
+        heat, black, white = pictures.pixel_map(shown, terms.sum(-1), levels)
+        nats, plot, file = terms.sum(), matplotlib.figure.Figure((5, 2)), io.BytesIO()
+        axes = plot.subplots()
+        axes.hist(self.nats, bins=30, color="lightsteelblue")
+        axes.axvline(nats, color="firebrick")
+        axes.set(xlabel="nats of an image", ylabel="images")
+        axes.locator_params("y", integer=True)
+        plot.savefig(file, dpi=150, bbox_inches="tight")
+        text = (
+            f"{self.words(nats)}. The map has the nats of each pixel, given the pixels before it: "
+        )
+        text += f"black is {black:.2f}, as expected; white is {white:.2f}, the greatest surprise."
+        fewer = (self.nats < nats - 1e-3).sum()  # More than rounding.
+        place = f"{fewer} of {len(self.nats)} {self.source} have fewer nats than this one, in red."
+        heat_map = figure(pictures.png(heat), "An image and its heat map", "surprise.png", text)
+        return heat_map, figure(file.getvalue(), f"Histogram. {place}", "histogram.png", place)
+
+    def guess(self, turn: int, choice: int | None) -> str:
+        """Shows the four images of a turn, and their nats after a choice of one."""
+        four = np.random.default_rng(turn).permutation(len(self.nats))[:4]
+        nats, content = self.nats[four], pictures.png(self.grid(self.images[four], columns=4))
+        text, most = "Their nats appear after your guess.", 1 + int(nats.argmax())
+        if choice:
+            verdict, values = (
+                "Right" if choice == most else "No",
+                ", ".join(f"{x:.2f}" for x in nats),
+            )
+            text = f"{verdict}: number {most} surprises it most. They have {values} nats."
+        return figure(content, "Images side by side", "guess.png", text)
+
+    def others(self, turn: int) -> tuple[str, int, None]:
+        """Shows the images of the next turn."""
+        return self.guess(turn + 1, None), turn + 1, None
+
+    def compress(self, paths: Any, given: Any) -> tuple[str, str, str]:
+        """Returns a compressed file of images, its size beside others, and what it holds."""
+        (images, remarks), levels = self.read(paths), self.model.levels
+        if self.kind == "class":
+            condition = self.model.classify(images)
+            found = zip(*np.unique(condition, return_counts=True), strict=True)
+            parts = ", ".join(f"{count} of class {name}" for name, count in found)
+            remarks += f"Found by the highest probability: {parts}."
+        else:
+            condition = self.conditions(given, len(images))
+        content = self.model.compress(images, condition)
+        text = f".prnn {len(content):,} bytes, {8 * len(content) / images.size:.4f} bits/dim"
+        folder, webp = Path(tempfile.mkdtemp()), io.BytesIO()
+        (folder / "images.prnn").write_bytes(content)
+        if levels <= 256 and images.shape[-1] in (1, 3):
+            pictures.write_images(images, levels, str(folder / "png"))
+            pngs = [*(folder / "png").iterdir()]
+            for file in pngs:
+                Image.open(file).convert("RGB").save(webp, "WEBP", lossless=True)
+            png = sum(file.stat().st_size for file in pngs)
+            text += f"; PNG {png:,} bytes; WebP lossless {webp.tell():,} bytes"
+        shown, _ = self.decompress(folder / "images.prnn")
+        return str(folder / "images.prnn"), f"{text}. {remarks}".strip(), shown
+
+    def decompress(self, path: Any) -> tuple[str, str]:
+        """Returns the images of a compressed file, to look at and as an .npz file."""
+        if not path:
+            raise prnn.UserError("choose a file first")
+        images = np.asarray(self.model.decompress(Path(path).read_bytes()))
+        pictures.write_images(images, self.model.levels, out := f"{tempfile.mkdtemp()}/images.npz")
+        content, text = pictures.png(self.grid(images[:TEST_IMAGES])), f"{len(images)} images."
+        return figure(content, f"{text} Read from the file.", "images.png", text), out
