@@ -180,10 +180,11 @@ def address(tmp_path):
     (temporary := tmp_path / "temporary").mkdir()
     environment = programs.environment({"TMPDIR": str(temporary)})
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        assert f"127.0.0.1:{port}" in process.stdout.readline()  # Alone, without advice.
+        assert f"127.0.0.1:{port}" in process.stdout.readline()
         yield f"http://127.0.0.1:{port}"
         assert len(list(temporary.iterdir())) == 1
         process.terminate()
+        assert not process.stdout.read()  # Gradio would advise a public link.
     assert process.returncode == 0 and not list(temporary.iterdir())
 
 
