@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import programs
@@ -69,11 +70,12 @@ def test_foreign_parameters_are_named(model):
             model.pixel_rnn.log_prob(wrong, IMAGES)
 
 
-def test_parameters_that_change_in_place_are_those_used(model):
-    params = jax.tree.map(np.array, model.params)
+@pytest.mark.parametrize("array", [np.array, jnp.array])
+def test_parameters_that_change_in_place_are_those_used(model, array):
+    params = jax.tree.map(array, model.params)
     own = prnn.ImageModel(model.pixel_rnn, params)
     before = own.log_prob(IMAGES)
-    params["scale_0"]["first"]["kernel"] += 1  # JAX's own arrays cannot.
+    params["scale_0"]["first"]["kernel"] += 1  # In NumPy's array, or as another array.
     assert not np.allclose(own.log_prob(IMAGES), before)
     np.testing.assert_array_equal(model.log_prob(IMAGES), before)
 
