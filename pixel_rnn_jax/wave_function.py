@@ -41,8 +41,8 @@ class WaveFunction(nn.Module):
         shape: (H, W); site i is in row i // W.
         phase: A module from states `[..., N]` to φ, `[...]`; None for a positive wave function.
         symmetries: "rotations" and "reflections" of the grid, and "flip", which takes each local
-            state to the opposite one. |ψ(σ)|² is the mean of p(gσ) over the group G that they
-            generate, and costs as much as |G| states; φ is not made symmetric.
+            state to the opposite one. The density of σ is the mean of p(gσ) over the group that
+            they generate, and costs as much as one state for each element; φ is not symmetric.
 
     Raises:
         UserError: On first use, if the space has another constraint, other than H W sites or one
@@ -100,15 +100,14 @@ class WaveFunction(nn.Module):
     def _moved(self, images: Array, elements: Array | slice) -> Array:
         """Applies elements of the group to images `[B, H, W, 1]`, each to its own or all to all."""
         (sites, flips), levels = self._group, images.reshape(len(images), -1)
-        sites, flips = jnp.asarray(sites)[elements], jnp.asarray(flips)[elements]
+        of_each, flip = jnp.asarray(sites)[elements], jnp.asarray(flips)[elements]
         if isinstance(elements, slice):
-            levels = levels[:, None]
-            sites, flips = sites[None], flips[None]
-        moved = jnp.take_along_axis(levels, sites, axis=-1)
-        return jnp.where(flips[..., None], self.pixel_rnn.levels - 1 - moved, moved)
+            levels, of_each, flip = levels[:, None], of_each[None], flip[None]
+        moved = jnp.take_along_axis(levels, of_each, axis=-1)
+        return jnp.where(flip[..., None], self.pixel_rnn.levels - 1 - moved, moved)
 
     def log_density(self, params: Any, images: Array) -> Array:
-        """Returns log |ψ|² of images `[B, H, W, 1]`, `[B]`, on a CPU for some at a time."""
+        """Returns the log-densities of images `[B, H, W, 1]`, `[B]`, some at a time on CPUs."""
         every = self._moved(images, slice(None))  # [B, G, N]
         rows, model = every.reshape(-1, *self.shape, 1), self.pixel_rnn
         parts = tuning.parts(len(rows), every.shape[-1], recurrent=model.recurrent)
@@ -117,12 +116,12 @@ class WaveFunction(nn.Module):
         return jax.nn.logsumexp(log_probs, axis=1) - math.log(every.shape[1])
 
     def draw(self, params: Any, key: Array, count: int) -> tuple[Array, Array]:
-        """Draws images `[count, H, W, 1]` of |ψ|², and returns their log |ψ|², `[count]`."""
+        """Draws images `[count, H, W, 1]`, and returns their log-densities, `[count]`."""
         if not self.symmetries:
             return self.pixel_rnn.sample_and_log_prob(params, key, count)
         key, of_elements = jax.random.split(key)
         images = self.pixel_rnn.sample(params, key, count)
-        elements = jax.random.randint(of_elements, count, 0, len(self._group[0]))
+        elements = jax.random.randint(of_elements, (count,), 0, len(self._group[0]))
         images = self._moved(images, elements).reshape(images.shape)
         return images, self.log_density(params, images)
 
