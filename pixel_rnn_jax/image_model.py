@@ -70,6 +70,10 @@ class ImageModel:
         self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
         self._placed: tuple[Mesh | None, list[Any], PyTree] = None, [], None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what is pickled and copied: devices are not."""
+        return vars(self) | {"_placed": (None, [], None)}
+
     def __repr__(self) -> str:
         config, shape = self.config, "x".join(map(str, self.image_shape))
         names = dict.fromkeys(config.scale_architectures or (config.architecture,))
