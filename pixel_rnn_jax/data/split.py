@@ -221,20 +221,21 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
     seen = dataset.images if in_memory else _first(dataset)
     if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
         scaled = "x" if seen.max() > 1 else "255 * x"
+        kind = "uint8" if seen.min() >= 0 and seen.max() <= 255 else "int32"  # No value wraps.
         raise UserError(
             f'{name} has values of type {dtype}, but model.output "{model.output}" takes integers '
             f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, for example "
-            f"by np.round({scaled}).astype(np.uint8), or set model.output=gaussian_mixture"
+            f"by np.round({scaled}).astype(np.{kind}), or set model.output=gaussian_mixture"
         )
     if known := data.levels or dataset.levels or 2 * (dtype.kind == "b"):
         return known
     if dtype != np.uint8 or seen.max() == 1:
         low, high, which = seen.min(), seen.max(), "all" if in_memory else "the first"
-        need = f"add {-int(low)} to all, which must start at 0, and" * bool(low < 0)
+        need = f"add {-int(low)} to all, which must start at 0, and " * bool(low < 0)
         two = ": 2 for black and white" * bool(high == 1)
         raise UserError(
             f"data.levels must be set{two}: values from {low} to {high} of type {dtype}, "
-            f"{which} of {name}, do not tell how many levels there are: {need} give their number"
+            f"{which} of {name}, do not tell how many levels there are: {need}give their number"
         )
     return 256
 
