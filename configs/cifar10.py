@@ -7,7 +7,7 @@ Command:   pixel-rnn-jax --config=cifar10
 Data:      cifar10, downloaded at the first use (docs/data.md). It has no validation part, so that
            the last 5,000 training images are held out for it.
 Hardware:  one GPU or TPU. For a CPU there are smaller models, which had 3.2329 ± 0.0068 bits/dim
-           after 180 minutes and 3.1705 ± 0.0068 after 868, by the commands of docs/results.md.
+           after 180 minutes and 3.1710 ± 0.0068 after 831, by the commands of docs/results.md.
 Settings:  width, depth (12 layers, PixelCNN 15), head, batch size and RMSProp are the paper's. It
            gives no learning rate; the rate, its schedule, the clipping, the average and the number
            of steps (107 epochs) are this project's own.
