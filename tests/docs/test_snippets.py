@@ -158,7 +158,8 @@ def test_page_runs(
     done = subprocess.run(
         [sys.executable, "-W", "error", "page.py"],
         cwd=tmp_path,
-        env=environment(compilation_cache, devices=2),
+        # On several devices NetKet warns of every sampler whose state holds no samples.
+        env=environment(compilation_cache, devices=2) | {"NETKET_SHARDING": "0"},
         capture_output=True,
         text=True,
     )
