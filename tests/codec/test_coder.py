@@ -164,7 +164,9 @@ def test_calls_of_one_loop_do_not_mix():
 @pytest.mark.slow
 def test_ctrl_c_is_heard_amid_a_block():
     program = """if True:
+        import signal
         from helpers.codec_streams import *
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # A background job ignores it.
         in_small_groups()
         model = small_model(shape=(128, 128, 1))
         try:
