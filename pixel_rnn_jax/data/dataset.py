@@ -5,7 +5,7 @@ import itertools
 import math
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -96,6 +96,11 @@ class LazyArray:
             self._is_kept[missing] = True  # Only now, as other threads may be reading.
         return self._kept[indices]
 
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yields all rows as they are read, which may be of several shapes."""
+        for number in range(len(self._names)):
+            yield from map(np.asarray, self._read(np.array([number])))
+
     def part(self, rows: np.ndarray) -> "LazyArray":
         """Returns an array of the rows `rows`."""
         return LazyArray(lambda indices: self._read(rows[indices]), [self._names[i] for i in rows])
@@ -154,6 +159,8 @@ class Dataset:
         # Still part of the construction of the frozen dataclass.
         if len(shape) == 3:
             object.__setattr__(self, "images", self.images[..., None])
+        if isinstance(self.images, np.memmap) and self.images.nbytes > CACHE_BYTES:
+            object.__setattr__(self, "images", LazyArray(self.images.__getitem__, range(len(self))))
         if self.labels is not None and self.labels.dtype.kind == "U":
             class_names = self.class_names or tuple(np.unique(self.labels).tolist())
             object.__setattr__(self, "labels", checks.class_numbers(self.labels, class_names))
@@ -185,40 +192,28 @@ class Dataset:
         return dataclasses.replace(self, ids=self.ids[rows], file_names=file_names, **parts)
 
 
-def cut(dataset: Dataset, pictures: Iterable[np.ndarray], side: int) -> Dataset:
-    """Cuts the pictures of a set, `[H, W]` or `[H, W, C]`, into squares, row by row, in memory.
-
-    The pictures may differ in height and width. Maps, a condition `[N, H, W, D]`, are cut as well.
-    """
-    cut_, names = [_tiles(picture, side) for picture in pictures], dataset.names()
-    numbers = [number for of_picture in cut_ for number in range(len(of_picture))]
-    of = np.repeat(np.arange(len(cut_)), [len(of_picture) for of_picture in cut_])
-    if not numbers:
+def cut(dataset: Dataset, side: int) -> Dataset:
+    """Cuts the pictures of a set, which may differ in height and width, into squares in memory."""
+    tiles = [
+        (picture[i : i + side, j : j + side], f"{name}/{i}-{j}", number)
+        for number, (name, picture) in enumerate(zip(dataset.names(), dataset.images, strict=True))
+        for i in range(0, picture.shape[0] - side + 1, side)
+        for j in range(0, picture.shape[1] - side + 1, side)
+    ]
+    if not tiles:
         raise UserError(f"{dataset.name} has no picture of at least {side}x{side} (data.tile)")
-    for name, of_picture in zip(names, cut_, strict=True):
-        found, first = ((list(x.shape[3:]), str(x.dtype)) for x in (of_picture, cut_[0]))
-        if found != first:
-            raise UserError(f"{name} has {found} of a pixel, but {names[0]} has {first}")
-    condition = dataset.condition
-    if condition is not None:
-        maps = condition.ndim == 4
-        condition = np.concatenate([_tiles(x, side) for x in condition]) if maps else condition[of]
+    images, names, numbers = zip(*tiles, strict=True)
+    of = np.array(numbers)
+    labels, condition = (x if x is None else x[of] for x in (dataset.labels, dataset.condition))
     return dataclasses.replace(
         dataset,
-        images=np.concatenate(cut_),
+        images=LazyArray(lambda indices: (images[i] for i in indices), names),
         ids=np.stack([dataset.ids[of, 0], np.arange(len(of))], axis=1),
-        labels=None if dataset.labels is None else dataset.labels[of],
+        labels=labels,
         condition=condition,
-        file_names=[f"{names[i]}/{n}" for i, n in zip(of, numbers, strict=True)],
+        file_names=names,
         pictures=of,
     )
-
-
-def _tiles(picture: np.ndarray, side: int) -> np.ndarray:
-    """Returns squares `[N, side, side, ...]`."""
-    (rows, columns), rest = (size // side for size in picture.shape[:2]), picture.shape[2:]
-    whole = picture[: rows * side, : columns * side].reshape(rows, side, columns, side, *rest)
-    return whole.swapaxes(1, 2).reshape(-1, side, side, *rest)
 
 
 def image_ids(container: str, rows: Any) -> np.ndarray:
@@ -235,6 +230,7 @@ def open_split_of(
     *,
     whole: bool = True,
     held_out: int = 0,
+    tile: int = 0,
 ) -> Dataset:
     """Opens a split of the set `name`: one of `parts`, or of the `whole`, the part "".
 
@@ -248,13 +244,13 @@ def open_split_of(
         names = ", ".join(sorted(choices))
         raise UserError(f"{name} has no split {split!r}, only parts of {names}")
     dataset = open_part(base if base in parts else "")
+    dataset = cut(dataset, tile) if tile else dataset
     rows = np.arange(len(dataset))
     if base in SPLITS and base not in parts:
         held_out = held_out or max(1, len(rows) // 10)
         ends_of_parts = [len(rows) - 2 * held_out, len(rows) - held_out]
-        order = random_order(len(rows))
-        if (of := dataset.pictures) is not None:
-            order = np.argsort(np.argsort(random_order(of[-1] + 1))[of], kind="stable")
+        of = rows if dataset.pictures is None else dataset.pictures
+        order = np.argsort(np.argsort(random_order(of[-1] + 1))[of], kind="stable")
         rows = np.sort(np.split(order, ends_of_parts)[SPLITS.index(base)])
     # TFDS rounds percents in the same way.
     numbers = [
@@ -263,8 +259,8 @@ def open_split_of(
     ]
     if not (chosen := rows[slice(*numbers)]).size:
         few = f"{base!r} has {len(rows)} of {len(dataset)}"
-        cut = "" if base in parts else ": data.tile=64 cuts larger ones into tiles"
-        raise UserError(f"{name} has no images in {split!r}: {few}{cut}")
+        way = "" if base in parts else ": data.tile=64 cuts larger ones into tiles"
+        raise UserError(f"{name} has no images in {split!r}: {few}{way}")
     part = dataset if chosen.size == len(dataset) else dataset.part(chosen)
     return dataclasses.replace(part, name=f"split {split!r} of {name}")
 

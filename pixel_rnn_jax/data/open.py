@@ -10,7 +10,7 @@ from etils import epath
 
 from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, cut, image_ids, open_split_of
+from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import SUFFIXES, error_context, load_arrays, read_image
 
@@ -40,9 +40,9 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
             return standard.open_standard(config.name, split)
         if not path.is_dir():
             raise UserError(
-                f"{name} is no folder or file, no TFDS set that is prepared as array_record in "
-                f"data.data_dir {config.data_dir!r}, and none that pixel-rnn-jax prepare has "
-                f"prepared, of {', '.join(standard.SETS)}"
+                f"{name} is no folder or file (--config.data.name=PATH), no TFDS set prepared as "
+                f"array_record in data.data_dir {config.data_dir!r}, and none that pixel-rnn-jax "
+                f"prepare has prepared, of {', '.join(standard.SETS)}"
             )
     return open_path(path, name, split, config.tile)
 
@@ -96,7 +96,7 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
         of_all = [file.relative_to(path).parts for file in every if path.is_dir()]
         classes = sorted({parts[depth] for parts in of_all if len(parts) > depth + 1})
         has_labels = len(classes) > 1 and all("/" in name for name in names)
-        dataset = Dataset(
+        return Dataset(
             name=name,
             images=LazyArray(lambda indices: (read_image(files[i]) for i in indices), files),
             ids=image_ids(folder, len(files)),
@@ -104,10 +104,9 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
             class_names=tuple(classes) if has_labels else (),
             file_names=names,
         )
-        return cut(dataset, map(read_image, files), tile) if tile else dataset
 
     folders = [file.name for file in path.iterdir() if file.is_dir()] if path.is_dir() else []
-    return open_split_of(name, split, folders, open_part)
+    return open_split_of(name, split, folders, open_part, tile=tile)
 
 
 def _open_array_file(path: Path, name: str, split: str, tile: int) -> Dataset:
@@ -121,18 +120,14 @@ def _open_array_file(path: Path, name: str, split: str, tile: int) -> Dataset:
         count = len(arrays)
     if isinstance(arrays, np.ndarray):
         whole = Dataset(name, arrays, image_ids("", count))
-        on_disk = LazyArray(whole.images.__getitem__, range(len(whole)))
-        whole = dataclasses.replace(whole, images=on_disk)
-        whole = cut(whole, arrays, tile) if tile else whole
-        return open_split_of(name, split, (), lambda _: whole)
+        return open_split_of(name, split, (), lambda _: whole, tile=tile)
     with arrays:
         keys = [key for key in arrays.files if not _NOT_IMAGES.fullmatch(key)]
 
         def open_part(key: str) -> Dataset:
-            dataset = _npz_dataset(path, arrays, key or keys[0], name, divided=len(keys) > 1)
-            return cut(dataset, dataset.images, tile) if tile else dataset
+            return _npz_dataset(path, arrays, key or keys[0], name, divided=len(keys) > 1)
 
-        return open_split_of(name, split, keys, open_part, whole=len(keys) == 1)
+        return open_split_of(name, split, keys, open_part, whole=len(keys) == 1, tile=tile)
 
 
 def _npz_dataset(path: Path, arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:

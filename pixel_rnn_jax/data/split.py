@@ -23,6 +23,7 @@ from pixel_rnn_jax.system.errors import UserError
 # of noise, _NOISE + n.
 _BY_IMAGE, _BY_POSITION, _NOISE = 0, 1, 2
 _MIRROR = 1  # The last number of the key that decides whether an image is mirrored.
+_BLACK_AND_WHITE = "0 and 255 are taken as the levels 0 and 1"
 
 
 class Split:
@@ -37,7 +38,8 @@ class Split:
     Only levels (0: the set's, or 256), binarize and flip are read from `data`. `noise` is the
     number of the draw of noise in evaluation.
 
-    `levels` are those after binarisation; `class_names` are of a model with classes.
+    `levels` are those after binarisation; `class_names` are of a model with classes;
+    `black_and_white` says that the two levels are stored as 0 and 255.
     """
 
     def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int = 0):
@@ -52,10 +54,7 @@ class Split:
         for field in ("levels", "binarize") if kind.standardised else ():
             is_default = getattr(data, field) == getattr(DataConfig, field)
             check(data, f"data.{field}", f"keep its default for {model.output}", is_default)
-        # Black and white pictures have 0 and 255.
-        self._white = self._stored_levels == 2 and _extremes(dataset) == [0, 255]
-        if self._white:
-            terminal.log(f"{dataset.name}: 0 and 255 are taken as the levels 0 and 1")
+        self.black_and_white = self._stored_levels == 2 and _black_and_white(dataset)
         self._noise = noise if kind.dequantised else None
         self.levels = self._stored_levels if data.binarize == "none" else 2
         self._dtype = value_dtype(self.levels) if kind.discrete else np.dtype(np.float32)
@@ -81,7 +80,7 @@ class Split:
         """
         indices, binarize = np.asarray(indices), self._data.binarize
         images = np.asarray(self.dataset.images[indices])
-        if self._white:
+        if self.black_and_white:
             grey = (images != 0) & (images != 255)
             self._refuse(grey, images, indices, "", "value {}, amid images of 0 and 255 alone")
             images = images // 255
@@ -113,7 +112,9 @@ class Split:
             whole = isinstance(labels, np.ndarray)
             count = len(self.dataset.class_names) or (int(labels.max()) + 1 if whole else "N")
             yield f"{count} classes, not used: --config.model.num_classes={count}"
-        if self._stored_levels == 256 and _extremes(self.dataset) == [0, 255]:
+        if self.black_and_white:
+            yield _BLACK_AND_WHITE
+        if self._stored_levels == 256 and _black_and_white(self.dataset):
             yield "values 0 and 255 alone, of 256 levels: data.levels=2 takes them as 0 and 1"
         height, _, channels = self.image_shape
         if height in (1, 3, 4) and channels > 4:
@@ -195,7 +196,10 @@ def open_images(
         names = np.array(dataset.class_names)[dataset.labels]
         labels = checks.class_numbers(names, class_names)
         dataset = dataclasses.replace(dataset, labels=labels, class_names=tuple(class_names))
-    return Split(dataset, model.config, levels)
+    own = Split(dataset, model.config, levels)
+    if own.black_and_white:
+        terminal.log(f"{own.dataset.name}: {_BLACK_AND_WHITE}")
+    return own
 
 
 def _grey(image: np.ndarray, name: str) -> np.ndarray:
@@ -204,12 +208,10 @@ def _grey(image: np.ndarray, name: str) -> np.ndarray:
     return image[..., :1]
 
 
-def _extremes(dataset: Dataset) -> list[int]:
-    """Returns the values of the first images if they are bytes of two values, otherwise nothing."""
-    if dataset.images.dtype != np.uint8:
-        return []
-    values = np.unique(_first(dataset)).tolist()
-    return values if len(values) == 2 else []
+def _black_and_white(dataset: Dataset) -> bool:
+    """Whether the first images are bytes 255, and perhaps 0, alone."""
+    whites = ([0, 255], [255])
+    return dataset.images.dtype == np.uint8 and np.unique(_first(dataset)).tolist() in whites
 
 
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
@@ -257,7 +259,7 @@ def _condition(dataset: Dataset, model: ModelConfig) -> Any:
         rows = ", ".join(map(str, ("N", *shape)))
         raise UserError(
             f"{dataset.name} has {found} `{what}` (`train_{what}` and so on beside arrays of "
-            f"splits): {kind} takes [{rows}]"
+            f"splits): {kind} takes {'integers' if kind.classes else 'numbers'} [{rows}]"
         )
     return array
 

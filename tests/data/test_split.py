@@ -69,6 +69,7 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
         ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "from 1 to 1", "opened.npz")),
         ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "0 to 2")),
         ({"x": ZEROS}, {"num_classes": 3}, ("no `labels`", "model.num_classes")),
+        ({"x": ZEROS, "labels": NUMBERS / 1}, {"num_classes": 3}, ("float64", "integers [N]")),
         ({"x": ZEROS, "labels": NAMES[:, None]}, {"num_classes": 3}, ("labels", "[24, 1]")),
         ({**PARTS, "labels": NUMBERS}, {"num_classes": 3}, ("no `labels`", "`train_labels`")),
         ({"x": ZEROS}, {"condition_map": 2}, ("no `condition`", "[N, 2, 3, 2]")),
@@ -78,6 +79,12 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
 def test_sets_that_do_not_fit_the_model_are_refused(opened, refused, arrays, fields, parts):
     with refused(*parts):
         opened(arrays, **fields)
+
+
+def test_the_range_of_an_array_on_disk_is_of_all_images(tmp_path, opened, refused):
+    np.save(tmp_path / "x.npy", np.arange(90, dtype=np.int16)[:, None, None])
+    with refused("data.levels", "0 to 89"):
+        opened(tmp_path / "x.npy", "all")
 
 
 def test_values_outside_the_levels_name_their_image(opened, refused):

@@ -23,22 +23,21 @@ def test_tiles_of_pictures_of_any_size(tmp_path, pictures):
     tiles = open_dataset(DataConfig(path, tile=4), "all")
     expected = [big[4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i in range(2) for j in range(3)]
     expected += [small[:4, :4], small[4:, :4]]
-    np.testing.assert_array_equal(tiles.images[..., 0], expected)
-    assert (
-        tiles.names()[5:7] == ["0.tif/5", "1.tif/0"]
-        and tiles.pictures.tolist() == [0] * 6 + [1] * 2
-    )
+    np.testing.assert_array_equal(tiles.images[np.arange(8)][..., 0], expected)
+    assert tiles.names()[5:7] == ["0.tif/4-8", "1.tif/0-0"]
+    assert tiles.pictures.tolist() == [0] * 6 + [1] * 2
 
 
-def test_arrays_are_cut_with_their_labels_and_maps(tmp_path, pictures):
-    images, maps = pictures(3, 4, 6), pictures(3, 4, 6, 2)
-    np.savez(tmp_path / "x.npz", x=images, labels=np.array(list("bab")), condition=maps)
+def test_arrays_are_cut_with_their_labels_and_vectors(tmp_path, pictures):
+    images, vectors = pictures(3, 4, 6), pictures(3, 2)
+    np.savez(tmp_path / "x.npz", x=images, labels=np.array(list("bab")), condition=vectors)
     np.save(tmp_path / "x.npy", images)
-    cut = open_dataset(DataConfig(str(tmp_path / "x.npz"), tile=2), "all")
-    on_disk = open_dataset(DataConfig(str(tmp_path / "x.npy"), tile=2), "all")
-    np.testing.assert_array_equal(cut.images, on_disk.images)
-    np.testing.assert_array_equal(cut.images[7, ..., 0], images[1, :2, 2:4])
-    np.testing.assert_array_equal(cut.condition[7], maps[1, :2, 2:4])
+    files = (str(tmp_path / f"x.{suffix}") for suffix in ("npz", "npy"))
+    cut, of_npy = (open_dataset(DataConfig(file, tile=2), "all") for file in files)
+    rows = np.arange(18)
+    np.testing.assert_array_equal(cut.images[rows], of_npy.images[rows])
+    np.testing.assert_array_equal(cut.images[rows][7, ..., 0], images[1, :2, 2:4])
+    np.testing.assert_array_equal(cut.condition, vectors.repeat(6, 0))
     assert cut.labels.tolist() == [1] * 6 + [0] * 6 + [1] * 6
 
 
@@ -46,7 +45,7 @@ def test_arrays_are_cut_with_their_labels_and_maps(tmp_path, pictures):
 def test_tiles_of_a_picture_stay_together(tmp_path, count, side):
     np.save(tmp_path / "x.npy", np.arange(count * side**2).reshape(count, side, side))
     parts = [open_dataset(DataConfig(str(tmp_path / "x.npy"), tile=4), split) for split in SPLITS]
-    whole = np.concatenate([part.images.ravel() for part in parts])
+    whole = np.concatenate([part.images[np.arange(len(part))].ravel() for part in parts])
     assert sorted(whole) == list(range(count * side**2))
     pictures = [set(part.pictures.tolist()) for part in parts]
     assert sum(map(len, pictures)) <= count + 2
@@ -59,10 +58,13 @@ def test_refusals(tmp_path, refused, pictures, opened):
         opened(tmp_path)
     with refused("data.tile", "9x9"):
         opened(tmp_path, tile=9)
-    with refused("1.tif", "[3]"):
+    with refused("1.tif/0-0", "[4, 4, 3]"):
         opened(tmp_path, tile=4)
     with refused("data.tile"):
         opened("digits", tile=4)
+    maps = {"x": pictures(9, 4, 4), "condition": pictures(9, 4, 4, 2)}
+    with refused("condition_map", "[N, 2, 2, 2]"):
+        opened(maps, tile=2, condition_map=2)
     Image.fromarray(pictures(4, 4)).save(
         tmp_path / "2.tif", save_all=True, append_images=[Image.fromarray(pictures(4, 4))]
     )
@@ -82,10 +84,13 @@ def test_tiff_of_8_and_16_bits(tmp_path, read, mode, dtype):
     np.testing.assert_array_equal(images[0, ..., 0], values)
 
 
-def test_black_and_white_are_two_levels(read, refused, pictures, capsys):
+def test_black_and_white_are_two_levels(opened, read, refused, pictures):
     bits = pictures(70, 4, 4, below=2)
-    np.testing.assert_array_equal(read({"x": 255 * bits}, "all", levels=2)[..., 0], bits)
-    assert "0 and 255" in capsys.readouterr().err
+    split = opened({"x": 255 * bits}, "all", levels=2)
+    np.testing.assert_array_equal(read(split)[..., 0], bits)
+    (remark,) = split.remarks()
+    assert "0 and 255" in remark
+    assert read({"x": np.full((9, 4, 4), 255, np.uint8)}, levels=2).all()
     grey = 255 * bits
     grey[69, 0, 0] = 128
     with refused("image 69", "128"):
