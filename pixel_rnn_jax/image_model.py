@@ -145,7 +145,7 @@ class ImageModel:
     ) -> Completion:
         """Completes images `[B, H, W, C]`: see `PixelRNN.complete`."""
         condition = checks.class_numbers(condition, self.class_names)
-        given = checks.check_completion(self.pixel_rnn, images, known, condition, particles)
+        given = checks.check_completion(self.pixel_rnn, key, images, known, condition, particles)
         lanes = tuning.lanes() if particles == 1 else 1
         rows, static = (np.arange(len(given[0])), *given), (self.pixel_rnn, particles)
         return self._in_batches(_complete, static, (key,), rows, lanes, lanes, "completing")
@@ -207,7 +207,7 @@ class ImageModel:
         self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
     ) -> PyTree:
         condition = checks.class_numbers(condition, self.class_names)
-        condition, divisor = checks.check_sampling(self.pixel_rnn, n, condition, temperature)
+        condition, divisor = checks.check_sampling(self.pixel_rnn, key, n, condition, temperature)
         rows, static, lanes = (np.arange(n), condition), (method, self.pixel_rnn), tuning.lanes()
         return self._in_batches(_draw, static, (key, divisor), rows, lanes, lanes, "generating")
 

@@ -40,7 +40,7 @@ def is_integer(value: Any) -> bool:
 
 
 def check_key(key: Any) -> None:
-    """Refuses a seed in place of a random key, also where only types are known."""
+    """Refuses a seed in place of a random key."""
     dtype = getattr(key, "dtype", np.dtype(object))
     if not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == np.uint32):
         raise UserError(f"key must be a random key, such as jax.random.key(0), got {key!r}")
@@ -114,9 +114,10 @@ def check_images(
 
 
 def check_completion(
-    model: Any, images: Any, known: Any, condition: Any, particles: Any
+    model: Any, key: Any, images: Any, known: Any, condition: Any, particles: Any
 ) -> tuple[Array, Array, Array | None]:
     """Checks the arguments of `complete`; returns images, 0 where unknown, mask and condition."""
+    check_key(key)
     if not is_integer(particles) or particles < 1:
         raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
     known = np.asarray(known) if has_values(known) else known
@@ -173,9 +174,10 @@ def class_numbers(condition: Any, class_names: Sequence[str]) -> Any:
 
 
 def check_sampling(
-    model: Any, n: Any, condition: Any, temperature: Any
+    model: Any, key: Any, n: Any, condition: Any, temperature: Any
 ) -> tuple[Array | None, Array]:
     """Checks the arguments of `sample`; returns the condition and the temperature."""
+    check_key(key)
     if not jax.export.is_symbolic_dim(n) and not (is_integer(n) and n >= 0):
         raise UserError(f"n must be an integer of at least 0 (static under jax.jit), got {n!r}")
     known = has_values(temperature)

@@ -208,8 +208,7 @@ class PixelRNN:
         Raises:
             UserError: n, the temperature (of a density: 1) or the condition is impossible.
         """
-        checks.check_key(key)
-        condition, temperature = checks.check_sampling(self, n, condition, temperature)
+        condition, temperature = checks.check_sampling(self, key, n, condition, temperature)
         indices = jnp.arange(n) + first
         values, _ = sample.sample(self.scales, params, key, indices, condition, temperature)
         return self._in_units(values)
@@ -230,8 +229,7 @@ class PixelRNN:
         plain multi-scale form has none.
         """
         self._refuse_plain()
-        checks.check_key(key)
-        condition, temperature = checks.check_sampling(self, n, condition, temperature)
+        condition, temperature = checks.check_sampling(self, key, n, condition, temperature)
         indices, height, width = jnp.arange(n) + first, *self.image_shape[:2]
         values, log_probs = sample.sample(
             self.scales, params, key, indices, condition, temperature, with_log_prob=True
@@ -263,8 +261,7 @@ class PixelRNN:
         Raises:
             UserError: As `log_prob`; or the mask or the number of particles is impossible.
         """
-        checks.check_key(key)
-        checked = checks.check_completion(self, images, known, condition, particles)
+        checked = checks.check_completion(self, key, images, known, condition, particles)
         images, known, condition = checked
         scales = self.scales
         dtype = jnp.int32 if self.likelihood.discrete else scales[0].network.param_dtype
