@@ -1,7 +1,7 @@
 """Flags that several commands have, and the checks of the paths that flags name."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,24 +80,25 @@ def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
 
 def open_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.Split":
     """Opens the images that --images names, for a model."""
-    label, names = arguments.label, model.class_names
-    if label is not None and not model.config.condition.classes:
-        raise UserError("--class is for a model with classes, and this one has none")
+    label = None if arguments.label is None else class_of(arguments.label, model)
 
     def classify(images: Any) -> np.ndarray:
         if label is not None:
-            return np.full(len(images), class_of(label, names))
+            return np.full(len(images), label)
         found, counts = np.unique(labels := model.classify(images), return_counts=True)
         shares = ", ".join(f"{count} of {name}" for name, count in zip(found, counts, strict=True))
         terminal.log(f"--class is not given; by the highest p: {shares}")
         return labels
 
-    return data.open_images(arguments.images, arguments.split, model.pixel_rnn, names, classify)
+    path, split, names = arguments.images, arguments.split, model.class_names
+    return data.open_images(path, split, model.pixel_rnn, names, classify)
 
 
-def class_of(label: str, names: Sequence[str]) -> int | str:
-    """Returns the class that a word names, by its number or its name."""
-    return int(label) if label.isdecimal() and label not in names else label
+def class_of(label: str, model: "image_model.ImageModel") -> int | str:
+    """Returns the class that --class names, by its number or its name."""
+    if not model.config.condition.classes:
+        raise UserError("--class is for a model with classes, and this one has none")
+    return int(label) if label.isdecimal() and label not in model.class_names else label
 
 
 def out_flag(parser: ArgumentParser, default: str) -> None:

@@ -10,7 +10,6 @@ from etils import epy
 
 from pixel_rnn_jax.cli import flags
 from pixel_rnn_jax.cli.evaluate import open_split
-from pixel_rnn_jax.system.errors import UserError
 
 with epy.lazy_imports():
     import jax
@@ -41,10 +40,8 @@ def sample(arguments: Namespace) -> None:
             condition = (content if isinstance(content, np.ndarray) else content["condition"])[:n]
             n = len(condition)
     elif label is not None:
-        if not classes:
-            raise UserError("--class is for a model with classes, and this one has none")
         n = n or IMAGES
-        condition = np.full(n, flags.class_of(label, model.class_names))
+        condition = np.full(n, flags.class_of(label, model))
     elif classes:
         n = n or ROW * classes
         condition = data.balanced_classes(n, classes)
