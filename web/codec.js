@@ -2,7 +2,7 @@
 
 function need(good, text) { if (!good) throw new Error(`the compressed file ${text}`); }
 
-/** The CRC-32 of bytes, going on from the one of bytes before. */
+/** The CRC-32 of bytes, going on from the CRC-32 of bytes before. */
 function crc32(bytes, before = 0) {
   let crc = ~before;
   for (const byte of bytes) {
@@ -16,7 +16,7 @@ function crc32(bytes, before = 0) {
 function readerOf(bytes) {
   const file = { at: 0 };
   file.take = (count) => bytes.subarray(file.at, (file.at += count));
-  file.word = () => [1, 2 ** 8, 2 ** 16, 2 ** 24].reduce((sum, unit) => sum + unit * bytes[file.at++], 0);
+  file.word = () => [1, 2 ** 8, 2 ** 16, 2 ** 24].reduce((sum, x) => sum + x * bytes[file.at++], 0);
   file.varint = (unit = 1) => {
     const byte = bytes[file.at++];
     need(byte >= 0 && unit < 2 ** 49, "is damaged: a number has no end");
@@ -27,29 +27,29 @@ function readerOf(bytes) {
 
 /** Returns the blocks of a file, whose checksums are right but for the values'. */
 function blocksOf(bytes, { shape, levels, size }) {
-  const file = readerOf(bytes), blocks = [], numbers = (count) => Array.from({ length: count }, () => file.varint());
-  const begins = (...mark) => mark.every((byte, i) => bytes[file.at + i] === byte) && file.take(mark.length);
-  const seal = (from, seed, crc = crc32(bytes.subarray(from, file.at), seed)) => {
+  const file = readerOf(bytes), blocks = [];
+  const varints = (count) => Array.from({ length: count }, () => file.varint());
+  const begins = (...mark) => file.take(mark.length).join() === mark.join();
+  const seal = (from, seed) => {
+    const crc = crc32(bytes.subarray(from, file.at), seed);
     need(file.word() === crc, "is damaged: a checksum is wrong");
     return crc;
   };
   need(begins(0x89, 0x50, 0x52, 0x4e, 2), "is of another version, or none at all");
-  need(numbers(4).join() === [...shape, levels].join(), "is damaged, or of another model");
-  const first = file.take(8) && file.word(), seed = seal(0, 0);
-  let images = 0, from = file.at;
+  need(varints(4).join() === [...shape, levels].join(), "is damaged, or of another model");
+  file.take(12);
+  const seed = seal(0, 0);
+  let from = file.at;
   for (; begins(0xb1, 0x50, 0x42); from = file.at) {
-    const [start, count, ...lengths] = numbers(6), begin = file.at;
-    const [, condition, corrections, code] = lengths.map(file.take), sections = bytes.subarray(begin, file.at);
+    const [, count, ...lengths] = varints(6), [, , corrections, code] = lengths.map(file.take);
+    need(count * size <= Math.max(2 ** 22, size), "has more values than a block may have");
     blocks.push({ count, corrections, code, values: file.word(), crc: seal(from, seed) });
-    need(start === images && (start || crc32(sections) === first), "misses a block, or has one of another file");
-    need(count && count * size <= Math.max(2 ** 22, size) && !condition.length, "has a block that is of no model here");
-    images += count;
   }
-  need(begins(0xb1, 0x50, 0x45) && file.varint() === images, "is damaged: no block or end follows");
-  const all = new Uint8Array(Uint32Array.from(blocks, ({ crc }) => crc).buffer);
-  need(file.word() === crc32(all), "has a block of another file");
+  file.at = from;
+  need(begins(0xb1, 0x50, 0x45), "is damaged: no block or end follows");
+  const all = crc32(new Uint8Array(Uint32Array.from(blocks, ({ crc }) => crc).buffer));
+  need(file.varint() >= 0 && file.word() === all, "has a block of another file");
   seal(from, seed);
-  need(file.at === bytes.length, "goes on after its end");
   return blocks;
 }
 
@@ -62,52 +62,71 @@ function rangeDecoder(code) {
     let value = 0, left = 0;
     while (place >= left + frequencies[value]) left += frequencies[value++];
     need(value < frequencies.length, "has a code of another model");
-    [low, range] = [(low + unit * BigInt(left)) & mask, unit * BigInt(frequencies[value])];
-    if (range < 2n ** 32n) [low, range, point] = [(low << 32n) & mask, range << 32n, ((point << 32n) | word()) & mask];
+    low = (low + unit * BigInt(left)) & mask;
+    range = unit * BigInt(frequencies[value]);
+    if (range < 2n ** 32n) {
+      low = (low << 32n) & mask;
+      range <<= 32n;
+      point = ((point << 32n) | word()) & mask;
+    }
     return value;
   };
 }
 
-/** The frequencies of values by their logits on the grid. No weight is so near a half that exp's last digits matter. */
+/** The frequencies of values by their logits on the grid. No weight is nearly a half. */
 function frequenciesOf(grid) {
   const top = grid.reduce((a, b) => Math.max(a, b)), free = 2 ** 24 - grid.length;
   const weights = grid.map((q) => Math.floor(2 ** 24 * Math.exp((q - top) / 256) + 0.5));
-  const sum = weights.reduce((a, b) => a + b), shares = weights.map((w) => 1 + Math.floor((w * free) / sum));
+  const sum = weights.reduce((a, b) => a + b);
+  const shares = weights.map((weight) => 1 + Math.floor((weight * free) / sum));
   shares[grid.indexOf(top)] += 2 ** 24 - shares.reduce((a, b) => a + b);
   return shares;
 }
 
-/** Decodes a file. Yields after each pixel a group of images and how many values are decided, at last all images. */
+/** Returns a function that brings the next logit of a block to the grid, corrected. */
+function gridOf(corrections) {
+  const file = readerOf(corrections), fixed = new Map();
+  let number = 0;
+  while (file.at < corrections.length) {
+    const correction = file.varint();
+    number += Math.floor(correction / 4);
+    fixed.set(number, correction % 4);
+  }
+  number = 0;
+  return (logit) => {
+    const q = Math.min(Math.max(Math.round(256 * logit), -(2 ** 29)), 2 ** 29);
+    const remainder = fixed.get(number++) ?? q;
+    return q - 1 + ((((remainder - q + 1) % 4) + 4) % 4); // Of q - 1, q and q + 1.
+  };
+}
+
+/** Decodes a file. Yields after each pixel a group of images, at last all with their classes. */
 function* decode(model, bytes) {
-  const { levels, size, config: { num_classes: n } } = model, images = [], classes = [];
-  const exact = { ...model, kernels: {}, array: (name) => Float64Array.from(new Float32Array(model.array(name))) };
-  const uniform = Array.from({ length: n ?? 0 }, (_, i) => Math.floor(2 ** 24 / n) + (i === n - 1 ? 2 ** 24 % n : 0));
-  for (const block of blocksOf(bytes, model)) {
-    const next = rangeDecoder(block.code), fixed = new Map(), file = readerOf(block.corrections), begin = images.length;
-    let number = 0;
-    for (let value; file.at < block.corrections.length; fixed.set(number, value % 4))
-      number += Math.floor((value = file.varint()) / 4);
-    number = 0;
-    const round = (x) => {
-      const q = Math.min(Math.max(Math.round(256 * x), -(2 ** 29)), 2 ** 29), r = fixed.get(number++) ?? q;
-      return q - 1 + ((((r - q + 1) % 4) + 4) % 4); // The neighbour, or q itself, that is r modulo 4.
-    };
-    const choose = (given) => given.map((x) => next(frequenciesOf(levels === 2 ? [0, round(x[1])] : x.map(round))));
-    while (images.length < begin + block.count) {
-      const group = Math.min(64, Math.max(1, Math.floor(2 ** 21 / size)), begin + block.count - images.length);
-      const labels = Array.from({ length: group }, () => (n ? next(uniform) : undefined));
-      const lanes = labels.map((label) => laneOf(exact, label));
-      yield* decide(lanes, model, choose);
-      images.push(...lanes.map((lane) => lane.image));
+  const { levels, size, outputs, config: { num_classes: n } } = model, images = [], classes = [];
+  const exact = { ...model, arrays: { ...model.arrays } };
+  for (const name in exact.arrays) exact.arrays[name] = exact.arrays[name].map(Math.fround);
+  const uniform = Array(n ?? 0).fill(Math.floor(2 ** 24 / n));
+  if (n) uniform[n - 1] += 2 ** 24 % n;
+  for (const { count, corrections, code, values } of blocksOf(bytes, model)) {
+    const next = rangeDecoder(code), round = gridOf(corrections), begin = images.length;
+    const digit = (logits) =>
+      next(frequenciesOf(levels === 2 ? [0, round(logits[1] - logits[0])] : logits.map(round)));
+    const choose = (given) => outputs.units.reduce((before, unit) => given.map((y, lane) =>
+      before[lane] + unit * digit(outputs.logits(y, unit, before[lane]))), given.map(() => 0));
+    while (images.length < begin + count) {
+      const most = Math.min(64, Math.max(1, Math.floor(2 ** 21 / size)));
+      const group = { length: Math.min(most, begin + count - images.length) };
+      const labels = Array.from(group, () => (n ? next(uniform) : undefined));
+      const network = networkOf(exact, labels);
+      for (const decided of network.decide(choose)) yield { images: network.images(), decided };
+      images.push(...network.images());
       classes.push(...labels);
     }
-    const Values = levels <= 256 ? Uint8Array : Uint16Array, coded = Int32Array.from(n ? classes.slice(begin) : []);
-    const all = [coded, ...images.slice(begin).map((image) => Values.from(image))];
+    const Values = levels <= 256 ? Uint8Array : Uint16Array;
+    const all = images.slice(begin).map((image) => Values.from(image));
+    if (n) all.unshift(Int32Array.from(classes.slice(begin)));
     const crc = all.reduce((crc, array) => crc32(new Uint8Array(array.buffer), crc), 0);
-    need(crc === block.values, `has other images than ${begin + 1} to ${images.length} as this model decodes it`);
+    need(crc === values, "has other images than this model decodes");
   }
   yield { images, decided: size, classes: n ? classes : undefined };
 }
-
-if (typeof module === "object") var { decide, laneOf } = require("./model.js"); // For Node; a page has them by name.
-if (typeof module === "object") module.exports = { decode };

@@ -1,28 +1,30 @@
-/** What runs beside the page, on one model. A job ends when the next one begins; its answers have its number. */
+/** What runs beside the page, on one model. A job ends when the next begins. */
 function work() {
   let model, latest;
   const tasks = {
-    open: async (buffer, job = latest) => {
-      const opened = await readModel(buffer);
+    async open(buffer) {
+      const job = latest, opened = await readModel(buffer);
       if (job === latest) model = opened;
-      return [{ ...opened, array: null }];
+      return [{ ...opened, arrays: null, outputs: null }];
     },
     complete: (...values) => complete(model, ...values),
     decode: (buffer) => decode(model, new Uint8Array(buffer)),
     score: (...values) => [{ nats: logProb(model, ...values).map((log) => -log) }],
   };
   onmessage = async ({ data: [job, task, ...values] }) => {
-    let last, shown = performance.now();
+    let answer, shown = performance.now();
     latest = job;
     try {
-      for (last of await tasks[task](...values)) {
+      for (answer of await tasks[task](...values)) {
         if (performance.now() < shown + 40) continue;
-        postMessage({ ...last, job });
+        postMessage({ ...answer, job });
         await new Promise((resolve) => setTimeout(resolve)); // Lets the next job come in.
         if (job !== latest) return;
         shown = performance.now();
       }
-      postMessage({ ...last, job, done: true });
-    } catch ({ message }) { postMessage({ job, error: message }); }
+      postMessage({ ...answer, job, done: true });
+    } catch ({ message }) {
+      postMessage({ job, error: message });
+    }
   };
 }

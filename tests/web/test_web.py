@@ -22,14 +22,14 @@ from pixel_rnn_jax.system.files import BUNDLED
 
 NODE, CHROMIUM, WEB = shutil.which("node"), shutil.which("chromium"), ROOT / "web"
 GOLDENS = ROOT / "tests" / "codec" / "files"
-BINARY = dict(levels=2, shape=(6, 5, 1), layers=2, kernel=5, first_kernel=5, skip=False)
-COLOUR = dict(levels=5, shape=(4, 5, 3), features=5, num_classes=3, residual=False)
+BINARY = dict(levels=2, shape=(6, 5, 1), layers=2, kernel=5, first_kernel=5)
+COLOUR = dict(levels=5, shape=(4, 5, 3), layers=2, features=5, num_classes=3)
+MIXTURE = COLOUR | dict(levels=100, output="discretized_logistic_mixture", mixtures=3)
 LAYERS = "pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn"
-LARGE = "mnist_pixel_cnn", "mnist_row_lstm", "mnist_diagonal_1x32", "mnist_linear_rnn"
-RANDOM = itertools.product(LAYERS, (BINARY, COLOUR))
+LARGE = "mnist_pixel_cnn", "mnist_row_lstm", "mnist_diagonal_1x32", "mnist_linear_rnn", "cifar10"
+RANDOM = itertools.product(LAYERS, (BINARY, COLOUR, MIXTURE))
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
 REFUSED = {"scales_logistic": "scales=8,32", "coupled_16_bits": "output=coupled"}
-REFUSED["row_lstm_classes_logistic"] = "output=discretized"
 pytestmark = pytest.mark.skipif(not NODE, reason="needs Node")
 
 
@@ -42,8 +42,8 @@ def node(*words, status=0, **given):
 
 def in_node(program, path, **given):
     """Runs a program that fills `answers` from `given`, with the model of a path."""
-    start = f"""import {{ readFileSync }} from "node:fs"; import {{ decode }} from "{WEB}/codec.js";
-        import {{ complete, readModel }} from "{WEB}/model.js"; const answers = [];
+    sources = "".join((WEB / f"{name}.js").read_text() for name in ("model", "images", "codec"))
+    start = f"""import {{ readFileSync }} from "node:fs"; {sources} const answers = [];
         const model = await readModel(Uint8Array.from(readFileSync("{path}")).buffer);
         const given = JSON.parse(readFileSync(0)); let seed = 1;
         Math.random = () => (seed = (seed * 16807) % 2147483647) / 2147483647;"""
@@ -67,29 +67,31 @@ def test_log_prob_is_the_packages(case, tmp_path, x64):
     np.testing.assert_allclose(found, exact.log_prob(images, classes), rtol=1e-9)
 
 
-@pytest.mark.parametrize("name", [*(path.stem for path in GOLDENS.glob("*.prnn")), "classes"])
-def test_files(name, tmp_path, monkeypatch):
-    folder, classes = GOLDENS, None
-    if name == "classes":
-        monkeypatch.setattr(quantise, "MARGIN", 1e-3)  # More corrections than there would be.
-        monkeypatch.setattr(compression, "BLOCK_BYTES", 1)
-        model, folder, classes = small_model("linear_rnn", **COLOUR), tmp_path, [*range(3)] * 24
-        model.save(folder / f"{name}.safetensors")
-        np.savez(folder / f"{name}.npz", images=(images := random_images(model, 72)))
-        (folder / f"{name}.prnn").write_bytes(model.compress(images, np.array(classes)))
-        program = """for (const [i] of Object.entries(bias)) bias[i] += 9e-4 * Math.sin(i);
-        for (var last of decode(model, readFileSync(given.file))); answers.push(...last.images);"""
-        program = f'const bias = model.array("logits/bias"); {program}'
-        found = in_node(program, folder / f"{name}.safetensors", file=f"{folder / name}.prnn")
-        assert np.array_equal([[*image.values()] for image in found], images.reshape(72, -1))
-    words = "decode", *(folder / f"{name}.{kind}" for kind in ("safetensors", "prnn"))
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDENS.glob("*.prnn")))
+def test_files(name):
+    words = "decode", *(GOLDENS / f"{name}.{kind}" for kind in ("safetensors", "prnn"))
     found = node(WEB / "cli.mjs", *words, status=int(name in REFUSED))
     if name in REFUSED:
         assert REFUSED[name] in found
         return
-    stored = np.load(folder / f"{name}.npz")["images"]
+    stored = np.load(GOLDENS / f"{name}.npz")["images"]
     np.testing.assert_array_equal(np.reshape(found["values"], found["shape"]), stored)
-    assert found.get("classes") == classes
+
+
+@pytest.mark.parametrize("options", [COLOUR, MIXTURE], ids=["softmax", "mixture"])
+def test_another_machine_decodes_blocks_with_classes(options, tmp_path, monkeypatch):
+    monkeypatch.setattr(quantise, "MARGIN", 1e-3)  # More corrections than there would be.
+    monkeypatch.setattr(compression, "BLOCK_BYTES", 1)
+    model, classes = small_model("linear_rnn", **options), np.arange(72) % 3
+    model.save(path := tmp_path / "x.safetensors")
+    content = model.compress(images := random_images(model, 72), classes)
+    program = """const bias = model.arrays["scale_0/logits/bias"]; let last;
+        if (model.levels === 5) for (const i of bias.keys()) bias[i] += 9e-4 * Math.sin(i);
+        for (last of decode(model, Uint8Array.from(given.file)));
+        answers.push(last.classes, ...last.images.map((image) => [...image]));"""
+    found = in_node(program, path, file=[*content])
+    np.testing.assert_array_equal(found[0], classes)
+    np.testing.assert_array_equal(found[1:], images.reshape(72, -1))
 
 
 @pytest.mark.parametrize("name", ["pixel_cnn_8x8", "diagonal_softmax"])
@@ -100,7 +102,7 @@ def test_damaged_files_are_refused(name, tmp_path):
         flipped = bytes([data[at] ^ int(random.integers(1, 256))])
         damaged += [data[:at] + flipped + data[at + 1 :], data[:at]]
     program = """for (const file of given.files) try {
-        if (answers.length === 101) model.array("logits/bias")[0] += 1; // Another model.
+        if (answers.length === 101) model.arrays["scale_0/logits/bias"][0] += 1; // Another model.
         for (const _ of decode(model, Uint8Array.from(file))); answers.push("");
     } catch (error) { answers.push(error.message); }"""
     answers = in_node(program, path, files=[[*content] for content in (data, *damaged, data)])
@@ -118,14 +120,22 @@ def test_particles_have_the_exact_distribution(tmp_path):
     model = prnn.ImageModel(model.pixel_rnn, params)
     model.save(path := tmp_path / "x.safetensors")
     image, known = np.array([1, 0, 0, 1, 0, 0]), np.array([0, 1, 0, 0, 1, 0], bool)
-    program = """for (let run = 0; run < 250; run++) {
-        for (var last of complete(model, given.image, given.known, 16));
-        answers.push(...last.images.map((x) => [Math.exp(last.evidence) / 4000, ...x]));
+    weights = np.random.default_rng(0).dirichlet(np.full(16, 0.5), 200)
+    program = """answers.push(given.logs.map((logs) => ancestorsOf(logs))); let last;
+    for (let run = 0; run < 250; run++) {
+        for (last of complete(model, given.image, given.known, 16));
+        const { images, evidence, smallest } = last;
+        answers.push(...images.map((x) => [smallest, Math.exp(evidence) / 4000, ...x]));
     }"""
-    found = np.array(in_node(program, path, image=image.tolist(), known=known.tolist()))
+    given = dict(image=image.tolist(), known=known.tolist(), logs=np.log(weights).tolist())
+    ancestors, *found = in_node(program, path, **given)
+    copies = (np.array(ancestors)[:, None] == np.arange(16)[:, None]).sum(-1)
+    assert (abs(copies - 16 * weights) < 1).all() and abs(copies - 16 * weights).max() > 0.8
+    smallest, mass, *images = np.array(found).T
+    assert (smallest < 8).mean() > 0.1  # Resampled before the end.
     exact, log_evidence = posterior(model, image.reshape(2, 3, 1), known.reshape(2, 3, 1))
-    same = (found[:, None, 1:] == all_images((2, 3, 1), 2).reshape(-1, 6)).all(-1)
-    np.testing.assert_allclose(found[:, 0] @ same / np.exp(log_evidence), exact, atol=0.03)
+    same = (np.transpose(images)[:, None] == all_images((2, 3, 1), 2).reshape(-1, 6)).all(-1)
+    np.testing.assert_allclose(mass @ same / np.exp(log_evidence), exact, atol=0.03)
 
 
 @pytest.mark.slow
@@ -134,7 +144,7 @@ def test_in_a_browser(tmp_path):
     """Draws, completes, scores, hides by key and mouse, and opens files; also from file:."""
     playwright = pytest.importorskip("playwright.sync_api")
     shutil.copytree(WEB, site := tmp_path / "site")
-    for name in "digits", "mnist_diagonal_1x32":
+    for name in "mnist_diagonal_1x32", "digits", "cifar10":
         shutil.copy(BUNDLED / name / "model.safetensors", site / f"{name}.safetensors")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -160,15 +170,15 @@ def test_in_a_browser(tmp_path):
             for kind, says in ("safetensors", "16 images"), ("prnn", "5 images"):
                 do(tab.set_input_files, "#file", GOLDENS / f"diagonal_softmax.{kind}", says=says)
             do(tab.set_input_files, "#file", GOLDENS / "pixel_cnn_8x8.prnn", says="another model")
-            do(tab.click, "text=Complete", says="log p -")
+            do(tab.click, "#complete", says="log p -")
             tab.click("#tiles button >> nth=3")
-            do(tab.click, "text=Nats", says="bits/dim")
+            do(tab.click, "#score", says="bits/dim")
             tab.press("#canvas", "ArrowDown")
             tab.press("#canvas", "Space")
             tab.drag_and_drop("#canvas", "#canvas", target_position={"x": 9, "y": 9})
-            do(tab.click, "text=Nats", says="whole images")
+            do(tab.click, "#score", says="whole images")
             assert tab.evaluate("known.filter((x) => !x).length > 3 && innerWidth") == 390
-            do(tab.click, "text=Draw", says="16 images")
+            do(tab.click, "#draw", says="16 images")
         browser.close()
         server.shutdown()
     assert all(url.startswith((address, "file:", "blob:", "data:")) for url in urls) and not errors

@@ -1,0 +1,106 @@
+/** What a model says of images: log p of each value, and images drawn or completed. */
+
+/** The logarithm of a sum of exponentials. */
+function logSum(logs) {
+  const top = logs.reduce((a, b) => Math.max(a, b));
+  return top + Math.log(logs.reduce((sum, log) => sum + Math.exp(log - top), 0));
+}
+
+/**
+ * What the outputs for a value mean: their number, the units of the digits of a value, and the
+ * logits of a digit of n values, given the value of the digits before, as docs/format.md has them.
+ */
+function outputsOf({ output, mixtures }, levels) {
+  const sigmoid = levels === 2, half = levels / 2, units = [1];
+  if (output === "softmax")
+    return { count: sigmoid ? 1 : levels, units, logits: (y) => (sigmoid ? [0, ...y] : [...y]) };
+  while (levels >= 64 && 16 * units[0] < levels) units.unshift(16 * units[0]);
+  /** The logarithm of a component's mass from x to x + unit, without a difference. */
+  function mass(x, unit, mean, width) {
+    const a = (x - mean) / width, b = a + unit / width, low = x === 0, high = x + unit >= levels;
+    const below = low ? 0 : Math.max(a, 0) + Math.log1p(Math.exp(-Math.abs(a)));
+    const above = high ? 0 : Math.max(-b, 0) + Math.log1p(Math.exp(-Math.abs(b)));
+    return (low || high ? 0 : Math.log(-Math.expm1(-unit / width))) - below - above;
+  }
+  const most = units.length > 1 ? 16 : levels, first = Math.max(half / mixtures, 0.05);
+  function logits(y, unit, before, n = Math.min(most, Math.ceil(levels / unit))) {
+    const weights = y.subarray(0, mixtures), sum = logSum(weights);
+    const parts = Array.from(weights, (weight, j) => {
+      const width = Math.min(Math.max(first * Math.exp(y[2 * mixtures + j]), 0.05), 10 * half);
+      return [weight - sum, (y[mixtures + j] + (2 * (j + 1)) / (mixtures + 1)) * half, width];
+    });
+    return Array.from({ length: n }, (_, i) => before + i * unit).map((x) =>
+      x < levels ? logSum(parts.map(([log, ...part]) => log + mass(x, unit, ...part))) : -Infinity);
+  }
+  return { count: 3 * mixtures, units, logits };
+}
+
+/** The logarithm of the probability of a value. */
+function logOf({ units, logits }, y, value) {
+  let log = 0, before = 0;
+  for (const unit of units) {
+    const logs = logits(y, unit, before), digit = Math.floor((value - before) / unit);
+    log += logs[digit] - logSum(logs);
+    before += digit * unit;
+  }
+  return log;
+}
+
+/** Draws a value. A temperature divides the logits of the levels. */
+function drawn({ units, logits }, levels, y, temperature) {
+  let value = 0;
+  for (const unit of temperature === 1 ? units : [1]) {
+    const logs = temperature === 1 ? logits(y, unit, value) : logits(y, 1, 0, levels);
+    const top = logs.reduce((a, b) => Math.max(a, b)), heat = Math.max(temperature, 1e-300);
+    const weights = logs.map((log) => Math.exp((log - top) / heat));
+    let place = Math.random() * weights.reduce((a, b) => a + b);
+    value += unit * Math.max(0, weights.findIndex((weight) => (place -= weight) < 0));
+  }
+  return value;
+}
+
+/** Returns log p of each value of an image. */
+function logProb(model, image, label) {
+  const logs = new Float64Array(model.size), choose = ([y], at) => {
+    logs[at] = logOf(model.outputs, y, image[at]);
+    return [image[at]];
+  };
+  for (const _ of networkOf(model, [label]).decide(choose));
+  return logs;
+}
+
+/** Systematic resampling: the copies of each are its weight times their number, to the next one. */
+function ancestorsOf(logs) {
+  const sum = logSum(logs), share = (i) => Math.exp(logs[i] - sum) * logs.length;
+  const offset = Math.random(), last = logs.length - 1;
+  let from = 0, upTo = share(0);
+  return Array.from(logs, (_, to) => {
+    while (to + offset > upTo && from < last) upTo += share(++from);
+    return from;
+  });
+}
+
+/**
+ * Draws images side by side, given the known values of one, by sequential Monte Carlo as
+ * docs/generation.md says. Yields after each pixel the images, the number of decided values,
+ * log p(known), and the smallest effective sample size.
+ */
+function* complete(model, image, known, count, label, temperature = 1) {
+  const network = networkOf(model, Array(count).fill(label)), logs = new Float64Array(count);
+  let evidence = 0, smallest = count;
+  const choose = (given, at) => given.map((y, lane) => {
+    if (!known[at]) return drawn(model.outputs, model.levels, y, temperature);
+    logs[lane] += logOf(model.outputs, y, image[at]);
+    return image[at];
+  });
+  for (const decided of network.decide(choose)) {
+    const sum = logSum(logs), size = Math.exp(2 * sum - logSum(logs.map((log) => 2 * log)));
+    smallest = Math.min(smallest, size);
+    if (size < count / 2 || decided === model.size) {
+      network.resample(ancestorsOf(logs));
+      evidence += sum - Math.log(count);
+      logs.fill(0);
+    }
+    yield { images: network.images(), decided, evidence, smallest };
+  }
+}
