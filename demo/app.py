@@ -12,7 +12,6 @@ import signal
 import sys
 import tempfile
 from typing import Any
-from urllib.parse import urlsplit
 
 from PIL import Image
 from play import MOST_PIXELS, Play
@@ -22,9 +21,8 @@ from pixel_rnn_jax.data import pictures
 
 CSS = """
 figure img { width: min(100%, 560px); max-height: 420px; object-fit: contain }
-figure img:not([alt^=Histogram]), .gallery-item img { image-rendering: pixelated }
+figure img, .gallery-item img { image-rendering: pixelated }
 .gallery-item, .gallery-item * { width: 44px; height: 44px; border-radius: 0 }
-button.color { box-shadow: inset 0 0 0 1px gray }
 """
 ABOUT = {
     "": """This model has learned how probable every image is. It draws an image pixel by pixel, by
@@ -32,33 +30,15 @@ ABOUT = {
     "Draw": """At temperature 1 the model draws by its probabilities, below 1 what is likely more
         often, above 1 what is unlikely. Nats measure surprise, -log p(image): with one nat more, an
         image is 2.7 times less probable.""",
-    "Complete": """Paint blue what the model shall complete; white and black draw values. The pale
-        frame is there to begin strokes in.""",
+    "Complete": """Paint what the model shall complete. The pale frame is there to begin strokes
+        in.""",
     "Particles": """Particles are attempts side by side: wherever pixels are known, attempts that
         fit them are copied and others dropped. An effective sample size near 1 asks for more.""",
     "Surprise": "How much does an image surprise the model, in nats, and at which of its pixels?",
     "Guess": "Which of these images surprises the model most? Guess, then see their nats.",
     "Compress": """The more probable an image, the fewer bits it takes: about -log2 p(image). No
         value is lost. If the model has classes, the class of each image is found.""",
-    "Decompress": "The same model reads the images back, on any machine.",
 }
-
-
-def own_page(app: Any) -> Any:
-    """Refuses what other web pages send: the Host and the Origin of a request must be this page."""
-    from starlette.responses import PlainTextResponse
-
-    async def answer(scope: Any, receive: Any, send: Any) -> None:
-        headers = {name: value.decode("latin-1") for name, value in scope.get("headers", ())}
-        host, origin = headers.get(b"host", ""), headers.get(b"origin")
-        hosts = "127.0.0.1", "localhost", os.environ.get("SPACE_HOST")
-        other = urlsplit(f"//{host}").hostname not in hosts
-        if scope["type"] == "http" and (other or urlsplit(origin or f"//{host}").netloc != host):
-            await PlainTextResponse("another host or origin", 403)(scope, receive, send)
-        else:
-            await app(scope, receive, send)
-
-    return answer
 
 
 def page(play: Play) -> Any:
@@ -135,7 +115,7 @@ def page(play: Play) -> Any:
         with gr.Tab("Complete"), gr.Row():
             with column(ABOUT["Complete"]):
                 canvas = play.canvas(play.images[0], play.margin)
-                brush = gr.Brush(30, [f"rgb{pictures.UNKNOWN}", "white", "black"])
+                brush = gr.Brush(30, [f"rgb{pictures.UNKNOWN}"], color_mode="fixed")
                 bare: Any = dict(sources=(), transforms=(), layers=False, render=False)
                 size: Any = dict(canvas_size=canvas.shape[1::-1], fixed_canvas=True)
                 editor = gr.ImageEditor(canvas, label="Image", brush=brush, **size, **bare)
@@ -153,7 +133,7 @@ def page(play: Play) -> Any:
                 image = chooser(view)
                 button = gr.Button("Show nats", variant="primary")
             with column():
-                on(button.click, play.surprise, [image, given], [gr.HTML(), gr.HTML()])
+                on(button.click, play.surprise, [image, given], [gr.HTML()])
         with gr.Tab("Guess"), gr.Row():
             with column(ABOUT["Guess"]):
                 turn, four = gr.State(0), gr.HTML(play.guess(0, None))
@@ -167,13 +147,9 @@ def page(play: Play) -> Any:
             with column(ABOUT["Compress"]):
                 files = gr.File(label="Images", file_count="multiple", height=140)
                 button = gr.Button("Compress", variant="primary")
-                outputs = [gr.File(label="Compressed file"), gr.Markdown(), gr.HTML()]
+            with column():
+                outputs = [gr.File(label="Compressed file"), gr.HTML()]
                 on(button.click, play.compress, [files, given], outputs)
-            with column(ABOUT["Decompress"]):
-                file = gr.File(label="A compressed file", file_types=[".prnn"], height=140)
-                button = gr.Button("Decompress")
-                outputs = [gr.HTML(), gr.File(label="Its images")]
-                on(button.click, play.decompress, [file], outputs)
     return blocks
 
 
@@ -191,7 +167,9 @@ def main(arguments: list[str]) -> None:
         os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir
         blocks = page(Play(options.source))
         from starlette.middleware import Middleware
+        from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+        hosts = ["127.0.0.1", "localhost", os.environ.get("SPACE_HOST", "")]
         blocks.queue(max_size=20).launch(
             server_port=options.port,
             inbrowser=not options.no_browser,
@@ -199,7 +177,7 @@ def main(arguments: list[str]) -> None:
             max_file_size="16mb",
             footer_links=[],
             show_error=True,
-            app_kwargs=dict(middleware=[Middleware(own_page)]),
+            app_kwargs=dict(middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)]),
             css=CSS,
             quiet=True,  # It would tell how to make the page public.
             prevent_thread_lock=True,

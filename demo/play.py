@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib.figure
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -94,21 +93,17 @@ class Play:
         if not paths:
             raise prnn.UserError("choose a file first")
         none: Any = dict(num_classes=0, condition_vector=0, condition_map=0)
-        config, remarks = dataclasses.replace(self.model.config, **none), ""
-        model, images = dataclasses.replace(self.model.pixel_rnn, config=config), []
-
-        def read(path: Any) -> None:
-            split = data.open_images(path, None, model)
-            images.append(split.batch(np.arange(len(split))).images)
-
+        config, images, remarks = dataclasses.replace(self.model.config, **none), [], ""
+        model = dataclasses.replace(self.model.pixel_rnn, config=config)
         for path in map(Path, paths):
             try:
-                read(path)
+                split = data.open_images(path, None, model)
+                images.append(split.batch(np.arange(len(split))).images)
             except prnn.UserError:
                 if path.suffix in (".npy", ".npz") or not self.model.levels:
                     raise
-                out, remark = self.scaled(path)
-                read(out)
+                image, remark = self.scaled(path)
+                images.append(image[None])
                 remarks += remark
         return np.concatenate(images), remarks
 
@@ -120,8 +115,8 @@ class Play:
             remark += f"The class found is {before}."
         return images[0], before, remark
 
-    def scaled(self, path: Path) -> tuple[str, str]:
-        """Returns an .npy file of any picture, of the model's size and levels, and a sentence."""
+    def scaled(self, path: Path) -> tuple[np.ndarray, str]:
+        """Returns any picture in the model's size and levels, and a sentence."""
         (height, width, channels), top = self.model.image_shape, self.model.levels - 1
         try:
             with Image.open(path, formats=files.FORMATS) as file:
@@ -137,10 +132,9 @@ class Play:
         small = ImageOps.autocontrast(small) if black or top == 1 else small
         values = np.atleast_3d(np.asarray(small, float))
         swap = black and bool(np.median(values[[0, -1]]) > 127)
-        values = np.round(abs(255 * swap - values) * (top / 255))
-        np.save(out := f"{tempfile.mkdtemp()}/scaled.npy", values.astype(np.uint16)[None])
+        values = np.round(abs(255 * swap - values) * (top / 255)).astype(self.images.dtype)
         also = ", light and dark swapped" * swap
-        return out, f"{path.name} was cut and scaled to {width}x{height}, {top + 1} levels{also}. "
+        return values, f"{path.name} was cut and scaled to {width}x{height}{also}. "
 
     def words(self, nats: Any) -> str:
         """Returns a mean of nats in words."""
@@ -161,25 +155,14 @@ class Play:
         picture = picture.resize(size, Image.Resampling.NEAREST)
         return np.asarray(ImageOps.expand(picture, margin * factor, pictures.GROUND))
 
-    def painted(self, image: np.ndarray, layers: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Returns an image `[H, W, C]` with what was painted on it, and which values are known.
-
-        `layers` are RGBA pictures with the margin: blue is unknown, other colours are values.
-        """
-        image, known, m = image.copy(), np.ones(image.shape, bool), self.margin
-        size = image.shape[1] + 2 * m, image.shape[0] + 2 * m
+    def painted(self, layers: Any) -> np.ndarray:
+        """Returns which pixels are known, `[H, W]`: those that RGBA layers leave bare."""
+        known, m = np.ones(self.model.image_shape[:2], bool), self.margin
+        size = known.shape[1] + 2 * m, known.shape[0] + 2 * m
         for layer in layers:
-            paint = Image.fromarray(layer).convert("RGBa").resize(size, Image.Resampling.BOX)
-            small = np.asarray(paint, float)[m:-m, m:-m]
-            painted, colour = small[..., 3] > 127, small[..., :3] / np.maximum(small[..., 3:], 1)
-            blue = painted & (abs(255 * colour - pictures.UNKNOWN).max(-1) < 48)
-            known[blue] = False
-            if (drawn := painted & ~blue).any():
-                if image.shape[-1] not in (1, 3) or not self.model.pixel_rnn.likelihood.discrete:
-                    raise prnn.UserError("values can be painted in levels of grey or RGB alone")
-                colour = colour if image.shape[-1] == 3 else colour.mean(-1, keepdims=True)
-                image[drawn] = np.round(colour[drawn] * (self.model.levels - 1))
-        return image, known
+            paint = Image.fromarray(layer).getchannel("A").resize(size, Image.Resampling.BOX)
+            known &= np.asarray(paint)[m:-m, m:-m] < 128
+        return known
 
     def draw(self, count: int, temperature: float, seed: int, given: Any) -> tuple[str, str]:
         """Draws images, and shows the first in the order in which its values were drawn."""
@@ -198,41 +181,31 @@ class Play:
         self, image: Any, editor: Any, count: int, particles: int, seed: int, given: Any
     ) -> str:
         """Completes a painted image several times, side by side."""
-        image, known = self.painted(image, (editor or {}).get("layers") or ())
+        known = self.painted((editor or {}).get("layers") or ())
         if known.all():
-            raise prnn.UserError("paint something blue first: the model completes what is blue")
+            raise prnn.UserError("paint something first: the model completes what is painted")
         images, condition = np.stack([image] * count), self.conditions(given, count)
+        known = np.broadcast_to(known[..., None], image.shape)
         key = jax.random.key(seed or 0)
         result = self.model.complete(key, images, known, condition, particles=particles)
         evidence = ", ".join(f"{value:.2f}" for value in np.asarray(result.log_evidence))
-        size = f"effective sample size at least {result.effective_sample_size.min():.1f}"
-        text = (
-            f"{known.sum()} known values of log-probability {evidence} nats; {size} of {particles}."
-        )
+        least = result.effective_sample_size.min()
+        text = f"{known.sum()} known values of log-probability {evidence} nats; "
+        text += f"effective sample size at least {least:.1f} of {particles}."
         alt, content = f"{count} completions", pictures.png(self.grid(result.images, columns=4))
         return figure(content, alt, "completions.png", text)
 
-    def surprise(self, image: Any, given: Any) -> tuple[str, str]:
+    def surprise(self, image: Any, given: Any) -> str:
         """Shows the nats of each pixel, and where the image stands among the others."""
         condition = self.conditions(given, 1)
         terms = -np.asarray(self.model.log_prob(image[None], condition, per_value=True))
         shown, levels = pictures.as_levels(image[None], self.model.levels)
         heat, black, white = pictures.pixel_map(shown, terms.sum(-1), levels)
-        nats, plot, file = terms.sum(), matplotlib.figure.Figure((5, 2)), io.BytesIO()
-        axes = plot.subplots()
-        axes.hist(self.nats, bins=30, color="lightsteelblue")
-        axes.axvline(nats, color="firebrick")
-        axes.set(xlabel="nats of an image", ylabel="images")
-        axes.locator_params("y", integer=True)
-        plot.savefig(file, dpi=150, bbox_inches="tight")
-        text = (
-            f"{self.words(nats)}. The map has the nats of each pixel, given the pixels before it: "
-        )
-        text += f"black is {black:.2f}, as expected; white is {white:.2f}, the greatest surprise."
-        fewer = (self.nats < nats - 1e-3).sum()  # More than rounding.
-        place = f"{fewer} of {len(self.nats)} {self.source} have fewer nats than this one, in red."
-        heat_map = figure(pictures.png(heat), "An image and its heat map", "surprise.png", text)
-        return heat_map, figure(file.getvalue(), f"Histogram. {place}", "histogram.png", place)
+        fewer = (self.nats < terms.sum() - 1e-3).sum()  # More than rounding.
+        text = f"{self.words(terms.sum())}; {fewer} of {len(self.nats)} {self.source} have fewer. "
+        text += "The map has the nats of each pixel, given the pixels before it: black is "
+        text += f"{black:.2f}, as expected; white is {white:.2f}, the greatest surprise."
+        return figure(pictures.png(heat), "An image and its heat map", "surprise.png", text)
 
     def guess(self, turn: int, choice: int | None) -> str:
         """Shows the four images of a turn, and their nats after a choice of one."""
@@ -240,10 +213,8 @@ class Play:
         nats, content = self.nats[four], pictures.png(self.grid(self.images[four], columns=4))
         text, most = "Their nats appear after your guess.", 1 + int(nats.argmax())
         if choice:
-            verdict, values = (
-                "Right" if choice == most else "No",
-                ", ".join(f"{x:.2f}" for x in nats),
-            )
+            verdict = "Right" if choice == most else "No"
+            values = ", ".join(f"{x:.2f}" for x in nats)
             text = f"{verdict}: number {most} surprises it most. They have {values} nats."
         return figure(content, "Images side by side", "guess.png", text)
 
@@ -251,9 +222,9 @@ class Play:
         """Shows the images of the next turn."""
         return self.guess(turn + 1, None), turn + 1, None
 
-    def compress(self, paths: Any, given: Any) -> tuple[str, str, str]:
-        """Returns a compressed file of images, its size beside others, and what it holds."""
-        (images, remarks), levels = self.read(paths), self.model.levels
+    def compress(self, paths: Any, given: Any) -> tuple[str, str]:
+        """Returns a compressed file of images, and what is read back from it."""
+        images, remarks = self.read(paths)
         if self.kind == "class":
             condition = self.model.classify(images)
             found = zip(*np.unique(condition, return_counts=True), strict=True)
@@ -262,24 +233,7 @@ class Play:
         else:
             condition = self.conditions(given, len(images))
         content = self.model.compress(images, condition)
-        text = f".prnn {len(content):,} bytes, {8 * len(content) / images.size:.4f} bits/dim"
-        folder, webp = Path(tempfile.mkdtemp()), io.BytesIO()
-        (folder / "images.prnn").write_bytes(content)
-        if levels <= 256 and images.shape[-1] in (1, 3):
-            pictures.write_images(images, levels, str(folder / "png"))
-            pngs = [*(folder / "png").iterdir()]
-            for file in pngs:
-                Image.open(file).convert("RGB").save(webp, "WEBP", lossless=True)
-            png = sum(file.stat().st_size for file in pngs)
-            text += f"; PNG {png:,} bytes; WebP lossless {webp.tell():,} bytes"
-        shown, _ = self.decompress(folder / "images.prnn")
-        return str(folder / "images.prnn"), f"{text}. {remarks}".strip(), shown
-
-    def decompress(self, path: Any) -> tuple[str, str]:
-        """Returns the images of a compressed file, to look at and as an .npz file."""
-        if not path:
-            raise prnn.UserError("choose a file first")
-        images = np.asarray(self.model.decompress(Path(path).read_bytes()))
-        pictures.write_images(images, self.model.levels, out := f"{tempfile.mkdtemp()}/images.npz")
-        content, text = pictures.png(self.grid(images[:TEST_IMAGES])), f"{len(images)} images."
-        return figure(content, f"{text} Read from the file.", "images.png", text), out
+        (out := Path(tempfile.mkdtemp()) / "images.prnn").write_bytes(content)
+        text = f"{len(content):,} bytes, {8 * len(content) / images.size:.4f} bits/dim. {remarks}"
+        picture = pictures.png(self.grid(self.model.decompress(content)[:TEST_IMAGES]))
+        return str(out), figure(picture, "The images in the file", "images.png", text.strip())

@@ -82,14 +82,12 @@ def test_completes_what_is_painted(play):
     image, size = play.images[0], play.canvas(play.images[0], play.margin).shape[0]
     layer = np.zeros((size, size, 4), np.uint8)
     layer[size // 2 :] = (*pictures.UNKNOWN, 255)
-    layer[: 2 * size // 10] = 255  # The margin, where strokes begin, and a row of 8.
-    painted, known = play.painted(image, [layer])
+    known = play.painted([layer])
     assert known[:4].all() and not known[4:].any()
-    assert (painted[0] == 16).all() and (painted[1:] == image[1:]).all()
 
     html = play.complete(image, {"layers": [layer]}, 2, 4, 3, None)
-    images = np.stack([painted] * 2)
-    result = play.model.complete(jax.random.key(3), images, known, particles=4)
+    images = np.stack([image] * 2)
+    result = play.model.complete(jax.random.key(3), images, known[..., None], particles=4)
     picture, _, (count, *evidence, size, particles) = parts(html)
     np.testing.assert_array_equal(np.asarray(picture), pictures.grid(result.images, 17, 4))
     assert count == 32 and particles == 4
@@ -98,13 +96,11 @@ def test_completes_what_is_painted(play):
 
 
 def test_shows_the_nats_of_values_and_the_place_of_an_image(play):
-    heat, place = play.surprise(play.images[3], None)
-    _, _, (nats, bits, black, white) = parts(heat)
+    _, _, (nats, bits, less, count, black, white) = parts(play.surprise(play.images[3], None))
     terms = -play.model.log_prob(play.images[3:4], per_value=True)[0, ..., 0]
     assert nats == pytest.approx(float(terms.sum()), abs=0.01) and black == 0
     assert white == pytest.approx(float(terms.max()), abs=0.01)
     assert bits == pytest.approx(float(play.model.bits_per_dim(play.images[3:4])[0]), abs=1e-4)
-    _, _, (less, count) = parts(place)
     assert count == len(play.images) - 1 and less == (play.nats < play.nats[3] - 1e-3).sum()
 
 
@@ -125,33 +121,30 @@ def test_a_photo_is_scaled_and_its_ink_is_bright(play, tmp_path):
     Image.fromarray(paper.repeat(3, -1)).save(tmp_path / "ink.png")
     images, remark = play.read([tmp_path / "ink.png"])
     np.testing.assert_array_equal(images, play.images[:1])
-    assert remark.startswith("ink.png") and "8x8, 17 levels, light and dark swapped" in remark
+    assert remark.startswith("ink.png") and "8x8, light and dark swapped" in remark
 
 
-def test_compresses_files_and_reads_them_back(play, tmp_path):
+def test_compresses_files_and_shows_them(play, tmp_path):
     np.save(tmp_path / "x.npy", play.images[:5])
     Image.fromarray(play.images[5, ..., 0]).save(tmp_path / "x.png")
-    out, text, _ = play.compress([tmp_path / "x.npy", tmp_path / "x.png"], None)
-    content = Path(out).read_bytes()
-    assert content == play.model.compress(play.images[:6])
-    sizes = [float(each.replace(",", "")) for each in re.findall(NUMBER, text)]
-    assert sizes[0] == len(content) and 300 < sizes[3] < 2000 and 300 < sizes[2] < 2000
-    html, archive = play.decompress(out)
-    np.testing.assert_array_equal(np.load(archive)["images"], play.images[:6])
-    np.testing.assert_array_equal(np.asarray(parts(html)[0]), pictures.grid(play.images[:6], 17))
+    out, html = play.compress([tmp_path / "x.npy", tmp_path / "x.png"], None)
+    assert Path(out).read_bytes() == play.model.compress(play.images[:6])
+    picture, _, (size, bits) = parts(html)
+    np.testing.assert_array_equal(np.asarray(picture), pictures.grid(play.images[:6], 17))
+    assert size == Path(out).stat().st_size and bits == round(8 * size / (6 * 64), 4)
 
 
 def test_an_image_brings_its_class_or_it_is_found(play, classes, tmp_path):
     np.save(tmp_path / "x.npy", classes.images[:5])
     found = classes.model.classify(classes.images[:5])
-    out, text, _ = classes.compress([tmp_path / "x.npy"], None)
+    out, text = classes.compress([tmp_path / "x.npy"], None)
     stored = classes.model.decompress(Path(out).read_bytes(), return_condition=True)[1]
     np.testing.assert_array_equal(stored, found)
     assert f"{(found == found[0]).sum()} of class {found[0]}" in text
     assert classes.upload(tmp_path / "x.npy", None)[1] == found[0]
     assert classes.given(5, 0) == classes.condition[5] == 2
     assert classes.given(-1, 1) == 1 and play.given(5, None) is None
-    _, text, _ = parts(classes.surprise(classes.images[5], 2)[0])
+    _, text, _ = parts(classes.surprise(classes.images[5], 2))
     assert f"{classes.nats[5]:.2f} nats" in text
 
 
@@ -161,9 +154,8 @@ def test_what_does_not_fit_is_named(play, classes, tmp_path):
     for call, words in (
         (lambda: play.read([tmp_path / "bad.png"]), "bad.png"),
         (lambda: play.read([tmp_path / "large.npy"]), r"\[9, 9, 1\]"),
-        (lambda: play.complete(play.images[0], {}, 4, 64, 0, None), "blue"),
+        (lambda: play.complete(play.images[0], {}, 4, 64, 0, None), "paint"),
         (lambda: play.compress(None, None), "file"),
-        (lambda: play.decompress(tmp_path / "bad.png"), "magic|compressed|file"),
         (lambda: classes.draw(2, 1.0, 0, 5), "condition|class"),
     ):
         with pytest.raises(prnn.UserError, match=words):
@@ -201,10 +193,8 @@ def test_every_button_answers_as_the_model_does(address, play, tmp_path):
 
     np.save(tmp_path / "x.npy", play.images[:3])
     np.save(tmp_path / "scalar.npy", 3)
-    file, text, _ = press("compress", [upload(tmp_path / "x.npy")])
-    assert Path(file).read_bytes() == play.model.compress(play.images[:3]) and "WebP" in text
-    _, archive = press("decompress", upload(file))
-    np.testing.assert_array_equal(np.load(archive)["images"], play.images[:3])
+    file, _ = press("compress", [upload(tmp_path / "x.npy")])
+    assert Path(file).read_bytes() == play.model.compress(play.images[:3])
     assert press("draw", 3, 0.5, 7) == play.draw(3, 0.5, 7, None)
     layer = np.tile(np.uint8([*pictures.UNKNOWN, 255]), (100, 100, 1))
     Image.fromarray(layer).save(tmp_path / "blue.png")
@@ -228,10 +218,9 @@ def test_every_button_answers_as_the_model_does(address, play, tmp_path):
         with pytest.raises(Exception, match=word) as error:
             press(name, *values)
         assert word == "pixels" or not re.search("/|split", str(error.value))  # Gradio's has both.
-    for header in ("Origin", "Host"):
-        request = urllib.request.Request(address, headers={header: "http://evil.example"})
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(request)
+    request = urllib.request.Request(address, headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        urllib.request.urlopen(request)
 
 
 @pytest.mark.slow
