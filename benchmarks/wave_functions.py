@@ -24,14 +24,14 @@ SAMPLES = {4: 256, 6: 256, 10: 64}
 """A step's, by the side."""
 
 
-def ours(architecture: str, layers: int) -> Callable[[Any, int], Any]:
+def ours(architecture: str, layers: int, kernel: int = 7) -> Callable[[Any, int], Any]:
     """Returns what builds a model of this package and its sampler."""
 
     def build(hilbert: Any, side: int) -> Any:
         import pixel_rnn_jax as prnn
         from pixel_rnn_jax.wave_function import DirectSampler, WaveFunction
 
-        config = prnn.ModelConfig(architecture, layers, 16, head_features=16)
+        config = prnn.ModelConfig(architecture, layers, 16, kernel, head_features=16)
         return WaveFunction(hilbert, config, (side, side)), DirectSampler(hilbert)
 
     return build
@@ -58,6 +58,7 @@ def netkets(name: str, layers: int, features: int, **options: Any) -> Callable[[
 # What builds the model and its sampler, and its rate.
 CANDIDATES: dict[str, tuple[Callable[[Any, int], Any], float]] = {
     "Diagonal BiLSTM 2x16": (ours("diagonal_bilstm", 2), 1e-2),
+    "Linear RNN 1x16, 9x9": (ours("linear_rnn", 1, kernel=9), 1e-2),
     "PixelCNN 4x16": (ours("pixel_cnn", 4), 1e-2),
     "FastARNNConv2D 4x16": (netkets("FastARNNConv2D", 4, 16, kernel_size=(3, 5)), 3e-3),
     "FastLSTMNet 2x32": (netkets("FastLSTMNet", 2, 32), 3e-2),

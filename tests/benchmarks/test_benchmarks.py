@@ -34,7 +34,7 @@ COMMANDS = [  # A benchmark, its arguments, a pattern of what it prints, and the
     ("grow", "digits --out=OUT --config.model.layers=3 --config.model.num_classes=2", "become", 1),
     ("ising", "--side=3 --images 20 4 4 --out=OUT", r"^entropy: .* nats", 1),
     ("peers", f"row_lstm --peer=torchlake {QUICK}", r"ours .*\(1x\)|left out: .*torch", 2),
-    ("wave_functions", "4 --seconds=0", r" s a step .* per spin, exact -3\.21551", 5),
+    ("wave_functions", "4 --seconds=0", r" s a step .* per spin, exact -3\.21551", 6),
     ("speed", f"1 {SMALL} {QUICK}", r"\dx plain \(", 2),
     (
         "comparisons",
