@@ -3,6 +3,7 @@
 import importlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -77,6 +78,23 @@ def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, mon
     main(words.replace("OUT", str(tmp_path / "out.npz")).split())
     printed = capsys.readouterr().out
     assert len(re.findall(pattern, printed, re.MULTILINE)) == count, printed
+
+
+@pytest.mark.slow
+def test_growth_goes_on_where_it_stopped(tmp_path):
+    """With one stage of 20 steps, then with 40 of them and another stage."""
+    program = (
+        "import heisenberg as h; h.SAMPLES = 64; h.STAGES = {}; "
+        "h.CONFIG = h.prnn.ModelConfig('pixel_cnn', 1, 4, head_features=4); h.main([{!r}])"
+    )
+    stages = [(4, 20, 16, 0.02, ())], [(4, 40, 16, 0.02, ()), (6, 20, 4, 0.02, ("flip",))]
+    printed = []
+    for each in stages:
+        command = [sys.executable, "-c", program.format(each, str(tmp_path / "record"))]
+        folder = Path(timing.__file__).parent
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        printed.append(re.findall(r"^(\dx\d.*?):", run.stdout, re.MULTILINE))
+    assert printed == [["4x4,    20", "4x4"], ["4x4,    40", "4x4", "6x6,    20", "6x6"]]
 
 
 def test_what_is_timed_has_its_turn_in_each_round():
