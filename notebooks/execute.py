@@ -3,8 +3,8 @@
     python notebooks/execute.py
     python notebooks/execute.py ising information
 
-Without names it runs all of them. It needs the extras `docs` and `dev`, and takes about 50
-minutes on two CPU cores, of which `ising` has 21 and `heisenberg` 25.
+Without names it runs all of them. It needs the extras `docs` and `dev`, and takes about 40
+minutes on two CPU cores, of which `ising` has 21 and `heisenberg` at most 14.
 """
 
 import os

@@ -106,7 +106,7 @@ SHORT = {
     ],
     "heisenberg": [
         ("STEPS = .*", "STEPS = dict(ising=40, torus=40, small=40, large=10)"),
-        ("COUNT = 16, 1024", "COUNT = 16, 64"),
+        ("COUNT = 1024", "COUNT = 64"),
     ],
 }
 
