@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from pixel_rnn_jax.system import files
+from pixel_rnn_jax.system import files, tuning
 from pixel_rnn_jax.system.errors import UserError
 
 PyTree = Any
@@ -41,8 +41,7 @@ def set_up_host_devices() -> None:
     """Makes every CPU core a JAX device, unless the environment sets the number of devices."""
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "host_platform_device_count" not in flags:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        jax.config.update("jax_num_cpu_devices", cores or 1)
+        jax.config.update("jax_num_cpu_devices", tuning.cores())
     _keep_freed_memory()
     # With Eigen's thread pool XLA's CPU client deadlocks: one device waits in an all-reduce, on a
     # thread that the convolution of another device needs.

@@ -3,6 +3,7 @@
 Results agree to rounding whatever they are; only `lanes` also decides which images a key draws.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,9 +15,16 @@ CPU_PIXELS = 1024
 """Pixels whose maps stay in the caches; about one image of MNIST or CIFAR-10."""
 CPU_IMAGES_PER_SCAN = 4
 """Recurrent models get this many times more images per part: they share the steps of a scan."""
+CPU_SHARED = 8
+"""So do devices of several cores, which divide each operation between them."""
 CPU_LANES, ACCELERATOR_LANES = 8, 128
 BATCH_BYTES = 256 * 2**20
 """About the largest array of a batch, which limits the number of its images."""
+
+
+def cores() -> int:
+    """Returns the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _on_cpu() -> bool:
@@ -40,6 +48,7 @@ def parts(images: int, pixels: int, *, recurrent: bool) -> int:
     if not _on_cpu() or not isinstance(images, int):  # The batch may be a symbol of `jax.export`.
         return 1
     most = max(CPU_PIXELS // pixels, 1) * (CPU_IMAGES_PER_SCAN if recurrent else 1)
+    most *= CPU_SHARED if cores() >= 2 * jax.local_device_count() else 1
     return next((n for n in range(1, images + 1) if images % n == 0 and images // n <= most), 1)
 
 

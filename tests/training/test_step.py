@@ -117,7 +117,10 @@ def test_dropout_keeps_the_mean():
 )
 def test_a_cpu_computes_few_pixels_at_a_time(monkeypatch, architecture, side, images, parts):
     recurrent = PixelRNN(ModelConfig(architecture), (side, side, 1), 2).recurrent
+    monkeypatch.setattr(tuning, "cores", jax.local_device_count)
     assert tuning.parts(images, side * side, recurrent=recurrent) == parts
+    monkeypatch.setattr(tuning, "cores", lambda: 2 * jax.local_device_count())
+    assert tuning.parts(images, side * side, recurrent=recurrent) == 1
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert tuning.parts(images, side * side, recurrent=recurrent) == 1
 
