@@ -217,7 +217,7 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
       for (const map of maps) map.data = of(map.data);
       images = of(images);
     },
-    /** Yields after each pixel how many values are decided; `choose` gives a value of each image. */
+    /** Yields after a pixel how many values are decided; `choose` gives a value of each image. */
     *decide(choose) {
       for (let at = 0; at < size; at++) {
         const channel = at % channels, pixel = (at - channel) / channels, column = pixel % width;
