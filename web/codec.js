@@ -50,6 +50,7 @@ function blocksOf(bytes, { shape, levels, size }) {
   const all = crc32(new Uint8Array(Uint32Array.from(blocks, ({ crc }) => crc).buffer));
   need(file.varint() >= 0 && file.word() === all, "has a block of another file");
   seal(from, seed);
+  need(file.at === bytes.length, "goes on after its end");
   return blocks;
 }
 

@@ -97,17 +97,18 @@ def test_another_machine_decodes_blocks_with_classes(options, tmp_path, monkeypa
 @pytest.mark.parametrize("name", ["pixel_cnn_8x8", "diagonal_softmax"])
 def test_damaged_files_are_refused(name, tmp_path):
     path, file = (GOLDENS / f"{name}.{kind}" for kind in ("safetensors", "prnn"))
-    data, random, damaged = file.read_bytes(), np.random.default_rng(0), []
+    data, random = file.read_bytes(), np.random.default_rng(0)
+    damaged = [data + b"0"]
     for at in random.integers(len(data), size=50).tolist():
         flipped = bytes([data[at] ^ int(random.integers(1, 256))])
         damaged += [data[:at] + flipped + data[at + 1 :], data[:at]]
     program = """for (const file of given.files) try {
-        if (answers.length === 101) model.arrays["scale_0/logits/bias"][0] += 1; // Another model.
+        if (answers.length === 102) model.arrays["scale_0/logits/bias"][0] += 1; // Another model.
         for (const _ of decode(model, Uint8Array.from(file))); answers.push("");
     } catch (error) { answers.push(error.message); }"""
     answers = in_node(program, path, files=[[*content] for content in (data, *damaged, data)])
-    assert len(answers) == 102 and not answers[0] and all(answers[1:])
-    (tmp_path / "file").write_bytes(damaged[0])
+    assert len(answers) == 103 and not answers[0] and all(answers[1:])
+    (tmp_path / "file").write_bytes(damaged[1])
     (tmp_path / "model").write_bytes(path.read_bytes()[:-1] + b"?")
     for paths in (path, tmp_path / "file"), (tmp_path / "model", file):
         assert "damaged" in node(WEB / "cli.mjs", "decode", *paths, status=1)
