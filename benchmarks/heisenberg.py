@@ -23,8 +23,8 @@ from pixel_rnn_jax.wave_function import DirectSampler, WaveFunction
 ALL = "rotations", "reflections", "flip"
 CONFIG = prnn.ModelConfig("linear_rnn", 2, 16, head_features=16, first_kernel=9)
 # Sides, steps, samples of a step, largest rates, and symmetries in training.
-STAGES: Any = [(4, 400, 512, 0.05, ()), (6, 600, 512, 0.03, ()), (6, 200, 256, 0.02, ALL)]
-STAGES += [(10, 2000, 512, 0.02, ()), (10, 300, 256, 0.01, ALL)]
+STAGES: Any = [(4, 400, 512, 0.05, ()), (6, 1000, 512, 0.03, ()), (6, 400, 256, 0.01, ALL)]
+STAGES += [(10, 800, 512, 0.02, ()), (10, 300, 256, 0.01, ALL)]
 SAMPLES, LOWEST = 8192, {4: -36.756828, 6: -86.9071442, 10: -251.46244}  # The last by QMC.
 
 
@@ -36,6 +36,12 @@ def state_of(side: int, samples: int, symmetries: Any, record: Any) -> tuple[Any
     state = nk.vqs.MCState(DirectSampler(hilbert), psi, **sizes)
     state.parameters = record["parameters"] or state.parameters
     return nk.operator.Heisenberg(hilbert, graph, sign_rule=True), state
+
+
+def save(path: Path, record: dict[str, Any]) -> None:
+    """Writes the record, which has the parameters of each size as well."""
+    with files.atomic_write(path) as file:
+        file.write(serialization.msgpack_serialize(record))
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -59,8 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
             driver.run(20, out=log, show_progress=False)
             record |= {"step": record["step"] + 20, "parameters": jax.device_get(state.parameters)}
             record["core_s"] += time.process_time() - start
-            with files.atomic_write(path) as file:
-                file.write(serialization.msgpack_serialize(record))
+            save(path, record)
             energies = log.data["Energy"].Mean.real
             print(f"{side}x{side}, {record['step']:5}: {energies.mean():.4f}", flush=True)
         hamiltonian, state = state_of(side, SAMPLES, ALL, record)
@@ -72,7 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"{1 - mean / LOWEST[side]:.1e}, {SAMPLES:,} samples, {state.n_parameters:,} "
             f"parameters, {record['core_s'] / 3600:.2f} core-hours of training"
         )
-        record |= {"stage": record["stage"] + 1, "step": 0}
+        record |= {"stage": record["stage"] + 1, "step": 0, f"{side}x{side}": record["parameters"]}
+        save(path, record)
 
 
 if __name__ == "__main__":

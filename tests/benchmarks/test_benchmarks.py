@@ -16,6 +16,7 @@ import peers
 import pytest
 import speed
 import timing
+from flax import serialization
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data.dataset import Dataset
@@ -82,19 +83,21 @@ def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, mon
 
 @pytest.mark.slow
 def test_growth_goes_on_where_it_stopped(tmp_path):
-    """With one stage of 20 steps, then with 40 of them and another stage."""
+    """In a stage that an error ends after 20 of 40 steps; then with another stage."""
     program = (
-        "import heisenberg as h; h.SAMPLES = 64; h.STAGES = {}; "
+        "import heisenberg as h; h.SAMPLES = 64; h.LOWEST = {}; "
+        "h.STAGES = [(4, {}, 16, 0.02, ()), (6, 20, 4, 0.02, ('flip',))]; "
         "h.CONFIG = h.prnn.ModelConfig('pixel_cnn', 1, 4, head_features=4); h.main([{!r}])"
     )
-    stages = [(4, 20, 16, 0.02, ())], [(4, 40, 16, 0.02, ()), (6, 20, 4, 0.02, ("flip",))]
-    printed = []
-    for each in stages:
-        command = [sys.executable, "-c", program.format(each, str(tmp_path / "record"))]
+    printed, record = [], tmp_path / "record"
+    for lowest, steps in ({}, 20), ({4: -1, 6: -1}, 40):
+        command = [sys.executable, "-c", program.format(lowest, steps, str(record))]
         folder = Path(timing.__file__).parent
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
         printed.append(re.findall(r"^(\dx\d.*?):", run.stdout, re.MULTILINE))
-    assert printed == [["4x4,    20", "4x4"], ["4x4,    40", "4x4", "6x6,    20", "6x6"]]
+    assert printed == [["4x4,    20"], ["4x4,    40", "4x4", "6x6,    20", "6x6"]]
+    saved = serialization.msgpack_restore(record.read_bytes())
+    assert saved["stage"] == 2 and {"4x4", "6x6"} < saved.keys()
 
 
 def test_what_is_timed_has_its_turn_in_each_round():
