@@ -174,7 +174,7 @@ class Play:
         heat, black, white = pictures.pixel_map(shown, terms.sum(-1), levels)
         fewer = (self.nats < terms.sum() - 1e-3).sum()  # More than rounding.
         text = f"{self.words(terms.sum())}; {fewer} of {len(self.nats)} {self.source} have fewer. "
-        text += f"In the map black is {black:.2f} nats, as expected, and white {white:.2f}."
+        text += f"In the map black is {black:.2f} nats and white {white:.2f}."
         return figure(pictures.png(heat), "An image and its heat map", "surprise.png", text)
 
 

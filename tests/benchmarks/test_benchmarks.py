@@ -83,7 +83,7 @@ def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, mon
 
 @pytest.mark.slow
 def test_growth_goes_on_where_it_stopped(tmp_path):
-    """In a stage that an error ends after 20 of 40 steps; then with another stage."""
+    """An error ends the first run after 20 of 40 steps; the second run takes the others."""
     program = (
         "import heisenberg as h; h.SAMPLES = 64; h.LOWEST = {}; "
         "h.STAGES = [(4, {}, 16, 0.02, ()), (6, 20, 4, 0.02, ('flip',))]; "
