@@ -24,7 +24,7 @@ ALL = "rotations", "reflections", "flip"
 CONFIG = prnn.ModelConfig("linear_rnn", 2, 16, head_features=16, first_kernel=9)
 # Sides, steps, samples of a step, largest rates, and symmetries in training.
 STAGES: Any = [(4, 400, 512, 0.05, ()), (6, 1000, 512, 0.03, ()), (6, 400, 256, 0.01, ALL)]
-STAGES += [(10, 800, 512, 0.02, ()), (10, 300, 256, 0.01, ALL)]
+STAGES += [(6, 400, 256, 0.03, ALL), (10, 800, 512, 0.02, ()), (10, 160, 256, 0.01, ALL)]
 SAMPLES, LOWEST = 8192, {4: -36.756828, 6: -86.9071442, 10: -251.46244}  # The last by QMC.
 
 
