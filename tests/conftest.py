@@ -22,8 +22,8 @@ with pytest.MonkeyPatch.context() as patch:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the last files by path first, since the long ones are among them."""
-    items.sort(key=lambda item: item.path, reverse=True)
+    """Puts the benchmarks first, then the last files by path: the long ones are among them."""
+    items.sort(key=lambda item: ("benchmarks" in item.path.parts, item.path), reverse=True)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 import speed
 import timing
 from flax import serialization
+from helpers.programs import environment
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data.dataset import Dataset
@@ -64,7 +65,11 @@ class InProcess:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name, words, pattern, count", COMMANDS)
-def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, monkeypatch):
+def test_runs_at_a_small_size(
+    name, words, pattern, count, tmp_path, capsys, monkeypatch, compilation_cache
+):
+    for variable, value in environment(compilation_cache).items():
+        monkeypatch.setenv(variable, value)  # For the workers of wave functions.
     for module in (speed, peers):
         monkeypatch.setattr(module, "Worker", InProcess)
     monkeypatch.setattr(kernels, "conv_lstm", kernels.conv_lstm)  # Which `plain` replaces.
@@ -82,7 +87,7 @@ def test_runs_at_a_small_size(name, words, pattern, count, tmp_path, capsys, mon
 
 
 @pytest.mark.slow
-def test_growth_goes_on_where_it_stopped(tmp_path):
+def test_growth_goes_on_where_it_stopped(tmp_path, compilation_cache):
     """An error ends the first run after 20 of 40 steps; the second run takes the others."""
     program = (
         "import heisenberg as h; h.SAMPLES = 64; h.LOWEST = {}; "
@@ -92,8 +97,8 @@ def test_growth_goes_on_where_it_stopped(tmp_path):
     printed, record = [], tmp_path / "record"
     for lowest, steps in ({}, 20), ({4: -1, 6: -1}, 40):
         command = [sys.executable, "-c", program.format(lowest, steps, str(record))]
-        folder = Path(timing.__file__).parent
-        run = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        options = dict(cwd=Path(timing.__file__).parent, env=environment(compilation_cache))
+        run = subprocess.run(command, capture_output=True, text=True, **options)
         printed.append(re.findall(r"^(\dx\d.*?):", run.stdout, re.MULTILINE))
     assert printed == [["4x4,    20"], ["4x4,    40", "4x4", "6x6,    20", "6x6"]]
     saved = serialization.msgpack_restore(record.read_bytes())
