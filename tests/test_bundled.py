@@ -21,7 +21,7 @@ def test_they_are_small():
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=() if name in ("cifar10", "digits", "mnist") else pytest.mark.slow)
+        pytest.param(name, marks=() if name in ("digits", "mnist") else pytest.mark.slow)
         for name in files.bundled_names()
     ],
 )

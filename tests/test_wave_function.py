@@ -83,15 +83,14 @@ def move(name, grids):
     return np.rot90(grids, turns, (1, 2)) if name == "rotations" else grids[:, ::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape, total_sz, symmetries, size",
     [
         ((2, 2), 0, ALL, 16),
-        pytest.param(
-            (3, 3), None, ("rotations", "reflections", "flip"), 16, marks=pytest.mark.slow
-        ),
-        pytest.param((2, 3), 1, ("reflections",), 4, marks=pytest.mark.slow),
-        pytest.param((2, 3), 0, ("rotations", "flip"), 4, marks=pytest.mark.slow),
+        ((3, 3), None, ("rotations", "reflections", "flip"), 16),
+        ((2, 3), 1, ("reflections",), 4),
+        ((2, 3), 0, ("rotations", "flip"), 4),
     ],
 )
 def test_symmetric_states(shape, total_sz, symmetries, size, netket):

@@ -138,6 +138,7 @@ def address(tmp_path):
     assert process.returncode == 0 and not list(temporary.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_button_answers_as_the_model_does(address, play, tmp_path):
     """By the page's HTTP API; what cannot be is a sentence, and other web pages are refused."""

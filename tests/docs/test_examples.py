@@ -17,7 +17,10 @@ NAMES = [name for name in prnn.__all__ if not name.startswith("_") and name != "
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name == "fit" else ()) for name in NAMES],
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ("PixelRNN", "fit") else ())
+        for name in NAMES
+    ],
 )
 def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

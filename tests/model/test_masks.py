@@ -73,7 +73,10 @@ SLOW = pytest.mark.slow
 CASES = [
     COLOUR,
     TALL,
-    dict(image_shape=(3, 6, 2), features=3, layers=2, residual=False, skip=False, kernel=5),
+    pytest.param(
+        dict(image_shape=(3, 6, 2), features=3, layers=2, residual=False, skip=False, kernel=5),
+        marks=SLOW,
+    ),
     pytest.param(dict(image_shape=(9, 10, 3), features=5, layers=3, levels=2), marks=SLOW),
     pytest.param(dict(image_shape=(6, 5, 4), features=5, layers=3, skip=False), marks=SLOW),
     pytest.param(dict(image_shape=(7, 1, 3), features=4, layers=1, residual=False), marks=SLOW),

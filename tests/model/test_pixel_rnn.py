@@ -43,7 +43,7 @@ PAIRS = [  # Every two of an architecture, an output and a condition, where they
     for (i, output), (j, condition) in itertools.product(enumerate(OUTPUTS), enumerate(CONDITIONS))
     if output not in ("logistic_mixture", "gaussian_mixture") or "scales" not in condition
 ]
-QUICK = ("gaussian_mixture", "class"), ("categorical", "vector")
+QUICK = "gaussian_mixture", "class"
 
 
 def build(architecture, output, condition="none", *, count=3, **options):
@@ -57,7 +57,7 @@ def build(architecture, output, condition="none", *, count=3, **options):
 
 @pytest.mark.parametrize(
     ("architecture", "output", "condition"),
-    [pytest.param(*case, marks=() if case[1:] in QUICK else pytest.mark.slow) for case in PAIRS],
+    [pytest.param(*case, marks=() if case[1:] == QUICK else pytest.mark.slow) for case in PAIRS],
 )
 def test_gradients_are_finite_differences_and_rows_are_independent(
     x64, architecture, output, condition

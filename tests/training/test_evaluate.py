@@ -129,6 +129,7 @@ def test_models_of_the_other_kind_are_refused(workdirs):
             compare_by_dequantisation(workdirs[number], workdirs[number])
 
 
+@pytest.mark.slow
 def test_models_of_other_images_or_conditions_are_refused(workdirs, config, tmp_path):
     with np.load(config.data.name) as arrays:
         arrays = dict(arrays)

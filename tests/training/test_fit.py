@@ -47,6 +47,7 @@ def test_values_and_names_that_are_held_out_alone_count():
     assert vectors.model.condition_vector == 5
 
 
+@pytest.mark.slow
 def test_real_values_are_fitted_in_their_own_units():
     images = np.random.default_rng(1).normal(50, 4, size=(80, 2, 2))
     config = dataclasses.replace(

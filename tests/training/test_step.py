@@ -78,6 +78,7 @@ def test_dropout_depends_on_the_seed_and_not_on_devices_or_parts(architecture):
         assert (np.abs(other[0] - whole[0]) > 1e-3).all()
 
 
+@pytest.mark.slow
 def test_dropout_differs_between_steps_and_between_images():
     model, optimizer, mesh = (
         model_of("pixel_cnn", dropout=0.5),

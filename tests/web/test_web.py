@@ -78,7 +78,7 @@ def test_files(name):
     np.testing.assert_array_equal(np.reshape(found["values"], found["shape"]), stored)
 
 
-@pytest.mark.parametrize("options", [COLOUR, MIXTURE], ids=["softmax", "mixture"])
+@pytest.mark.parametrize("options", [COLOUR, pytest.param(MIXTURE, marks=pytest.mark.slow)])
 def test_another_machine_decodes_blocks_with_classes(options, tmp_path, monkeypatch):
     monkeypatch.setattr(quantise, "MARGIN", 1e-3)  # More corrections than there would be.
     monkeypatch.setattr(compression, "BLOCK_BYTES", 1)

@@ -27,6 +27,7 @@ IMAGES = all_images(SHAPE, 2)
 KNOWN = np.array([[0, 1, 1, 0], [1, 0, 1, 1]], bool)[..., None]
 """Known values before and after unknown ones."""
 UNITS = dict(mean=(3.0, -2.0), std=(2.0, 0.5))
+CHAIN = dict(scales=(1, 2), num_classes=2)
 
 
 @functools.cache
@@ -55,7 +56,7 @@ def total_variation(one, other):
 
 @pytest.mark.parametrize(
     ("architecture", "options"),
-    [("diagonal_bilstm", {}), ("row_lstm", dict(scales=(1, 2), num_classes=2))],
+    [("diagonal_bilstm", {}), pytest.param("row_lstm", CHAIN, marks=pytest.mark.slow)],
 )
 def test_particles_have_the_exact_posterior(architecture, options):
     label = 1 if options else None
@@ -115,7 +116,7 @@ def test_resampling_keeps_each_particle_as_often_as_its_weight_says():
 
 @pytest.mark.parametrize(
     ("levels", "particles", "options"),
-    [(256, 1, {}), (7, 4, dict(scales=(1, 2), num_classes=2))],
+    [(256, 1, {}), pytest.param(7, 4, CHAIN, marks=pytest.mark.slow)],
 )
 def test_known_values_are_unchanged(levels, particles, options):
     model = tiny_model("pixel_cnn", (2, 4, 3), levels, **options)
@@ -156,6 +157,7 @@ def test_where_nothing_is_known_images_are_drawn():
     np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
 
 
+@pytest.mark.slow
 def test_a_completion_is_the_same_on_several_devices_and_on_one():
     model, *_ = lively("pixel_cnn")
     many = model.complete(KEY, IMAGES[:11], KNOWN, particles=3)

@@ -27,7 +27,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
-        ("row_lstm", dict(scales=(1, 2), num_classes=2)),
+        pytest.param("row_lstm", dict(scales=(1, 2), num_classes=2), marks=SLOW),
         ("pixel_cnn", dict(input="categorical", condition_map=2)),
         pytest.param("pixel_cnn", dict(output="gaussian_mixture", mixtures=2), marks=SLOW),
         pytest.param("row_lstm", dict(output="logistic_mixture", mixtures=2), marks=SLOW),

@@ -176,6 +176,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mistake", "check", "architecture", "complaint"), CASES)
 def test_mistake_is_noticed(monkeypatch, mistake, check, architecture, complaint):
     mistake(monkeypatch)
