@@ -50,6 +50,7 @@ def test_rematerialisation_changes_no_value_and_keeps_less_for_the_backward_pass
     assert kept(True) < 0.8 * kept(False)
 
 
+@pytest.mark.slow
 def test_bfloat16_rounds_the_operands_of_products_alone():
     """Kernels and layers have tests of what each rounds; this is of the whole."""
     nats, gradient = loss_and_gradient(model_of("row_lstm", dtype="bfloat16", condition_vector=2))

@@ -41,6 +41,7 @@ def test_the_images_of_the_total_have_all_probability(case, x64):
     np.testing.assert_allclose(terms, log_prob[right], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_draws_have_the_total_and_the_probability(case):
     model, params, images = case
     sample = jax.jit(model.sample_and_log_prob, static_argnums=2)

@@ -114,6 +114,7 @@ def test_damaged_files_are_refused(name, tmp_path):
         assert "damaged" in node(WEB / "cli.mjs", "decode", *paths, status=1)
 
 
+@pytest.mark.slow
 def test_particles_have_the_exact_distribution(tmp_path):
     """Also where known values come late: p(known) times the share of an image, on average."""
     model = tiny_model("diagonal_bilstm", (2, 3, 1), 2, features=6, head_features=8)

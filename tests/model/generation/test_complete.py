@@ -94,6 +94,7 @@ def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
     assert total_variation(frequencies(alone.images, 2) / 200, exact) > 0.2
 
 
+@pytest.mark.slow
 def test_resampling_makes_the_evidence_of_64_pixels_less_uncertain():
     model, image, *_ = lively("diagonal_bilstm")
     model = prnn.ImageModel(prnn.PixelRNN(model.config, (8, 8, 1), 2), model.params)
@@ -150,6 +151,7 @@ def test_a_density_completes_what_follows_known_values():
     assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
 
 
+@pytest.mark.slow
 def test_where_nothing_is_known_images_are_drawn():
     model, *_ = lively("pixel_cnn")
     free = model.complete(KEY, IMAGES[:9], np.zeros(SHAPE[:2], bool))

@@ -148,6 +148,7 @@ def test_outputs_are_those_of_the_whole_map(architecture, image_shape, levels, o
     check(architecture, image_shape, levels, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_operands_are_rounded_as_in_the_whole_map(architecture, monkeypatch):
     """With sums in float64, both forms round the same numbers: a bias, a state, an input."""

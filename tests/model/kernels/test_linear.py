@@ -31,6 +31,7 @@ def test_sweep_is_the_loop(sweep, size):
     assert_agree(lambda gates: both_states(gates, sweep), linear_sweep, (gates,), rng)
 
 
+@pytest.mark.slow
 def test_other_precisions():
     rng = np.random.default_rng(0)
     exact = rng.normal(size=(2, 4, 6, 6)), rng.normal(size=(2, 4, 6, 12))
