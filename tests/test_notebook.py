@@ -102,11 +102,13 @@ CHECKS = {
 SHORT = {
     "ising": [
         ("STEPS, BATCH = 1200, 128", "STEPS, BATCH = 40, 128"),
+        ("COUNT = 16384", "COUNT = 64"),
         ("LARGE, EACH, STEPS = 16, 16, 900", "LARGE, EACH, STEPS = 8, 16, 60"),
+        ("COUNT = 4096", "COUNT = 64"),
     ],
     "heisenberg": [
-        ("STEPS = .*", "STEPS = dict(ising=40, torus=40, small=40, large=10)"),
-        ("COUNT = 1024", "COUNT = 64"),
+        ("STEPS = .*", "STEPS = dict(ising=24, torus=24, small=24, large=8)"),
+        ("n_samples=samples", "n_samples=64"),
     ],
 }
 

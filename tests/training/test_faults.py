@@ -14,7 +14,7 @@ from helpers.workdirs import differences, saved_steps
 
 pytestmark = pytest.mark.slow
 
-STEPS, KILLS = 400, 20
+STEPS, KILLS = 400, 8
 SETTINGS = {
     "model__head_features": 4,
     "train__steps": STEPS,
@@ -23,8 +23,7 @@ SETTINGS = {
     "train__checkpoint_every": 9,
 }
 KINDS: dict[str, dict[str, object]] = {
-    "one scale": {"optimizer__ema_decay": 0},
-    "average": {},
+    "one scale": {},
     "several scales": {"model__scales": "(4,8)"},
 }
 
@@ -71,7 +70,7 @@ def test_killed_at_any_moment(straight, tmp_path, kind):
     assert differences(tmp_path, straight(kind)) == set()
 
 
-@pytest.mark.parametrize("kilobytes", [4, 20, 300, 600])
+@pytest.mark.parametrize("kilobytes", [4, 300])
 def test_full_disk(straight, tmp_path, kilobytes):
     """A file system of this size; what it holds is copied out, and the run is resumed."""
     small, out = tmp_path / "small", tmp_path / "out"
@@ -86,4 +85,4 @@ def test_full_disk(straight, tmp_path, kilobytes):
     status = subprocess.run(words, env=programs.environment(), cwd=programs.ROOT).returncode
     assert status in (1, 2)
     programs.run(*command(out))
-    assert differences(out, straight("average")) == set()
+    assert differences(out, straight("one scale")) == set()
