@@ -108,6 +108,7 @@ SHORT = {
     ],
     "heisenberg": [
         ("STEPS = .*", "STEPS = dict(ising=24, torus=24, small=24, large=8)"),
+        ("SYMMETRIES = .*", "SYMMETRIES = ('flip',)"),
         ("n_samples=samples", "n_samples=64"),
     ],
 }

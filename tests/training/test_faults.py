@@ -14,7 +14,7 @@ from helpers.workdirs import differences, saved_steps
 
 pytestmark = pytest.mark.slow
 
-STEPS, KILLS = 400, 8
+STEPS, KILLS = 400, 6
 SETTINGS = {
     "model__head_features": 4,
     "train__steps": STEPS,
