@@ -9,7 +9,7 @@
 #   bash launch/local.sh                                    train on digits, in runs/digits
 #   bash launch/local.sh --config.train.steps=500           the same with one field changed
 #   bash launch/local.sh --config=configs/mnist.py:row_lstm train on another set
-#   bash launch/local.sh evaluate --workdir=runs/digits     another command
+#   bash launch/local.sh evaluate --model=runs/digits       another command
 #   bash launch/local.sh train --help                       the flags of a command
 #
 # PYTHON=python3.11 in the environment chooses the interpreter (default: the newest of 3.13, 3.12,

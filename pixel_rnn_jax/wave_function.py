@@ -65,6 +65,8 @@ class WaveFunction(nn.Module):
     def pixel_rnn(self) -> PixelRNN:
         """The distribution |ψ|², of images `[B, H, W, 1]`."""
         hilbert, config, (height, width) = self.hilbert, self.config, self.shape
+        if not isinstance(hilbert, HomogeneousHilbert):
+            raise UserError(f"hilbert must be of equal sites, got {hilbert}")
         if height * width != hilbert.size:
             raise UserError(f"hilbert must have {height} * {width} sites, got {hilbert.size}")
         if hilbert.constrained:
@@ -129,6 +131,8 @@ class WaveFunction(nn.Module):
     def __call__(self, states: Array) -> Array:
         """Returns log ψ of states `[..., N]`, `[...]`."""
         params = self.param("pixel_rnn", self.pixel_rnn.init)
+        if states.shape[-1] != self.hilbert.size:
+            raise UserError(f"states must be of {self.hilbert.size} sites, got {states.shape}")
         images = self.hilbert.states_to_local_indices(states).reshape(-1, *self.shape, 1)
         log_psi = self.log_density(params, images).reshape(states.shape[:-1]) / 2
         return log_psi if self.phase is None else log_psi + 1j * self.phase(states)

@@ -144,12 +144,15 @@ def test_other_spaces_shapes_and_models_are_refused(netket):
     from pixel_rnn_jax.wave_function import DirectSampler
 
     state = state_of(netket, netket.hilbert.Spin(0.5, 6))
+    with pytest.raises(prnn.UserError, match="6 sites"):
+        state.model.apply(state.variables, np.ones((2, 3)))
     state.sampler = DirectSampler(netket.hilbert.Spin(0.5, 6, total_sz=0))
     with pytest.raises(prnn.UserError, match="Spin"):
         state.sample()
     spin, density = netket.hilbert.Spin, prnn.ModelConfig(output="logistic_mixture")
     for hilbert, config, field in (
         (spin(0.5, 8), CONFIG, "hilbert"),
+        (spin(0.5, 4) * netket.hilbert.Fock(1, 2), CONFIG, "hilbert"),
         (spin(0.5, 6, total_sz=3), CONFIG, "hilbert"),
         (spin(0.5, 6, total_sz=0), prnn.ModelConfig(total=3), "total"),
         (spin(0.5, 6), density, r"model\.output"),

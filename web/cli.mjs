@@ -6,7 +6,7 @@
  * IMAGES.json is {"images": [N, H, W, C] levels, "classes": [N] numbers}, classes if the model has
  * them. What is damaged or does not fit is one line on stderr, with status 1.
  */
-import { readFileSync } from "node:fs";
+import { readFileSync, statSync } from "node:fs";
 import { runInThisContext } from "node:vm";
 
 for (const name of ["model.js", "images.js", "codec.js"]) // A page of file: may have no modules.
@@ -32,8 +32,10 @@ const commands = {
 };
 try {
   const [command, path, file] = process.argv.slice(2);
-  if (!file || !commands[command])
+  if (!file || !Object.hasOwn(commands, command))
     throw new Error("usage: cli.mjs log_prob|decode MODEL.safetensors FILE");
+  for (const name of [path, file])
+    if (!statSync(name).isFile()) throw new Error(`${name} is no file`); // A pipe may never end.
   const model = await readModel(Uint8Array.from(readFileSync(path)).buffer);
   console.log(JSON.stringify(commands[command](model, readFileSync(file))));
 } catch ({ message }) {

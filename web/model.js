@@ -27,7 +27,7 @@ async function readArrays(buffer) {
 
 /** Reads a model from an ArrayBuffer. */
 async function readModel(buffer) {
-  const { config: given, images, arrays } = await readArrays(buffer).catch(() => {
+  const { config: given, images, arrays, version } = await readArrays(buffer).catch(() => {
     throw new Error("the model's file is damaged, or `pixel-rnn-jax export` did not write it");
   });
   const config = { output: "softmax", mixtures: 10, ...given };
@@ -35,13 +35,21 @@ async function readModel(buffer) {
     architecture: ["pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn"],
     output: ["softmax", "discretized_logistic_mixture"], head: ["relu_1x1"], input: ["scalar"],
     scales: [""], total: ["0"], condition_vector: ["0"], condition_map: ["0"],
-    residual: ["true"], skip: ["true"],
+    residual: ["true"], skip: ["true"], dtype: ["float32", "float64"],
   };
+  if (version !== 1) throw new Error(`a model of version=${version} is not read here`);
   for (const [name, values] of Object.entries(read))
     if (name in config && !values.includes(String(config[name])))
       throw new Error(`a model of ${name}=${config[name]} is not read here`);
   const { image_shape: shape, levels, class_names: names } = images;
-  const outputs = outputsOf(config, levels), size = shape.reduce((a, b) => a * b);
+  const { layers, features: h, head_features: head, kernel, first_kernel: first } = config;
+  const [height, width, channels] = shape, size = height * width * channels;
+  const within = (most, ...all) => all.every((x) => Number.isInteger(x) && x > 0 && x <= most);
+  if (!within(2 ** 22, size, ...shape) || !within(2 ** 16, levels - 1, h, head, config.mixtures) ||
+    !within(255, channels, kernel, first) || !within(100, layers) || kernel * first % 2 === 0 ||
+    (kernel + 1) * (width + kernel) * (20 * layers * h + head) > 2 ** 23) // A lane's numbers.
+    throw new Error("the model's sizes are impossible, or more than a page computes");
+  const outputs = outputsOf(config, levels);
   return { config, shape, size, levels, names, arrays, outputs };
 }
 

@@ -59,11 +59,11 @@ def output(*endings: str) -> Callable[[str], str]:
 def model_flags(parser: ArgumentParser) -> None:
     """Defines --workdir and --model, one of which names the trained model."""
     add = parser.add_mutually_exclusive_group(required=True).add_argument
-    help_ = "a run, also gs://BUCKET/FOLDER, or a file of `export`"
-    add("--workdir", dest="source", metavar="WORKDIR", type=path, help=help_)
     names = files.bundled_names()
-    help_ = f"a model that comes with the package: {', '.join(names)}"
-    add("--model", dest="source", metavar="NAME", choices=names, help=help_)
+    help_ = f"a run, also gs://BUCKET/FOLDER, a file of `export`, or one of {', '.join(names)}"
+    known = lambda text: text if text in names else path(text)  # noqa: E731
+    add("--model", dest="source", metavar="MODEL", type=known, help=help_)
+    add("--workdir", dest="source", type=path, help="a run, as --model")
 
 
 def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:

@@ -16,6 +16,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from pixel_rnn_jax.system.files import check_unpacked
+
 Item = tuple[int | str, np.ndarray, Any]
 LARGEST = 30_730_000
 """Bytes of the largest file in a tar archive of a set: 10,000 records of CIFAR-10."""
@@ -71,6 +73,7 @@ def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
     """Yields the names and contents of the files in a zip or tar archive."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            check_unpacked(path, sum(member.file_size for member in archive.infolist()))
             for name in archive.namelist():
                 with archive.open(name) as file:
                     yield name, file

@@ -17,7 +17,8 @@ BELOW_ONE: Rule = ("be below 1", lambda number: number < 1)
 SEVERAL: Rule = ("be 0 or at least 2", lambda count: count != 1)
 _ODD: Rule = ("be odd, from 3 to 255", lambda side: 3 <= side <= 255 and side % 2 == 1)
 _RULES = {
-    **dict.fromkeys(("layers", "features", "head_features", "mixtures"), POSITIVE),
+    **dict.fromkeys(("features", "head_features", "mixtures"), POSITIVE),
+    "layers": ("be from 1 to 100", lambda layers: 1 <= layers <= 100),  # 20 ms each to trace.
     "dropout": BELOW_ONE,
     "first_kernel": _ODD,
     "kernel": _ODD,

@@ -129,7 +129,12 @@ def _pair(images: Any) -> tuple[Any, Any]:
 def _of_arrays(
     name: str, images: Any, condition: Any, class_names: tuple[str, ...] = ()
 ) -> Dataset:
-    images, labels = np.asarray(images), None
+    try:
+        images, labels = np.asarray(images), None
+    except ValueError as error:
+        raise UserError(f"{name} images must be of one shape: {error}") from error
+    if not images.ndim:
+        raise UserError(f"{name} images must be an array or an iterator, got {images}")
     if condition is not None and (condition := np.asarray(condition)).ndim == 1:
         labels, condition = condition, None
     ids = image_ids(name, len(images))

@@ -118,7 +118,7 @@ class TrainLog:
         self._file.write(_as_lines([record]))
         self._file.flush()
         if self._on_record:
-            self._on_record(step, record)
+            self._on_record(step, dict(record))
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
         if "train/nats" not in values:

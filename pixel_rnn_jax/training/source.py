@@ -145,7 +145,8 @@ def load(path: epath.PathLike) -> ImageModel:
 
     `path` is the name of a model that comes with the package, such as "digits"; a workdir, of which
     the parameters with the best validation are taken; or a file that `ImageModel.save` or the
-    command `export` wrote. All processes of a program load a workdir together.
+    command `export` wrote. A folder that has the name of a bundled model is "./digits". All
+    processes of a program load a workdir together.
 
     Raises:
         UserError: There is no trained model, or it is damaged.

@@ -17,6 +17,7 @@ from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import tuning
 from pixel_rnn_jax.system.devices import AXIS
+from pixel_rnn_jax.system.errors import UserError
 
 PyTree = Any
 
@@ -97,7 +98,14 @@ def make_train_step(
     device, or None for a single process.
     """
     pixels = math.prod(model.image_shape[:2])
-    gradient_fn = jax.value_and_grad(functools.partial(loss or mean_nats, model))
+
+    def scalar_loss(*arguments: Any) -> Array:
+        value = (loss or mean_nats)(model, *arguments)
+        if getattr(value, "shape", None) != ():
+            raise UserError(f"loss must return a JAX array of shape (), got {type(value)}")
+        return value
+
+    gradient_fn = jax.value_and_grad(scalar_loss)
 
     def dropout_keys(step: Array, count: int) -> Array | None:
         if not model.config.dropout:

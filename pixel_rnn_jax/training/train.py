@@ -171,6 +171,8 @@ class _Training:
                 images, batch_size=size, seed=self.config.seed, start_step=start_step, **place
             )
         for batch in images:
+            if not isinstance(batch, Batch):
+                raise UserError(f"images must be an iterator of data.Batch, got {type(batch)}")
             images, condition = check_images(self.model, *batch)
             count = len(images) * place["process_count"]
             rule = f"be {count}, the number of images in a batch of the iterator"

@@ -18,7 +18,7 @@ from pixel_rnn_jax.cli import parse
     [
         (prnn.UserError("no such thing"), 2, "error: no such thing\n"),
         (OSError(28, "No space left on device", "a"), 2, "error: [Errno 28]"),
-        (FileNotFoundError(2, "No such file", "a"), 2, "error: [Errno 2]"),
+        (FileNotFoundError(2, "No such file", "a"), 2, "error: a: no such file\n"),
         (OSError(116, "Stale file handle", "a"), 1, "error: [Errno 116]"),
         (FileNotFoundError("gs://a/b"), 2, "error: gs://a/b"),
         (ConnectionResetError("reset"), 1, "error: reset"),

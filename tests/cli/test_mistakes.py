@@ -9,7 +9,7 @@ import pytest
 from helpers.random_models import tiny_model
 from PIL import Image
 
-# A command and what the error names. MODEL stands for --workdir=m.safetensors, TRAIN for
+# A command and what the error names. MODEL stands for --model=m.safetensors, TRAIN for
 # --config=digits with a new workdir.
 ROWS = """
                                                     | --config
@@ -25,6 +25,7 @@ TRAIN --config.train.steps                          | config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
 TRAIN --config.model.skip=maybe                     | model.skip
+TRAIN --config.model.layers=101                     | model.layers
 TRAIN --config.model.scales=1,b                     | model.scales
 TRAIN --config.data.name=missing.npy                | missing.npy
 TRAIN --config.data.name=shapes.npz                 | data.test_split
@@ -48,10 +49,14 @@ TRAIN --workdir=own.npy                             | own.npy
 prepare                                             | NAME
 prepare minst                                       | minst
 prepare mnist --from=full                           | --from
+prepare cifar10 --from=bomb.npz                     | bomb.npz
 
 sample                                              | --model
 sample --workdir=digits                             | digits
-sample --model=digit                                | --model
+sample --model=digit                                | digits
+sample --model=m.safetensor                         | m.safetensor
+compress --model=gone.safetensors --images=own.npy  | gone.safetensors: no such file
+decompress gone.prnn MODEL                          | gone.prnn: no such file
 sample --workdir=mnist_gray                         | mnist_grey
 sample MODEL --n=0                                  | --n
 sample MODEL --plugin=nowhere.py                     | nowhere.py
@@ -150,7 +155,7 @@ def written_files():
 def test_a_mistake_is_named(cli, folder, monkeypatch, row):
     monkeypatch.chdir(folder)
     words, named = (part.strip() for part in row.split("|"))
-    words = words.replace("MODEL", "--workdir=m.safetensors")
+    words = words.replace("MODEL", "--model=m.safetensors")
     before = written_files()
     status, _, err = cli(words.replace("TRAIN", "--workdir=new --config=digits"))
     *remarks, error = err.splitlines()

@@ -121,7 +121,7 @@ def test_a_loss_a_log_and_batches_of_ones_own():
         config,
         validation=IMAGES[1:9],
         loss=doubled,
-        on_record=lambda step, figures: records.update({step: figures["train/nats"]}),
+        on_record=lambda step, figures: records.update({step: figures.pop("train/nats")}),
     )
     assert [*records] == [1, 2, 3] and seen[0] == ((4, 4, 1), None)
     assert records[1] == pytest.approx(-2 * float(start.log_prob(image)[0]), rel=1e-5)
@@ -132,3 +132,26 @@ def test_a_loss_a_log_and_batches_of_ones_own():
         prnn.fit(iter([Batch(IMAGES[:8])]), config, validation=IMAGES[1:9])
     with pytest.raises(prnn.UserError, match="validation"):
         prnn.fit(iter([Batch(image)]), config)
+
+
+def nothing():
+    yield None
+
+
+@pytest.mark.parametrize(
+    "images, options, named",
+    [
+        (
+            IMAGES,
+            dict(loss=lambda model, params, batch, keys: model.log_prob(params, *batch)),
+            "loss",
+        ),
+        (iter([IMAGES[:8]]), {}, "Batch"),
+        (nothing(), {}, "Batch"),
+        (nothing, {}, "training images"),
+        ([[1, 2], [3]], {}, "training images"),
+    ],
+)
+def test_other_losses_and_images_are_refused(images, options, named):
+    with pytest.raises(prnn.UserError, match=named):
+        prnn.fit(images, CONFIG, validation=IMAGES[8:16], **options)

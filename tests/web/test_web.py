@@ -12,12 +12,14 @@ import threading
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from helpers.codec_streams import random_images, small_model
 from helpers.programs import ROOT
 from helpers.random_models import all_images, posterior, tiny_model
+from PIL import Image
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import compression, quantise
+from pixel_rnn_jax.codec import compression, quantise, weights
 from pixel_rnn_jax.system.files import BUNDLED
 
 NODE, CHROMIUM, WEB = shutil.which("node"), shutil.which("chromium"), ROOT / "web"
@@ -114,6 +116,46 @@ def test_damaged_files_are_refused(name, tmp_path):
         assert "damaged" in node(WEB / "cli.mjs", "decode", *paths, status=1)
 
 
+def forged(content, **changes):
+    """Returns a model's file with other fields in its description, and the right digest."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    described = json.loads(header["__metadata__"][weights.KEY])
+    for name, value in changes.items():
+        next(
+            (described[group] for group in ("config", "images") if name in described[group]),
+            described,
+        )[name] = value
+    described["sha256"] = weights._digest(described, safetensors.numpy.load(content))
+    header["__metadata__"][weights.KEY] = json.dumps(described)
+    head = json.dumps(header).encode()
+    return len(head).to_bytes(8, "little") + head + content[8 + size :]
+
+
+FORGED = [
+    dict(dtype="bfloat16"),
+    dict(version=99),
+    dict(kernel=4),
+    dict(layers=0),
+    dict(layers=1.5),
+]
+FORGED += [dict(image_shape=[8, 8.5, 1]), dict(image_shape=[8, 10**9, 1]), dict(features=10**9)]
+
+
+@pytest.mark.parametrize("changes", [{}, *FORGED], ids=str)
+def test_a_model_that_is_not_computed_is_named(tmp_path, changes):
+    content = (GOLDENS / "diagonal_softmax.safetensors").read_bytes()
+    (tmp_path / "model").write_bytes(forged(content, **changes))
+    words = "decode", tmp_path / "model", GOLDENS / "diagonal_softmax.prnn"
+    found = node(WEB / "cli.mjs", *words, status=int(bool(changes)))
+    assert not changes or next(iter(changes)) in found or "sizes" in found
+
+
+@pytest.mark.parametrize("words", [("constructor", "a", "b"), ("decode", "/dev/zero", "/dev/zero")])
+def test_words_that_are_no_command_or_file(words):
+    assert any(text in node(WEB / "cli.mjs", *words, status=1) for text in ("usage", "no file"))
+
+
 @pytest.mark.slow
 def test_particles_have_the_exact_distribution(tmp_path):
     """Also where known values come late: p(known) times the share of an image, on average."""
@@ -149,6 +191,8 @@ def test_in_a_browser(tmp_path):
     for name in "mnist_diagonal_1x32", "digits", "cifar10":
         shutil.copy(BUNDLED / name / "model.safetensors", site / f"{name}.safetensors")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
+    (damaged := tmp_path / "damaged.safetensors").write_bytes(b"x" * 99)
+    Image.new("RGB", (12, 9)).save(picture := tmp_path / "picture.png")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     address, errors, urls = f"http://127.0.0.1:{server.server_port}/", [], []
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -172,6 +216,11 @@ def test_in_a_browser(tmp_path):
             for kind, says in ("safetensors", "16 images"), ("prnn", "5 images"):
                 do(tab.set_input_files, "#file", GOLDENS / f"diagonal_softmax.{kind}", says=says)
             do(tab.set_input_files, "#file", GOLDENS / "pixel_cnn_8x8.prnn", says="another model")
+            assert "does not name" in tab.inner_text("#about")
+            chosen = tab.evaluate("ui.models.value")
+            do(tab.set_input_files, "#file", damaged, says="damaged")
+            assert tab.evaluate("ui.models.value") == chosen
+            do(tab.set_input_files, "#file", picture, says="scaled from 9×12 to 6×5")
             do(tab.click, "#complete", says="log p -")
             tab.click("#tiles button >> nth=3")
             do(tab.click, "#score", says="bits/dim")
