@@ -220,7 +220,7 @@ def test_in_a_browser(tmp_path):
             chosen = tab.evaluate("ui.models.value")
             do(tab.set_input_files, "#file", damaged, says="damaged")
             assert tab.evaluate("ui.models.value") == chosen
-            do(tab.set_input_files, "#file", picture, says="scaled from 9×12 to 6×5")
+            do(tab.set_input_files, "#file", picture, says="scaled from 9×12 to 16×16")
             do(tab.click, "#complete", says="log p -")
             tab.click("#tiles button >> nth=3")
             do(tab.click, "#score", says="bits/dim")
