@@ -30,10 +30,8 @@ def main(command: Callable[[], None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _end(141)
     except (UserError, OSError) as error:
-        text = str(error)
-        if isinstance(error, FileNotFoundError) and error.filename:
-            text = f"{error.filename}: no such file"
-        print(f"error: {text}", file=sys.stderr)
+        missing = isinstance(error, FileNotFoundError) and getattr(error, "filename", None)
+        print(f"error: {f'{missing}: no such file' if missing else error}", file=sys.stderr)
         return _end(1 if is_transient(error) else USER_ERROR)
     except (MemoryError, OverflowError) as error:
         print(f"error: a number or a size is too large: {error!r}", file=sys.stderr)
