@@ -49,7 +49,7 @@ TRAIN --workdir=own.npy                             | own.npy
 prepare                                             | NAME
 prepare minst                                       | minst
 prepare mnist --from=full                           | --from
-prepare cifar10 --from=bomb.npz                     | bomb.npz
+prepare cifar10 --from=bomb.npz                     | unpack
 
 sample                                              | --model
 sample --workdir=digits                             | digits
@@ -103,7 +103,7 @@ evaluate MODEL --images=own.npy --continuous=a --dequantize=1 | --images
 compress MODEL                                      | --images
 compress --workdir=real.safetensors --images=floats.npy | output
 decompress                                          | FILE
-decompress MODEL text.png                           | text.png
+decompress --model=digits text.png                  | text.png
 info text.png                                       | text.png
 info /dev/zero                                      | /dev/zero
 export MODEL --out=/                                | --out

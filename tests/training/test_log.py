@@ -17,10 +17,12 @@ def clock(monkeypatch):
 
 
 def write(workdir, start, steps):
-    with closing(TrainLog(workdir, start, 20)) as log:
+    forget = lambda step, figures: figures.clear()  # noqa: E731  # What it gets is a copy.
+    with closing(TrainLog(workdir, start, 20, on_record=forget)) as log:
         for step in steps:
             log.write(step, {"train/nats": step / 4, "train/gradient_norm": 2.0})
             assert read_metrics(workdir)[-1]["step"] == step  # It can be read at once.
+        assert [record["step"] for record in log.records][-len(steps) :] == [*steps]
         log.flush()
 
 
