@@ -8,9 +8,9 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with status 2.
 
-    >>> prnn.ModelConfig(layers=0)
+    >>> prnn.ModelConfig(features=0)
     Traceback (most recent call last):
-    pixel_rnn_jax.system.errors.UserError: model.layers must be greater than 0, got 0
+    pixel_rnn_jax.system.errors.UserError: model.features must be greater than 0, got 0
     """
 
 
