@@ -51,7 +51,7 @@ class Condition(NamedTuple):
         return shapes.get(self.kind, ())
 
     def __str__(self) -> str:
-        return f"model.{CONDITIONS[self.kind]}={self.size}"
+        return f"model.{CONDITIONS[self.kind]}={self.size}" if self.size else "no condition"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def fit(
         workdir: Where the run is kept, to resume it by the same call; None keeps nothing.
         optimizer: An update rule of Optax, instead of the config's; give it again to resume.
         loss: A function of the `PixelRNN`, its parameters, a batch and the keys of dropout or None,
-            instead of the mean of -log p(image); validation and the best step stay by likelihood.
+            instead of the mean of -log p(image); its records are "train/loss", and validation and
+            the best step stay by likelihood.
         on_record: A function of the step and its figures, called for each record of the log.
 
     Raises:
@@ -94,6 +95,8 @@ def array_splits(
             "iterator it must be images"
         )
     if isinstance(images, Iterator):
+        if condition is not None:
+            raise UserError("condition is of arrays: the batches of an iterator have their own")
         whole = _of_arrays("validation", *_pair(validation))
         train: Any = images
     else:

@@ -27,6 +27,11 @@ Row = dict[str, float]
 OnRecord = Callable[[int, Mapping[str, float]], None]
 """Gets the step and the figures of each record, in the first process."""
 
+_FORMS = {
+    "train/loss": "loss {:.4g}",  # Of one's own; otherwise it is nats.
+    "train/nats": "{:.2f} nats",
+    "train/bits_per_dim": "{:.3f} bits/dim",
+}
 PREVIEWS = 16
 """Images in a picture, and particles of a completion: few, so that they cost little."""
 
@@ -121,11 +126,9 @@ class TrainLog:
             self._on_record(step, dict(record))
         for name, value in values.items():
             self._writer.add_scalar(name, value, step)
-        if "train/nats" not in values:
+        text = ", ".join(form.format(values[n]) for n, form in _FORMS.items() if n in values)
+        if not text:
             return
-        text = f"{values['train/nats']:.2f} nats"
-        if "train/bits_per_dim" in values:
-            text += f", {values['train/bits_per_dim']:.3f} bits/dim"
         self._bar.set_postfix_str(text)
         self._tell(step, f"{text}, ")
 
@@ -212,7 +215,7 @@ def curves(records: list[Row]) -> bytes:
     """Draws the loss in training and validation against the steps, as a PNG file."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes: Any = figure.add_subplot()
-    unit = "bits_per_dim" if any("train/bits_per_dim" in r for r in records) else "nats"
+    unit = "bits_per_dim" if any("bits_per_dim" in "".join(r) for r in records) else "nats"
     for name, style in (("train", "-"), ("validation", "o-")):
         key = f"{name}/{unit}"
         points = [(record["step"], record[key]) for record in records if key in record]

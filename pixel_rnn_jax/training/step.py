@@ -31,7 +31,7 @@ class TrainState:
         ema: Their exponential moving average, which evaluation uses; empty without one.
         opt_state: The state of the optimiser.
         step: The number of steps made.
-        interval: Sums since the last record: of nats, of gradient norms, of steps.
+        interval: Sums since the last record: of losses, of gradient norms, of steps.
     """
 
     params: PyTree
@@ -54,7 +54,7 @@ Loss = Callable[[PixelRNN, PyTree, Batch, Array | None], Array]
 class Metrics:
     """What a step measures before its update, over the global batch."""
 
-    nats: Array  # The loss: by default the mean, in nats per image.
+    loss: Array  # By default the mean of -log p, in nats per image.
     gradient_norm: Array  # Before clipping.
     stop: Array  # Above 0 if a process asks that training stop.
 
@@ -120,11 +120,11 @@ def make_train_step(
         parts = micro_batches or tuning.parts(len(batch.images), pixels, recurrent=model.recurrent)
         keys = dropout_keys(state.step, len(batch.images))
         mean = functools.partial(_mean_over_parts, gradient_fn, parts)
-        nats, gradient = (gradient_fn if parts == 1 else mean)(state.params, batch, keys)
+        value, gradient = (gradient_fn if parts == 1 else mean)(state.params, batch, keys)
         # One vector, so that there is one all-reduce rather than one for each parameter.
-        stopping = jnp.zeros((), nats.dtype) if stop is None else stop.any().astype(nats.dtype)
-        vector, unravel = ravel_pytree((nats, gradient, stopping))
-        nats, gradient, stopping = unravel(jax.lax.pmean(vector, AXIS))
+        stopping = jnp.zeros((), value.dtype) if stop is None else stop.any().astype(value.dtype)
+        vector, unravel = ravel_pytree((value, gradient, stopping))
+        value, gradient, stopping = unravel(jax.lax.pmean(vector, AXIS))
         norm = optax.tree.norm(gradient)
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -138,9 +138,9 @@ def make_train_step(
             ema=ema,
             opt_state=opt_state,
             step=step,
-            interval=state.interval + jnp.stack([nats, norm, jnp.ones_like(nats)]),
+            interval=state.interval + jnp.stack([value, norm, jnp.ones_like(value)]),
         )
-        return new, Metrics(nats=nats, gradient_norm=norm, stop=stopping)
+        return new, Metrics(loss=value, gradient_norm=norm, stop=stopping)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     # With the check JAX would add up the gradient of shared parameters by itself, one by one.

@@ -116,6 +116,7 @@ class _Training:
     checkpoints: Checkpoints
     pictures: bool
     rate: optax.Schedule | None = None  # Of the config's optimiser.
+    own_loss: bool = False
 
     @functools.cached_property
     def model(self) -> PixelRNN:
@@ -131,6 +132,7 @@ class _Training:
     ) -> int:
         """Makes the steps that are left, and returns the number of all steps made."""
         config, settings, mesh = self.config, self.config.train, self.mesh
+        self.own_loss = loss is not None
         if optimizer is None:
             self.rate = optimizers.learning_rate(config.optimizer, settings.steps)
             rising = optimizers.warmup(config.optimizer, settings.steps)
@@ -155,7 +157,7 @@ class _Training:
                 compiled = compiled or self._compiled(train_step.lower(*arguments), state)
                 state, metrics = compiled(*arguments)
                 if previous is not None:  # Read while this step runs.
-                    _check_finite(step - 1, loss=previous.nats, gradient=previous.gradient_norm)
+                    _check_finite(step - 1, loss=previous.loss, gradient=previous.gradient_norm)
                 log.advance()
                 stop = request.agreed(previous)  # Once, so that no signal comes before the save.
                 previous = metrics
@@ -234,10 +236,10 @@ class _Training:
         if not (record or validate or save or stop):
             return state
         # Nothing is recorded or saved of a step that is not known to be finite.
-        _check_finite(step, loss=metrics.nats, gradient=metrics.gradient_norm)
+        _check_finite(step, loss=metrics.loss, gradient=metrics.gradient_norm)
         values: dict[str, float] = {}
         if record:
-            values = _means(self.model, state)
+            values = _means(self.model, state, own_loss=self.own_loss)
             if self.rate is not None:
                 values["train/learning_rate"] = float(self.rate(step - 1))
             state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
@@ -308,12 +310,13 @@ def _check_finite(step: int, **values: Any) -> None:
             )
 
 
-def _means(model: PixelRNN, state: TrainState) -> dict[str, float]:
-    """Returns the means over the steps of the interval that ends here."""
-    nats, norm, count = np.asarray(state.interval).tolist()
-    values = {"train/nats": nats / count, "train/gradient_norm": norm / count}
-    if model.levels:
-        values["train/bits_per_dim"] = float(bits_per_dim(nats / count, model.num_values))
+def _means(model: PixelRNN, state: TrainState, *, own_loss: bool) -> dict[str, float]:
+    """Returns the means over the steps of the interval; a loss of one's own need not be nats."""
+    total, norm, count = np.asarray(state.interval).tolist()
+    name, loss = "train/loss" if own_loss else "train/nats", total / count
+    values = {name: loss, "train/gradient_norm": norm / count}
+    if model.levels and not own_loss:
+        values["train/bits_per_dim"] = float(bits_per_dim(loss, model.num_values))
     return values
 
 

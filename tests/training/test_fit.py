@@ -121,10 +121,11 @@ def test_a_loss_a_log_and_batches_of_ones_own():
         config,
         validation=IMAGES[1:9],
         loss=doubled,
-        on_record=lambda step, figures: records.update({step: figures["train/nats"]}),
+        on_record=lambda step, figures: records.update({step: figures}),
     )
     assert [*records] == [1, 2, 3] and seen[0] == ((4, 4, 1), None)
-    assert records[1] == pytest.approx(-2 * float(start.log_prob(image)[0]), rel=1e-5)
+    assert {"train/nats", "train/bits_per_dim"}.isdisjoint(records[1])
+    assert records[1]["train/loss"] == pytest.approx(-2 * float(start.log_prob(image)[0]), rel=1e-5)
     assert fitted.log_prob(image)[0] > start.log_prob(image)[0]
     with pytest.raises(prnn.UserError, match=r"train\.batch_size"):
         prnn.fit(iter([Batch(image)]), config, validation=IMAGES[1:9])
@@ -132,6 +133,8 @@ def test_a_loss_a_log_and_batches_of_ones_own():
         prnn.fit(iter([Batch(IMAGES[:8])]), config, validation=IMAGES[1:9])
     with pytest.raises(prnn.UserError, match="validation"):
         prnn.fit(iter([Batch(image)]), config)
+    with pytest.raises(prnn.UserError, match="condition"):
+        prnn.fit(batches, CONFIG, [0, 1], validation=IMAGES[1:9])
     for images, loss in (
         (lambda: batches, None),
         ([[1, 2], [3]], None),

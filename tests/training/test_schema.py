@@ -71,3 +71,7 @@ def test_config_of_a_scale():
     assert same.of_scale(0).architecture == "row_lstm"
     assert model.redraws_coarse and not one.redraws_coarse
     assert not dataclasses.replace(model, copy_coarse=True).redraws_coarse
+
+
+def test_a_model_without_a_condition_says_so():
+    assert str(cfg.Config().model.condition) == "no condition"

@@ -38,7 +38,7 @@ def train(model, optimizer, number, steps, **options):
         images = np.random.default_rng(seed).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
         batch = devices.shard_batch(mesh, Batch(images.astype(np.uint8)))
         state, metrics = step_fn(state, batch, None)
-        losses.append(float(metrics.nats))
+        losses.append(float(metrics.loss))
         states.append(jax.tree.map(np.array, state))  # Copies: the next step uses it up.
     return np.array(losses), states
 
@@ -92,7 +92,7 @@ def test_dropout_differs_between_steps_and_between_images():
         batch = devices.shard_batch(mesh, Batch(np.full((count, *IMAGE_SHAPE), 2, np.uint8)))
         for _ in range(2):
             state, metrics = step_fn(state, batch, None)
-            losses.add(round(float(metrics.nats), 3))
+            losses.add(round(float(metrics.loss), 3))
     assert len(losses) == 4
 
 

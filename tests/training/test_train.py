@@ -219,7 +219,7 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
     """And the run goes on from what was saved before."""
     right = _Training._compiled
 
-    for step, spoilt in ((3, {"nats": np.nan}), (4, {"gradient_norm": np.inf})):
+    for step, spoilt in ((3, {"loss": np.nan}), (4, {"gradient_norm": np.inf})):
 
         def compiled(self, *args, step=step, spoilt=spoilt):
             step_fn = right(self, *args)
