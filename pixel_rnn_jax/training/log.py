@@ -28,7 +28,7 @@ OnRecord = Callable[[int, Mapping[str, float]], None]
 """Gets the step and the figures of each record, in the first process."""
 
 _FORMS = {
-    "train/loss": "loss {:.4g}",  # Of one's own; otherwise it is nats.
+    "train/loss": "loss {:.4g}",  # A custom loss; the default loss is in nats.
     "train/nats": "{:.2f} nats",
     "train/bits_per_dim": "{:.3f} bits/dim",
 }
