@@ -22,7 +22,7 @@ from speed import add_size_flags, chosen, matmul, prepare, weights_of
 from timing import in_turn, timer
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.model.layers import BODIES, LAYERS
+from pixel_rnn_jax.model.layers import BODIES
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.training.config import load_config
 
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = {}
     for dtype in DTYPES:
         for name in CONFIGS:
-            for architecture in LAYERS | BODIES:
+            for architecture in BODIES:
                 title = f"{name}:{architecture}, {dtype}"
                 config = load_config(f"{name}:{architecture}")
                 fields = vars(config.model) | {"scales": (), "dtype": dtype}

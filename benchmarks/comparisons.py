@@ -51,7 +51,7 @@ from timing import all_turns, in_turn, timer
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
-from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.model.layers import BODIES
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.files import atomic_write
@@ -214,7 +214,7 @@ def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list
     """Searches the rate of each architecture, trains it, and returns the table."""
     lines = [HEAD]
     configs = {
-        name: changed(load_config(f"{options.config}:{name}"), MUON, flags) for name in LAYERS
+        name: changed(load_config(f"{options.config}:{name}"), MUON, flags) for name in BODIES
     }
     for name, steps in steps_that_fit(configs, options.minutes, options).items():
         short = max(1, round(steps * options.tune_minutes / options.minutes))

@@ -49,7 +49,7 @@ def conv_lstm(
 
 def sweep(gates: Array) -> tuple[Array, Array]:
     """Returns the states to the right and down of gates `[B, H, W, 6h]`."""
-    a_right, a_left, a_down, u_right, u_left = linear.split(jnp.tanh(gates))
+    a_right, a_left, a_down, u_right, u_left = linear.gates_and_inputs(jnp.tanh(gates))
     right, left = _along(a_right, u_right, 2), _along(a_left, u_left, 2, reverse=True)
     return right, _along(a_down, jnp.concatenate([right, left], axis=-1), 1)
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import flax.linen as nn
 from jax import Array
-from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model.layers import BODIES, HEADS, Head, MaskedConv
-from pixel_rnn_jax.model.layers.body import Body, Context, State
+from pixel_rnn_jax.model.layers.body import Body, Context, Position, State
 
 
 class PlainCNN(Body):
@@ -36,12 +35,12 @@ class PlainCNN(Body):
         return [conv.init_state(batch, height, width) for conv in self.convs]
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+        self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Array, State]:
         """Maps one pixel."""
         after = []
         for conv, of_conv in zip(self.convs, state, strict=True):
-            x, of_conv = conv.step(of_conv, nn.selu(x), column)
+            x, of_conv = conv.step(of_conv, nn.selu(x), position)
             after.append(of_conv)
         return x, after
 

@@ -60,7 +60,7 @@ class ModelConfig:
 
     Attributes:
         architecture: The body: "pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn",
-            "gated_pixel_cnn", or another name in `layers.LAYERS` or `layers.BODIES`.
+            "gated_pixel_cnn", or another name in `layers.BODIES`.
         layers: Number of layers of the body.
         features: h, the features of a layer; the stream between layers has 2h.
         first_kernel: Side of the first convolution (mask A); odd.
@@ -145,11 +145,16 @@ class ModelConfig:
         """Whether this is the paper's plain multi-scale form, which has no likelihood of images."""
         return bool(self.scales) and not self.copy_coarse
 
-    def of_scale(self, number: int) -> "ModelConfig":
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """The architecture of each scale."""
+        return self.scale_architectures or (self.architecture,) * max(len(self.scales), 1)
+
+    def scale_config(self, number: int) -> "ModelConfig":
         """Returns the config of one scale's network, as a single-scale model."""
-        architectures = self.scale_architectures or (self.architecture,) * max(len(self.scales), 1)
+        architecture = self.architectures[number]
         return dataclasses.replace(
-            self, architecture=architectures[number], scales=(), scale_architectures=()
+            self, architecture=architecture, scales=(), scale_architectures=()
         )
 
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model import layers
 from pixel_rnn_jax.model.config import ModelConfig, check
-from pixel_rnn_jax.model.layers.body import Context, State
+from pixel_rnn_jax.model.layers.body import Context, Position, State
 from pixel_rnn_jax.model.likelihoods import Likelihood, Total, likelihood_for
 
 
@@ -36,7 +36,7 @@ class Network(nn.Module):
     def __post_init__(self) -> None:
         super().__post_init__()
         config, groups = self.config, self.mask_groups
-        for field, known in ("architecture", layers.LAYERS | layers.BODIES), ("head", layers.HEADS):
+        for field, known in ("architecture", layers.BODIES), ("head", layers.HEADS):
             rule = f"be one of {', '.join(known)}"
             check(config, f"model.{field}", rule, getattr(config, field) in known)
         has_type = config.dtype == jax.dtypes.canonicalize_dtype(config.dtype)
@@ -66,7 +66,8 @@ class Network(nn.Module):
     @property
     def recurrent(self) -> bool:
         """Whether its body scans the images."""
-        return layers.is_recurrent(self.config.architecture)
+        body = layers.BODIES[self.config.architecture]
+        return bool(layers.build(body, self.config, 1, 1, parent=None).recurrent)
 
     @property
     def param_dtype(self) -> np.dtype:
@@ -94,12 +95,12 @@ class Network(nn.Module):
             self.embed_values = nn.Embed(channels * self.levels, h, embedding_init=unit, **options)
         self.first = layers.MaskedConv(inputs, 2 * h, groups, "A", (side, side), **options)
         condition = h if self.ratio or kind else 0
-        body, head = layers.body(config.architecture), layers.HEADS[config.head]
-        self.body = layers.of_config(body, config, h, groups, condition, **options)
+        body, head = layers.BODIES[config.architecture], layers.HEADS[config.head]
+        self.body = layers.build(body, config, h, groups, condition, **options)
         nn.share_scope(self, self.body)
         outputs = self.likelihood.pixel_outputs(channels)
         last = options["dtype" if self.likelihood.head_may_round else "param_dtype"]
-        self.head = layers.of_config(head, config, h, groups, outputs, last_dtype=last, **options)
+        self.head = layers.build(head, config, h, groups, outputs, last_dtype=last, **options)
         nn.share_scope(self, self.head)
 
     def __call__(
@@ -164,23 +165,20 @@ class Network(nn.Module):
         }
 
     def step(
-        self, state: State, pixel: Array, column: ArrayLike, context: Context | None
+        self, state: State, pixel: Array, position: Position, context: Context | None
     ) -> tuple[Array, State]:
         """Computes the outputs for one pixel, of `of_channels`, and the state for `end_pixel`.
 
         The pixel has `[B, C]` values. The outputs of a channel depend on earlier ones alone, so
         that the others may hold any value. `context` belongs to its row.
         """
-        x, first = self.first.step(state["first"], self._inputs(pixel), column)
-        x, body = self.body.step(state["body"], x, column, context)
+        x, first = self.first.step(state["first"], self._inputs(pixel), position)
+        x, body = self.body.step(state["body"], x, position, context)
         return self.head(x), {"first": first, "body": body}
 
-    def end_pixel(self, state: State, pixel: Array, column: ArrayLike) -> State:
-        """Adds the last channel of a pixel, `[B, C]`, to the state after the pixel's last step.
-
-        Only the first convolution needs it: after mask A nothing of this pixel depends on it.
-        """
-        return state | {"first": self.first.remember(state["first"], self._inputs(pixel), column)}
+    def end_pixel(self, state: State, pixel: Array, position: Position) -> State:
+        """Stores the complete pixel, `[B, C]`, in the first convolution, for later pixels."""
+        return state | {"first": self.first.remember(state["first"], self._inputs(pixel), position)}
 
     def end_row(self, state: State, context: Context | None) -> State:
         """Moves on to the next row; `context` belongs to the row that ends."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from pixel_rnn_jax.model import layers
 from pixel_rnn_jax.model.checks import no_condition
 from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.network import Network
@@ -96,9 +97,10 @@ def chain(config: ModelConfig, image_shape: tuple[int, int, int], levels: int) -
         stride = height // scale_height
         ratio = scale_height // heights[number - 1] if number else 0
         shape = (scale_height, width // stride, channels)
-        network = Network(config.of_scale(number), shape, levels, ratio, parent=None)
+        network = Network(config.scale_config(number), shape, levels, ratio, parent=None)
         copied = np.zeros(shape[:2], bool)
         if ratio and config.copy_coarse:
             copied[::ratio, ::ratio] = True
         scales.append(Scale(network, f"scale_{number}", stride, copied))
+    layers.check_fields(config, [layers.BODIES[name] for name in config.architectures])
     return tuple(scales)

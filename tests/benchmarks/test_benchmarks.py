@@ -77,7 +77,7 @@ def test_runs_at_a_small_size(
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)
     monkeypatch.setattr(speed, "SIZES", {"1": speed.SIZES["row_lstm, 7 layers, h=16, 28x28x1"]})
     monkeypatch.setattr(accelerator, "DTYPES", ("float32",))
-    monkeypatch.setattr(comparisons, "LAYERS", ("pixel_cnn",))
+    monkeypatch.setattr(comparisons, "BODIES", ("pixel_cnn",))
     monkeypatch.setattr(peers, "SIDE", 4)
     monkeypatch.setattr(peers, "LAYERS", 1)
     main = importlib.import_module(name).main

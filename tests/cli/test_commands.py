@@ -14,7 +14,7 @@ from PIL import Image
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data import pictures
-from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.model.layers import BODIES
 
 TOP = np.arange(4)[:, None] < np.full(5, 2)
 FIELDS = SMALL | {"train.steps": 2, "train.batch_size": 8}
@@ -228,7 +228,9 @@ def test_vectors(printed, tmp_path, monkeypatch):
 
 
 PLUGIN = """
-from pixel_rnn_jax.model.layers import LAYERS, Layer, MaskedConv
+import functools
+
+from pixel_rnn_jax.model.layers import BODIES, Layer, MaskedConv, Stack
 
 class Pixelwise(Layer):
     def setup(self):
@@ -237,7 +239,7 @@ class Pixelwise(Layer):
     def __call__(self, x, condition=None):
         return self.conv(x)
 
-LAYERS["pixelwise"] = Pixelwise
+BODIES["pixelwise"] = functools.partial(Stack, layer=Pixelwise)
 """
 
 
@@ -248,9 +250,9 @@ def test_a_plugin_registers_a_layer_of_one_method(cli, tmp_path, monkeypatch):
     status, _, err = cli(f"--config=digits:pixelwise {sizes} --workdir=run --plugin=mine.py")
     assert status == 0, err
     # As in a new process, which knows the architecture by the flag alone.
-    monkeypatch.delitem(LAYERS, "pixelwise")
+    monkeypatch.delitem(BODIES, "pixelwise")
     status, _, err = cli("sample --workdir=run --n=1 --out=one.png")
     assert status == 2 and "pixelwise" in err
     status, _, err = cli("sample --workdir=run --n=1 --out=one.png --plugin=mine.py")
     assert status == 0 and Path("one.png").exists(), err
-    monkeypatch.delitem(LAYERS, "pixelwise")
+    monkeypatch.delitem(BODIES, "pixelwise")

@@ -9,10 +9,10 @@ import pytest
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec.weights import by_name
-from pixel_rnn_jax.model.layers import BODIES, LAYERS
+from pixel_rnn_jax.model.layers import BODIES
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 
-ARCHITECTURES = *LAYERS, *BODIES
+ARCHITECTURES = tuple(BODIES)
 
 
 def random_like(shapes, seed):

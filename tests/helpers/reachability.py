@@ -96,11 +96,10 @@ def body_reach(
             sets = _masked_conv(sets, row, own_group=True) | (down | condition)[:, :, None]
         elif architecture == "row_lstm":
             sets = _row_lstm(sets, condition, kernel)
-        elif architecture == "linear_rnn":
-            sets = _linear_rnn(sets, condition)
-        else:
-            assert architecture == "diagonal_bilstm", architecture
+        elif architecture == "diagonal_bilstm":
             sets = _diagonal_bilstm(sets, condition)
+        else:
+            sets = _all_earlier(sets, condition)
     return sets
 
 
@@ -154,7 +153,7 @@ def _diagonal_states(sets: np.ndarray, condition: np.ndarray) -> np.ndarray:
     return states
 
 
-def _linear_rnn(sets: np.ndarray, condition: np.ndarray) -> np.ndarray:
+def _all_earlier(sets: np.ndarray, condition: np.ndarray) -> np.ndarray:
     out = _masked_conv(sets, [(0, 0)], own_group=True) | condition[:, :, None]
     pixels = sets.any(2) | condition
     for r, c in np.ndindex(*pixels.shape[:2]):

@@ -6,7 +6,7 @@ import runpy
 import pytest
 from helpers.workdirs import with_field
 
-from pixel_rnn_jax.model.layers import LAYERS
+from pixel_rnn_jax.model.layers import BODIES
 from pixel_rnn_jax.training import config as cfg
 
 DEFAULTS = dict(cfg.leaves(cfg.Config()))
@@ -86,7 +86,7 @@ def test_config_files_have_the_settings_of_the_paper(source):
 
 @pytest.mark.parametrize("name", cfg.CONFIGS)
 def test_config_files_take_any_variant_and_name_their_command(name):
-    for architecture in LAYERS:
+    for architecture in BODIES:
         assert cfg.load_config(f"{name}:{architecture}").model.architecture == architecture
     assert len(cfg.load_config(f"{name}:multi_scale").model.scales) >= 2
     text = runpy.run_path(str(cfg.CONFIGS[name]))["__doc__"]

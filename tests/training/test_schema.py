@@ -66,9 +66,9 @@ def test_numbers_of_numpy_and_integers_for_floats_become_python_numbers():
 def test_config_of_a_scale():
     same = cfg.ModelConfig("row_lstm", scales=(4, 8), copy_coarse=False)
     model = dataclasses.replace(same, scale_architectures=("pixel_cnn", "row_lstm"))
-    one = model.of_scale(0)
+    one = model.scale_config(0)
     assert (one.architecture, one.scales, one.scale_architectures) == ("pixel_cnn", (), ())
-    assert same.of_scale(0).architecture == "row_lstm"
+    assert same.scale_config(0).architecture == "row_lstm"
     assert model.redraws_coarse and not one.redraws_coarse
     assert not dataclasses.replace(model, copy_coarse=True).redraws_coarse
 

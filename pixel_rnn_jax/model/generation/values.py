@@ -102,7 +102,7 @@ def _for_each_value_of(
         for channel in range(channels):
             # Each step is from the same state; the state of the last one is kept.
             if channel < network.mask_groups:
-                of_pixel, state = network.step(lanes.state, pixel, column, lanes.context)
+                of_pixel, state = network.step(lanes.state, pixel, position, lanes.context)
             outputs = network.of_channels(of_pixel, pixel)[:, channel]
             if network.total is not None and left is not None:
                 rest = ((height - row) * width - column) * channels - channel - 1
@@ -112,7 +112,7 @@ def _for_each_value_of(
             values = jnp.where(copied, pixel[:, channel], values.astype(pixel.dtype))
             pixel = pixel.at[:, channel].set(values)
             left = None if left is None else left - values
-        state = network.end_pixel(state, pixel, column)
+        state = network.end_pixel(state, pixel, position)
         image = lanes.image.at[:, row, column].set(pixel)
         lanes = lanes._replace(state=state, image=image, left=left)
         if end_pixel is not None:

@@ -20,15 +20,18 @@ UNROLLED = 64
 def sweep(gates: Array) -> tuple[Array, Array]:
     """Runs along each row to the right and to the left, then down the columns over both states.
 
-    Maps gates, `[B, H, W, 6h]` (see `split`), to the states to the right, `[B, H, W, h]`, and down,
-    `[B, H, W, 2h]`. All start at 0. The backward pass is written by hand: the recurrences run the
-    other way. It keeps the activated gates and the states alone.
+    Maps gates, `[B, H, W, 6h]`, of `gates_and_inputs`, to the states to the right, `[B, H, W, h]`,
+    and down, `[B, H, W, 2h]`. All start at 0. The backward pass is written by hand: the recurrences
+    run the other way. It keeps the activated gates and the states alone.
     """
     return _forward(gates)[0]
 
 
-def split(z: Array) -> list[Array]:
-    """Splits tanh of gates `[..., 6h]`: a to the right, left and down (2h), u to right and left."""
+def gates_and_inputs(z: Array) -> list[Array]:
+    """Splits tanh(gates) into a_right, a_left `[h]`, a_down `[2h]`, u_right, u_left `[h]`.
+
+    Each a is (1 + tanh) / 2.
+    """
     h = z.shape[-1] // 6
     *a, u_right, u_left = jnp.split(z, np.cumsum([h, h, 2 * h, h]), axis=-1)
     return [*(0.5 + 0.5 * x for x in a), u_right, u_left]
@@ -41,7 +44,7 @@ def along(a: Array, u: Array, *, axis: int, reverse: bool = False) -> Array:
 
 def _forward(gates: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
     z = jnp.tanh(gates)
-    a_right, a_left, a_down, u_right, u_left = split(z)
+    a_right, a_left, a_down, u_right, u_left = gates_and_inputs(z)
     right = along(a_right, u_right, axis=2)
     left = along(a_left, u_left, axis=2, reverse=True)
     down = along(a_down, jnp.concatenate([right, left], axis=-1), axis=1)
@@ -50,7 +53,7 @@ def _forward(gates: Array) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
 
 def _backward(saved: tuple[Array, ...], gradients: tuple[Array, Array]) -> tuple[Array]:
     (z, right, left, down), (dright, ddown) = saved, gradients
-    a_right, a_left, a_down, u_right, u_left = split(z)
+    a_right, a_left, a_down, u_right, u_left = gates_and_inputs(z)
     both = jnp.concatenate([right, left], axis=-1)
     da_down, dboth = _gradients(a_down, both, down, ddown, axis=1)
     dright_of_down, dleft = jnp.split(dboth, 2, axis=-1)
@@ -93,7 +96,7 @@ def _in_turn(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
 
 
 def _in_parallel(a: Array, b: Array, *, axis: int, reverse: bool) -> Array:
-    # Each of log2(T) rounds doubles the steps that a and b stand for (Hillis and Steele, "Data
+    # After round i, (a, b) at t is the composition of the last 2^i steps (Hillis and Steele, "Data
     # parallel algorithms", 1986).
     steps = 1
     while steps < a.shape[axis]:

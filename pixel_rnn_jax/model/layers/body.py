@@ -1,7 +1,7 @@
 """The contracts of bodies and layers: maps of the stream in which no output sees the future."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,6 +10,15 @@ from jax.typing import ArrayLike, DTypeLike
 
 State = Any
 Context = Any
+Position = tuple[ArrayLike, ArrayLike]
+"""The row and the column of a pixel."""
+
+
+class KnownPixels(NamedTuple):
+    """The state of the default incremental form."""
+
+    x: Array  # [B, H, W, 2h], 0 where unknown.
+    condition: Array  # [B, H, W, F], of the rows so far.
 
 
 class CausalMap(nn.Module, abc.ABC):
@@ -19,20 +28,20 @@ class CausalMap(nn.Module, abc.ABC):
     with the same parameters:
 
         state = module.init_state(batch, height, width)
-        context = module.context(condition)                    before each row
-        out, state = module.step(state, x, column, context)    for each column of it
-        state = module.end_row(state, context)                 after its last column
+        context = module.context(condition)                             before each row
+        out, state = module.step(state, x, (row, column), context)      for each column of it
+        state = module.end_row(state, context)                          after its last column
 
     A step may be repeated from the same state with other values of the pixel; the state after the
     last one is passed on. The first axis of every array of a state is the batch.
 
-    Here these methods call `__call__` for every pixel, on the pixels that are known so far. That is
-    right and slow. A subclass overrides all of them together: its state holds what later pixels
-    see, and terms of complete rows are best computed in `end_row`, in one matmul for all columns,
-    so that an image costs no more than a few whole maps.
+    The default methods call `__call__` on the known pixels: a whole map for each pixel. Override
+    all four or none: a state holds what later pixels see, and `end_row` best computes the terms of
+    the complete rows, in one matmul for all columns.
 
     A field that has the name of a field of `ModelConfig` takes its value from there. The features
     are in contiguous groups, one for each channel that the masks tell apart: see `channel_mask`.
+    `layers.check` proves all of this of a module.
 
     Attributes:
         features: h.
@@ -67,30 +76,27 @@ class CausalMap(nn.Module, abc.ABC):
     def init_state(self, batch: int, height: int, width: int) -> State:
         """Returns the state before the first row."""
         shape = batch, height, width
-        return {
-            "row": jnp.zeros(batch, jnp.int32),
-            "x": jnp.zeros((*shape, 2 * self.features), self.param_dtype),
-            "condition": jnp.zeros((*shape, self.condition), self.param_dtype),
-        }
+        sizes = 2 * self.features, self.condition
+        return KnownPixels(*(jnp.zeros((*shape, size), self.param_dtype) for size in sizes))
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+        self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Any, State]:
-        """Maps one pixel, `[B, 2h]`, and returns the state after it."""
-        row = state["row"].max(initial=0)  # The same in all.
-        state = state | {"x": state["x"].at[:, row, column].set(x)}
+        """Maps one pixel, `[B, 2h]`, at `position`, and returns the state after it."""
+        row, column = position
+        state = state._replace(x=state.x.at[:, row, column].set(x))
         if context is not None:
-            state = state | {"condition": state["condition"].at[:, row].set(context)}
-        condition = None if context is None else state["condition"]
-        return self(state["x"], condition)[:, row, column], state
+            state = state._replace(condition=state.condition.at[:, row].set(context))
+        condition = None if context is None else state.condition
+        return self(state.x, condition)[:, row, column], state
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         """Moves on to the next row; `context` belongs to the row that ends."""
-        return state | {"row": state["row"] + 1}
+        return state
 
 
 class Layer(CausalMap):
-    """A map to `[B, H, W, h]`, from which a `Stack` makes a body."""
+    """A map to `[B, H, W, h]`; `functools.partial(Stack, layer=...)` of it is a body."""
 
 
 class Body(CausalMap):

@@ -1,18 +1,28 @@
 """Diagonal BiLSTM: the state is a diagonal that moves from either upper corner (section 3.2)."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model import kernels
-from pixel_rnn_jax.model.layers.body import Context, Layer, State, at_column, put_column
+from pixel_rnn_jax.model.layers.body import Context, Layer, Position, State, at_column, put_column
 from pixel_rnn_jax.model.layers.conv_lstm import ConvLSTM
 
 CPU_IMAGES_PER_LANE = 4
 """Images per lane on a CPU, where a longer scan of fuller lines is faster."""
+
+
+class DiagonalState(NamedTuple):
+    """The left direction's state, and the rows that the right direction needs at the row's end."""
+
+    h: Array  # [B, h], the left direction's, at the last pixel.
+    c: Array  # [B, h], likewise.
+    row: Array  # [B, W, h], the left direction's h in this row so far.
+    above: Array  # [B, W, 4h], the row above in the left direction's gates.
+    x: Array  # [B, W, 2h], the inputs of this row so far.
+    right: Array  # [B, W, h], the right direction's h in the row above.
 
 
 class DiagonalBiLSTM(Layer):
@@ -63,50 +73,37 @@ class DiagonalBiLSTM(Layer):
         return kernels.unskew(h, width=width, pack=pack)
 
     def context(self, condition: Array) -> Context:
-        left, right = self.left.condition_to_state, self.right.condition_to_state
-        return {"left": left(condition), "right": right(condition)}
+        return self.left.condition_to_state(condition), self.right.condition_to_state(condition)
 
     def init_state(self, batch: int, height: int, width: int) -> State:
         h = self.features
-        shapes = {
-            "row": h,  # The left direction's h in this row so far.
-            "above": 4 * h,  # The row above in the left direction's gates.
-            "x": 2 * h,  # Inputs of this row for the right direction, which runs at its end.
-            "right": h,  # The right direction's h in the row above.
-        }
-        rows = {name: jnp.zeros((batch, width, f), self.param_dtype) for name, f in shapes.items()}
-        return rows | self._row_start(batch)
+        rows = (jnp.zeros((batch, width, size), self.param_dtype) for size in (h, 4 * h, 2 * h, h))
+        return DiagonalState(*self._row_start(batch), *rows)
 
-    def _row_start(self, batch: int) -> State:
-        _, h0, c0 = self.left.recurrence()
-        shape = (batch, self.features)
-        return {"h": jnp.broadcast_to(h0, shape), "c": jnp.broadcast_to(c0, shape)}
+    def _row_start(self, batch: int) -> list[Array]:
+        _, *start = self.left.recurrence()
+        return [jnp.broadcast_to(x, (batch, self.features)) for x in start]
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+        self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Array, State]:
+        _, column = position
         (kernel, _), _, _ = self.left.recurrence()
         # At the first column, which has no pixel on its left, h is the initial state.
-        gates, _ = self.left.input_to_state.step({}, x, column)
-        gates = gates + self._matmul(state["h"], kernel) + at_column(state["above"], column)
+        gates = self.left.input_to_state(x)
+        gates = gates + self._matmul(state.h, kernel) + at_column(state.above, column)
         if context is not None:
-            gates = gates + at_column(context["left"], column)
-        h, c = kernels.cell(gates, state["c"])
-        return h + at_column(state["right"], column), state | {
-            "h": h,
-            "c": c,
-            "row": put_column(state["row"], h, column),
-            "x": put_column(state["x"], x, column),
-        }
+            gates = gates + at_column(context[0], column)
+        h, c = kernels.cell(gates, state.c)
+        row, inputs = put_column(state.row, h, column), put_column(state.x, x, column)
+        return h + at_column(state.right, column), state._replace(h=h, c=c, row=row, x=inputs)
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         (_, kernel_above), _, _ = self.left.recurrence()
-        bias = None if context is None else context["right"]
-        return state | {
-            "above": self._matmul(state["row"], kernel_above),
-            "right": self._right_row(state["x"], state["right"], bias),
-            **self._row_start(state["h"].shape[0]),
-        }
+        above = self._matmul(state.row, kernel_above)
+        right = self._right_row(state.x, state.right, None if context is None else context[1])
+        h, c = self._row_start(len(state.h))
+        return state._replace(h=h, c=c, above=above, right=right)
 
     def _right_row(self, x: Array, above: Array, bias: Array | None) -> Array:
         """Returns the right direction's h of a row, `[B, W, h]`, given the row above."""
@@ -115,7 +112,7 @@ class DiagonalBiLSTM(Layer):
             return row[:, ::-1].transpose(1, 0, 2)[:, None]
 
         (kernel, kernel_above), h0, c0 = self.right.recurrence()
-        gates, _ = self.right.input_to_state.step({}, x, 0)
+        gates = self.right.input_to_state(x)
         gates = in_scan_order(gates + self._matmul(above, kernel_above))
         if bias is not None:
             gates = gates + in_scan_order(bias)

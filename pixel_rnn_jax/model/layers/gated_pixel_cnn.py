@@ -4,20 +4,28 @@ van den Oord, Kalchbrenner, Vinyals, Espeholt, Graves, Kavukcuoglu, "Conditional
 with PixelCNN Decoders", 2016 (arXiv 1606.05328), section 2 and figure 2.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model import kernels
-from pixel_rnn_jax.model.layers.body import Body, Context, State, at_column, put_column
+from pixel_rnn_jax.model.layers.body import Context, Position, State, at_column, put_column
 from pixel_rnn_jax.model.layers.masked_conv import MaskedConv
-from pixel_rnn_jax.model.layers.stack import Residual, add_skips
+from pixel_rnn_jax.model.layers.stack import ResidualBody
 
 
-class GatedPixelCNN(Body):
+class GatedState(NamedTuple):
+    """What later pixels see of both stacks, in lists with an entry for each layer."""
+
+    x: Array  # [B, W, 2h], the stream in this row so far.
+    left: list[Any]  # The states of the horizontal convolutions.
+    rows: list[Array]  # [B, k // 2, W, F], the last inputs of the vertical convolutions.
+    across: list[Array]  # [B, W, 2h], their terms in this row.
+
+
+class GatedPixelCNN(ResidualBody):
     """A vertical stack over complete rows above, and a horizontal one along the row.
 
     The horizontal stack is the stream, with residual and skip connections. The vertical one, of h
@@ -27,18 +35,13 @@ class GatedPixelCNN(Body):
     The fields are `ModelConfig`'s.
     """
 
-    layers: int = 7
     kernel: int = 3
-    residual: bool = True
-    skip: bool = True
-    dropout: float = 0.0
-    remat: bool = False
 
     def setup(self) -> None:
+        super().setup()
         h, groups, half, numbers = self.features, self.mask_groups, self.kernel // 2, self.layers
         window = [(row, col) for row in range(-half, 1) for col in range(-half, half + 1)]
         gates, row = dict(blocks=2, **self.dtypes), (1, self.kernel)
-        how = self.residual, self.skip, self.dropout
         self.vertical = [
             MaskedConv(h if i else 2 * h, h, 1, taps=tuple(window), **gates) for i in range(numbers)
         ]
@@ -46,7 +49,6 @@ class GatedPixelCNN(Body):
         self.horizontal = [
             MaskedConv(2 * h, h, groups, kernel_size=row, **gates) for _ in range(numbers)
         ]
-        self.connect = [Residual(h, groups, i, *how, **self.dtypes) for i in range(numbers)]
         if self.condition:
             # Terms for the input of the vertical stack, and for the gates of each layer.
             sizes = 2 * h, *([2 * h] * numbers)
@@ -55,22 +57,15 @@ class GatedPixelCNN(Body):
     def __call__(
         self, x: Array, condition: Array | None = None, dropout_keys: Array | None = None
     ) -> Array:
-        terms = self._terms(condition)
-        down = kernels.read_at(x if terms[0] is None else x + terms[0], -1, axis=1)
-        skips = []
-        for i in range(self.layers):
+        first, *terms = self._terms(condition)
 
-            def block(body: GatedPixelCNN, *arguments: Any, i: int = i) -> Any:
-                down, x, term, keys = arguments
-                gates = body.vertical[i](down)
-                across = body.horizontal[i](x) + body.across[i](gates)
-                out = _gated(across if term is None else across + term)
-                return _gated(gates), *body.connect[i](x, out, keys)
+        def block(body: GatedPixelCNN, i: int, x: Array, down: Array) -> tuple[Array, Array]:
+            gates = body.vertical[i](down)
+            across = body.horizontal[i](x) + body.across[i](gates)
+            return _gated(across if terms[i] is None else across + terms[i]), _gated(gates)
 
-            block = nn.remat(block) if self.remat else block
-            down, x, skip = block(self, down, x, terms[i + 1], dropout_keys)
-            skips.append(skip)
-        return add_skips(x, skips)
+        down = kernels.read_at(x if first is None else x + first, -1, axis=1)
+        return self.connect(block, x, down, dropout_keys, remat=self.remat)[0]
 
     def _terms(self, condition: Array | None) -> Context:
         if condition is None:
@@ -81,44 +76,47 @@ class GatedPixelCNN(Body):
         return self._terms(condition)
 
     def init_state(self, batch: int, height: int, width: int) -> State:
-        # `x`, `[B, W, 2h]`, the stream in this row so far; `rows`, the last inputs of each vertical
-        # convolution, `[B, k // 2, W, F]`, and `across`, `[B, W, 2h]`, their terms in this row.
         half = self.kernel // 2
         x = jnp.zeros((batch, width, 2 * self.features), self.param_dtype)
         rows = [
             jnp.zeros((batch, half, width, conv.inputs), self.param_dtype) for conv in self.vertical
         ]
         left = [conv.init_state(batch, height, width) for conv in self.horizontal]
-        return {"x": x, "left": left} | self._next_row(rows, x)
+        return GatedState(x, left, *self._next_row(rows, x))
 
-    def _next_row(self, rows: list[Array], down: Array) -> State:
-        """Moves the vertical stack to a row, of which `down`, `[B, W, 2h]`, is the one above."""
+    def _next_row(self, rows: list[Array], down: Array) -> tuple[list[Array], list[Array]]:
+        """Moves the vertical stack to a row, of which `down`, `[B, W, 2h]`, is the one above.
+
+        Returns the state's `rows` and `across`.
+        """
         terms, after = [], []
         for i in range(self.layers):
             seen = jnp.concatenate([rows[i], down[:, None]], axis=1)
             gates = self.vertical[i].last_row(seen)
-            terms.append(self.across[i].step({}, gates, 0)[0])
+            terms.append(self.across[i](gates))
             after.append(seen[:, 1:])
             down = _gated(gates)
-        return {"rows": after, "across": terms}
+        return after, terms
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+        self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Array, State]:
-        skips, left, row = [], [], put_column(state["x"], x, column)
-        for i in range(self.layers):
-            gates, after = self.horizontal[i].step(state["left"][i], x, column)
-            gates = gates + at_column(state["across"][i], column)
+        _, column = position
+
+        def block(body: GatedPixelCNN, i: int, x: Array, after: list[State]) -> tuple[Array, Any]:
+            gates, left = body.horizontal[i].step(state.left[i], x, position)
+            gates = gates + at_column(state.across[i], column)
             if context is not None:
                 gates = gates + at_column(context[i + 1], column)
-            x, skip = self.connect[i](x, _gated(gates))
-            skips.append(skip)
-            left.append(after)
-        return add_skips(x, skips), state | {"x": row, "left": left}
+            return _gated(gates), [*after, left]
+
+        row = put_column(state.x, x, column)
+        x, left = self.connect(block, x, [])
+        return x, state._replace(x=row, left=left)
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        down = state["x"] if context is None else state["x"] + context[0]
-        return state | self._next_row(state["rows"], down)
+        down = state.x if context is None else state.x + context[0]
+        return GatedState(state.x, state.left, *self._next_row(state.rows, down))
 
 
 def _gated(gates: Array) -> Array:

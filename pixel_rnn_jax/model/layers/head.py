@@ -14,8 +14,8 @@ class Head(nn.Module):
     """ReLU and a 1x1 convolution with mask B, three times: to head features twice, to the outputs.
 
     The last convolution has a ReLU before it as well, since two linear maps in a row would be one.
-    A head maps pixels, `[..., 2h]` to `[..., outputs]`, each by itself, and in a pixel no group of
-    outputs sees a later group of features: see `channel_mask`.
+    A head is pointwise, `[..., 2h]` to `[..., outputs]`; outputs of group g depend on features of
+    groups up to g: see `channel_mask`.
 
     Attributes:
         features: h.
@@ -40,5 +40,5 @@ class Head(nn.Module):
 
     def __call__(self, x: Array) -> Array:
         for conv in (*self.head, self.logits):
-            x, _ = conv.step({}, nn.relu(x), 0)
+            x = conv(nn.relu(x))
         return x

@@ -1,15 +1,15 @@
 """Masked convolution over space and over channel groups (section 3.4)."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 from pixel_rnn_jax.model import kernels
-from pixel_rnn_jax.model.layers.body import State, at_column, put_column
+from pixel_rnn_jax.model.layers.body import Position, at_column, put_column
 
 Mask = Literal["A", "B"]
 
@@ -40,6 +40,14 @@ def visible_taps(kernel_size: tuple[int, int]) -> list[tuple[int, int]]:
     above = [(row, col - width // 2) for row in range(-(height // 2), 0) for col in range(width)]
     left = [(0, col) for col in range(-(width // 2), 0)]
     return [*above, *left, (0, 0)]
+
+
+class ConvState(NamedTuple):
+    """What a `MaskedConv` remembers of earlier pixels; None is for taps that it does not have."""
+
+    row: Array | None  # [B, k // 2 + W, inputs], the inputs in this row, after zeros.
+    rows: Array | None  # [B, k // 2, W, inputs], the inputs in the rows above.
+    above: Array | None  # [B, W, outputs], the term of the rows above in this row.
 
 
 class MaskedConv(nn.Module):
@@ -87,7 +95,10 @@ class MaskedConv(nn.Module):
         self.bias = self.param("bias", self.bias_init, (outputs,), self.param_dtype)
 
     def __call__(self, x: Array, axes: tuple[int, int] = (1, 2)) -> Array:
-        """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` says where H and W are."""
+        """Maps `[B, H, W, inputs]` to `[B, H, W, outputs]`; `axes` says where H and W are.
+
+        A 1x1 convolution maps `[..., inputs]`.
+        """
         x, (rows, columns) = x.astype(self.param_dtype), axes
         seen = [kernels.read_at(kernels.read_at(x, r, rows), c, columns) for r, c in self.used_taps]
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
@@ -98,56 +109,52 @@ class MaskedConv(nn.Module):
         seen = [kernels.read_at(rows[:, row - 1], column, axis=1) for row, column in self.used_taps]
         return self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel())
 
-    def init_state(self, batch: int, height: int, width: int) -> State:
-        # If the kernel sees columns on the left: the inputs of this row, after the zeros outside
-        # the image. If it sees rows above: their inputs, and their term in this row.
+    def init_state(self, batch: int, height: int, width: int) -> "ConvState":
+        """Returns the state before the first row."""
         above, half = (size // 2 for size in self.kernel_size)
-        state = {}
-        if half:
-            state["row"] = jnp.zeros((batch, half + width, self.inputs), self.param_dtype)
-        if above:
-            state["rows"] = jnp.zeros((batch, above, width, self.inputs), self.param_dtype)
-            outputs = self.blocks * self.features
-            state["above"] = jnp.zeros((batch, width, outputs), self.param_dtype)
-        return state
 
-    def step(self, state: State, x: Array, column: ArrayLike) -> tuple[Array, State]:
-        """Maps one pixel, `[B, inputs]` to `[B, blocks * features]`, and remembers it.
+        def zeros(*shape: int) -> Array:
+            return jnp.zeros((batch, *shape), self.param_dtype)
 
-        A 1x1 convolution, which remembers nothing, takes any number of pixels, `[..., inputs]`.
-        """
+        row = zeros(half + width, self.inputs) if half or above else None
+        rows = zeros(above, width, self.inputs) if above else None
+        return ConvState(row, rows, zeros(width, self.blocks * self.features) if above else None)
+
+    def step(self, state: "ConvState", x: Array, position: Position) -> tuple[Array, "ConvState"]:
+        """Maps one pixel, `[B, inputs]` to `[B, blocks * features]`, and remembers it."""
+        _, column = position
         height, half = (size // 2 for size in self.kernel_size)
         x = x.astype(self.param_dtype)
         seen = []
-        if half:
-            left = lax.dynamic_slice_in_dim(state["row"], column, half, axis=1)
+        if state.row is not None:
+            left = lax.dynamic_slice_in_dim(state.row, column, half, axis=1)
             seen.append(left.reshape(x.shape[0], half * self.inputs))
         if len(self.last_mask):
             seen.append(x)
         above = height * self.kernel_size[1] * self.inputs
         out = self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel()[above:])
-        if height:
-            out = out + at_column(state["above"], column)
-        return out, self.remember(state, x, column)
+        if state.above is not None:
+            out = out + at_column(state.above, column)
+        return out, self.remember(state, x, position)
 
-    def remember(self, state: State, x: Array, column: ArrayLike) -> State:
-        """Returns the state in which the pixel at `column` has the input x, `[B, inputs]`."""
-        half = self.kernel_size[1] // 2
-        if not half:
+    def remember(self, state: "ConvState", x: Array, position: Position) -> "ConvState":
+        """Returns the state in which the pixel at `position` has the input x, `[B, inputs]`."""
+        if state.row is None:
             return state
-        return state | {"row": put_column(state["row"], x.astype(self.param_dtype), column + half)}
+        column = position[1] + self.kernel_size[1] // 2
+        return state._replace(row=put_column(state.row, x.astype(self.param_dtype), column))
 
-    def end_row(self, state: State) -> State:
+    def end_row(self, state: "ConvState") -> "ConvState":
         """Moves on to the next row: one matmul gives the terms of the rows above."""
-        height, half = (size // 2 for size in self.kernel_size)
-        if not height:
+        if state.row is None or state.rows is None:
             return state
-        rows = jnp.concatenate([state["rows"][:, 1:], state["row"][:, None, half:]], axis=1)
+        height, half = (size // 2 for size in self.kernel_size)
+        rows = jnp.concatenate([state.rows[:, 1:], state.row[:, None, half:]], axis=1)
         taps = [tap for tap in self.used_taps if tap[0] < 0]
         seen = [kernels.read_at(rows[:, height + row], column, axis=1) for row, column in taps]
         kernel = self.kernel[: len(taps) * self.inputs]
         above = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
-        return state | {"rows": rows, "above": above}
+        return state._replace(rows=rows, above=above)
 
     def _product(self, seen: Array, kernel: Array) -> Array:
         rows = lax.collapse(seen, 0, seen.ndim - 1)

@@ -2,9 +2,8 @@
 
 import flax.linen as nn
 from jax import Array
-from jax.typing import ArrayLike
 
-from pixel_rnn_jax.model.layers.body import Context, Layer, State, at_column
+from pixel_rnn_jax.model.layers.body import Context, Layer, Position, State, at_column
 from pixel_rnn_jax.model.layers.masked_conv import MaskedConv
 
 
@@ -29,17 +28,17 @@ class PixelCNNLayer(Layer):
         return nn.relu(x if condition is None else x + self.condition_to_map(condition))
 
     def context(self, condition: Array) -> Context:
-        return {"map": self.condition_to_map(condition)}
+        return self.condition_to_map(condition)
 
     def init_state(self, batch: int, height: int, width: int) -> State:
         return self.convolve.init_state(batch, height, width)
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+        self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Array, State]:
-        x, _ = self.reduce.step({}, nn.relu(x), column)
-        x, state = self.convolve.step(state, nn.relu(x), column)
-        return nn.relu(x if context is None else x + at_column(context["map"], column)), state
+        x = self.reduce(nn.relu(x))
+        x, state = self.convolve.step(state, nn.relu(x), position)
+        return nn.relu(x if context is None else x + at_column(context, position[1])), state
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         return self.convolve.end_row(state)

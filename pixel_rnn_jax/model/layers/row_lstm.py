@@ -1,14 +1,22 @@
 """Row LSTM: the state is a row that moves from the top of the image to its bottom (section 3.1)."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model import kernels
-from pixel_rnn_jax.model.layers.body import Context, Layer, State, at_column, put_column
+from pixel_rnn_jax.model.layers.body import Context, Layer, Position, State, at_column, put_column
 from pixel_rnn_jax.model.layers.conv_lstm import ConvLSTM
+
+
+class RowState(NamedTuple):
+    """h and c are the states in this row up to the last pixel, and in the row above after it."""
+
+    inputs: Any  # Of the input-to-state convolution.
+    h: Array  # [B, W, h]
+    c: Array  # [B, W, h]
+    above: Array  # [B, W, 4h], the state-to-state map of the row above.
 
 
 class RowLSTM(Layer):
@@ -39,32 +47,28 @@ class RowLSTM(Layer):
         return h_HxWxBxF.transpose(2, 0, 1, 3)
 
     def context(self, condition: Array) -> Context:
-        return {"gates": self.lstm.condition_to_state(condition)}
+        return self.lstm.condition_to_state(condition)
 
     def init_state(self, batch: int, height: int, width: int) -> State:
-        # `h` and `c`, `[B, W, h]`, are of this row up to the last pixel computed, and of the row
-        # above after it; `above`, `[B, W, 4h]`, is the state-to-state map of the row above.
         _, h0, c0 = self.lstm.recurrence()
         h, c = (jnp.broadcast_to(start, (batch, width, self.features)) for start in (h0, c0))
-        state = {"input": self.lstm.input_to_state.init_state(batch, height, width), "h": h, "c": c}
-        return state | {"above": self._state_to_state(h)}
+        inputs = self.lstm.input_to_state.init_state(batch, height, width)
+        return RowState(inputs, h, c, self._state_to_state(h))
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+        self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Array, State]:
-        gates, inputs = self.lstm.input_to_state.step(state["input"], x, column)
-        gates = gates + at_column(state["above"], column)
+        _, column = position
+        gates, inputs = self.lstm.input_to_state.step(state.inputs, x, position)
+        gates = gates + at_column(state.above, column)
         if context is not None:
-            gates = gates + at_column(context["gates"], column)
-        h, c = kernels.cell(gates, at_column(state["c"], column))
-        return h, state | {
-            "input": inputs,
-            "h": put_column(state["h"], h, column),
-            "c": put_column(state["c"], c, column),
-        }
+            gates = gates + at_column(context, column)
+        h, c = kernels.cell(gates, at_column(state.c, column))
+        rows = put_column(state.h, h, column), put_column(state.c, c, column)
+        return h, RowState(inputs, *rows, state.above)
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        return state | {"above": self._state_to_state(state["h"])}
+        return state._replace(above=self._state_to_state(state.h))
 
     def _state_to_state(self, h: Array) -> Array:
         kernel, _, _ = self.lstm.recurrence()

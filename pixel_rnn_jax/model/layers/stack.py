@@ -1,6 +1,5 @@
-"""A body of equal layers with residual and skip connections (section 3.3, figure 5)."""
+"""Bodies of numbered blocks with residual and skip connections (section 3.3, figure 5)."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
-from pixel_rnn_jax.model.config import ModelConfig
-from pixel_rnn_jax.model.layers.body import Body, Context, Layer, State
+from pixel_rnn_jax.model.layers.body import Body, Context, Layer, Position, State
 from pixel_rnn_jax.model.layers.masked_conv import MaskedConv
+
+Block = Callable[[Any, int, Array, Any], tuple[Array, Any]]
+"""Maps (module, number, stream, carry) to the block's h features and the carry."""
 
 
 class Residual(nn.Module):
@@ -52,48 +53,71 @@ class Residual(nn.Module):
             bits = jax.vmap(lambda key: jax.random.bits(key, out.shape[1:], jnp.uint16))(keys)
             dropped = round(self.dropout * 2**16)
             out = jnp.where(bits >= dropped, out / (1 - dropped / 2**16), 0)
-        out, _ = self.expand.step({}, out, 0)
+        out = self.expand(out)
         stream, skip = jnp.split(out, 2, axis=-1) if self.skip else (out, None)
         return (x + stream if self.residual else stream), skip
 
 
-class Stack(Body):
-    """Layers of one kind, one after the other.
+class ResidualBody(Body):
+    """A body of blocks of h features, each with residual and skip connections.
 
-    Attributes:
-        layer: The class of the layers, or a partial of it.
-        config: The `ModelConfig`: number of layers, connections, dropout, remat, and the fields of
-            the layers that have the names of its own.
+    A subclass calls `super().setup()`, and `connect` in both forms. The fields are `ModelConfig`'s.
     """
 
-    layer: Callable[..., Layer] | None = None
-    config: ModelConfig = ModelConfig()
+    layers: int = 7
+    residual: bool = True
+    skip: bool = True
+    dropout: float = 0.0
+    remat: bool = False
 
     def setup(self) -> None:
-        config, sizes = self.config, (self.features, self.mask_groups)
-        self.body = [
-            of_config(self.layer, config, *sizes, self.condition, **self.dtypes)
-            for _ in range(config.layers)
+        fields = dict(residual=self.residual, skip=self.skip, dropout=self.dropout, **self.dtypes)
+        self.connections = [
+            Residual(self.features, self.mask_groups, i, name=f"residual_{i}", **fields)
+            for i in range(self.layers)
         ]
-        self.residual = [
-            of_config(Residual, config, *sizes, number, **self.dtypes)
-            for number in range(config.layers)
-        ]
+
+    def connect(
+        self, block: Block, x: Array, carry: Any, keys: Array | None = None, *, remat: bool = False
+    ) -> tuple[Array, Any]:
+        """Runs `block` for each number; returns the last stream plus all skips, and the carry."""
+        skips = []
+        for number in range(self.layers):
+
+            def connected(body: Any, x: Array, carry: Any, keys: Any, i: int = number) -> Any:
+                out, carry = block(body, i, x, carry)
+                return *body.connections[i](x, out, keys), carry
+
+            run = nn.remat(connected) if remat else connected
+            x, skip, carry = run(self, x, carry, keys)
+            skips.append(skip)
+        return sum((skip for skip in skips if skip is not None), start=x), carry
+
+
+class Stack(ResidualBody):
+    """Layers of one kind, one after the other; `layer` is their class, or a partial of it."""
+
+    layer: Callable[..., Layer] | None = None
+
+    @property
+    def recurrent(self) -> bool:  # type: ignore[override]
+        """Whether the layers scan the images."""
+        layer: Any = self.layer
+        return bool(getattr(layer, "func", layer).recurrent)
+
+    def setup(self) -> None:
+        super().setup()
+        layer: Any = self.layer
+        sizes = self.features, self.mask_groups, self.condition
+        self.body = [layer(*sizes, **self.dtypes) for _ in range(self.layers)]
 
     def __call__(
         self, x: Array, condition: Array | None = None, dropout_keys: Array | None = None
     ) -> Array:
-        skips = []
-        for i in range(self.config.layers):
+        def block(stack: Stack, i: int, x: Array, condition: Any) -> tuple[Array, Any]:
+            return stack.body[i](x, condition), condition
 
-            def block(stack: Stack, x: Array, *rest: Any, i: int = i) -> Any:
-                condition, keys = rest
-                return stack.residual[i](x, stack.body[i](x, condition), keys)
-
-            block = nn.remat(block) if self.config.remat else block
-            x, skip = block(self, x, condition, dropout_keys)
-            skips.append(skip)
-        return add_skips(x, skips)
+        return self.connect(block, x, condition, dropout_keys, remat=self.remat)[0]
 
     def context(self, condition: Array) -> Context:
         return [layer.context(condition) for layer in self.body]
@@ -102,37 +126,17 @@ class Stack(Body):
         return [layer.init_state(batch, height, width) for layer in self.body]
 
     def step(
-        self, state: State, x: Array, column: ArrayLike, context: Context | None = None
+        self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Array, State]:
-        skips, states = [], []
-        for i, (layer, residual) in enumerate(zip(self.body, self.residual, strict=True)):
-            out, after = layer.step(state[i], x, column, None if context is None else context[i])
-            x, skip = residual(x, out)
-            skips.append(skip)
-            states.append(after)
-        return add_skips(x, skips), states
+        def block(stack: Stack, i: int, x: Array, after: list[State]) -> tuple[Array, Any]:
+            own = None if context is None else context[i]
+            out, new = stack.body[i].step(state[i], x, position, own)
+            return out, [*after, new]
+
+        return self.connect(block, x, [])
 
     def end_row(self, state: State, context: Context | None = None) -> State:
-        contexts = [None] * len(self.body) if context is None else context
+        contexts = [None] * self.layers if context is None else context
         return [
             layer.end_row(*each) for layer, *each in zip(self.body, state, contexts, strict=True)
         ]
-
-
-def of_config(class_: Any, config: ModelConfig, *arguments: Any, **fields: Any) -> Any:
-    """Makes a module; fields that have the names of `config`'s take their values from there.
-
-    `class_` is the class or a partial of it, whose own arguments come before the config's.
-    """
-    kind, given = getattr(class_, "func", class_), getattr(class_, "keywords", {})
-    own = {field.name for field in dataclasses.fields(kind)} - {"features", "condition", "dtype"}
-    values = {"config": config} | {
-        f.name: getattr(config, f.name) for f in dataclasses.fields(config)
-    }
-    values = {name: value for name, value in values.items() if name in own and name not in given}
-    return class_(*arguments, **values, **fields)
-
-
-def add_skips(x: Array, skips: list[Array | None]) -> Array:
-    """Adds the skip connections of all layers to the stream."""
-    return sum((skip for skip in skips if skip is not None), start=x)
