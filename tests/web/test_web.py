@@ -197,7 +197,6 @@ def test_resampling_makes_the_evidence_less_uncertain(tmp_path):
     assert evidence.std() < 1.5  # Without resampling 2.3.
 
 
-@pytest.mark.slow
 def test_particles_have_the_exact_distribution(tmp_path):
     """Also where known values come late: p(known) times the share of an image, on average."""
     model, *given, evidence, images = completions(tmp_path / "x.safetensors", (2, 3, 1), 250)
