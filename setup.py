@@ -77,12 +77,10 @@ setup(
         "hub": ["huggingface_hub>=1.0"],  # push_to_hub and from_pretrained
         "netket": ["netket>=3.23"],  # wave functions
         "notebook": ["notebook>=7"],
-        "demo": ["gradio>=6"],  # demo/app.py
         "docs": ["django-static-mathjax>=3.2", "furo>=2025.9", "myst-nb>=1.3", "sphinx>=8.2"],
         "dev": [
             "flatbuffers>=24",  # for the documentation, which is tested: jax.export writes with it
             "gcsfs>=2026.4",
-            "gradio>=6",
             "import-linter>=2.13",
             "mypy~=2.4",
             "netket>=3.23",

@@ -3,24 +3,32 @@
     python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg a runs/b
     python docs/pictures.py hours --out=docs/images/hours.svg a,b runs/c
+    python docs/pictures.py page --model=mnist --out=docs/images/page.png
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. --data_name or --data_dir names
 data that were moved. `curves` draws the validations of runs that were given equal time, against
 steps and against the fraction of that time; `hours` against the time itself, where a run that went
-on from another follows it after a comma. Both need the logs alone.
+on from another follows it after a comma. Both need the logs alone. `page` completes the lower half
+of a bundled model's test image in web/index.html, by Chromium and playwright.
 """
 
 import argparse
+import io
 import json
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
 import matplotlib.figure
 import numpy as np
+from PIL import Image
 
+import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli.flags import data_flags
 from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.system.files import BUNDLED
 from pixel_rnn_jax.training import log as training_log
 from pixel_rnn_jax.training.source import open_run
 
@@ -62,6 +70,25 @@ def draw_masks(model_name: str, data_name: str, data_dir: str, out: Path) -> Non
         originals, np.concatenate(known), np.concatenate(completed), model.levels, columns=IMAGES
     )
     out.write_bytes(pictures.png(picture))
+
+
+def draw_page(model_name: str, out: Path) -> None:
+    """Takes a picture of the page with a half-hidden image and its completions."""
+    from playwright import sync_api  # No dependency of the package.
+
+    image = np.load(BUNDLED / model_name / "slice.npz")["images"][0]
+    with tempfile.TemporaryDirectory() as folder, sync_api.sync_playwright() as session:
+        prnn.load(model_name).save(file := Path(folder) / f"{model_name}.safetensors")
+        options = dict(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = session.chromium.launch(**options).new_page(viewport={"width": 800, "height": 700})
+        tab.set_default_timeout(600_000)
+        tab.goto((Path(__file__).parents[1] / "web" / "index.html").as_uri())
+        tab.set_input_files("#file", file)
+        tab.locator("#status", has_text="16 images").wait_for()
+        tab.evaluate("(x) => take(x, (at) => at < model.size / 2)", image.ravel().tolist())
+        tab.click("#complete")
+        tab.locator("#status", has_text="log p -").wait_for()
+        Image.open(io.BytesIO(tab.screenshot())).quantize(64).save(out, optimize=True)
 
 
 def validations_of(run: str, unit: str, clock: str) -> np.ndarray:
@@ -120,18 +147,22 @@ def main() -> None:
     commands = flags.add_subparsers(required=True, dest="command")
     completions = commands.add_parser("masks", help="completions under many kinds of masks")
     completions.add_argument("--model", required=True, help="a model of the package, or a workdir")
+    page = commands.add_parser("page", help="web/index.html with a half-hidden image")
+    page.add_argument("--model", required=True, help="a bundled model")
     curves = commands.add_parser("curves", help="validations of several runs")
     curves.add_argument("logs", nargs="+", help="names in docs/logs/curves.jsonl, or workdirs")
     hours = commands.add_parser("hours", help="validations of several runs by time")
     hours.add_argument("logs", nargs="+", help="as for curves, runs that follow after a comma")
     for command in (curves, hours):
         command.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
-    for command in (completions, curves, hours):
+    for command in (completions, page, curves, hours):
         command.add_argument("--out", required=True, type=Path)
     data_flags(flags)
     options = flags.parse_args()
     if options.command == "masks":
         draw_masks(options.model, options.data_name, options.data_dir, options.out)
+    elif options.command == "page":
+        draw_page(options.model, options.out)
     elif options.command == "hours":
         draw_hours(options.logs, options.unit, options.out)
     else:

@@ -14,11 +14,11 @@ function crc32(bytes, before = 0) {
 
 /** Reads bytes one after another; a word beyond the end is NaN. */
 function readerOf(bytes) {
-  const file = { at: 0 };
-  file.take = (count) => bytes.subarray(file.at, (file.at += count));
-  file.word = () => [1, 2 ** 8, 2 ** 16, 2 ** 24].reduce((sum, x) => sum + x * bytes[file.at++], 0);
+  const file = { offset: 0 };
+  file.take = (count) => bytes.subarray(file.offset, (file.offset += count));
+  file.word = () => [0, 8, 16, 24].reduce((sum, bits) => sum + 2 ** bits * bytes[file.offset++], 0);
   file.varint = (unit = 1) => {
-    const byte = bytes[file.at++];
+    const byte = bytes[file.offset++];
     need(byte >= 0 && unit < 2 ** 49, "is damaged: a number has no end");
     return byte < 128 ? byte * unit : (byte - 128) * unit + file.varint(128 * unit);
   };
@@ -31,7 +31,7 @@ function blocksOf(bytes, { shape, levels, size }) {
   const varints = (count) => Array.from({ length: count }, () => file.varint());
   const begins = (...mark) => file.take(mark.length).join() === mark.join();
   const seal = (from, seed) => {
-    const crc = crc32(bytes.subarray(from, file.at), seed);
+    const crc = crc32(bytes.subarray(from, file.offset), seed);
     need(file.word() === crc, "is damaged: a checksum is wrong");
     return crc;
   };
@@ -39,18 +39,18 @@ function blocksOf(bytes, { shape, levels, size }) {
   need(varints(4).join() === [...shape, levels].join(), "is damaged, or of another model");
   file.take(12);
   const seed = seal(0, 0);
-  let from = file.at;
-  for (; begins(0xb1, 0x50, 0x42); from = file.at) {
+  let from = file.offset;
+  for (; begins(0xb1, 0x50, 0x42); from = file.offset) {
     const [, count, ...lengths] = varints(6), [, , corrections, code] = lengths.map(file.take);
     need(count * size <= Math.max(2 ** 22, size), "has more values than a block may have");
     blocks.push({ count, corrections, code, values: file.word(), crc: seal(from, seed) });
   }
-  file.at = from;
+  file.offset = from;
   need(begins(0xb1, 0x50, 0x45), "is damaged: no block or end follows");
   const all = crc32(new Uint8Array(Uint32Array.from(blocks, ({ crc }) => crc).buffer));
   need(file.varint() >= 0 && file.word() === all, "has a block of another file");
   seal(from, seed);
-  need(file.at === bytes.length, "goes on after its end");
+  need(file.offset === bytes.length, "goes on after its end");
   return blocks;
 }
 
@@ -74,9 +74,10 @@ function rangeDecoder(code) {
   };
 }
 
-/** The frequencies of values by their logits on the grid. No weight is nearly a half. */
+/** The frequencies of values by their logits on the grid. */
 function frequenciesOf(grid) {
   const top = grid.reduce((a, b) => Math.max(a, b)), free = 2 ** 24 - grid.length;
+  // `exp` need not be exact: no 2^24·exp(-d/256) is near n + 1/2.
   const weights = grid.map((q) => Math.floor(2 ** 24 * Math.exp((q - top) / 256) + 0.5));
   const sum = weights.reduce((a, b) => a + b);
   const shares = weights.map((weight) => 1 + Math.floor((weight * free) / sum));
@@ -88,7 +89,7 @@ function frequenciesOf(grid) {
 function gridOf(corrections) {
   const file = readerOf(corrections), fixed = new Map();
   let number = 0;
-  while (file.at < corrections.length) {
+  while (file.offset < corrections.length) {
     const correction = file.varint();
     number += Math.floor(correction / 4);
     fixed.set(number, correction % 4);

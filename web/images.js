@@ -61,9 +61,9 @@ function drawn({ units, logits }, levels, y, temperature) {
 
 /** Returns log p of each value of an image. */
 function logProb(model, image, label) {
-  const logs = new Float64Array(model.size), choose = ([y], at) => {
-    logs[at] = logOf(model.outputs, y, image[at]);
-    return [image[at]];
+  const logs = new Float64Array(model.size), choose = ([y], index) => {
+    logs[index] = logOf(model.outputs, y, image[index]);
+    return [image[index]];
   };
   for (const _ of networkOf(model, [label]).decide(choose));
   return logs;
@@ -88,10 +88,10 @@ function ancestorsOf(logs) {
 function* complete(model, image, known, count, label, temperature = 1) {
   const network = networkOf(model, Array(count).fill(label)), logs = new Float64Array(count);
   let evidence = 0, smallest = count;
-  const choose = (given, at) => given.map((y, lane) => {
-    if (!known[at]) return drawn(model.outputs, model.levels, y, temperature);
-    logs[lane] += logOf(model.outputs, y, image[at]);
-    return image[at];
+  const choose = (given, index) => given.map((y, lane) => {
+    if (!known[index]) return drawn(model.outputs, model.levels, y, temperature);
+    logs[lane] += logOf(model.outputs, y, image[index]);
+    return image[index];
   });
   for (const decided of network.decide(choose)) {
     const sum = logSum(logs), size = Math.exp(2 * sum - logSum(logs.map((log) => 2 * log)));

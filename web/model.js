@@ -70,15 +70,15 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
   const half = k >> 1, { tanh } = Math;
   // All that it remembers; functions of lane, row, column and channel that compute a value; and
   // functions that follow for the pixels of a complete row, from right to left.
-  const maps = [], steps = [], late = [];
+  const maps = [], steps = [], afterRow = [];
 
   /** A map, whose latest rows are kept; above and beside the image are zeros. */
   function mapOf(features, reach = half) {
     const columns = width + 2 * reach, length = (reach + 1) * columns * features;
     const map = { features, data: labels.map(() => new Float64Array(length)) };
-    map.at = (lane, row, column, count = 1) => {
-      const at = (((row + reach + 1) % (reach + 1)) * columns + column + reach) * features;
-      return map.data[lane].subarray(at, at + count * features);
+    map.view = (lane, row, column, count = 1) => {
+      const offset = (((row + reach + 1) % (reach + 1)) * columns + column + reach) * features;
+      return map.data[lane].subarray(offset, offset + count * features);
     };
     maps.push(map);
     return map;
@@ -91,11 +91,10 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
   }
 
   /**
-   * Kernels times all that the sources see. The mask is for the pixel itself, the last that the
-   * first kernel sees. An output is computed together with the value of its channel; the first
-   * `open` parts see all channels of the pixel, and belong to the last.
+   * Kernels times all that the sources see. The last tap of kernels[0] is the pixel itself and is
+   * masked. Channel c's outputs run at step c; the first `open` parts run at the last channel.
    */
-  function product(name, n, sources, options = {}) {
+  function maskedMatmul(name, n, sources, options = {}) {
     const { parts = 1, open = 0, mask = "B", relu, term, order = steps,
       kernels = [`${name}/kernel`], bias = array(`${name}/bias`) } = options;
     const all = Float64Array.from(kernels.flatMap((kernel) => [...array(kernel)]));
@@ -109,8 +108,8 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
       for (let o = 0; o < n; o++)
         if (channelOf(i, features) + (mask === "A") > channel(o)) all[(pixel + i) * n + o] = 0;
     const out = mapOf(n), seen = new Float64Array(4 * Math.ceil(inputs / 4));
-    const groups = Array.from({ length: order === late ? 1 : channels }, (_, c) => {
-      const chosen = [...Array(n).keys()].filter((o) => order === late || channel(o) === c);
+    const groups = Array.from({ length: order === afterRow ? 1 : channels }, (_, c) => {
+      const chosen = [...Array(n).keys()].filter((o) => order === afterRow || channel(o) === c);
       const kernel = new Float64Array(seen.length * chosen.length);
       for (let i = 0, p = 0; i < inputs; i++) for (const o of chosen) kernel[p++] = all[i * n + o];
       const starts = labels.map((label) => Float64Array.from(chosen, (o) => {
@@ -120,11 +119,11 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
       return { chosen, kernel, starts, sums: new Float64Array(chosen.length) };
     });
     order.push((lane, row, column, c) => {
-      const { chosen, kernel, starts, sums } = groups[c], y = out.at(lane, row, column);
-      let at = 0;
+      const { chosen, kernel, starts, sums } = groups[c], y = out.view(lane, row, column);
+      let offset = 0;
       for (const [map, down, right, count] of sources) {
-        seen.set(map.at(lane, row + down, column + right, count), at);
-        at += map.features * count;
+        seen.set(map.view(lane, row + down, column + right, count), offset);
+        offset += map.features * count;
       }
       for (let i = 0; relu && i < inputs; i++) seen[i] = Math.max(seen[i], 0);
       sums.set(starts[lane]);
@@ -138,10 +137,10 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
    * Calls `run` for each of n features of the value's channel, or of all, with pixels of maps,
    * [map, rows down, columns right]; the first is the result.
    */
-  function local(n, pixels, run, { order = steps, all = order === late } = {}) {
+  function pointwise(n, pixels, run, { order = steps, all = order === afterRow } = {}) {
     order.push((lane, row, column, channel) => {
       const views = pixels.map(([map, down = 0, right = 0]) =>
-        map.at(lane, row + down, column + right));
+        map.view(lane, row + down, column + right));
       const [from, to] = [channel, channel + 1].map((c) => Math.ceil((c * n) / channels));
       for (let f = all ? 0 : from; f < (all ? n : to); f++) run(f, ...views);
     });
@@ -152,15 +151,15 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
   function lstm(name, sourcesOf, [down, right], starts, order) {
     const [y, c] = ["h0", "c0"].map((state) => {
       const map = mapOf(h), start = array(`${name}/${state}`);
-      for (const place of starts) for (const lane of lanes) map.at(lane, ...place).set(start);
+      for (const place of starts) for (const lane of lanes) map.view(lane, ...place).set(start);
       return map;
     });
     const kernels = [`${name}/input_to_state/kernel`, `${name}/state_to_state`];
     const term = classes && `${name}/condition_to_state/kernel`, options = { parts: 4, order };
-    const gates = product(`${name}/input_to_state`, 4 * h, sourcesOf(y),
+    const gates = maskedMatmul(`${name}/input_to_state`, 4 * h, sourcesOf(y),
       { ...options, kernels, term });
     const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-    return local(h, [[y], [c], [c, down, right], [gates]], (f, y, c, before, g) => {
+    return pointwise(h, [[y], [c], [c, down, right], [gates]], (f, y, c, before, g) => {
       c[f] = sigmoid(g[h + f]) * before[f] + sigmoid(g[2 * h + f]) * tanh(g[3 * h + f]);
       y[f] = sigmoid(g[f]) * tanh(c[f]);
     }, { order });
@@ -168,9 +167,9 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
 
   const classes = config.num_classes > 0, layers = {
     pixel_cnn(name, x) {
-      const reduced = product(`${name}/reduce`, h, [[x, 0, 0, 1]], { relu: true });
+      const reduced = maskedMatmul(`${name}/reduce`, h, [[x, 0, 0, 1]], { relu: true });
       const term = classes && `${name}/condition_to_map/kernel`;
-      return product(`${name}/convolve`, h, taps(reduced, k, k), { relu: true, term });
+      return maskedMatmul(`${name}/convolve`, h, taps(reduced, k, k), { relu: true, term });
     },
     row_lstm(name, x) {
       return lstm(`${name}/lstm`, (y) => [...taps(x, 1, k), [y, -1, -half, k]], [-1, 0],
@@ -180,42 +179,43 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
       const direction = (word, beside, start, order) => lstm(`${name}/${word}`,
         (y) => [[x, 0, 0, 1], [y, 0, beside, 1], [y, -1, 0, 1]], [0, beside],
         Array.from({ length: half + 1 }, (_, row) => [row, start]), order);
-      const left = direction("left", -1, -1, steps), right = direction("right", 1, width, late);
-      return local(h, [[mapOf(h)], [left], [right, -1]], (f, y, l, r) => (y[f] = l[f] + r[f]));
+      const left = direction("left", -1, -1, steps), right = direction("right", 1, width, afterRow);
+      return pointwise(h, [[mapOf(h)], [left], [right, -1]], (f, y, l, r) => (y[f] = l[f] + r[f]));
     },
     linear_rnn(name, x) {
       const right = mapOf(h), left = mapOf(h), down = mapOf(2 * h);
       const term = classes && `${name}/condition_to_gates/kernel`;
-      const gates = product(`${name}/gates`, 8 * h, [[x, 0, 0, 1]], { parts: 8, open: 6, term });
-      const seen = product(name, 2 * h, [[down, -1, 0, 1], [right, 0, -1, 1]],
+      const gates = maskedMatmul(`${name}/gates`, 8 * h, [[x, 0, 0, 1]],
+        { parts: 8, open: 6, term });
+      const seen = maskedMatmul(name, 2 * h, [[down, -1, 0, 1], [right, 0, -1, 1]],
         { parts: 2, mask: "", kernels: [`${name}/seen_to_gates`], bias: Array(2 * h).fill(0) });
       const mix = (gate, before, content) => before + ((1 - tanh(gate)) / 2) * (content - before);
-      local(h, [[right], [right, 0, -1], [gates]], (f, right, before, g) =>
+      pointwise(h, [[right], [right, 0, -1], [gates]], (f, right, before, g) =>
         (right[f] = mix(g[f], before[f], tanh(g[4 * h + f]))), { all: true });
       const complete = [[left], [left, 0, 1], [right], [down], [down, -1], [gates]];
-      local(h, complete, (f, left, before, right, down, above, g) => {
+      pointwise(h, complete, (f, left, before, right, down, above, g) => {
         left[f] = mix(g[h + f], before[f], tanh(g[5 * h + f]));
         down[f] = mix(g[2 * h + f], above[f], right[f]);
         down[h + f] = mix(g[3 * h + f], above[h + f], left[f]);
-      }, { order: late });
-      return local(h, [[mapOf(h)], [gates], [seen]], (f, y, g, s) =>
+      }, { order: afterRow });
+      return pointwise(h, [[mapOf(h)], [gates], [seen]], (f, y, g, s) =>
         (y[f] = ((1 + tanh(g[6 * h + f] + s[f])) / 2) * tanh(g[7 * h + f] + s[h + f])));
     },
   };
 
   const inputs = mapOf(channels, side >> 1), relu = true;
   const sum = (x, y, from = 0) =>
-    local(2 * h, [[mapOf(2 * h)], [x], [y]], (f, sum, x, y) => (sum[f] = x[f] + y[from + f]));
-  let x = product("first", 2 * h, taps(inputs, side, side, channels > 1), { mask: "A" });
+    pointwise(2 * h, [[mapOf(2 * h)], [x], [y]], (f, sum, x, y) => (sum[f] = x[f] + y[from + f]));
+  let x = maskedMatmul("first", 2 * h, taps(inputs, side, side, channels > 1), { mask: "A" });
   let skips = mapOf(2 * h), images = labels.map(() => new Int32Array(size));
   for (let i = 0; i < config.layers; i++) {
     const y = layers[architecture](`body_${i}`, x), relu = architecture === "pixel_cnn";
-    const wide = product(`residual_${i}/expand`, 4 * h, [[y, 0, 0, 1]], { parts: 2, relu });
+    const wide = maskedMatmul(`residual_${i}/expand`, 4 * h, [[y, 0, 0, 1]], { parts: 2, relu });
     [x, skips] = [sum(x, wide), sum(skips, wide, 2 * h)];
   }
-  x = product("head_0", config.head_features, [[sum(x, skips), 0, 0, 1]], { relu });
-  x = product("head_1", config.head_features, [[x, 0, 0, 1]], { relu });
-  x = product("logits", channels * outputs.count, [[x, 0, 0, 1]], { relu });
+  x = maskedMatmul("head_0", config.head_features, [[sum(x, skips), 0, 0, 1]], { relu });
+  x = maskedMatmul("head_1", config.head_features, [[x, 0, 0, 1]], { relu });
+  x = maskedMatmul("logits", channels * outputs.count, [[x, 0, 0, 1]], { relu });
 
   return {
     images: () => images,
@@ -227,19 +227,19 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
     },
     /** Yields after a pixel how many values are decided; `choose` gives a value of each image. */
     *decide(choose) {
-      for (let at = 0; at < size; at++) {
-        const channel = at % channels, pixel = (at - channel) / channels, column = pixel % width;
-        const row = (pixel - column) / width, n = outputs.count;
+      for (let index = 0; index < size; index++) {
+        const channel = index % channels, pixel = (index - channel) / channels;
+        const column = pixel % width, row = (pixel - column) / width, n = outputs.count;
         for (let c = width; row && !column && !channel && c--; )
-          for (const step of late) for (const lane of lanes) step(lane, row - 1, c, 0);
+          for (const step of afterRow) for (const lane of lanes) step(lane, row - 1, c, 0);
         for (const step of steps) for (const lane of lanes) step(lane, row, column, channel);
-        const given = lanes.map((lane) => x.at(lane, row, column));
-        const values = choose(given.map((y) => y.subarray(channel * n, (channel + 1) * n)), at);
+        const given = lanes.map((lane) => x.view(lane, row, column));
+        const values = choose(given.map((y) => y.subarray(channel * n, (channel + 1) * n)), index);
         images.forEach((image, lane) => {
-          image[at] = values[lane];
-          inputs.at(lane, row, column)[channel] = (2 * image[at]) / (levels - 1) - 1;
+          image[index] = values[lane];
+          inputs.view(lane, row, column)[channel] = (2 * image[index]) / (levels - 1) - 1;
         });
-        if (channel === channels - 1) yield at + 1;
+        if (channel === channels - 1) yield index + 1;
       }
     },
   };

@@ -28,3 +28,8 @@ function work() {
     }
   };
 }
+
+/** The text of all functions so far: a Worker of a page from file: may load no script. */
+const source = Object.values(Object.getOwnPropertyDescriptors(globalThis))
+  .filter(({ value, configurable }) => typeof value === "function" && !configurable)
+  .map(({ value }) => value).join("\n"); // The functions that a script declares.

@@ -3,7 +3,6 @@
 import json
 import os
 from argparse import ArgumentParser, Namespace
-from typing import Any
 
 import numpy as np
 from etils import epy
@@ -28,12 +27,7 @@ def evaluate(arguments: Namespace) -> None:
     """Prints the likelihood of the images of a split, or of your own, in nats and bits/dim."""
     if arguments.per_value and not arguments.out:
         raise UserError("--per_value needs --out=FILE.npz")
-    if bool(arguments.dequantize) != bool(arguments.continuous):
-        raise UserError("give --dequantize=N and --continuous=WORKDIR together")
     flags.join(arguments)
-    if arguments.dequantize:
-        _compare(arguments)
-        return
     run = source.open_run(arguments.source, devices.make_mesh())
     split, model = open_split(arguments, run), run.image_model
     size = image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
@@ -45,7 +39,8 @@ def evaluate(arguments: Namespace) -> None:
     name = arguments.split or (None if arguments.images else "test")
     if arguments.json:
         where = {"workdir": arguments.source, "path": arguments.images, "split": name}
-        _print_json(where | {"step": run.step} | evaluation.numbers())
+        values = where | {"step": run.step} | evaluation.numbers()
+        terminal.print_result(json.dumps(values, default=os.fspath))
     else:
         print_evaluation(str(arguments.images or name), run, evaluation)
     if arguments.out and processes.is_first():
@@ -65,10 +60,6 @@ def evaluate_flags(parser: ArgumentParser) -> None:
         f"a .png file for {PIXEL_MAP_IMAGES} images, each beside a map of the nats of its pixels"
     )
     add("--pixel_map", type=flags.output(".png"), help=help_)
-    help_ = "a run with model.output=logistic_mixture, to compare by dequantisation"
-    add("--continuous", type=flags.path, metavar="WORKDIR", help=help_)
-    help_ = "with --continuous: draws of uniform noise for each image"
-    add("--dequantize", type=flags.at_least(1), metavar="N", help=help_)
     add("--json", action="store_true", help="print the results as a JSON object")
     flags.process_flags(parser)
     flags.data_flags(parser)
@@ -99,28 +90,6 @@ def print_evaluation(
     if len(evaluation.shares) > 1:
         shares = ", ".join(f"{height} {nats:.3f}" for height, nats in evaluation.shares.items())
         terminal.print_result(f"nats of the scales by height: {shares}")
-
-
-def _compare(arguments: Namespace) -> None:
-    flags_ = ("images", "out", "pixel_map", "data_name", "data_dir")
-    if any(vars(arguments)[flag] for flag in flags_):
-        raise UserError(f"--dequantize excludes {', '.join(f'--{flag}' for flag in flags_)}")
-    split, draws = arguments.split or "test", arguments.dequantize
-    discrete, continuous = evaluate_lib.compare_by_dequantisation(
-        arguments.source, arguments.continuous, split, draws=draws
-    )
-    if arguments.json:
-        runs = {"workdir": arguments.source, "continuous_workdir": arguments.continuous}
-        figures = {"discrete": discrete.numbers(), "continuous": continuous.numbers()}
-        _print_json(runs | {"split": split, "draws": draws} | figures)
-        return
-    noise = terminal.plural(draws, "draw") + " of noise"
-    terminal.print_result(f"discrete, {split}: {discrete}")
-    terminal.print_result(f"continuous, {noise}: {continuous}")
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    terminal.print_result(json.dumps(values, default=os.fspath))
 
 
 def _write_scores(evaluation: "evaluate_lib.Evaluation", split: "data.Split", out: str) -> None:

@@ -19,8 +19,7 @@ from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
 
-# The first number of a random key: binarisation by image, by position in training, and for draw n
-# of noise, _NOISE + n.
+# The first number of a random key: binarisation by image, by position in training, and noise.
 _BY_IMAGE, _BY_POSITION, _NOISE = 0, 1, 2
 _MIRROR = 1  # The last number of the key that decides whether an image is mirrored.
 _BLACK_AND_WHITE = "0 and 255 are taken as the levels 0 and 1"
@@ -35,14 +34,13 @@ class Split:
     in training, fixed in evaluation.
 
     `model.output` sets the type of values and the noise, the condition picks labels or `condition`.
-    Only levels (0: the set's, or 256), binarize and flip are read from `data`. `noise` is the
-    number of the draw of noise in evaluation.
+    Only levels (0: the set's, or 256), binarize and flip are read from `data`.
 
     `levels` are those after binarisation; `class_names` are of a model with classes;
     `black_and_white` says that the two levels are stored as 0 and 255.
     """
 
-    def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig, *, noise: int = 0):
+    def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig):
         self.dataset, self._model, self._data = dataset, model, data
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
         self.file_names = dataset.file_names
@@ -55,7 +53,7 @@ class Split:
             is_default = getattr(data, field) == getattr(DataConfig, field)
             check(data, f"data.{field}", f"keep its default for {model.output}", is_default)
         self.black_and_white = self._stored_levels == 2 and _black_and_white(dataset)
-        self._noise = noise if kind.dequantised else None
+        self._noisy = kind.dequantised
         self.levels = self._stored_levels if data.binarize == "none" else 2
         self._dtype = value_dtype(self.levels) if kind.discrete else np.dtype(np.float32)
         self._condition = _condition(dataset, model)
@@ -95,8 +93,8 @@ class Split:
         if total := self._model.total:
             sums = images.sum(axis=(1, 2, 3), dtype=np.int64)
             self._refuse(sums != total, sums, indices, "", f"sum {{}}, not model.total={total}")
-        if self._noise is not None:
-            noise = _uniform([(_NOISE + self._noise, *visit) for visit in visits], self.image_shape)
+        if self._noisy:
+            noise = _uniform([(_NOISE, *visit) for visit in visits], self.image_shape)
             # Rounding to float32 may reach the next level.
             next_level = np.nextafter(images + 1, images)
             images = np.minimum((images + noise).astype(np.float32), next_level)

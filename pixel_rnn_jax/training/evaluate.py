@@ -1,6 +1,5 @@
 """How likely images are: the negative log-likelihood of a split, in nats and in bits/dim."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -9,7 +8,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
@@ -18,9 +16,7 @@ from pixel_rnn_jax.image_model import evaluate_rows
 from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import batching, devices, processes, terminal
-from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.config import TrainConfig
-from pixel_rnn_jax.training.source import open_run, open_split
 
 PyTree = Any
 
@@ -140,34 +136,3 @@ def _levels(split: Split, batch_size: int) -> Iterator[np.ndarray]:
     """Yields every image once, `[H * W * C]`, without noise."""
     for batch, valid in data.eval_batches(split, batch_size=batch_size):
         yield from np.asarray(batch.images)[valid].reshape(valid.sum(), -1).astype(np.int32)
-
-
-def compare_by_dequantisation(
-    workdir: epath.PathLike, continuous: epath.PathLike, split: str = "test", *, draws: int = 1
-) -> tuple[Evaluation, Evaluation]:
-    """Evaluates a discrete model and one of `output="logistic_mixture"` on the same images.
-
-    This is the paper's comparison by dequantisation (section 5.1). The second evaluation is of the
-    continuous model at images with noise, each the mean over `draws`: an upper bound of the
-    negative log-probability that it implies.
-    """
-    mesh = devices.make_mesh()
-    one, other = open_run(workdir, mesh), open_run(continuous, mesh)
-    if not (one.model.likelihood.discrete and other.model.likelihood.dequantised):
-        raise UserError(
-            f"--workdir={workdir} must hold a discrete model, and --continuous={continuous} one of "
-            "model.output=logistic_mixture"
-        )
-    kinds = [run.model.config.condition for run in (one, other)]
-    clean = one.open_split(split)
-    noisy = [other.open_split(split, noise=draw) for draw in range(draws)]
-    # The images of both, as the discrete model sees them.
-    same_data = dataclasses.replace(other.config, model=one.config.model)
-    if kinds[0] != kinds[1] or data.digest(clean) != data.digest(open_split(same_data, split)):
-        raise UserError(
-            f"--workdir={workdir} and --continuous={continuous} must have the same images and the "
-            f"same condition in --split={split}"
-        )
-    scores = [score(other.model, other.params, images) for images in noisy]
-    nats = np.mean([each.nats_per_image for each in scores], axis=0)
-    return score(one.model, one.params, clean), Evaluation(nats, other.model.num_values)

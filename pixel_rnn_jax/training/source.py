@@ -50,7 +50,7 @@ class Run:
         return self.identity.config
 
     def open_split(
-        self, split: str, *, noise: int = 0, name: str | None = None, data_dir: str | None = None
+        self, split: str, *, name: str | None = None, data_dir: str | None = None
     ) -> Split:
         """Opens a split of the data that the run was trained on: see `open_split`.
 
@@ -75,18 +75,18 @@ class Run:
                     "restore them, give their place by --data_name or --data_dir, or evaluate "
                     "other images with --images"
                 )
-        return open_split(config, split, noise=noise) if noise else opened
+        return opened
 
 
-def open_split(config: Config, split: str, *, noise: int = 0) -> Split:
+def open_split(config: Config, split: str) -> Split:
     """Opens a split for the model of a run.
 
     It is "train", "validation" or "test" for `config.data.train_split` and so on, or a split of the
-    set itself. `noise` numbers the draw of noise that a density of levels gets.
+    set itself.
     """
     if split in data.SPLITS:
         split = getattr(config.data, f"{split}_split")
-    return Split(data.open_dataset(config.data, split), config.model, config.data, noise=noise)
+    return Split(data.open_dataset(config.data, split), config.model, config.data)
 
 
 def open_run(source: epath.PathLike, mesh: Mesh | None = None) -> Run:

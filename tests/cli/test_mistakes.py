@@ -97,8 +97,6 @@ evaluate --workdir=total.safetensors --images=own.npy | model.total
 evaluate --workdir=layers.safetensors --images=own.npy | layers.safetensors
 evaluate --workdir=header.safetensors --images=own.npy | header
 evaluate MODEL --images=own.npy --per_value         | --per_value
-evaluate MODEL --dequantize=1                       | --continuous
-evaluate MODEL --images=own.npy --continuous=a --dequantize=1 | --images
 
 compress MODEL                                      | --images
 compress --workdir=real.safetensors --images=floats.npy | output

@@ -19,6 +19,7 @@ UNITS = dict(mean=(20.0, 19.0), std=(5.0, 4.0))
         ("row_lstm", (4, 5, 2), 3, dict(condition_vector=2)),
         ("diagonal_bilstm", (4, 5, 2), 3, dict(condition_map=2, residual=False)),
         ("linear_rnn", (4, 5, 2), 3, dict(condition_map=2)),
+        ("gated_pixel_cnn", (4, 5, 2), 3, dict(condition_map=2)),
         ("row_lstm", (4, 5, 2), 3, dict(input="categorical", skip=False, **DISCRETIZED)),
         # With one channel the first kernel has no rows for the pixel itself.
         ("diagonal_bilstm", (3, 4, 1), 2, dict(layers=1)),

@@ -43,14 +43,14 @@ def pictures():
 def opened(tmp_path):
     """Opens a split of a set by its name, or of new arrays {key: array}."""
 
-    def open_split(which, split="train", *, noise=0, **fields):
+    def open_split(which, split="train", **fields):
         if isinstance(which, dict):
             np.savez(tmp_path / "opened.npz", **which)
             which = tmp_path / "opened.npz"
         fields = {"name": str(which), "data_dir": str(tmp_path), **fields}
         of_model = {field.name for field in dataclasses.fields(ModelConfig)} & fields.keys()
         model = ModelConfig(**{name: fields.pop(name) for name in of_model})
-        return source.open_split(Config(model, DataConfig(**fields)), split, noise=noise)
+        return source.open_split(Config(model, DataConfig(**fields)), split)
 
     return open_split
 

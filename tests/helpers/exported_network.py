@@ -40,10 +40,14 @@ class ExportedNetwork:
         h, side = self.config["features"], self.config["first_kernel"]
         features = self.features(condition, coarse)
         x = self.masked("first", self.inputs(image), (side, side), "A")
-        skips = 0
+        skips, above = 0, None
         for i in range(self.config["layers"]):
-            out = self.layer(f"body_{i}", x, features)
-            out = self.masked(f"residual_{i}/expand", out, parts=2 if self.config["skip"] else 1)
+            if gated := "vertical_0/kernel" in self.arrays:
+                out, above = self.gated(i, x, above, features)
+            else:
+                out = self.layer(f"body_{i}", x, features)
+            name = f"connect_{i}" if gated else f"residual_{i}"
+            out = self.masked(f"{name}/expand", out, parts=2 if self.config["skip"] else 1)
             x = out[..., : 2 * h] + (x if self.config["residual"] else 0)
             if self.config["skip"]:
                 skips = skips + out[..., 2 * h :]
@@ -118,6 +122,20 @@ class ExportedNetwork:
         seen[1:, :, : 2 * h], seen[:, 1:, 2 * h :] = states[:-1, :, h:], states[:, :-1, :h]
         gates = np.tanh(gates[..., 6 * h :] + seen @ self.arrays[f"{name}/seen_to_gates"])
         return (1 + gates[..., :h]) / 2 * gates[..., h:]
+
+    def gated(self, i, x, above, features):
+        k, terms = self.config["kernel"], [0, 0]
+        if features is not None:
+            terms = [features @ self.arrays[f"condition_to_{n}/kernel"] for n in (0, i + 1)]
+        if i == 0:
+            above = np.zeros(x.shape)
+            above[1:] = (x + terms[0])[:-1]
+        kernel = full_kernel(self.arrays[f"vertical_{i}/kernel"], above.shape[-1], (k, k), 1)
+        down = convolution(above, kernel) + self.arrays[f"vertical_{i}/bias"]
+        across = down @ self.arrays[f"across_{i}/kernel"] + self.arrays[f"across_{i}/bias"]
+        across = across + self.masked(f"horizontal_{i}", x, (1, k), parts=2) + terms[1]
+        halves = (np.split(gates, 2, -1) for gates in (across, down))
+        return [np.tanh(a) / (1 + np.exp(-b)) for a, b in halves]
 
     def masked(self, name, x, size=(1, 1), mask="B", parts=1):
         kernel = self.arrays[f"{name}/kernel"]

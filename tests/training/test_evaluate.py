@@ -1,4 +1,4 @@
-"""Evaluation counts every image once; the baseline, the scores and the comparison by hand."""
+"""Evaluation counts every image once; the baseline and the scores by hand."""
 
 import math
 from dataclasses import dataclass, replace
@@ -7,17 +7,13 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers.workdirs import changed
 
-import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.system import devices
-from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import evaluate
 from pixel_rnn_jax.training.config import Config
-from pixel_rnn_jax.training.evaluate import Evaluation, compare_by_dequantisation, score
-from pixel_rnn_jax.training.source import open_run, open_split
-from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.training.evaluate import Evaluation, score
+from pixel_rnn_jax.training.source import open_split
 
 
 @pytest.fixture(scope="module")
@@ -99,49 +95,3 @@ def test_independent_pixels(splits, monkeypatch, size):
         nats -= np.log(probabilities[test[:, *position]])
     result = evaluate.independent_pixels(splits["train"], splits["test"], batch_size=4)
     np.testing.assert_allclose(result.nats_per_image, nats, rtol=1e-12)
-
-
-@pytest.fixture(scope="module")
-def workdirs(config, tmp_path_factory):
-    """A discrete and a continuous run of one step."""
-    folder = tmp_path_factory.mktemp("runs")
-    discrete = changed(changed(config, "train", steps=1), "model", scales=(), num_classes=0)
-    train(discrete, folder / "discrete", pictures=False)
-    continuous = changed(discrete, "model", output="logistic_mixture", mixtures=2)
-    train(continuous, folder / "continuous", pictures=False)
-    return folder / "discrete", folder / "continuous"
-
-
-def test_comparison(workdirs):
-    discrete, continuous = compare_by_dequantisation(*workdirs, draws=3)
-    model, density = (prnn.load(workdir) for workdir in workdirs)
-    configs = [open_run(workdir, devices.local_mesh(1)).identity.config for workdir in workdirs]
-    images = open_split(configs[0], "test").batch(range(13)).images
-    assert discrete.nats == pytest.approx(float(-model.log_prob(images).mean()), rel=1e-5)
-    noisy = [open_split(configs[1], "test", noise=draw).batch(range(13)) for draw in range(3)]
-    means = np.mean([-np.asarray(density.log_prob(batch.images)) for batch in noisy], axis=0)
-    np.testing.assert_allclose(continuous.nats_per_image, means, rtol=1e-5)
-
-
-def test_models_of_the_other_kind_are_refused(workdirs):
-    for number, named in enumerate(("--continuous", "--workdir")):
-        with pytest.raises(UserError, match=named):
-            compare_by_dequantisation(workdirs[number], workdirs[number])
-
-
-@pytest.mark.slow
-def test_models_of_other_images_or_conditions_are_refused(workdirs, config, tmp_path):
-    with np.load(config.data.name) as arrays:
-        arrays = dict(arrays)
-    arrays["test"][-1, -1, -1] = (arrays["test"][-1, -1, -1] + 1) % 3
-    np.savez(tmp_path / "other.npz", **arrays)
-    config = changed(changed(config, "train", steps=1), "model", scales=(), num_classes=0)
-    config = changed(config, "model", output="logistic_mixture", mixtures=2)
-    others = {
-        "images": changed(config, "data", name=str(tmp_path / "other.npz")),
-        "condition": changed(config, "model", num_classes=2),
-    }
-    for name, other in others.items():
-        train(other, tmp_path / name, pictures=False)
-        with pytest.raises(UserError, match="same images"):
-            compare_by_dequantisation(workdirs[0], tmp_path / name)

@@ -26,6 +26,7 @@ GOLDENS = ROOT / "tests" / "codec" / "files"
 BINARY = dict(levels=2, shape=(6, 5, 1), layers=2, kernel=5, first_kernel=5)
 COLOUR = dict(levels=5, shape=(4, 5, 3), layers=2, features=5, num_classes=3)
 MIXTURE = COLOUR | dict(levels=100, output="discretized_logistic_mixture", mixtures=3)
+SCRIPTS = "model", "images", "codec", "worker"
 LAYERS = "pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn"
 LARGE = "mnist_pixel_cnn", "mnist_row_lstm", "mnist_diagonal_1x32", "mnist_linear_rnn", "cifar10"
 RANDOM = itertools.product(LAYERS, (BINARY, COLOUR, MIXTURE))
@@ -43,7 +44,7 @@ def node(*words, status=0, **given):
 
 def in_node(program, path, **given):
     """Runs a program that fills `answers` from `given`, with the model of a path."""
-    sources = "".join((WEB / f"{name}.js").read_text() for name in ("model", "images", "codec"))
+    sources = "".join((WEB / f"{name}.js").read_text() for name in SCRIPTS)
     start = f"""import {{ readFileSync }} from "node:fs"; {sources} const answers = [];
         const model = await readModel(Uint8Array.from(readFileSync("{path}")).buffer);
         const given = JSON.parse(readFileSync(0)); let seed = 1;
@@ -119,6 +120,11 @@ def test_a_model_that_is_not_computed_is_named():
     path = GOLDENS / "diagonal_softmax.safetensors"
     forged = [
         ("dtype", '"float32"', '"float16"'),
+        ("input", '"scalar"', '"custom"'),
+        ("residual", 'residual": true', 'residual":false'),
+        ("skip", 'skip": true', 'skip":false'),
+        ("condition_vector", 'vector": 0', 'vector": 2'),
+        ("condition_map", 'map": 0', 'map": 2'),
         ("version", 'version": 1', 'version": 9'),
         ("sizes", 'layers": 1', 'layers": 0'),
         ("sizes", '_kernel": 3', '_kernel": 4'),
@@ -139,30 +145,65 @@ def test_words_that_are_no_command_or_file(words):
     assert any(text in node(WEB / "cli.mjs", *words, status=1) for text in ("usage", "no file"))
 
 
-@pytest.mark.slow
-def test_particles_have_the_exact_distribution(tmp_path):
-    """Also where known values come late: p(known) times the share of an image, on average."""
-    model = tiny_model("diagonal_bilstm", (2, 3, 1), 2, features=6, head_features=8)
+def test_levels_and_copies_are_as_frequent_as_their_chances():
+    """Under uniform numbers from a grid, and levels at temperature 0.5."""
+    chances = np.array([0.05, 0.1, 0.35, 0.2, 0.3])
+    program = """const softmax = outputsOf({ output: "softmax" }, 5), { logs } = given;
+        const each = (draw) => Array.from({ length: 1000 }, (_, i) => {
+            Math.random = () => (i + 0.5) / 1000;
+            return draw();
+        });
+        answers.push(each(() => ancestorsOf(logs)), each(() => drawn(softmax, 5, logs, 0.5)));"""
+    path, logs = GOLDENS / "pixel_cnn_8x8.safetensors", np.log(chances) - 2
+    ancestors, levels = map(np.array, in_node(program, path, logs=logs.tolist()))
+    copies = (ancestors[..., None] == np.arange(5)).sum(1)
+    np.testing.assert_allclose(copies.mean(0), 5 * chances, atol=2e-3)
+    assert (abs(copies - 5 * chances) < 1).all()
+    expected = chances**2 / (chances**2).sum()
+    np.testing.assert_allclose(np.bincount(levels) / 1000, expected, atol=2e-3)
+
+
+def test_a_job_ends_when_the_next_begins():
+    program = """globalThis.onmessage = null;
+        globalThis.postMessage = ({ job }) => answers.push(job);
+        performance.now = () => Infinity; // Every pixel is shown.
+        work();
+        await onmessage({ data: [1, "open", Uint8Array.from(given.file).buffer] });
+        const image = Array(64).fill(0), task = ["complete", image, image, 2];
+        await Promise.all([2, 3].map((job) => onmessage({ data: [job, ...task] })));"""
+    path = GOLDENS / "pixel_cnn_8x8.safetensors"
+    jobs = in_node(program, path, file=[*path.read_bytes()])
+    assert jobs.count(2) == 1 and jobs.count(3) > 50
+
+
+def completions(path, shape, runs):
+    """A model, an image, the known values, and of each run the evidence and 16 flat images."""
+    model = tiny_model("diagonal_bilstm", shape, 2, features=6, head_features=8)
     params = jax.tree.map(lambda x: 2 * x * (x.ndim > 1), model.params)  # Values matter more.
     model = prnn.ImageModel(model.pixel_rnn, params)
-    model.save(path := tmp_path / "x.safetensors")
-    image, known = np.array([1, 0, 0, 1, 0, 0]), np.array([0, 1, 0, 0, 1, 0], bool)
-    weights = np.random.default_rng(0).dirichlet(np.full(16, 0.5), 200)
-    program = """answers.push(given.logs.map((logs) => ancestorsOf(logs))); let last;
-    for (let run = 0; run < 250; run++) {
+    model.save(path)
+    image, known = np.resize([1, 0, 0], shape), np.resize([False, True, False], shape)
+    program = """for (let run = 0, last; run < given.runs; run++) {
         for (last of complete(model, given.image, given.known, 16));
-        const { images, evidence, smallest } = last;
-        answers.push(...images.map((x) => [smallest, Math.exp(evidence) / 4000, ...x]));
+        answers.push([last.evidence, ...last.images.flatMap((x) => [...x])]);
     }"""
-    given = dict(image=image.tolist(), known=known.tolist(), logs=np.log(weights).tolist())
-    ancestors, *found = in_node(program, path, **given)
-    copies = (np.array(ancestors)[:, None] == np.arange(16)[:, None]).sum(-1)
-    assert (abs(copies - 16 * weights) < 1).all() and abs(copies - 16 * weights).max() > 0.8
-    smallest, mass, *images = np.array(found).T
-    assert (smallest < 8).mean() > 0.1  # Resampled before the end.
-    exact, log_evidence = posterior(model, image.reshape(2, 3, 1), known.reshape(2, 3, 1))
-    same = (np.transpose(images)[:, None] == all_images((2, 3, 1), 2).reshape(-1, 6)).all(-1)
-    np.testing.assert_allclose(mass @ same / np.exp(log_evidence), exact, atol=0.03)
+    given = dict(image=image.ravel().tolist(), known=known.ravel().tolist(), runs=runs)
+    found = np.array(in_node(program, path, **given))
+    return model, image, known, found[:, 0], found[:, 1:].reshape(runs, 16, -1)
+
+
+def test_resampling_makes_the_evidence_less_uncertain(tmp_path):
+    *_, evidence, _ = completions(tmp_path / "x.safetensors", (8, 8, 1), 32)
+    assert evidence.std() < 1.5  # Without resampling 2.3.
+
+
+def test_particles_have_the_exact_distribution(tmp_path):
+    """Also where known values come late: p(known) times the share of an image, on average."""
+    model, *given, evidence, images = completions(tmp_path / "x.safetensors", (2, 3, 1), 250)
+    exact, log_evidence = posterior(model, *given)
+    same = images[:, :, None] == all_images((2, 3, 1), 2).reshape(-1, 6)
+    shares = np.exp(evidence - log_evidence) @ same.all(-1).mean(1) / 250
+    np.testing.assert_allclose(shares, exact, atol=0.03)
 
 
 @pytest.mark.slow
@@ -171,6 +212,7 @@ def test_in_a_browser(tmp_path):
     """Draws, completes, scores, hides by key and mouse, and opens files; also from file:."""
     playwright = pytest.importorskip("playwright.sync_api")
     shutil.copytree(WEB, site := tmp_path / "site")
+    shutil.copytree(WEB, site / "bare")  # Without models.
     for name in "mnist_diagonal_1x32", "digits", "cifar10":
         shutil.copy(BUNDLED / name / "model.safetensors", site / f"{name}.safetensors")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
@@ -185,7 +227,6 @@ def test_in_a_browser(tmp_path):
         tab = browser.new_page(viewport={"width": 390, "height": 844})  # A phone.
         tab.set_default_timeout(120_000)
         tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
         tab.on("request", lambda request: urls.append(request.url))
 
         def do(action, *words, says):
@@ -193,6 +234,8 @@ def test_in_a_browser(tmp_path):
             action(*words)
             tab.locator("#status", has_text=says).wait_for()
 
+        do(tab.goto, address + "bare/", says="Open a model")
+        tab.on("console", lambda line: errors.append(line.text) if line.type == "error" else None)
         for url in address, f"file://{site}/index.html":
             do(tab.goto, url, says="16 images" if url == address else "Open a model")
             tab.context.set_offline(True)
