@@ -5,12 +5,11 @@
     python benchmarks/accelerator.py --layers=1 --features=8 --head_features=8 --batch=2 \
         --matmul=512                                    # small enough for a CPU
 
-For each row: the time of a step, images/s, the share of what large matmuls of the same type reach,
-the memory of a device that the temporaries of a step take, the time of one iteration of the
-recurrence (forward or backward) beside that of an iteration which only adds one to a small array,
-which is the least that a launch costs, and the time to draw a batch. The step, the matmul and the
-small iteration have their turn in each round; times are medians. Random images stand in for the
-data sets. Run nothing else beside it.
+Each row has the time of a step, images/s, the share of what large matmuls of the same type reach,
+the memory of a step's temporaries on a device, the time of one iteration of the recurrence (forward
+or backward), the time of an iteration that only adds one to a small array (the least that a launch
+costs), and the time to draw a batch. Times are medians; all are timed in turn. Random images stand
+in for the data sets. Run nothing else beside it.
 """
 
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import timing
-from speed import add_size_flags, chosen, matmul, prepare, weights_of
+from speed import chosen, matmul, parser, prepare, weights_of
 from timing import in_turn, timer
 
 import pixel_rnn_jax as prnn
@@ -80,9 +79,7 @@ def row(size: dict[str, Any], matmul_side: int, seconds: float, rounds: int) -> 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints the table."""
-    flags = timing.parser(__doc__)
-    timing.add_flags(flags)
-    add_size_flags(flags)
+    flags = parser(__doc__)
     flags.add_argument("--matmul", type=int, default=8192, help="side; default: %(default)s")
     options = flags.parse_args(arguments)
     devices.set_up_host_devices()

@@ -5,13 +5,12 @@
     python benchmarks/codec.py --model=cifar10 --split='test[:100]' --peer=nelloc=CHECKOUT \
         --python=PEERS_PYTHON
 
-The table is printed twice: for one image, and for all of them. For each codec they are in one file
-(for those of pictures one tall column), so that headers do not decide; binary images get one bit a
-pixel. The peer is NeLLoC with each of its weights for CIFAR-10 that the checkout has (nelloc.py).
-JPEG XL takes part where `pillow-jxl-plugin` is installed; for greys of more than 256 levels, four
-codecs where `imagecodecs` is. What is decompressed is compared with the images. The codecs have
-their turn in each round; speeds are of the median times. Data that were moved are named by fields
-of the run's config. Run nothing else beside it; `taskset -c 0` shows what one core does.
+The table is printed twice: for one image, and for all images in one file (for codecs of pictures
+one tall column), so that headers do not decide; binary images get one bit a pixel. The peer is
+NeLLoC with each of its weights for CIFAR-10 that the checkout has (nelloc.py). JPEG XL needs
+`pillow-jxl-plugin`, and greys of more than 256 levels `imagecodecs`. What is decompressed is
+compared with the images. The codecs are timed in turn; speeds are of the median times. Run nothing
+else beside it; `taskset -c 0` shows what one core does.
 """
 
 import argparse
@@ -46,9 +45,7 @@ PICTURES: dict[str, dict[str, Any]] = {
 }
 """What Pillow's `save` takes."""
 DEEP: dict[str, tuple[str, dict[str, Any]]] = {
-    "PNG, 16 bits": ("png", {"level": 9}),
     "JPEG-LS": ("jpegls", {}),
-    "JPEG 2000": ("jpeg2k", {"level": 0, "reversible": True}),
     "JPEG XL": ("jpegxl", {"lossless": True, "effort": 10}),
 }
 """What the functions of `imagecodecs` take."""
@@ -200,12 +197,8 @@ def main(arguments: list[str] | None = None) -> None:
             file.flush()
             script = str(Path(__file__).with_name("nelloc.py"))
             settings = {"checkout": checkout, "images": file.name, "seconds": options.seconds}
-            peers = [
-                stack.enter_context(
-                    Worker(script, python=options.python, weights=str(path), **settings)
-                )
-                for path in weights
-            ]
+            workers = [Worker(script, options.python, weights=str(w), **settings) for w in weights]
+            peers = [stack.enter_context(worker) for worker in workers]
             measure(codecs, peers, images[:count], float(bits[:count].sum()), options)
 
 

@@ -7,35 +7,26 @@
     python benchmarks/comparisons.py ablations --out=runs/ablations --steps=1500 \
         [--config.FIELD=VALUE ...]
 
-`architectures` gives each of the three the same time for its steps and the same search for its
-rate: one short run for each of three rates. The long run has the best of them on validation and the
-weight decay, both multiplied by sqrt(tune_minutes / minutes): this keeps the size of the weights,
-and the part of the run that they remember.
-Width and depth are those of the config, so that the parameters differ in number; the optimiser is
-Muon with weight decay, with a warm-up and a whole cosine in each run. Add rates where the highest
-or the lowest is the best.
+`architectures` trains each layer at each of three rates for a short time. The long run has the best
+rate on validation and the weight decay, both multiplied by sqrt(tune_minutes / minutes): this keeps
+the size of the weights, and the part of the run that they remember. Width and depth are those of
+the config; the optimiser is Muon, with a warm-up and a whole cosine in each run. Add rates where
+the highest or the lowest is the best.
 
-`scales` gives a model of one scale, the same with several, and the same given one of ten classes
-the same time for their steps at the same rate, which is not searched, and measures, in turn, how
-long each takes to draw. Each scale is a network of the size that is given, so that several have
-more parameters.
+`scales` trains a model of one scale, of several, and given one of ten classes, at one rate. Each
+scale is a network of the size that is given.
 
-The steps that fit in the time are found before the runs: the models are timed in turn, several
-times, and the median counts. What runs beside them later makes a run longer, but does not take
-steps from it. Validations and pictures come on top of the time.
+The models are timed in turn before the runs; the median sets the steps that fit in the time, so
+that a busy machine takes no steps from a run. Validations and pictures come on top of the time.
 
 `ablations` trains small models of CIFAR-10 for the same steps on the same batches at the same rate,
-with two seeds each: without residual or skip connections, of several depths, and with several
-outputs. The paper's have 12 layers and RMSProp, so that the figures do not compare. The continuous
-output is a density of noisy values: its figures are upper bounds. Commands with one of the seeds
-each may run at the same time.
+with two seeds each. The figures of the continuous output are upper bounds.
 
 Ctrl-C stops once the run has saved. The same command goes on: a complete run is not repeated, and
 one of other settings is refused. A run that fails, as at a rate that is too high, has no figures.
 """
 
 import argparse
-import functools
 import json
 import math
 import statistics
@@ -45,9 +36,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import timing
-from timing import all_turns, in_turn, timer
+from speed import first_state
+from timing import all_turns, timer
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
@@ -58,13 +49,14 @@ from pixel_rnn_jax.system.files import atomic_write
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.config import Config, changed_fields, load_config, to_json, with_flags
 from pixel_rnn_jax.training.source import open_split
-from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
+from pixel_rnn_jax.training.step import make_train_step
 from pixel_rnn_jax.training.train import train
 from pixel_rnn_jax.training.workdir import read_config
 
 Fields = dict[str, object]
 """Values by the dotted name of a field of the config."""
 
+RATES = [3e-3, 6e-3, 1.2e-2]
 VALIDATIONS = 10
 """Validations of a long run, which are the points of its curve."""
 MUON: Fields = {
@@ -97,8 +89,6 @@ SCALES: dict[str, tuple[str, Fields]] = {
     "one scale, given the class": ("", {"model.num_classes": 10}),
 }
 """The variant of the config and the fields of each."""
-IMAGES = 16
-"""How many are drawn to see how long it takes."""
 
 
 def changed(config: Config, fields: Fields, flags: Sequence[str] = ()) -> Config:
@@ -122,11 +112,7 @@ def step_of(config: Config) -> Callable[[], None]:
     step = make_train_step(
         model, optimizer, mesh, ema_decay=decay, micro_batches=settings.micro_batches
     )
-
-    def new_state() -> TrainState:
-        return init_state(optimizer, model.init(jax.random.key(config.seed)), ema=decay > 0)
-
-    state = jax.jit(new_state, out_shardings=devices.replicated(mesh))()
+    state = first_state(model, optimizer, mesh, decay, config.seed)
     batches = data.train_batches(split, batch_size=settings.batch_size, seed=config.seed)
 
     def run() -> None:
@@ -210,7 +196,7 @@ def folder_name(name: str) -> str:
     return name.replace(", ", "-").replace(" ", "-")
 
 
-def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list[str]:
+def architectures(options: argparse.Namespace, flags: list[str]) -> list[str]:
     """Searches the rate of each architecture, trains it, and returns the table."""
     lines = [HEAD]
     configs = {
@@ -237,29 +223,20 @@ def compare_architectures(options: argparse.Namespace, flags: list[str]) -> list
     return lines
 
 
-def compare_scales(options: argparse.Namespace, flags: list[str]) -> list[str]:
+def scales(options: argparse.Namespace, flags: list[str]) -> list[str]:
     """Trains a model of one scale, of several, and given the class, and returns the table."""
     configs = {
         name: changed(load_config(f"{options.config}{variant}"), MUON | fields, flags)
         for name, (variant, fields) in SCALES.items()
     }
-    lines, timers = [HEAD], {}
+    lines = [HEAD]
     for name, steps in steps_that_fit(configs, options.minutes, options).items():
-        workdir, config = options.out / folder_name(name), changed(configs[name], long_run(steps))
-        result = trained(workdir, config)
-        lines.append(row(name, config, result))
-        if result:
-            model, classes = prnn.load(workdir), config.model.num_classes
-            condition = np.arange(IMAGES) % classes if classes else None
-            draw = functools.partial(model.sample, jax.random.key(0), IMAGES, condition)
-            timers[name] = timer(draw, options.seconds)
-    lines.append("")
-    for name, seconds in in_turn(timers, options.rounds).items():
-        lines.append(f"{name}: {IMAGES} images in {seconds:.3f} s")
+        config = changed(configs[name], long_run(steps))
+        lines.append(row(name, config, trained(options.out / folder_name(name), config)))
     return lines
 
 
-def compare_ablations(options: argparse.Namespace, flags: list[str]) -> list[str]:
+def ablations(options: argparse.Namespace, flags: list[str]) -> list[str]:
     """Trains the ablations with every seed and returns their table."""
     lines, steps = [HEAD], options.steps
     for seed in options.seeds:
@@ -275,30 +252,24 @@ def main(arguments: list[str] | None = None) -> None:
     """Prints the table of what the command line asks for."""
     flags = timing.parser(__doc__)
     commands = flags.add_subparsers(required=True)
-    add = functools.partial(commands.add_parser, allow_abbrev=False)
-    architectures = add("architectures", help="the three in equal time")
-    architectures.add_argument("--tune_minutes", type=float, required=True, help="of a short run")
-    architectures.add_argument(
-        "--rates",
-        type=lambda text: [float(rate) for rate in text.split(",")],
-        default=[3e-3, 6e-3, 1.2e-2],
-        help="to choose from; default: %(default)s",
-    )
-    scales = add("scales", help="one, several, and classes")
-    for command in (architectures, scales):
+    for compare in (architectures, scales, ablations):
+        command = commands.add_parser(compare.__name__, help=compare.__doc__, allow_abbrev=False)
+        command.set_defaults(compare=compare)
+        command.add_argument("--out", type=Path, required=True, help="folder of the workdirs")
+        if compare is ablations:
+            command.add_argument("--steps", type=int, required=True, help="of a run")
+            command.add_argument(
+                "--seeds", type=int, nargs="+", default=[0, 1], help="default: 0 1"
+            )
+            continue
         command.add_argument("--config", required=True, help="as for train, without a variant")
         command.add_argument("--minutes", type=float, required=True, help="of a long run")
         timing.add_flags(command)
-    ablations = add("ablations", help="the paper's, on CIFAR-10")
-    ablations.add_argument("--steps", type=int, required=True, help="of a run")
-    ablations.add_argument(
-        "--seeds", type=int, nargs="+", default=[0, 1], help="default: %(default)s"
-    )
-    for command in (architectures, scales, ablations):
-        command.add_argument("--out", type=Path, required=True, help="folder of the workdirs")
-    architectures.set_defaults(compare=compare_architectures)
-    scales.set_defaults(compare=compare_scales)
-    ablations.set_defaults(compare=compare_ablations)
+        if compare is architectures:
+            command.add_argument("--tune_minutes", type=float, required=True, help="of a short run")
+            command.add_argument(
+                "--rates", type=float, nargs="+", default=RATES, help="default: %(default)s"
+            )
     options, fields = flags.parse_known_args(arguments)
     if unknown := [field for field in fields if not field.startswith("--config.")]:
         flags.error(f"unknown: {' '.join(unknown)}")

@@ -1,17 +1,15 @@
-"""Writes a trained model with more layers, or with classes, as the start of a larger one.
+"""Writes a trained model with more layers, as the start of a larger one.
 
     python benchmarks/grow.py cifar10 --out=grown.safetensors --config.model.layers=12
     pixel-rnn-jax --config=cifar10 --config.init_from=grown.safetensors ...
 
-A new layer adds 0 to the stream at first (Chen et al. 2016, Net2Net), and a class has no effect:
-the log p of images is the trained model's, which is checked.
+A new layer adds 0 to the stream at first (Chen et al. 2016, Net2Net). That log p stays the trained
+model's is checked.
 """
-
-import argparse
-import sys
 
 import jax
 import numpy as np
+import timing
 from flax import traverse_util
 
 import pixel_rnn_jax as prnn
@@ -26,20 +24,19 @@ def grow(model: prnn.ImageModel, config: prnn.ModelConfig) -> prnn.ImageModel:
     for name, value in params.items():
         if name in trained:
             params[name] = trained[name]
-        elif name[-2] == "expand" or name[-2].startswith("condition_to"):
+        elif name[-2] == "expand":
             params[name] = np.zeros_like(value)
     grown.params = traverse_util.unflatten_dict(params)
-    after = np.arange(8) % config.num_classes if config.num_classes else None
-    before = after if model.config.num_classes else None
-    images = model.sample(jax.random.key(0), 8, before)
-    log_p = model.log_prob(images, before)
-    np.testing.assert_allclose(grown.log_prob(images, after), log_p, rtol=1e-5)
+    classes = np.arange(8) % config.num_classes if config.num_classes else None
+    images = model.sample(jax.random.key(0), 8, classes)
+    log_p = model.log_prob(images, classes)
+    np.testing.assert_allclose(grown.log_prob(images, classes), log_p, rtol=1e-5)
     return grown
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Grows a model."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = timing.parser(__doc__)
     parser.add_argument("model", help="the name of a bundled model, a workdir or an exported file")
     parser.add_argument("--out", required=True)
     options, flags = parser.parse_known_args(arguments)
@@ -50,4 +47,4 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

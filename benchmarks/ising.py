@@ -3,11 +3,10 @@
     python benchmarks/ising.py --out=ising.npz
 
 Each image is an independent, exact draw of the two-dimensional Ising model on a torus at its
-critical temperature: no Markov chain is involved. The rows are drawn one after the other, each
-given the one before and the first, by powers of the transfer matrix, whose side is the 2^W states
-of a row. The entropy of the distribution, which is printed, is the least mean negative
-log-likelihood that any model can have. Beside it is the mean of the images of each split: what a
-model needs more is its divergence from the distribution, free of the noise of the draw.
+critical temperature. Each row is drawn given the row before and the first row, by powers of the
+transfer matrix, whose side is the 2^W states of a row. No model can have a mean negative
+log-likelihood below the entropy, which is printed. The exact mean of the images of each split is
+printed too: a model's mean minus this mean estimates its divergence.
 """
 
 import math
@@ -19,7 +18,7 @@ import tqdm
 
 BETA = math.log(1 + math.sqrt(2)) / 2
 """The critical inverse temperature."""
-SPLITS = "train", "validation", "test"
+SPLITS = {"train": 50_000, "validation": 5_000, "test": 5_000}
 
 
 def transfer_matrix(width: int, beta: float) -> tuple[np.ndarray, np.ndarray]:
@@ -84,19 +83,11 @@ def main(arguments: list[str] | None = None) -> None:
     flags = timing.parser(__doc__)
     flags.add_argument("--out", required=True, help="an .npz file")
     flags.add_argument("--side", type=int, default=10, help="default: %(default)s")
-    flags.add_argument(
-        "--images",
-        type=int,
-        nargs=3,
-        default=[50_000, 5_000, 5_000],
-        metavar="N",
-        help="for training, validation and the test; default: %(default)s",
-    )
     options = flags.parse_args(arguments)
-    side, rng, count = options.side, np.random.default_rng(0), sum(options.images)
+    side, rng, count = options.side, np.random.default_rng(0), sum(SPLITS.values())
     starts = tqdm.tqdm(range(0, count, 1000), "drawing", unit="thousand")
     pieces = [draw(min(1000, count - i), side, side, BETA, rng) for i in starts]
-    ends = np.cumsum(options.images)[:-1]
+    ends = np.cumsum([*SPLITS.values()])[:-1]
     arrays: dict[str, Any] = dict(zip(SPLITS, np.split(np.concatenate(pieces), ends), strict=True))
     np.savez_compressed(options.out, **arrays)
     print(f"{options.out}: {count:,} images of {side}x{side}")

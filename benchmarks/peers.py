@@ -6,12 +6,10 @@
 
 A peer is named with the folder of a checkout, or alone where the interpreter of `--python` has it
 installed; one that cannot be imported is left out by name. Each is a process of its own, with all
-cores, float32 and the batch below; all of a size have their turn in each round, and times are
-medians. Every side trains with RMSProp on the mean of -log p of binary images. The models are as
-equal as the peers' options allow: no skip connections and a head as wide as the features. The
-column of parameters shows what differs: kernels of ours have no masked weights, and NetKet's
-networks are plain masked convolutions, without a residual block, as `plain_cnn` is (`PlainCNN`).
-Run nothing else beside it.
+cores, float32 and the batch below; all of a size are timed in turn, and times are medians. Every
+side trains with RMSProp on the mean of -log p of binary images. The models are as equal as the
+peers' options allow: no skip connections and a head as wide as the features. Ours have no masked
+weights. NetKet's are plain masked convolutions, as `plain_cnn` is. Run nothing else beside it.
 """
 
 import contextlib
@@ -185,12 +183,7 @@ def netket(architecture: str, features: int) -> Implementation:
     )
 
 
-IMPLEMENTATIONS: dict[str, Callable[[str, int], Implementation]] = {
-    "ours": ours,
-    "torchlake": torchlake,
-    "pytorch_generative": pytorch_generative,
-    "netket": netket,
-}
+IMPLEMENTATIONS = {build.__name__: build for build in (ours, torchlake, pytorch_generative, netket)}
 
 
 def build(*, name: str, size: str, checkout: str, seconds: float) -> Candidate:
@@ -207,19 +200,16 @@ def build(*, name: str, size: str, checkout: str, seconds: float) -> Candidate:
         kind: timer(function, seconds, warm_up=0 if kind == "drawing" and "torch" in name else 2)
         for kind, function in zip(KINDS, functions, strict=True)
     }
-    python = ".".join(map(str, sys.version_info[:3]))
-    return Candidate(timers, {"parameters": parameters, "version": f"Python {python}, {version}"})
+    version = f"Python {timing.PYTHON}, {version}"
+    return Candidate(timers, {"parameters": parameters, "version": version})
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints the table."""
-    flags = timing.parser(__doc__)
+    flags = timing.parser(__doc__, words=True)
     timing.add_flags(flags)
-    flags.add_argument(
-        "--peer", action="append", default=[], metavar="NAME[=CHECKOUT]", help="may be repeated"
-    )
+    flags.add_argument("--peer", action="append", default=[], metavar="NAME[=CHECKOUT]")
     flags.add_argument("--python", default=sys.executable, help="the peers' interpreter")
-    flags.add_argument("words", nargs="*", metavar="WORD", help="sizes whose name holds one")
     options = flags.parse_args(arguments)
     checkouts = {name: path for name, _, path in (peer.partition("=") for peer in options.peer)}
     peers = set(IMPLEMENTATIONS) - {"ours"}
@@ -231,22 +221,13 @@ def main(arguments: list[str] | None = None) -> None:
         f"{'size':22}{'candidate':20}parameters  " + "".join(f"{kind:16}" for kind in KINDS)
     )
     versions = {}
-    for size, (_, _, names) in SIZES.items():
-        if options.words and not any(word in size for word in options.words):
-            continue
+    for size in timing.chosen(SIZES, options.words):
         with contextlib.ExitStack() as stack:
             workers = {}
-            for name in ("ours", *names):
-                if name not in ("ours", *checkouts):
-                    continue
-                worker = Worker(
-                    __file__,
-                    python=sys.executable if name == "ours" else options.python,
-                    name=name,
-                    size=size,
-                    checkout=checkouts.get(name, ""),
-                    seconds=options.seconds,
-                )
+            for name in ("ours", *(peer for peer in SIZES[size][2] if peer in checkouts)):
+                python = sys.executable if name == "ours" else options.python
+                what = {"name": name, "size": size, "checkout": checkouts.get(name, "")}
+                worker = Worker(__file__, python, **what, seconds=options.seconds)
                 workers[name] = stack.enter_context(worker)
             timers = {
                 (name, kind): measure

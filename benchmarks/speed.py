@@ -72,14 +72,21 @@ class Step(NamedTuple):
     jaxpr: Any
 
 
+def first_state(
+    model: PixelRNN, optimizer: Any, mesh: Mesh, ema_decay: float, seed: int = 0
+) -> TrainState:
+    """Returns the state before the first step, on all devices."""
+
+    def new_state() -> TrainState:
+        return init_state(optimizer, model.init(jax.random.key(seed)), ema=ema_decay > 0)
+
+    return jax.jit(new_state, out_shardings=devices.replicated(mesh))()
+
+
 def prepare(model: PixelRNN, batch: int, mesh: Mesh, ema_decay: float = 0.999) -> Step:
     """Compiles a step with RMSProp on `batch` images of this process."""
     optimizer = optimizers.build(OptimizerConfig("rmsprop", weight_decay=0), steps=1000)
-
-    def new_state() -> TrainState:
-        return init_state(optimizer, model.init(jax.random.key(0)), ema=ema_decay > 0)
-
-    initial = jax.jit(new_state, out_shardings=devices.replicated(mesh))
+    initial = functools.partial(first_state, model, optimizer, mesh, ema_decay)
     images = np.random.default_rng(0).integers(model.levels, size=(batch, *model.image_shape))
     rows = devices.shard_batch(mesh, Batch(images.astype(value_dtype(model.levels))))
     state = initial()
@@ -142,11 +149,13 @@ def build(*, size: dict[str, Any], batch: int, is_plain: bool, seconds: float) -
     return Candidate(timers, facts)
 
 
-def add_size_flags(flags: argparse.ArgumentParser) -> None:
-    """Adds what changes the sizes of every row, and the words that choose rows."""
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Returns a parser with what changes the sizes of every row, and the words that choose rows."""
+    flags = timing.parser(doc, words=True)
+    timing.add_flags(flags)
     for field in SIZE_FLAGS:
         flags.add_argument(f"--{field}", type=int, help="instead of that of each row")
-    flags.add_argument("words", nargs="*", metavar="WORD", help="rows whose name holds one")
+    return flags
 
 
 def chosen(
@@ -156,22 +165,17 @@ def chosen(
     named = {name: getattr(options, name) for name in SIZE_FLAGS if getattr(options, name)}
     changes = {name: named[name] for name in named if name not in ("side", "batch")}
     rows = {}
-    for name, size in sizes.items():
-        if options.words and not any(word in name for word in options.words):
-            continue
-        height, width, channels = size["image_shape"]
+    for name in timing.chosen(sizes, options.words):
+        height, width, channels = sizes[name]["image_shape"]
         side = (options.side or height, options.side or width, channels)
         title = ", ".join([name, *(f"--{flag}={value}" for flag, value in named.items())])
-        rows[title] = size | changes | {"image_shape": side}
+        rows[title] = sizes[name] | changes | {"image_shape": side}
     return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Prints the table."""
-    flags = timing.parser(__doc__)
-    timing.add_flags(flags)
-    add_size_flags(flags)
-    options = flags.parse_args(arguments)
+    options = parser(__doc__).parse_args(arguments)
     batch = options.batch or 16
     print(f"batch {batch}; the peak is that of a large float32 matmul on all devices")
     for name, size in chosen(SIZES, options).items():

@@ -14,12 +14,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # The package of this checkout.
 
+PYTHON = ".".join(map(str, sys.version_info[:3]))
 LONGEST_S = 60.0
 """A measurement that has taken so long gets no further turn."""
 
@@ -40,18 +41,27 @@ class Candidate(NamedTuple):
     facts: dict[str, Any]
 
 
-def parser(doc: str | None) -> argparse.ArgumentParser:
-    """Returns a parser of a script's command line, whose --help prints its docstring."""
+def parser(doc: str | None, words: bool = False) -> argparse.ArgumentParser:
+    """Returns a parser of a script's command line, whose --help prints its docstring.
+
+    With `words` the arguments choose rows of a table, by `chosen`.
+    """
     formatter = argparse.RawDescriptionHelpFormatter
-    return argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
+    flags = argparse.ArgumentParser(description=doc, formatter_class=formatter, allow_abbrev=False)
+    if words:
+        flags.add_argument("words", nargs="*", metavar="WORD", help="rows whose name holds one")
+    return flags
+
+
+def chosen(names: Iterable[str], words: Sequence[str]) -> list[str]:
+    """Returns the names that hold one of the words; without words, all."""
+    return [name for name in names if not words or any(word in name for word in words)]
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
     """Adds how often and how long things are timed."""
-    flags.add_argument("--rounds", type=int, default=5, help="turns; default: %(default)s")
-    flags.add_argument(
-        "--seconds", type=float, default=1.0, help="of calls in a turn; default: %(default)s"
-    )
+    flags.add_argument("--rounds", type=int, default=5, help="turns; default: 5")
+    flags.add_argument("--seconds", type=float, default=1.0, help="of calls in a turn; default: 1")
 
 
 def timer(function: Callable[[], Any], seconds: float, warm_up: int = 2) -> Timer:
@@ -145,5 +155,4 @@ def machine() -> str:
     from pixel_rnn_jax.system import devices
 
     device = devices.hardware(jax.device_count())["device"]
-    python = ".".join(map(str, sys.version_info[:3]))
-    return f"{jax.device_count()} x {device} (JAX {jax.__version__}, Python {python})"
+    return f"{jax.device_count()} x {device} (JAX {jax.__version__}, Python {PYTHON})"

@@ -1,26 +1,14 @@
 """ImageNet at 32x32: the paper's 3.86 bits/dim on the validation split (Row LSTM, table 6).
 
-Command:   pixel-rnn-jax --config=imagenet32
-           pixel-rnn-jax --config=imagenet32:diagonal_bilstm
-           (or :pixel_cnn)
-           pixel-rnn-jax --config=imagenet32:multi_scale
-           makes it a Multi-Scale PixelRNN with images of height 8, 16 and 32.
-Data:      downsampled_imagenet/32x32, the paper's: 1,281,149 training and 49,999 validation
-           images. Its site no longer offers it: get its archives elsewhere (docs/data.md), then
-               pixel-rnn-jax prepare downsampled_imagenet/32x32 --from=FOLDER
-           It is not imagenet_resized/32x32, 1,281,167 and 50,000 images that were made small in
-           another way: --config.data.name=imagenet_resized/32x32 trains on those, and likelihoods
-           on them do not compare with the paper's. There is no test part: like the paper, the
-           likelihood that is reported at the end is that of the validation split. The best
-           checkpoint is chosen on a hundredth of the training images, which are held out for it.
-Hardware:  a large GPU or TPU, or several. --config.model.remat=true makes it fit one of 16 GB
-           (docs/scaling.md, Memory); --config.train.micro_batches=4 makes the Row LSTM smaller
-           still. On a CPU make the model itself smaller:
-           --config.model.layers=2 --config.model.features=32 --config.train.steps=2000
-Settings:  12 layers, h=384, head, batch size and RMSProp are the paper's. It reports the Row LSTM
-           alone and gives no learning rate; the other two architectures have the same size here,
-           and the rate, its schedule, the clipping, the average and the number of steps (20
-           epochs) are this project's own.
+Command:   pixel-rnn-jax --config=imagenet32   (or imagenet32:diagonal_bilstm, :pixel_cnn)
+           pixel-rnn-jax --config=imagenet32:multi_scale   (heights 8, 16 and 32)
+Data:      downsampled_imagenet/32x32, from archives that you have (docs/data.md). There is no test
+           part: as in the paper, the reported likelihood is of the validation split. A hundredth
+           of the training images chooses the best checkpoint.
+Hardware:  a large GPU or TPU, or several. --config.model.remat=true makes it fit one of 16 GB, and
+           --config.train.micro_batches=4 needs less still (docs/scaling.md, Memory).
+Settings:  12 layers, h=384, head, batch size and RMSProp are the paper's, for the Row LSTM. The
+           rate, its schedule, clipping, average and steps (20 epochs) are this project's own.
 Results:   not yet run.
 """
 

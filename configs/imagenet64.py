@@ -1,25 +1,12 @@
 """ImageNet at 64x64: the paper's 3.63 bits/dim on the validation split (Row LSTM, table 6).
 
-Command:   pixel-rnn-jax --config=imagenet64
-           pixel-rnn-jax --config=imagenet64:diagonal_bilstm
-           (or :pixel_cnn)
-           pixel-rnn-jax --config=imagenet64:multi_scale
-           makes it a Multi-Scale PixelRNN with images of height 32 and 64.
-Data:      downsampled_imagenet/64x64, the paper's: 1,281,149 training and 49,999 validation
-           images. Its site no longer offers it: get its archives elsewhere (docs/data.md), then
-               pixel-rnn-jax prepare downsampled_imagenet/64x64 --from=FOLDER
-           It is not imagenet_resized/64x64, 1,281,167 and 50,000 images that were made small in
-           another way: --config.data.name=imagenet_resized/64x64 trains on those, and likelihoods
-           on them do not compare with the paper's. There is no test part: like the paper, the
-           likelihood that is reported at the end is that of the validation split. The best
-           checkpoint is chosen on a hundredth of the training images, which are held out for it.
+Command:   pixel-rnn-jax --config=imagenet64   (or imagenet64:diagonal_bilstm, :pixel_cnn)
+           pixel-rnn-jax --config=imagenet64:multi_scale   (heights 32 and 64)
+Data:      downsampled_imagenet/64x64, split as in imagenet32.py.
 Hardware:  a large GPU or TPU, or several. On less, lower --config.train.batch_size, or give
-           --config.model.remat=true --config.model.dtype=bfloat16; on a CPU also make the model
-           smaller: --config.model.layers=2 --config.model.features=32 --config.train.steps=2000
-Settings:  4 layers, h=512, no residual connections, head, batch size and RMSProp are the paper's.
-           It reports the Row LSTM alone and gives no learning rate; the other two architectures
-           have the same size here, and the rate, its schedule, the clipping, the average and the
-           number of steps (10 epochs) are this project's own.
+           --config.model.remat=true --config.model.dtype=bfloat16.
+Settings:  4 layers, h=512, no residual connections, head, batch size and RMSProp are the paper's,
+           for the Row LSTM. The other settings are this project's own; the steps are 10 epochs.
 Results:   not yet run.
 """
 

@@ -20,11 +20,8 @@ Settings:  batch size, width and depth are the paper's. It gives no size for the
            those of the run below. The paper's optimiser, at its best rate of short runs:
            --config.optimizer.name=rmsprop --config.optimizer.learning_rate=5e-3
            --config.optimizer.weight_decay=0 --config.optimizer.warmup_steps=0
-Results:   with --config.model.features=32 78.469 ± 0.192 nats after 106 minutes on two cores.
-           With 7 layers, h=16 78.957 ± 0.194 after 123 minutes of one core, with one layer, h=32
-           80.051 ± 0.197; a linear RNN with 10 layers, h=16 79.019 ± 0.194 after 65; a PixelCNN
-           80.309 ± 0.199, a Row LSTM 79.449 ± 0.197 (their own sizes, rates and steps, see
-           docs/results.md). Several scales have not been run with these settings.
+Results:   the table of README.md, each by the command in the card of its bundled model. Several
+           scales have not been run with these settings.
 """
 
 import ml_collections

@@ -2,14 +2,12 @@
 
     python docs/pictures.py masks --model=mnist --out=docs/images/mnist-masks.png
     python docs/pictures.py curves --out=docs/images/curves.svg a runs/b
-    python docs/pictures.py hours --out=docs/images/hours.svg a,b runs/c
     python docs/pictures.py page --model=mnist --out=docs/images/page.png
 
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. --data_name or --data_dir names
 data that were moved. `curves` draws the validations of runs that were given equal time, against
-steps and against the fraction of that time; `hours` against the time itself, where a run that went
-on from another follows it after a comma. Both need the logs alone. `page` completes the lower half
+steps and against the fraction of that time; it needs the logs alone. `page` completes the lower half
 of a bundled model's test image in web/index.html, by Chromium and playwright.
 """
 
@@ -91,31 +89,14 @@ def draw_page(model_name: str, out: Path) -> None:
         Image.open(io.BytesIO(tab.screenshot())).quantize(64).save(out, optimize=True)
 
 
-def validations_of(run: str, unit: str, clock: str) -> np.ndarray:
-    """Returns the step or the seconds, and the value, of each validation of a run `[2, N]`."""
+def validations_of(run: str, unit: str) -> np.ndarray:
+    """Returns the step and the value of each validation of a run `[2, N]`."""
     if (Path(run) / "metrics.jsonl").exists():
         records, name = training_log.read_metrics(run), f"validation/{unit}"
-        return np.array([(each[clock], each[name]) for each in records if name in each]).T
+        return np.array([(each["step"], each[name]) for each in records if name in each]).T
     lines = map(json.loads, (Path(__file__).parent / "logs" / "curves.jsonl").open())
     validations = next(line["validations"] for line in lines if line["name"] == run)
-    return np.array([(each[clock], each[unit]) for each in validations]).T
-
-
-def draw_hours(chains: list[str], unit: str, out: Path) -> None:
-    """Draws the validations of runs, one after the other, against the hours that they took."""
-    figure = matplotlib.figure.Figure(figsize=(7.2, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for chain in chains:
-        times, values, begin = [], [], 0.0
-        for log in chain.split(","):
-            seconds, value = validations_of(log, unit, "seconds")
-            times, values = [*times, *(begin + seconds)], [*values, *value]
-            begin = times[-1]
-        axes.plot(np.array(times) / 3600, values, marker=".", label=log)
-    axes.set(xscale="log", xlabel="hours of training", ylabel=f"validation, {UNITS[unit]}")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(out, metadata={"Date": None})
+    return np.array([(each["step"], each[unit]) for each in validations]).T
 
 
 def draw_curves(logs: list[str], unit: str, out: Path) -> None:
@@ -124,7 +105,7 @@ def draw_curves(logs: list[str], unit: str, out: Path) -> None:
     left, right = figure.subplots(1, 2, sharey=True)
     validations = []
     for log in logs:
-        steps, values = validations_of(log, unit, "step")
+        steps, values = validations_of(log, unit)
         left.plot(steps / 1000, values, marker=".", label=Path(log).name)
         right.plot(steps / steps[-1], values, marker=".", label=Path(log).name)
         validations.append(values)
@@ -151,11 +132,8 @@ def main() -> None:
     page.add_argument("--model", required=True, help="a bundled model")
     curves = commands.add_parser("curves", help="validations of several runs")
     curves.add_argument("logs", nargs="+", help="names in docs/logs/curves.jsonl, or workdirs")
-    hours = commands.add_parser("hours", help="validations of several runs by time")
-    hours.add_argument("logs", nargs="+", help="as for curves, runs that follow after a comma")
-    for command in (curves, hours):
-        command.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
-    for command in (completions, page, curves, hours):
+    curves.add_argument("--unit", choices=UNITS, default="nats", help="default: %(default)s")
+    for command in (completions, page, curves):
         command.add_argument("--out", required=True, type=Path)
     data_flags(flags)
     options = flags.parse_args()
@@ -163,8 +141,6 @@ def main() -> None:
         draw_masks(options.model, options.data_name, options.data_dir, options.out)
     elif options.command == "page":
         draw_page(options.model, options.out)
-    elif options.command == "hours":
-        draw_hours(options.logs, options.unit, options.out)
     else:
         draw_curves(options.logs, options.unit, options.out)
 

@@ -12,14 +12,17 @@ RUNS = [json.loads(line) for line in (DOCS / "logs" / "runs.jsonl").read_text().
 
 def test_runs_have_a_config_of_today_and_an_end() -> None:
     for run in RUNS:
-        fields = (
-            (name, ",".join(map(str, value)) if isinstance(value, list) else value)
-            for name, value in run["config"].items()
-        )
-        config = with_flags(Config(), [f"--config.{name}={value}" for name, value in fields])
+        words = [f"--config.{name}={value}" for name, value in run["config"].items()]
+        config = with_flags(Config(), words)
         assert run["step"] <= config.train.steps and run["validation"]["nats"] > 0, run["name"]
         assert "data.data_dir" not in run["config"], run["name"]
         assert run.get("test", {"images": 1000})["images"] > 100, run["name"]
+        assert 60 * (run.get("minutes_shared") or 0) < run["seconds"], run["name"]
+
+
+def test_parameters_are_of_a_run() -> None:
+    names = {run["name"] for run in RUNS}
+    assert names.issuperset(file.stem for file in (DOCS / "logs").glob("*.safetensors"))
 
 
 def test_every_bundled_model_has_its_run() -> None:

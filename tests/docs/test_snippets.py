@@ -29,7 +29,9 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/logs/README.md")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-WITH_FIELDS = [*PAGES, *sorted((ROOT / "configs").glob("*.py")), *(ROOT / "launch").glob("*.*")]
+CARDS = sorted((ROOT / "pixel_rnn_jax" / "weights").glob("*/card.md"))
+CONFIGS = sorted((ROOT / "configs").glob("*.py"))
+WITH_FIELDS = [*PAGES, *CARDS, *CONFIGS, *(ROOT / "launch").glob("*.*")]
 SMALL = [
     "--config.train.steps=4",
     "--config.model.layers=1",

@@ -42,12 +42,11 @@ class ExportedNetwork:
         x = self.masked("first", self.inputs(image), (side, side), "A")
         skips, above = 0, None
         for i in range(self.config["layers"]):
-            if gated := "vertical_0/kernel" in self.arrays:
+            if "vertical_0/kernel" in self.arrays:
                 out, above = self.gated(i, x, above, features)
             else:
                 out = self.layer(f"body_{i}", x, features)
-            name = f"connect_{i}" if gated else f"residual_{i}"
-            out = self.masked(f"{name}/expand", out, parts=2 if self.config["skip"] else 1)
+            out = self.masked(f"residual_{i}/expand", out, parts=2 if self.config["skip"] else 1)
             x = out[..., : 2 * h] + (x if self.config["residual"] else 0)
             if self.config["skip"]:
                 skips = skips + out[..., 2 * h :]

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import http.server
-import itertools
 import json
 import shutil
 import subprocess
@@ -23,13 +22,16 @@ from pixel_rnn_jax.system.files import BUNDLED
 
 NODE, CHROMIUM, WEB = shutil.which("node"), shutil.which("chromium"), ROOT / "web"
 GOLDENS = ROOT / "tests" / "codec" / "files"
-BINARY = dict(levels=2, shape=(6, 5, 1), layers=2, kernel=5, first_kernel=5)
+BINARY = dict(levels=2, shape=(6, 5, 1), layers=2, first_kernel=5)
 COLOUR = dict(levels=5, shape=(4, 5, 3), layers=2, features=5, num_classes=3)
 MIXTURE = COLOUR | dict(levels=100, output="discretized_logistic_mixture", mixtures=3)
 SCRIPTS = "model", "images", "codec", "worker"
-LAYERS = "pixel_cnn", "row_lstm", "diagonal_bilstm", "linear_rnn"
+KERNEL = dict(kernel=5)
+LAYERS = dict(pixel_cnn=KERNEL, row_lstm=KERNEL, diagonal_bilstm={}, linear_rnn={})
 LARGE = "mnist_pixel_cnn", "mnist_row_lstm", "mnist_diagonal_1x32", "mnist_linear_rnn", "cifar10"
-RANDOM = itertools.product(LAYERS, (BINARY, COLOUR, MIXTURE))
+RANDOM = [
+    (name, sizes | fields) for name, fields in LAYERS.items() for sizes in (BINARY, COLOUR, MIXTURE)
+]
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in LARGE]
 REFUSED = {"scales_logistic": "scales=8,32", "coupled_16_bits": "output=coupled"}
 pytestmark = pytest.mark.skipif(not NODE, reason="needs Node")
