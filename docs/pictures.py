@@ -7,8 +7,8 @@
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. --data_name or --data_dir names
 data that were moved. `curves` draws the validations of runs that were given equal time, against
-steps and against the fraction of that time; it needs the logs alone. `page` completes the lower half
-of a bundled model's test image in web/index.html, by Chromium and playwright.
+steps and against the fraction of that time; it needs the logs alone. `page` completes half of a test
+image in web/index.html, by Chromium and playwright.
 """
 
 import argparse
