@@ -22,8 +22,8 @@ from timing import in_turn, timer
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.model.layers import BODIES
+from pixel_rnn_jax.runs.config import load_config
 from pixel_rnn_jax.system import devices
-from pixel_rnn_jax.training.config import load_config
 
 CONFIGS, DTYPES = ("cifar10", "imagenet32"), ("float32", "bfloat16")
 LEVELS = 256

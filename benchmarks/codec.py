@@ -34,8 +34,8 @@ from timing import Worker, in_turn, timer
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli.flags import data_flags
 from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.runs.source import open_run
 from pixel_rnn_jax.system import devices
-from pixel_rnn_jax.training.source import open_run
 
 WEBP: dict[str, Any] = {"lossless": True, "quality": 100, "method": 6, "exact": True}
 PICTURES: dict[str, dict[str, Any]] = {

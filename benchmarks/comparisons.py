@@ -44,14 +44,14 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
 from pixel_rnn_jax.model.layers import BODIES
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.config import Config, changed_fields, load_config, to_json, with_flags
+from pixel_rnn_jax.runs.source import open_split
+from pixel_rnn_jax.runs.workdir import read_config
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.files import atomic_write
 from pixel_rnn_jax.training import optimizers
-from pixel_rnn_jax.training.config import Config, changed_fields, load_config, to_json, with_flags
-from pixel_rnn_jax.training.source import open_split
 from pixel_rnn_jax.training.step import make_train_step
 from pixel_rnn_jax.training.train import train
-from pixel_rnn_jax.training.workdir import read_config
 
 Fields = dict[str, object]
 """Values by the dotted name of a field of the config."""

@@ -13,7 +13,7 @@ import timing
 from flax import traverse_util
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.training.config import Config, with_flags
+from pixel_rnn_jax.runs.config import Config, with_flags
 
 
 def grow(model: prnn.ImageModel, config: prnn.ModelConfig) -> prnn.ImageModel:

@@ -29,9 +29,9 @@ from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.image_model import evaluate_rows
 from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.config import OptimizerConfig
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.training import optimizers
-from pixel_rnn_jax.training.config import OptimizerConfig
 from pixel_rnn_jax.training.step import TrainState, init_state, make_train_step
 
 MNIST = {"image_shape": (28, 28, 1), "levels": 2}

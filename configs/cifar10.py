@@ -19,7 +19,7 @@ Results:   not yet run at this size. With 3 layers, h=48 and a mixture of logist
 
 import ml_collections
 
-from pixel_rnn_jax.training.config import base_config
+from pixel_rnn_jax.runs.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

@@ -14,7 +14,7 @@ Results:   80.780 ± 0.789 nats, 1.8210 bits/dim on the 250 test images (indepen
 
 import ml_collections
 
-from pixel_rnn_jax.training.config import base_config
+from pixel_rnn_jax.runs.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

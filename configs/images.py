@@ -20,7 +20,7 @@ Results:   not yet run on a published set.
 
 import ml_collections
 
-from pixel_rnn_jax.training.config import base_config
+from pixel_rnn_jax.runs.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

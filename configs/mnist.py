@@ -26,7 +26,7 @@ Results:   the table of README.md, each by the command in the card of its bundle
 
 import ml_collections
 
-from pixel_rnn_jax.training.config import base_config
+from pixel_rnn_jax.runs.config import base_config
 
 
 def get_config(variant: str = "") -> ml_collections.ConfigDict:

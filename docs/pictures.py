@@ -7,8 +7,8 @@
 `masks` completes test images of which different parts are known: one kind of mask in each row, and
 for each image the original, its known part and the completion. --data_name or --data_dir names
 data that were moved. `curves` draws the validations of runs that were given equal time, against
-steps and against the fraction of that time; it needs the logs alone. `page` completes half of a test
-image in web/index.html, by Chromium and playwright.
+steps and against the fraction of that time; it needs the logs alone. `page` completes half of a
+test image in web/index.html, by Chromium and playwright.
 """
 
 import argparse
@@ -26,9 +26,9 @@ from PIL import Image
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli.flags import data_flags
 from pixel_rnn_jax.data import pictures
+from pixel_rnn_jax.runs.source import open_run
 from pixel_rnn_jax.system.files import BUNDLED
 from pixel_rnn_jax.training import log as training_log
-from pixel_rnn_jax.training.source import open_run
 
 IMAGES = 5
 PARTICLES = 256

@@ -32,11 +32,11 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.model.config import ModelConfig
     from pixel_rnn_jax.model.generation.complete import Completion
     from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+    from pixel_rnn_jax.runs.config import Config, OptimizerConfig, TrainConfig
+    from pixel_rnn_jax.runs.source import from_pretrained, load, read_images
     from pixel_rnn_jax.system.devices import set_up
     from pixel_rnn_jax.system.errors import UserError
-    from pixel_rnn_jax.training.config import Config, OptimizerConfig, TrainConfig
     from pixel_rnn_jax.training.fit import fit
-    from pixel_rnn_jax.training.source import from_pretrained, load, read_images
 
 __version__ = "0.1.0"
 

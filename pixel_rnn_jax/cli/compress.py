@@ -14,8 +14,8 @@ with epy.lazy_imports():
 
     from pixel_rnn_jax.codec import compression, format, weights
     from pixel_rnn_jax.data import pictures
+    from pixel_rnn_jax.runs import source
     from pixel_rnn_jax.system import files, terminal
-    from pixel_rnn_jax.training import source
 
 
 def compress(arguments: Namespace) -> None:

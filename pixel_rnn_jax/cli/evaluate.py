@@ -16,9 +16,9 @@ with epy.lazy_imports():
     from pixel_rnn_jax import data, image_model
     from pixel_rnn_jax import model as models
     from pixel_rnn_jax.data import pictures
+    from pixel_rnn_jax.runs import source
     from pixel_rnn_jax.system import devices, files, processes, terminal
     from pixel_rnn_jax.training import evaluate as evaluate_lib
-    from pixel_rnn_jax.training import source
 
 PIXEL_MAP_IMAGES = 16
 

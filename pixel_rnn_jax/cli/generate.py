@@ -19,8 +19,8 @@ with epy.lazy_imports():
     from pixel_rnn_jax.data import pictures
     from pixel_rnn_jax.model import checks
     from pixel_rnn_jax.model.generation import complete as complete_lib
+    from pixel_rnn_jax.runs import source
     from pixel_rnn_jax.system import files, terminal
-    from pixel_rnn_jax.training import source
 
 IMAGES, ROW, TEST_IMAGES = 64, 10, 16
 """Images that `sample` draws by default, in all and of each class, and that `complete` takes."""

@@ -12,14 +12,14 @@ from etils import epath, epy
 
 from pixel_rnn_jax.cli import flags
 from pixel_rnn_jax.cli.evaluate import print_evaluation
+from pixel_rnn_jax.runs import config as config_lib
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training import config as config_lib
 
 with epy.lazy_imports():
     from pixel_rnn_jax.data import standard
+    from pixel_rnn_jax.runs import workdir as workdir_lib
     from pixel_rnn_jax.system import terminal
     from pixel_rnn_jax.training import train as train_lib
-    from pixel_rnn_jax.training import workdir as workdir_lib
 
 
 def train(config: config_lib.Config, workdir: epath.Path, arguments: Namespace) -> None:

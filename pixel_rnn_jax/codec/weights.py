@@ -25,6 +25,7 @@ from pixel_rnn_jax.model.likelihoods import likelihood_for
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import atomic_write, check_storage, error_context
+from pixel_rnn_jax.system.trees import by_name, check_same_types, sha256, types_of
 
 PyTree = Any
 
@@ -101,28 +102,6 @@ def _check_params(where: str, model: PixelRNN, arrays: Mapping[str, np.ndarray])
             raise UserError(f"{where}: {name} has values that are not finite")
 
 
-def by_name(tree: PyTree) -> dict[str, Any]:
-    """Returns the leaves of a tree, in its order, by paths such as "scale_0/first/kernel"."""
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def sha256(arrays: Mapping[str, np.ndarray], digest: Any = None) -> str:
-    """Returns the SHA-256 of arrays with their names, types and shapes, added to a `digest`."""
-    digest = hashlib.sha256() if digest is None else digest
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.name} {list(array.shape)}\n".encode())
-        digest.update(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"))).tobytes())
-    return digest.hexdigest()
-
-
-def types_of(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the type and the shape of each array, as "float32[7, 5]"."""
-    return {name: f"{np.dtype(x.dtype).name}{list(x.shape)}" for name, x in arrays.items()}
-
-
 def check_size(config: ModelConfig, images: ImageFormat, types: Mapping[str, str]) -> None:
     """Refuses a config that needs more parameters than there are, before a model is made of it."""
     h, head = config.features, config.head_features
@@ -131,11 +110,3 @@ def check_size(config: ModelConfig, images: ImageFormat, types: Mapping[str, str
     stored = sum(math.prod(json.loads(text[text.index("[") :])) for text in types.values())
     if 3 * config.layers > len(types) or least > stored:
         raise ValueError("its config has more parameters")
-
-
-def check_same_types(where: str, expected: Mapping[str, str], stored: Mapping[str, str]) -> None:
-    """Raises `UserError` with the first array that has another name, type or shape: `types_of`."""
-    for name in sorted(expected.keys() | stored.keys()):
-        here, there = expected.get(name, "absent"), stored.get(name, "absent")
-        if here != there:
-            raise UserError(f"{where}: {name} is {there}, but {here} for this model and optimiser")

@@ -1,1 +1,1 @@
-"""Training, and the evaluation of trained models."""
+"""What makes a run: steps, their loop, its log, and the evaluation of trained models."""

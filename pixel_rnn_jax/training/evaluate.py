@@ -15,8 +15,8 @@ from pixel_rnn_jax.data import Split
 from pixel_rnn_jax.image_model import evaluate_rows
 from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.config import TrainConfig
 from pixel_rnn_jax.system import batching, devices, processes, terminal
-from pixel_rnn_jax.training.config import TrainConfig
 
 PyTree = Any
 

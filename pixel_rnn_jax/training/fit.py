@@ -18,8 +18,8 @@ from pixel_rnn_jax.data.dataset import Dataset, image_ids, random_order
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import likelihoods
 from pixel_rnn_jax.model.config import CONDITIONS, ModelConfig
+from pixel_rnn_jax.runs.config import Config
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training.config import Config
 from pixel_rnn_jax.training.log import OnRecord
 from pixel_rnn_jax.training.step import Loss
 from pixel_rnn_jax.training.train import train

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from pixel_rnn_jax.training.config import OptimizerConfig
+from pixel_rnn_jax.runs.config import OptimizerConfig
 
 RMSPROP_DECAY = 0.99
 """Decay of RMSProp's mean of squared gradients, which the paper does not give.

@@ -19,25 +19,25 @@ from etils import epath
 from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
-from pixel_rnn_jax.codec.weights import by_name, check_same_types, types_of
 from pixel_rnn_jax.data import Batch, Split
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.checks import check_images
 from pixel_rnn_jax.model.config import check
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
+from pixel_rnn_jax.runs.config import Config, to_json
+from pixel_rnn_jax.runs.source import Run, open_run, open_split
+from pixel_rnn_jax.runs.workdir import check_resume, lock
 from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import atomic_write, check_storage
+from pixel_rnn_jax.system.trees import by_name, check_same_types, types_of
 from pixel_rnn_jax.training import optimizers
-from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity
-from pixel_rnn_jax.training.config import Config, to_json
 from pixel_rnn_jax.training.evaluate import Evaluation, independent_pixels, score
 from pixel_rnn_jax.training.log import OnRecord, TrainLog, overfitting, read_metrics
-from pixel_rnn_jax.training.source import Run, open_run, open_split
 from pixel_rnn_jax.training.step import Loss, Metrics, TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.stop import StopRequest, stop_on_signal
-from pixel_rnn_jax.training.workdir import check_resume, lock
 
 PyTree = Any
 

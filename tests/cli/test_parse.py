@@ -8,7 +8,7 @@ from absl import flags
 
 from pixel_rnn_jax.cli import train
 from pixel_rnn_jax.cli.parse import COMMANDS, parse
-from pixel_rnn_jax.training import config as cfg
+from pixel_rnn_jax.runs import config as cfg
 
 
 def parsed(words):

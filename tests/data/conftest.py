@@ -13,9 +13,9 @@ from helpers.pictures import png
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.runs import source
+from pixel_rnn_jax.runs.config import Config
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training import source
-from pixel_rnn_jax.training.config import Config
 
 
 @pytest.fixture

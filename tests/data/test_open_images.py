@@ -8,10 +8,10 @@ from pixel_rnn_jax import data
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.config import Config
+from pixel_rnn_jax.runs.source import open_split
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training.config import Config
 from pixel_rnn_jax.training.fit import array_splits
-from pixel_rnn_jax.training.source import open_split
 
 LABELS = np.array(["emu", "ape", "emu", "cat", "ape", "emu"])
 VECTORS = np.random.default_rng(0).normal(size=(6, 2))

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from pixel_rnn_jax.runs.config import Config, with_flags
 from pixel_rnn_jax.system import files
-from pixel_rnn_jax.training.config import Config, with_flags
 
 DOCS = Path(__file__).parents[2] / "docs"
 RUNS = [json.loads(line) for line in (DOCS / "logs" / "runs.jsonl").read_text().splitlines()]

@@ -23,7 +23,7 @@ from absl import flags
 from helpers.programs import MAIN, ROOT, environment
 
 from pixel_rnn_jax.cli.parse import COMMANDS, parse
-from pixel_rnn_jax.training import config as config_lib
+from pixel_rnn_jax.runs import config as config_lib
 
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "docs/logs/README.md")),

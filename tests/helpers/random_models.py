@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec.weights import by_name
 from pixel_rnn_jax.model.layers import BODIES
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.system.trees import by_name
 
 ARCHITECTURES = tuple(BODIES)
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
+from pixel_rnn_jax.runs.config import Config
+from pixel_rnn_jax.runs.source import open_run
 from pixel_rnn_jax.system import devices
-from pixel_rnn_jax.training.config import Config
 from pixel_rnn_jax.training.evaluate import score
 from pixel_rnn_jax.training.log import read_metrics
-from pixel_rnn_jax.training.source import open_run
 
 
 def changed(config: Config, group: str, **fields: Any) -> Config:

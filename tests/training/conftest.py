@@ -7,7 +7,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.model.config import ModelConfig
-from pixel_rnn_jax.training.config import Config, OptimizerConfig, TrainConfig
+from pixel_rnn_jax.runs.config import Config, OptimizerConfig, TrainConfig
 from pixel_rnn_jax.training.train import train
 
 

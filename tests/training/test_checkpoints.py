@@ -16,9 +16,9 @@ from helpers import programs
 from helpers.workdirs import full_disk, saved_steps
 
 from pixel_rnn_jax.data import ImageFormat
+from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
+from pixel_rnn_jax.runs.config import Config
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity
-from pixel_rnn_jax.training.config import Config
 
 IDENTITY = RunIdentity(
     Config(), ImageFormat((4, 4, 1), 0, (49.9,), (4.5,), ("a", "b")), {"train": "x"}
@@ -175,10 +175,10 @@ SAVE_FOR_EVER = """
     import sys
     from pathlib import Path
     import jax.numpy as jnp
-    from pixel_rnn_jax.training.config import Config
-    from pixel_rnn_jax.training.checkpoints import Checkpoints
+    from pixel_rnn_jax.runs.config import Config
+    from pixel_rnn_jax.runs.checkpoints import Checkpoints
     from pixel_rnn_jax.data import ImageFormat
-    from pixel_rnn_jax.training.checkpoints import RunIdentity
+    from pixel_rnn_jax.runs.checkpoints import RunIdentity
     checkpoints = Checkpoints(Path(sys.argv[1]))
     identity = RunIdentity(Config(), ImageFormat((4, 4, 1), 2), {})
     for step in range(1, 10_000):

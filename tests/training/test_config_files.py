@@ -7,7 +7,7 @@ import pytest
 from helpers.workdirs import with_field
 
 from pixel_rnn_jax.model.layers import BODIES
-from pixel_rnn_jax.training import config as cfg
+from pixel_rnn_jax.runs import config as cfg
 
 DEFAULTS = dict(cfg.leaves(cfg.Config()))
 VALUES = {
@@ -54,7 +54,7 @@ def test_every_field_can_be_overridden_and_is_kept(name):
     ],
 )
 def test_a_file_returns_some_fields_or_all_and_takes_an_argument(tmp_path, body):
-    head = "from pixel_rnn_jax.training.config import *\ndef get_config(n='3'):\n    "
+    head = "from pixel_rnn_jax.runs.config import *\ndef get_config(n='3'):\n    "
     (tmp_path / "mine.py").write_text(head + body)
     for argument, steps in (("", 3), (":7", 7)):
         config = cfg.load_config(f"{tmp_path / 'mine.py'}{argument}")

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from pixel_rnn_jax.data.config import DataConfig
+from pixel_rnn_jax.runs.config import Config
+from pixel_rnn_jax.runs.source import open_split
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.training import evaluate
-from pixel_rnn_jax.training.config import Config
 from pixel_rnn_jax.training.evaluate import Evaluation, score
-from pixel_rnn_jax.training.source import open_split
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from helpers.random_models import random_like
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec.weights import by_name
+from pixel_rnn_jax.system.trees import by_name
 from pixel_rnn_jax.training import optimizers
 
 RATE = 0.01

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers.workdirs import with_field
 
+from pixel_rnn_jax.runs import config as cfg
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training import config as cfg
 
 
 @pytest.mark.parametrize(

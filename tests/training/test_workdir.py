@@ -13,17 +13,17 @@ from helpers.random_models import random_like
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import ImageFormat
 from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
+from pixel_rnn_jax.runs.config import Config, OptimizerConfig, to_json
+from pixel_rnn_jax.runs.source import open_run
+from pixel_rnn_jax.runs.workdir import lock
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity
-from pixel_rnn_jax.training.config import Config, OptimizerConfig, to_json
-from pixel_rnn_jax.training.source import open_run
-from pixel_rnn_jax.training.workdir import lock
 
 IMAGES = ImageFormat((3, 4, 1), 2)
 HOLD = """
 import sys, time
-from pixel_rnn_jax.training.workdir import lock
+from pixel_rnn_jax.runs.workdir import lock
 with lock(sys.argv[1]):
     print("locked", flush=True)
     time.sleep(100)

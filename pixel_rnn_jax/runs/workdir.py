@@ -13,11 +13,11 @@ from typing import Any
 
 from etils import epath
 
+from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity, sha256_of_json
+from pixel_rnn_jax.runs.config import Config, changed_fields, from_config_dict
 from pixel_rnn_jax.system import processes, terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import bundled_names, check_storage, error_context, open_lock
-from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity, sha256_of_json
-from pixel_rnn_jax.training.config import Config, changed_fields, from_config_dict
 
 PyTree = Any
 

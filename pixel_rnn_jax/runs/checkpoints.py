@@ -19,11 +19,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from pixel_rnn_jax.codec.weights import by_name, check_same_types, sha256, types_of
 from pixel_rnn_jax.data import ImageFormat
+from pixel_rnn_jax.runs.config import Config, from_config_dict
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import error_context
-from pixel_rnn_jax.training.config import Config, from_config_dict
+from pixel_rnn_jax.system.trees import by_name, check_same_types, sha256, types_of
 
 PyTree = Any
 policies = ocp.checkpoint_managers

@@ -16,12 +16,12 @@ from pixel_rnn_jax.codec import weights
 from pixel_rnn_jax.data import ImageFormat, Images, Split
 from pixel_rnn_jax.image_model import HUB_FILE, ImageModel
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
+from pixel_rnn_jax.runs.config import Config, changed_fields
+from pixel_rnn_jax.runs.workdir import is_fixed, read_config
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, error_context
-from pixel_rnn_jax.training.checkpoints import Checkpoints, RunIdentity
-from pixel_rnn_jax.training.config import Config, changed_fields
-from pixel_rnn_jax.training.workdir import is_fixed, read_config
 
 PyTree = Any
 

@@ -1,0 +1,1 @@
+"""What a run is: its config, its workdir, its checkpoints, and a trained model that is opened."""
