@@ -48,7 +48,7 @@ class Split:
         if data.tile and dataset.pictures is None:
             raise UserError("data.tile cuts the pictures of a folder, or of an .npy or .npz file")
         self._stored_levels = _stored_levels(dataset, model, data)
-        kind = likelihoods.class_of(model)
+        kind = likelihoods.likelihood_class(model)
         for field in ("levels", "binarize") if kind.standardised else ():
             is_default = getattr(data, field) == getattr(DataConfig, field)
             check(data, f"data.{field}", f"keep its default for {model.output}", is_default)
@@ -215,7 +215,7 @@ def _black_and_white(dataset: Dataset) -> bool:
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
     """Returns K of the stored values; 0 for a model of real values."""
     name, dtype = dataset.name, dataset.images.dtype
-    if likelihoods.class_of(model).standardised:
+    if likelihoods.likelihood_class(model).standardised:
         return 0
     in_memory = isinstance(dataset.images, np.ndarray)
     seen = dataset.images if in_memory else _first(dataset)

@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 
 from pixel_rnn_jax.model.config import ModelConfig, check
-from pixel_rnn_jax.model.likelihoods import Softmax, class_of
+from pixel_rnn_jax.model.likelihoods import Softmax, likelihood_class
 from pixel_rnn_jax.system.errors import UserError
 
 MOST_LEVELS, MOST_VALUES = 2**24, 2**28
@@ -54,7 +54,7 @@ def check_format(
     if not positive or math.prod(image_shape) > MOST_VALUES:
         form = f"three positive integers (H, W, C) with a product of at most {MOST_VALUES:,}"
         raise UserError(f"image_shape must be {form}, got {image_shape}")
-    kind = class_of(config)
+    kind = likelihood_class(config)
     for field in ("scales", "input") if not kind.discrete else ():
         is_default = getattr(config, field) == getattr(ModelConfig, field)
         check(config, f"model.{field}", "keep its default for a density, model.output", is_default)
@@ -90,7 +90,7 @@ def check_images(
     if images.ndim != 4 or images.shape[1:] != image_shape:
         shape = ", ".join(map(str, image_shape))
         raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
-    discrete = class_of(config).discrete
+    discrete = likelihood_class(config).discrete
     values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
     fits = jnp.issubdtype(images.dtype, jnp.floating)
     if discrete:

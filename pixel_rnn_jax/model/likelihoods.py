@@ -173,36 +173,41 @@ class Softmax(Discrete):
 class Total:
     """The known sum of all values of an image, `model.total`.
 
-    Levels after which the values that follow cannot add up to it are impossible. Where it cannot be
-    reached any more, all levels stay possible (Hibat-Allah et al., "Recurrent neural network wave
-    functions", appendix D.2). The outputs are a `Softmax`'s.
+    A level is allowed if the remaining values can still reach the total. If none is, all are
+    (Hibat-Allah et al., "Recurrent neural network wave functions", appendix D.2). The outputs are a
+    `Softmax`'s.
     """
 
     total: int
     levels: int
 
-    def of_images(self, outputs: Array, images: Array) -> Array:
+    def restrict_images(self, outputs: Array, images: Array) -> Array:
         """Restricts the outputs of whole images, `[B, H, W, C, Q]`."""
         shape = images.shape[1:]
         flat = images.astype(jnp.int32).reshape(-1, math.prod(shape))
-        left = (self.total - jnp.cumsum(flat, axis=1) + flat).reshape(images.shape)
-        return self.restrict(outputs, left, np.arange(flat.shape[1])[::-1].reshape(shape))
+        remaining = (self.total - jnp.cumsum(flat, axis=1) + flat).reshape(images.shape)
+        return self.restrict(outputs, remaining, np.arange(flat.shape[1])[::-1].reshape(shape))
 
-    def restrict(self, outputs: Array, left: Array, rest: ArrayLike) -> Array:
+    def restrict(self, outputs: Array, remaining: Array, num_after: ArrayLike) -> Array:
         """Restricts outputs, `[..., Q]`.
 
-        `left` `[...]` is the total less all values that are decided, and `rest` values, or `[...]`,
-        are free after this one.
+        `remaining` `[...]` is the total less all decided values; `num_after` values, a number or
+        `[...]`, are free after this one.
         """
-        rest = jnp.broadcast_to(rest, left.shape)
-        levels = jnp.arange(self.levels).reshape((1,) * left.ndim + (-1,))
-        after = left[..., None] - levels
-        possible = (after >= 0) & (after <= (self.levels - 1) * rest[..., None])
+        num_after = jnp.broadcast_to(num_after, remaining.shape)
+        levels = jnp.arange(self.levels).reshape((1,) * remaining.ndim + (-1,))
+        after = remaining[..., None] - levels
+        possible = (after >= 0) & (after <= (self.levels - 1) * num_after[..., None])
         some = possible.any(-1, keepdims=True)
         if self.levels > 2:
             return jnp.where(possible | ~some, outputs, -jnp.inf)
         certain = jnp.where(possible[..., 1:], jnp.inf, -jnp.inf)
         return jnp.where(possible.all(-1, keepdims=True) | ~some, outputs, certain)
+
+
+def _logit(uniform: Array) -> Array:
+    """The inverse cumulative distribution of a logistic of mean 0 and width 1."""
+    return jnp.log(uniform) - jnp.log1p(-uniform)
 
 
 @dataclass(frozen=True)
@@ -280,18 +285,14 @@ class _Density(_Mixture):
 
 
 @dataclass(frozen=True)
-class _Logistics(_Mixture):
-    """Mixtures of logistic distributions over K levels.
+class _OverLevels(_Mixture):
+    """Mixtures of components that lie over K levels.
 
     The means are offsets, in half ranges, from places spread over the levels. A width is at least a
     twentieth of a cell, narrow enough for a value that is certain, and at most five ranges.
     """
 
     levels: int
-
-    @staticmethod
-    def _quantile(uniform: Array) -> Array:
-        return jnp.log(uniform) - jnp.log1p(-uniform)
 
     def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
         weights, means, widths = jnp.split(rows, 3)
@@ -303,11 +304,20 @@ class _Logistics(_Mixture):
 
 
 @dataclass(frozen=True)
-class DiscretizedLogisticMixture(_Logistics, Discrete):
-    """A discretised mixture of logistics: each level has the probability of its cell.
+class DiscretizedMixture(_OverLevels, Discrete):
+    """A mixture of discretised distributions: each level has the probability of its cell.
 
-    The lowest and the highest cell extend to infinity, so that the probabilities add up to one.
+    The lowest and the highest cell extend to infinity, so that the probabilities add up to one. A
+    subclass has one method, `mass`.
     """
+
+    @abc.abstractmethod
+    def mass(self, low: Array, high: Array, size: Array) -> tuple[Array, Array]:
+        """Returns the exponent and the factor of the mass of cells: it is exp(exponent) * factor.
+
+        The distribution has mean 0 and width 1, and a cell is [low, high), whose ends may be
+        infinite. Its `size` is high - low, of which the difference would lose digits.
+        """
 
     @property
     def digit_sizes(self) -> tuple[int, ...]:
@@ -326,14 +336,6 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
         levels = first[..., None] + starts
         masses = self._log_masses(outputs, levels, size)
         return jnp.where(levels < self.levels, masses, -jnp.inf)
-
-    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
-        def directly() -> Array:
-            levels = jnp.floor(self._drawn(outputs, uniform))
-            return jnp.clip(levels, 0, self.levels - 1).astype(jnp.int32)
-
-        tempered = functools.partial(super().draw, outputs, uniform, temperature)
-        return jax.lax.cond(temperature == 1, directly, tempered)
 
     def log_prob_of_draw(self, outputs: Array, values: Array, temperature: Array) -> Array:
         directly = functools.partial(self.log_prob, outputs, values)
@@ -358,18 +360,32 @@ class DiscretizedLogisticMixture(_Logistics, Discrete):
     def _component(
         self, value: Array, mean: Array, width: Array, size: int = 1
     ) -> tuple[Array, Array]:
-        # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits. The first
-        # factor is 1 for the highest level, the second is 1 for the lowest.
         lowest, highest = value == 0, value >= self.levels - size
         a, cell = (value - mean) / width, size / width
-        b = a + cell
+        low, high = jnp.where(lowest, -jnp.inf, a), jnp.where(highest, jnp.inf, a + cell)
+        return self.mass(low, high, jnp.where(lowest | highest, jnp.inf, cell))
+
+
+@dataclass(frozen=True)
+class DiscretizedLogisticMixture(DiscretizedMixture):
+    """A discretised mixture of logistic distributions."""
+
+    _quantile = staticmethod(_logit)
+
+    def mass(self, low: Array, high: Array, size: Array) -> tuple[Array, Array]:
+        # sigma(b) - sigma(a) = sigma(b) sigma(-a) (1 - exp(a - b)) loses no digits, where
         # sigma(x) = exp(min(x, 0)) / (1 + exp(-|x|)).
-        exponent = jnp.where(highest, 0, jnp.minimum(b, 0))
-        exponent = exponent - jnp.where(lowest, 0, jnp.maximum(a, 0))
-        below = jnp.where(highest, 1, 1 + jnp.exp(-jnp.abs(b)))
-        above = jnp.where(lowest, 1, 1 + jnp.exp(-jnp.abs(a)))
-        inside = jnp.where(lowest | highest, 1, -jnp.expm1(-cell))
-        return exponent, inside / (below * above)
+        exponent = jnp.minimum(high, 0) - jnp.maximum(low, 0)
+        below, above = 1 + jnp.exp(-jnp.abs(high)), 1 + jnp.exp(-jnp.abs(low))
+        return exponent, -jnp.expm1(-size) / (below * above)
+
+    def draw(self, outputs: Array, uniform: Array, temperature: Array) -> Array:
+        def directly() -> Array:
+            levels = jnp.floor(self._drawn(outputs, uniform))
+            return jnp.clip(levels, 0, self.levels - 1).astype(jnp.int32)
+
+        tempered = functools.partial(super().draw, outputs, uniform, temperature)
+        return jax.lax.cond(temperature == 1, directly, tempered)
 
 
 @dataclass(frozen=True)
@@ -411,13 +427,14 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
 
 
 @dataclass(frozen=True)
-class LogisticMixture(_Logistics, _Density):
+class LogisticMixture(_OverLevels, _Density):
     """The density of a mixture of logistics, for dequantised values.
 
     Draws may lie outside [0, K), since a logistic distribution has no ends.
     """
 
     dequantised: ClassVar[bool] = True
+    _quantile = staticmethod(_logit)
 
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         return images.astype(dtype) * (2 / self.levels) - 1
@@ -435,6 +452,7 @@ class GaussianMixture(_Density):
     """
 
     standardised: ClassVar[bool] = True
+    _quantile = staticmethod(jax.scipy.special.ndtri)
 
     def inputs(self, images: Array, dtype: DTypeLike) -> Array:
         return images.astype(dtype)
@@ -448,10 +466,6 @@ class GaussianMixture(_Density):
     def _unit(z: Array) -> tuple[Array, ArrayLike]:
         return -z * z / 2, (2 * math.pi) ** -0.5
 
-    @staticmethod
-    def _quantile(uniform: Array) -> Array:
-        return jax.scipy.special.ndtri(uniform)
-
 
 OUTPUTS: dict[str, type[Likelihood]] = {
     "softmax": Softmax,
@@ -463,7 +477,7 @@ OUTPUTS: dict[str, type[Likelihood]] = {
 """The likelihoods by the names that `model.output` takes; add one of your own."""
 
 
-def class_of(config: ModelConfig) -> type[Likelihood]:
+def likelihood_class(config: ModelConfig) -> type[Likelihood]:
     """Returns the class of likelihood that `config.output` names, or raises `UserError`."""
     check(config, "model.output", f"be one of {', '.join(OUTPUTS)}", config.output in OUTPUTS)
     return OUTPUTS[config.output]
@@ -471,7 +485,7 @@ def class_of(config: ModelConfig) -> type[Likelihood]:
 
 def likelihood_for(config: ModelConfig, levels: int) -> Likelihood:
     """Returns the likelihood that `config.output` names."""
-    class_: Any = class_of(config)
+    class_: Any = likelihood_class(config)
     values = dataclasses.asdict(config) | {"levels": levels}
     return class_(**{field.name: values[field.name] for field in dataclasses.fields(class_)})
 

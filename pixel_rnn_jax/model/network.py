@@ -120,8 +120,8 @@ class Network(nn.Module):
         """
         features = self.embed_condition(condition, coarse)
         x = self.body(self.first(self._inputs(values)), features, dropout_keys)
-        outputs = self.of_channels(self.head(x), values)
-        return outputs if self.total is None else self.total.of_images(outputs, values)
+        outputs = self.split_channels(self.head(x), values)
+        return outputs if self.total is None else self.total.restrict_images(outputs, values)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
@@ -167,7 +167,7 @@ class Network(nn.Module):
     def step(
         self, state: State, pixel: Array, position: Position, context: Context | None
     ) -> tuple[Array, State]:
-        """Computes the outputs for one pixel, of `of_channels`, and the state for `end_pixel`.
+        """Computes the outputs for one pixel, of `split_channels`, and the state for `end_pixel`.
 
         The pixel has `[B, C]` values. The outputs of a channel depend on earlier ones alone, so
         that the others may hold any value. `context` belongs to its row.
@@ -185,7 +185,7 @@ class Network(nn.Module):
         body = self.body.end_row(state["body"], context)
         return {"first": self.first.end_row(state["first"]), "body": body}
 
-    def of_channels(self, x: Array, values: Array) -> Array:
-        """Splits the outputs for pixels by channels, `[..., C, Q]`; see `split_channels`."""
+    def split_channels(self, x: Array, values: Array) -> Array:
+        """Splits the outputs for pixels by channels, `[..., C, Q]`; see `Likelihood`."""
         # The loss is never computed in less than float32.
         return self.likelihood.split_channels(x.astype(self.param_dtype), values)

@@ -115,7 +115,7 @@ def array_splits(
         elif whole.condition is not None:
             field = CONDITIONS["vector" if whole.condition.ndim == 2 else "map"]
             model = dataclasses.replace(model, **{field: whole.condition.shape[-1]})
-    real = likelihoods.class_of(model).standardised
+    real = likelihoods.likelihood_class(model).standardised
     if not levels and not real and whole.images.dtype.kind in "biu":
         # A value may occur only in validation.
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)

@@ -7,7 +7,7 @@ from helpers.random_models import random_like
 from helpers.reachability import reach, reach_of_coarse
 
 from pixel_rnn_jax.model.config import ModelConfig
-from pixel_rnn_jax.model.likelihoods import class_of
+from pixel_rnn_jax.model.likelihoods import likelihood_class
 from pixel_rnn_jax.model.network import Network
 
 COLOUR = dict(image_shape=(3, 4, 3), features=5, layers=1, first_kernel=3, images_per_lane=1)
@@ -24,7 +24,7 @@ def check_dependencies(architecture, image_shape, *, levels=3, ratio=0, **option
     """
     config = ModelConfig(architecture, **{"head_features": 12, "dtype": "float64"} | options)
     sizes = dict(layers=config.layers, kernel=config.kernel)
-    of_values = dict(first_kernel=config.first_kernel, coupled=class_of(config).coupled)
+    of_values = dict(first_kernel=config.first_kernel, coupled=likelihood_class(config).coupled)
     promised = [reach(architecture, image_shape, **sizes, **of_values)]
     for own_ratio, channels in ((1, config.condition_map), (ratio, image_shape[-1])):
         if own_ratio and channels:

@@ -100,9 +100,9 @@ def _values_at(
     """Returns a function from the outputs at a place to the values there and their evidence.
 
     The evidence of a known value is its log-probability, unless an earlier scale gives it; all
-    others have 0. With `model.total` an unknown value is drawn among the levels that the known
-    values after it leave possible, and their log-probability is its evidence. Without the first
-    axis of images and masks all lanes complete the same image.
+    others have 0. With `model.total`, draws keep the sum of the later known values reachable, and
+    the log-probability of that restriction is added to the evidence. `images` and `known` may lack
+    the batch axis: one image for all lanes.
     """
     likelihood = scales[-1].network.likelihood
 
@@ -117,12 +117,12 @@ def _values_at(
         at = (..., stride * place.row, stride * place.column, place.channel)
         uniform = uniforms[place.scale][:, place.row, place.column, place.channel]
         allowed, total = outputs, scales[place.scale].network.total
-        if total is not None and place.left is not None:
-            allowed = total.restrict(outputs, place.left - later[at], free[at])
+        if total is not None and place.remaining is not None:
+            allowed = total.restrict(outputs, place.remaining - later[at], free[at])
         drawn = likelihood.draw(allowed, uniform, jnp.ones((), uniform.dtype))
         values = jnp.where(known[at], images[at], drawn.astype(images.dtype))
         evidence = likelihood.log_prob(outputs, values)
-        others = 0 if allowed is outputs else evidence - likelihood.log_prob(allowed, values)
+        others = 0 if total is None else evidence - likelihood.log_prob(allowed, values)
         return values, jnp.where(place.copied, 0, jnp.where(known[at], evidence, others))
 
     return values_at

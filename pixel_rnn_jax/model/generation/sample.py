@@ -54,12 +54,12 @@ def value_uniforms(scales: Sequence[Scale], key: Array, indices: Array) -> list[
     half = jnp.finfo(dtype).eps / 2  # JAX's numbers are multiples of eps, from 0 to 1 - eps.
 
     # Under `vmap`, keys of other kinds than the default one give numbers that depend on the batch.
-    default = "threefry" in str(jax.random.key_impl(key))
+    default = jax.random.key_impl(key) == "threefry2x32"
 
-    def of_scale(number: int, shape: tuple[int, int, int]) -> Array:
+    def draw(number: int, shape: tuple[int, int, int]) -> Array:
         def of_image(index: Array) -> Array:
             return jax.random.uniform(fold_in(fold_in(key, index), number), shape, dtype)
 
         return (jax.vmap(of_image)(indices) if default else jax.lax.map(of_image, indices)) + half
 
-    return [of_scale(i, scale.network.image_shape) for i, scale in enumerate(scales)]
+    return [draw(i, scale.network.image_shape) for i, scale in enumerate(scales)]

@@ -21,7 +21,7 @@ class Place(NamedTuple):
     """The place of a value: its scale, and row, column and channel in the image of the scale.
 
     If `copied`, the value is the smaller scale's, and the result of `choose` is not used. Scale
-    and channel are known at compile time. `left` is as in `Lanes`.
+    and channel are known at compile time. `remaining` is as in `Lanes`.
     """
 
     scale: int
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     column: Array
     channel: int
     copied: ArrayLike
-    left: Array | None
+    remaining: Array | None
 
 
 class Lanes(NamedTuple):
@@ -39,7 +39,7 @@ class Lanes(NamedTuple):
     state: PyTree  # Layer states after the last pixel.
     features: Array | None  # [L, H, W, h], the condition of the body.
     context: PyTree  # The body's terms of the features in this row.
-    left: Array | None  # [L], `model.total` less the values so far.
+    remaining: Array | None  # [L], `model.total` less the values so far.
 
 
 Choose = Callable[[Any, Array, Place], tuple[Any, Array]]
@@ -73,8 +73,8 @@ def for_each_value(
             own = own.at[:, :: scale.network.ratio, :: scale.network.ratio].set(image)
         state, context = network.init_state(lanes), network.context(features, 0)
         total = network.config.total
-        left = jnp.full(lanes, total, jnp.int32) if total else None
-        start = Lanes(own, state, features, context, left)
+        remaining = jnp.full(lanes, total, jnp.int32) if total else None
+        start = Lanes(own, state, features, context, remaining)
         start, carry = kernels.varying_alike((start, carry), (params, start, carry))
         image, carry = _for_each_value_of(number, scale, params, choose, carry, start, end_pixel)
     assert image is not None
@@ -98,23 +98,23 @@ def _for_each_value_of(
         network = scale.bind(params)
         copied: ArrayLike = all_copied[row, column] if scale.copied.any() else False
         pixel = lanes.image[:, row, column]
-        state, left = lanes.state, lanes.left
+        state, remaining = lanes.state, lanes.remaining
         for channel in range(channels):
             # Each step is from the same state; the state of the last one is kept.
             if channel < network.mask_groups:
                 of_pixel, state = network.step(lanes.state, pixel, position, lanes.context)
-            outputs = network.of_channels(of_pixel, pixel)[:, channel]
-            if network.total is not None and left is not None:
-                rest = ((height - row) * width - column) * channels - channel - 1
-                outputs = network.total.restrict(outputs, left, rest)
-            place = Place(number, row, column, channel, copied, left)
+            outputs = network.split_channels(of_pixel, pixel)[:, channel]
+            if network.total is not None and remaining is not None:
+                num_after = ((height - row) * width - column) * channels - channel - 1
+                outputs = network.total.restrict(outputs, remaining, num_after)
+            place = Place(number, row, column, channel, copied, remaining)
             carry, values = choose(carry, outputs, place)
             values = jnp.where(copied, pixel[:, channel], values.astype(pixel.dtype))
             pixel = pixel.at[:, channel].set(values)
-            left = None if left is None else left - values
+            remaining = None if remaining is None else remaining - values
         state = network.end_pixel(state, pixel, position)
         image = lanes.image.at[:, row, column].set(pixel)
-        lanes = lanes._replace(state=state, image=image, left=left)
+        lanes = lanes._replace(state=state, image=image, remaining=remaining)
         if end_pixel is not None:
             carry, lanes = end_pixel(carry, lanes, place)
         return (lanes, carry), None
