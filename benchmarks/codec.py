@@ -65,12 +65,10 @@ def of_pictures(levels: int, channels: int, options: dict[str, Any]) -> Codec:
         files = []
         for start in range(0, count, rows):
             column = images[start : start + rows].reshape(-1, width, channels).astype(np.uint8)
-            if levels == 2:
-                picture = Image.fromarray(column[..., 0] * np.uint8(255)).convert("1")
-            else:
-                picture = Image.fromarray(column[..., 0] if channels == 1 else column)
-            if options["format"] != "PNG" and picture.mode == "1":
-                picture = picture.convert("L")
+            column *= 255 if levels == 2 else 1
+            picture = Image.fromarray(column[..., 0] if channels == 1 else column)
+            if levels == 2 and channels == 1 and options["format"] == "PNG":
+                picture = picture.convert("1")
             file = io.BytesIO()
             picture.save(file, **options)
             files.append(file.getvalue())

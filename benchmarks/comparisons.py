@@ -126,10 +126,7 @@ def step_of(config: Config) -> Callable[[], None]:
 def steps_that_fit(
     configs: dict[str, Config], minutes: float, options: argparse.Namespace
 ) -> dict[str, int]:
-    """Returns the steps that each model makes in a time; they are timed in turn.
-
-    They are kept in --out, so that the same command goes on with the same.
-    """
+    """Returns the steps that each model makes in a time; --out keeps them for the next call."""
     file, runs = options.out / "steps.json", {name: to_json(c) for name, c in configs.items()}
     if file.exists():
         stored = json.loads(file.read_bytes())
@@ -150,12 +147,7 @@ def steps_that_fit(
 
 
 def trained(workdir: Path, config: Config) -> dict[str, Any] | None:
-    """Trains, or goes on with what is there, and returns result.json with the time of training.
-
-    Returns:
-        None for a run that would only fail again, such as one whose loss is not finite any more; it
-        has said why.
-    """
+    """Trains or goes on; returns result.json with the time of training, None if training fails."""
     before = read_config(workdir) if (workdir / "config.json").exists() else config
     if differences := changed_fields(before, config):
         raise SystemExit(f"{workdir} has a run of other {', '.join(differences)}: change --out")

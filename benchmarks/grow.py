@@ -3,8 +3,7 @@
     python benchmarks/grow.py cifar10 --out=grown.safetensors --config.model.layers=12
     pixel-rnn-jax --config=cifar10 --config.init_from=grown.safetensors ...
 
-A new layer adds 0 to the stream at first (Chen et al. 2016, Net2Net). That log p stays the trained
-model's is checked.
+A new layer adds 0 to the stream at first (Chen et al. 2016, Net2Net), which leaves log p as it was.
 """
 
 import jax

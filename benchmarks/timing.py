@@ -1,9 +1,8 @@
 """Timing of what is compared: in turn, in one run, as medians; shared by the benchmarks.
 
 What needs a set-up of its own (other devices, another interpreter) is built in a `Worker`, a
-process that waits while others have their turn. A machine that is slower for a while is then slower
-for all, and the ratios stay. Only the standard library is imported here, so that interpreters
-without JAX can run workers.
+process that waits while others have their turn: a machine that is slower for a while is slower for
+all. Only the standard library is imported here, so that interpreters without JAX can run workers.
 """
 
 import argparse
@@ -67,7 +66,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
 def timer(function: Callable[[], Any], seconds: float, warm_up: int = 2) -> Timer:
     """Returns a timer of `function`, which returns when its result is there.
 
-    It is called `warm_up` times here, and in each turn for about so many seconds, at least once.
+    It is called `warm_up` times here, and in each turn for about `seconds`, at least once.
     """
     for _ in range(warm_up):
         function()
@@ -84,7 +83,7 @@ def timer(function: Callable[[], Any], seconds: float, warm_up: int = 2) -> Time
 
 
 def in_turn(timers: Mapping[Name, Timer], rounds: int) -> dict[Name, float]:
-    """Gives every timer a turn in each round, and returns the median of each over the rounds."""
+    """Returns the median of each timer over its turns."""
     return {name: statistics.median(each) for name, each in all_turns(timers, rounds).items()}
 
 
@@ -102,12 +101,7 @@ def all_turns(timers: Mapping[Name, Timer], rounds: int) -> dict[Name, list[floa
 
 
 class Worker:
-    """A benchmark script in a process of its own, which `run` makes serve its candidate.
-
-    Attributes:
-        timers: Timers that measure in the process.
-        facts: Of the candidate.
-    """
+    """A benchmark script in a process of its own; its `timers` and `facts` are its candidate's."""
 
     def __init__(self, script: str, python: str = sys.executable, **options: Any):
         command = [python, script, "--worker", json.dumps(options)]

@@ -1,7 +1,7 @@
 """ImageNet at 32x32: the paper's 3.86 bits/dim on the validation split (Row LSTM, table 6).
 
-Command:   pixel-rnn-jax --config=imagenet32   (or imagenet32:diagonal_bilstm, :pixel_cnn)
-           pixel-rnn-jax --config=imagenet32:multi_scale   (heights 8, 16 and 32)
+Command:   pixel-rnn-jax --config=imagenet32
+           Variants: imagenet32:diagonal_bilstm, :pixel_cnn, :multi_scale (heights 8, 16 and 32).
 Data:      downsampled_imagenet/32x32, from archives that you have (docs/data.md). There is no test
            part: as in the paper, the reported likelihood is of the validation split. A hundredth
            of the training images chooses the best checkpoint.

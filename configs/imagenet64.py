@@ -1,7 +1,7 @@
 """ImageNet at 64x64: the paper's 3.63 bits/dim on the validation split (Row LSTM, table 6).
 
-Command:   pixel-rnn-jax --config=imagenet64   (or imagenet64:diagonal_bilstm, :pixel_cnn)
-           pixel-rnn-jax --config=imagenet64:multi_scale   (heights 32 and 64)
+Command:   pixel-rnn-jax --config=imagenet64
+           Variants: imagenet64:diagonal_bilstm, :pixel_cnn, :multi_scale (heights 32 and 64).
 Data:      downsampled_imagenet/64x64, split as in imagenet32.py.
 Hardware:  a large GPU or TPU, or several. On less, lower --config.train.batch_size, or give
            --config.model.remat=true --config.model.dtype=bfloat16.
