@@ -1,6 +1,7 @@
 """The functional interface: pure functions that JAX transforms, for every kind of model."""
 
 import copy
+import dataclasses
 import functools
 import itertools
 import pickle
@@ -323,3 +324,16 @@ def test_impossible_formats_are_refused(name, value):
     config = prnn.ModelConfig(output="gaussian_mixture")
     with pytest.raises(prnn.UserError, match=name):
         prnn.PixelRNN(config, **dict(image_shape=SHAPE) | {name: value})
+
+
+@pytest.mark.parametrize(("architecture", "kernel"), [("linear_rnn", 5), ("plain", 3)])
+def test_a_field_that_the_body_lacks_is_refused_by_name(architecture, kernel, monkeypatch):
+    class Plain(prnn.layers.Body):
+        __call__ = prnn.layers.Body.__call__
+
+    monkeypatch.setitem(prnn.layers.BODIES, "plain", Plain)
+    config = prnn.ModelConfig(architecture, kernel=kernel, remat=True)
+    with pytest.raises(prnn.UserError, match=rf"model\.(kernel|remat) .*{architecture}"):
+        prnn.PixelRNN(config, SHAPE, levels=2)
+    scales = dict(scales=(2, 4), scale_architectures=("row_lstm", architecture))
+    assert prnn.PixelRNN(dataclasses.replace(config, **scales), SHAPE, levels=2).scales
