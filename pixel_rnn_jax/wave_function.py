@@ -41,8 +41,8 @@ class WaveFunction(nn.Module):
         shape: (H, W); site i is in row i // W.
         phase: A module from states `[..., N]` to φ, `[...]`; None for a positive wave function.
         symmetries: "rotations" and "reflections" of the grid, and "flip", which takes each local
-            state to the opposite one. The density of σ is the mean of p(gσ) over the group that
-            they generate, and costs as much as one state for each element; φ is not symmetric.
+            state to the opposite one. The density of σ is the mean of p(gσ) over the G elements of
+            the group that they generate; it costs G log-probabilities, and φ is not symmetrised.
 
     Raises:
         UserError: On first use, if the space has another constraint, other than H W sites or one
@@ -99,18 +99,16 @@ class WaveFunction(nn.Module):
             raise UserError(f"symmetries: a flip changes the sum, which {self.hilbert} fixes")
         return np.tile(sites, (flips, 1)), np.arange(flips).repeat(len(sites)) > 0
 
-    def _moved(self, images: Array, elements: Array | slice) -> Array:
-        """Applies elements of the group to images `[B, H, W, 1]`, each to its own or all to all."""
-        (sites, flips), levels = self._group, images.reshape(len(images), -1)
-        of_each, flip = jnp.asarray(sites)[elements], jnp.asarray(flips)[elements]
-        if isinstance(elements, slice):
-            levels, of_each, flip = levels[:, None], of_each[None], flip[None]
-        moved = jnp.take_along_axis(levels, of_each, axis=-1)
-        return jnp.where(flip[..., None], self.pixel_rnn.levels - 1 - moved, moved)
+    def _apply(self, images: Array, sites: Any, flips: Any) -> Array:
+        """Applies elements of the group, `[B, G, N]` and `[B, G]`, to images: `[B, G, N]`."""
+        levels = images.reshape(len(images), 1, -1)
+        moved = jnp.take_along_axis(levels, sites, axis=-1)
+        return jnp.where(flips[..., None], self.pixel_rnn.levels - 1 - moved, moved)
 
     def log_density(self, params: Any, images: Array) -> Array:
         """Returns the log-densities of images `[B, H, W, 1]`, `[B]`, some at a time on CPUs."""
-        every = self._moved(images, slice(None))  # [B, G, N]
+        sites, flips = self._group
+        every = self._apply(images, sites[None], flips[None])
         rows, model = every.reshape(-1, *self.shape, 1), self.pixel_rnn
         parts = tuning.parts(len(rows), every.shape[-1], recurrent=model.recurrent)
         log_probs = tuning.in_parts(functools.partial(model.log_prob, params), parts, rows)
@@ -121,10 +119,11 @@ class WaveFunction(nn.Module):
         """Draws images `[count, H, W, 1]`, and returns their log-densities, `[count]`."""
         if not self.symmetries:
             return self.pixel_rnn.sample_and_log_prob(params, key, count)
-        key, of_elements = jax.random.split(key)
-        images = self.pixel_rnn.sample(params, key, count)
-        elements = jax.random.randint(of_elements, (count,), 0, len(self._group[0]))
-        images = self._moved(images, elements).reshape(images.shape)
+        key, choice_key = jax.random.split(key)
+        images, (sites, flips) = self.pixel_rnn.sample(params, key, count), self._group
+        elements = jax.random.randint(choice_key, (count, 1), 0, len(sites))
+        chosen = jnp.asarray(sites)[elements], jnp.asarray(flips)[elements]
+        images = self._apply(images, *chosen).reshape(images.shape)
         return images, self.log_density(params, images)
 
     @nn.compact

@@ -14,6 +14,7 @@ from typing import Any
 import constriction
 import numpy as np
 
+from pixel_rnn_jax.codec.format import Sections
 from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
 from pixel_rnn_jax.data import Batch
@@ -59,15 +60,13 @@ class Encoder:
         return bytes(self._rounding.packed), words.astype("<u4").tobytes()
 
 
-def decode(
-    loop: Loop, corrections: bytes, code: bytes, count: int, condition: np.ndarray | None
-) -> Batch:
+def decode(loop: Loop, sections: Sections, count: int, condition: np.ndarray | None) -> Batch:
     """Returns the `count` images `[N, H, W, C]` of a block with their condition.
 
     `condition` are their vectors or maps; classes are in the code.
     """
-    model, rounding = loop.model, RoundingReader(corrections)
-    words = np.frombuffer(code, "<u4").astype(np.uint32)
+    model, rounding = loop.model, RoundingReader(sections.corrections)
+    words = np.frombuffer(sections.code, "<u4").astype(np.uint32)
     stream = constriction.stream.queue.RangeDecoder(words)
     images = np.zeros((count, *model.image_shape), value_dtype(model.levels))
     classes = model.config.condition.classes

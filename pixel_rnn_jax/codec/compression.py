@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from pixel_rnn_jax.codec.coder import Encoder, decode
-from pixel_rnn_jax.codec.format import Block, Header, pack_end, read_blocks
+from pixel_rnn_jax.codec.format import Block, Header, Sections, pack_end, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, canonical_config
 from pixel_rnn_jax.data import Batch, Images
 from pixel_rnn_jax.model.checks import check_images
@@ -79,10 +79,10 @@ def decompress(
         raise UserError("the compressed file has a block of too many images")
     # A correction takes a byte, or fewer bytes than there are logits from the one before.
     logits = model.num_values * max(model.levels, 16 * len(model.discrete_likelihood().digit_sizes))
-    if any(len(block.sections[2]) > block.length * logits for block in blocks):
+    if any(len(block.sections.corrections) > block.length * logits for block in blocks):
         raise UserError("the compressed file has more corrections than logits")
     names = [name for block in blocks for name in names_of(block) or [""] * block.length]
-    no_images = Block(0, 0, (b"",) * 4, values_crc=0)
+    no_images = Block(0, 0, Sections(), values_crc=0)
     batches = [_decoded(loop, block) for block in (no_images, *blocks)]
     images, condition = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
     return Images(images, condition, tuple(names) if any(names) else ()), lost
@@ -90,10 +90,10 @@ def decompress(
 
 def names_of(block: Block) -> list[str]:
     """Returns the names of the images of a block, [] if it has none."""
-    if not block.sections[0]:
+    if not block.sections.names:
         return []
     with error_context("the compressed file"):
-        names = json.loads(_unpacked(block.sections[0], min(NAME_BYTES, 1024 * block.length)))
+        names = json.loads(_unpacked(block.sections.names, min(NAME_BYTES, 1024 * block.length)))
         if [*map(type, names)] != [str] * block.length:
             raise ValueError("names of other images")
         return names
@@ -144,7 +144,7 @@ def _blocks(
             if len(text) > min(NAME_BYTES, 1024 * (stop - start)):
                 raise UserError("the names of images may have 1,024 bytes on average")
             stored = None if model.config.condition.classes else whole.condition
-            sections = (
+            sections = Sections(
                 zlib.compress(text.encode(), 9) if names else b"",
                 b"" if stored is None else zlib.compress(stored.astype("<f4").tobytes(), 9),
                 *encoder.finish(),
@@ -155,17 +155,16 @@ def _blocks(
 
 def _decoded(loop: Loop, block: Block) -> Batch:
     """Returns the images of a block, if they are those that were compressed."""
-    _, packed, corrections, code = block.sections
     shape = loop.model.config.condition.shape(loop.model.image_shape)
     condition = None
     if shape:
         with error_context("the compressed file"):
             most = 4 * block.length * math.prod(shape)
-            values = _unpacked(packed, most) if most else b""
+            values = _unpacked(block.sections.condition, most) if most else b""
             condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
     model, batch = loop.model, None
     with contextlib.suppress(ValueError, AssertionError):  # It may be no code on this machine.
-        batch = decode(loop, corrections, code, block.length, condition)
+        batch = decode(loop, block.sections, block.length, condition)
     if batch is None or _checksum(batch) != block.values_crc:
         raise UserError(
             f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, "

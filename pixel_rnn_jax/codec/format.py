@@ -28,12 +28,21 @@ class Header(NamedTuple):
         return _sealed(MAGIC + numbers + self.digest + _word(self.first_crc))
 
 
+class Sections(NamedTuple):
+    """The bytes of a block."""
+
+    names: bytes = b""
+    condition: bytes = b""
+    corrections: bytes = b""
+    code: bytes = b""
+
+
 class Block(NamedTuple):
     """Some images, which are decoded without the other blocks."""
 
     start: int  # Number of its first image.
     length: int  # Number of its images.
-    sections: tuple[bytes, ...]  # Names, condition, corrections, code.
+    sections: Sections
     values_crc: int  # CRC of the decoded classes and values.
 
     def pack(self, header: bytes) -> bytes:
@@ -103,7 +112,7 @@ def _block(data: bytes, position: int) -> tuple[Block, int]:
     *ends, stop = itertools.accumulate((*lengths, 8), initial=first)
     if stop > len(data) or not count:
         raise ValueError("a block has no images, or no end")
-    sections = tuple(data[a:b] for a, b in itertools.pairwise(ends))
+    sections = Sections(*(data[a:b] for a, b in itertools.pairwise(ends)))
     return Block(start, count, sections, _value(data, stop - 8)), stop
 
 

@@ -23,8 +23,7 @@ from pixel_rnn_jax.system.errors import UserError
 
 PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int], int], np.ndarray]
-"""Maps what `on_grid` makes of logits, `[N, D]` (`[N, 1]` for K = 2), the row, column and channel
-of the values, and the size of a digit to the coded digits, `[N]`."""
+"""(logits by `on_grid` `[N, K]`, (row, column, channel), size of a digit) to the digits, `[N]`."""
 
 GROUP, GROUP_VALUES = 64, 2**21
 """At most so many images, with at most so many values in all, are coded side by side; at least one.

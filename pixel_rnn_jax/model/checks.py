@@ -54,15 +54,15 @@ def check_format(
     if not positive or math.prod(image_shape) > MOST_VALUES:
         form = f"three positive integers (H, W, C) with a product of at most {MOST_VALUES:,}"
         raise UserError(f"image_shape must be {form}, got {image_shape}")
-    kind = likelihood_class(config)
-    for field in ("scales", "input") if not kind.discrete else ():
+    likelihood = likelihood_class(config)
+    for field in ("scales", "input") if not likelihood.discrete else ():
         is_default = getattr(config, field) == getattr(ModelConfig, field)
         check(config, f"model.{field}", "keep its default for a density, model.output", is_default)
-    real = kind.standardised
+    real = likelihood.standardised
     if not is_integer(levels) or not (levels == 0 if real else 2 <= levels <= MOST_LEVELS):
         choice = "0, for real values" if real else f"an integer from 2 to {MOST_LEVELS:,}"
         raise UserError(f'levels must be {choice}, for output "{config.output}"; got {levels}')
-    most = (levels - 1) * math.prod(image_shape) if kind is Softmax else 0
+    most = (levels - 1) * math.prod(image_shape) if likelihood is Softmax else 0
     rule = f"be at most {most}, and 0 for other outputs than softmax"
     check(config, "model.total", rule, config.total <= most)
     count = image_shape[-1] if real else 0
@@ -134,17 +134,17 @@ def check_completion(
 
 def _check_condition(model: Any, condition: Any, count: Any) -> Array | None:
     """Checks the condition of `count` images and returns it, None for a model without one."""
-    kind, classes = model.config.condition, model.config.condition.classes
-    if not kind.size and condition is None:
+    wanted, classes = model.config.condition, model.config.condition.classes
+    if not wanted.size and condition is None:
         return None
-    condition, shape = _array(condition), (count, *kind.shape(model.image_shape))
+    condition, shape = _array(condition), (count, *wanted.shape(model.image_shape))
     if classes and condition.ndim == 0 and condition.dtype != object:  # One class for all.
         condition = (np if has_values(condition) else jnp).broadcast_to(condition, (count,))
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
-    if not kind.size or condition.shape != shape or (classes and not whole):
+    if not wanted.size or condition.shape != shape or (classes and not whole):
         form = "None: this model has none"
-        if kind.size:
-            form = f"{'integers' if classes else 'numbers'} of shape {shape} for {kind}"
+        if wanted.size:
+            form = f"{'integers' if classes else 'numbers'} of shape {shape} for {wanted}"
         missing = condition.dtype == object and condition.ndim == 0
         got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
         raise UserError(f"condition must be {form}, got {got}")
@@ -155,9 +155,9 @@ def _check_condition(model: Any, condition: Any, count: Any) -> Array | None:
 
 def no_condition(config: ModelConfig, image_shape: Shape, dtype: Any) -> Array | None:
     """Returns zeros in the form of the condition of one image, None for a model without one."""
-    kind = config.condition
-    shape = 1, *kind.shape(image_shape)
-    return jnp.zeros(shape, jnp.int32 if kind.classes else dtype) if kind.size else None
+    wanted = config.condition
+    shape = 1, *wanted.shape(image_shape)
+    return jnp.zeros(shape, jnp.int32 if wanted.classes else dtype) if wanted.size else None
 
 
 def class_numbers(condition: Any, class_names: Sequence[str]) -> Any:
@@ -196,17 +196,17 @@ def _array(value: Any) -> Any:
     return value if isinstance(value, Array) else np.asarray(value)
 
 
-def _check_values(name: str, array: Any, kind: Any) -> None:
-    """Checks that values are below `kind`, a number of levels, or finite as a `kind` of float."""
+def _check_values(name: str, array: Any, limit: Any) -> None:
+    """Checks that values are below `limit`, or finite if it is a type of float."""
     if not has_values(array):
         return
     values = np.asarray(array)  # Operations of JAX would be traced inside `jit`.
-    if isinstance(kind, int):
-        if values.size and (values.min() < 0 or values.max() >= kind):
+    if isinstance(limit, int):
+        if values.size and (values.min() < 0 or values.max() >= limit):
             limits = f"{values.min()} to {values.max()}"
-            raise UserError(f"{name} must be from 0 to {kind - 1}, got {limits}")
+            raise UserError(f"{name} must be from 0 to {limit - 1}, got {limits}")
         return
     with np.errstate(over="ignore"):
-        values = values.astype(jax.dtypes.canonicalize_dtype(kind))
+        values = values.astype(jax.dtypes.canonicalize_dtype(limit))
     if not np.isfinite(values).all():
         raise UserError(f"{name} must have finite values, got NaN or infinity as {values.dtype}")

@@ -176,8 +176,8 @@ def check_fields(config: Any, group: str, rules: Mapping[str, Rule]) -> None:
             # Still part of the construction of the frozen dataclass.
             object.__setattr__(config, field.name, value := _convert(value, field.type))
         except TypeError:
-            kind = inspect.formatannotation(field.type)
-            raise UserError(f"{name} must be of type {kind}, got {value!r}") from None
+            annotation = inspect.formatannotation(field.type)
+            raise UserError(f"{name} must be of type {annotation}, got {value!r}") from None
         if isinstance(value, (int, float)):
             check(config, name, "be finite and at least 0", 0 <= value < math.inf)
         if get_origin(field.type) is Literal:
