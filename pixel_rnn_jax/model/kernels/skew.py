@@ -32,23 +32,22 @@ def skew(x: Array, *, pack: int = 1) -> Array:
     """
     batch, height, width, features = x.shape
     lanes, steps = batch // pack, pack * width + height - 1
-    x_LxIxHxWxF = x.reshape(lanes, pack, height, width, features)  # I images in a lane.
-    x_HxIxWxLxF = x_LxIxHxWxF.transpose(2, 1, 3, 0, 4)
-    x_HxIWxLxF = x_HxIxWxLxF.reshape(height, pack * width, lanes, features)
+    x = x.reshape(lanes, pack, height, width, features).transpose(2, 1, 3, 0, 4)
+    x = x.reshape(height, pack * width, lanes, features)
     # A row of T + 1 positions, read back as rows of T, shifts each row by one more than the last.
-    padded = jnp.pad(x_HxIWxLxF, ((0, 0), (0, height), (0, 0), (0, 0)))
-    x_HTxLxF = padded.reshape(height * (steps + 1), lanes, features)[: height * steps]
-    return x_HTxLxF.reshape(height, steps, lanes, features).swapaxes(0, 1)
+    padded = jnp.pad(x, ((0, 0), (0, height), (0, 0), (0, 0)))
+    x = padded.reshape(height * (steps + 1), lanes, features)[: height * steps]
+    return x.reshape(height, steps, lanes, features).swapaxes(0, 1)
 
 
 def unskew(y: Array, *, width: int, pack: int = 1) -> Array:
     """Takes the skewed `[T, H, L, F]` back to `[L * pack, H, W, F]`."""
     steps, height, lanes, features = y.shape
-    y_HTxLxF = y.swapaxes(0, 1).reshape(height * steps, lanes, features)
-    padded = jnp.pad(y_HTxLxF, ((0, height), (0, 0), (0, 0)))
-    y_HxIWxLxF = padded.reshape(height, steps + 1, lanes, features)[:, : pack * width]
-    y_HxIxWxLxF = y_HxIWxLxF.reshape(height, pack, width, lanes, features)
-    return y_HxIxWxLxF.transpose(3, 1, 0, 2, 4).reshape(lanes * pack, height, width, features)
+    y = y.swapaxes(0, 1).reshape(height * steps, lanes, features)
+    padded = jnp.pad(y, ((0, height), (0, 0), (0, 0)))
+    y = padded.reshape(height, steps + 1, lanes, features)[:, : pack * width]
+    y = y.reshape(height, pack, width, lanes, features).transpose(3, 1, 0, 2, 4)
+    return y.reshape(lanes * pack, height, width, features)
 
 
 def restarts(height: int, width: int, *, pack: int = 1) -> np.ndarray:

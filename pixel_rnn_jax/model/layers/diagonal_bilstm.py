@@ -116,8 +116,8 @@ class DiagonalBiLSTM(Layer):
         gates = in_scan_order(gates + self._matmul(above, kernel_above))
         if bias is not None:
             gates = gates + in_scan_order(bias)
-        h_WxBxF = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,), dtype=self.dtype)[:, 0]
-        return h_WxBxF.transpose(1, 0, 2)[:, ::-1]
+        h = kernels.conv_lstm(gates, kernel[None], h0, c0, taps=(0,), dtype=self.dtype)
+        return h[:, 0].transpose(1, 0, 2)[:, ::-1]
 
     def _matmul(self, x: Array, kernel: Array) -> Array:
         return kernels.matmul(x, kernel, self.dtype)

@@ -38,13 +38,13 @@ class RowLSTM(Layer):
         )
 
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        # Before the product, whose result is twice as large as its input.
-        x_HxWxBxF = x.transpose(1, 2, 0, 3)
+        # [H, W, B, F], before the product, whose result is twice as large as its input.
+        x = x.transpose(1, 2, 0, 3)
         condition = None if condition is None else condition.transpose(1, 2, 0, 3)
-        gates_TxPxLx4F = self.lstm.gates(x_HxWxBxF, condition, axes=(0, 1))
+        gates = self.lstm.gates(x, condition, axes=(0, 1))
         start, taps = self.lstm.recurrence(), self.lstm.taps
-        h_HxWxBxF = kernels.conv_lstm(gates_TxPxLx4F, *start, taps=taps, dtype=self.dtype)
-        return h_HxWxBxF.transpose(2, 0, 1, 3)
+        h = kernels.conv_lstm(gates, *start, taps=taps, dtype=self.dtype)
+        return h.transpose(2, 0, 1, 3)
 
     def context(self, condition: Array) -> Context:
         return self.lstm.condition_to_state(condition)
