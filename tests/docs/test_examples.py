@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import operator
 import sys
 import types
 
@@ -13,13 +14,14 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax.system import devices, files
 
 NAMES = [name for name in prnn.__all__ if not name.startswith("_") and name != "layers"]
+SLOW = "PixelRNN", "fit", "layers.check"
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name in ("PixelRNN", "fit") else ())
-        for name in NAMES
+        pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+        for name in (*NAMES, "layers.check")
     ],
 )
 def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
@@ -30,7 +32,7 @@ def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: file, raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     names = {"prnn": prnn, "np": np, "jax": jax}
-    text = inspect.getdoc(getattr(prnn, name))
+    text = inspect.getdoc(operator.attrgetter(name)(prnn))
     example = doctest.DocTestParser().get_doctest(text, names, name, None, 0)
     assert example.examples
     printed: list[str] = []
