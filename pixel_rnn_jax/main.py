@@ -55,7 +55,7 @@ def parse_flags(argv: Sequence[str]) -> Callable[[], None]:
     """Returns the command of a command line; a mistake ends the process with status 2."""
     flags.FLAGS(argv[:1])  # absl's own flags, which no command has.
     try:
-        return parse.parse(parse.run_plugins(argv[1:]), flags.FlagValues())
+        return parse.parse(parse.run_plugins(argv[1:]))
     except (UserError, OSError, flags.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error

@@ -7,7 +7,6 @@ import numpy as np
 from etils import epy
 
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.generate import condition_arrays
 
 with epy.lazy_imports():
     import jax
@@ -22,13 +21,12 @@ def compress(arguments: Namespace) -> None:
     """Compresses images without loss."""
     model, out = source.load(arguments.source), arguments.out
     pixel_rnn, split = model.pixel_rnn, flags.open_images(arguments, model)
-    content = compression.compress(
-        pixel_rnn, model.params, len(split), split.batch, split.file_names
-    )
+    count = len(split)
+    content = compression.compress(pixel_rnn, model.params, count, split.batch, split.file_names)
     with files.atomic_write(out) as file:
         file.write(content)
-    size = f"{len(content):,} bytes for {terminal.plural(len(split), 'image')}"
-    bits = 8 * len(content) / (len(split) * pixel_rnn.num_values)
+    size = f"{len(content):,} bytes for {terminal.plural(count, 'image')}"
+    bits = 8 * len(content) / (count * pixel_rnn.num_values)
     terminal.print_result(f"{out}: {size}, {bits:.4f} bits/dim")
 
 
@@ -45,14 +43,13 @@ def decompress(arguments: Namespace) -> None:
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     with files.error_context(arguments.file):
         content, skip = arguments.file.read_bytes(), arguments.skip_damaged
-        result, lost = compression.decompress(
+        (images, condition, names), lost = compression.decompress(
             model.pixel_rnn, model.params, content, skip_damaged=skip
         )
         for text in lost:
             terminal.log(text)
-        images, condition, names = result
         arrays = {"names": np.array(names)} if len(names) else {}
-        arrays |= condition_arrays(model, condition)
+        arrays |= flags.condition_arrays(model, condition)
         pictures.write_images(images, model.levels, arguments.out, arrays=arrays, names=names)
     terminal.print_result(f"{arguments.out}: {terminal.plural(len(images), 'image')}")
 

@@ -1,4 +1,4 @@
-"""The command `evaluate`, and the opening of a trained model with images."""
+"""The command `evaluate`."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def evaluate(arguments: Namespace) -> None:
         raise UserError("--per_value needs --out=FILE.npz")
     flags.join(arguments)
     run = source.open_run(arguments.source, devices.make_mesh())
-    split, model = open_split(arguments, run), run.image_model
+    split, model = flags.open_split(arguments, run), run.image_model
     size = image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
     if run.identity is not None:
         size = run.config.train.eval_batch_size
@@ -42,7 +42,7 @@ def evaluate(arguments: Namespace) -> None:
         values = where | {"step": run.step} | evaluation.numbers()
         terminal.print_result(json.dumps(values, default=os.fspath))
     else:
-        print_evaluation(str(arguments.images or name), run, evaluation)
+        terminal.print_result(evaluation.report(str(arguments.images or name), run.step))
     if arguments.out and processes.is_first():
         _write_scores(evaluation, split, arguments.out)
     if arguments.pixel_map and processes.is_first():
@@ -63,33 +63,6 @@ def evaluate_flags(parser: ArgumentParser) -> None:
     add("--json", action="store_true", help="print the results as a JSON object")
     flags.process_flags(parser)
     flags.data_flags(parser)
-
-
-def open_split(arguments: Namespace, run: "source.Run") -> "data.Split":
-    """Opens the images that --images, or --split of the run, names."""
-    moves = dict(name=arguments.data_name, data_dir=arguments.data_dir)
-    if not arguments.images:
-        if arguments.label is not None:
-            raise UserError("--class is of --images: the images of the run have their own")
-        return run.open_split(arguments.split or "test", **moves)
-    if any(moves.values()):
-        raise UserError("--data_name and --data_dir are of a run: leave them out with --images")
-    return flags.open_images(arguments, run.image_model)
-
-
-def print_evaluation(
-    name: str,
-    run: "source.Run",
-    evaluation: "evaluate_lib.Evaluation",
-) -> None:
-    """Prints an evaluation, with the share of each scale if there are several."""
-    step, kind = "" if run.step is None else f", step {run.step}", ""
-    if run.model.likelihood.dequantised:
-        kind = ", of a density at values with one draw of noise: an upper bound"
-    terminal.print_result(f"{name}{step}: {evaluation}{kind}")
-    if len(evaluation.shares) > 1:
-        shares = ", ".join(f"{height} {nats:.3f}" for height, nats in evaluation.shares.items())
-        terminal.print_result(f"nats of the scales by height: {shares}")
 
 
 def _write_scores(evaluation: "evaluate_lib.Evaluation", split: "data.Split", out: str) -> None:

@@ -9,15 +9,13 @@ import numpy as np
 from etils import epy
 
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.evaluate import open_split
 
 with epy.lazy_imports():
     import jax
 
-    from pixel_rnn_jax import data, image_model
+    from pixel_rnn_jax import data
     from pixel_rnn_jax import model as models
     from pixel_rnn_jax.data import pictures
-    from pixel_rnn_jax.model import checks
     from pixel_rnn_jax.model.generation import complete as complete_lib
     from pixel_rnn_jax.runs import source
     from pixel_rnn_jax.system import files, terminal
@@ -28,7 +26,7 @@ IMAGES, ROW, TEST_IMAGES = 64, 10, 16
 
 def sample(arguments: Namespace) -> None:
     """Draws new images; an .npz file gets their classes or conditions as well."""
-    n, label, columns = arguments.n, vars(arguments)["class"], None
+    n, label, columns = arguments.n, arguments.label, None
     rows: Sequence[str] = ()
     model = source.load(arguments.source)
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
@@ -41,7 +39,7 @@ def sample(arguments: Namespace) -> None:
             n = len(condition)
     elif label is not None:
         n = n or IMAGES
-        condition = np.full(n, flags.class_of(label, model))
+        condition = np.full(n, flags.label_of(label, model))
     elif classes:
         n = n or ROW * classes
         condition = data.balanced_classes(n, classes)
@@ -49,47 +47,39 @@ def sample(arguments: Namespace) -> None:
             columns, rows = n // classes, model.class_names or [*map(str, range(classes))]
     n = n or IMAGES
     key = jax.random.key(arguments.seed)
-    images = model.sample(key, n, condition, temperature=arguments.temperature)
-    arrays = condition_arrays(model, condition)
+    if arguments.temperature == 1:
+        images, log_prob = model.sample_and_log_prob(key, n, condition)
+    else:  # The images have another distribution than the model's.
+        images = model.sample(key, n, condition, temperature=arguments.temperature)
+        log_prob = model.log_prob(images, condition)
+    arrays = flags.condition_arrays(model, condition)
     drawn = np.asarray(images)
     pictures.write_images(drawn, model.levels, arguments.out, columns, arrays, rows=rows)
-    nats, num_values = -float(model.log_prob(images, condition).mean()), model.pixel_rnn.num_values
+    nats, num_values = -float(log_prob.mean()), model.pixel_rnn.num_values
     bits = f", {models.bits_per_dim(nats, num_values):.4f} bits/dim" if model.levels else ""
     count = terminal.plural(n, "sample")
     terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats{bits}")
 
 
-def condition_arrays(model: "image_model.ImageModel", condition: Any) -> dict[str, np.ndarray]:
-    """Returns the arrays of an .npz file that say on what its images are conditioned."""
-    if condition is None:
-        return {}
-    classes, names = model.config.condition.classes, model.class_names
-    condition = np.asarray(checks.class_numbers(condition, names))
-    if len(names) == classes > 0:  # There may be fewer names.
-        condition = np.array(names)[condition]
-    return {"labels" if classes else "condition": condition}
-
-
 def sample_flags(parser: ArgumentParser) -> None:
     flags.model_flags(parser)
     help_ = f"number of images (default: {IMAGES}, {ROW} of each class, or all of --condition)"
-    parser.add_argument("--n", type=flags.at_least(1), help=help_)
-    flags.out_flag(parser, "samples.png")
+    flags.draw_flags(parser, help_, "samples.png")
     help_ = "divides the logits; 0 takes the most probable values (default: 1, the model itself)"
     temperature = flags.at_least(0, float)
     parser.add_argument("--temperature", type=temperature, default=1.0, help=help_)
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--class", help="number or name of the class of all images (default: all classes evenly)")
+    help_ = "number or name of the class of all images (default: all classes evenly)"
+    add("--class", dest="label", help=help_)
     help_ = "an .npy file, or an .npz file with a key `condition`: one image is drawn for each row"
     add("--condition", type=flags.path, help=help_)
-    parser.add_argument("--seed", type=flags.at_least(0), default=0, help="default: 0")
 
 
 def complete(arguments: Namespace) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = arguments.out, arguments.particles
     run = source.open_run(arguments.source)
-    split, model = open_split(arguments, run), run.image_model
+    split, model = flags.open_split(arguments, run), run.image_model
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
@@ -117,12 +107,10 @@ def complete_flags(parser: ArgumentParser) -> None:
     flags.model_flags(parser)
     flags.images_flags(parser)
     help_ = f"number of images (default: all of --images, or {TEST_IMAGES} of the test split)"
-    parser.add_argument("--n", type=flags.at_least(1), help=help_)
+    flags.draw_flags(parser, help_, "completions.png")
     halves = "top_half, bottom_half, left_half, right_half"
     help_ = f"{halves}, or an image file whose white pixels are known (default: %(default)s)"
     parser.add_argument("--known", default="top_half", help=help_)
     help_ = "particles per image; use 64 if known values follow unknown ones (default: 1)"
     parser.add_argument("--particles", type=flags.at_least(1), default=1, help=help_)
-    flags.out_flag(parser, "completions.png")
-    parser.add_argument("--seed", type=flags.at_least(0), default=0, help="default: 0")
     flags.data_flags(parser)

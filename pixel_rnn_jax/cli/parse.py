@@ -6,8 +6,6 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from absl.flags import FlagValues
-
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.cli import compress, evaluate, flags, generate, train
 from pixel_rnn_jax.system.errors import UserError
@@ -37,13 +35,15 @@ def run_plugins(words: Sequence[str]) -> list[str]:
     return others
 
 
-def parse(words: Sequence[str], values: FlagValues) -> Callable[[], None]:
-    """Returns the command that the words name; fields of a config become `values`."""
+# Three parsers share a command line: plugins may define values of other flags, and the fields of a
+# config are flags of absl, which are known when --config has been read.
+def parse(words: Sequence[str]) -> Callable[[], None]:
+    """Returns the command that the words name."""
     name = words[0] if words else "train"
     if name == "train":
-        return train.parse_train(words[1:], values)
+        return train.parse_train(words[1:])
     if name.startswith("-") and name not in ("-h", "--help", "--version"):
-        return train.parse_train(words, values)
+        return train.parse_train(words)
     parser = ArgumentParser(
         prog="pixel-rnn-jax",
         description="Pixel Recurrent Neural Networks: exact-likelihood models of images.",

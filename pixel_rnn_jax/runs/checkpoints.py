@@ -10,9 +10,8 @@ import dataclasses
 import hashlib
 import json
 import operator
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -23,9 +22,8 @@ from pixel_rnn_jax.data import ImageFormat
 from pixel_rnn_jax.runs.config import Config, from_config_dict
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import error_context
-from pixel_rnn_jax.system.trees import by_name, check_same_types, sha256, types_of
+from pixel_rnn_jax.system.trees import PyTree, by_name, check_same_types, sha256, types_of
 
-PyTree = Any
 policies = ocp.checkpoint_managers
 
 
@@ -49,6 +47,16 @@ class RunIdentity:
         return cls(config, image_format, values["data"], values["origin"])
 
 
+class Progress(NamedTuple):
+    """The seconds that a run has trained, and the number of its records."""
+
+    seconds: float
+    records: int
+
+
+NO_PROGRESS = Progress(0.0, 0)
+
+
 def sha256_of_json(values: Any) -> str:
     """Returns the SHA-256 of values that JSON can hold."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -57,9 +65,9 @@ def sha256_of_json(values: Any) -> str:
 class Checkpoints:
     """The checkpoints of a workdir: the newest two, and the one with the best validation.
 
-    With several processes, all of them call every method together, and each has the whole state:
-    every array is fully addressable or fully replicated. If a save fails in the background, the
-    next call of any method raises Orbax's error; earlier checkpoints are intact.
+    All processes call every method together, and each has the whole state: every array is fully
+    addressable or fully replicated. If a save fails in the background, the next call of any method
+    raises Orbax's error; earlier checkpoints are intact.
     """
 
     def __init__(self, workdir: epath.PathLike, *, read_only: bool = False):
@@ -104,38 +112,37 @@ class Checkpoints:
         state: PyTree,
         identity: RunIdentity,
         nats: float | None = None,
-        made: tuple[float, int] = (0.0, 0),
+        progress: Progress = NO_PROGRESS,
     ) -> None:
         """Copies a state, a dict of trees of arrays, and writes it in the background.
 
-        Older checkpoints are deleted only when the new one is complete. `nats` are those per
-        validation image, if the model was validated at this step; `made` are
-        the seconds that the run has trained, and its number of records.
+        Older checkpoints are deleted only when the new one is complete. `nats` is the mean of a
+        validation at this step, if there was one.
         """
         arrays, metrics = by_name(state), None if nats is None else {"nats": nats}
         host = jax.device_get(arrays)
         values = {
             "step": step,
-            "made": made,
+            "progress": progress,
             "identity": dataclasses.asdict(identity),
             "metrics": metrics,
             "types": types_of(host),
-            "sha256_of": {entry: sha256(of_entry(host, entry)) for entry in state},
+            "sha256s": {name: sha256({name: array}) for name, array in host.items()},
         }
         sealed = values | {"sha256": sha256_of_json(values)}
         items = {"state": ocp.args.PyTreeSave(arrays), "identity": ocp.args.JsonSave(sealed)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
-    def made(self, step: int) -> tuple[float, int]:
-        """Returns the seconds that the run had trained at a checkpoint, and its records."""
-        return tuple(self._sealed(step)["made"])
+    def progress(self, step: int) -> Progress:
+        """Returns the progress of the run at a checkpoint."""
+        return Progress(*self._sealed(step)["progress"])
 
     def identity(self, step: int) -> RunIdentity:
         """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
         return RunIdentity.from_dict(self._sealed(step)["identity"])
 
     def types(self, step: int) -> dict[str, str]:
-        """Returns the types and the shapes of a checkpoint's arrays: see `types_of`."""
+        """Returns the `types_of` the arrays of a checkpoint."""
         return self._sealed(step)["types"]
 
     def restore(self, template: PyTree, step: int) -> PyTree:
@@ -156,9 +163,9 @@ class Checkpoints:
         )
         with self._context(step):
             arrays = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
-            for entry in template:
-                if sha256(of_entry(arrays, entry)) != sealed["sha256_of"][entry]:
-                    raise UserError(f"its {entry} has another SHA-256")
+            for name in leaves:
+                if sha256({name: arrays[name]}) != sealed["sha256s"][name]:
+                    raise UserError(f"its {name} has another SHA-256")
         placed = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in leaves.items()]
         return jax.tree.unflatten(jax.tree.structure(template), placed)
 
@@ -183,8 +190,3 @@ class Checkpoints:
             if not intact or found != (step, self._manager.metrics(step)):
                 raise UserError("it does not match its SHA-256, its step or its metrics")
         return values
-
-
-def of_entry(arrays: Mapping[str, Any], entry: str) -> dict[str, Any]:
-    """Returns the arrays whose paths begin with an entry of the state."""
-    return {name: array for name, array in arrays.items() if name.split("/")[0] == entry}

@@ -1,4 +1,4 @@
-"""Workdirs: one training at a time, the rule by which a run is resumed, and trained runs."""
+"""Workdirs: one training at a time, and the rule by which a run is resumed."""
 
 import contextlib
 import dataclasses
@@ -9,7 +9,6 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from etils import epath
 
@@ -18,8 +17,6 @@ from pixel_rnn_jax.runs.config import Config, changed_fields, from_config_dict
 from pixel_rnn_jax.system import processes, terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import bundled_names, check_storage, error_context, open_lock
-
-PyTree = Any
 
 
 @contextlib.contextmanager
@@ -61,11 +58,11 @@ def check_resume(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
         return dataclasses.replace(new, origin=sha256_of_json(dataclasses.asdict(new)))
     old = checkpoints.identity(step)
     changes = changed_fields(old.config, new.config)
+    workdir = checkpoints.directory.parent
     for name, (before, after) in changes.items():
         if is_fixed(name):
             raise UserError(
-                f"{checkpoints.directory.parent} holds a run of {name}={before!r}, not {after!r}: "
-                "use another --workdir"
+                f"{workdir} holds a run of {name}={before!r}, not {after!r}: use another --workdir"
             )
     # Which checkpoint is best depends on the validation images.
     same_images = old.image_format == new.image_format
@@ -73,9 +70,8 @@ def check_resume(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
     same_fields = not any(name.startswith("data.") for name in changes)
     if not same_images or (same_fields and old.data != new.data):
         raise UserError(
-            f"data.name={new.config.data.name} holds other images than those that "
-            f"{checkpoints.directory.parent} was trained on ({old.image_format}): restore them, or "
-            "use another --workdir"
+            f"data.name={new.config.data.name} does not hold the images of {workdir} "
+            f"({old.image_format}): restore them, or use another --workdir"
         )
     for name, (before, after) in changes.items():
         terminal.log(f"{name} changes after step {step}: {before!r} → {after!r}")
@@ -85,8 +81,8 @@ def check_resume(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
 
 def is_fixed(name: str) -> bool:
     """Whether a field determines what a run computes: its architecture and its seed."""
-    how = ("model.remat", "model.images_per_lane", "model.dropout")
-    return name == "seed" or (name.startswith("model.") and name not in how)
+    free = ("model.remat", "model.images_per_lane", "model.dropout")
+    return name == "seed" or (name.startswith("model.") and name not in free)
 
 
 def read_config(workdir: epath.PathLike) -> Config:

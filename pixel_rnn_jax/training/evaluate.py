@@ -32,6 +32,7 @@ class Evaluation:
         nats_per_image: `[N]`.
         num_values: H * W * C, the values of one image.
         real: Whether values are real: nats are per unit of theirs, and there are no bits/dim.
+        bound: Whether values got noise, so that `nats` is an upper bound of the levels' own.
         shares: For each scale, coarsest first, the height of its images and its share of `nats`.
         nats_per_value: `[N, H, W, C]`, if asked for.
     """
@@ -39,6 +40,7 @@ class Evaluation:
     nats_per_image: np.ndarray
     num_values: int
     real: bool = False
+    bound: bool = False
     shares: dict[int, float] = field(default_factory=dict)
     nats_per_value: np.ndarray | None = None
 
@@ -76,6 +78,16 @@ class Evaluation:
             text += f", {self.bits_per_dim:.4f}{f' ± {error:.4f}' * several} bits/dim"
         return f"{text} ({terminal.plural(len(self.nats_per_image), 'image')})"
 
+    def report(self, name: str, step: int | None) -> str:
+        """Returns the result for people, with the share of each scale if there are several."""
+        lines = [f"{name}{'' if step is None else f', step {step}'}: {self}"]
+        if self.bound:
+            lines[0] += ", of a density at values with one draw of noise: an upper bound"
+        if len(self.shares) > 1:
+            shares = ", ".join(f"{height} {nats:.3f}" for height, nats in self.shares.items())
+            lines.append(f"nats of the scales by height: {shares}")
+        return "\n".join(lines)
+
 
 def score(
     model: PixelRNN,
@@ -111,6 +123,7 @@ def score(
         by_scale.sum(-1),
         model.num_values,
         real=model.levels == 0,
+        bound=model.likelihood.dequantised,
         shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
         nats_per_value=nats.sum(axis=1) if per_value else None,
     )

@@ -13,7 +13,7 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.training.fit import array_splits
 from pixel_rnn_jax.training.log import read_metrics
-from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.training.train import Training
 
 SIZES: dict[str, Any] = dict(layers=1, features=3, first_kernel=3, head_features=4)
 IMAGES = np.random.default_rng(0).integers(3, size=(60, 4, 4))
@@ -76,7 +76,7 @@ def test_training_stops_when_patience_ends(tmp_path):
     config, training, held_out = array_splits(config, IMAGES, None, 0.1)
     splits, climbing = {"train": training, "validation": held_out}, optax.sgd(-0.1)
     for _ in range(2):  # And stays ended.
-        train(config, tmp_path, splits, optimizer=climbing, pictures=False)
+        Training(config, tmp_path, splits, optimizer=climbing, pictures=False).run()
         steps = [r["step"] for r in read_metrics(tmp_path) if "validation/nats" in r]
         assert steps == [2, 4, 6]
 
