@@ -7,18 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.cli import compress, evaluate, flags, generate, train
+from pixel_rnn_jax.cli import flags, models, train
 from pixel_rnn_jax.system.errors import UserError
 
 COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser], None]]] = {
     "prepare": (train.prepare, train.prepare_flags),
-    "evaluate": (evaluate.evaluate, evaluate.evaluate_flags),
-    "sample": (generate.sample, generate.sample_flags),
-    "complete": (generate.complete, generate.complete_flags),
-    "compress": (compress.compress, compress.compress_flags),
-    "decompress": (compress.decompress, compress.decompress_flags),
-    "info": (compress.info, compress.info_flags),
-    "export": (compress.export, compress.export_flags),
+    "evaluate": (models.evaluate, models.evaluate_flags),
+    "sample": (models.sample, models.sample_flags),
+    "complete": (models.complete, models.complete_flags),
+    "compress": (models.compress, models.compress_flags),
+    "decompress": (models.decompress, models.decompress_flags),
+    "info": (models.info, models.info_flags),
+    "export": (models.export, models.export_flags),
 }
 """For each command its function, and the one that defines its flags; without one it is `train`."""
 

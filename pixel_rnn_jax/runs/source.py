@@ -60,18 +60,15 @@ class Run:
         moved = dataclasses.replace(trained_on, name=place, data_dir=folder)
         config = dataclasses.replace(self.config, data=moved)
         opened = open_split(config, split)
-        if opened.format != self.image_format:
-            raise UserError(
-                f"--split={split} has {opened.format}, the run was trained on {self.image_format}"
-            )
         digests, base = self.identity.data if self.identity else {}, split.partition("[")[0]
-        for of_run in [base] if base in digests else digests:
-            whole = opened if of_run == split else open_split(config, of_run)
-            if data.digest(whole) != digests[of_run]:
+        for name_of_run in [base] if base in digests else digests:
+            whole = opened if name_of_run == split else open_split(config, name_of_run)
+            same = opened.format == self.image_format
+            if not same or data.digest(whole) != digests[name_of_run]:
                 raise UserError(
-                    f"data.name={config.data.name} does not hold the {of_run} images of the run: "
-                    "restore them, give their place by --data_name or --data_dir, or evaluate "
-                    "other images with --images"
+                    f"data.name={config.data.name} does not hold the {name_of_run} images of the "
+                    f"run ({self.image_format}): restore them, give their place by --data_name or "
+                    "--data_dir, or evaluate other images with --images"
                 )
         return opened
 

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -17,8 +16,7 @@ from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.runs.config import TrainConfig
 from pixel_rnn_jax.system import batching, devices, processes, terminal
-
-PyTree = Any
+from pixel_rnn_jax.system.trees import PyTree
 
 BASELINE_IMAGES, BASELINE_BINS = 50_000, 256
 """Training images that the baseline counts at most, and bins of its histograms."""
@@ -100,7 +98,7 @@ def score(
 ) -> Evaluation:
     """Evaluates every image of a split exactly once; all processes get the same arrays.
 
-    `batch_size`, the images at a time over all devices of the `mesh`, changes no result.
+    `batch_size` counts images over all devices of the `mesh`; it changes no result.
     """
     mesh = devices.make_mesh() if mesh is None else mesh
     # No more than all images need, rounded up to a power of two for each device.

@@ -32,7 +32,7 @@ from pixel_rnn_jax.system.files import atomic_write, check_storage
 from pixel_rnn_jax.system.trees import PyTree, by_name, check_same_types, types_of
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, independent_pixels, score
-from pixel_rnn_jax.training.log import OnRecord, TrainLog, overfitting, read_metrics
+from pixel_rnn_jax.training.log import OnRecord, TrainLog, read_metrics
 from pixel_rnn_jax.training.step import Loss, Metrics, TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.stop import StopRequest, stop_on_signal
 
@@ -95,17 +95,15 @@ class Training:
     pictures: bool = True
 
     def run(self) -> Run:
-        """Trains a PixelRNN by maximum likelihood, and opens the run with its best parameters.
+        """Trains, or resumes the run of the workdir, and opens it with its best parameters.
 
-        A run that the workdir holds already is resumed from its last checkpoint. With the same
-        config it ends with the parameters and the records that it would have without the
-        interruption, bit for bit. On SIGTERM, or a first Ctrl-C, the step in progress is finished
-        and saved.
+        With the same config a resumed run ends with the parameters and the records of a run
+        without the interruption, bit for bit.
 
         Raises:
             UserError: The workdir is in use or holds a run that cannot go on with this config; the
                 data do not fit; the loss or the gradient is not finite any more.
-            KeyboardInterrupt: After Ctrl-C; after SIGTERM SystemExit, 143.
+            KeyboardInterrupt: After Ctrl-C; after SIGTERM SystemExit, 143. The step is saved.
         """
         check_storage(self.workdir)
         settings = self.config.train
@@ -127,13 +125,14 @@ class Training:
                 number = request.signal or signal.SIGTERM
                 terminal.log(f"{signal.Signals(number).name}: step {self.step} is saved")
                 raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        if processes.is_first() and (advice := overfitting(read_metrics(self.workdir))):
-            terminal.log(advice)
         return open_run(self.workdir, self._mesh)
 
     def _make_steps(self, request: StopRequest) -> None:
         config, settings, mesh = self.config, self.config.train, self._mesh
-        optimizer, self._schedules = self._update_rule()
+        rising = optimizers.warmup(config.optimizer, settings.steps)
+        if self.optimizer is None and rising != config.optimizer.warmup_steps:
+            terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
+        optimizer = self.optimizer or optimizers.build(config.optimizer, settings.steps)
         state, progress = self._start(optimizer)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(self.workdir) / "config.json") as file:
@@ -164,17 +163,6 @@ class Training:
                 stop = request.agreed(previous)  # Once, so that no signal comes before the save.
                 previous = metrics
                 state = self._after(state, metrics, log, stop=stop)
-
-    def _update_rule(self) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
-        """Returns the optimiser, and its learning rate by the name in records if it is known."""
-        if self.optimizer is not None:
-            return self.optimizer, {}
-        settings, steps = self.config.optimizer, self.config.train.steps
-        rising = optimizers.warmup(settings, steps)
-        if rising != settings.warmup_steps:
-            terminal.log(f"the warm-up is shortened to {rising} of {steps} steps")
-        rate = optimizers.learning_rate(settings, steps)
-        return optimizers.build(settings, steps), {"train/learning_rate": rate}
 
     def _batches(self) -> Iterator[Batch]:
         """Yields this process's share of the batches that are left."""
@@ -258,7 +246,9 @@ class Training:
         values: dict[str, float] = {}
         if record:
             values = self._means(np.asarray(state.interval))
-            values |= {name: float(rate(step - 1)) for name, rate in self._schedules.items()}
+            if self.optimizer is None:
+                rate = optimizers.learning_rate(self.config.optimizer, settings.steps)
+                values["train/learning_rate"] = float(rate(step - 1))
             state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
         nats = None
         if validate:
