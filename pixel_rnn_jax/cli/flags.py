@@ -133,6 +133,11 @@ def draw_flags(parser: ArgumentParser, count: str, out: str) -> None:
     out_flag(parser, out)
 
 
+def file_flag(parser: ArgumentParser, default: str) -> None:
+    """Defines --out of one file."""
+    parser.add_argument("--out", type=output(), default=default, help="default: %(default)s")
+
+
 def out_flag(parser: ArgumentParser, default: str) -> None:
     """Defines --out of images, which `pictures.check_out` checks further."""
     help_ = "a .png picture, an .npz file, or a new folder of PNG files (default: %(default)s)"
@@ -140,18 +145,16 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
 
 
 def plugin_flag(parser: ArgumentParser) -> None:
-    """Defines --plugin, which `parse.run_plugins` has taken out of the words before."""
+    """Defines --plugin, which may be repeated."""
     help_ = "a Python file to run first, which may register layers, bodies, heads and outputs"
-    parser.add_argument("--plugin", metavar="FILE.py", help=help_)
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=help_)
 
 
 def process_flags(parser: ArgumentParser) -> None:
     """Defines the flags by which several processes join."""
     add = parser.add_argument
-    help_ = "join the processes of SLURM, Open MPI or a Cloud TPU"
-    add("--distributed", action="store_true", help=help_)
-    help_ = "address of the first process, to join by hand"
-    add("--coordinator", metavar="HOST:PORT", help=help_)
+    add("--distributed", action="store_true", help="join by SLURM, Open MPI or a Cloud TPU")
+    add("--coordinator", metavar="HOST:PORT", help="address of the first process")
     add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")
     add("--process_id", type=int, metavar="ID", help="with --coordinator: index of this, from 0")
 

@@ -61,12 +61,9 @@ def evaluate_flags(parser: ArgumentParser) -> None:
     flags.model_flags(parser)
     flags.images_flags(parser)
     add = parser.add_argument
-    help_ = "an .npz file for the scores of single images: nats, bits_per_dim and names"
-    add("--out", type=flags.output(".npz"), help=help_)
+    add("--out", type=flags.output(".npz"), help="an .npz file: nats, bits_per_dim, names")
     add("--per_value", action="store_true", help="write nats_per_value, of each value, too")
-    help_ = (
-        f"a .png file for {PIXEL_MAP_IMAGES} images, each beside a map of the nats of its pixels"
-    )
+    help_ = f"a .png file: {PIXEL_MAP_IMAGES} images, each beside a map of the nats of its pixels"
     add("--pixel_map", type=flags.output(".png"), help=help_)
     add("--json", action="store_true", help="print the results as a JSON object")
     flags.process_flags(parser)
@@ -142,8 +139,7 @@ def sample_flags(parser: ArgumentParser) -> None:
     temperature = flags.at_least(0, float)
     parser.add_argument("--temperature", type=temperature, default=1.0, help=help_)
     add = parser.add_mutually_exclusive_group().add_argument
-    help_ = "number or name of the class of all images (default: all classes evenly)"
-    add("--class", dest="label", help=help_)
+    add("--class", dest="label", help="class of all images (default: all classes evenly)")
     help_ = "an .npy file, or an .npz file with a key `condition`: one image is drawn for each row"
     add("--condition", type=flags.path, help=help_)
 
@@ -181,8 +177,7 @@ def complete_flags(parser: ArgumentParser) -> None:
     flags.images_flags(parser)
     help_ = f"number of images (default: all of --images, or {TEST_IMAGES} of the test split)"
     flags.draw_flags(parser, help_, "completions.png")
-    halves = "top_half, bottom_half, left_half, right_half"
-    help_ = f"{halves}, or an image file whose white pixels are known (default: %(default)s)"
+    help_ = "top_half, bottom_half, left_half, right_half, or an image file, white where known"
     parser.add_argument("--known", default="top_half", help=help_)
     help_ = "particles per image; use 64 if known values follow unknown ones (default: 1)"
     parser.add_argument("--particles", type=flags.at_least(1), default=1, help=help_)
@@ -205,8 +200,7 @@ def compress(arguments: Namespace) -> None:
 def compress_flags(parser: ArgumentParser) -> None:
     flags.model_flags(parser)
     flags.images_flags(parser, required=True)
-    help_ = "the compressed file (default: %(default)s)"
-    parser.add_argument("--out", type=flags.output(), default="images.prnn", help=help_)
+    flags.file_flag(parser, "images.prnn")
 
 
 def decompress(arguments: Namespace) -> None:
@@ -227,11 +221,10 @@ def decompress(arguments: Namespace) -> None:
 
 
 def decompress_flags(parser: ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", type=flags.path, help="the compressed file")
+    info_flags(parser)
     flags.model_flags(parser)
     flags.out_flag(parser, "images.npz")
-    help_ = "leave out the images of damaged blocks instead of stopping at the first"
-    parser.add_argument("--skip_damaged", action="store_true", help=help_)
+    parser.add_argument("--skip_damaged", action="store_true", help="leave out damaged blocks")
 
 
 def info(arguments: Namespace) -> None:
@@ -240,12 +233,11 @@ def info(arguments: Namespace) -> None:
         content = arguments.file.read_bytes()
         header, blocks, _ = format.read_blocks(content)
     count = sum(block.length for block in blocks)
-    shape = "x".join(map(str, header.image_shape))
+    shape, images = "x".join(map(str, header.image_shape)), terminal.plural(count, "image")
     bits = 8 * len(content) / max(count * math.prod(header.image_shape), 1)
-    terminal.print_result(f"model: {header.digest.hex()}")
-    images = terminal.plural(count, "image")
-    terminal.print_result(f"{images} of {shape}, {header.levels:,} levels")
     size = f"{len(content):,} bytes in {terminal.plural(len(blocks), 'block')}"
+    terminal.print_result(f"model: {header.digest.hex()}")
+    terminal.print_result(f"{images} of {shape}, {header.levels:,} levels")
     terminal.print_result(f"{size}, {bits:.4f} bits/dim")
     for block in blocks:
         for name in compression.names_of(block):
@@ -267,5 +259,4 @@ def export(arguments: Namespace) -> None:
 
 def export_flags(parser: ArgumentParser) -> None:
     flags.model_flags(parser)
-    help_ = "the file, in the safetensors format (default: %(default)s)"
-    parser.add_argument("--out", type=flags.output(), default="model.safetensors", help=help_)
+    flags.file_flag(parser, "model.safetensors")

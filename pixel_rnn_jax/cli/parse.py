@@ -26,7 +26,7 @@ COMMANDS: dict[str, tuple[Callable[[Namespace], None], Callable[[ArgumentParser]
 def run_plugins(words: Sequence[str]) -> list[str]:
     """Runs the Python files that --plugin names, and returns the other words."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py")
+    flags.plugin_flag(parser)
     plugins, others = parser.parse_known_args(words)
     for plugin in plugins.plugin:
         if not Path(plugin).is_file():

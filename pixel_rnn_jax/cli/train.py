@@ -52,8 +52,7 @@ def parse_train(words: Sequence[str]) -> Callable[[], None]:
     parser.add_argument("--workdir", type=flags.path, help=help_)
     flags.plugin_flag(parser)
     flags.process_flags(parser)
-    help_ = "these flags, and the fields of the config as they are set"
-    parser.add_argument("-h", "--help", action="store_true", help=help_)
+    parser.add_argument("-h", "--help", action="store_true", help="flags and fields")
     arguments, fields = parser.parse_known_args(words)
     config, workdir = config_lib.Config(), arguments.workdir
     if arguments.config:
