@@ -38,12 +38,8 @@ def evaluate(arguments: Namespace) -> None:
     flags.join(arguments)
     run = source.open_run(arguments.source, devices.make_mesh())
     split, model = flags.open_split(arguments, run), run.image_model
-    size = image_model.images_at_a_time(model.pixel_rnn) * jax.device_count()
-    if run.identity is not None:
-        size = run.config.train.eval_batch_size
-    evaluation = evaluate_lib.score(
-        model.pixel_rnn, model.params, split, batch_size=size, per_value=arguments.per_value
-    )
+    per_value = arguments.per_value
+    evaluation = evaluate_lib.score(model.pixel_rnn, model.params, split, per_value=per_value)
     name = arguments.split or (None if arguments.images else "test")
     if arguments.json:
         where = {"workdir": arguments.source, "path": arguments.images, "split": name}

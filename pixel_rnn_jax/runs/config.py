@@ -230,8 +230,8 @@ def meanings() -> dict[str, str]:
 
 def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Returns the fields in which two configs differ, {dotted name: (old value, new value)}."""
-    before, after = dict(leaves(old)), dict(leaves(new))
-    return {name: (before[name], after[name]) for name in _FIELDS if before[name] != after[name]}
+    pairs = zip(leaves(old), leaves(new), strict=True)
+    return {name: (before, after) for (name, before), (_, after) in pairs if before != after}
 
 
 def _check_name(name: str) -> None:

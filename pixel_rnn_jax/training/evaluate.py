@@ -11,10 +11,9 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Split
-from pixel_rnn_jax.image_model import evaluate_rows
+from pixel_rnn_jax.image_model import evaluate_rows, images_at_a_time
 from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.config import TrainConfig
 from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.trees import PyTree
 
@@ -92,7 +91,7 @@ def score(
     params: PyTree,
     split: Split,
     *,
-    batch_size: int = TrainConfig.eval_batch_size,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
     per_value: bool = False,
 ) -> Evaluation:
@@ -101,6 +100,7 @@ def score(
     `batch_size` counts images over all devices of the `mesh`; it changes no result.
     """
     mesh = devices.make_mesh() if mesh is None else mesh
+    batch_size = batch_size or images_at_a_time(model) * mesh.size
     # No more than all images need, rounded up to a power of two for each device.
     per_device = 1 << (math.ceil(len(split) / mesh.size) - 1).bit_length()
     batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size

@@ -1,8 +1,8 @@
 """One step of training: loss, gradient, update, and the moving average of the parameters."""
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
@@ -16,7 +16,6 @@ from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import tuning
 from pixel_rnn_jax.system.devices import AXIS
-from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.trees import PyTree
 
 
@@ -106,13 +105,8 @@ def make_train_step(
     """
     pixels = math.prod(model.image_shape[:2])
 
-    def scalar_loss(*arguments: Any) -> Array:
-        value = (loss or mean_nats)(model, *arguments)
-        if getattr(value, "shape", None) != ():
-            raise UserError(f"loss must return a JAX array of shape (), got {type(value)}")
-        return value
-
-    gradient_fn = jax.value_and_grad(scalar_loss)
+    # JAX refuses a loss that is no scalar.
+    gradient_fn = jax.value_and_grad(functools.partial(loss or mean_nats, model))
 
     def dropout_keys(step: Array, count: int) -> Array | None:
         if not model.config.dropout:

@@ -137,16 +137,10 @@ class Training:
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
             with atomic_write(epath.Path(self.workdir) / "config.json") as file:
                 file.write(to_json(config).encode())
-        train_step: Any = make_train_step(
-            self._model,
-            optimizer,
-            mesh,
-            ema_decay=config.optimizer.ema_decay,
-            micro_batches=settings.micro_batches,
-            seed=config.seed,
-            loss=self.loss,
-        )
-        batches = self._batches()
+        ema, parts = config.optimizer.ema_decay, settings.micro_batches
+        options: dict[str, Any] = dict(ema_decay=ema, micro_batches=parts, seed=config.seed)
+        train_step: Any = make_train_step(self._model, optimizer, mesh, loss=self.loss, **options)
+        batches = self._batches(self.step)
         previous, stop, compiled = None, False, None
         log = TrainLog(self.workdir, self.step, settings.steps, progress, self.on_record)
         with contextlib.closing(log):
@@ -164,15 +158,15 @@ class Training:
                 previous = metrics
                 state = self._after(state, metrics, log, stop=stop)
 
-    def _batches(self) -> Iterator[Batch]:
-        """Yields this process's share of the batches that are left."""
+    def _batches(self, start_step: int) -> Iterator[Batch]:
+        """Yields this process's share of the batches from a step on."""
         size, place = self.config.train.batch_size, processes.index_and_count()
         if self.batches is None:
             yield from data.train_batches(
                 self.splits["train"],
                 batch_size=size,
                 seed=self.config.seed,
-                start_step=self.step,
+                start_step=start_step,
                 **place,
             )
         for batch in self.batches or ():
