@@ -139,8 +139,8 @@ _FIELDS += [f.name for f in dataclasses.fields(Config) if f.name not in _GROUPS]
 def load_config(source: str) -> Config:
     """Runs a config file, whose `get_config` returns some fields or all.
 
-    `source` is the name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
-    `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
+    `source` is one of the `CONFIGS` or a path, perhaps with an argument for `get_config` after a
+    colon: "digits", "mnist:row_lstm", "configs/mnist.py".
     """
     name, _, argument = source.partition(":")
     file = CONFIGS.get(name, Path(name))
@@ -159,8 +159,7 @@ def load_config(source: str) -> Config:
 def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
-    `variant`, after the colon of --config: the name of a body overrides `architecture`,
-    "multi_scale" sets `scales`, "" changes nothing.
+    `variant`, the text after the colon, overrides `architecture`, or "multi_scale" sets `scales`.
     """
     config = ConfigDict(dataclasses.asdict(Config())).lock()
     if variant == "multi_scale":
@@ -183,10 +182,7 @@ def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
 
 
 def with_flags(config: Config, words: Sequence[str]) -> Config:
-    """Returns a config with the fields that flags set, such as "--config.model.layers=3".
-
-    A tuple may be written as 8,16.
-    """
+    """Returns a config with the fields that flags set, such as "--config.model.scales=8,16"."""
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # Flags may follow values that stand for themselves.
     fields = ConfigDict(dataclasses.asdict(config))

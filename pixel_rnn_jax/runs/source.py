@@ -12,16 +12,13 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.codec import weights
-from pixel_rnn_jax.data import ImageFormat, Images, Split
+from pixel_rnn_jax.data import Images, Split
 from pixel_rnn_jax.image_model import HUB_FILE, ImageModel
-from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
 from pixel_rnn_jax.runs.config import Config, changed_fields
-from pixel_rnn_jax.runs.workdir import is_fixed, read_config
+from pixel_rnn_jax.runs.workdir import Checkpoints, RunIdentity, is_fixed, read_config
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, error_context
-from pixel_rnn_jax.system.trees import PyTree
 
 
 @dataclass(frozen=True)
@@ -29,23 +26,9 @@ class Run:
     """A trained model with its run; `identity` and `step` are None for an exported file."""
 
     source: epath.PathLike
-    model: PixelRNN
-    params: PyTree  # Replicated over a mesh.
-    image_format: ImageFormat
+    image_model: ImageModel  # Its parameters are replicated over a mesh.
     identity: RunIdentity | None = None
     step: int | None = None  # Training steps behind the parameters.
-
-    @property
-    def image_model(self) -> ImageModel:
-        """The model with its parameters."""
-        return ImageModel(self.model, self.params, self.image_format.class_names)
-
-    @property
-    def config(self) -> Config:
-        """The config of the run."""
-        if self.identity is None:
-            raise UserError(f"{self.source} holds a model without its data: give --images")
-        return self.identity.config
 
     def open_split(
         self, split: str, *, name: str | None = None, data_dir: str | None = None
@@ -54,20 +37,21 @@ class Run:
 
         `name` and `data_dir` say where the data are now.
         """
-        trained_on = self.config.data
+        if self.identity is None:
+            raise UserError(f"{self.source} holds a model without its data: give --images")
+        image_format, digests = self.identity.image_format, self.identity.data
+        trained_on = self.identity.config.data
         place = trained_on.name if name is None else name
         folder = trained_on.data_dir if data_dir is None else data_dir
         moved = dataclasses.replace(trained_on, name=place, data_dir=folder)
-        config = dataclasses.replace(self.config, data=moved)
-        opened = open_split(config, split)
-        digests, base = self.identity.data if self.identity else {}, split.partition("[")[0]
+        config = dataclasses.replace(self.identity.config, data=moved)
+        opened, base = open_split(config, split), split.partition("[")[0]
         for name_of_run in [base] if base in digests else digests:
             whole = opened if name_of_run == split else open_split(config, name_of_run)
-            same = opened.format == self.image_format
-            if not same or data.digest(whole) != digests[name_of_run]:
+            if opened.format != image_format or data.digest(whole) != digests[name_of_run]:
                 raise UserError(
                     f"data.name={config.data.name} does not hold the {name_of_run} images of the "
-                    f"run ({self.image_format}): restore them, give their place by --data_name or "
+                    f"run ({image_format}): restore them, give their place by --data_name or "
                     "--data_dir, or evaluate other images with --images"
                 )
         return opened
@@ -100,7 +84,7 @@ def open_run(source: epath.PathLike, mesh: Mesh | None = None) -> Run:
         return _open_workdir(source, mesh)
     model, params, image_format = weights.read(file)
     params = jax.device_put(params, devices.replicated(mesh))
-    return Run(source, model, params, image_format, identity, step)
+    return Run(source, ImageModel(model, params, image_format.class_names), identity, step)
 
 
 def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
@@ -118,16 +102,15 @@ def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
                     f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
                     f"{stored!r}: the file was edited, or the checkpoints are of another run"
                 )
+        config, image_format = identity.config.model, identity.image_format
         with error_context(workdir):
-            weights.check_size(
-                identity.config.model, identity.image_format, checkpoints.types(step)
-            )
-        model = identity.image_format.model(identity.config.model)
+            weights.check_size(config, image_format, checkpoints.types(step))
+        model = image_format.model(config)
         entry = "ema" if identities[step].config.optimizer.ema_decay else "params"
         init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
         template = {entry: jax.eval_shape(init, jax.random.key(0))}
         params = checkpoints.restore(template, step)[entry]
-    return Run(workdir, model, params, identity.image_format, identity, step)
+    return Run(workdir, ImageModel(model, params, image_format.class_names), identity, step)
 
 
 def load(path: epath.PathLike) -> ImageModel:

@@ -28,9 +28,9 @@ class Evaluation:
     Attributes:
         nats_per_image: `[N]`.
         num_values: H * W * C, the values of one image.
-        real: Whether values are real: nats are per unit of theirs, and there are no bits/dim.
-        bound: Whether values got noise, so that `nats` is an upper bound of the levels' own.
-        shares: For each scale, coarsest first, the height of its images and its share of `nats`.
+        real: Whether values are real: there are no bits/dim.
+        bound: Whether values got noise: `nats` is an upper bound for the levels.
+        shares: The share of each scale in `nats` by the height of its images, coarsest first.
         nats_per_value: `[N, H, W, C]`, if asked for.
     """
 
@@ -130,9 +130,8 @@ def score(
 def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation:
     """Evaluates the model that ignores all context, which a PixelRNN has to beat.
 
-    Each position and channel has a distribution of its own: the histogram of its levels in the
-    training images (the first `BASELINE_IMAGES` of them), with one added to every count. With
-    more than `BASELINE_BINS` levels, a bin has several, which have the same probability.
+    Each position and channel has its own histogram of levels in the first `BASELINE_IMAGES`
+    training images, with one added to every count, and at most `BASELINE_BINS` bins.
     """
     n, size = math.prod(train.image_shape), math.ceil(train.levels / BASELINE_BINS)
     position, counts = np.arange(n), np.ones((n, math.ceil(train.levels / size)), np.int32)

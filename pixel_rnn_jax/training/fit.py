@@ -1,6 +1,5 @@
 """Training on arrays in memory."""
 
-import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterator
@@ -72,10 +71,10 @@ def fit(
     splits = {"validation": held_out}
     if training is not None:
         splits = {"train": training, **splits}
-    with contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as temporary:
         run = Training(
             config,
-            workdir or stack.enter_context(tempfile.TemporaryDirectory()),
+            workdir or temporary,
             splits,
             batches=images if isinstance(images, Iterator) else None,
             optimizer=optimizer,
@@ -83,9 +82,10 @@ def fit(
             on_record=on_record,
             pictures=workdir is not None,
         ).run()
-        # On one device of this process, wherever all of them have trained it.
-        params = jax.tree.map(jnp.asarray, jax.device_get(run.params))
-        return dataclasses.replace(run, params=params).image_model
+    # On one device of this process, wherever all of them have trained it.
+    model = run.image_model
+    params = jax.tree.map(jnp.asarray, jax.device_get(model.params))
+    return ImageModel(model.pixel_rnn, params, model.class_names)
 
 
 def array_splits(

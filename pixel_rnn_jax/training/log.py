@@ -20,7 +20,7 @@ from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Split, pictures
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model.generation.complete import is_exact
-from pixel_rnn_jax.runs.checkpoints import NO_PROGRESS, Progress
+from pixel_rnn_jax.runs.workdir import NO_PROGRESS, Progress
 from pixel_rnn_jax.system import processes, terminal
 from pixel_rnn_jax.system.files import atomic_write, error_context
 
@@ -37,12 +37,11 @@ PREVIEWS = 16
 """Images in a picture, and particles of a completion: few, so that they cost little."""
 
 
-class TrainLog:
-    """The log of one run, which the first process writes.
+class TrainLog(contextlib.ExitStack):
+    """The log of one run, which the first process writes to `metrics.jsonl` and TensorBoard.
 
-    `metrics.jsonl` has a JSON object a line, and TensorBoard gets the same. A resumed run drops the
-    records after its checkpoint. "seconds" is the time that the run has trained, validations and
-    compilation included. A terminal shows a bar, a file gets a line for each record.
+    A resumed run drops the records after its checkpoint. "seconds" is the time of training, with
+    validations and compilation. A terminal shows a bar, a file gets a line for each record.
     """
 
     def __init__(
@@ -54,6 +53,7 @@ class TrainLog:
         on_record: OnRecord | None = None,
     ):
         """Opens the files and drops the records after `step`."""
+        super().__init__()
         seconds, count = progress
         self._on_record = on_record
         self._workdir, self._step, self._steps = epath.Path(workdir), step, steps
@@ -61,13 +61,12 @@ class TrainLog:
         self._first: tuple[int, float] | None = None  # The first step that was made, and when.
         self._is_told = False
         self.records: list[Row] = []
-        self._closing = contextlib.ExitStack()
         self._writer = None
         hidden = None if processes.is_first() else True  # None: where there is no terminal.
         self._bar = tqdm.tqdm(
             desc="training", initial=step, total=steps, unit="steps", disable=hidden
         )
-        self._closing.callback(self._bar.close)
+        self.callback(self._bar.close)
         if not processes.is_first():
             return
         path = self._workdir / "metrics.jsonl"
@@ -80,18 +79,14 @@ class TrainLog:
         # The objects of a bucket cannot be appended to: `flush` copies a local file there.
         self._folder = self._workdir
         if "://" in str(workdir):
-            self._folder = epath.Path(self._closing.enter_context(tempfile.TemporaryDirectory()))
+            self._folder = epath.Path(self.enter_context(tempfile.TemporaryDirectory()))
             (self._folder / "metrics.jsonl").write_bytes(_as_lines(self.records))
-        self._file = self._closing.enter_context((self._folder / "metrics.jsonl").open("ab"))
+        self._file = self.enter_context((self._folder / "metrics.jsonl").open("ab"))
         # Its thread dies when the disk is full; a short queue would then block the run.
         self._writer = SummaryWriter(
             str(self._folder / "tensorboard"), purge_step=step + 1, max_queue=10**9, flush_secs=10
         )
-        self._closing.callback(self._writer.close)
-
-    def close(self) -> None:
-        """Closes the files and the bar."""
-        self._closing.close()
+        self.callback(self._writer.close)
 
     @property
     def progress(self) -> Progress:
@@ -173,10 +168,7 @@ def read_metrics(workdir: epath.PathLike) -> list[Row]:
 
 
 def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.ndarray]:
-    """Draws samples, and validation images with a new lower half.
-
-    The random numbers are the same at every call, so that pictures differ by what was learnt.
-    """
+    """Draws samples and completions, with the same random numbers at every call."""
     key, levels = jax.random.key(seed), model.levels
     images, condition = validation.batch(data.evenly_spaced(len(validation), PREVIEWS))
     count, condition_of_samples = len(images), condition

@@ -21,21 +21,13 @@ from pixel_rnn_jax.system.trees import PyTree
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes and a checkpoint holds.
-
-    Attributes:
-        params: The parameters, one entry for each scale.
-        ema: Their exponential moving average, which evaluation uses; empty without one.
-        opt_state: The state of the optimiser.
-        step: The number of steps made.
-        interval: Sums since the last record: of losses, of gradient norms, of steps.
-    """
+    """What a step changes and a checkpoint holds."""
 
     params: PyTree
-    ema: PyTree
+    ema: PyTree  # The moving average of the parameters, which evaluation uses; else empty.
     opt_state: PyTree
-    step: Array
-    interval: Array
+    step: Array  # The number of steps made.
+    interval: Array  # Sums since the last record: losses, gradient norms, steps.
 
     def entries(self) -> dict[str, PyTree]:
         """Returns the entries of a checkpoint."""

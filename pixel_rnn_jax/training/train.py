@@ -22,10 +22,16 @@ from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.checks import check_images
 from pixel_rnn_jax.model.config import check
-from pixel_rnn_jax.runs.checkpoints import NO_PROGRESS, Checkpoints, Progress, RunIdentity
 from pixel_rnn_jax.runs.config import Config, changed_fields, to_json
 from pixel_rnn_jax.runs.source import Run, open_run, open_split
-from pixel_rnn_jax.runs.workdir import check_resume, lock
+from pixel_rnn_jax.runs.workdir import (
+    NO_PROGRESS,
+    Checkpoints,
+    Progress,
+    RunIdentity,
+    check_resume,
+    lock,
+)
 from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import atomic_write, check_storage
@@ -54,10 +60,11 @@ def train(config: Config, workdir: epath.PathLike, **options: Any) -> Result:
     data.check_disjoint(**splits)
     training = Training(config, workdir, splits, **options)
     run, size, baseline = training.run(), config.train.eval_batch_size, None
-    mesh = jax.tree.leaves(run.params)[0].sharding.mesh
-    test = score(run.model, run.params, splits["test"], batch_size=size, mesh=mesh)
+    model, params = run.image_model.pixel_rnn, run.image_model.params
+    mesh = jax.tree.leaves(params)[0].sharding.mesh
+    test = score(model, params, splits["test"], batch_size=size, mesh=mesh)
     result: dict[str, Any] = {"step": run.step, "steps": training.step, "test": test.numbers()}
-    if run.model.levels:
+    if model.levels:
         baseline = independent_pixels(splits["train"], splits["test"], size)
         result["independent_pixels"] = baseline.numbers()
     if processes.is_first():
@@ -129,9 +136,6 @@ class Training:
 
     def _make_steps(self, request: StopRequest) -> None:
         config, settings, mesh = self.config, self.config.train, self._mesh
-        rising = optimizers.warmup(config.optimizer, settings.steps)
-        if self.optimizer is None and rising != config.optimizer.warmup_steps:
-            terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = self.optimizer or optimizers.build(config.optimizer, settings.steps)
         state, progress = self._start(optimizer)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.
@@ -142,8 +146,7 @@ class Training:
         train_step: Any = make_train_step(self._model, optimizer, mesh, loss=self.loss, **options)
         batches = self._batches(self.step)
         previous, stop, compiled = None, False, None
-        log = TrainLog(self.workdir, self.step, settings.steps, progress, self.on_record)
-        with contextlib.closing(log):
+        with TrainLog(self.workdir, self.step, settings.steps, progress, self.on_record) as log:
             while self.step < settings.steps and not stop and not self._patience_ends():
                 self.step += 1
                 arguments = state, devices.shard_batch(mesh, next(batches)), request.flags(mesh)

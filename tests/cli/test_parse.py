@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pixel_rnn_jax.cli import train
-from pixel_rnn_jax.cli.parse import COMMANDS, parse
+from pixel_rnn_jax.main import COMMANDS, parse
 from pixel_rnn_jax.runs import config as cfg
 
 

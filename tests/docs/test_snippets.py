@@ -21,7 +21,7 @@ from typing import NamedTuple
 import pytest
 from helpers.programs import MAIN, ROOT, environment
 
-from pixel_rnn_jax.cli.parse import COMMANDS, parse
+from pixel_rnn_jax.main import COMMANDS, parse
 from pixel_rnn_jax.runs import config as config_lib
 
 PAGES = [

@@ -81,14 +81,6 @@ def test_training_stops_when_patience_ends(tmp_path):
         assert steps == [2, 4, 6]
 
 
-@pytest.mark.slow
-def test_a_run_says_that_its_warm_up_is_shortened(capsys):
-    optimizer = prnn.OptimizerConfig("adam", 0.05, "constant", warmup_steps=200, ema_decay=0)
-    config = dataclasses.replace(with_train(CONFIG, steps=20), optimizer=optimizer)
-    prnn.fit(IMAGES, config)
-    assert "2 of 20" in capsys.readouterr().err
-
-
 def test_a_new_run_starts_from_the_parameters_of_another(tmp_path, capsys):
     config = dataclasses.replace(CONFIG.model, residual=False)
     other = prnn.create(config, (4, 4, 1), levels=3, seed=7)

@@ -26,9 +26,8 @@ from pixel_rnn_jax import data, load
 from pixel_rnn_jax.data import pictures
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.source import open_split
-from pixel_rnn_jax.runs.workdir import lock, read_config
+from pixel_rnn_jax.runs.workdir import Checkpoints, lock, read_config
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import stop
 from pixel_rnn_jax.training.stop import stop_on_signal
