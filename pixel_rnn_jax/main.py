@@ -77,8 +77,8 @@ def run_plugins(words: Sequence[str]) -> list[str]:
     return others
 
 
-# Three parsers share a command line: plugins may define values of other flags, and the fields of a
-# config are flags of absl, which are known when --config has been read.
+# Three parsers read a command line: a plugin may register what the other flags name, argparse knows
+# the flags of a command, and absl the fields of a config, once --config has been read.
 def parse(words: Sequence[str]) -> Callable[[], None]:
     """Returns the command that the words name."""
     name = words[0] if words else "train"

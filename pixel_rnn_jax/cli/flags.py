@@ -80,19 +80,19 @@ def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
     parser.add_argument("--class", dest="label", help=help_)
 
 
-def open_split(arguments: Namespace, run: "source.Run") -> "data.Split":
+def select_split(arguments: Namespace, run: "source.Run") -> "data.Split":
     """Opens the images that --images, or --split of the run, names."""
     moves = dict(name=arguments.data_name, data_dir=arguments.data_dir)
     if arguments.images and any(moves.values()):
         raise UserError("--data_name and --data_dir are of a run: leave them out with --images")
     if arguments.images:
-        return open_images(arguments, run.image_model)
+        return select_images(arguments, run.image_model)
     if arguments.label is not None:
         raise UserError("--class is of --images: the images of the run have their own")
-    return run.open_split(arguments.split or "test", **moves)
+    return run.read_split(arguments.split or "test", **moves)
 
 
-def open_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.Split":
+def select_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.Split":
     """Opens the images that --images names, for a model."""
     label = None if arguments.label is None else label_of(arguments.label, model)
 

@@ -26,9 +26,9 @@ with epy.lazy_imports():
     from pixel_rnn_jax.system import devices, files, processes, terminal
     from pixel_rnn_jax.training import evaluate as evaluate_lib
 
-IMAGES, ROW, TEST_IMAGES, PIXEL_MAP_IMAGES = 64, 10, 16, 16
-"""Images that `sample` draws by default, in all and of each class, that `complete` takes, and that
---pixel_map shows."""
+IMAGES, ROW = 64, 10
+"""Images that `sample` draws by default, in all and of each class."""
+TEST_IMAGES = PIXEL_MAP_IMAGES = 16
 
 
 def evaluate(arguments: Namespace) -> None:
@@ -37,7 +37,7 @@ def evaluate(arguments: Namespace) -> None:
         raise UserError("--per_value needs --out=FILE.npz")
     flags.join(arguments)
     run = source.open_run(arguments.source, devices.make_mesh())
-    split, model = flags.open_split(arguments, run), run.image_model
+    split, model = flags.select_split(arguments, run), run.image_model
     per_value = arguments.per_value
     evaluation = evaluate_lib.score(model.pixel_rnn, model.params, split, per_value=per_value)
     name = arguments.split or (None if arguments.images else "test")
@@ -104,8 +104,7 @@ def sample(arguments: Namespace) -> None:
             condition = (content if isinstance(content, np.ndarray) else content["condition"])[:n]
             n = len(condition)
     elif label is not None:
-        n = n or IMAGES
-        condition = np.full(n, flags.label_of(label, model))
+        condition = np.full(n or IMAGES, flags.label_of(label, model))
     elif classes:
         n = n or ROW * classes
         condition = data.balanced_classes(n, classes)
@@ -144,7 +143,7 @@ def complete(arguments: Namespace) -> None:
     """Draws the unknown part of images given the known one."""
     out, particles = arguments.out, arguments.particles
     run = source.open_run(arguments.source)
-    split, model = flags.open_split(arguments, run), run.image_model
+    split, model = flags.select_split(arguments, run), run.image_model
     pictures.check_out(out, model.levels, model.image_shape[-1])
     mask = pictures.known_mask(arguments.known, model.image_shape)
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
@@ -183,7 +182,7 @@ def complete_flags(parser: ArgumentParser) -> None:
 def compress(arguments: Namespace) -> None:
     """Compresses images without loss."""
     model, out = source.load(arguments.source), arguments.out
-    pixel_rnn, split = model.pixel_rnn, flags.open_images(arguments, model)
+    pixel_rnn, split = model.pixel_rnn, flags.select_images(arguments, model)
     count = len(split)
     content = compression.compress(pixel_rnn, model.params, count, split.batch, split.file_names)
     with files.atomic_write(out) as file:

@@ -33,10 +33,7 @@ def train(config: config_lib.Config, workdir: epath.Path, arguments: Namespace) 
 
 
 def parse_train(words: Sequence[str]) -> Callable[[], None]:
-    """Parses the flags of `train`, and returns the training to run.
-
-    --config or --workdir, looked at first, gives the config, whose fields become flags.
-    """
+    """Returns the training to run; --config or --workdir gives the config and so its flags."""
     parser = ArgumentParser(
         prog="pixel-rnn-jax train",
         usage="%(prog)s --config=NAME [FLAGS]",

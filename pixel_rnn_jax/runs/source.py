@@ -30,7 +30,7 @@ class Run:
     identity: RunIdentity | None = None
     step: int | None = None  # Training steps behind the parameters.
 
-    def open_split(
+    def read_split(
         self, split: str, *, name: str | None = None, data_dir: str | None = None
     ) -> Split:
         """Opens a split of the data of the run, as `open_split`, and compares it with its digest.
@@ -99,8 +99,7 @@ def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
         for name, (stored, written) in changed_fields(identity.config, copy).items():
             if is_fixed(name):  # No resume can have changed it.
                 raise UserError(
-                    f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
-                    f"{stored!r}: the file was edited, or the checkpoints are of another run"
+                    f"{workdir}/config.json has {name}={written!r}, the checkpoints have {stored!r}"
                 )
         config, image_format = identity.config.model, identity.image_format
         with error_context(workdir):
@@ -134,8 +133,7 @@ def from_pretrained(
 ) -> ImageModel:
     """Loads a model that `ImageModel.push_to_hub` has put on the Hugging Face Hub.
 
-    The repository is "OWNER/NAME"; `revision` is a branch, tag or commit. The access token is by
-    default the one of `hf auth login`.
+    `revision` is a branch, tag or commit; `hf auth login` gives the default token.
 
     Raises:
         UserError: The file in the repository is no model, or is damaged.
@@ -152,8 +150,7 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     """Reads images as they are stored, or as the model of a run sees them.
 
     Args:
-        source: A folder of image files, an image file, an .npy or .npz file, or the workdir of a
-            run.
+        source: A folder of image files, an image file, an .npy or .npz file, or a workdir.
         split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
             without such parts are divided, always in the same way); by default all images. A
             run has the splits that `pixel-rnn-jax evaluate` takes; by default "test".
@@ -167,5 +164,5 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     """
     if not (epath.Path(source) / "config.json").exists():
         return data.read_files(source, split)
-    images = open_run(source).open_split(split or "test")
+    images = open_run(source).read_split(split or "test")
     return Images(*images.batch(np.arange(len(images))), images.dataset.names())

@@ -69,9 +69,8 @@ def sha256_of_json(values: Any) -> str:
 class Checkpoints:
     """The checkpoints of a workdir: the newest two, and the one with the best validation.
 
-    All processes call every method together, and each has the whole state: every array is fully
-    addressable or fully replicated. If a save fails in the background, the next call of any method
-    raises Orbax's error; earlier checkpoints are intact.
+    All processes call every method together, with the whole state in each. If a save fails in the
+    background, the next call raises Orbax's error; earlier checkpoints are intact.
     """
 
     def __init__(self, workdir: epath.PathLike, *, read_only: bool = False):
@@ -146,10 +145,9 @@ class Checkpoints:
         return self._sealed(step)["types"]
 
     def restore(self, template: PyTree, step: int) -> PyTree:
-        """Reads the arrays of a checkpoint, bit for bit, and checks them against their SHA-256.
+        """Reads the arrays of a checkpoint, bit for bit, and checks them against their SHA-256s.
 
-        `template` is a dict of trees of `jax.ShapeDtypeStruct` (or arrays) with the shardings of
-        the result. Entries of the state that it leaves out are neither read nor checked.
+        `template` has the entries to read, as trees of `jax.ShapeDtypeStruct` with shardings.
         """
         self.wait()
         path, leaves = self.directory / str(step), by_name(template)

@@ -42,9 +42,8 @@ def fit(
             `output="gaussian_mixture"` any real numbers. Or an iterator of `data.Batch`, each of
             `train.batch_size` images; then pass validation images, and note that resuming does not
             rewind it.
-        config: The model alone, or the whole config: `train.steps`, `train.patience`, `seed` and so
-            on. From its data only `levels` (0: the largest value + 1), `binarize` and `flip`
-            are used.
+        config: The model alone, or the whole config, from whose data only `levels` (0: the largest
+            value + 1), `binarize` and `flip` are used.
         condition: `[N]` classes, as integers from 0 on or as names; `[N, D]` vectors or
             `[N, H, W, D]` maps. The config's model takes as many as there are, if it names none.
         validation: The share of the images to validate on, images of their own, or a pair of images
@@ -98,10 +97,8 @@ def array_splits(
     """
     is_share = isinstance(validation, (int, float, np.number))
     if is_share and (isinstance(images, Iterator) or not 0 < validation < 1):
-        raise UserError(
-            f"validation must be a share between 0 and 1, or images, got {validation}; with an "
-            "iterator it must be images"
-        )
+        rule = "be a share between 0 and 1, or images; images with an iterator"
+        raise UserError(f"validation must {rule}, got {validation}")
     own: tuple[Any, Any] = validation if isinstance(validation, tuple) else (validation, None)
     train = None
     if isinstance(images, Iterator):

@@ -171,12 +171,12 @@ def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.nd
     """Draws samples and completions, with the same random numbers at every call."""
     key, levels = jax.random.key(seed), model.levels
     images, condition = validation.batch(data.evenly_spaced(len(validation), PREVIEWS))
-    count, condition_of_samples = len(images), condition
+    count, sampled = len(images), condition
     if classes := model.config.condition.classes:
-        count, condition_of_samples = PREVIEWS, data.balanced_classes(PREVIEWS, classes)
+        count, sampled = PREVIEWS, data.balanced_classes(PREVIEWS, classes)
     elif condition is None:
         count = PREVIEWS
-    samples = model.sample(key, count, condition_of_samples)
+    samples = model.sample(key, count, sampled)
     known = np.broadcast_to(pictures.known_mask("top_half", model.image_shape), images.shape)
     particles = 1 if is_exact(model.pixel_rnn.scales, known) else PREVIEWS
     completion = model.complete(key, images, known, condition, particles=particles)

@@ -96,7 +96,6 @@ def make_train_step(
     device, or None for a single process.
     """
     pixels = math.prod(model.image_shape[:2])
-
     # JAX refuses a loss that is no scalar.
     gradient_fn = jax.value_and_grad(functools.partial(loss or mean_nats, model))
 

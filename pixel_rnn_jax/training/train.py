@@ -292,10 +292,7 @@ def _new_identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
     image_format = splits[first].format
     for name in others:
         if splits[name].format != image_format:
-            raise UserError(
-                f"data.{name}_split has images of {splits[name].format}, data.{first}_split of "
-                f"{image_format}"
-            )
+            raise UserError(f"data.{name}_split has {splits[name].format}, not {image_format}")
     if not image_format.levels:
         mean, std = data.standardisation(splits[first])
         image_format = dataclasses.replace(image_format, mean=mean, std=std)
@@ -321,7 +318,5 @@ def _check_finite(step: int, **values: Any) -> None:
     batching.wait(values)
     for name, value in values.items():
         if not np.isfinite(value):
-            raise UserError(
-                f"step {step}: the {name} is {value}; earlier checkpoints are kept; a lower "
-                "optimizer.learning_rate, in another workdir, may help"
-            )
+            help_ = "a lower optimizer.learning_rate, in another workdir, may help"
+            raise UserError(f"step {step}: the {name} is {value}; {help_}")

@@ -34,7 +34,7 @@ def evaluated(workdir: Path, split: str = "test") -> dict[str, float]:
     run = open_run(workdir, devices.make_mesh())
     assert run.identity
     model, size = run.image_model, run.identity.config.train.eval_batch_size
-    images = run.open_split(split)
+    images = run.read_split(split)
     return score(model.pixel_rnn, model.params, images, batch_size=size).numbers()
 
 
