@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
         flags.error(f"--peer={options.peer} is not nelloc= with a checkout that has model_save")
     devices.set_up_host_devices()
     run = open_run(options.model)
-    split = run.open_split(options.split, name=options.data_name, data_dir=options.data_dir)
+    split = run.read_split(options.split, name=options.data_name, data_dir=options.data_dir)
     model = run.image_model
     images, condition = split.batch(np.arange(len(split)))
     levels, channels = model.levels, model.image_shape[-1]

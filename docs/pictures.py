@@ -53,7 +53,7 @@ def masks(height: int, width: int) -> dict[str, np.ndarray]:
 def draw_masks(model_name: str, data_name: str, data_dir: str, out: Path) -> None:
     """Completes the same images under each mask."""
     run = open_run(model_name)
-    model, split = run.image_model, run.open_split("test", name=data_name, data_dir=data_dir)
+    model, split = run.image_model, run.read_split("test", name=data_name, data_dir=data_dir)
     images, condition = split.batch(np.arange(IMAGES))
     known, completed = [], []
     for number, (name, mask) in enumerate(masks(*model.image_shape[:2]).items()):

@@ -13,6 +13,8 @@ from pixel_rnn_jax.system.errors import UserError
 
 with epy.lazy_imports():
     from pixel_rnn_jax import data, image_model
+    from pixel_rnn_jax.model import checks
+    from pixel_rnn_jax.runs import source
     from pixel_rnn_jax.system import processes, terminal
 
 
@@ -25,16 +27,16 @@ def path(text: str) -> epath.Path:
     return epath.Path(text).expanduser()
 
 
-def at_least(least: float, kind: Callable[[str], float] = int) -> Callable[[str], float]:
+def at_least(least: float, number: Callable[[str], float] = int) -> Callable[[str], float]:
     """Returns the type of a flag that takes a number."""
 
-    def number(text: str) -> float:
-        value = kind(text)
+    def check(text: str) -> float:
+        value = number(text)
         if not value >= least:
             raise ArgumentTypeError(f"must be at least {least}, got {text}")
         return value
 
-    return number
+    return check
 
 
 def output(*endings: str) -> Callable[[str], str]:
@@ -42,7 +44,7 @@ def output(*endings: str) -> Callable[[str], str]:
 
     The ending "" is a new folder.
     """
-    kinds = " or ".join(ending or "new folder" for ending in endings) or "file"
+    what = " or ".join(ending or "new folder" for ending in endings) or "file"
 
     def check(text: str) -> str:
         local = text and "://" not in text and "\0" not in text
@@ -50,7 +52,7 @@ def output(*endings: str) -> Callable[[str], str]:
         taken = path.exists() if "" in endings and not path.suffix else path.is_dir()
         if not local or taken or (endings and path.suffix not in endings):
             here = ", which is there already" if local and taken else ""
-            raise ArgumentTypeError(f"must name a {kinds}, got {text!r}{here}")
+            raise ArgumentTypeError(f"must name a {what}, got {text!r}{here}")
         return str(path)
 
     return check
@@ -67,20 +69,32 @@ def model_flags(parser: ArgumentParser) -> None:
 
 
 def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
-    """Defines --images and --split; without --images they are of the data of the run."""
+    """Defines --images, --split and --class."""
     help_ = "a folder of images, an image file, or an .npy or .npz file"
     help_ += "" if required else " (default: the run's)"
     parser.add_argument("--images", type=path, required=required, help=help_)
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
     help_ += f" (default: {'' if required else 'test, or '}all of undivided --images)"
     parser.add_argument("--split", help=help_)
-    help_ = "number or name of the class of --images that have none (default: of the highest p)"
+    help_ = "class for unlabelled --images (default: most likely class of each)"
     parser.add_argument("--class", dest="label", help=help_)
 
 
-def open_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.Split":
+def select_split(arguments: Namespace, run: "source.Run") -> "data.Split":
+    """Opens the images that --images, or --split of the run, names."""
+    moves = dict(name=arguments.data_name, data_dir=arguments.data_dir)
+    if arguments.images and any(moves.values()):
+        raise UserError("--data_name and --data_dir are of a run: leave them out with --images")
+    if arguments.images:
+        return select_images(arguments, run.image_model)
+    if arguments.label is not None:
+        raise UserError("--class is of --images: the images of the run have their own")
+    return run.read_split(arguments.split or "test", **moves)
+
+
+def select_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.Split":
     """Opens the images that --images names, for a model."""
-    label = None if arguments.label is None else class_of(arguments.label, model)
+    label = None if arguments.label is None else label_of(arguments.label, model)
 
     def classify(images: Any) -> np.ndarray:
         if label is not None:
@@ -94,11 +108,34 @@ def open_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.
     return data.open_images(path, split, model.pixel_rnn, names, classify)
 
 
-def class_of(label: str, model: "image_model.ImageModel") -> int | str:
+def label_of(label: str, model: "image_model.ImageModel") -> int | str:
     """Returns the class that --class names, by its number or its name."""
     if not model.config.condition.classes:
         raise UserError("--class is for a model with classes, and this one has none")
     return int(label) if label.isdecimal() and label not in model.class_names else label
+
+
+def condition_arrays(model: "image_model.ImageModel", condition: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of an .npz file that say on what its images are conditioned."""
+    if condition is None:
+        return {}
+    classes, names = model.config.condition.classes, model.class_names
+    condition = np.asarray(checks.class_numbers(condition, names))
+    if len(names) == classes > 0:  # There may be fewer names.
+        condition = np.array(names)[condition]
+    return {"labels" if classes else "condition": condition}
+
+
+def draw_flags(parser: ArgumentParser, count: str, out: str) -> None:
+    """Defines --n with a help text, --seed, and --out with a default."""
+    parser.add_argument("--n", type=at_least(1), help=count)
+    parser.add_argument("--seed", type=at_least(0), default=0, help="default: 0")
+    out_flag(parser, out)
+
+
+def file_flag(parser: ArgumentParser, default: str) -> None:
+    """Defines --out of one file."""
+    parser.add_argument("--out", type=output(), default=default, help="default: %(default)s")
 
 
 def out_flag(parser: ArgumentParser, default: str) -> None:
@@ -108,26 +145,24 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
 
 
 def plugin_flag(parser: ArgumentParser) -> None:
-    """Defines --plugin, which `parse.run_plugins` has taken out of the words before."""
+    """Defines --plugin, which may be repeated."""
     help_ = "a Python file to run first, which may register layers, bodies, heads and outputs"
-    parser.add_argument("--plugin", metavar="FILE.py", help=help_)
+    parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=help_)
 
 
 def process_flags(parser: ArgumentParser) -> None:
     """Defines the flags by which several processes join."""
     add = parser.add_argument
-    help_ = "join the processes of SLURM, Open MPI or a Cloud TPU"
-    add("--distributed", action="store_true", help=help_)
-    help_ = "address of the first process, to join by hand"
-    add("--coordinator", metavar="HOST:PORT", help=help_)
+    add("--distributed", action="store_true", help="join by SLURM, Open MPI or a Cloud TPU")
+    add("--coordinator", metavar="HOST:PORT", help="address of the first process")
     add("--num_processes", type=int, metavar="N", help="with --coordinator: how many there are")
     add("--process_id", type=int, metavar="ID", help="with --coordinator: index of this, from 0")
 
 
 def join(arguments: Namespace) -> None:
     """Joins the processes that the flags name, if any."""
-    names = "coordinator", "num_processes", "process_id", "distributed"
-    processes.join(*(vars(arguments)[name] for name in names))
+    flags = arguments.coordinator, arguments.num_processes, arguments.process_id
+    processes.join(*flags, arguments.distributed)
 
 
 def data_flags(parser: ArgumentParser) -> None:

@@ -7,11 +7,9 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from absl.flags import FlagValues
 from etils import epath, epy
 
 from pixel_rnn_jax.cli import flags
-from pixel_rnn_jax.cli.evaluate import print_evaluation
 from pixel_rnn_jax.runs import config as config_lib
 from pixel_rnn_jax.system.errors import UserError
 
@@ -27,19 +25,15 @@ def train(config: config_lib.Config, workdir: epath.Path, arguments: Namespace) 
     flags.join(arguments)
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
-    assert result.test
-    print_evaluation("test", result.run, result.test)
+    terminal.print_result(result.test.report("test", result.run.step))
     if result.baseline:
         terminal.print_result(f"independent pixels: {result.baseline}")
     for name in ("result.json", "pictures"):
         terminal.print_result(str(workdir / name))
 
 
-def parse_train(words: Sequence[str], values: FlagValues) -> Callable[[], None]:
-    """Parses the flags of `train`, and returns the training to run.
-
-    --config or --workdir, looked at first, gives the config, whose fields become flags in `values`.
-    """
+def parse_train(words: Sequence[str]) -> Callable[[], None]:
+    """Returns the training to run; --config or --workdir gives the config and so its flags."""
     parser = ArgumentParser(
         prog="pixel-rnn-jax train",
         usage="%(prog)s --config=NAME [FLAGS]",
@@ -55,8 +49,7 @@ def parse_train(words: Sequence[str], values: FlagValues) -> Callable[[], None]:
     parser.add_argument("--workdir", type=flags.path, help=help_)
     flags.plugin_flag(parser)
     flags.process_flags(parser)
-    help_ = "these flags, and the fields of the config as they are set"
-    parser.add_argument("-h", "--help", action="store_true", help=help_)
+    parser.add_argument("-h", "--help", action="store_true", help="flags and fields")
     arguments, fields = parser.parse_known_args(words)
     config, workdir = config_lib.Config(), arguments.workdir
     if arguments.config:
@@ -68,7 +61,7 @@ def parse_train(words: Sequence[str], values: FlagValues) -> Callable[[], None]:
         config = workdir_lib.read_config(workdir)
     elif not arguments.help:
         parser.error("train needs --config=NAME, such as digits, or the --workdir of a run")
-    config = config_lib.with_flags(config, fields, values)
+    config = config_lib.with_flags(config, fields)
     if arguments.help:
         parser.epilog = _described(config)
         parser.print_help()

@@ -137,10 +137,10 @@ _FIELDS += [f.name for f in dataclasses.fields(Config) if f.name not in _GROUPS]
 
 
 def load_config(source: str) -> Config:
-    """Runs a config file, whose `get_config` returns some fields or all; see `from_config_dict`.
+    """Runs a config file, whose `get_config` returns some fields or all.
 
-    `source` is the name of one of the `CONFIGS` or the path of a file, perhaps with an argument for
-    `get_config` after a colon: "digits", "mnist:row_lstm", "configs/mnist.py".
+    `source` is one of the `CONFIGS` or a path, perhaps with an argument for `get_config` after a
+    colon: "digits", "mnist:row_lstm", "configs/mnist.py".
     """
     name, _, argument = source.partition(":")
     file = CONFIGS.get(name, Path(name))
@@ -159,19 +159,18 @@ def load_config(source: str) -> Config:
 def base_config(variant: str, architecture: str, scales: tuple[int, ...]) -> ConfigDict:
     """Returns the defaults of every field, for a config file to start from.
 
-    `variant`, after the colon of --config: the name of a body overrides `architecture`,
-    "multi_scale" sets `scales`, "" changes nothing.
+    `variant`, the text after the colon, overrides `architecture`, or "multi_scale" sets `scales`.
     """
     config = ConfigDict(dataclasses.asdict(Config())).lock()
-    named = variant not in ("", "multi_scale")  # It is checked where the layers are.
-    config.model.architecture = variant if named else architecture
-    config.model.scales = scales if variant == "multi_scale" else ()
+    if variant == "multi_scale":
+        config.model.scales, variant = scales, ""
+    config.model.architecture = variant or architecture  # It is checked where the layers are.
     return config
 
 
 def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
     """Turns a ConfigDict or nested mappings into a `Config`; absent fields keep their defaults."""
-    fields: dict[str, Any] = {}
+    fields: dict[str, Any] = dict(values.items())
     for name, value in values.items():
         if name in _GROUPS and isinstance(value, (Mapping, ConfigDict)):
             for field in value:
@@ -179,27 +178,21 @@ def from_config_dict(values: ConfigDict | Mapping[str, Any]) -> Config:
             fields[name] = _GROUPS[name](**value)
         else:
             _check_name(name)
-            fields[name] = value
     return Config(**fields)
 
 
-def with_flags(
-    config: Config, words: Sequence[str], flag_values: flags.FlagValues | None = None
-) -> Config:
-    """Returns a config with the fields that flags set, such as "--config.model.layers=3".
-
-    A tuple may be written as 8,16. Other flags must be defined in `flag_values`, which are parsed.
-    """
-    values = flags.FlagValues() if flag_values is None else flag_values
+def with_flags(config: Config, words: Sequence[str]) -> Config:
+    """Returns a config with the fields that flags set, such as "--config.model.scales=8,16"."""
+    values = flags.FlagValues()
     values.set_gnu_getopt(True)  # Flags may follow values that stand for themselves.
     fields = ConfigDict(dataclasses.asdict(config))
     for word in words:
-        name = word.partition("=")[0].partition("config.")
-        if name[0] in ("--", "--no") and name[1]:
-            _check_name(name[2])
-        elif (flag := name[0].removeprefix("--")) != name[0] and flag and flag not in values:
-            of_group = [field for field in _FIELDS if field.startswith(f"{flag}.")]
-            for likely in (of_group or get_close_matches(flag, _FIELDS, 1))[:1]:
+        prefix, is_field, name = word.partition("=")[0].partition("config.")
+        if is_field and prefix in ("--", "--no"):
+            _check_name(name)
+        elif word.startswith("--") and (flag := prefix[2:]):
+            in_group = [field for field in _FIELDS if field.startswith(f"{flag}.")]
+            for likely in (in_group or get_close_matches(flag, _FIELDS, 1))[:1]:
                 raise UserError(f"there is no flag --{flag}; did you mean --config.{likely}?")
     holder = config_flags.DEFINE_config_dict(
         "config", fields, flag_values=values, sys_argv=[*words]
@@ -211,12 +204,12 @@ def with_flags(
 
 
 def to_json(config: Config) -> str:
-    """Returns `config` as JSON text, whose object `from_config_dict` takes."""
+    """Returns a config as JSON text, whose object `from_config_dict` takes."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
 def leaves(config: Config) -> Iterator[tuple[str, Any]]:
-    """Yields (dotted name, value) of every field of `config` that is not a group of fields."""
+    """Yields (dotted name, value) of every field that is not a group of fields."""
     return ((name, operator.attrgetter(name)(config)) for name in _FIELDS)
 
 
@@ -233,8 +226,8 @@ def meanings() -> dict[str, str]:
 
 def changed_fields(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """Returns the fields in which two configs differ, {dotted name: (old value, new value)}."""
-    before, after = dict(leaves(old)), dict(leaves(new))
-    return {name: (before[name], after[name]) for name in _FIELDS if before[name] != after[name]}
+    pairs = zip(leaves(old), leaves(new), strict=True)
+    return {name: (before, after) for (name, before), (_, after) in pairs if before != after}
 
 
 def _check_name(name: str) -> None:

@@ -1,10 +1,9 @@
-"""A trained model, by the name of one of the package, a file or a workdir: one way to open it."""
+"""Trained models, opened by the name of a bundled model, a file or a workdir."""
 
 import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,77 +12,53 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.codec import weights
-from pixel_rnn_jax.data import ImageFormat, Images, Split
+from pixel_rnn_jax.data import Images, Split
 from pixel_rnn_jax.image_model import HUB_FILE, ImageModel
-from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
 from pixel_rnn_jax.runs.config import Config, changed_fields
-from pixel_rnn_jax.runs.workdir import is_fixed, read_config
+from pixel_rnn_jax.runs.workdir import Checkpoints, RunIdentity, is_fixed, read_config
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, error_context
 
-PyTree = Any
-
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model, and the run that trained it; a file of one's own says nothing of its run."""
+    """A trained model with its run; `identity` and `step` are None for an exported file."""
 
     source: epath.PathLike
-    model: PixelRNN
-    params: PyTree  # Replicated over a mesh.
-    image_format: ImageFormat
+    image_model: ImageModel  # Its parameters are replicated over a mesh.
     identity: RunIdentity | None = None
     step: int | None = None  # Training steps behind the parameters.
 
-    @property
-    def image_model(self) -> ImageModel:
-        """The model with its parameters."""
-        return ImageModel(self.model, self.params, self.image_format.class_names)
-
-    @property
-    def config(self) -> Config:
-        """The config of the run."""
-        if self.identity is None:
-            raise UserError(f"{self.source} holds a model without its data: give --images")
-        return self.identity.config
-
-    def open_split(
+    def read_split(
         self, split: str, *, name: str | None = None, data_dir: str | None = None
     ) -> Split:
-        """Opens a split of the data that the run was trained on: see `open_split`.
+        """Opens a split of the data of the run, as `open_split`, and compares it with its digest.
 
-        `name` and `data_dir` say where they are now. The images are compared with the digest of
-        their split.
+        `name` and `data_dir` say where the data are now.
         """
-        given: dict[str, Any] = {"name": name, "data_dir": data_dir}
-        moved = {field: value for field, value in given.items() if value is not None}
-        config = self.config
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, **moved))
-        opened = open_split(config, split)
-        if opened.format != self.image_format:
-            raise UserError(
-                f"--split={split} has {opened.format}, the run was trained on {self.image_format}"
-            )
-        digests, base = self.identity.data if self.identity else {}, split.partition("[")[0]
-        for of_run in [base] if base in digests else digests:
-            whole = opened if of_run == split else open_split(config, of_run)
-            if data.digest(whole) != digests[of_run]:
+        if self.identity is None:
+            raise UserError(f"{self.source} holds a model without its data: give --images")
+        image_format, digests = self.identity.image_format, self.identity.data
+        trained_on = self.identity.config.data
+        place = trained_on.name if name is None else name
+        folder = trained_on.data_dir if data_dir is None else data_dir
+        moved = dataclasses.replace(trained_on, name=place, data_dir=folder)
+        config = dataclasses.replace(self.identity.config, data=moved)
+        opened, base = open_split(config, split), split.partition("[")[0]
+        for name_of_run in [base] if base in digests else digests:
+            whole = opened if name_of_run == split else open_split(config, name_of_run)
+            if opened.format != image_format or data.digest(whole) != digests[name_of_run]:
                 raise UserError(
-                    f"data.name={config.data.name} does not hold the {of_run} images of the run: "
-                    "restore them, give their place by --data_name or --data_dir, or evaluate "
-                    "other images with --images"
+                    f"data.name={config.data.name} does not hold the {name_of_run} images of the "
+                    f"run ({image_format}): restore them, give their place by --data_name or "
+                    "--data_dir, or evaluate other images with --images"
                 )
         return opened
 
 
 def open_split(config: Config, split: str) -> Split:
-    """Opens a split for the model of a run.
-
-    It is "train", "validation" or "test" for `config.data.train_split` and so on, or a split of the
-    set itself.
-    """
+    """Opens "train", "validation" or "test" of a config, or any other split of its data set."""
     if split in data.SPLITS:
         split = getattr(config.data, f"{split}_split")
     return Split(data.open_dataset(config.data, split), config.model, config.data)
@@ -92,9 +67,8 @@ def open_split(config: Config, split: str) -> Split:
 def open_run(source: epath.PathLike, mesh: Mesh | None = None) -> Run:
     """Opens a trained model by its name, its file or its workdir, which may still be training.
 
-    Of a workdir the parameters, or their moving average if there is one, come from the checkpoint
-    with the best validation, or from the newest one without any. They lie on the devices of a mesh,
-    by default on one.
+    A workdir gives the parameters with the best validation, or the newest ones without any. They
+    are replicated over a mesh, by default of one device.
     """
     check_storage(source)
     mesh = devices.local_mesh(1) if mesh is None else mesh
@@ -110,7 +84,7 @@ def open_run(source: epath.PathLike, mesh: Mesh | None = None) -> Run:
         return _open_workdir(source, mesh)
     model, params, image_format = weights.read(file)
     params = jax.device_put(params, devices.replicated(mesh))
-    return Run(source, model, params, image_format, identity, step)
+    return Run(source, ImageModel(model, params, image_format.class_names), identity, step)
 
 
 def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
@@ -118,35 +92,32 @@ def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
     with contextlib.closing(Checkpoints(workdir, read_only=True)) as checkpoints:
         identities = {step: checkpoints.identity(step) for step in checkpoints.steps()}
         if len({identity.origin for identity in identities.values()}) != 1:
-            kind = "checkpoints of several runs" if identities else "no checkpoint"
-            raise UserError(f"--workdir={workdir} has {kind}")
+            found = "checkpoints of several runs" if identities else "no checkpoint"
+            raise UserError(f"--workdir={workdir} has {found}")
         # The newest identity says where the data are now.
         identity, step = identities[max(identities)], checkpoints.best_step() or max(identities)
         for name, (stored, written) in changed_fields(identity.config, copy).items():
             if is_fixed(name):  # No resume can have changed it.
                 raise UserError(
-                    f"{workdir}/config.json has {name}={written!r}, but the run was trained with "
-                    f"{stored!r}: the file was edited, or the checkpoints are of another run"
+                    f"{workdir}/config.json has {name}={written!r}, the checkpoints have {stored!r}"
                 )
+        config, image_format = identity.config.model, identity.image_format
         with error_context(workdir):
-            weights.check_size(
-                identity.config.model, identity.image_format, checkpoints.types(step)
-            )
-        model = identity.image_format.model(identity.config.model)
+            weights.check_size(config, image_format, checkpoints.types(step))
+        model = image_format.model(config)
         entry = "ema" if identities[step].config.optimizer.ema_decay else "params"
         init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
         template = {entry: jax.eval_shape(init, jax.random.key(0))}
         params = checkpoints.restore(template, step)[entry]
-    return Run(workdir, model, params, identity.image_format, identity, step)
+    return Run(workdir, ImageModel(model, params, image_format.class_names), identity, step)
 
 
 def load(path: epath.PathLike) -> ImageModel:
     """Loads a trained model.
 
-    `path` is the name of a model that comes with the package, such as "digits"; a workdir, of which
-    the parameters with the best validation are taken; or a file that `ImageModel.save` or the
-    command `export` wrote. A folder that has the name of a bundled model is "./digits". All
-    processes of a program load a workdir together.
+    `path` is the name of a bundled model, such as "digits" (a folder of that name is "./digits");
+    a workdir, whose parameters with the best validation are taken; or a file that `ImageModel.save`
+    or the command `export` wrote. All processes of a program load a workdir together.
 
     Raises:
         UserError: There is no trained model, or it is damaged.
@@ -162,8 +133,7 @@ def from_pretrained(
 ) -> ImageModel:
     """Loads a model that `ImageModel.push_to_hub` has put on the Hugging Face Hub.
 
-    The repository is "OWNER/NAME", of which `revision` is a branch, tag or commit, by default the
-    newest. The access token is by default the one of `hf auth login`.
+    `revision` is a branch, tag or commit; `hf auth login` gives the default token.
 
     Raises:
         UserError: The file in the repository is no model, or is damaged.
@@ -177,11 +147,10 @@ def from_pretrained(
 
 
 def read_images(source: epath.PathLike, split: str | None = None) -> Images:
-    """Reads all images of a path, or of a split of a run.
+    """Reads images as they are stored, or as the model of a run sees them.
 
     Args:
-        source: A folder of image files, an image file, or an .npy or .npz file: images as they are
-            stored; or the workdir of a run: as its model sees them, binarised for example.
+        source: A folder of image files, an image file, an .npy or .npz file, or a workdir.
         split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
             without such parts are divided, always in the same way); by default all images. A
             run has the splits that `pixel-rnn-jax evaluate` takes; by default "test".
@@ -195,5 +164,5 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     """
     if not (epath.Path(source) / "config.json").exists():
         return data.read_files(source, split)
-    images = open_run(source).open_split(split or "test")
+    images = open_run(source).read_split(split or "test")
     return Images(*images.batch(np.arange(len(images))), images.dataset.names())

@@ -4,7 +4,6 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,13 +11,11 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Split
-from pixel_rnn_jax.image_model import evaluate_rows
+from pixel_rnn_jax.image_model import evaluate_rows, images_at_a_time
 from pixel_rnn_jax.model import bits_per_dim
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.config import TrainConfig
 from pixel_rnn_jax.system import batching, devices, processes, terminal
-
-PyTree = Any
+from pixel_rnn_jax.system.trees import PyTree
 
 BASELINE_IMAGES, BASELINE_BINS = 50_000, 256
 """Training images that the baseline counts at most, and bins of its histograms."""
@@ -31,14 +28,16 @@ class Evaluation:
     Attributes:
         nats_per_image: `[N]`.
         num_values: H * W * C, the values of one image.
-        real: Whether values are real: nats are per unit of theirs, and there are no bits/dim.
-        shares: For each scale, coarsest first, the height of its images and its share of `nats`.
+        real: Whether values are real: there are no bits/dim.
+        bound: Whether values got noise: `nats` is an upper bound for the levels.
+        shares: The share of each scale in `nats` by the height of its images, coarsest first.
         nats_per_value: `[N, H, W, C]`, if asked for.
     """
 
     nats_per_image: np.ndarray
     num_values: int
     real: bool = False
+    bound: bool = False
     shares: dict[int, float] = field(default_factory=dict)
     nats_per_value: np.ndarray | None = None
 
@@ -76,21 +75,32 @@ class Evaluation:
             text += f", {self.bits_per_dim:.4f}{f' ± {error:.4f}' * several} bits/dim"
         return f"{text} ({terminal.plural(len(self.nats_per_image), 'image')})"
 
+    def report(self, name: str, step: int | None) -> str:
+        """Returns the result for people, with the share of each scale if there are several."""
+        lines = [f"{name}{'' if step is None else f', step {step}'}: {self}"]
+        if self.bound:
+            lines[0] += ", of a density at values with one draw of noise: an upper bound"
+        if len(self.shares) > 1:
+            shares = ", ".join(f"{height} {nats:.3f}" for height, nats in self.shares.items())
+            lines.append(f"nats of the scales by height: {shares}")
+        return "\n".join(lines)
+
 
 def score(
     model: PixelRNN,
     params: PyTree,
     split: Split,
     *,
-    batch_size: int = TrainConfig.eval_batch_size,
+    batch_size: int | None = None,
     mesh: Mesh | None = None,
     per_value: bool = False,
 ) -> Evaluation:
     """Evaluates every image of a split exactly once; all processes get the same arrays.
 
-    `batch_size`, the images at a time over all devices of the `mesh`, changes no result.
+    `batch_size` counts images over all devices of the `mesh`; it changes no result.
     """
     mesh = devices.make_mesh() if mesh is None else mesh
+    batch_size = batch_size or images_at_a_time(model) * mesh.size
     # No more than all images need, rounded up to a power of two for each device.
     per_device = 1 << (math.ceil(len(split) / mesh.size) - 1).bit_length()
     batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size
@@ -111,6 +121,7 @@ def score(
         by_scale.sum(-1),
         model.num_values,
         real=model.levels == 0,
+        bound=model.likelihood.dequantised,
         shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
         nats_per_value=nats.sum(axis=1) if per_value else None,
     )
@@ -119,9 +130,8 @@ def score(
 def independent_pixels(train: Split, test: Split, batch_size: int) -> Evaluation:
     """Evaluates the model that ignores all context, which a PixelRNN has to beat.
 
-    Each position and channel has a distribution of its own: the histogram of its levels in the
-    training images (the first `BASELINE_IMAGES` of them), with one added to every count. With
-    more than `BASELINE_BINS` levels, a bin has several, which have the same probability.
+    Each position and channel has its own histogram of levels in the first `BASELINE_IMAGES`
+    training images, with one added to every count, and at most `BASELINE_BINS` bins.
     """
     n, size = math.prod(train.image_shape), math.ceil(train.levels / BASELINE_BINS)
     position, counts = np.arange(n), np.ones((n, math.ceil(train.levels / size)), np.int32)

@@ -1,6 +1,5 @@
 """Training on arrays in memory."""
 
-import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from pixel_rnn_jax.runs.config import Config
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training.log import OnRecord
 from pixel_rnn_jax.training.step import Loss
-from pixel_rnn_jax.training.train import train
+from pixel_rnn_jax.training.train import Training
 
 
 def fit(
@@ -41,11 +40,10 @@ def fit(
     Args:
         images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or for
             `output="gaussian_mixture"` any real numbers. Or an iterator of `data.Batch`, each of
-            `train.batch_size` images; then `validation` has images, and a resumed run takes what
-            the iterator gives next.
-        config: The model alone, or the whole config: `train.steps`, `train.patience`, `seed` and so
-            on. From its data only `levels` (0: the largest value + 1), `binarize` and `flip`
-            are used.
+            `train.batch_size` images; then pass validation images, and note that resuming does not
+            rewind it.
+        config: The model alone, or the whole config, from whose data only `levels` (0: the largest
+            value + 1), `binarize` and `flip` are used.
         condition: `[N]` classes, as integers from 0 on or as names; `[N, D]` vectors or
             `[N, H, W, D]` maps. The config's model takes as many as there are, if it names none.
         validation: The share of the images to validate on, images of their own, or a pair of images
@@ -69,44 +67,52 @@ def fit(
     if isinstance(config, ModelConfig):
         config = Config(model=config)
     config, training, held_out = array_splits(config or Config(), images, condition, validation)
-    with contextlib.ExitStack() as stack:
-        folder = workdir or stack.enter_context(tempfile.TemporaryDirectory())
-        splits = {"train": training, "validation": held_out}
-        pictures = workdir is not None
-        options: dict[str, Any] = dict(optimizer=optimizer, loss=loss, on_record=on_record)
-        result = train(config, folder, splits, pictures=pictures, **options)
-        # On one device of this process, wherever all of them have trained it.
-        params = jax.tree.map(jnp.asarray, jax.device_get(result.run.params))
-        return dataclasses.replace(result.run, params=params).image_model
+    splits = {"validation": held_out}
+    if training is not None:
+        splits = {"train": training, **splits}
+    with tempfile.TemporaryDirectory() as temporary:
+        run = Training(
+            config,
+            workdir or temporary,
+            splits,
+            batches=images if isinstance(images, Iterator) else None,
+            optimizer=optimizer,
+            loss=loss,
+            on_record=on_record,
+            pictures=workdir is not None,
+        ).run()
+    # On one device of this process, wherever all of them have trained it.
+    model = run.image_model
+    params = jax.tree.map(jnp.asarray, jax.device_get(model.params))
+    return ImageModel(model.pixel_rnn, params, model.class_names)
 
 
 def array_splits(
     config: Config, images: Any, condition: Any, validation: Any
-) -> tuple[Config, Any, Split]:
-    """Makes training and validation images of arrays in memory, for `fit`.
+) -> tuple[Config, Split | None, Split]:
+    """Returns the config, training images (None for an iterator) and validation images of `fit`.
 
     In the config, `data.levels` of 0 becomes the largest value + 1, and a model without condition
     takes the arrays'.
     """
     is_share = isinstance(validation, (int, float, np.number))
     if is_share and (isinstance(images, Iterator) or not 0 < validation < 1):
-        raise UserError(
-            f"validation must be a share between 0 and 1, or images, got {validation}; with an "
-            "iterator it must be images"
-        )
+        rule = "be a share between 0 and 1, or images; images with an iterator"
+        raise UserError(f"validation must {rule}, got {validation}")
+    own: tuple[Any, Any] = validation if isinstance(validation, tuple) else (validation, None)
+    train = None
     if isinstance(images, Iterator):
         if condition is not None:
             raise UserError("condition is of arrays: the batches of an iterator have their own")
-        whole = _of_arrays("validation", *_pair(validation))
-        train: Any = images
+        whole = held_out = _make_dataset("validation", *own)
     else:
-        whole = train = _of_arrays("training", images, condition)
-    if is_share:
-        order, count = random_order(len(whole)), max(1, round(float(validation) * len(whole)))
-        held_out = _part("validation", whole, order[:count])
-        train = _part("training", whole, order[count:])
-    else:
-        held_out = _of_arrays("validation", *_pair(validation), whole.class_names)
+        whole = train = _make_dataset("training", images, condition)
+        if is_share:
+            order, count = random_order(len(whole)), max(1, round(float(validation) * len(whole)))
+            held_out = _part("validation", whole, order[:count])
+            train = _part("training", whole, order[count:])
+        else:
+            held_out = _make_dataset("validation", *own, whole.class_names)
     model, levels = config.model, config.data.levels
     if not model.condition.size:
         if whole.labels is not None:
@@ -121,15 +127,11 @@ def array_splits(
         levels = max(2, int(whole.images.max()) + 1, int(held_out.images.max()) + 1)
     data = dataclasses.replace(config.data, name="arrays in memory", levels=levels)
     config = dataclasses.replace(config, model=model, data=data)
-    train = Split(train, model, data) if isinstance(train, Dataset) else train
-    return config, train, Split(held_out, model, data)
+    training = None if train is None else Split(train, model, data)
+    return config, training, Split(held_out, model, data)
 
 
-def _pair(images: Any) -> tuple[Any, Any]:
-    return images if isinstance(images, tuple) else (images, None)
-
-
-def _of_arrays(
+def _make_dataset(
     name: str, images: Any, condition: Any, class_names: tuple[str, ...] = ()
 ) -> Dataset:
     try:

@@ -3,7 +3,6 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import flax.struct
 import jax
@@ -17,28 +16,28 @@ from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import tuning
 from pixel_rnn_jax.system.devices import AXIS
-from pixel_rnn_jax.system.errors import UserError
-
-PyTree = Any
+from pixel_rnn_jax.system.trees import PyTree
 
 
 @flax.struct.dataclass
 class TrainState:
-    """What a step changes and a checkpoint holds.
-
-    Attributes:
-        params: The parameters, one entry for each scale.
-        ema: Their exponential moving average, which evaluation uses; empty without one.
-        opt_state: The state of the optimiser.
-        step: The number of steps made.
-        interval: Sums since the last record: of losses, of gradient norms, of steps.
-    """
+    """What a step changes and a checkpoint holds."""
 
     params: PyTree
-    ema: PyTree
+    ema: PyTree  # The moving average of the parameters, which evaluation uses; else empty.
     opt_state: PyTree
-    step: Array
-    interval: Array
+    step: Array  # The number of steps made.
+    interval: Array  # Sums since the last record: losses, gradient norms, steps.
+
+    def entries(self) -> dict[str, PyTree]:
+        """Returns the entries of a checkpoint."""
+        return {
+            "params": self.params,
+            "ema": self.ema,
+            "opt_state": self.opt_state,
+            "step": self.step,
+            "interval": self.interval,
+        }
 
     @property
     def eval_params(self) -> PyTree:
@@ -60,7 +59,7 @@ class Metrics:
 
 
 def init_state(optimizer: optax.GradientTransformation, params: PyTree, *, ema: bool) -> TrainState:
-    """Returns the state before the first step; only one with `ema` has a moving average."""
+    """Returns the state before the first step."""
     return TrainState(
         params=params,
         ema=jax.tree.map(jnp.copy, params) if ema else {},  # A step donates the buffers of both.
@@ -90,22 +89,15 @@ def make_train_step(
     """Compiles one step of training on a mesh.
 
     The loss, by default `mean_nats`, is averaged over the batch. Each device has the whole state
-    and an equal share of the batch, which it computes in `micro_batches` equal parts, one after
-    another, to save memory; 0 chooses by platform. `ema_decay` is 0 for no moving average. What
-    dropout zeroes depends on the `seed`, the step and the place in the global batch.
+    and an equal share of the batch, which it computes in `micro_batches` equal parts; 0 chooses by
+    platform. What dropout zeroes depends on the `seed`, the step and the place in the global batch.
 
     The function takes the state (which is donated), a batch, and the stop flags: a boolean for each
     device, or None for a single process.
     """
     pixels = math.prod(model.image_shape[:2])
-
-    def scalar_loss(*arguments: Any) -> Array:
-        value = (loss or mean_nats)(model, *arguments)
-        if getattr(value, "shape", None) != ():
-            raise UserError(f"loss must return a JAX array of shape (), got {type(value)}")
-        return value
-
-    gradient_fn = jax.value_and_grad(scalar_loss)
+    # JAX refuses a loss that is no scalar.
+    gradient_fn = jax.value_and_grad(functools.partial(loss or mean_nats, model))
 
     def dropout_keys(step: Array, count: int) -> Array | None:
         if not model.config.dropout:
@@ -119,8 +111,7 @@ def make_train_step(
     ) -> tuple[TrainState, Metrics]:
         parts = micro_batches or tuning.parts(len(batch.images), pixels, recurrent=model.recurrent)
         keys = dropout_keys(state.step, len(batch.images))
-        mean = functools.partial(_mean_over_parts, gradient_fn, parts)
-        value, gradient = (gradient_fn if parts == 1 else mean)(state.params, batch, keys)
+        value, gradient = _mean_over_parts(gradient_fn, parts, state.params, batch, keys)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stopping = jnp.zeros((), value.dtype) if stop is None else stop.any().astype(value.dtype)
         vector, unravel = ravel_pytree((value, gradient, stopping))
@@ -133,13 +124,8 @@ def make_train_step(
             # Early on the average covers the last tenth of the steps, not the random start.
             decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
             ema = optax.incremental_update(params, ema, 1 - decay)
-        new = TrainState(
-            params=params,
-            ema=ema,
-            opt_state=opt_state,
-            step=step,
-            interval=state.interval + jnp.stack([value, norm, jnp.ones_like(value)]),
-        )
+        interval = state.interval + jnp.stack([value, norm, jnp.ones_like(value)])
+        new = TrainState(params, ema, opt_state, step, interval)
         return new, Metrics(loss=value, gradient_norm=norm, stop=stopping)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
@@ -154,6 +140,8 @@ def _mean_over_parts(
     function: Callable[..., PyTree], parts: int, params: PyTree, *rows: PyTree
 ) -> PyTree:
     """Returns the mean of a function over equal parts of a batch, computed one after another."""
+    if parts == 1:
+        return function(params, *rows)
     batches = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), rows)
 
     def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:

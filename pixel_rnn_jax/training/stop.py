@@ -43,7 +43,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Catches the first SIGTERM or Ctrl-C; one that comes a second later acts as it did before.
+    """Catches SIGTERM and Ctrl-C; a signal more than 1 s after the first has its default effect.
 
     GNU timeout sends a SIGTERM to the process, and at once another to its group.
     """

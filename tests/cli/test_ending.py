@@ -10,7 +10,7 @@ from helpers import programs
 from helpers.workdirs import saved_steps
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.cli import parse
+from pixel_rnn_jax.main import COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_exit_status(cli, monkeypatch, ending, status, error):
         """Fails."""
         raise ending
 
-    monkeypatch.setitem(parse.COMMANDS, "info", (fail, parse.COMMANDS["info"][1]))
+    monkeypatch.setitem(COMMANDS, "info", (fail, COMMANDS["info"][1]))
     ended, _, err = cli("info a.prnn")
     assert ended == status and err.startswith(error) and err.count("\n") == bool(error)
 

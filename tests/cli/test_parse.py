@@ -4,16 +4,15 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from pixel_rnn_jax.cli import train
-from pixel_rnn_jax.cli.parse import COMMANDS, parse
+from pixel_rnn_jax.main import COMMANDS, parse
 from pixel_rnn_jax.runs import config as cfg
 
 
 def parsed(words):
     """The function of a command and its arguments."""
-    command = parse(words.split(), flags.FlagValues())
+    command = parse(words.split())
     return command.func, *command.args
 
 

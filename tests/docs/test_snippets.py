@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from absl import flags
 from helpers.programs import MAIN, ROOT, environment
 
-from pixel_rnn_jax.cli.parse import COMMANDS, parse
+from pixel_rnn_jax.main import COMMANDS, parse
 from pixel_rnn_jax.runs import config as config_lib
 
 PAGES = [
@@ -122,7 +121,7 @@ def trains(words: list[str]) -> bool:
 def help_of(command: str) -> str:
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):
-        parse([command, "--help"], flags.FlagValues())
+        parse([command, "--help"])
     return shown.getvalue()
 
 

@@ -32,9 +32,10 @@ def with_field(config: Config, name: str, value: Any) -> Config:
 def evaluated(workdir: Path, split: str = "test") -> dict[str, float]:
     """Returns the figures of the trained model of a workdir on a split of its data."""
     run = open_run(workdir, devices.make_mesh())
-    size = run.config.train.eval_batch_size
-    images = run.open_split(split)
-    return score(run.model, run.params, images, batch_size=size).numbers()
+    assert run.identity
+    model, size = run.image_model, run.identity.config.train.eval_batch_size
+    images = run.read_split(split)
+    return score(model.pixel_rnn, model.params, images, batch_size=size).numbers()
 
 
 @contextlib.contextmanager

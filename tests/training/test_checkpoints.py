@@ -16,8 +16,8 @@ from helpers import programs
 from helpers.workdirs import full_disk, saved_steps
 
 from pixel_rnn_jax.data import ImageFormat
-from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
 from pixel_rnn_jax.runs.config import Config
+from pixel_rnn_jax.runs.workdir import Checkpoints, RunIdentity
 from pixel_rnn_jax.system.errors import UserError
 
 IDENTITY = RunIdentity(
@@ -141,7 +141,7 @@ def test_a_checkpoint_of_another_step_or_damaged_is_named(two_saved):
     reader = Checkpoints(path.parents[1], read_only=True)
     with pytest.raises(UserError, match=rf"{path.with_name('3')}.*step"):
         reader.identity(3)
-    assert checkpoints.made(2) == (0, 0)
+    assert checkpoints.progress(2) == (0, 0)
     (path / "identity" / "metadata").write_bytes(b"{")
     with pytest.raises(UserError, match=f"{path}.*delete"):
         checkpoints.identity(2)
@@ -176,9 +176,9 @@ SAVE_FOR_EVER = """
     from pathlib import Path
     import jax.numpy as jnp
     from pixel_rnn_jax.runs.config import Config
-    from pixel_rnn_jax.runs.checkpoints import Checkpoints
+    from pixel_rnn_jax.runs.workdir import Checkpoints
     from pixel_rnn_jax.data import ImageFormat
-    from pixel_rnn_jax.runs.checkpoints import RunIdentity
+    from pixel_rnn_jax.runs.workdir import RunIdentity
     checkpoints = Checkpoints(Path(sys.argv[1]))
     identity = RunIdentity(Config(), ImageFormat((4, 4, 1), 2), {})
     for step in range(1, 10_000):

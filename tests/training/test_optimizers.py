@@ -42,7 +42,7 @@ def test_learning_rate(options, expected):
     optimizer = optimizers.build(config, steps=100)
     state, update = optimizer.init(np.float32(0)), jax.jit(optimizer.update)
     for step in range(max(expected) + 1):
-        change, state = update(np.float32(1), state)
+        change, state = update(np.float32(1), state, np.float32(0))
         if step in expected:
             assert change == pytest.approx(-RATE * expected[step], rel=1e-3, abs=1e-9)
 

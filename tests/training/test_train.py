@@ -26,13 +26,12 @@ from pixel_rnn_jax import data, load
 from pixel_rnn_jax.data import pictures
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.runs.checkpoints import Checkpoints
 from pixel_rnn_jax.runs.source import open_split
-from pixel_rnn_jax.runs.workdir import lock, read_config
+from pixel_rnn_jax.runs.workdir import Checkpoints, lock, read_config
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.training import stop
 from pixel_rnn_jax.training.stop import stop_on_signal
-from pixel_rnn_jax.training.train import _Training, train
+from pixel_rnn_jax.training.train import Training, train
 
 VALUES = 4 * 4
 """Of an image, each with three levels."""
@@ -217,7 +216,7 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
     config, trained_run, tmp_path, monkeypatch
 ):
     """And the run goes on from what was saved before."""
-    right = _Training._compiled
+    right = Training._compiled
 
     for step, spoilt in ((3, {"loss": np.nan}), (4, {"gradient_norm": np.inf})):
 
@@ -231,7 +230,7 @@ def test_nothing_is_saved_after_a_step_that_is_not_finite(
             return spoilt_fn
 
         with monkeypatch.context() as patch:
-            patch.setattr(_Training, "_compiled", compiled)
+            patch.setattr(Training, "_compiled", compiled)
             with pytest.raises(UserError, match=f"step {step}.*optimizer.learning_rate"):
                 train(config, tmp_path)
         assert max(saved_steps(tmp_path)) == 2 and not records_of(tmp_path)

@@ -13,10 +13,9 @@ from helpers.random_models import random_like
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import ImageFormat
 from pixel_rnn_jax.model.config import ModelConfig
-from pixel_rnn_jax.runs.checkpoints import Checkpoints, RunIdentity
 from pixel_rnn_jax.runs.config import Config, OptimizerConfig, to_json
 from pixel_rnn_jax.runs.source import open_run
-from pixel_rnn_jax.runs.workdir import lock
+from pixel_rnn_jax.runs.workdir import Checkpoints, RunIdentity, lock
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
 
@@ -67,9 +66,10 @@ def test_a_run_is_opened_with_its_best_parameters(tmp_path, ema_decay, validatio
     run = open_run(tmp_path, mesh)
     assert (run.identity, run.step) == (RunIdentity(config, IMAGES, {}), step)
     expected = (averages if ema_decay else params)[step - 1]
-    for opened in (run.params, prnn.load(tmp_path).params):
+    opened_params = run.image_model.params
+    for opened in (opened_params, prnn.load(tmp_path).params):
         jax.tree.map(np.testing.assert_array_equal, opened, expected)
-    assert {leaf.sharding for leaf in jax.tree.leaves(run.params)} == {devices.replicated(mesh)}
+    assert {leaf.sharding for leaf in jax.tree.leaves(opened_params)} == {devices.replicated(mesh)}
 
 
 def test_a_workdir_whose_config_its_parameters_do_not_explain_is_refused(tmp_path):
