@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath, epy
 
+from pixel_rnn_jax.data.readers import READERS
 from pixel_rnn_jax.system import files
 from pixel_rnn_jax.system.errors import UserError
 
@@ -68,7 +69,7 @@ def model_flags(parser: ArgumentParser) -> None:
 
 def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
     """Defines --images and --split; without --images they are of the data of the run."""
-    help_ = "a folder of images, an image file, or an .npy or .npz file"
+    help_ = f"a folder of images, an image file, or a file of images ({', '.join(READERS)})"
     help_ += "" if required else " (default: the run's)"
     parser.add_argument("--images", type=path, required=required, help=help_)
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
@@ -109,7 +110,7 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
 
 def plugin_flag(parser: ArgumentParser) -> None:
     """Defines --plugin, which `parse.run_plugins` has taken out of the words before."""
-    help_ = "a Python file to run first, which may register layers, bodies, heads and outputs"
+    help_ = "a Python file to run first, which may add bodies, heads, outputs and readers"
     parser.add_argument("--plugin", metavar="FILE.py", help=help_)
 
 

@@ -46,7 +46,7 @@ class Split:
         self.file_names = dataset.file_names
         self.class_names = dataset.class_names if model.condition.classes else ()
         if data.tile and dataset.pictures is None:
-            raise UserError("data.tile cuts the pictures of a folder, or of an .npy or .npz file")
+            raise UserError(f"data.tile cuts a folder or a file of images, not {data.name}")
         self._stored_levels = _stored_levels(dataset, model, data)
         kind = likelihoods.class_of(model)
         for field in ("levels", "binarize") if kind.standardised else ():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_rnn_jax.data import readers
+from pixel_rnn_jax.data import archives
 from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
 from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
@@ -35,7 +35,7 @@ class StandardSet:
     """
 
     shape: tuple[int, int, int]
-    read: readers.Reader
+    read: archives.Reader
     splits: Mapping[str, tuple[int, str | None, Mapping[str, str]]]
     url: str = ""
     levels: int = 256
@@ -224,7 +224,7 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
 _CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 # fmt: off
 SETS = {
-    "binarized_mnist": StandardSet((28, 28, 1), readers.read_text, {
+    "binarized_mnist": StandardSet((28, 28, 1), archives.read_text, {
         "train": (50_000, "a7fd7b5641135473c766e33ea73027bfb4b1a7e849c91bc5226185492414d31c", {
             "binarized_mnist_train.amat": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
         }),
@@ -235,7 +235,7 @@ SETS = {
             "binarized_mnist_test.amat": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
         }),
     }, "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist", levels=2),
-    "mnist": StandardSet((28, 28, 1), readers.read_idx, {
+    "mnist": StandardSet((28, 28, 1), archives.read_idx, {
         "train": (60_000, "9708accc50af27a9627416e78a793007bf42f667a88d0f5c5a06d78ab3c0ae99", {
             "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -245,7 +245,7 @@ SETS = {
             "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
         }),
     }, "https://storage.googleapis.com/cvdf-datasets/mnist"),
-    "cifar10": StandardSet((32, 32, 3), readers.read_records, {
+    "cifar10": StandardSet((32, 32, 3), archives.read_records, {
         "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", {
             "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         }),
@@ -254,20 +254,20 @@ SETS = {
         }),
     }, "https://www.cs.toronto.edu/~kriz", class_names=tuple(_CLASSES.split())),
     # The paper's own; TFDS's issue 4662 says where it is now.
-    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), readers.read_pngs, {
+    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), archives.read_pngs, {
         "train": (1_281_149, None, {"train_32x32.tar": "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5"}),
         "validation": (49_999, None, {"valid_32x32.tar": "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7"}),
     }),
-    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), readers.read_pngs, {
+    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), archives.read_pngs, {
         "train": (1_281_149, None, {"train_64x64.tar": "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7"}),
         "validation": (49_999, None, {"valid_64x64.tar": "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd"}),
     }),
     # The same photographs made small in another way: their likelihoods do not compare.
-    "imagenet_resized/32x32": StandardSet((32, 32, 3), readers.read_npz, {
+    "imagenet_resized/32x32": StandardSet((32, 32, 3), archives.read_npz, {
         "train": (1_281_167, None, {"Imagenet32_train_npz.zip": "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc"}),
         "validation": (50_000, None, {"Imagenet32_val_npz.zip": "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a"}),
     }, "https://image-net.org/data/downsample"),
-    "imagenet_resized/64x64": StandardSet((64, 64, 3), readers.read_npz, {
+    "imagenet_resized/64x64": StandardSet((64, 64, 3), archives.read_npz, {
         "train": (1_281_167, None, {
             "Imagenet64_train_part1_npz.zip": "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1",
             "Imagenet64_train_part2_npz.zip": "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30",

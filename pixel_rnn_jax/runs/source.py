@@ -180,9 +180,9 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     """Reads all images of a path, or of a split of a run.
 
     Args:
-        source: A folder of image files, an image file, or an .npy or .npz file: images as they are
-            stored; or the workdir of a run: as its model sees them, binarised for example.
-        split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
+        source: A folder of image files, an image file, or a file of images (.npy, .npz): images as
+            they are stored; or the workdir of a run: as its model sees them, binarised for example.
+        split: A subfolder, an array of the file, or "train", "validation" or "test" (images
             without such parts are divided, always in the same way); by default all images. A
             run has the splits that `pixel-rnn-jax evaluate` takes; by default "test".
 
