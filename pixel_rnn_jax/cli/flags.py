@@ -92,7 +92,7 @@ def open_images(arguments: Namespace, model: "image_model.ImageModel") -> "data.
         return labels
 
     path, split, names = arguments.images, arguments.split, model.class_names
-    return data.open_images(path, split, model.pixel_rnn, names, classify)
+    return data.own_images(path, split, model.pixel_rnn, names, classify)
 
 
 def class_of(label: str, model: "image_model.ImageModel") -> int | str:

@@ -11,7 +11,7 @@ from etils import epath
 
 from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
+from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, divide, image_ids
 from pixel_rnn_jax.data.readers import READERS
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import SUFFIXES, error_context, read_image
@@ -73,7 +73,7 @@ def _open_digits(name: str, split: str) -> Dataset:
     digits = load_digits()
     images, ids = digits.images.astype(np.uint8), image_ids("", len(digits.images))
     whole = Dataset(name, images, ids, levels=17, labels=digits.target)
-    part = open_split_of(name, split, (), lambda _: whole, held_out=250)
+    part = divide(name, split, (), lambda _: whole, held_out=250)
     # The draws of published figures are by these.
     return dataclasses.replace(part, ids=image_ids(split.partition("[")[0], part.ids[:, 1]))
 
@@ -88,15 +88,15 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
         files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
         every = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
 
-    def open_part(folder: str) -> Dataset:
+    def read_folder(folder: str) -> Dataset:
         root = path / folder if path.is_dir() else path.parent
         files = [file for file in every if file.is_relative_to(root)]
         if not files:
             raise UserError(f"{name}: there are no image files in {root} ({', '.join(SUFFIXES)})")
         names, depth = [file.relative_to(root).as_posix() for file in files], bool(folder)
         # From all splits, so that each gives a class the same number.
-        of_all = [file.relative_to(path).parts for file in every if path.is_dir()]
-        classes = sorted({parts[depth] for parts in of_all if len(parts) > depth + 1})
+        paths = [file.relative_to(path).parts for file in every if path.is_dir()]
+        classes = sorted({parts[depth] for parts in paths if len(parts) > depth + 1})
         has_labels = len(classes) > 1 and all("/" in name for name in names)
         return Dataset(
             name=name,
@@ -108,7 +108,7 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
         )
 
     folders = [file.name for file in path.iterdir() if file.is_dir()] if path.is_dir() else []
-    return open_split_of(name, split, folders, open_part, tile=tile)
+    return divide(name, split, folders, read_folder, tile=tile)
 
 
 def open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
@@ -123,13 +123,13 @@ def open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
     keys = [key for key in arrays if not _NOT_IMAGES.fullmatch(key)]
     splits = [key for key in keys if key]
 
-    def open_part(key: str) -> Dataset:
+    def read_arrays(key: str) -> Dataset:
         return _of_arrays(path, arrays, key or keys[0], name, divided=len(keys) > 1)
 
     with contextlib.ExitStack() as stack:
         if isinstance(read, contextlib.AbstractContextManager):
             stack.enter_context(read)
-        return open_split_of(name, split, splits, open_part, whole=len(keys) == 1, tile=tile)
+        return divide(name, split, splits, read_arrays, whole=len(keys) == 1, tile=tile)
 
 
 def _of_arrays(

@@ -33,10 +33,10 @@ class Split:
     evaluation with "dynamic". A density of levels gets uniform noise in [0, 1), new at each visit
     in training, fixed in evaluation.
 
-    `model.output` sets the type of values and the noise, the condition picks labels or `condition`.
+    Type and noise follow `model.output`; `model.condition` chooses labels or `condition`.
     Only levels (0: the set's, or 256), binarize and flip are read from `data`.
 
-    `levels` are those after binarisation; `class_names` are of a model with classes;
+    `levels` is K after binarisation; `class_names` is () for a model without classes;
     `black_and_white` says that the two levels are stored as 0 and 255.
     """
 
@@ -45,17 +45,17 @@ class Split:
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
         self.file_names = dataset.file_names
         self.class_names = dataset.class_names if model.condition.classes else ()
-        if data.tile and dataset.pictures is None:
+        if data.tile and dataset.picture_ids is None:
             raise UserError(f"data.tile cuts a folder or a file of images, not {data.name}")
         self._stored_levels = _stored_levels(dataset, model, data)
-        kind = likelihoods.class_of(model)
-        for field in ("levels", "binarize") if kind.standardised else ():
+        likelihood = likelihoods.class_of(model)
+        for field in ("levels", "binarize") if likelihood.standardised else ():
             is_default = getattr(data, field) == getattr(DataConfig, field)
             check(data, f"data.{field}", f"keep its default for {model.output}", is_default)
         self.black_and_white = self._stored_levels == 2 and _black_and_white(dataset)
-        self._noisy = kind.dequantised
+        self._noisy = likelihood.dequantised
         self.levels = self._stored_levels if data.binarize == "none" else 2
-        self._dtype = value_dtype(self.levels) if kind.discrete else np.dtype(np.float32)
+        self._dtype = value_dtype(self.levels) if likelihood.discrete else np.dtype(np.float32)
         self._condition = _condition(dataset, model)
 
     def __len__(self) -> int:
@@ -156,7 +156,7 @@ class Split:
             raise UserError(f"{what}{name} of {self.dataset.name} has the {found}")
 
 
-def open_images(
+def own_images(
     path: epath.PathLike,
     split: str | None,
     model: PixelRNN,
@@ -247,17 +247,17 @@ def _first(dataset: Dataset) -> np.ndarray:
 
 def _condition(dataset: Dataset, model: ModelConfig) -> Any:
     """Returns the labels or the condition of a set, as the model takes them; None for neither."""
-    kind, shape = model.condition, model.condition.shape(dataset.image_shape)
-    if not kind.size:
+    form, shape = model.condition, model.condition.shape(dataset.image_shape)
+    if not form.size:
         return None
-    what, kinds = ("labels", "iu") if kind.classes else ("condition", "biuf")
+    what, types = ("labels", "iu") if form.classes else ("condition", "biuf")
     array = getattr(dataset, what)
-    if array is None or array.shape[1:] != shape or array.dtype.kind not in kinds:
+    if array is None or array.shape[1:] != shape or array.dtype.kind not in types:
         found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"
         rows = ", ".join(map(str, ("N", *shape)))
         raise UserError(
             f"{dataset.name} has {found} `{what}` (`train_{what}` and so on beside arrays of "
-            f"splits): {kind} takes {'integers' if kind.classes else 'numbers'} [{rows}]"
+            f"splits): {form} takes {'integers' if form.classes else 'numbers'} [{rows}]"
         )
     return array
 

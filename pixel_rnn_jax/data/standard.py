@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from pixel_rnn_jax.data import archives
-from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
+from pixel_rnn_jax.data.dataset import Dataset, LazyArray, divide, image_ids
 from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import atomic_write, cache_folder, error_context, open_lock
@@ -53,7 +53,7 @@ def open_standard(name: str, split: str) -> Dataset:
     if not folder.exists():
         prepare(name)
 
-    def open_part(part: str) -> Dataset:
+    def read_part(part: str) -> Dataset:
         order, file = _order(name, folder, part), folder / f"{part}_labels.npy"
         with error_context(folder / f"{part}.npy"):
             images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
@@ -68,7 +68,7 @@ def open_standard(name: str, split: str) -> Dataset:
             class_names=standard.class_names,
         )
 
-    return open_split_of(f"data.name {name!r}", split, standard.splits, open_part, whole=False)
+    return divide(f"data.name {name!r}", split, standard.splits, read_part, whole=False)
 
 
 def _order(name: str, folder: Path, split: str) -> np.ndarray:
@@ -178,8 +178,8 @@ def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> 
     arrays = {"order": np.array(sorted(range(count), key=keys.__getitem__))}
     if labels[0] is not None:
         arrays["labels"] = np.array(labels, np.int32)
-    for kind, array in arrays.items():
-        with atomic_write(folder / f"{split}_{kind}.npy") as file:
+    for field, array in arrays.items():
+        with atomic_write(folder / f"{split}_{field}.npy") as file:
             np.save(file, array)
 
 

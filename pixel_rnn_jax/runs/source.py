@@ -21,7 +21,13 @@ from pixel_rnn_jax.runs.config import Config, changed_fields
 from pixel_rnn_jax.runs.workdir import is_fixed, read_config
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, error_context
+from pixel_rnn_jax.system.files import (
+    BUNDLED,
+    MODEL_FILE,
+    bundled_names,
+    check_storage,
+    error_context,
+)
 
 PyTree = Any
 
@@ -103,7 +109,7 @@ def open_run(source: epath.PathLike, mesh: Mesh | None = None) -> Run:
         folder = BUNDLED / str(source)
         identity = RunIdentity.from_dict(json.loads((folder / "identity.json").read_bytes()))
         step = json.loads((folder / "result.json").read_bytes())["step"]
-        file: epath.PathLike = folder / FILE
+        file: epath.PathLike = folder / MODEL_FILE
     elif weights.is_exported(source):
         file = source
     else:

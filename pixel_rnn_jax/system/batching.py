@@ -47,8 +47,8 @@ def in_batches(
         late = map(wait, terminal.progress(late, total, progress, "batch"))
     results = [jax.tree.map(devices.local_rows, result) for result in late]
 
-    def in_order(*of_batches: np.ndarray) -> np.ndarray:
-        local = np.stack(of_batches) if mesh.is_multi_process else np.concatenate(of_batches)
+    def in_order(*batches: np.ndarray) -> np.ndarray:
+        local = np.stack(batches) if mesh.is_multi_process else np.concatenate(batches)
         if mesh.is_multi_process:  # [processes, batches, rows, ...] to [batches, processes, ...]
             local = processes.all_gather(local).swapaxes(0, 1).reshape(-1, *local.shape[2:])
         return local[:count]

@@ -65,10 +65,10 @@ def keep_programs() -> None:
     """Keeps compiled programs in the cache folder, so that a second start compiles nothing."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    # A folder for each kind of processor, since home folders travel and machine code does not.
+    # A folder for each processor, since home folders travel and machine code does not.
     instructions = _cpuinfo("flags|Features") or platform.processor()
-    kind = f"{platform.machine()}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
-    jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / kind))
+    folder = f"{platform.machine()}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
+    jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 

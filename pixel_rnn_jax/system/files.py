@@ -26,12 +26,12 @@ UNPACKED, RATIO = 2**27, 64
 BUNDLED = Path(__file__).resolve().parents[1] / "weights"
 """A folder for each model of the package: the exported file, the identity and the result of its
 run, its card, and `slice.npz`: test images, their nats and their condition."""
-FILE = "model.safetensors"
+MODEL_FILE = "model.safetensors"
 
 
 def bundled_names() -> list[str]:
     """Returns the names of the models that come with the package."""
-    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{FILE}"))
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{MODEL_FILE}"))
 
 
 def cache_folder() -> Path:
@@ -40,7 +40,7 @@ def cache_folder() -> Path:
 
 
 def check_storage(path: epath.PathLike) -> None:
-    """Prepares for a path that may be in a bucket, gs://: call it before the path is used."""
+    """Checks a path before it is used; for gs:// also prepares gcsfs."""
     text = os.fspath(path)
     if not text.startswith("gs://"):
         if not text or "://" in text or "\0" in text:
@@ -72,7 +72,7 @@ def error_context(path: epath.PathLike) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        raise UserError(f"{path}: damaged, or of another kind: {error!r}") from error
+        raise UserError(f"{path}: damaged, or of another format: {error!r}") from error
 
 
 def open_lock(path: Path) -> TextIO:
@@ -111,7 +111,7 @@ def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
 
 
 def check_unpacked(path: epath.PathLike, size: int) -> None:
-    """Refuses to unpack a file to `size` bytes if its own size does not explain them."""
+    """Refuses a decompression bomb: more than `UNPACKED` bytes and `RATIO` times the file."""
     packed = os.path.getsize(path)
     if size > max(UNPACKED, RATIO * packed):
         raise UserError(f"{path} has {packed:,} bytes, which would unpack to {size:,}")

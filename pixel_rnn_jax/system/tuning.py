@@ -16,7 +16,7 @@ CPU_PIXELS = 1024
 CPU_IMAGES_PER_SCAN = 4
 """Recurrent models get this many times more images per part: they share the steps of a scan."""
 CPU_SHARED = 8
-"""So do devices of several cores, which divide each operation between them."""
+"""And this many times more if a device has several cores: they share each operation."""
 CPU_LANES, ACCELERATOR_LANES = 8, 128
 BATCH_BYTES = 256 * 2**20
 """About the largest array of a batch, which limits the number of its images."""
@@ -56,6 +56,6 @@ def in_parts(function: Callable[..., PyTree], number: int, rows: PyTree) -> PyTr
     """Calls a function of a batch for `number` equal parts of its rows, one after another."""
     if number == 1:
         return function(rows)
-    of_parts = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), rows)
-    results = jax.lax.map(function, of_parts)
+    parts = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), rows)
+    results = jax.lax.map(function, parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)

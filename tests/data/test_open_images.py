@@ -31,7 +31,7 @@ def own(tmp_path):
             np.savez(tmp_path / "own.npz", **what)
             what = tmp_path / "own.npz"
         model = PixelRNN(ModelConfig("pixel_cnn", **config), shape, levels)
-        return data.open_images(what, split, model, names)
+        return data.own_images(what, split, model, names)
 
     return open_images
 
