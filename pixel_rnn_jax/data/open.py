@@ -42,9 +42,8 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
             return standard.open_standard(config.name, split)
         if not path.is_dir():
             raise UserError(
-                f"{name} is no folder or file (--config.data.name=PATH), no TFDS set prepared as "
-                f"array_record in data.data_dir {config.data_dir!r}, and none that pixel-rnn-jax "
-                f"prepare has prepared, of {', '.join(standard.SETS)}"
+                f"{name} is no folder, no set of TFDS prepared as array_record in data.data_dir "
+                f"{config.data_dir!r}, and none of {', '.join(standard.SETS)}"
             )
     return open_path(path, name, split, config.tile)
 

@@ -72,10 +72,7 @@ class Split:
         positions: Sequence[int] | None = None,
         seed: int = 0,
     ) -> Batch:
-        """Returns the images `indices` [B] as evaluation sees them, or as training.
-
-        In training, `positions` [B] in the stream and the run's `seed` determine the draws.
-        """
+        """Returns the images `indices` [B]; in training `positions` [B] in the stream are given."""
         indices, binarize = np.asarray(indices), self._data.binarize
         images = np.asarray(self.dataset.images[indices])
         if self.black_and_white:
@@ -114,9 +111,6 @@ class Split:
             yield _BLACK_AND_WHITE
         if self._stored_levels == 256 and _black_and_white(self.dataset):
             yield "values 0 and 255 alone, of 256 levels: data.levels=2 takes them as 0 and 1"
-        height, _, channels = self.image_shape
-        if height in (1, 3, 4) and channels > 4:
-            yield f"{channels} channels: if the first axis has them, images.transpose(0, 2, 3, 1)"
 
     def _condition_of(self, indices: np.ndarray) -> np.ndarray | None:
         if self._condition is None:
@@ -135,8 +129,6 @@ class Split:
         stored = numbers
         if count:
             wrong, rule = (numbers < 0) | (numbers >= count), f"0 to {count - 1} ({field})"
-            if numbers.min(initial=0) < 0 and not what:
-                rule += f": add {-int(numbers.min())} or more to all, which must start at 0"
         else:
             with np.errstate(over="ignore"):
                 numbers = numbers.astype(np.float32, copy=False)
@@ -163,28 +155,20 @@ def own_images(
     class_names: Sequence[str] = (),
     classify: Callable[[Any], np.ndarray] | None = None,
 ) -> Split:
-    """Opens a user's own images for a trained model.
+    """Opens a user's own images for a trained model, as they are stored, without binarisation.
 
-    Levels are taken as they are stored, without binarisation. `class_names` are the model's,
-    whose classes may have other numbers in the file. Images without classes get those, by number
-    or by name, that `classify` returns.
+    `class_names` are the model's; the file may number them otherwise. `classify` gives images
+    without classes their classes, by number or by name.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
     found, shape = dataset.image_shape, model.image_shape
     if shape[-1] == 1 and found == (*shape[:2], 3):
-        images, names = dataset.images, dataset.names()
-
-        def read(indices: np.ndarray) -> Iterator[np.ndarray]:
-            return map(_grey, images[indices], (names[i] for i in indices))
-
-        dataset = dataclasses.replace(dataset, images=LazyArray(read, names))
+        rgb, names = dataset.images, dataset.names()
+        grey = LazyArray(lambda rows: map(_grey, rgb[rows], (names[row] for row in rows)), names)
+        dataset = dataclasses.replace(dataset, images=grey)
         terminal.log(f"{dataset.name}: RGB of three equal channels is taken as grey")
     elif found != shape:
-        first = ", its channels first" if (*found[1:], found[0]) == shape else ""
-        raise UserError(
-            f"{dataset.name} has images of shape {list(found)}{first}, "
-            f"the model takes {list(shape)}"
-        )
+        raise UserError(f"{dataset.name} has images {list(found)}, the model takes {list(shape)}")
     levels = DataConfig(levels=model.levels)
     if model.config.condition.classes and dataset.labels is None and classify:
         plain = Split(dataset, dataclasses.replace(model.config, num_classes=0), levels)
@@ -208,8 +192,8 @@ def _grey(image: np.ndarray, name: str) -> np.ndarray:
 
 def _black_and_white(dataset: Dataset) -> bool:
     """Whether the first images are bytes 255, and perhaps 0, alone."""
-    whites = ([0, 255], [255])
-    return dataset.images.dtype == np.uint8 and np.unique(_first(dataset)).tolist() in whites
+    first = _first(dataset)
+    return first.dtype == np.uint8 and np.unique(first).tolist() in ([0, 255], [255])
 
 
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
@@ -217,25 +201,19 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
     name, dtype = dataset.name, dataset.images.dtype
     if likelihoods.class_of(model).standardised:
         return 0
-    in_memory = isinstance(dataset.images, np.ndarray)
-    seen = dataset.images if in_memory else _first(dataset)
     if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
-        scaled = "x" if seen.max() > 1 else "255 * x"
-        kind = "uint8" if seen.min() >= 0 and seen.max() <= 255 else "int32"  # No value wraps.
         raise UserError(
-            f'{name} has values of type {dtype}, but model.output "{model.output}" takes integers '
-            f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, for example "
-            f"by np.round({scaled}).astype(np.{kind}), or set model.output=gaussian_mixture"
+            f"{name} has values of type {dtype}, but model.output={model.output} takes integers "
+            f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, or set "
+            "model.output=gaussian_mixture"
         )
     if known := data.levels or dataset.levels or 2 * (dtype.kind == "b"):
         return known
+    seen = dataset.images if isinstance(dataset.images, np.ndarray) else _first(dataset)
     if dtype != np.uint8 or seen.max() == 1:
-        low, high, which = seen.min(), seen.max(), "all" if in_memory else "the first"
-        need = f"add {-int(low)} to all, which must start at 0, and " * bool(low < 0)
-        two = ": 2 for black and white" * bool(high == 1)
         raise UserError(
-            f"data.levels must be set{two}: values from {low} to {high} of type {dtype}, "
-            f"{which} of {name}, do not tell how many levels there are: {need}give their number"
+            f"data.levels must be K, as values of {name} are from 0 to K - 1, of type {dtype}: the "
+            f"first {len(seen)} images have {seen.min()} to {seen.max()}"
         )
     return 256
 
@@ -256,8 +234,8 @@ def _condition(dataset: Dataset, model: ModelConfig) -> Any:
         found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"
         rows = ", ".join(map(str, ("N", *shape)))
         raise UserError(
-            f"{dataset.name} has {found} `{what}` (`train_{what}` and so on beside arrays of "
-            f"splits): {form} takes {'integers' if form.classes else 'numbers'} [{rows}]"
+            f"{dataset.name} has {found} `{what}` or `train_{what}`: {form} takes "
+            f"{'integers' if form.classes else 'numbers'} [{rows}]"
         )
     return array
 

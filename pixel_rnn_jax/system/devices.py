@@ -121,10 +121,8 @@ def mesh_for(batch_size: int) -> Mesh:
     processes = jax.process_count()
     rows, rest = divmod(batch_size, processes)
     if rest:
-        raise UserError(
-            "train.batch_size / train.micro_batches must be a multiple of the number of "
-            f"processes, got {batch_size} for {processes} processes"
-        )
+        rule = "train.batch_size / train.micro_batches must be a multiple of the processes"
+        raise UserError(f"{rule}, got {batch_size} for {processes}")
     most = min(rows, make_mesh().size // processes)
     return make_mesh(max(n for n in range(1, most + 1) if rows % n == 0))
 
@@ -138,12 +136,6 @@ def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
     """Splits a batch over the devices along its first axis; each process gives its own rows."""
     split = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
-
-
-def local_rows(array: jax.Array) -> np.ndarray:
-    """Returns the rows of a split array that are on the devices of this process."""
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def map_batch(

@@ -66,6 +66,13 @@ def all_gather(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array)).reshape(-1, *array.shape)
 
 
+def whole(array: jax.Array) -> np.ndarray:
+    """Returns all rows of an array that may be split over the processes."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
 def all_equal(text: str) -> bool:
     """Whether all processes have passed the same text."""
     checksum = zlib.crc32(text.encode())
