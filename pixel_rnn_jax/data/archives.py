@@ -28,15 +28,14 @@ def read_text(paths: Sequence[Path], split: str) -> Iterator[Item]:
     """Reads lines of the digits 0 and 1 with spaces between them."""
     values = np.frombuffer(paths[0].read_bytes(), np.uint8)
     values = values[values > ord(" ")] - np.uint8(ord("0"))
-    for number, image in enumerate(values.reshape(-1, 28, 28, 1)):
-        yield number, image, None
+    yield from ((row, image, None) for row, image in enumerate(values.reshape(-1, 28, 28, 1)))
 
 
 def read_idx(paths: Sequence[Path], split: str) -> Iterator[Item]:
     """Reads bytes of images and bytes of labels, after headers of 16 and 8 bytes."""
     images, labels = (np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8) for path in paths)
-    pairs = zip(images[16:].reshape(-1, 28, 28, 1), labels[8:], strict=True)
-    yield from ((number, image, label) for number, (image, label) in enumerate(pairs))
+    images = images[16:].reshape(-1, 28, 28, 1)
+    yield from zip(range(len(images)), images, labels[8:], strict=True)
 
 
 def read_records(paths: Sequence[Path], split: str) -> Iterator[Item]:

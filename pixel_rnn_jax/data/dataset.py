@@ -49,8 +49,7 @@ class Images(NamedTuple):
 class ImageFormat:
     """The images of a data set, as a model sees them; the fields are `PixelRNN`'s.
 
-    `class_names` is () for a model without classes, or of classes without names. Formats are equal
-    if images of both have one shape, and values and classes of one meaning.
+    `class_names` is () without classes or names. Equality ignores `mean` and `std`.
     """
 
     image_shape: tuple[int, int, int]
@@ -62,10 +61,8 @@ class ImageFormat:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ImageFormat":
         """Returns the format whose `dataclasses.asdict` went through JSON."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        fields: dict[str, Any] = values | tuples
         return cls(**fields)
 
     def model(self, config: ModelConfig) -> PixelRNN:
@@ -149,14 +146,12 @@ class Dataset:
         shape, dtype = list(self.images.shape), self.images.dtype
         if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "biuf":
             form = "numbers of shape [N, H, W] or [N, H, W, C]"
-            raise UserError(f"{self.name} must hold images, {form}, got {shape} of {dtype}")
+            raise UserError(f"{self.name} must hold {form}, got {shape} of {dtype}")
         for field in ("labels", "condition"):
             array = getattr(self, field)
             if array is not None and array.shape[:1] != (len(self),):
-                raise UserError(
-                    f"`{field}` of {self.name} must have a row for each of its {len(self)} images, "
-                    f"got shape {list(array.shape)}"
-                )
+                shapes = f"{len(self)} images, but `{field}` of shape {list(array.shape)}"
+                raise UserError(f"{self.name} has {shapes}")
         # Still part of the construction of the frozen dataclass.
         if len(shape) == 3:
             object.__setattr__(self, "images", self.images[..., None])

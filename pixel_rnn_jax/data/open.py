@@ -36,11 +36,11 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
 
         if builder := tfds.prepared(config):
             return tfds.open_tfds(builder, name, split)
-        # A data.data_dir that does not have the set is a mistake, unless it is here already.
-        here = not config.data_dir or standard.folder_of(config.name).exists()
-        if not path.is_dir() and config.name in standard.SETS and here:
-            return standard.open_standard(config.name, split)
         if not path.is_dir():
+            # A data.data_dir that does not have the set is a mistake, unless it is here already.
+            here = not config.data_dir or standard.folder_of(config.name).exists()
+            if config.name in standard.SETS and here:
+                return standard.open_standard(config.name, split)
             raise UserError(
                 f"{name} is no folder, no set of TFDS prepared as array_record in data.data_dir "
                 f"{config.data_dir!r}, and none of {', '.join(standard.SETS)}"
@@ -78,14 +78,10 @@ def _open_digits(name: str, split: str) -> Dataset:
 
 
 def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
-    """Opens a split of a folder, perhaps with a subfolder for each split; or a single file.
-
-    If all images lie in two or more subfolders, these are their classes; hidden files are left out.
-    """
-    every = [path]
-    if path.is_dir():
-        files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
-        every = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
+    """Opens a split of a folder, whose subfolders are splits or classes, or a single file."""
+    files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
+    every = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
+    every = every if path.is_dir() else [path]
 
     def read_folder(folder: str) -> Dataset:
         root = path / folder if path.is_dir() else path.parent

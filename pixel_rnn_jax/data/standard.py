@@ -28,10 +28,10 @@ Fingerprint = tuple[int, float, str]
 
 @dataclass(frozen=True)
 class StandardSet:
-    """The images of a set, what reads its archives, and where they are downloaded from, if still.
+    """The images of a set, the reader of its archives, and their address, if there still is one.
 
-    `splits` has for each split the number of images, their SHA-256 (see `fingerprint`; None if not
-    known), and the SHA-256 of its archives by name.
+    For each split: the number of images, their SHA-256 (`fingerprint`) or None, and the SHA-256 of
+    each archive.
     """
 
     shape: tuple[int, int, int]
@@ -82,12 +82,11 @@ def _order(name: str, folder: Path, split: str) -> np.ndarray:
 
 
 def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
-    """Converts a set of `SETS`, unless it is there, and checks and returns its fingerprints.
+    """Converts a set of `SETS`, unless it is there, and returns its fingerprints.
 
-    `source` is a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR, or else the
-    site of the set. Archives of another SHA-256 are not opened, unless `source` is the only one.
-    The set is there whole or not at all, also after a kill; archives that were downloaded are kept
-    until then, unless they are the wrong ones.
+    `source` is a folder or an address of the archives, by default $PIXEL_RNN_JAX_MIRROR or the site
+    of the set; or the one archive, of any SHA-256. The folder of the set is made whole, also after
+    a kill. Downloads are kept until then, unless they are wrong.
     """
     folder = folder_of(name)
     hidden = folder.with_name(f".{folder.name}")
@@ -116,39 +115,40 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
 
 def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
     """Returns the archives of a set, whose SHA-256 is compared, after downloading them if needed."""
+    import pooch  # Imported only where it is used.
+
     checksums = dict(pair for *_, files in SETS[name].splits.values() for pair in files.items())
     needed, url = ", ".join(checksums), source or SETS[name].url
     if source and "://" not in source:
         place = Path(source).expanduser()
         is_named = place.is_file() and len(checksums) == 1
-        for file, sha256 in checksums.items():
-            path = place if is_named else place / file
+        paths = {file: place if is_named else place / file for file in checksums}
+        for file, path in paths.items():
             if not path.is_file():
                 raise UserError(f"--from={source} is no folder with {needed}: no {file}")
-            with path.open("rb") as archive:
-                found = hashlib.file_digest(archive, "sha256").hexdigest()
-            if found != sha256 and not is_named:
-                raise UserError(f"{path} has the SHA-256 {found}, not {sha256}: it is not opened")
-            terminal.log(f"{path}: {'' if found == sha256 else 'not '}the original archive")
-        return {file: place if is_named else place / file for file in checksums}
+            found = pooch.file_hash(path)
+            if found != checksums[file] and not is_named:
+                raise UserError(f"{path} has the SHA-256 {found}, not {checksums[file]}")
+            terminal.log(
+                f"{path}: {'' if found == checksums[file] else 'not '}the original archive"
+            )
+        return paths
     advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
     if not url:
         raise UserError(f"data.name {name!r} cannot be downloaded any more: {advice}")
-    import pooch  # Imported only where it is used.
-
     fetcher = pooch.create(downloads, f"{url.rstrip('/')}/", registry=checksums, retry_if_failed=3)
+    downloader = pooch.HTTPDownloader(sys.stderr.isatty(), chunk_size=2**20)
     try:
         for file in checksums:
-            bar = sys.stderr.isatty()
-            fetcher.fetch(file, downloader=pooch.HTTPDownloader(bar, chunk_size=2**20))
+            fetcher.fetch(file, downloader=downloader)
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # The disk's.
         # A site that does not answer may do so later.
         status = getattr(getattr(error, "response", None), "status_code", 500)
-        passes = not isinstance(error, ValueError) and status >= 500
+        lasting = isinstance(error, ValueError) or status < 500
         text = f"data.name {name!r} cannot be downloaded: {error}: {advice}"
-        raise (ConnectionError if passes else UserError)(text) from error
+        raise (UserError if lasting else ConnectionError)(text) from error
     return {file: downloads / file for file in checksums}
 
 
@@ -193,10 +193,8 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
             number = np.load(labels) if labels.exists() else None
             found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
         if known not in (None, found[split][-1]):
-            raise UserError(
-                f"{images}: damaged, or not the {split} images of {name}: their SHA-256 is "
-                f"{found[split][-1]}, not {known}"
-            )
+            what = f"damaged, or not the {split} images of {name}"
+            raise UserError(f"{images}: {what}: SHA-256 {found[split][-1]}, not {known}")
     return found
 
 

@@ -24,8 +24,8 @@ AXIS = "data"
 def set_up() -> None:
     """Uses every core of a CPU as a device, and keeps compiled programs for the next start.
 
-    Call it before JAX computes anything. JAX_NUM_CPU_DEVICES is another number of devices, and
-    JAX_COMPILATION_CACHE_DIR another folder of programs than one in your cache folder, or "".
+    Call it before JAX computes anything. The variables JAX_NUM_CPU_DEVICES and
+    JAX_COMPILATION_CACHE_DIR take precedence. glibc keeps freed memory (`mallopt`).
 
     Raises:
         RuntimeError: JAX has started a backend already; nothing is changed then.
@@ -95,8 +95,7 @@ def hardware(used: int) -> dict[str, str | int]:
 def make_mesh(devices: int | None = None) -> Mesh:
     """Returns a mesh of the first `devices` of each process, or of as many as every one has.
 
-    The devices of one process are neighbours in it, as the rows of one process are in a batch;
-    `jax.make_mesh` may order them otherwise.
+    Devices of a process are neighbours, as its rows are in a batch; not so in `jax.make_mesh`.
     """
     by_process = [
         sorted(jax.local_devices(process), key=lambda device: device.id)

@@ -24,8 +24,8 @@ UNPACKED, RATIO = 2**27, 64
 """A file may unpack to so many bytes, or to this multiple of its own size if that is more."""
 
 BUNDLED = Path(__file__).resolve().parents[1] / "weights"
-"""A folder for each model of the package: the exported file, the identity and the result of its
-run, its card, and `slice.npz`: test images, their nats and their condition."""
+"""A folder for each model: its file, the identity and the result of its run, its card, and
+`slice.npz`: test images, their nats and their condition."""
 MODEL_FILE = "model.safetensors"
 
 
@@ -46,11 +46,8 @@ def check_storage(path: epath.PathLike) -> None:
         if not text or "://" in text or "\0" in text:
             raise UserError(f"{text!r} is no path: files are local, or of a bucket, gs://")
         return
-    try:
-        import fsspec
-        import gcsfs  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{path} needs pip install 'pixel-rnn-jax[gcs]': {error}") from error
+    import fsspec
+    import gcsfs  # noqa: F401  # The extra `gcs` has both.
 
     # gcsfs would remember what it has listed, and not see what another process writes later.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -84,11 +81,10 @@ def open_lock(path: Path) -> TextIO:
 def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
     """Gives a file to write, which takes the name `path` once it is complete and on disk.
 
-    If writing fails, the old file stays. Devices and pipes are written directly. The path may be in
-    a bucket, whose objects appear whole.
+    If writing fails, the old file stays. Devices and pipes are written directly.
     """
     target = epath.Path(path)
-    if "://" in str(target):
+    if "://" in str(target):  # The objects of a bucket appear whole.
         buffer = io.BytesIO()
         yield buffer
         target.write_bytes(buffer.getvalue())
@@ -126,10 +122,7 @@ def load_arrays(path: epath.PathLike) -> Any:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """Returns the pixels `[H, W, C]` of an image file as they are stored.
-
-    They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
-    """
+    """Returns the stored pixels of an image file, `[H, W, C]` of uint8, bool or uint16."""
     with error_context(file), Image.open(file, formats=FORMATS) as image:
         if (count := getattr(image, "n_frames", 1)) > 1:
             raise UserError(f"{file} has {count} pictures: write each to a file")
@@ -137,9 +130,7 @@ def read_image(file: Path) -> np.ndarray:
         # Pillow reads 8 of 16 bits.
         deep = ";16" in str(image.tile) and image.mode not in GREYS_OF_16_BITS
         if deep or image.mode not in MODES:
-            raise UserError(
-                f"{file} has {'16-bit colours' if deep else f'mode {image.mode!r}'}: convert "
-                "it to grey or RGB of 8 bits, or to an .npy file"
-            )
+            found = "16-bit colours" if deep else f"mode {image.mode!r}"
+            raise UserError(f"{file} has {found}: convert it to grey or RGB, or to an .npy file")
         pixels = np.atleast_3d(np.asarray(image))
         return pixels.astype(pixels.dtype.newbyteorder("="))

@@ -26,8 +26,7 @@ def join(
 ) -> None:
     """Connects the processes of a run, if there are several; call it before JAX uses a device.
 
-    The first process listens at the `coordinator`, HOST:PORT. With `distributed` JAX asks the
-    cluster for the other three.
+    The first listens at the `coordinator`, HOST:PORT. With `distributed` JAX asks the cluster.
     """
     values = coordinator, num_processes, process_id
     if (alone := values == (None, None, None)) and not distributed:
@@ -80,10 +79,9 @@ def all_equal(text: str) -> bool:
 
 
 def end(status: int, error: BaseException | None = None) -> NoReturn:
-    """Ends this process at once, where a normal exit would wait for the others of its run.
+    """Prints `error`, and ends this process at once: a normal exit would wait for the others.
 
-    Prints `error`, if there is one. The exit status is `PEER_LOST` if it says that another process
-    has ended or cannot be reached.
+    The exit status is `PEER_LOST` if the error is of another process.
     """
     # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
     signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"

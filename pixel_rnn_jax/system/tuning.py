@@ -34,16 +34,15 @@ def _on_cpu() -> bool:
 def lanes() -> int:
     """Returns the number of images that a device generates at a time; fewer are padded.
 
-    With another number the compiled program may differ in the last bits, and so, rarely, a value. A
-    fixed number keeps an image independent of how many are drawn with it.
+    It is fixed, as another number may change the last bits of a program, and so, rarely, a value.
     """
     return CPU_LANES if _on_cpu() else ACCELERATOR_LANES
 
 
 def parts(images: int, pixels: int, *, recurrent: bool) -> int:
-    """Returns the number of equal parts of a batch whose maps stay in the caches of a CPU.
+    """Returns the number of equal parts of a batch, so that maps of a part stay in CPU caches.
 
-    The batch has so many images, each of H * W pixels; `recurrent` says whether a layer scans them.
+    `pixels` is H * W; `recurrent` says whether a layer scans them.
     """
     if not _on_cpu() or not isinstance(images, int):  # The batch may be a symbol of `jax.export`.
         return 1
