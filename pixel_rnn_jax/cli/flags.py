@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath, epy
 
+from pixel_rnn_jax.data.readers import READERS
 from pixel_rnn_jax.system import files
 from pixel_rnn_jax.system.errors import UserError
 
@@ -70,7 +71,7 @@ def model_flags(parser: ArgumentParser) -> None:
 
 def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
     """Defines --images, --split and --class."""
-    help_ = "a folder of images, an image file, or an .npy or .npz file"
+    help_ = f"a folder of images, an image file, or a file of images ({', '.join(READERS)})"
     help_ += "" if required else " (default: the run's)"
     parser.add_argument("--images", type=path, required=required, help=help_)
     help_ = "train, validation, test or 'test[:300]'; of --images also a subfolder or a key"
@@ -105,7 +106,7 @@ def select_images(arguments: Namespace, model: "image_model.ImageModel") -> "dat
         return labels
 
     path, split, names = arguments.images, arguments.split, model.class_names
-    return data.open_images(path, split, model.pixel_rnn, names, classify)
+    return data.own_images(path, split, model.pixel_rnn, names, classify)
 
 
 def label_of(label: str, model: "image_model.ImageModel") -> int | str:
@@ -146,7 +147,7 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
 
 def plugin_flag(parser: ArgumentParser) -> None:
     """Defines --plugin, which may be repeated."""
-    help_ = "a Python file to run first, which may register layers, bodies, heads and outputs"
+    help_ = "a Python file to run first, which may add bodies, heads, outputs and readers"
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=help_)
 
 

@@ -18,5 +18,6 @@ with epy.lazy_api_imports(globals()):
     from pixel_rnn_jax.data.loader import train_batches as train_batches
     from pixel_rnn_jax.data.open import open_dataset as open_dataset
     from pixel_rnn_jax.data.open import read_files as read_files
+    from pixel_rnn_jax.data.readers import READERS as READERS
     from pixel_rnn_jax.data.split import Split as Split
-    from pixel_rnn_jax.data.split import open_images as open_images
+    from pixel_rnn_jax.data.split import own_images as own_images

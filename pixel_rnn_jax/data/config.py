@@ -18,11 +18,11 @@ class DataConfig:
 
     Attributes:
         name: "digits", the name of a set that `pixel-rnn-jax prepare` knows ("mnist") or that TFDS
-            has prepared, or the path of a folder of images or of an .npy or .npz file.
+            has prepared, or the path of a folder of images or of a file that `data.READERS` reads.
         data_dir: TFDS data directory, which is looked into first; "" is TFDS's default.
         levels: K, the number of values that a channel can take; 0 takes it from the data set.
-        tile: Cut each picture of a folder, or of an .npy or .npz file, into squares of this side,
-            which do not overlap; what remains on the right and below is left out; 0 cuts none.
+        tile: Cut each picture of a folder or a file into squares of this side, which do not
+            overlap; what remains on the right and below is left out; 0 cuts none.
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
             Bernoulli draw each time) or "fixed" (one draw for each image).
         flip: Show each training image, at each visit, mirrored left to right with probability 1/2.

@@ -49,8 +49,7 @@ class Images(NamedTuple):
 class ImageFormat:
     """The images of a data set, as a model sees them; the fields are `PixelRNN`'s.
 
-    `class_names` is () for a model without classes, or of classes without names. Formats are equal
-    if images of both have one shape, and values and classes of one meaning.
+    `class_names` is () without classes or names. Equality ignores `mean` and `std`.
     """
 
     image_shape: tuple[int, int, int]
@@ -62,10 +61,8 @@ class ImageFormat:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ImageFormat":
         """Returns the format whose `dataclasses.asdict` went through JSON."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-        }
+        tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+        fields: dict[str, Any] = values | tuples
         return cls(**fields)
 
     def model(self, config: ModelConfig) -> PixelRNN:
@@ -74,9 +71,9 @@ class ImageFormat:
 
 
 class LazyArray:
-    """Rows that `read` reads by their numbers when they are indexed, and kept if all are small.
+    """Reads rows on demand; caches them if the whole set needs at most `CACHE_BYTES`.
 
-    They must be of one shape and type; `names` has the names of all rows, for errors.
+    `read` yields rows by their numbers. `names` has the names of all rows, for errors.
     """
 
     def __init__(self, read: Callable[[np.ndarray], Iterable[Any]], names: Sequence[Any]):
@@ -89,10 +86,10 @@ class LazyArray:
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         if self._kept is None:
-            return self._stacked(indices)
+            return self.stack(indices)
         missing = np.unique(indices[~self._is_kept[indices]])
         if missing.size:
-            self._kept[missing] = self._stacked(missing)
+            self._kept[missing] = self.stack(missing)
             self._is_kept[missing] = True  # Only now, as other threads may be reading.
         return self._kept[indices]
 
@@ -105,7 +102,8 @@ class LazyArray:
         """Returns an array of the rows `rows`."""
         return LazyArray(lambda indices: self._read(rows[indices]), [self._names[i] for i in rows])
 
-    def _stacked(self, indices: np.ndarray) -> np.ndarray:
+    def stack(self, indices: np.ndarray) -> np.ndarray:
+        """Reads rows, which must be of one shape and type."""
         rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
         for number, row in enumerate(map(np.asarray, self._read(indices))):
             if (row.shape, row.dtype) != (self.shape[1:], self.dtype):
@@ -131,7 +129,7 @@ class Dataset:
         class_names: The names of the classes 0, 1, ...; () takes the labels, if they are names.
         condition: `[N, D]` vectors or `[N, H, W, D]` maps.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
-        pictures: `[N]` numbers, the picture from which each tile was cut; None for whole images.
+        picture_ids: `[N]` numbers of the pictures that tiles were cut from; None for whole images.
     """
 
     name: str
@@ -142,20 +140,18 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     condition: Any = None
     file_names: Sequence[str] = ()
-    pictures: np.ndarray | None = None
+    picture_ids: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = list(self.images.shape), self.images.dtype
         if len(shape) not in (3, 4) or 0 in shape or dtype.kind not in "biuf":
             form = "numbers of shape [N, H, W] or [N, H, W, C]"
-            raise UserError(f"{self.name} must hold images, {form}, got {shape} of {dtype}")
+            raise UserError(f"{self.name} must hold {form}, got {shape} of {dtype}")
         for field in ("labels", "condition"):
             array = getattr(self, field)
             if array is not None and array.shape[:1] != (len(self),):
-                raise UserError(
-                    f"`{field}` of {self.name} must have a row for each of its {len(self)} images, "
-                    f"got shape {list(array.shape)}"
-                )
+                shapes = f"{len(self)} images, but `{field}` of shape {list(array.shape)}"
+                raise UserError(f"{self.name} has {shapes}")
         # Still part of the construction of the frozen dataclass.
         if len(shape) == 3:
             object.__setattr__(self, "images", self.images[..., None])
@@ -180,16 +176,13 @@ class Dataset:
 
     def part(self, rows: np.ndarray) -> "Dataset":
         """Returns the images `rows`."""
-        arrays = {"images": self.images, "labels": self.labels, "condition": self.condition}
         parts: dict[str, Any] = {
-            name: array.part(rows) if isinstance(array, LazyArray) else array[rows]
-            for name, array in arrays.items()
-            if array is not None
+            field: array.part(rows) if isinstance(array, LazyArray) else array[rows]
+            for field in ("images", "ids", "labels", "condition", "picture_ids")
+            if (array := getattr(self, field)) is not None
         }
         file_names = [self.file_names[row] for row in rows] if self.file_names else ()
-        if self.pictures is not None:
-            parts["pictures"] = self.pictures[rows]
-        return dataclasses.replace(self, ids=self.ids[rows], file_names=file_names, **parts)
+        return dataclasses.replace(self, file_names=file_names, **parts)
 
 
 def cut(dataset: Dataset, side: int) -> Dataset:
@@ -203,16 +196,15 @@ def cut(dataset: Dataset, side: int) -> Dataset:
     if not tiles:
         raise UserError(f"{dataset.name} has no picture of at least {side}x{side} (data.tile)")
     images, names, numbers = zip(*tiles, strict=True)
-    of = np.array(numbers)
-    labels, condition = (x if x is None else x[of] for x in (dataset.labels, dataset.condition))
+    rows, picture_ids = np.arange(len(tiles)), np.array(numbers)
     return dataclasses.replace(
         dataset,
-        images=LazyArray(lambda indices: (images[i] for i in indices), names),
-        ids=np.stack([dataset.ids[of, 0], np.arange(len(of))], axis=1),
-        labels=labels,
-        condition=condition,
+        images=LazyArray(lambda indices: (images[i] for i in indices), names).stack(rows),
+        ids=np.stack([dataset.ids[picture_ids, 0], rows], axis=1),
+        labels=None if dataset.labels is None else dataset.labels[picture_ids],
+        condition=None if dataset.condition is None else dataset.condition[picture_ids],
         file_names=names,
-        pictures=of,
+        picture_ids=picture_ids,
     )
 
 
@@ -222,20 +214,21 @@ def image_ids(container: str, rows: Any) -> np.ndarray:
     return np.stack([np.full(len(rows), zlib.crc32(container.encode())), rows], axis=1)
 
 
-def open_split_of(
+def divide(
     name: str,
     split: str,
     parts: Collection[str],
-    open_part: Callable[[str], Dataset],
+    read: Callable[[str], Dataset],
     *,
     whole: bool = True,
     held_out: int = 0,
     tile: int = 0,
 ) -> Dataset:
-    """Opens a split of the set `name`: one of `parts`, or of the `whole`, the part "".
+    """Reads a split of the set `name`: see `open_dataset`.
 
-    See `open_dataset`; "validation" and "test" of a whole have `held_out` images each, or a tenth.
-    The tiles of a picture stay together, so that at most two pictures are in several of them.
+    `split` names one of `parts`; if `whole`, also "all", "train", "validation" or "test" of the
+    undivided set, which `read("")` returns. The last two have `held_out` images each, or a tenth.
+    The tiles of a picture stay together: at most two pictures straddle splits.
     """
     match = re.fullmatch(r"(.+)\[(-?\d+%?)?:(-?\d+%?)?\]", split)
     base, *ends = match.groups() if match else (split, None, None)
@@ -243,14 +236,15 @@ def open_split_of(
     if base not in choices:
         names = ", ".join(sorted(choices))
         raise UserError(f"{name} has no split {split!r}, only parts of {names}")
-    dataset = open_part(base if base in parts else "")
+    dataset = read(base if base in parts else "")
     dataset = cut(dataset, tile) if tile else dataset
     rows = np.arange(len(dataset))
     if base in SPLITS and base not in parts:
         held_out = held_out or max(1, len(rows) // 10)
         ends_of_parts = [len(rows) - 2 * held_out, len(rows) - held_out]
-        of = rows if dataset.pictures is None else dataset.pictures
-        order = np.argsort(np.argsort(random_order(of[-1] + 1))[of], kind="stable")
+        picture_ids = rows if dataset.picture_ids is None else dataset.picture_ids
+        rank = np.argsort(random_order(picture_ids[-1] + 1))
+        order = np.argsort(rank[picture_ids], kind="stable")  # Rows by the rank of their picture.
         rows = np.sort(np.split(order, ends_of_parts)[SPLITS.index(base)])
     # TFDS rounds percents in the same way.
     numbers = [

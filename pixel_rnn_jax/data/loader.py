@@ -27,9 +27,8 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yields batches endlessly, reading ahead. Every epoch has each image once, in a new order.
 
-    Batch s depends on `seed` and s alone, so the step number is all that a resumed run needs:
-    batches before `start_step` are not read. Process p gets rows p, p + `process_count`, ... of it,
-    so that the global batch is the same for any number of processes.
+    Batch s depends on `seed` and s alone; none before `start_step` is read. Process p gets rows p,
+    p + `process_count`, ...: the global batch is the same for any number of processes.
     """
     rows = batch_size // process_count
 
@@ -46,10 +45,10 @@ def train_batches(
 def eval_batches(
     split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields (batch, valid) with every image exactly once, in the order of the set, reading ahead.
+    """Yields (batch, valid) with every image once, in the order of the set, reading ahead.
 
-    Each process has as many batches, and `batch_size` / `process_count` rows of each in sequence.
-    `valid` is False for images that pad the last batch.
+    Each process has `batch_size` / `process_count` consecutive rows of every batch. `valid` is
+    False for padding of the last one.
     """
     rows = batch_size // process_count
 
@@ -61,9 +60,9 @@ def eval_batches(
 
 
 def digest(split: Split) -> str:
-    """Returns a digest of what a model sees of a split: its size, and every image.
+    """Returns a digest of a split as a model sees it, of at most `DIGEST_VALUES` values.
 
-    Of a split of more than `DIGEST_VALUES` values it is one image in two, or in three, and so on.
+    A larger split has one image in two, or in three, and so on.
     """
     result = hashlib.sha256(repr((len(split), split.image_shape, split.levels)).encode())
     step = math.ceil(len(split) * math.prod(split.image_shape) / DIGEST_VALUES)

@@ -1,58 +1,59 @@
-"""Opening a set by its name; and scikit-learn's digits, folders of images, .npy and .npz files."""
+"""Opening a set by its name; scikit-learn's digits, folders of images, and files of images."""
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from etils import epath
 
 from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, image_ids, open_split_of
+from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, divide, image_ids
+from pixel_rnn_jax.data.readers import READERS
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import SUFFIXES, error_context, load_arrays, read_image
+from pixel_rnn_jax.system.files import SUFFIXES, error_context, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
-_NOT_IMAGES = re.compile(r"(.*_)?(labels|condition)|names")  # Keys of an .npz file.
+_NOT_IMAGES = re.compile(r"(.*_)?(labels|condition)|names")  # Other arrays of a file.
 
 
 def open_dataset(config: DataConfig, split: str) -> Dataset:
     """Opens a split of the set that `config.name` and `config.data_dir` name, as it is stored.
 
-    A split is one of TFDS, a subfolder, or a key of an .npz file. An undivided set has the splits
+    A split is one of TFDS, a subfolder, or an array of a file. An undivided set has the splits
     "train", "validation" and "test", by a fixed permutation (digits 1297/250/250, others 80/10/10
     percent), and "all", and parts of them, as in "test[:300]" or "train[99%:]".
     """
     name, path = f"data.name {config.name!r}", Path(config.name).expanduser()
     if config.name == "digits":
         return _open_digits(name, split)
-    if _TFDS_NAME.fullmatch(config.name) and path.suffix not in (".npy", ".npz"):
+    if _TFDS_NAME.fullmatch(config.name) and path.suffix not in READERS:
         from pixel_rnn_jax.data import tfds  # TFDS is imported only where it is used.
 
         if builder := tfds.prepared(config):
             return tfds.open_tfds(builder, name, split)
-        # A data.data_dir that does not have the set is a mistake, unless it is here already.
-        here = not config.data_dir or standard.folder_of(config.name).exists()
-        if not path.is_dir() and config.name in standard.SETS and here:
-            return standard.open_standard(config.name, split)
         if not path.is_dir():
+            # A data.data_dir that does not have the set is a mistake, unless it is here already.
+            here = not config.data_dir or standard.folder_of(config.name).exists()
+            if config.name in standard.SETS and here:
+                return standard.open_standard(config.name, split)
             raise UserError(
-                f"{name} is no folder or file (--config.data.name=PATH), no TFDS set prepared as "
-                f"array_record in data.data_dir {config.data_dir!r}, and none that pixel-rnn-jax "
-                f"prepare has prepared, of {', '.join(standard.SETS)}"
+                f"{name} is no folder, no set of TFDS prepared as array_record in data.data_dir "
+                f"{config.data_dir!r}, and none of {', '.join(standard.SETS)}"
             )
     return open_path(path, name, split, config.tile)
 
 
 def open_path(path: Path, name: str, split: str | None = None, tile: int = 0) -> Dataset:
-    """Opens all images, or a split, of a folder, an image file, or an .npy or .npz file.
+    """Opens all images, or a split, of a folder, an image file, or a file of `READERS`.
 
     `name` names the path in errors. With `tile` the images are pictures to be cut.
     """
-    read = _open_array_file if path.suffix in (".npy", ".npz") else _open_image_files
+    read = open_arrays if path.suffix in READERS else _open_image_files
     return read(path, name, split or "all", tile)
 
 
@@ -71,30 +72,26 @@ def _open_digits(name: str, split: str) -> Dataset:
     digits = load_digits()
     images, ids = digits.images.astype(np.uint8), image_ids("", len(digits.images))
     whole = Dataset(name, images, ids, levels=17, labels=digits.target)
-    part = open_split_of(name, split, (), lambda _: whole, held_out=250)
+    part = divide(name, split, (), lambda _: whole, held_out=250)
     # The draws of published figures are by these.
     return dataclasses.replace(part, ids=image_ids(split.partition("[")[0], part.ids[:, 1]))
 
 
 def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
-    """Opens a split of a folder, perhaps with a subfolder for each split; or a single file.
+    """Opens a split of a folder, whose subfolders are splits or classes, or a single file."""
+    files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
+    every = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
+    every = every if path.is_dir() else [path]
 
-    If all images lie in two or more subfolders, these are their classes; hidden files are left out.
-    """
-    every = [path]
-    if path.is_dir():
-        files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
-        every = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
-
-    def open_part(folder: str) -> Dataset:
+    def read_folder(folder: str) -> Dataset:
         root = path / folder if path.is_dir() else path.parent
         files = [file for file in every if file.is_relative_to(root)]
         if not files:
             raise UserError(f"{name}: there are no image files in {root} ({', '.join(SUFFIXES)})")
         names, depth = [file.relative_to(root).as_posix() for file in files], bool(folder)
         # From all splits, so that each gives a class the same number.
-        of_all = [file.relative_to(path).parts for file in every if path.is_dir()]
-        classes = sorted({parts[depth] for parts in of_all if len(parts) > depth + 1})
+        paths = [file.relative_to(path).parts for file in every if path.is_dir()]
+        classes = sorted({parts[depth] for parts in paths if len(parts) > depth + 1})
         has_labels = len(classes) > 1 and all("/" in name for name in names)
         return Dataset(
             name=name,
@@ -106,43 +103,45 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
         )
 
     folders = [file.name for file in path.iterdir() if file.is_dir()] if path.is_dir() else []
-    return open_split_of(name, split, folders, open_part, tile=tile)
+    return divide(name, split, folders, read_folder, tile=tile)
 
 
-def _open_array_file(path: Path, name: str, split: str, tile: int) -> Dataset:
-    """Opens a split of an .npy or .npz file with an array `[N, H, W]` or `[N, H, W, C]`.
+def open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
+    """Opens a split of a file that one of `READERS` reads.
 
-    An .npz file may have an array for each split, and beside the images `labels`, and vectors or
-    maps, `condition`: or `train_labels`, `train_condition` and so on.
+    Its arrays are the images, or the images of each split; and perhaps their `labels`, and vectors
+    or maps, `condition`: with several splits `train_labels`, `train_condition` and so on.
     """
     with error_context(path):
-        arrays = load_arrays(path)
-        count = len(arrays)
-    if isinstance(arrays, np.ndarray):
-        whole = Dataset(name, arrays, image_ids("", count))
-        return open_split_of(name, split, (), lambda _: whole, tile=tile)
-    with arrays:
-        keys = [key for key in arrays.files if not _NOT_IMAGES.fullmatch(key)]
+        read = READERS[path.suffix](path)
+    arrays = read if isinstance(read, Mapping) else {"": read}
+    keys = [key for key in arrays if not _NOT_IMAGES.fullmatch(key)]
+    splits = [key for key in keys if key]
 
-        def open_part(key: str) -> Dataset:
-            return _npz_dataset(path, arrays, key or keys[0], name, divided=len(keys) > 1)
+    def read_arrays(key: str) -> Dataset:
+        return _of_arrays(path, arrays, key or keys[0], name, divided=len(keys) > 1)
 
-        return open_split_of(name, split, keys, open_part, whole=len(keys) == 1, tile=tile)
+    with contextlib.ExitStack() as stack:
+        if isinstance(read, contextlib.AbstractContextManager):
+            stack.enter_context(read)
+        return divide(name, split, splits, read_arrays, whole=len(keys) == 1, tile=tile)
 
 
-def _npz_dataset(path: Path, arrays: Any, key: str, name: str, *, divided: bool) -> Dataset:
+def _of_arrays(
+    path: Path, arrays: Mapping[str, np.ndarray], key: str, name: str, *, divided: bool
+) -> Dataset:
     def read(field: str) -> np.ndarray | None:
         # In a divided set the plain name does not say of which images it is.
-        if divided or f"{key}_{field}" in arrays.files:
+        if divided or f"{key}_{field}" in arrays:
             field = f"{key}_{field}"
-        return np.asarray(arrays[field]) if field in arrays.files else None
+        return np.asarray(arrays[field]) if field in arrays else None
 
     with error_context(path):
-        images, labels, condition = np.asarray(arrays[key]), read("labels"), read("condition")
+        images, labels, condition = np.asanyarray(arrays[key]), read("labels"), read("condition")
         class_names: tuple[str, ...] = ()
         if labels is not None and labels.dtype.kind == "U":
             # From all splits, so that each gives a class the same number.
-            every = [arrays[field] for field in arrays.files if re.fullmatch("(.*_)?labels", field)]
+            every = [arrays[field] for field in arrays if re.fullmatch("(.*_)?labels", field)]
             class_names = tuple(np.unique(np.concatenate(every)).tolist())
         ids = image_ids(key, len(images))
     return Dataset(name, images, ids, None, labels, class_names, condition)

@@ -47,8 +47,7 @@ def grid(
 def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
     """Returns images as integers from 0 to K - 1, and K, so that they can be drawn.
 
-    Dequantised values are floored. Real values, whose `levels` are 0, are spread over 256 levels
-    from the smallest to the largest.
+    Dequantised values are floored. Real values (0 `levels`) are spread over 256 levels.
     """
     images = np.asarray(images)
     if not levels:
@@ -64,8 +63,7 @@ def completions(
 ) -> np.ndarray:
     """Draws each original, its known values (the others are blue) and its completion side by side.
 
-    All are `[N, H, W, C]`: images as `as_levels` takes them, and booleans `known`. The picture is
-    RGB or RGBA, on a pale ground, with labels above its first row.
+    All are `[N, H, W, C]`: images for `as_levels`, booleans `known`. The picture is RGB or RGBA.
     """
     (before, after), levels = as_levels(np.stack([images, completed]), levels)
     original, mask, result = _tiles(before, levels), _tiles(known, 2) > 0, _tiles(after, levels)
@@ -88,8 +86,8 @@ def completions(
 def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarray, float, float]:
     """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
 
-    The colours go from black, 0 or the smallest if that is less, over red and yellow to white; the
-    nats of black and of white are returned as well.
+    Colours go from black (0, or the least if it is negative) over red and yellow to white (the
+    most). Returns the picture, and the nats of black and of white.
     """
     nats, tiles = np.asarray(nats), _tiles(images, levels)[..., :3]
     black, white = float(nats.min()), float(nats.max())
@@ -112,8 +110,7 @@ def check_out(out: str, levels: int, channels: int) -> None:
     """Raises a `UserError` if a folder `out` of PNG files cannot hold K levels and C channels."""
     largest = 2**16 if channels == 1 else 2**8
     if not Path(out).suffix and not (2 <= levels <= largest and channels <= 4):
-        values = f"{levels} levels" if levels else "real values"
-        raise UserError(f"--out={out}: no PNG holds {values} and {channels} channels: use .npz")
+        raise UserError(f"--out={out}: no PNG has {levels} levels, {channels} channels: use .npz")
 
 
 def write_images(
@@ -127,10 +124,10 @@ def write_images(
 ) -> None:
     """Writes images in a format that the ending of `out` selects.
 
-    - `.png`: one picture of all images (see `grid` for `columns` and `rows`).
-    - `.npz`: `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps values that are no levels.
-    - no ending: a new folder with one PNG for each image, which holds the values 0 to K - 1
-      themselves (black and white for two levels, dark for a few). `names` name the files.
+    - `.png`: a `grid` of all images.
+    - `.npz`: `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps real values.
+    - no ending: a new folder with a PNG of the values of each image, perhaps by `names`; two levels
+      are black and white.
     """
     if Path(out).suffix:
         with atomic_write(out) as file:
@@ -167,19 +164,14 @@ def _write_folder(folder: Path, images: np.ndarray, levels: int, names: Sequence
 def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     """Returns which values of an image are known, as booleans `[H, W, C]`.
 
-    `known` is "top_half", "bottom_half", "left_half", "right_half", or a black and white image file
-    of the same height and width, whose white pixels are known in all channels.
+    `known` is a half, such as "top_half", or an image file whose white pixels are known.
     """
     shape = image_shape[:2]
-    rows, columns = (np.arange(n) < n // 2 for n in shape)
-    halves = {
-        "top_half": rows[:, None],
-        "bottom_half": ~rows[:, None],
-        "left_half": columns[None],
-        "right_half": ~columns[None],
-    }
+    row, column = np.indices(shape)
+    top, left = row < shape[0] // 2, column < shape[1] // 2
+    halves = {"top_half": top, "bottom_half": ~top, "left_half": left, "right_half": ~left}
     if known in halves:
-        mask = np.broadcast_to(halves[known], shape)
+        mask = halves[known]
     elif Path(known).is_file() and (pixels := read_image(Path(known))[..., 0]).shape == shape:
         mask = pixels > pixels.max() / 2
     else:

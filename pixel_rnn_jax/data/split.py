@@ -33,10 +33,10 @@ class Split:
     evaluation with "dynamic". A density of levels gets uniform noise in [0, 1), new at each visit
     in training, fixed in evaluation.
 
-    `model.output` sets the type of values and the noise, the condition picks labels or `condition`.
+    Type and noise follow `model.output`; `model.condition` chooses labels or `condition`.
     Only levels (0: the set's, or 256), binarize and flip are read from `data`.
 
-    `levels` are those after binarisation; `class_names` are of a model with classes;
+    `levels` is K after binarisation; `class_names` is () for a model without classes;
     `black_and_white` says that the two levels are stored as 0 and 255.
     """
 
@@ -45,17 +45,17 @@ class Split:
         self.image_shape, self.ids = dataset.image_shape, dataset.ids
         self.file_names = dataset.file_names
         self.class_names = dataset.class_names if model.condition.classes else ()
-        if data.tile and dataset.pictures is None:
-            raise UserError("data.tile cuts the pictures of a folder, or of an .npy or .npz file")
+        if data.tile and dataset.picture_ids is None:
+            raise UserError(f"data.tile cuts a folder or a file of images, not {data.name}")
         self._stored_levels = _stored_levels(dataset, model, data)
-        kind = likelihoods.likelihood_class(model)
-        for field in ("levels", "binarize") if kind.standardised else ():
+        likelihood = likelihoods.likelihood_class(model)
+        for field in ("levels", "binarize") if likelihood.standardised else ():
             is_default = getattr(data, field) == getattr(DataConfig, field)
             check(data, f"data.{field}", f"keep its default for {model.output}", is_default)
         self.black_and_white = self._stored_levels == 2 and _black_and_white(dataset)
-        self._noisy = kind.dequantised
+        self._noisy = likelihood.dequantised
         self.levels = self._stored_levels if data.binarize == "none" else 2
-        self._dtype = value_dtype(self.levels) if kind.discrete else np.dtype(np.float32)
+        self._dtype = value_dtype(self.levels) if likelihood.discrete else np.dtype(np.float32)
         self._condition = _condition(dataset, model)
 
     def __len__(self) -> int:
@@ -72,10 +72,7 @@ class Split:
         positions: Sequence[int] | None = None,
         seed: int = 0,
     ) -> Batch:
-        """Returns the images `indices` [B] as evaluation sees them, or as training.
-
-        In training, `positions` [B] in the stream and the run's `seed` determine the draws.
-        """
+        """Returns the images `indices` [B]; in training `positions` [B] in the stream are given."""
         indices, binarize = np.asarray(indices), self._data.binarize
         images = np.asarray(self.dataset.images[indices])
         if self.black_and_white:
@@ -114,9 +111,6 @@ class Split:
             yield _BLACK_AND_WHITE
         if self._stored_levels == 256 and _black_and_white(self.dataset):
             yield "values 0 and 255 alone, of 256 levels: data.levels=2 takes them as 0 and 1"
-        height, _, channels = self.image_shape
-        if height in (1, 3, 4) and channels > 4:
-            yield f"{channels} channels: if the first axis has them, images.transpose(0, 2, 3, 1)"
 
     def _condition_of(self, indices: np.ndarray) -> np.ndarray | None:
         if self._condition is None:
@@ -135,8 +129,6 @@ class Split:
         stored = numbers
         if count:
             wrong, rule = (numbers < 0) | (numbers >= count), f"0 to {count - 1} ({field})"
-            if numbers.min(initial=0) < 0 and not what:
-                rule += f": add {-int(numbers.min())} or more to all, which must start at 0"
         else:
             with np.errstate(over="ignore"):
                 numbers = numbers.astype(np.float32, copy=False)
@@ -156,35 +148,27 @@ class Split:
             raise UserError(f"{what}{name} of {self.dataset.name} has the {found}")
 
 
-def open_images(
+def own_images(
     path: epath.PathLike,
     split: str | None,
     model: PixelRNN,
     class_names: Sequence[str] = (),
     classify: Callable[[Any], np.ndarray] | None = None,
 ) -> Split:
-    """Opens a user's own images for a trained model.
+    """Opens a user's own images for a trained model, as they are stored, without binarisation.
 
-    Levels are taken as they are stored, without binarisation. `class_names` are the model's,
-    whose classes may have other numbers in the file. Images without classes get those, by number
-    or by name, that `classify` returns.
+    `class_names` are the model's; the file may number them otherwise. `classify` gives images
+    without classes their classes, by number or by name.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
     found, shape = dataset.image_shape, model.image_shape
     if shape[-1] == 1 and found == (*shape[:2], 3):
-        images, names = dataset.images, dataset.names()
-
-        def read(indices: np.ndarray) -> Iterator[np.ndarray]:
-            return map(_grey, images[indices], (names[i] for i in indices))
-
-        dataset = dataclasses.replace(dataset, images=LazyArray(read, names))
+        rgb, names = dataset.images, dataset.names()
+        grey = LazyArray(lambda rows: map(_grey, rgb[rows], (names[row] for row in rows)), names)
+        dataset = dataclasses.replace(dataset, images=grey)
         terminal.log(f"{dataset.name}: RGB of three equal channels is taken as grey")
     elif found != shape:
-        first = ", its channels first" if (*found[1:], found[0]) == shape else ""
-        raise UserError(
-            f"{dataset.name} has images of shape {list(found)}{first}, "
-            f"the model takes {list(shape)}"
-        )
+        raise UserError(f"{dataset.name} has images {list(found)}, the model takes {list(shape)}")
     levels = DataConfig(levels=model.levels)
     if model.config.condition.classes and dataset.labels is None and classify:
         plain = Split(dataset, dataclasses.replace(model.config, num_classes=0), levels)
@@ -208,8 +192,8 @@ def _grey(image: np.ndarray, name: str) -> np.ndarray:
 
 def _black_and_white(dataset: Dataset) -> bool:
     """Whether the first images are bytes 255, and perhaps 0, alone."""
-    whites = ([0, 255], [255])
-    return dataset.images.dtype == np.uint8 and np.unique(_first(dataset)).tolist() in whites
+    first = _first(dataset)
+    return first.dtype == np.uint8 and np.unique(first).tolist() in ([0, 255], [255])
 
 
 def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> int:
@@ -217,25 +201,19 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
     name, dtype = dataset.name, dataset.images.dtype
     if likelihoods.likelihood_class(model).standardised:
         return 0
-    in_memory = isinstance(dataset.images, np.ndarray)
-    seen = dataset.images if in_memory else _first(dataset)
     if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
-        scaled = "x" if seen.max() > 1 else "255 * x"
-        kind = "uint8" if seen.min() >= 0 and seen.max() <= 255 else "int32"  # No value wraps.
         raise UserError(
-            f'{name} has values of type {dtype}, but model.output "{model.output}" takes integers '
-            f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, for example "
-            f"by np.round({scaled}).astype(np.{kind}), or set model.output=gaussian_mixture"
+            f"{name} has values of type {dtype}, but model.output={model.output} takes integers "
+            f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, or set "
+            "model.output=gaussian_mixture"
         )
     if known := data.levels or dataset.levels or 2 * (dtype.kind == "b"):
         return known
+    seen = dataset.images if isinstance(dataset.images, np.ndarray) else _first(dataset)
     if dtype != np.uint8 or seen.max() == 1:
-        low, high, which = seen.min(), seen.max(), "all" if in_memory else "the first"
-        need = f"add {-int(low)} to all, which must start at 0, and " * bool(low < 0)
-        two = ": 2 for black and white" * bool(high == 1)
         raise UserError(
-            f"data.levels must be set{two}: values from {low} to {high} of type {dtype}, "
-            f"{which} of {name}, do not tell how many levels there are: {need}give their number"
+            f"data.levels must be K, as values of {name} are from 0 to K - 1, of type {dtype}: the "
+            f"first {len(seen)} images have {seen.min()} to {seen.max()}"
         )
     return 256
 
@@ -247,17 +225,17 @@ def _first(dataset: Dataset) -> np.ndarray:
 
 def _condition(dataset: Dataset, model: ModelConfig) -> Any:
     """Returns the labels or the condition of a set, as the model takes them; None for neither."""
-    kind, shape = model.condition, model.condition.shape(dataset.image_shape)
-    if not kind.size:
+    form, shape = model.condition, model.condition.shape(dataset.image_shape)
+    if not form.size:
         return None
-    what, kinds = ("labels", "iu") if kind.classes else ("condition", "biuf")
+    what, types = ("labels", "iu") if form.classes else ("condition", "biuf")
     array = getattr(dataset, what)
-    if array is None or array.shape[1:] != shape or array.dtype.kind not in kinds:
+    if array is None or array.shape[1:] != shape or array.dtype.kind not in types:
         found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"
         rows = ", ".join(map(str, ("N", *shape)))
         raise UserError(
-            f"{dataset.name} has {found} `{what}` (`train_{what}` and so on beside arrays of "
-            f"splits): {kind} takes {'integers' if kind.classes else 'numbers'} [{rows}]"
+            f"{dataset.name} has {found} `{what}` or `train_{what}`: {form} takes "
+            f"{'integers' if form.classes else 'numbers'} [{rows}]"
         )
     return array
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pixel_rnn_jax.data import readers
-from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
+from pixel_rnn_jax.data import archives
+from pixel_rnn_jax.data.dataset import Dataset, LazyArray, divide, image_ids
 from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import atomic_write, cache_folder, error_context, open_lock
@@ -28,14 +28,14 @@ Fingerprint = tuple[int, float, str]
 
 @dataclass(frozen=True)
 class StandardSet:
-    """The images of a set, what reads its archives, and where they are downloaded from, if still.
+    """The images of a set, the reader of its archives, and their address, if there still is one.
 
-    `splits` has for each split the number of images, their SHA-256 (see `fingerprint`; None if not
-    known), and the SHA-256 of its archives by name.
+    For each split: the number of images, their SHA-256 (`fingerprint`) or None, and the SHA-256 of
+    each archive.
     """
 
     shape: tuple[int, int, int]
-    read: readers.Reader
+    read: archives.Reader
     splits: Mapping[str, tuple[int, str | None, Mapping[str, str]]]
     url: str = ""
     levels: int = 256
@@ -53,7 +53,7 @@ def open_standard(name: str, split: str) -> Dataset:
     if not folder.exists():
         prepare(name)
 
-    def open_part(part: str) -> Dataset:
+    def read_part(part: str) -> Dataset:
         order, file = _order(name, folder, part), folder / f"{part}_labels.npy"
         with error_context(folder / f"{part}.npy"):
             images = np.asarray(np.load(folder / f"{part}.npy", mmap_mode="r"))
@@ -68,7 +68,7 @@ def open_standard(name: str, split: str) -> Dataset:
             class_names=standard.class_names,
         )
 
-    return open_split_of(f"data.name {name!r}", split, standard.splits, open_part, whole=False)
+    return divide(f"data.name {name!r}", split, standard.splits, read_part, whole=False)
 
 
 def _order(name: str, folder: Path, split: str) -> np.ndarray:
@@ -82,12 +82,11 @@ def _order(name: str, folder: Path, split: str) -> np.ndarray:
 
 
 def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
-    """Converts a set of `SETS`, unless it is there, and checks and returns its fingerprints.
+    """Converts a set of `SETS`, unless it is there, and returns its fingerprints.
 
-    `source` is a folder of archives, or its address; by default $PIXEL_RNN_JAX_MIRROR, or else the
-    site of the set. Archives of another SHA-256 are not opened, unless `source` is the only one.
-    The set is there whole or not at all, also after a kill; archives that were downloaded are kept
-    until then, unless they are the wrong ones.
+    `source` is a folder or an address of the archives, by default $PIXEL_RNN_JAX_MIRROR or the site
+    of the set; or the one archive, of any SHA-256. The folder of the set is made whole, also after
+    a kill. Downloads are kept until then, unless they are wrong.
     """
     folder = folder_of(name)
     hidden = folder.with_name(f".{folder.name}")
@@ -116,39 +115,40 @@ def prepare(name: str, source: str = "") -> dict[str, Fingerprint]:
 
 def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
     """Returns the archives of a set, whose SHA-256 is compared, after downloading them if needed."""
+    import pooch  # Imported only where it is used.
+
     checksums = dict(pair for *_, files in SETS[name].splits.values() for pair in files.items())
     needed, url = ", ".join(checksums), source or SETS[name].url
     if source and "://" not in source:
         place = Path(source).expanduser()
         is_named = place.is_file() and len(checksums) == 1
-        for file, sha256 in checksums.items():
-            path = place if is_named else place / file
+        paths = {file: place if is_named else place / file for file in checksums}
+        for file, path in paths.items():
             if not path.is_file():
                 raise UserError(f"--from={source} is no folder with {needed}: no {file}")
-            with path.open("rb") as archive:
-                found = hashlib.file_digest(archive, "sha256").hexdigest()
-            if found != sha256 and not is_named:
-                raise UserError(f"{path} has the SHA-256 {found}, not {sha256}: it is not opened")
-            terminal.log(f"{path}: {'' if found == sha256 else 'not '}the original archive")
-        return {file: place if is_named else place / file for file in checksums}
+            found = pooch.file_hash(path)
+            if found != checksums[file] and not is_named:
+                raise UserError(f"{path} has the SHA-256 {found}, not {checksums[file]}")
+            terminal.log(
+                f"{path}: {'' if found == checksums[file] else 'not '}the original archive"
+            )
+        return paths
     advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
     if not url:
         raise UserError(f"data.name {name!r} cannot be downloaded any more: {advice}")
-    import pooch  # Imported only where it is used.
-
     fetcher = pooch.create(downloads, f"{url.rstrip('/')}/", registry=checksums, retry_if_failed=3)
+    downloader = pooch.HTTPDownloader(sys.stderr.isatty(), chunk_size=2**20)
     try:
         for file in checksums:
-            bar = sys.stderr.isatty()
-            fetcher.fetch(file, downloader=pooch.HTTPDownloader(bar, chunk_size=2**20))
+            fetcher.fetch(file, downloader=downloader)
     except (ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno:
             raise  # The disk's.
         # A site that does not answer may do so later.
         status = getattr(getattr(error, "response", None), "status_code", 500)
-        passes = not isinstance(error, ValueError) and status >= 500
+        lasting = isinstance(error, ValueError) or status < 500
         text = f"data.name {name!r} cannot be downloaded: {error}: {advice}"
-        raise (ConnectionError if passes else UserError)(text) from error
+        raise (UserError if lasting else ConnectionError)(text) from error
     return {file: downloads / file for file in checksums}
 
 
@@ -178,8 +178,8 @@ def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> 
     arrays = {"order": np.array(sorted(range(count), key=keys.__getitem__))}
     if labels[0] is not None:
         arrays["labels"] = np.array(labels, np.int32)
-    for kind, array in arrays.items():
-        with atomic_write(folder / f"{split}_{kind}.npy") as file:
+    for field, array in arrays.items():
+        with atomic_write(folder / f"{split}_{field}.npy") as file:
             np.save(file, array)
 
 
@@ -193,10 +193,8 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
             number = np.load(labels) if labels.exists() else None
             found[split] = fingerprint(np.load(images, mmap_mode="r"), number)
         if known not in (None, found[split][-1]):
-            raise UserError(
-                f"{images}: damaged, or not the {split} images of {name}: their SHA-256 is "
-                f"{found[split][-1]}, not {known}"
-            )
+            what = f"damaged, or not the {split} images of {name}"
+            raise UserError(f"{images}: {what}: SHA-256 {found[split][-1]}, not {known}")
     return found
 
 
@@ -224,7 +222,7 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
 _CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 # fmt: off
 SETS = {
-    "binarized_mnist": StandardSet((28, 28, 1), readers.read_text, {
+    "binarized_mnist": StandardSet((28, 28, 1), archives.read_text, {
         "train": (50_000, "a7fd7b5641135473c766e33ea73027bfb4b1a7e849c91bc5226185492414d31c", {
             "binarized_mnist_train.amat": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
         }),
@@ -235,7 +233,7 @@ SETS = {
             "binarized_mnist_test.amat": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
         }),
     }, "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist", levels=2),
-    "mnist": StandardSet((28, 28, 1), readers.read_idx, {
+    "mnist": StandardSet((28, 28, 1), archives.read_idx, {
         "train": (60_000, "9708accc50af27a9627416e78a793007bf42f667a88d0f5c5a06d78ab3c0ae99", {
             "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
             "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
@@ -245,7 +243,7 @@ SETS = {
             "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
         }),
     }, "https://storage.googleapis.com/cvdf-datasets/mnist"),
-    "cifar10": StandardSet((32, 32, 3), readers.read_records, {
+    "cifar10": StandardSet((32, 32, 3), archives.read_records, {
         "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", {
             "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
         }),
@@ -254,20 +252,20 @@ SETS = {
         }),
     }, "https://www.cs.toronto.edu/~kriz", class_names=tuple(_CLASSES.split())),
     # The paper's own; TFDS's issue 4662 says where it is now.
-    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), readers.read_pngs, {
+    "downsampled_imagenet/32x32": StandardSet((32, 32, 3), archives.read_pngs, {
         "train": (1_281_149, None, {"train_32x32.tar": "244a323d48f8d72f65ad8b54658c01fed68d2d7bdc77ccb43da58c11e94224e5"}),
         "validation": (49_999, None, {"valid_32x32.tar": "862e559462b24cf736212a19f6b0d47b55c2dc8ebdaa95ccecfe71260124c8f7"}),
     }),
-    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), readers.read_pngs, {
+    "downsampled_imagenet/64x64": StandardSet((64, 64, 3), archives.read_pngs, {
         "train": (1_281_149, None, {"train_64x64.tar": "e2a2c1947a748d0d256e98e6d82800d855441dc9e4de2e71a773f1324c4524d7"}),
         "validation": (49_999, None, {"valid_64x64.tar": "eeac03ec4f585baf871d2b4cb9c974bfe345e74878a74e5820fe6eb1041629cd"}),
     }),
     # The same photographs made small in another way: their likelihoods do not compare.
-    "imagenet_resized/32x32": StandardSet((32, 32, 3), readers.read_npz, {
+    "imagenet_resized/32x32": StandardSet((32, 32, 3), archives.read_npz, {
         "train": (1_281_167, None, {"Imagenet32_train_npz.zip": "94226337ecc1b0309d9fcd0167127aaadc931587035fbcb53925235edbaec4fc"}),
         "validation": (50_000, None, {"Imagenet32_val_npz.zip": "013990e6dec1237dcd1f9beadbab81ead6604cc119af5cacbfb59ae28148377a"}),
     }, "https://image-net.org/data/downsample"),
-    "imagenet_resized/64x64": StandardSet((64, 64, 3), readers.read_npz, {
+    "imagenet_resized/64x64": StandardSet((64, 64, 3), archives.read_npz, {
         "train": (1_281_167, None, {
             "Imagenet64_train_part1_npz.zip": "9422dc1dc5d092e9814a70a1cb7fc74880d2db5d88a0cb8a34ee363b12bde3f1",
             "Imagenet64_train_part2_npz.zip": "9fafc115afb7e6c301e66dc16b2d737152b427bd5dab26e1293487a6819c7f30",

@@ -11,7 +11,7 @@ from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, LazyArray, image_ids, open_split_of
+from pixel_rnn_jax.data.dataset import Dataset, LazyArray, divide, image_ids
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import FORMATS
 
@@ -33,7 +33,7 @@ def prepared(config: DataConfig) -> Any | None:
 def open_tfds(builder: Any, name: str, split: str) -> Dataset:
     """Opens a split of a set with a feature `image` and perhaps `label`; `name` is for errors."""
     splits = list(builder.info.splits)
-    return open_split_of(name, split, splits, lambda part: _open(builder, name, part), whole=False)
+    return divide(name, split, splits, lambda part: _open(builder, name, part), whole=False)
 
 
 def _open(builder: Any, name: str, split: str) -> Dataset:

@@ -18,7 +18,13 @@ from pixel_rnn_jax.runs.config import Config, changed_fields
 from pixel_rnn_jax.runs.workdir import Checkpoints, RunIdentity, is_fixed, read_config
 from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import BUNDLED, FILE, bundled_names, check_storage, error_context
+from pixel_rnn_jax.system.files import (
+    BUNDLED,
+    MODEL_FILE,
+    bundled_names,
+    check_storage,
+    error_context,
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ def open_run(source: epath.PathLike, mesh: Mesh | None = None) -> Run:
         folder = BUNDLED / str(source)
         identity = RunIdentity.from_dict(json.loads((folder / "identity.json").read_bytes()))
         step = json.loads((folder / "result.json").read_bytes())["step"]
-        file: epath.PathLike = folder / FILE
+        file: epath.PathLike = folder / MODEL_FILE
     elif weights.is_exported(source):
         file = source
     else:
@@ -150,8 +156,8 @@ def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     """Reads images as they are stored, or as the model of a run sees them.
 
     Args:
-        source: A folder of image files, an image file, an .npy or .npz file, or a workdir.
-        split: A subfolder, an array of an .npz file, or "train", "validation" or "test" (images
+        source: A folder of image files, an image file, a file of images (.npy, .npz), or a workdir.
+        split: A subfolder, an array of the file, or "train", "validation" or "test" (images
             without such parts are divided, always in the same way); by default all images. A
             run has the splits that `pixel-rnn-jax evaluate` takes; by default "test".
 

@@ -32,9 +32,9 @@ def in_batches(
     Rows and results (NumPy's) are arrays with one row for each image. A function is compiled once
     for all calls with equal `static` and batches of one size. Every device has all of `common`.
 
-    Every process passes the same number of batches, with the rows of its own devices. Rows beyond
-    `count` are padding and dropped. A full batch has `batch_size` rows over all processes.
-    With `progress`, the name of the work, there is a bar, and Ctrl-C ends it amid a batch.
+    Every process passes the same number of batches, with the rows of its own devices; a full batch
+    has `batch_size` rows over all processes. Rows beyond `count` are padding. With `progress`, the
+    name of the work, there is a bar, and Ctrl-C ends it amid a batch.
     """
     run = _compiled(function, static, mesh)
     sent = (run(common, devices.shard_batch(mesh, batch)) for batch in batches)
@@ -45,15 +45,8 @@ def in_batches(
     if progress:
         total = math.ceil(count / batch_size)
         late = map(wait, terminal.progress(late, total, progress, "batch"))
-    results = [jax.tree.map(devices.local_rows, result) for result in late]
-
-    def in_order(*of_batches: np.ndarray) -> np.ndarray:
-        local = np.stack(of_batches) if mesh.is_multi_process else np.concatenate(of_batches)
-        if mesh.is_multi_process:  # [processes, batches, rows, ...] to [batches, processes, ...]
-            local = processes.all_gather(local).swapaxes(0, 1).reshape(-1, *local.shape[2:])
-        return local[:count]
-
-    return jax.tree.map(in_order, *results)
+    results = [jax.tree.map(processes.whole, result) for result in late]
+    return jax.tree.map(lambda *batches: np.concatenate(batches)[:count], *results)
 
 
 def slices(rows: PyTree, mesh: Mesh, *, least: int = 1, most: int) -> Iterator[PyTree]:

@@ -24,8 +24,8 @@ AXIS = "data"
 def set_up() -> None:
     """Uses every core of a CPU as a device, and keeps compiled programs for the next start.
 
-    Call it before JAX computes anything. JAX_NUM_CPU_DEVICES is another number of devices, and
-    JAX_COMPILATION_CACHE_DIR another folder of programs than one in your cache folder, or "".
+    Call it before JAX computes anything. The variables JAX_NUM_CPU_DEVICES and
+    JAX_COMPILATION_CACHE_DIR take precedence. glibc keeps freed memory (`mallopt`).
 
     Raises:
         RuntimeError: JAX has started a backend already; nothing is changed then.
@@ -65,10 +65,10 @@ def keep_programs() -> None:
     """Keeps compiled programs in the cache folder, so that a second start compiles nothing."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    # A folder for each kind of processor, since home folders travel and machine code does not.
+    # A folder for each processor, since home folders travel and machine code does not.
     instructions = _cpuinfo("flags|Features") or platform.processor()
-    kind = f"{platform.machine()}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
-    jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / kind))
+    folder = f"{platform.machine()}-{hashlib.sha256(instructions.encode()).hexdigest()[:8]}"
+    jax.config.update("jax_compilation_cache_dir", str(files.cache_folder() / folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
@@ -95,8 +95,7 @@ def hardware(used: int) -> dict[str, str | int]:
 def make_mesh(devices: int | None = None) -> Mesh:
     """Returns a mesh of the first `devices` of each process, or of as many as every one has.
 
-    The devices of one process are neighbours in it, as the rows of one process are in a batch;
-    `jax.make_mesh` may order them otherwise.
+    Devices of a process are neighbours, as its rows are in a batch; not so in `jax.make_mesh`.
     """
     by_process = [
         sorted(jax.local_devices(process), key=lambda device: device.id)
@@ -121,10 +120,8 @@ def mesh_for(batch_size: int) -> Mesh:
     processes = jax.process_count()
     rows, rest = divmod(batch_size, processes)
     if rest:
-        raise UserError(
-            "train.batch_size / train.micro_batches must be a multiple of the number of "
-            f"processes, got {batch_size} for {processes} processes"
-        )
+        rule = "train.batch_size / train.micro_batches must be a multiple of the processes"
+        raise UserError(f"{rule}, got {batch_size} for {processes}")
     most = min(rows, make_mesh().size // processes)
     return make_mesh(max(n for n in range(1, most + 1) if rows % n == 0))
 
@@ -138,12 +135,6 @@ def shard_batch(mesh: Mesh, batch: PyTree) -> PyTree:
     """Splits a batch over the devices along its first axis; each process gives its own rows."""
     split = NamedSharding(mesh, PartitionSpec(AXIS))
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(split, x), batch)
-
-
-def local_rows(array: jax.Array) -> np.ndarray:
-    """Returns the rows of a split array that are on the devices of this process."""
-    shards = sorted(array.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])
 
 
 def map_batch(

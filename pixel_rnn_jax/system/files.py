@@ -24,14 +24,14 @@ UNPACKED, RATIO = 2**27, 64
 """A file may unpack to so many bytes, or to this multiple of its own size if that is more."""
 
 BUNDLED = Path(__file__).resolve().parents[1] / "weights"
-"""A folder for each model of the package: the exported file, the identity and the result of its
-run, its card, and `slice.npz`: test images, their nats and their condition."""
-FILE = "model.safetensors"
+"""A folder for each model: its file, the identity and the result of its run, its card, and
+`slice.npz`: test images, their nats and their condition."""
+MODEL_FILE = "model.safetensors"
 
 
 def bundled_names() -> list[str]:
     """Returns the names of the models that come with the package."""
-    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{FILE}"))
+    return sorted(path.parent.name for path in BUNDLED.glob(f"*/{MODEL_FILE}"))
 
 
 def cache_folder() -> Path:
@@ -40,17 +40,14 @@ def cache_folder() -> Path:
 
 
 def check_storage(path: epath.PathLike) -> None:
-    """Prepares for a path that may be in a bucket, gs://: call it before the path is used."""
+    """Checks a path before it is used; for gs:// also prepares gcsfs."""
     text = os.fspath(path)
     if not text.startswith("gs://"):
         if not text or "://" in text or "\0" in text:
             raise UserError(f"{text!r} is no path: files are local, or of a bucket, gs://")
         return
-    try:
-        import fsspec
-        import gcsfs  # noqa: F401
-    except ImportError as error:
-        raise UserError(f"{path} needs pip install 'pixel-rnn-jax[gcs]': {error}") from error
+    import fsspec
+    import gcsfs  # noqa: F401  # The extra `gcs` has both.
 
     # gcsfs would remember what it has listed, and not see what another process writes later.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -72,7 +69,7 @@ def error_context(path: epath.PathLike) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             raise
-        raise UserError(f"{path}: damaged, or of another kind: {error!r}") from error
+        raise UserError(f"{path}: damaged, or of another format: {error!r}") from error
 
 
 def open_lock(path: Path) -> TextIO:
@@ -84,11 +81,10 @@ def open_lock(path: Path) -> TextIO:
 def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
     """Gives a file to write, which takes the name `path` once it is complete and on disk.
 
-    If writing fails, the old file stays. Devices and pipes are written directly. The path may be in
-    a bucket, whose objects appear whole.
+    If writing fails, the old file stays. Devices and pipes are written directly.
     """
     target = epath.Path(path)
-    if "://" in str(target):
+    if "://" in str(target):  # The objects of a bucket appear whole.
         buffer = io.BytesIO()
         yield buffer
         target.write_bytes(buffer.getvalue())
@@ -111,7 +107,7 @@ def atomic_write(path: epath.PathLike) -> Iterator[BinaryIO]:
 
 
 def check_unpacked(path: epath.PathLike, size: int) -> None:
-    """Refuses to unpack a file to `size` bytes if its own size does not explain them."""
+    """Refuses a decompression bomb: more than `UNPACKED` bytes and `RATIO` times the file."""
     packed = os.path.getsize(path)
     if size > max(UNPACKED, RATIO * packed):
         raise UserError(f"{path} has {packed:,} bytes, which would unpack to {size:,}")
@@ -126,10 +122,7 @@ def load_arrays(path: epath.PathLike) -> Any:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """Returns the pixels `[H, W, C]` of an image file as they are stored.
-
-    They are uint8, or booleans of 1-bit and uint16 of 16-bit greys.
-    """
+    """Returns the stored pixels of an image file, `[H, W, C]` of uint8, bool or uint16."""
     with error_context(file), Image.open(file, formats=FORMATS) as image:
         if (count := getattr(image, "n_frames", 1)) > 1:
             raise UserError(f"{file} has {count} pictures: write each to a file")
@@ -137,9 +130,7 @@ def read_image(file: Path) -> np.ndarray:
         # Pillow reads 8 of 16 bits.
         deep = ";16" in str(image.tile) and image.mode not in GREYS_OF_16_BITS
         if deep or image.mode not in MODES:
-            raise UserError(
-                f"{file} has {'16-bit colours' if deep else f'mode {image.mode!r}'}: convert "
-                "it to grey or RGB of 8 bits, or to an .npy file"
-            )
+            found = "16-bit colours" if deep else f"mode {image.mode!r}"
+            raise UserError(f"{file} has {found}: convert it to grey or RGB, or to an .npy file")
         pixels = np.atleast_3d(np.asarray(image))
         return pixels.astype(pixels.dtype.newbyteorder("="))

@@ -26,8 +26,7 @@ def join(
 ) -> None:
     """Connects the processes of a run, if there are several; call it before JAX uses a device.
 
-    The first process listens at the `coordinator`, HOST:PORT. With `distributed` JAX asks the
-    cluster for the other three.
+    The first listens at the `coordinator`, HOST:PORT. With `distributed` JAX asks the cluster.
     """
     values = coordinator, num_processes, process_id
     if (alone := values == (None, None, None)) and not distributed:
@@ -66,6 +65,13 @@ def all_gather(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array)).reshape(-1, *array.shape)
 
 
+def whole(array: jax.Array) -> np.ndarray:
+    """Returns all rows of an array that may be split over the processes."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
 def all_equal(text: str) -> bool:
     """Whether all processes have passed the same text."""
     checksum = zlib.crc32(text.encode())
@@ -73,10 +79,9 @@ def all_equal(text: str) -> bool:
 
 
 def end(status: int, error: BaseException | None = None) -> NoReturn:
-    """Ends this process at once, where a normal exit would wait for the others of its run.
+    """Prints `error`, and ends this process at once: a normal exit would wait for the others.
 
-    Prints `error`, if there is one. The exit status is `PEER_LOST` if it says that another process
-    has ended or cannot be reached.
+    The exit status is `PEER_LOST` if the error is of another process.
     """
     # Not one class: the CPU's collectives raise ValueError, others JaxRuntimeError.
     signs = "gloo|nccl|closed by peer|heartbeat|coordination service|barrier"

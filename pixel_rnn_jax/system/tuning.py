@@ -16,7 +16,7 @@ CPU_PIXELS = 1024
 CPU_IMAGES_PER_SCAN = 4
 """Recurrent models get this many times more images per part: they share the steps of a scan."""
 CPU_SHARED = 8
-"""So do devices of several cores, which divide each operation between them."""
+"""And this many times more if a device has several cores: they share each operation."""
 CPU_LANES, ACCELERATOR_LANES = 8, 128
 BATCH_BYTES = 256 * 2**20
 """About the largest array of a batch, which limits the number of its images."""
@@ -34,16 +34,15 @@ def _on_cpu() -> bool:
 def lanes() -> int:
     """Returns the number of images that a device generates at a time; fewer are padded.
 
-    With another number the compiled program may differ in the last bits, and so, rarely, a value. A
-    fixed number keeps an image independent of how many are drawn with it.
+    It is fixed, as another number may change the last bits of a program, and so, rarely, a value.
     """
     return CPU_LANES if _on_cpu() else ACCELERATOR_LANES
 
 
 def parts(images: int, pixels: int, *, recurrent: bool) -> int:
-    """Returns the number of equal parts of a batch whose maps stay in the caches of a CPU.
+    """Returns the number of equal parts of a batch, so that maps of a part stay in CPU caches.
 
-    The batch has so many images, each of H * W pixels; `recurrent` says whether a layer scans them.
+    `pixels` is H * W; `recurrent` says whether a layer scans them.
     """
     if not _on_cpu() or not isinstance(images, int):  # The batch may be a symbol of `jax.export`.
         return 1
@@ -56,6 +55,6 @@ def in_parts(function: Callable[..., PyTree], number: int, rows: PyTree) -> PyTr
     """Calls a function of a batch for `number` equal parts of its rows, one after another."""
     if number == 1:
         return function(rows)
-    of_parts = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), rows)
-    results = jax.lax.map(function, of_parts)
+    parts = jax.tree.map(lambda x: x.reshape(number, -1, *x.shape[1:]), rows)
+    results = jax.lax.map(function, parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)

@@ -189,3 +189,28 @@ def test_damaged_arrays_are_named(tmp_path, images, refused, suffix):
         with refused(str(path)):
             data.read_files(path)
     gc.collect()
+
+
+def test_a_reader_of_ones_own(tmp_path, images, monkeypatch, opened, read, refused):
+    """Its arrays are split, labelled and cut as an .npz file's; its errors name the file."""
+    monkeypatch.setitem(
+        data.READERS, ".raw", lambda path: np.fromfile(path, "u1").reshape(-1, 4, 6)
+    )
+    arrays = {
+        "train": images,
+        "train_labels": LABELS,
+        "test": images[:2],
+        "test_labels": LABELS[:2],
+    }
+    monkeypatch.setitem(data.READERS, ".set", lambda path: arrays)
+    images.tofile(tmp_path / "x.raw")
+    (tmp_path / "y.set").touch()
+    assert data.read_files(tmp_path / "x.raw").images.shape == (25, 4, 6, 1)
+    assert len(opened(tmp_path / "x.raw", "test", tile=2)) == 15
+    monkeypatch.chdir(tmp_path)
+    train = opened("y.set", num_classes=3)  # No name of TFDS.
+    assert train.batch([0, 1]).condition.tolist() == [2, 0]
+    np.testing.assert_array_equal(read("y.set", "test"), images[:2])
+    (tmp_path / "x.raw").write_bytes(b"short")
+    with refused("x.raw", "reshape"):
+        data.read_files(tmp_path / "x.raw")

@@ -31,7 +31,7 @@ def own(tmp_path):
             np.savez(tmp_path / "own.npz", **what)
             what = tmp_path / "own.npz"
         model = PixelRNN(ModelConfig("pixel_cnn", **config), shape, levels)
-        return data.open_images(what, split, model, names)
+        return data.own_images(what, split, model, names)
 
     return open_images
 
@@ -83,7 +83,7 @@ def test_conditions(own, images):
 @pytest.mark.parametrize(
     "change, config, parts",
     [
-        (lambda x: x.transpose(0, 3, 1, 2), {}, ("[3, 4, 5]", "channels first")),
+        (lambda x: x.transpose(0, 3, 1, 2), {}, ("[3, 4, 5]", "[4, 5, 3]")),
         (lambda x: x[:, 1:], {}, ("own.npz", "[3, 5, 3]", "[4, 5, 3]")),
         (lambda x: np.where(x > 1, 3, x), {}, ("image 0", "own.npz", "value 3", "0 to 2")),
         (lambda x: x, {"condition_map": 2}, ("condition", "[6, 2]", "[N, 4, 5, 2]")),

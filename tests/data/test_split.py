@@ -57,11 +57,8 @@ NAMES = np.array(["dog", "cat", "älg"])[NUMBERS]
     [
         ({"any": ZEROS / 1}, {}, ("float64", "model.output", "softmax", "gaussian_mixture")),
         ({"any": ZEROS.astype(int)}, {}, ("data.levels", "int64", "opened.npz")),
-        ({"any": np.arange(-9, 171).reshape(30, 2, 3)}, {}, ("from -9 to 170", "add 9")),
-        ({"any": 200 * ZEROS / 1}, {}, ("np.round(255 * x)",)),
-        ({"any": ZEROS + 200.0}, {}, ("np.round(x)", "uint8")),
-        ({"any": ZEROS + 900.0}, {}, ("np.round(x)", "int32")),
-        ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "from 1 to 1", "opened.npz")),
+        ({"any": np.arange(-9, 171).reshape(30, 2, 3)}, {}, ("data.levels", "-9 to 170")),
+        ({"any": ZEROS + np.uint8(1)}, {}, ("data.levels", "1 to 1", "opened.npz")),
         ({"any": ZEROS > 0}, {"levels": 3}, ("bool", "0 to 2")),
         ({"x": ZEROS}, {"num_classes": 3}, ("no `labels`", "model.num_classes")),
         ({"x": ZEROS, "labels": NUMBERS / 1}, {"num_classes": 3}, ("float64", "integers [N]")),
@@ -90,7 +87,7 @@ def test_values_outside_the_levels_name_their_image(opened, refused):
     split.batch([0, 1, 3])
     with refused("image 2 of split 'train'", "value 5", "0 to 4", "data.levels"):
         split.batch([0, 2])
-    with refused("image 2 of split 'test'", "value -5", "add 5"):
+    with refused("image 2 of split 'test'", "value -5"):
         opened(arrays, "test", levels=5).batch([2])
 
 

@@ -25,7 +25,7 @@ def test_tiles_of_pictures_of_any_size(tmp_path, pictures):
     expected += [small[:4, :4], small[4:, :4]]
     np.testing.assert_array_equal(tiles.images[np.arange(8)][..., 0], expected)
     assert tiles.names()[5:7] == ["0.tif/4-8", "1.tif/0-0"]
-    assert tiles.pictures.tolist() == [0] * 6 + [1] * 2
+    assert tiles.picture_ids.tolist() == [0] * 6 + [1] * 2
 
 
 def test_arrays_are_cut_with_their_labels_and_vectors(tmp_path, pictures):
@@ -47,7 +47,7 @@ def test_tiles_of_a_picture_stay_together(tmp_path, count, side):
     parts = [open_dataset(DataConfig(str(tmp_path / "x.npy"), tile=4), split) for split in SPLITS]
     whole = np.concatenate([part.images[np.arange(len(part))].ravel() for part in parts])
     assert sorted(whole) == list(range(count * side**2))
-    pictures = [set(part.pictures.tolist()) for part in parts]
+    pictures = [set(part.picture_ids.tolist()) for part in parts]
     assert sum(map(len, pictures)) <= count + 2
     data.dataset.check_disjoint(**dict(zip(SPLITS, parts, strict=True)))
 

@@ -28,7 +28,7 @@ def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(devices, "set_up_host_devices", lambda: None)  # The tests have set them up.
     hub = types.ModuleType("huggingface_hub")
-    file = (files.BUNDLED / "digits") / files.FILE
+    file = (files.BUNDLED / "digits") / files.MODEL_FILE
     monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: file, raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     names = {"prnn": prnn, "np": np, "jax": jax}
