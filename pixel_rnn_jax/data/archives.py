@@ -34,8 +34,8 @@ def read_text(paths: Sequence[Path], split: str) -> Iterator[Item]:
 def read_idx(paths: Sequence[Path], split: str) -> Iterator[Item]:
     """Reads bytes of images and bytes of labels, after headers of 16 and 8 bytes."""
     images, labels = (np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8) for path in paths)
-    images = images[16:].reshape(-1, 28, 28, 1)
-    yield from zip(range(len(images)), images, labels[8:], strict=True)
+    rows = range(len(labels) - 8)
+    yield from zip(rows, images[16:].reshape(-1, 28, 28, 1), labels[8:], strict=True)
 
 
 def read_records(paths: Sequence[Path], split: str) -> Iterator[Item]:

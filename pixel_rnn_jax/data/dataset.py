@@ -34,7 +34,7 @@ class Images(NamedTuple):
     Attributes:
         images: `[N, H, W, C]`, as a model takes them.
         condition: Classes `[N]`, by number or by name, or vectors `[N, D]` or maps `[N, H, W, D]`.
-        names: N strings: names of files relative to their folder, or rows in an array.
+        names: N names of files relative to their folder, or rows in an array.
 
     >>> prnn.Images(np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 0])).condition.shape
     (3,)
@@ -87,8 +87,7 @@ class LazyArray:
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         if self._kept is None:
             return self.stack(indices)
-        missing = np.unique(indices[~self._is_kept[indices]])
-        if missing.size:
+        if (missing := np.unique(indices[~self._is_kept[indices]])).size:
             self._kept[missing] = self.stack(missing)
             self._is_kept[missing] = True  # Only now, as other threads may be reading.
         return self._kept[indices]

@@ -76,10 +76,7 @@ def digest(split: Split) -> str:
 
 
 def standardisation(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns mean and standard deviation of each channel, `[C]`: values become (x - mean) / std.
-
-    They are of the first `STANDARDISATION_IMAGES`; std is 1 for a channel of a single value.
-    """
+    """Returns mean and standard deviation of each channel, `[C]`; std is 1 for a constant one."""
     count, channels = min(len(split), STANDARDISATION_IMAGES), split.image_shape[-1]
     # Image by image, so that large values lose no digits.
     means, variances = np.empty((2, count, channels))

@@ -28,10 +28,9 @@ _BLACK_AND_WHITE = "0 and 255 are taken as the levels 0 and 1"
 class Split:
     """The images of one split for a model, read by their numbers.
 
-    Binarisation makes a value v of K stored levels 1 with probability v / (K - 1). "dynamic" draws
-    anew at each visit in training. "fixed" draws once for each image, by its id, and so does the
-    evaluation with "dynamic". A density of levels gets uniform noise in [0, 1), new at each visit
-    in training, fixed in evaluation.
+    Binarisation makes a value v of K stored levels 1 with probability v / (K - 1). A density of
+    levels gets uniform noise in [0, 1). "dynamic" binarisation and noise are drawn anew at each
+    visit in training. "fixed" binarisation, and all in evaluation, are drawn once, by image id.
 
     Type and noise follow `model.output`; `model.condition` chooses labels or `condition`.
     Only levels (0: the set's, or 256), binarize and flip are read from `data`.
@@ -142,10 +141,9 @@ class Split:
         """Names the first image of which a number is wrong."""
         if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
-            index = indices[first[0]]
-            name = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
-            found = rule.format(stored[first])
-            raise UserError(f"{what}{name} of {self.dataset.name} has the {found}")
+            name, index = self.dataset.name, indices[first[0]]
+            image = self.file_names[index] if self.file_names else f"image {self.ids[index, 1]}"
+            raise UserError(f"{what}{image} of {name} has the {rule.format(stored[first])}")
 
 
 def own_images(

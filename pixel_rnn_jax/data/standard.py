@@ -1,8 +1,7 @@
 """MNIST, CIFAR-10 and ImageNet: downloaded, and converted once to arrays in the user's cache.
 
-The folder of a set has for each split `SPLIT.npy`, the images `[N, H, W, C]` in the order of the
-archives; `SPLIT_labels.npy`, if there are labels; and `SPLIT_order.npy`, the rows in the order that
-TFDS gives them, so that parts of splits, and runs, are the same from either source.
+The folder of a set has for each split the images of the archives, `SPLIT.npy`, perhaps their
+`SPLIT_labels.npy`, and `SPLIT_order.npy`: their rows as TFDS orders them, so that runs are the same.
 """
 
 import fcntl
@@ -201,9 +200,8 @@ def _checked(name: str, folder: Path) -> dict[str, Fingerprint]:
 def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerprint:
     """Returns what identifies images `[N, H, W, C]` of bytes, with labels `[N]`, in any order.
 
-    It is N; the bits/dim of independent pixels: the mean over positions and channels of the entropy
-    of the histogram of their values; and the SHA-256 of the sorted SHA-256s of all images, each of
-    its bytes and the two of its label, the lower one first.
+    It is N; the bits/dim of independent pixels: the mean entropy of their histograms; and the
+    SHA-256 of the sorted SHA-256s of all images, of their bytes and the two of the label as <u2.
     """
     num_values, hashes = images[0].size, []
     counts, position = np.zeros(256 * num_values, np.int64), 256 * np.arange(num_values)

@@ -67,16 +67,15 @@ def _open(builder: Any, name: str, split: str) -> Dataset:
                     raise UserError(f"{names[index]} of {name} has mode {file.mode!r} of Pillow")
                 yield np.atleast_3d(np.asarray(file.convert(mode)))
 
-    class_names: tuple[str, ...] = ()
     has_labels = isinstance(label, tfds.features.ClassLabel) and label.num_classes
-    if has_labels and label.names != [str(number) for number in range(label.num_classes)]:
-        class_names = tuple(label.names)  # TFDS names a class by its number.
+    # TFDS names a class without a name by its number.
+    has_names = has_labels and label.names != list(map(str, range(label.num_classes)))
     return Dataset(
         name=name,
         images=LazyArray(read_images, names),
         ids=np.concatenate(list(map(image_ids, files, rows))),
         levels=_LEVELS.get(builder.name),
         labels=LazyArray(lambda indices: read("label", indices), names) if has_labels else None,
-        class_names=class_names,
+        class_names=tuple(label.names) if has_names else (),
         file_names=names,
     )

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pixel_rnn_jax.system import files, tuning
 from pixel_rnn_jax.system.errors import UserError
@@ -103,16 +102,12 @@ def make_mesh(devices: int | None = None) -> Mesh:
     ]
     fewest = min(map(len, by_process))
     count = fewest if devices is None else min(devices, fewest)
-    return _mesh([device for local in by_process for device in local[:count]])
+    return Mesh([device for local in by_process for device in local[:count]], AXIS)
 
 
 def local_mesh(devices: int) -> Mesh:
     """Returns a mesh of the first `devices` of this process."""
-    return _mesh(jax.local_devices()[:devices])
-
-
-def _mesh(devices: list[jax.Device]) -> Mesh:
-    return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    return Mesh(jax.local_devices()[:devices], AXIS)
 
 
 def mesh_for(batch_size: int) -> Mesh:
