@@ -42,11 +42,11 @@ def test_grid_has_every_image_once_with_gaps(plain, columns):
 
 def test_names_of_rows_lie_beside_them(plain):
     images = random_images(256, 4, 20, 9, 3)
-    picture, named = pictures.grid(images, 256, 2), pictures.grid(images, 256, 2, ("a", "bb"))
+    picture, named = pictures.grid(images, 256, 2), pictures.grid(images, 256, 2, ("i", "MMM"))
     width = named.shape[1] - picture.shape[1]
     np.testing.assert_array_equal(named[:, width:], picture)
-    for half in np.split(named[:40, :width], 2):
-        assert (half != 255).any()
+    short, long = (int((half != 255).sum()) for half in np.split(named[:40, :width], 2))
+    assert 0 < 5 * short < long
 
 
 def test_a_grid_is_about_square_and_its_columns_are_full(plain):
@@ -103,6 +103,15 @@ def test_completions(plain, channels):
     np.testing.assert_array_equal(rows[:3], np.concatenate([row, gap, row], axis=1))
     np.testing.assert_array_equal(rows[4:, :width], row)
     assert (rows[3] == ground).all() and (rows[4:, width:] == ground).all()  # There is no fourth.
+
+
+def test_completions_are_named_above():
+    """By words of increasing width: image, known, completed."""
+    images = np.zeros((1, 60, 60, 1), int)
+    picture = pictures.completions(images, images == 0, images, 2)
+    labels = picture[: pictures.LABELS_HEIGHT] != np.array(pictures.GROUND)
+    widths = [part.any((0, 2)).sum() for part in np.array_split(labels, 3, axis=1)]
+    assert 0 < widths[0] < widths[1] < widths[2]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

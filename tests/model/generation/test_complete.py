@@ -74,6 +74,8 @@ def test_particles_have_the_exact_posterior(architecture, options):
     assert weights.sum() == pytest.approx(1, abs=1e-4)
     assert total_variation(frequencies(values, 2, weights), exact) < 0.02
     assert result.log_evidence == pytest.approx(log_evidence, abs=0.05)
+    # Resampling leaves at least half of the particles' worth.
+    assert result.effective_sample_size < 2048 <= 1 / (weights**2).sum()
 
 
 def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
