@@ -43,7 +43,7 @@ PAIRS = [  # Every two of an architecture, an output and a condition, where they
     for (i, output), (j, condition) in itertools.product(enumerate(OUTPUTS), enumerate(CONDITIONS))
     if output not in ("logistic_mixture", "gaussian_mixture") or "scales" not in condition
 ]
-QUICK = "gaussian_mixture", "class"
+QUICK = "gaussian_mixture", "vector"
 
 
 def build(architecture, output, condition="none", *, count=3, **options):

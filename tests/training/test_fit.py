@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers.workdirs import changed
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import Batch
@@ -22,10 +23,6 @@ CONFIG = prnn.Config(
     optimizer=prnn.OptimizerConfig("rmsprop", 0.02, "constant", weight_decay=0),
     train=prnn.TrainConfig(steps=6, batch_size=8, eval_batch_size=8, eval_every=2),
 )
-
-
-def with_train(config, **fields):
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
 
 
 def test_arrays_become_a_model():
@@ -64,7 +61,7 @@ def test_real_values_are_fitted_in_their_own_units():
 def test_the_same_call_resumes_its_workdir(tmp_path):
     config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("muon", 0.02, "constant"))
     whole = prnn.fit(IMAGES, config)
-    prnn.fit(IMAGES, with_train(config, steps=4), workdir=tmp_path)
+    prnn.fit(IMAGES, changed(config, "train", steps=4), workdir=tmp_path)
     model = prnn.fit(IMAGES, config, workdir=tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, prnn.load(tmp_path).params, whole.params)
@@ -72,7 +69,7 @@ def test_the_same_call_resumes_its_workdir(tmp_path):
 
 
 def test_training_stops_when_patience_ends(tmp_path):
-    config = with_train(CONFIG, steps=40, eval_every=2, patience=2)
+    config = changed(CONFIG, "train", steps=40, eval_every=2, patience=2)
     config, training, held_out = array_splits(config, IMAGES, None, 0.1)
     splits, climbing = {"train": training, "validation": held_out}, optax.sgd(-0.1)
     for _ in range(2):  # And stays ended.
@@ -84,7 +81,7 @@ def test_training_stops_when_patience_ends(tmp_path):
 @pytest.mark.slow
 def test_a_run_says_that_it_overfits_and_that_its_warm_up_is_shortened(capsys):
     optimizer = prnn.OptimizerConfig("adam", 0.05, "constant", warmup_steps=200, ema_decay=0)
-    config = with_train(CONFIG, steps=150, eval_every=30)
+    config = changed(CONFIG, "train", steps=150, eval_every=30)
     config = dataclasses.replace(config, optimizer=optimizer)
     prnn.fit(IMAGES[:10], config, validation=IMAGES[10:30])
     remarks = capsys.readouterr().err
