@@ -10,6 +10,8 @@ import pytest
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The tests compile more than they compute: these take a sixth of the time.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 
 # Devices that outnumber the cores must not wait for each other's threads (`set_up_host_devices`
 # makes no more devices than there are cores). JAX reads both variables when its backend starts;
@@ -17,7 +19,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 with pytest.MonkeyPatch.context() as patch:
     patch.setenv("NPROC", "16")
     flags = "--xla_cpu_multi_thread_eigen=false --xla_backend_optimization_level=0"
-    patch.setenv("XLA_FLAGS", flags)
+    patch.setenv("XLA_FLAGS", f"{flags} --xla_cpu_parallel_codegen_split_count=1")
     jax.devices()
 
 

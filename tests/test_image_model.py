@@ -44,10 +44,6 @@ def test_integers_of_any_type_seeds_and_units(model):
     assert (prnn.create(CONFIG, (3, 4, 1), 5, seed=1).log_prob(IMAGES) != nats).all()
 
 
-def test_repr_says_what_the_model_is(model):
-    assert all(part in repr(model) for part in ("row_lstm", "3x4x1", "5 levels"))
-
-
 def test_what_cannot_be_traced_names_the_pure_function(model):
     known = np.ones((3, 4), bool)
     calls = (

@@ -25,7 +25,6 @@ TRAIN --config.train.steps                          | config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches
 TRAIN --config.model.skip=maybe                     | model.skip
-TRAIN --config.model.layers=101                     | model.layers
 TRAIN --config.model.scales=1,b                     | model.scales
 TRAIN --config.data.name=missing.npy                | missing.npy
 TRAIN --config.data.name=shapes.npz                 | data.test_split
@@ -61,7 +60,6 @@ sample --workdir=mnist_gray                         | mnist_grey
 sample MODEL --n=0                                  | --n
 sample MODEL --plugin=nowhere.py                     | nowhere.py
 sample MODEL five                                   | five
-sample MODEL --temperature=nan                      | --temperature
 sample MODEL --temperature=inf                      | temperature
 sample MODEL --seed=99999999999999999999            | too large
 sample MODEL --out=a.jpg                            | --out

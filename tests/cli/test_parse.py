@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pixel_rnn_jax.cli import train
-from pixel_rnn_jax.main import COMMANDS, parse
+from pixel_rnn_jax.main import COMMANDS, parse, run_plugins
 from pixel_rnn_jax.runs import config as cfg
 
 
@@ -38,6 +38,17 @@ def test_flags_set_fields_of_the_config():
     assert (config.optimizer.learning_rate, config.seed) == (2e-4, 6)
     assert config.data == cfg.load_config("digits").data
     assert (str(workdir), flag_values.num_processes) == ("a", 2)
+
+
+def test_every_plugin_runs(tmp_path):
+    files = tmp_path / "a.py", tmp_path / "b.py"
+    for file in files:
+        file.write_text("open(__file__ + '.ran', 'w').close()")
+    assert run_plugins([f"--plugin={files[0]}", "info", "--plugin", f"{files[1]}", "--n=3"]) == [
+        "info",
+        "--n=3",
+    ]
+    assert all(file.with_suffix(".py.ran").exists() for file in files)
 
 
 @pytest.mark.parametrize("name", ["", "train", *COMMANDS])

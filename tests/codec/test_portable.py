@@ -38,7 +38,6 @@ def run(command, folder, **variables):
     [
         dict(XLA_FLAGS=f"{ISA}SSE4_2"),
         dict(XLA_FLAGS=f"{ISA}AVX2 {FAST_MATH}", JAX_NUM_CPU_DEVICES="2"),
-        dict(XLA_FLAGS=f"{ISA}AVX {FAST_MATH}", NPROC="1"),
         dict(JAX_ENABLE_X64="1", JAX_DEFAULT_MATMUL_PRECISION="bfloat16"),
     ],
     ids=str,

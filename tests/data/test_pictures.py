@@ -42,11 +42,11 @@ def test_grid_has_every_image_once_with_gaps(plain, columns):
 
 def test_names_of_rows_lie_beside_them(plain):
     images = random_images(256, 4, 20, 9, 3)
-    picture, named = pictures.grid(images, 256, 2), pictures.grid(images, 256, 2, ("a", "bb"))
+    picture, named = pictures.grid(images, 256, 2), pictures.grid(images, 256, 2, ("i", "MMM"))
     width = named.shape[1] - picture.shape[1]
     np.testing.assert_array_equal(named[:, width:], picture)
-    for half in np.split(named[:40, :width], 2):
-        assert (half != 255).any()
+    short, long = (int((half != 255).sum()) for half in np.split(named[:40, :width], 2))
+    assert 0 < 5 * short < long
 
 
 def test_a_grid_is_about_square_and_its_columns_are_full(plain):
@@ -103,6 +103,17 @@ def test_completions(plain, channels):
     np.testing.assert_array_equal(rows[:3], np.concatenate([row, gap, row], axis=1))
     np.testing.assert_array_equal(rows[4:, :width], row)
     assert (rows[3] == ground).all() and (rows[4:, width:] == ground).all()  # There is no fourth.
+
+
+def test_completions_are_named_above():
+    """In "known" no letter goes below the line, and "completed" is the longest word."""
+    images = np.zeros((1, 60, 60, 1), int)
+    picture = pictures.completions(images, images == 0, images, 2)
+    ink = (picture[: pictures.LABELS_HEIGHT] != np.array(pictures.GROUND)).any(-1)
+    image, known, completed = np.array_split(ink, 3, axis=1)
+    depth, of_known, same = (np.flatnonzero(x.any(1)).max() for x in (image, known, completed))
+    assert of_known < depth == same
+    assert image.any(0).sum() < completed.any(0).sum() > known.any(0).sum()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

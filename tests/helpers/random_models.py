@@ -119,7 +119,7 @@ def posterior(model, image, known, label=None):
     """The exact probability of every image given the known values, and log p(known)."""
     images = all_images(model.image_shape, model.levels)
     condition = None if label is None else np.full(len(images), label)
-    chances = np.exp(np.asarray(model.log_prob(images, condition), float))
+    chances = np.exp(np.asarray(jax.jit(model.log_prob)(images, condition), float))
     chances[((images != image) & known).any(axis=(1, 2, 3))] = 0
     return chances / chances.sum(), np.log(chances.sum())
 

@@ -56,19 +56,6 @@ DISCRETE = [
 DENSITIES = [*(LogisticMixture(MIXTURES, levels) for levels in (2, 17)), GaussianMixture(MIXTURES)]
 
 
-@pytest.mark.parametrize("likelihood", DISCRETE, ids=str)
-def test_probabilities_add_up_to_one_and_hold_what_log_prob_returns(likelihood):
-    levels = likelihood.levels
-    conditionals, log_prob = jax.jit(likelihood.conditionals), jax.jit(likelihood.log_prob)
-    for size in (1, 10):
-        outputs, values = outputs_of(likelihood, size=size), np.arange(50) % levels
-        log_probs = np.asarray(conditionals(outputs))
-        assert log_probs.shape == (50, levels)
-        np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, atol=1e-5)
-        picked = log_probs[np.arange(50), values]
-        np.testing.assert_allclose(log_prob(outputs, values), picked, rtol=1e-4, atol=2e-4)
-
-
 @pytest.mark.parametrize(
     "likelihood",
     [
@@ -129,9 +116,10 @@ def test_digits_have_the_probability_of_their_level(x64, levels):
     outputs = outputs_of(likelihood, size=2.0, count=3)[:, None]
     values = np.array([[0, 1, 15, 16, 17, levels // 2, levels - 2, levels - 1]])
     first, log_prob = np.zeros((3, 8), int), 0.0
+    digit_logits = jax.jit(likelihood.digit_logits, static_argnums=2)
     assert len(likelihood.digit_sizes) == len(f"{levels - 1:x}")
     for size in likelihood.digit_sizes:
-        logits = likelihood.digit_logits(outputs, jnp.asarray(first), size)
+        logits = digit_logits(outputs, jnp.asarray(first), size)
         digit = (values - first) // size
         log_probs = jax.nn.log_softmax(logits)
         log_prob += np.take_along_axis(np.asarray(log_probs), digit[..., None], -1)[..., 0]
@@ -147,7 +135,7 @@ def test_draws_from_components_have_the_probabilities(levels):
     outputs = outputs_of(likelihood, size=2.0, count=2)
     uniform = jax.random.uniform(jax.random.key(0), (2, count))
     drawn = np.asarray(jax.jit(likelihood.draw)(outputs[:, None], uniform, 1.0))
-    expected = count * np.exp(np.asarray(likelihood.conditionals(outputs), float))
+    expected = count * np.exp(np.asarray(jax.jit(likelihood.conditionals)(outputs), float))
     assert expected[:, [0, -1]].max(0).min() > 100
     for values, means in zip(drawn, expected, strict=True):
         counts, common = np.bincount(values, minlength=levels), means > 5
@@ -207,12 +195,19 @@ def test_draws_have_the_density(x64, likelihood):
 
 
 @pytest.mark.parametrize("likelihood", DISCRETE, ids=str)
-def test_draws_have_the_probabilities(likelihood):
+def test_probabilities_add_up_to_one_and_draws_have_them(likelihood):
     levels, count = likelihood.levels, 5_000
     outputs = outputs_of(likelihood, count=3)
     uniform = jnp.asarray((np.arange(count) + 0.5) / count)
     draw, log_prob_of_draw = jax.jit(likelihood.draw), jax.jit(likelihood.log_prob_of_draw)
-    log_probs = np.asarray(jax.jit(likelihood.conditionals)(outputs), float)
+    conditionals, log_prob = jax.jit(likelihood.conditionals), jax.jit(likelihood.log_prob)
+    every = np.broadcast_to(np.arange(levels), (3, levels))
+    for size in (10, 1):
+        log_probs = np.asarray(conditionals(size * outputs), float)
+        assert log_probs.shape == (3, levels)
+        np.testing.assert_allclose(np.exp(log_probs).sum(-1), 1, atol=1e-5)
+        found = log_prob(size * outputs[:, None], every)
+        np.testing.assert_allclose(found, log_probs, rtol=1e-4, atol=2e-4)
     for temperature in (1.0, 0.5):
         expected = np.exp(log_probs / temperature)
         expected /= expected.sum(-1, keepdims=True)
@@ -220,9 +215,8 @@ def test_draws_have_the_probabilities(likelihood):
         for values, chances in zip(drawn, expected, strict=True):
             frequencies = np.bincount(values, minlength=levels) / count
             np.testing.assert_allclose(frequencies, chances, atol=2e-3)
-        values = np.broadcast_to(np.arange(levels), (3, levels))
-        log_prob = log_prob_of_draw(outputs[:, None], values, temperature)
-        np.testing.assert_allclose(np.exp(log_prob), expected, rtol=2e-3, atol=1e-6)
+        of_draw = log_prob_of_draw(outputs[:, None], every, temperature)
+        np.testing.assert_allclose(np.exp(of_draw), expected, rtol=2e-3, atol=1e-6)
     for cold in (0.0, 1e-45):
         greedy = draw(outputs, uniform[:3], cold)
         np.testing.assert_array_equal(greedy, log_probs.argmax(-1))

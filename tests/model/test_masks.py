@@ -70,6 +70,8 @@ def _offsets(shape):
 # The network against the sets.
 
 SLOW = pytest.mark.slow
+FEW = "pixel_cnn", *(pytest.param(name, marks=SLOW) for name in ARCHITECTURES[1:])
+"""Where the body has no part in what is tested."""
 CASES = [
     COLOUR,
     TALL,
@@ -77,7 +79,6 @@ CASES = [
         dict(image_shape=(3, 6, 2), features=3, layers=2, residual=False, skip=False, kernel=5),
         marks=SLOW,
     ),
-    pytest.param(dict(image_shape=(9, 10, 3), features=5, layers=3, levels=2), marks=SLOW),
     pytest.param(dict(image_shape=(6, 5, 4), features=5, layers=3, skip=False), marks=SLOW),
     pytest.param(dict(image_shape=(7, 1, 3), features=4, layers=1, residual=False), marks=SLOW),
     pytest.param(dict(image_shape=(1, 8, 4), features=8, layers=2), marks=SLOW),
@@ -90,19 +91,15 @@ def test_outputs_depend_on_exactly_what_the_architecture_promises(architecture, 
     check_dependencies(architecture, **case)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", FEW)
 def test_coupled_outputs_see_earlier_pixels_wholly_and_earlier_channels(architecture):
     check_dependencies(architecture, output="coupled_logistic_mixture", mixtures=2, **COLOUR)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", FEW)
 @pytest.mark.parametrize(
     ("image_shape", "ratio", "layers"),
-    [
-        ((2, 18, 1), 2, 1),
-        pytest.param((3, 27, 2), 3, 1, marks=SLOW),
-        pytest.param((18, 10, 1), 2, 2, marks=SLOW),
-    ],
+    [((2, 18, 1), 2, 1), pytest.param((3, 27, 2), 3, 1, marks=SLOW)],
 )
 def test_outputs_see_the_small_image_as_far_as_promised(architecture, image_shape, ratio, layers):
     of_coarse = reach_of_coarse(architecture, image_shape, ratio, layers=layers)
@@ -111,13 +108,9 @@ def test_outputs_see_the_small_image_as_far_as_promised(architecture, image_shap
     check_dependencies(architecture, image_shape, ratio=ratio, **options)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize(
-    "case",
-    [COLOUR, pytest.param(dict(image_shape=(9, 10, 3), features=5, layers=2), marks=SLOW)],
-)
-def test_outputs_change_with_exactly_the_levels_that_the_architecture_promises(architecture, case):
-    check_changes(architecture, **case)
+@pytest.mark.parametrize("architecture", FEW)
+def test_outputs_change_with_exactly_the_levels_that_the_architecture_promises(architecture):
+    check_changes(architecture, **COLOUR)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

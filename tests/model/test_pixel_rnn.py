@@ -39,12 +39,12 @@ CONDITIONS = {
     "scales and map": dict(scales=(2, 4), condition_map=2),
     "plain scales": dict(scales=(2, 4), copy_coarse=False),
 }
-PAIRS = [  # Every two of an architecture, an output and a condition, where they go together.
+CASES = [  # Each output and each condition twice, where they go together; each architecture.
     (ARCHITECTURES[(i + j) % len(ARCHITECTURES)], output, condition)
     for (i, output), (j, condition) in itertools.product(enumerate(OUTPUTS), enumerate(CONDITIONS))
-    if output not in ("logistic_mixture", "gaussian_mixture") or "scales" not in condition
+    if (j - i) % 7 in (2, 5) and (output, condition) != ("gaussian_mixture", "scales")
 ]
-QUICK = "gaussian_mixture", "class"
+QUICK = "logistic_mixture", "map"
 
 
 def build(architecture, output, condition="none", *, count=3, **options):
@@ -58,7 +58,7 @@ def build(architecture, output, condition="none", *, count=3, **options):
 
 @pytest.mark.parametrize(
     ("architecture", "output", "condition"),
-    [pytest.param(*case, marks=() if case[1:] == QUICK else pytest.mark.slow) for case in PAIRS],
+    [pytest.param(*case, marks=() if case[1:] == QUICK else pytest.mark.slow) for case in CASES],
 )
 def test_gradients_are_finite_differences_and_rows_are_independent(
     x64, architecture, output, condition
@@ -101,9 +101,8 @@ def test_gradients_are_finite_differences_and_rows_are_independent(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["pixel_cnn", "diagonal_bilstm"])
-def test_shards_of_a_batch_give_what_the_whole_batch_gives(architecture):
-    model, params, images, given = build(architecture, "softmax", "map", count=4)
+def test_shards_of_a_batch_give_what_the_whole_batch_gives():
+    model, params, images, given = build("diagonal_bilstm", "softmax", "map", count=4)
     mesh = devices.local_mesh(2)
     whole, split = PartitionSpec(), PartitionSpec(devices.AXIS)
     known = np.random.default_rng(1).random(images.shape) < 0.5
@@ -275,19 +274,16 @@ REFUSED = [
     ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), np.nan)),
     ("log_prob", "gaussian_mixture", "none", "images", np.full((2, *SHAPE), 1e39)),
     ("conditionals", "softmax", "none", "images", np.full((2, *SHAPE), 5)),
-    ("conditionals", "softmax", "class", "condition", None),
     ("log_prob", "softmax", "none", "condition", [0, 1]),
     ("sample", "softmax", "class", "condition", None),
     ("complete", "softmax", "class", "condition", [0, 3]),
     ("log_prob", "softmax", "class", "condition", [0.0, 1.0]),
-    ("sample", "softmax", "class", "condition", [0, 1, 2]),
     ("log_prob", "softmax", "class", "condition", ["oak", "elm"]),
     ("sample", "softmax", "vector", "condition", np.zeros((2, 4))),
     ("complete", "softmax", "vector", "condition", np.full((2, 3), np.inf)),
     ("complete", "softmax", "map", "condition", np.zeros((2, 4, 3, 2))),
     ("sample", "softmax", "none", "n", -1),
     ("sample", "softmax", "none", "n", 2.0),
-    ("sample", "softmax", "none", "temperature", -0.5),
     ("sample", "softmax", "none", "temperature", float("nan")),
     ("sample", "gaussian_mixture", "none", "temperature", 0.5),
     ("complete", "softmax", "none", "known", np.array(True)),

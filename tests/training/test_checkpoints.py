@@ -190,7 +190,7 @@ SAVE_FOR_EVER = """
 
 
 @pytest.mark.parametrize(
-    "seed", [None, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4))]
+    "seed", [None, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2))]
 )
 def test_killed_while_saving(tmp_path, seed):
     """In the middle of the save of step 3, or at any moment of two saves after that."""

@@ -17,37 +17,27 @@ pytestmark = pytest.mark.slow
 STEPS, KILLS = 400, 6
 SETTINGS = {
     "model__head_features": 4,
+    "model__scales": "(4,8)",
     "train__steps": STEPS,
     "train__log_every": 7,
     "train__eval_every": 60,
     "train__checkpoint_every": 9,
 }
-KINDS: dict[str, dict[str, object]] = {
-    "one scale": {},
-    "several scales": {"model__scales": "(4,8)"},
-}
 
 
-def command(workdir: Path, **settings: object) -> list[str]:
-    return [*programs.MAIN, *programs.train_words(workdir, **SETTINGS | settings)]
+def command(workdir: Path) -> list[str]:
+    return [*programs.MAIN, *programs.train_words(workdir, **SETTINGS)]
 
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
-    """Returns the workdir of a run of a kind that was never stopped."""
-    workdirs: dict[str, Path] = {}
-
-    def of_kind(kind: str) -> Path:
-        if kind not in workdirs:
-            workdirs[kind] = tmp_path_factory.mktemp("straight")
-            programs.run(*command(workdirs[kind], **KINDS[kind]))
-        return workdirs[kind]
-
-    return of_kind
+    """The workdir of a run that was never stopped."""
+    workdir = tmp_path_factory.mktemp("straight")
+    programs.run(*command(workdir))
+    return workdir
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_killed_at_any_moment(straight, tmp_path, kind):
+def test_killed_at_any_moment(straight, tmp_path):
     """Half of the times soon after a checkpoint, half at any other moment from the start on.
 
     By FAULTS_SEED, or a new seed each time; a test that fails shows it.
@@ -55,7 +45,7 @@ def test_killed_at_any_moment(straight, tmp_path, kind):
     seed = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(2**32))
     print(f"FAULTS_SEED={seed}")
     rng = random.Random(seed)
-    words = command(tmp_path, **KINDS[kind])
+    words = command(tmp_path)
     for kill in range(KILLS):
         newest = max(saved_steps(tmp_path), default=0)
         soon = kill % 2 == 0 and newest < STEPS / 2
@@ -67,7 +57,7 @@ def test_killed_at_any_moment(straight, tmp_path, kind):
             time.sleep(rng.uniform(0, 0.1 if soon else 6))
             process.kill()
     programs.run(*words)
-    assert differences(tmp_path, straight(kind)) == set()
+    assert differences(tmp_path, straight) == set()
 
 
 @pytest.mark.parametrize("kilobytes", [4, 300])
@@ -85,4 +75,4 @@ def test_full_disk(straight, tmp_path, kilobytes):
     status = subprocess.run(words, env=programs.environment(), cwd=programs.ROOT).returncode
     assert status in (1, 2)
     programs.run(*command(out))
-    assert differences(out, straight("one scale")) == set()
+    assert differences(out, straight) == set()

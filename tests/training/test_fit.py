@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from helpers.workdirs import changed
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.data import Batch
@@ -22,10 +23,6 @@ CONFIG = prnn.Config(
     optimizer=prnn.OptimizerConfig("rmsprop", 0.02, "constant", weight_decay=0),
     train=prnn.TrainConfig(steps=6, batch_size=8, eval_batch_size=8, eval_every=2),
 )
-
-
-def with_train(config, **fields):
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, **fields))
 
 
 def test_arrays_become_a_model():
@@ -64,7 +61,7 @@ def test_real_values_are_fitted_in_their_own_units():
 def test_the_same_call_resumes_its_workdir(tmp_path):
     config = dataclasses.replace(CONFIG, optimizer=prnn.OptimizerConfig("muon", 0.02, "constant"))
     whole = prnn.fit(IMAGES, config)
-    prnn.fit(IMAGES, with_train(config, steps=4), workdir=tmp_path)
+    prnn.fit(IMAGES, changed(config, "train", steps=4), workdir=tmp_path)
     model = prnn.fit(IMAGES, config, workdir=tmp_path)
     jax.tree.map(np.testing.assert_array_equal, model.params, whole.params)
     jax.tree.map(np.testing.assert_array_equal, prnn.load(tmp_path).params, whole.params)
@@ -72,7 +69,7 @@ def test_the_same_call_resumes_its_workdir(tmp_path):
 
 
 def test_training_stops_when_patience_ends(tmp_path):
-    config = with_train(CONFIG, steps=40, eval_every=2, patience=2)
+    config = changed(CONFIG, "train", steps=40, eval_every=2, patience=2)
     config, training, held_out = array_splits(config, IMAGES, None, 0.1)
     splits, climbing = {"train": training, "validation": held_out}, optax.sgd(-0.1)
     for _ in range(2):  # And stays ended.
@@ -97,30 +94,36 @@ def test_a_new_run_starts_from_the_parameters_of_another(tmp_path, capsys):
 
 def test_a_loss_a_log_and_batches_of_ones_own():
     """The loss is the likelihood, doubled; the batches are one image, again and again."""
-    image, seen, records = IMAGES[:1], [], {}
+    image, label, seen, records = IMAGES[:1], np.ones(1, int), [], {}
 
     def doubled(model, params, batch, dropout_keys):
         seen.append((batch.images.shape[1:], dropout_keys))
         return -2 * model.log_prob(params, *batch).mean()
 
-    batches = (Batch(np.repeat(image, 8, axis=0)) for _ in itertools.count())
-    config = dataclasses.replace(CONFIG, train=prnn.TrainConfig(steps=3, batch_size=8, log_every=1))
+    batches = (Batch(image.repeat(8, axis=0), label.repeat(8)) for _ in itertools.count())
+    config = prnn.Config(
+        prnn.ModelConfig("pixel_cnn", num_classes=2, **SIZES),
+        optimizer=CONFIG.optimizer,
+        train=prnn.TrainConfig(steps=3, batch_size=8, log_every=1),
+    )
+    held_out = IMAGES[1:9], np.zeros(8, int)
     start = prnn.create(config.model, (4, 4, 1), levels=3, seed=config.seed)
     fitted = prnn.fit(
         batches,
         config,
-        validation=IMAGES[1:9],
+        validation=held_out,
         loss=doubled,
         on_record=lambda step, figures: records.update({step: figures}),
     )
     assert [*records] == [1, 2, 3] and seen[0] == ((4, 4, 1), None)
     assert {"train/nats", "train/bits_per_dim"}.isdisjoint(records[1])
-    assert records[1]["train/loss"] == pytest.approx(-2 * float(start.log_prob(image)[0]), rel=1e-5)
-    assert fitted.log_prob(image)[0] > start.log_prob(image)[0]
+    before, after = (float(model.log_prob(image, label)[0]) for model in (start, fitted))
+    assert records[1]["train/loss"] == pytest.approx(-2 * before, rel=1e-5) and after > before
+    assert "validation/nats" in records[3]
     with pytest.raises(prnn.UserError, match=r"train\.batch_size"):
-        prnn.fit(iter([Batch(image)]), config, validation=IMAGES[1:9])
+        prnn.fit(iter([Batch(image, label)]), config, validation=held_out)
     with pytest.raises(prnn.UserError, match="iterator of batches has ended"):
-        prnn.fit(iter([Batch(IMAGES[:8])]), config, validation=IMAGES[1:9])
+        prnn.fit(iter([next(batches)]), config, validation=held_out)
     with pytest.raises(prnn.UserError, match="validation"):
         prnn.fit(iter([Batch(image)]), config)
     with pytest.raises(prnn.UserError, match="condition"):

@@ -17,10 +17,17 @@ def clock(monkeypatch):
 
 
 def write(workdir, start, steps):
-    forget = lambda step, figures: figures.clear()  # noqa: E731  # What it gets is a copy.
-    with closing(TrainLog(workdir, start, 20, on_record=forget)) as log:
+    told = []
+
+    def note(step, figures):
+        told.append((step, *figures))
+        figures.clear()  # What it gets is a copy.
+
+    with closing(TrainLog(workdir, start, 20, on_record=note)) as log:
         for step in steps:
-            log.write(step, {"train/nats": step / 4, "train/gradient_norm": 2.0})
+            name = "validation/nats" if step % 2 else "train/nats"
+            log.write(step, {name: step / 4, "train/gradient_norm": 2.0})
+            assert told[-1] == (step, "step", name, "train/gradient_norm", "seconds")
             assert read_metrics(workdir)[-1]["step"] == step  # It can be read at once.
         assert [record["step"] for record in log.records][-len(steps) :] == [*steps]
         log.flush()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers.random_models import random_like
+from helpers.random_models import assert_trees_close, random_like
 
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.model.config import ModelConfig
@@ -28,23 +28,20 @@ def new_state(model, optimizer, mesh):
     return jax.device_put(state, devices.replicated(mesh))
 
 
-def train(model, optimizer, number, steps, **options):
-    """Returns the losses of a few steps on random images, and the state after each."""
+def train(model, optimizer, number, steps, images=None, **options):
+    """Returns the losses of a few steps, by default on random images, and the state after each."""
     mesh = devices.make_mesh(number)
     step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.9, **options)
     state = new_state(model, optimizer, mesh)
     losses, states = [], []
     for seed in range(steps):
-        images = np.random.default_rng(seed).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
-        batch = devices.shard_batch(mesh, Batch(images.astype(np.uint8)))
+        random = np.random.default_rng(seed).integers(LEVELS, size=(BATCH, *IMAGE_SHAPE))
+        batch = random.astype(np.uint8) if images is None else images
+        batch = devices.shard_batch(mesh, Batch(batch))
         state, metrics = step_fn(state, batch, None)
         losses.append(float(metrics.loss))
         states.append(jax.tree.map(np.array, state))  # Copies: the next step uses it up.
     return np.array(losses), states
-
-
-def assert_close(one, other, **tolerance):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), one, other)
 
 
 @pytest.mark.usefixtures("x64")
@@ -54,7 +51,7 @@ def test_any_number_of_devices_and_of_micro_batches_has_the_same_gradients_and_a
     one = train(model, optimizer, 1, 2)
     for number, parts in ((8, 1), (2, 4)):
         several = train(model, optimizer, number, 2, micro_batches=parts)
-        assert_close(several, one, rtol=0, atol=1e-9)
+        assert_trees_close(several, one, 0, 1e-9)
     expected = new_state(model, optimizer, devices.make_mesh(1)).params
     for count, state in enumerate(one[1], start=1):
         decay = min(0.9, (1 + count) / (10 + count))
@@ -63,37 +60,22 @@ def test_any_number_of_devices_and_of_micro_batches_has_the_same_gradients_and_a
             expected,
             state.params,
         )
-        assert_close(state.ema, expected, rtol=1e-4, atol=1e-6)
+        assert_trees_close(state.ema, expected, 1e-4, 1e-6)
 
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ["pixel_cnn", "row_lstm"])
-def test_dropout_depends_on_the_seed_and_not_on_devices_or_parts(architecture):
-    model, optimizer = model_of(architecture, dtype="float64", dropout=0.5), optax.sgd(0.0)
-    whole = train(model, optimizer, 1, 2, seed=3)
-    assert_close(train(model, optimizer, 2, 2, micro_batches=2, seed=3), whole, rtol=0, atol=1e-9)
-    without = train(model_of(architecture, dtype="float64"), optimizer, 1, 2)
-    for other in (train(model, optimizer, 1, 2, seed=4), without):
-        assert (np.abs(other[0] - whole[0]) > 1e-3).all()
-
-
-@pytest.mark.slow
-def test_dropout_differs_between_steps_and_between_images():
-    model, optimizer, mesh = (
-        model_of("pixel_cnn", dropout=0.5),
-        optax.sgd(0.0),
-        devices.make_mesh(1),
-    )
-    step_fn = make_train_step(model, optimizer, mesh, ema_decay=0.9)
-    losses = set()
-    for count in (1, BATCH):  # The same image, once and several times.
-        state = new_state(model, optimizer, mesh)
-        batch = devices.shard_batch(mesh, Batch(np.full((count, *IMAGE_SHAPE), 2, np.uint8)))
-        for _ in range(2):
-            state, metrics = step_fn(state, batch, None)
-            losses.add(round(float(metrics.loss), 3))
-    assert len(losses) == 4
+def test_dropout_depends_on_seed_step_and_image_and_not_on_devices_or_parts():
+    config, optimizer = dict(architecture="pixel_cnn", dtype="float64"), optax.sgd(0.0)
+    model, image = model_of(**config, dropout=0.5), np.full((1, *IMAGE_SHAPE), 2, np.uint8)
+    equal = dict(images=image.repeat(BATCH, axis=0), seed=3)
+    whole = train(model, optimizer, 1, 2, **equal)
+    assert_trees_close(train(model, optimizer, 2, 2, micro_batches=2, **equal), whole, 0, 1e-9)
+    losses = [*whole[0]]
+    for other in (equal | dict(seed=4), equal | dict(images=image)):
+        losses += [*train(model, optimizer, 1, 2, **other)[0]]
+    losses += [*train(model_of(**config), optimizer, 1, 1, **equal)[0]]
+    assert np.diff(np.sort(losses)).min() > 1e-3
 
 
 def test_dropout_keeps_the_mean():

@@ -74,6 +74,8 @@ def test_particles_have_the_exact_posterior(architecture, options):
     assert weights.sum() == pytest.approx(1, abs=1e-4)
     assert total_variation(frequencies(values, 2, weights), exact) < 0.02
     assert result.log_evidence == pytest.approx(log_evidence, abs=0.05)
+    # Resampling leaves at least half of the particles' worth.
+    assert result.effective_sample_size < 2048 <= 1 / (weights**2).sum()
 
 
 def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
@@ -92,16 +94,6 @@ def test_returned_completions_have_the_posterior_and_the_evidence_is_unbiased():
     assert (done.effective_sample_size >= 1).all() and (done.effective_sample_size < 64).all()
     alone = model.complete(KEY, runs, KNOWN)
     assert total_variation(frequencies(alone.images, 2) / 200, exact) > 0.2
-
-
-@pytest.mark.slow
-def test_resampling_makes_the_evidence_of_64_pixels_less_uncertain():
-    model, image, *_ = lively("diagonal_bilstm")
-    model = prnn.ImageModel(prnn.PixelRNN(model.config, (8, 8, 1), 2), model.params)
-    images, known = np.tile(image, (64, 4, 2, 1)), np.tile(KNOWN, (4, 2, 1))
-    done = model.complete(KEY, images, known, particles=32)
-    # Without resampling 2.4 and 1.4.
-    assert done.log_evidence.std() < 1.8 and done.effective_sample_size.mean() > 3
 
 
 def test_resampling_keeps_each_particle_as_often_as_its_weight_says():
@@ -149,14 +141,6 @@ def test_a_density_completes_what_follows_known_values():
     np.testing.assert_allclose(done.log_evidence, terms[:, known].sum(-1), rtol=1e-4)
     np.testing.assert_allclose(done.effective_sample_size, 3, rtol=1e-4)
     assert len(np.unique(np.asarray(done.images)[:, ~known], axis=0)) == 3
-
-
-@pytest.mark.slow
-def test_where_nothing_is_known_images_are_drawn():
-    model, *_ = lively("pixel_cnn")
-    free = model.complete(KEY, IMAGES[:9], np.zeros(SHAPE[:2], bool))
-    np.testing.assert_allclose(free.log_evidence, 0, atol=1e-6)
-    np.testing.assert_array_equal(free.images, model.sample(KEY, 9))
 
 
 @pytest.mark.slow

@@ -17,7 +17,6 @@ from helpers.random_models import (
 )
 
 from pixel_rnn_jax.model.generation import sample
-from pixel_rnn_jax.model.generation.values import for_each_value
 from pixel_rnn_jax.system import tuning
 
 KEY = jax.random.key(7)
@@ -31,8 +30,6 @@ SLOW = pytest.mark.slow
         ("pixel_cnn", dict(input="categorical", condition_map=2)),
         pytest.param("pixel_cnn", dict(output="gaussian_mixture", mixtures=2), marks=SLOW),
         pytest.param("row_lstm", dict(output="logistic_mixture", mixtures=2), marks=SLOW),
-        pytest.param("pixel_cnn", dict(scales=(1, 2), num_classes=2), marks=SLOW),
-        pytest.param("diagonal_bilstm", dict(scales=(1, 2), num_classes=2), marks=SLOW),
     ],
 )
 def test_values_and_terms_are_those_of_one_full_pass_a_value(x64, architecture, options):
@@ -100,33 +97,6 @@ def test_a_level_that_nearly_never_occurs_is_not_drawn(monkeypatch, levels, unli
     assert (model.likelihood.draw(outputs, uniforms, jnp.ones(())) != unlikely).all()
 
 
-def test_plain_form_adds_up_to_how_often_its_chain_agrees_with_itself():
-    shape = (2, 4, 1)
-    bound = tiny_model("pixel_cnn", shape, 2, scales=(1, 2), copy_coarse=False)
-    model, params = bound.pixel_rnn, bound.params
-    log_probs = jax.jit(model.log_prob)(params, all_images(shape, 2))
-    total = np.exp(np.asarray(log_probs, float)).sum()
-    assert total < 0.9
-    count = 20_000
-    uniforms = sample.value_uniforms(model.scales, KEY, jnp.arange(count))
-    start = [jnp.zeros(uniform.shape, int) for uniform in uniforms]
-
-    def choose(drawn, outputs, place):
-        here = (slice(None), place.row, place.column, place.channel)
-        values = model.likelihood.draw(outputs, uniforms[place.scale][here], jnp.ones(()))
-        image = drawn[place.scale].at[here].set(values)
-        return [*drawn[: place.scale], image, *drawn[place.scale + 1 :]], values
-
-    run = jax.jit(lambda params: for_each_value(model.scales, params, choose, start, lanes=count))
-    _, drawn = run(params)
-    agrees = np.ones(count, bool)
-    for scale, before, image in zip(model.scales[1:], drawn, drawn[1:], strict=False):
-        ratio = scale.network.ratio
-        agrees &= (np.asarray(image)[:, ::ratio, ::ratio] == before).all(axis=(1, 2, 3))
-    error = np.sqrt(total * (1 - total) / count)
-    assert abs(agrees.mean() - total) < 3 * error
-
-
 def test_frequencies_are_the_probabilities(monkeypatch):
     monkeypatch.setattr(tuning, "CPU_LANES", 3_750)
     shape, levels, options = (2, 2, 1), 2, dict(scales=(1, 2), num_classes=2)
@@ -155,13 +125,9 @@ def test_temperature_zero_takes_the_most_probable_value():
     np.testing.assert_array_equal(model.conditionals(images[:1]).argmax(-1), images[:1])
 
 
-@pytest.mark.parametrize(
-    "architecture",
-    ["pixel_cnn", *(pytest.param(name, marks=SLOW) for name in ("row_lstm", "diagonal_bilstm"))],
-)
-def test_an_image_depends_on_its_number_alone(architecture):
+def test_an_image_depends_on_its_number_alone():
     """Not on how many are drawn with it, and not on the number of devices that share the work."""
-    model = tiny_model(architecture, (2, 3, 2), 5)
+    model = tiny_model("pixel_cnn", (2, 3, 2), 5)
     draw = functools.partial(model.sample_and_log_prob, temperature=0.5)
     many, many_log_probs = draw(KEY, 20)  # On three devices.
     few, few_log_probs = draw(KEY, 3)  # On one.
