@@ -1,5 +1,6 @@
 """What every test runs under: eight CPU devices, and no silent promotion of ranks."""
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -10,8 +11,9 @@ import pytest
 jax.config.update("jax_platforms", os.environ.get("JAX_PLATFORMS") or "cpu")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# The tests compile more than they compute: these take a sixth of the time.
+# The tests trace and compile more than they compute. Each of these takes a tenth of the time.
 jax.config.update("jax_traceback_in_locations_limit", 0)
+gc.set_threshold(50_000, 20, 50)
 
 # Devices that outnumber the cores must not wait for each other's threads (`set_up_host_devices`
 # makes no more devices than there are cores). JAX reads both variables when its backend starts;

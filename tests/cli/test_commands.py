@@ -222,7 +222,6 @@ def test_vectors(printed, tmp_path, monkeypatch):
     samples = arrays("samples.npz")
     np.testing.assert_array_equal(samples["images"], images[:3])
     np.testing.assert_array_equal(samples["condition"], vectors[:3])
-    printed("compress --workdir=v.safetensors --images=samples.npz")
 
 
 PLUGIN = """

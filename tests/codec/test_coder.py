@@ -17,6 +17,8 @@ import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec import compression, loop
 from pixel_rnn_jax.codec.loop import Loop
 
+COUPLED = dict(output="coupled_logistic_mixture", mixtures=2)
+
 
 @pytest.mark.parametrize(
     ("architecture", "levels", "channels", "options"),
@@ -24,7 +26,7 @@ from pixel_rnn_jax.codec.loop import Loop
         ("pixel_cnn", 17, 3, dict(input="categorical")),
         ("diagonal_bilstm", 2, 3, {}),
         ("row_lstm", 1000, 1, {}),
-        ("pixel_cnn", 100, 3, dict(output="coupled_logistic_mixture", mixtures=2)),
+        pytest.param("pixel_cnn", 100, 3, COUPLED, marks=pytest.mark.slow),  # Quick: stored files.
         ("pixel_cnn", 2**16, 1, dict(output="discretized_logistic_mixture", mixtures=2)),
     ],
 )

@@ -47,10 +47,11 @@ def test_other_machines_decode(files, options):
     assert output.split() == sorted(portable_files.MODELS)
 
 
-def test_files_of_an_earlier_version_decode(monkeypatch):
+@pytest.mark.parametrize("pattern", ["[crs]*", pytest.param("[dp]*", marks=pytest.mark.slow)])
+def test_files_of_an_earlier_version_decode(monkeypatch, pattern):
     """They are part of the repository, so they are of another processor and version of JAX."""
     monkeypatch.setattr(loop, "GROUP", 64)
-    portable_files.check(FOLDER)
+    portable_files.check(FOLDER, pattern)
 
 
 def add_noise(monkeypatch, largest):

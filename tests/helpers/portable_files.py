@@ -39,8 +39,10 @@ def write(folder: Path) -> None:
         np.savez_compressed(folder / f"{name}.npz", images=images.astype(value_dtype(model.levels)))
 
 
-def check(folder: Path) -> None:
-    for file in sorted(folder.glob("*.prnn")):
+def check(folder: Path, pattern: str = "*") -> None:
+    files = sorted(folder.glob(f"{pattern}.prnn"))
+    assert files
+    for file in files:
         model = prnn.load(file.with_suffix(".safetensors"))
         images, classes = model.decompress(file.read_bytes(), return_condition=True)
         with np.load(file.with_suffix(".npz")) as stored:
