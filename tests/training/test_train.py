@@ -277,7 +277,7 @@ def test_data_that_were_replaced_are_refused(config, copy, tmp_path):
         with pytest.raises(UserError, match="data.name"):
             train(longer, copy)
     np.savez(moved, **arrays | {"test_labels": np.array(["no", "yes"])[arrays["test_labels"]]})
-    with pytest.raises(UserError, match="--split=test"):  # Whose classes have names.
+    with pytest.raises(UserError, match="data.name"):  # Its classes have names.
         evaluated(copy)
     np.savez(moved, **arrays)
     with pytest.raises(UserError, match="data.name"):  # Others chose the best checkpoint.
