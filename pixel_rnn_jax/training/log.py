@@ -167,6 +167,21 @@ def read_metrics(workdir: epath.PathLike) -> list[Row]:
         return records
 
 
+def overfitting(records: list[Row]) -> str:
+    """Returns what helps if validation ended above its best and far above training; else ""."""
+    validations = [(r["validation/nats"], r["step"]) for r in records if "validation/nats" in r]
+    losses = [record["train/nats"] for record in records if "train/nats" in record]
+    if not validations or not losses:
+        return ""
+    (_, best), (nats, end) = min(validations), validations[-1]
+    if 2 * best >= end or nats - losses[-1] < 0.1 * abs(losses[-1]):
+        return ""
+    return (
+        f"overfitting: validation was best at step {best} and ended at {nats:.2f} nats, training "
+        f"at {losses[-1]:.2f}: model.dropout, fewer model.features or more images help"
+    )
+
+
 def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.ndarray]:
     """Draws samples and completions, with the same random numbers at every call."""
     key, levels = jax.random.key(seed), model.levels

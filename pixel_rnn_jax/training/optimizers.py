@@ -16,10 +16,14 @@ MUON_RMS = 0.2
 """Root mean square of Muon's update of a matrix, as a multiple of the rate; about Adam's."""
 
 
+def warmup(config: OptimizerConfig, steps: int) -> int:
+    """Returns the warm-up steps; a run no longer than its warm-up gets a tenth of its steps."""
+    return config.warmup_steps if config.warmup_steps < steps else steps // 10
+
+
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """Returns the rate as a function of the updates made before."""
-    peak, rising = config.learning_rate, config.warmup_steps
-    rising = rising if rising < steps else steps // 10
+    peak, rising = config.learning_rate, warmup(config, steps)
     after = optax.constant_schedule(peak)
     if config.schedule == "cosine":
         after = optax.cosine_decay_schedule(peak, steps - rising)

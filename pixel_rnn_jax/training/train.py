@@ -38,7 +38,7 @@ from pixel_rnn_jax.system.files import atomic_write, check_storage
 from pixel_rnn_jax.system.trees import PyTree, by_name, check_same_types, types_of
 from pixel_rnn_jax.training import optimizers
 from pixel_rnn_jax.training.evaluate import Evaluation, independent_pixels, score
-from pixel_rnn_jax.training.log import OnRecord, TrainLog, read_metrics
+from pixel_rnn_jax.training.log import OnRecord, TrainLog, overfitting, read_metrics
 from pixel_rnn_jax.training.step import Loss, Metrics, TrainState, init_state, make_train_step
 from pixel_rnn_jax.training.stop import StopRequest, stop_on_signal
 
@@ -132,10 +132,15 @@ class Training:
                 number = request.signal or signal.SIGTERM
                 terminal.log(f"{signal.Signals(number).name}: step {self.step} is saved")
                 raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+        if processes.is_first() and (advice := overfitting(read_metrics(self.workdir))):
+            terminal.log(advice)
         return open_run(self.workdir, self._mesh)
 
     def _make_steps(self, request: StopRequest) -> None:
         config, settings, mesh = self.config, self.config.train, self._mesh
+        rising = optimizers.warmup(config.optimizer, settings.steps)
+        if self.optimizer is None and rising != config.optimizer.warmup_steps:
+            terminal.log(f"the warm-up is shortened to {rising} of {settings.steps} steps")
         optimizer = self.optimizer or optimizers.build(config.optimizer, settings.steps)
         state, progress = self._start(optimizer)
         if processes.is_first():  # A copy for people: checkpoints hold what is read.

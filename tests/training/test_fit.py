@@ -78,6 +78,16 @@ def test_training_stops_when_patience_ends(tmp_path):
         assert steps == [2, 4, 6]
 
 
+@pytest.mark.slow
+def test_a_run_says_that_it_overfits_and_that_its_warm_up_is_shortened(capsys):
+    optimizer = prnn.OptimizerConfig("adam", 0.05, "constant", warmup_steps=200, ema_decay=0)
+    config = changed(CONFIG, "train", steps=150, eval_every=30)
+    config = dataclasses.replace(config, optimizer=optimizer)
+    prnn.fit(IMAGES[:10], config, validation=IMAGES[10:30])
+    remarks = capsys.readouterr().err
+    assert "model.dropout" in remarks and "15 of 150" in remarks
+
+
 def test_a_new_run_starts_from_the_parameters_of_another(tmp_path, capsys):
     config = dataclasses.replace(CONFIG.model, residual=False)
     other = prnn.create(config, (4, 4, 1), levels=3, seed=7)

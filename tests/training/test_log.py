@@ -5,7 +5,7 @@ from contextlib import closing
 import pytest
 
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.training.log import TrainLog, read_metrics
+from pixel_rnn_jax.training.log import TrainLog, overfitting, read_metrics
 
 
 @pytest.fixture
@@ -79,3 +79,19 @@ def test_half_a_record_at_the_end_is_dropped(tmp_path, length, clock):
     path.write_bytes(lines[0] + lines[1] + lines[2][:length])
     write(tmp_path, 2, range(3, 4))
     assert path.read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize(
+    "training, validations, told",
+    [
+        (2421.0, [3300.0, 4200.0, 5870.0], True),
+        (-50.0, [-40.0, -30.0, -20.0], True),  # Of a density.
+        (80.0, [90.0, 85.0, 84.0], False),  # Validation still falls.
+        (80.0, [84.0, 83.0, 83.5], False),  # Best late.
+        (83.0, [82.0, 83.0, 84.0], False),  # Not far above.
+        (60.0, [90.0], False),  # A few steps.
+    ],
+)
+def test_overfitting_is_told(training, validations, told):
+    records = [{"step": i, "validation/nats": v} for i, v in enumerate(validations, 1)]
+    assert bool(overfitting([*records, {"step": 3, "train/nats": training}])) == told
