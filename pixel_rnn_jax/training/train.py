@@ -115,6 +115,7 @@ class Training:
         check_storage(self.workdir)
         settings = self.config.train
         new = _new_identity(self.config, self.splits)
+        self._model = new.image_format.model(self.config.model)  # Refused before anything is made.
         _log_images(new, self.splits)
         self._mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
         if not processes.all_equal(json.dumps(dataclasses.asdict(new))):
@@ -125,7 +126,6 @@ class Training:
             stop_on_signal() as request,
         ):
             self._identity = check_resume(self._checkpoints, new)
-            self._model = self._identity.image_format.model(self.config.model)
             self._make_steps(request)
             self._checkpoints.wait()
             if request.anywhere():  # Perhaps after the last step.
