@@ -102,7 +102,7 @@ class DiagonalBiLSTM(Layer):
         (_, kernel_above), _, _ = self.left.recurrence()
         above = self._matmul(state.row, kernel_above)
         right = self._right_row(state.x, state.right, None if context is None else context[1])
-        h, c = self._row_start(len(state.h))
+        h, c = self._row_start(state.h.shape[0])
         return state._replace(h=h, c=c, above=above, right=right)
 
     def _right_row(self, x: Array, above: Array, bias: Array | None) -> Array:
