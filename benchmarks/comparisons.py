@@ -7,11 +7,11 @@
     python benchmarks/comparisons.py ablations --out=runs/ablations --steps=1500 \
         [--config.FIELD=VALUE ...]
 
-`architectures` trains each layer at each of three rates for a short time. The long run has the best
-rate on validation and the weight decay, both multiplied by sqrt(tune_minutes / minutes): this keeps
-the size of the weights, and the part of the run that they remember. Width and depth are those of
-the config; the optimiser is Muon, with a warm-up and a whole cosine in each run. Add rates where
-the highest or the lowest is the best.
+`architectures` trains each architecture at each of three rates for a short time. The long run has
+the best rate on validation and the weight decay, both multiplied by sqrt(tune_minutes / minutes):
+this keeps the size of the weights, and the part of the run that they remember. The config sets
+width and depth; the optimiser is Muon, with a warm-up and a whole cosine in each run. Add rates
+where the highest or the lowest is the best.
 
 `scales` trains a model of one scale, of several, and given one of ten classes, at one rate. Each
 scale is a network of the size that is given.

@@ -48,7 +48,7 @@ class Result(NamedTuple):
 
     run: Run
     test: Evaluation
-    baseline: Evaluation | None  # Of levels alone.
+    baseline: Evaluation | None  # None for real values.
 
 
 def train(config: Config, workdir: epath.PathLike, **options: Any) -> Result:

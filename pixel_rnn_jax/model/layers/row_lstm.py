@@ -13,7 +13,7 @@ from pixel_rnn_jax.model.layers.conv_lstm import ConvLSTM
 class RowState(NamedTuple):
     """h and c are the states in this row up to the last pixel, and in the row above after it."""
 
-    inputs: Any  # Of the input-to-state convolution.
+    inputs: Any  # The state of the input-to-state convolution.
     h: Array  # [B, W, h]
     c: Array  # [B, W, h]
     above: Array  # [B, W, 4h], the state-to-state map of the row above.
