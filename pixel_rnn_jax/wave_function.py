@@ -65,16 +65,14 @@ class WaveFunction(nn.Module):
     def pixel_rnn(self) -> PixelRNN:
         """The distribution |ψ|², of images `[B, H, W, 1]`."""
         hilbert, config, (height, width) = self.hilbert, self.config, self.shape
-        if not isinstance(hilbert, HomogeneousHilbert):
-            raise UserError(f"hilbert must be of equal sites, got {hilbert}")
-        if height * width != hilbert.size:
-            raise UserError(f"hilbert must have {height} * {width} sites, got {hilbert.size}")
-        if hilbert.constrained:
-            if not isinstance(hilbert.constraint, SumConstraint):
-                raise UserError(f"hilbert must have no constraint but a sum, got {hilbert}")
+        constraint = hilbert.constraint if hilbert.constrained else None
+        equal = isinstance(hilbert, HomogeneousHilbert) and hilbert.size == height * width
+        if not equal or not isinstance(constraint, SumConstraint | None):
+            rule = f"be of {height} * {width} equal sites, with no constraint but a sum"
+            raise UserError(f"hilbert must {rule}, got {hilbert}")
+        if constraint is not None:
             first, second, *_ = hilbert.local_states  # Spins have 1, -1.
-            rest = hilbert.constraint.sum_value - hilbert.size * first
-            total = round(rest / (second - first))
+            total = round((constraint.sum_value - hilbert.size * first) / (second - first))
             if not total or config.total:
                 raise UserError(f"hilbert must have several states, config no total, got {total}")
             config = dataclasses.replace(config, total=total)
