@@ -3,7 +3,8 @@
 import math
 import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,9 +17,10 @@ from jax.typing import ArrayLike
 
 from pixel_rnn_jax.codec import compression, weights
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.model import bits_per_dim, checks
+from pixel_rnn_jax.model import bits_per_dim, checks, parts
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.generation.complete import Completion
+from pixel_rnn_jax.model.parts import Part
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import batching, devices, tuning
 from pixel_rnn_jax.system.errors import UserError
@@ -43,18 +45,23 @@ def create(
 
 
 class ImageModel:
-    """An exact-likelihood model of images of one shape: a `PixelRNN` with its parameters.
+    """An exact-likelihood model of images: a `PixelRNN` with its parameters.
 
     Its methods are `PixelRNN`'s, computed for some images at a time on all devices of the process.
     They take classes by number or by name. JAX may transform `log_prob`, `conditionals` and
     `bits_per_dim`: given tracers, they are the functions of the `PixelRNN`.
+
+    Images have any H and W. An image of more than T x T pixels is a grid of parts, as equal as can
+    be and none larger, and its probability the product over its parts: so it is evaluated,
+    completed and compressed. It is drawn whole.
 
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
         params: Its parameters.
         class_names: The names of its classes in order; empty if they have none.
         config: The architecture, a `ModelConfig`.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C) of the images of its training.
+        part: T, by default the power of two of at least twice the longer side of these images.
         levels: K, the number of values that a channel of a pixel can have; 0 for real values.
 
     >>> model = prnn.load("digits")
@@ -68,6 +75,7 @@ class ImageModel:
     def __init__(self, model: PixelRNN, params: PyTree, class_names: Sequence[str] = ()):
         self.pixel_rnn, self.params, self.class_names = model, params, tuple(class_names)
         self.config, self.image_shape, self.levels = model.config, model.image_shape, model.levels
+        self.part = parts.default_side(*model.image_shape[:2])
         self._placed: tuple[Mesh | None, list[Any], PyTree] = None, [], None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,19 +128,32 @@ class ImageModel:
         if not self.levels:
             raise UserError("real values have no bits/dim: use log_prob, in nats per their unit")
         nats = -self.log_prob(images, condition)
-        return jnp.asarray(bits_per_dim(nats, self.pixel_rnn.num_values))
+        count = math.prod(np.shape(images)[1:3]) * self.image_shape[-1]
+        return jnp.asarray(bits_per_dim(nats, count))
 
     def sample(
-        self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0
+        self,
+        key: Array,
+        n: int,
+        condition: ArrayLike | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        temperature: float = 1.0,
     ) -> Array:
         """Draws images `[n, H, W, C]`, the same on any number of devices: see `PixelRNN.sample`."""
-        return self._drawn(PixelRNN.sample, key, n, condition, temperature)
+        return self._drawn(PixelRNN.sample, key, n, condition, size, temperature)
 
     def sample_and_log_prob(
-        self, key: Array, n: int, condition: ArrayLike | None = None, *, temperature: float = 1.0
+        self,
+        key: Array,
+        n: int,
+        condition: ArrayLike | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        temperature: float = 1.0,
     ) -> tuple[Array, Array]:
         """As `sample`, with log-probabilities `[n]` in nats: see `PixelRNN.sample_and_log_prob`."""
-        return self._drawn(PixelRNN.sample_and_log_prob, key, n, condition, temperature)
+        return self._drawn(PixelRNN.sample_and_log_prob, key, n, condition, size, temperature)
 
     def complete(
         self,
@@ -143,12 +164,27 @@ class ImageModel:
         *,
         particles: int = 1,
     ) -> Completion:
-        """Completes images `[B, H, W, C]`: see `PixelRNN.complete`."""
+        """Completes images `[B, H, W, C]`: see `PixelRNN.complete`.
+
+        Parts of large images without unknown values take no time, and the evidence is without them.
+        """
         condition = checks.class_numbers(condition, self.class_names)
         given = checks.check_completion(self.pixel_rnn, key, images, known, condition, particles)
+        _refuse_tracers((self.params, key, given))
+        whole, hidden = np.array(given[0]), ~np.asarray(given[1])
+        evidence, size = np.zeros(len(whole)), np.full(len(whole), particles, np.float32)
         lanes = tuning.lanes() if particles == 1 else 1
-        rows, static = (np.arange(len(given[0])), *given), (self.pixel_rnn, particles)
-        return self._in_batches(_complete, static, (key,), rows, lanes, lanes, "completing")
+        for model, places, numbers, rows in self._in_parts(given, hidden):
+            static, arguments = (model, particles), (numbers, *rows)
+            results: Completion = self._in_batches(
+                _complete, static, (key,), arguments, lanes, lanes, "completing"
+            )
+            whole = whole.astype(results.images.dtype, copy=False)
+            for part, values, nats, least in zip(places, *results, strict=True):
+                part.of(whole[part.picture])[...] = values
+                evidence[part.picture] += nats
+                size[part.picture] = min(size[part.picture], least)
+        return Completion(*map(jnp.asarray, (whole, evidence.astype(np.float32), size)))
 
     def classify(self, images: ArrayLike) -> np.ndarray:
         """Returns the class of each image under which it has the highest p, `[B]`.
@@ -170,6 +206,8 @@ class ImageModel:
         """
         condition = checks.class_numbers(condition, self.class_names)
         checked = checks.check_images(self.pixel_rnn, images, condition)
+        if checked[0].shape[1:] != self.image_shape:
+            raise UserError(f"images of a file must have shape {list(self.image_shape)}")
         whole = Batch(*jax.tree.map(np.asarray, checked))
         count, batch = len(whole.images), lambda rows: jax.tree.map(lambda x: x[rows], whole)
         return compression.compress(self.pixel_rnn, self.params, count, batch)
@@ -199,16 +237,54 @@ class ImageModel:
         rows = checks.check_images(self.pixel_rnn, images, condition)
         if not checks.all_values((self.params, rows)):
             return method(self.pixel_rnn, self.params, *rows, **options)
-        static = method, self.pixel_rnn, tuple(options.items())
-        most = images_at_a_time(self.pixel_rnn)
-        return self._in_batches(evaluate_rows, static, (), rows, 1, most)
+        whole: Any = None
+        for model, places, _, cut in self._in_parts(rows):
+            static, most = (method, model, tuple(options.items())), images_at_a_time(model)
+            results = np.asarray(self._in_batches(evaluate_rows, static, (), cut, 1, most))
+            if whole is None:
+                of_image = (*rows[0].shape[1:], *results.shape[4:]) if results.ndim > 1 else ()
+                whole = np.zeros((len(rows[0]), *of_image), results.dtype)
+            for part, result in zip(places, results, strict=True):
+                if of_image:
+                    part.of(whole[part.picture])[...] = result
+                else:
+                    whole[part.picture] += result
+        return jnp.asarray(whole)
+
+    def _in_parts(
+        self, rows: PyTree, wanted: np.ndarray | None = None
+    ) -> Iterator[tuple[PixelRNN, list[Part], np.ndarray, PyTree]]:
+        """Cuts rows, of images `[B, H, W, C]`, their masks and their conditions, into parts.
+
+        Yields for each shape its model, the parts, their numbers in a key's random numbers, and
+        their rows. Images of several parts have those with `wanted` values alone.
+        """
+        rows = jax.tree.map(np.asarray, rows)
+        count, height, width, _ = rows[0].shape
+        sizes = [(height, width)] * max(count, 1)
+        for shape, places in parts.grids(sizes, self.part, self.pixel_rnn.stride).items():
+            model, several = self.pixel_rnn.sized(*shape), shape != (height, width)
+            if several and wanted is not None:
+                places = [part for part in places if part.of(wanted[part.picture]).any()]
+            if not several or count == 0:  # One part is the whole image.
+                yield model, places[:count], np.arange(count), rows
+            elif places:
+                spots = [(part.picture * height + part.top) * width + part.left for part in places]
+                yield model, places, np.array(spots), jax.tree.map(partial(_cut, places), rows)
 
     def _drawn(
-        self, method: Method, key: Array, n: int, condition: ArrayLike | None, temperature: float
+        self,
+        method: Method,
+        key: Array,
+        n: int,
+        condition: ArrayLike | None,
+        size: tuple[int, int] | None,
+        temperature: float,
     ) -> PyTree:
+        model = self.pixel_rnn.sized(*(size or self.image_shape[:2]))
         condition = checks.class_numbers(condition, self.class_names)
-        condition, divisor = checks.check_sampling(self.pixel_rnn, key, n, condition, temperature)
-        rows, static, lanes = (np.arange(n), condition), (method, self.pixel_rnn), tuning.lanes()
+        condition, divisor = checks.check_sampling(model, key, n, condition, temperature)
+        rows, static, lanes = (np.arange(n), condition), (method, model), tuning.lanes()
         return self._in_batches(_draw, static, (key, divisor), rows, lanes, lanes, "generating")
 
     def _in_batches(
@@ -222,10 +298,7 @@ class ImageModel:
         progress: str = "",
     ) -> PyTree:
         """Calls a function of (parameters, *common) and rows in memory on all devices here."""
-        if not checks.all_values((self.params, common, rows)):
-            raise UserError(
-                "inside jit or vmap, use this method of model.pixel_rnn, with model.params"
-            )
+        _refuse_tracers((self.params, common, rows))
         count = len(jax.tree.leaves(rows)[0])
         mesh = devices.local_mesh(max(1, min(jax.local_device_count(), math.ceil(count / least))))
         batches, size = batching.slices(rows, mesh, least=least, most=most), most * mesh.size
@@ -252,14 +325,24 @@ def images_at_a_time(model: PixelRNN) -> int:
     return max(1, min(64, tuning.BATCH_BYTES // (4 * height * width * widest)))
 
 
+def _refuse_tracers(arrays: PyTree) -> None:
+    if not checks.all_values(arrays):
+        raise UserError("inside jit or vmap, use this method of model.pixel_rnn, with model.params")
+
+
+def _cut(places: list[Part], rows: np.ndarray) -> np.ndarray:
+    """Returns the rows of parts: maps are cut, classes and vectors are the whole image's."""
+    return np.stack([p.of(rows[p.picture]) if rows.ndim > 2 else rows[p.picture] for p in places])
+
+
 # For `in_batches`, which compiles them for each model, method and option.
 def evaluate_rows(
     method: Method, model: PixelRNN, options: Any, common: tuple[PyTree], rows: Any
 ) -> PyTree:
     """Calls a method for images and their condition, on a CPU for some at a time."""
     (height, width, _), (params,), count = model.image_shape, common, len(rows[0])
-    parts = tuning.parts(count, height * width, recurrent=model.recurrent)
-    return tuning.in_parts(lambda part: method(model, params, *part, **dict(options)), parts, rows)
+    number = tuning.parts(count, height * width, recurrent=model.recurrent)
+    return tuning.in_parts(lambda part: method(model, params, *part, **dict(options)), number, rows)
 
 
 def _draw(method: Method, model: PixelRNN, common: PyTree, rows: Any) -> PyTree:

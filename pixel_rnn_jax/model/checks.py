@@ -84,12 +84,12 @@ def check_images(
     density finite floats; with `output="logistic_mixture"` level x is the interval [x, x + 1).
     """
     images, config = _array(images), model.config
-    image_shape, levels = model.image_shape, model.levels
-    if images.ndim == 3 and image_shape[-1] == 1:  # One channel may be left out.
+    channels, levels = model.image_shape[-1], model.levels
+    if images.ndim == 3 and channels == 1:  # One channel may be left out.
         images = images[..., None]
-    if images.ndim != 4 or images.shape[1:] != image_shape:
-        shape = ", ".join(map(str, image_shape))
-        raise UserError(f"images must have shape [B, {shape}], got {list(images.shape)}")
+    if images.ndim != 4 or images.shape[-1] != channels:
+        raise UserError(f"images must have shape [B, H, W, {channels}], got {list(images.shape)}")
+    model.sized(*images.shape[1:3])  # Refuses what the scales or a total do not fit.
     discrete = likelihood_class(config).discrete
     values = f"floats from 0 to {levels} (see dequantize)" if levels else "floats"
     fits = jnp.issubdtype(images.dtype, jnp.floating)
@@ -110,7 +110,7 @@ def check_images(
         wrong = (sums > config.total) | (sums + free < config.total)
         if wrong.any():
             raise UserError(f"images must have model.total={config.total}, got {sums[wrong][0]}")
-    return jnp.asarray(images), _check_condition(model, condition, images.shape[0])
+    return jnp.asarray(images), _check_condition(config, condition, *images.shape[:3])
 
 
 def check_completion(
@@ -121,8 +121,9 @@ def check_completion(
     if not is_integer(particles) or particles < 1:
         raise UserError(f"particles must be an integer of at least 1, got {particles!r}")
     known = np.asarray(known) if has_values(known) else known
-    count, image_shape, size = np.shape(images)[:1], model.image_shape, model.image_shape[:2]
-    shapes = size, image_shape, (*count, *size, 1), (*count, *image_shape)
+    count, *size = np.shape(images)[:3]
+    shapes = [(*size, *end) for end in ((), (model.image_shape[-1],))]
+    shapes += [(count, *size, channels) for channels in (1, model.image_shape[-1])]
     if known.dtype != bool or known.shape not in shapes:
         got = f"{known.dtype} {known.shape}"
         raise UserError(f"known must be booleans of one of the shapes {shapes}, got {got}")
@@ -132,12 +133,14 @@ def check_completion(
     return images, jnp.broadcast_to(known, images.shape), condition
 
 
-def _check_condition(model: Any, condition: Any, count: Any) -> Array | None:
+def _check_condition(
+    config: ModelConfig, condition: Any, count: Any, height: int, width: int
+) -> Array | None:
     """Checks the condition of `count` images and returns it, None for a model without one."""
-    wanted, classes = model.config.condition, model.config.condition.classes
+    wanted, classes = config.condition, config.condition.classes
     if not wanted.size and condition is None:
         return None
-    condition, shape = _array(condition), (count, *wanted.shape(model.image_shape))
+    condition, shape = _array(condition), (count, *wanted.shape((height, width, 1)))
     if classes and condition.ndim == 0 and condition.dtype != object:  # One class for all.
         condition = (np if has_values(condition) else jnp).broadcast_to(condition, (count,))
     whole = jnp.issubdtype(condition.dtype, jnp.integer)
@@ -148,7 +151,7 @@ def _check_condition(model: Any, condition: Any, count: Any) -> Array | None:
         missing = condition.dtype == object and condition.ndim == 0
         got = "none: it is missing" if missing else f"{condition.dtype} {condition.shape}"
         raise UserError(f"condition must be {form}, got {got}")
-    dtype = jnp.dtype("int32") if classes else jnp.promote_types(model.config.dtype, jnp.float32)
+    dtype = jnp.dtype("int32") if classes else jnp.promote_types(config.dtype, jnp.float32)
     _check_values("condition", condition, classes or dtype)
     return jnp.asarray(condition).astype(dtype)
 
@@ -188,7 +191,7 @@ def check_sampling(
         rule = "1 for a density" if is_density else "a finite number of at least 0"
         raise UserError(f"temperature must be {rule}, got {temperature!r}")
     divisor = jnp.asarray(temperature, jnp.promote_types(model.config.dtype, jnp.float32))
-    return _check_condition(model, condition, n), divisor
+    return _check_condition(model.config, condition, n, *model.image_shape[:2]), divisor
 
 
 def _array(value: Any) -> Any:

@@ -10,6 +10,7 @@ paper's plain form the larger image is drawn whole. It may contradict the smalle
 product adds up to less than one over all images.
 """
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model import Scale, chain, checks, likelihoods
-from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.generation import complete, sample
 from pixel_rnn_jax.model.generation.complete import Completion
 from pixel_rnn_jax.system.errors import UserError
@@ -32,24 +33,25 @@ PyTree = Any
 
 @dataclass(frozen=True)
 class PixelRNN:
-    """An exact-likelihood model of images of one shape (sections 2 and 3).
+    """An exact-likelihood model of images (sections 2 and 3).
 
     It holds no arrays: `init` returns the parameters, a dict with an entry for each scale, and the
     other methods are pure functions of them, for all transformations of JAX and any batch size.
     They check shapes and types, and the values of arrays that are no tracers. Models are compared
     by value, as static arguments of `jax.jit` should be.
 
-    Images are `[B, H, W, C]` integers from 0 to K - 1. With `output="logistic_mixture"` they are
-    floats from 0 to K, and log-probabilities are log-densities per unit of a level. With
-    `output="gaussian_mixture"` they are any floats x, the model sees (x - mean) / std, and
-    log-densities are per unit of x.
+    Images are `[B, H, W, C]` integers from 0 to K - 1. H and W need not be the training's, since no
+    parameter depends on them: only `total` fits one size, and scales need multiples of a stride.
+    With `output="logistic_mixture"` images are floats from 0 to K, and log-probabilities are
+    log-densities per unit of a level. With `output="gaussian_mixture"` they are any floats x, the
+    model sees (x - mean) / std, and log-densities are per unit of x.
 
     `condition` is `[B]` integers for a model with `num_classes`, `[B, D]` floats with
     `condition_vector`, `[B, H, W, D]` floats with `condition_map`, and None for any other.
 
     Attributes:
         config: The architecture, of all scales.
-        image_shape: (H, W, C).
+        image_shape: (H, W, C) of the images of the training, and by default of samples.
         levels: K, the number of values that a channel of a pixel can have, from 2 to 2**24; 0 for
             `output="gaussian_mixture"`.
         mean: Subtracted from real values, `[C]`; by default 0.
@@ -78,6 +80,19 @@ class PixelRNN:
         for name, value in values.items():
             object.__setattr__(self, name, value)
         _ = self.scales  # Checks the number of features, and the scales.
+
+    def sized(self, height: int, width: int) -> "PixelRNN":
+        """Returns the model of images of another size, with the same parameters.
+
+        Raises:
+            UserError: The scales (`model.scales`) or a `model.total` do not fit the size.
+        """
+        return _sized(self, height, width)
+
+    @property
+    def stride(self) -> int:
+        """The number of which H and W must be multiples, for the scales."""
+        return self.scales[0].stride
 
     @functools.cached_property
     def scales(self) -> tuple[Scale, ...]:
@@ -146,16 +161,16 @@ class PixelRNN:
         `[B]` keys of `jax.random`, there is dropout, as in training.
         """
         images, condition = checks.check_images(self, images, condition)
-        values = self._standardised(images)
+        model, values = self.sized(*images.shape[1:3]), self._standardised(images)
         shares = []
         keys = dropout_keys
-        for number, scale in enumerate(self.scales):
+        for number, scale in enumerate(model.scales):
             if dropout_keys is not None:
                 keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, number)
             outputs = scale.bind(params)(*scale.inputs(values, condition), dropout_keys=keys)
             terms = self.likelihood.log_prob(outputs, scale.subsample(values))
             terms = jnp.where(scale.copied[None, ..., None], 0, terms - self._log_std)
-            whole = scale.scatter(terms, self.image_shape) if per_value else terms.sum((1, 2, 3))
+            whole = scale.scatter(terms, model.image_shape) if per_value else terms.sum((1, 2, 3))
             shares.append(-whole)
         return jnp.stack(shares, axis=1)
 
@@ -169,12 +184,13 @@ class PixelRNN:
         """
         likelihood = self.discrete_likelihood()
         images, condition = checks.check_images(self, images, condition)
+        scales = self.sized(*images.shape[1:3]).scales
 
         *coarser, levels = (
             likelihood.conditionals(scale.bind(params)(*scale.inputs(images, condition)))
-            for scale in self.scales
+            for scale in scales
         )
-        for scale, coarse in zip(self.scales[-2::-1], coarser[::-1], strict=True):
+        for scale, coarse in zip(scales[-2::-1], coarser[::-1], strict=True):
             levels = levels.at[:, :: scale.stride, :: scale.stride].set(coarse)
         return levels
 
@@ -196,21 +212,25 @@ class PixelRNN:
         n: int,
         condition: ArrayLike | None = None,
         *,
+        size: tuple[int, int] | None = None,
         temperature: float | Array = 1.0,
         first: int | Array = 0,
     ) -> Array:
         """Draws n images `[n, H, W, C]`; n is known when the function is compiled.
 
         Image i depends on the key, `first + i` and its condition: `first` numbers images of one key
-        in several calls. The temperature divides the logits; 0 takes the most probable values.
+        in several calls. `size` is (H, W), by default the size of the training's images. The
+        temperature divides the logits; 0 takes the most probable values.
         Images are integers of the smallest of uint8, uint16 and int32 that holds K - 1, or floats.
 
         Raises:
-            UserError: n, the temperature (of a density: 1) or the condition is impossible.
+            UserError: n, the size, the temperature (of a density: 1) or the condition is
+                impossible.
         """
-        condition, temperature = checks.check_sampling(self, key, n, condition, temperature)
+        model = self.sized(*size) if size else self
+        condition, temperature = checks.check_sampling(model, key, n, condition, temperature)
         indices = jnp.arange(n) + first
-        values, _ = sample.sample(self.scales, params, key, indices, condition, temperature)
+        values, _ = sample.sample(model.scales, params, key, indices, condition, temperature)
         return self._in_units(values)
 
     def sample_and_log_prob(
@@ -220,6 +240,7 @@ class PixelRNN:
         n: int,
         condition: ArrayLike | None = None,
         *,
+        size: tuple[int, int] | None = None,
         temperature: float | Array = 1.0,
         first: int | Array = 0,
     ) -> tuple[Array, Array]:
@@ -229,10 +250,11 @@ class PixelRNN:
         plain multi-scale form has none.
         """
         self._refuse_plain()
-        condition, temperature = checks.check_sampling(self, key, n, condition, temperature)
-        indices, height, width = jnp.arange(n) + first, *self.image_shape[:2]
+        model = self.sized(*size) if size else self
+        condition, temperature = checks.check_sampling(model, key, n, condition, temperature)
+        indices, height, width = jnp.arange(n) + first, *model.image_shape[:2]
         values, log_probs = sample.sample(
-            self.scales, params, key, indices, condition, temperature, with_log_prob=True
+            model.scales, params, key, indices, condition, temperature, with_log_prob=True
         )
         return self._in_units(values), log_probs - height * width * self._log_std.sum()
 
@@ -263,7 +285,7 @@ class PixelRNN:
         """
         checked = checks.check_completion(self, key, images, known, condition, particles)
         images, known, condition = checked
-        scales = self.scales
+        scales = self.sized(*images.shape[1:3]).scales
         dtype = jnp.int32 if self.likelihood.discrete else scales[0].network.param_dtype
         values, indices = self._standardised(images).astype(dtype), jnp.arange(images.shape[0])
         result = complete.complete(
@@ -298,3 +320,19 @@ class PixelRNN:
             return values.astype(likelihoods.value_dtype(self.levels))
         mean, std = self._units
         return values * std + mean if self.std else values
+
+
+@functools.lru_cache(maxsize=256)
+def _sized(model: PixelRNN, height: int, width: int) -> PixelRNN:
+    if (height, width) == model.image_shape[:2]:
+        return model
+    config, stride = model.config, model.stride
+    rule = f"be 0 for images of {height}x{width}, since it is for images of {model.image_shape}"
+    check(config, "model.total", rule, not config.total)
+    if height % stride or width % stride:
+        raise UserError(f"images must have sides of multiples of {stride}, got {height}x{width}")
+    scales = tuple(height // scale.stride for scale in model.scales) if config.scales else ()
+    config = dataclasses.replace(config, scales=scales)
+    return dataclasses.replace(
+        model, config=config, image_shape=(height, width, model.image_shape[-1])
+    )
