@@ -40,6 +40,12 @@ def at_least(least: float, number: Callable[[str], float] = int) -> Callable[[st
     return check
 
 
+def size(text: str) -> tuple[int, int]:
+    """Returns the height and the width of images, as in "64x48"."""
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
 def output(*endings: str) -> Callable[[str], str]:
     """Returns the type of a flag that names a local file to write, with one of the endings if any.
 

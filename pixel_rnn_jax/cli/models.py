@@ -113,14 +113,15 @@ def sample(arguments: Namespace) -> None:
     n = n or IMAGES
     key = jax.random.key(arguments.seed)
     if arguments.temperature == 1:
-        images, log_prob = model.sample_and_log_prob(key, n, condition)
+        images, log_prob = model.sample_and_log_prob(key, n, condition, size=arguments.size)
     else:  # The images have another distribution than the model's.
-        images = model.sample(key, n, condition, temperature=arguments.temperature)
+        temperature, size = arguments.temperature, arguments.size
+        images = model.sample(key, n, condition, size=size, temperature=temperature)
         log_prob = model.log_prob(images, condition)
     arrays = flags.condition_arrays(model, condition)
     drawn = np.asarray(images)
     pictures.write_images(drawn, model.levels, arguments.out, columns, arrays, rows=rows)
-    nats, num_values = -float(log_prob.mean()), model.pixel_rnn.num_values
+    nats, num_values = -float(log_prob.mean()), math.prod(drawn.shape[1:])
     bits = f", {model_lib.bits_per_dim(nats, num_values):.4f} bits/dim" if model.levels else ""
     count = terminal.plural(n, "sample")
     terminal.print_result(f"{arguments.out}: {count}, on average {nats:.2f} nats{bits}")
@@ -133,6 +134,8 @@ def sample_flags(parser: ArgumentParser) -> None:
     help_ = "divides the logits; 0 takes the most probable values (default: 1, the model itself)"
     temperature = flags.at_least(0, float)
     parser.add_argument("--temperature", type=temperature, default=1.0, help=help_)
+    help_ = "height and width, as 64x64 (default: the training images')"
+    parser.add_argument("--size", type=flags.size, metavar="HxW", help=help_)
     add = parser.add_mutually_exclusive_group().add_argument
     add("--class", dest="label", help="class of all images (default: all classes evenly)")
     help_ = "an .npy file, or an .npz file with a key `condition`: one image is drawn for each row"
