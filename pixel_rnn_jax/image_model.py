@@ -51,9 +51,9 @@ class ImageModel:
     They take classes by number or by name. JAX may transform `log_prob`, `conditionals` and
     `bits_per_dim`: given tracers, they are the functions of the `PixelRNN`.
 
-    Images have any H and W. An image of more than T x T pixels is a grid of parts, as equal as can
-    be and none larger, and its probability the product over its parts: so it is evaluated,
-    completed and compressed. It is drawn whole.
+    Images have any H and W; `compress` takes images of the training's size alone. An image with a
+    side of more than T pixels is evaluated and completed as a grid of parts, as equal as can be and
+    none larger than T x T: its probability is the product over its parts. Samples are drawn whole.
 
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
@@ -61,7 +61,7 @@ class ImageModel:
         class_names: The names of its classes in order; empty if they have none.
         config: The architecture, a `ModelConfig`.
         image_shape: (H, W, C) of the images of its training.
-        part: T, by default the power of two of at least twice the longer side of these images.
+        part: T, by default the power of two from twice the longer side of these images on.
         levels: K, the number of values that a channel of a pixel can have; 0 for real values.
 
     >>> model = prnn.load("digits")
@@ -184,7 +184,7 @@ class ImageModel:
                 part.of(whole[part.picture])[...] = values
                 evidence[part.picture] += nats
                 size[part.picture] = min(size[part.picture], least)
-        return Completion(*map(jnp.asarray, (whole, evidence.astype(np.float32), size)))
+        return Completion(*map(jnp.asarray, (whole, evidence, size)))
 
     def classify(self, images: ArrayLike) -> np.ndarray:
         """Returns the class of each image under which it has the highest p, `[B]`.
@@ -199,7 +199,7 @@ class ImageModel:
         return np.array(self.class_names)[best] if len(self.class_names) == classes else best
 
     def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
-        """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
+        """Compresses images of `image_shape` without loss, to about -log2 p(image) bits each.
 
         Their condition is stored as well. The result can be decompressed on any machine. Raises as
         `conditionals`.

@@ -1,8 +1,8 @@
 """Pictures of any size as grids of parts.
 
-A picture of more than T x T pixels is a grid of parts, as equal as can be and none larger than
-T x T. Each part is an image of its own, so that the probability of the picture is the product over
-its parts, and neither time for a pixel nor memory grows with the picture.
+A picture with a side of more than T pixels is a grid of parts, as equal as can be, and none larger
+than T x T. Each part is an image of its own: the probability of the picture is the product over its
+parts, and neither time for a pixel nor memory grows with the picture.
 """
 
 import itertools

@@ -181,6 +181,10 @@ class Training:
             if not isinstance(batch, Batch):
                 raise UserError(f"images must be an iterator of data.Batch, got {type(batch)}")
             images, condition = check_images(self._model, *batch)
+            if (shape := images.shape[1:]) != self._model.image_shape:
+                raise UserError(
+                    f"images must be {self._model.image_shape} as validation, got {shape}"
+                )
             count = len(images) * place["process_count"]
             rule = f"be {count}, the number of images in a batch of the iterator"
             check(self.config.train, "train.batch_size", rule, count == size)

@@ -81,8 +81,9 @@ def test_sample(printed, model):
     nats = -float(model.log_prob(expected).mean())
     assert f"{nats:.2f} nats" in out and f"{nats / 20 / math.log(2):.4f} bits/dim" in out
     np.testing.assert_array_equal(picture("samples.png"), pictures.grid(expected, 3))
-    printed("sample --workdir=m.safetensors --n=2 --size=2x5 --out=wide.npz")
+    out = printed("sample --workdir=m.safetensors --n=2 --size=2x5 --out=wide.npz")
     wide = model.sample(jax.random.key(0), 2, size=(2, 5))
+    assert f"{model.bits_per_dim(wide).mean():.4f} bits/dim" in out
     np.testing.assert_array_equal(arrays("wide.npz")["images"], wide)
     printed("sample --workdir=m.safetensors --n=5 --temperature=0 --out=cold.npz")
     cold = arrays("cold.npz")["images"]

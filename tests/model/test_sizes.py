@@ -82,7 +82,7 @@ def test_a_large_picture_is_the_product_of_its_parts():
     bits = model.bits_per_dim(images, maps)
     np.testing.assert_allclose(bits, -log_prob / np.log(2) / images[0].size, rtol=1e-6)
 
-    # The unknown corner lies in the last part, and is drawn as in an image of that part alone.
+    # The unknown corner lies in the last part: the evidence is of that part alone.
     known = np.ones((9, 17), bool)
     known[8, 14:] = False
     result = model.complete(KEY, images, known, maps)

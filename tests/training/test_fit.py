@@ -132,6 +132,9 @@ def test_a_loss_a_log_and_batches_of_ones_own():
     assert "validation/nats" in records[3]
     with pytest.raises(prnn.UserError, match=r"train\.batch_size"):
         prnn.fit(iter([Batch(image, label)]), config, validation=held_out)
+    wide = Batch(np.zeros((8, 4, 5, 1), int), label.repeat(8))
+    with pytest.raises(prnn.UserError, match=r"\(4, 5, 1\)"):
+        prnn.fit(iter([wide]), config, validation=held_out)
     with pytest.raises(prnn.UserError, match="iterator of batches has ended"):
         prnn.fit(iter([next(batches)]), config, validation=held_out)
     with pytest.raises(prnn.UserError, match="validation"):
