@@ -30,11 +30,11 @@ def test_probabilities_of_all_images_of_another_size_add_up_to_one(architecture)
 
 
 def test_scales_and_a_total_fit_multiples_and_one_size():
-    config = prnn.ModelConfig(layers=1, features=4, scales=(2, 4))
+    config = prnn.ModelConfig("pixel_cnn", layers=1, features=4, scales=(2, 4))
     model = prnn.PixelRNN(config, (4, 4, 1), 2)
-    params = model.init(KEY)
+    params = jax.jit(model.init)(KEY)
     every = np.array(list(itertools.product(range(2), repeat=8))).reshape(-1, 2, 4, 1)
-    assert np.exp(model.log_prob(params, every)).sum() == pytest.approx(1, rel=1e-5)
+    assert np.exp(jax.jit(model.log_prob)(params, every)).sum() == pytest.approx(1, rel=1e-5)
     assert model.sized(2, 6).config.scales == (1, 2)
     with pytest.raises(prnn.UserError, match="multiples of 2"):
         model.log_prob(params, np.zeros((1, 3, 4, 1), int))
@@ -61,16 +61,19 @@ def test_parts_cover_a_picture_once_and_are_as_equal_as_can_be(size, stride):
 
 
 def test_a_large_picture_is_the_product_of_its_parts():
-    model = prnn.create(prnn.ModelConfig(layers=1, features=4, condition_map=2), (4, 4, 1), 3)
+    model = prnn.create(
+        prnn.ModelConfig("pixel_cnn", layers=1, features=4, condition_map=2), (4, 4, 1), 3
+    )
     assert model.part == 8
     rng = np.random.default_rng(0)
     images, maps = rng.integers(3, size=(2, 9, 17, 1)), rng.normal(size=(2, 9, 17, 2))
-    pure, params = model.pixel_rnn, model.params
+    params = model.params
+    of_values = jax.jit(functools.partial(model.pixel_rnn.log_prob, per_value=True))
     expected = np.zeros((2, 9, 17, 1))
     for rows in (slice(0, 4), slice(4, 9)):
         for columns in (slice(0, 5), slice(5, 11), slice(11, 17)):
             part = images[:, rows, columns], maps[:, rows, columns]
-            expected[:, rows, columns] = pure.log_prob(params, *part, per_value=True)
+            expected[:, rows, columns] = of_values(params, *part)
     per_value = model.log_prob(images, maps, per_value=True)
     np.testing.assert_allclose(per_value, expected, atol=1e-5)
     log_prob = model.log_prob(images, maps)
@@ -86,7 +89,7 @@ def test_a_large_picture_is_the_product_of_its_parts():
     known = np.ones((9, 17), bool)
     known[8, 14:] = False
     result = model.complete(KEY, images, known, maps)
-    alone = pure.log_prob(params, images[:, 4:, 11:], maps[:, 4:, 11:], per_value=True)
+    alone = of_values(params, images[:, 4:, 11:], maps[:, 4:, 11:])
     evidence = np.asarray(alone)[:, known[4:, 11:]].sum((1, 2))
     np.testing.assert_allclose(result.log_evidence, evidence, rtol=1e-5)
     changed = (np.asarray(result.images) != images).any(0)[..., 0]
