@@ -126,11 +126,10 @@ def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
             if not path.is_file():
                 raise UserError(f"--from={source} is no folder with {needed}: no {file}")
             found = pooch.file_hash(path)
-            if found != checksums[file] and not is_named:
+            is_original = found == checksums[file]
+            if not is_original and not is_named:
                 raise UserError(f"{path} has the SHA-256 {found}, not {checksums[file]}")
-            terminal.log(
-                f"{path}: {'' if found == checksums[file] else 'not '}the original archive"
-            )
+            terminal.log(f"{path}: {'' if is_original else 'not '}the original archive")
         return paths
     advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
     if not url:
@@ -152,12 +151,12 @@ def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
 
 
 def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> None:
-    """Writes the arrays of a split, image by image."""
     standard, keys, labels = SETS[name], [], []
     (count, _, files), salt = standard.splits[split], hashlib.md5(split.encode())
     items = standard.read([paths[file] for file in files], split)
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *standard.shape)}
-    try:
+    which = ", ".join(str(paths[file]) for file in files)
+    with error_context(f"the {split} images of {name} in {which}"):
         with atomic_write(folder / f"{split}.npy") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for key, image, label in terminal.progress(items, count, split, "images"):
@@ -169,11 +168,6 @@ def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> 
                 labels.append(label)
         if len(keys) != count:
             raise ValueError(f"there are {len(keys):,} images, not {count:,}")
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # The disk's, not the archives'.
-        which = ", ".join(str(paths[file]) for file in files)
-        raise UserError(f"{which}: not the {split} images of {name}: {error!r}") from error
     arrays = {"order": np.array(sorted(range(count), key=keys.__getitem__))}
     if labels[0] is not None:
         arrays["labels"] = np.array(labels, np.int32)

@@ -216,7 +216,7 @@ class Training:
             params = self._source_params(template.params) if config.init_from else None
             return init_fn(params), NO_PROGRESS
         terminal.log(f"resuming after step {step} of {config.train.steps}")
-        state = TrainState(**self._checkpoints.restore(template.entries(), step))
+        state = TrainState(**self._checkpoints.restore(vars(template), step))
         return state, self._checkpoints.progress(step)
 
     def _source_params(self, template: PyTree) -> PyTree:
@@ -269,7 +269,7 @@ class Training:
             log.draw(step, bound, self.config.seed, self.splits["validation"])
         if validate or save or stop:
             log.flush()
-            self._checkpoints.save(step, state.entries(), self._identity, nats, log.progress)
+            self._checkpoints.save(step, vars(state), self._identity, nats, log.progress)
         return state
 
     def _means(self, interval: np.ndarray) -> dict[str, float]:
