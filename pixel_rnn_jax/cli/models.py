@@ -35,7 +35,7 @@ def evaluate(arguments: Namespace) -> None:
     """Prints the likelihood of the images of a split, or of your own, in nats and bits/dim."""
     if arguments.per_value and not arguments.out:
         raise UserError("--per_value needs --out=FILE.npz")
-    flags.join(arguments)
+    processes.join(arguments)
     run = source.open_run(arguments.source, devices.make_mesh())
     split, model = flags.select_split(arguments, run), run.image_model
     per_value = arguments.per_value

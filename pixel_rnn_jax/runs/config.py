@@ -1,7 +1,4 @@
-"""The config of a run, and its other forms: config files, flags such as --config.seed=3, and JSON.
-
-A config file returns an `ml_collections.ConfigDict`, which `load_config` turns into a `Config`.
-"""
+"""The config of a run, and its other forms: files, flags such as --config.seed=3, and JSON."""
 
 import dataclasses
 import inspect
@@ -137,7 +134,7 @@ _FIELDS += [f.name for f in dataclasses.fields(Config) if f.name not in _GROUPS]
 
 
 def load_config(source: str) -> Config:
-    """Runs a config file, whose `get_config` returns some fields or all.
+    """Runs a config file, whose `get_config` returns a `ConfigDict` of some fields or all.
 
     `source` is one of the `CONFIGS` or a path, perhaps with an argument for `get_config` after a
     colon: "digits", "mnist:row_lstm", "configs/mnist.py".

@@ -54,11 +54,8 @@ class RunIdentity:
 class Progress(NamedTuple):
     """The seconds that a run has trained, and the number of its records."""
 
-    seconds: float
-    records: int
-
-
-NO_PROGRESS = Progress(0.0, 0)
+    seconds: float = 0.0
+    records: int = 0
 
 
 def sha256_of_json(values: Any) -> str:
@@ -112,7 +109,7 @@ class Checkpoints:
         state: PyTree,
         identity: RunIdentity,
         nats: float | None = None,
-        progress: Progress = NO_PROGRESS,
+        progress: tuple[float, int] = (0.0, 0),
     ) -> None:
         """Copies a state, a dict of trees of arrays, and writes it in the background.
 
@@ -132,17 +129,9 @@ class Checkpoints:
         items = {"state": ocp.args.PyTreeSave(arrays), "identity": ocp.args.JsonSave(sealed)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
-    def progress(self, step: int) -> Progress:
-        """Returns the progress of the run at a checkpoint."""
-        return Progress(*self._sealed(step)["progress"])
-
     def identity(self, step: int) -> RunIdentity:
         """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
-        return RunIdentity.from_dict(self._sealed(step)["identity"])
-
-    def types(self, step: int) -> dict[str, str]:
-        """Returns the `types_of` the arrays of a checkpoint."""
-        return self._sealed(step)["types"]
+        return RunIdentity.from_dict(self.sealed(step)["identity"])
 
     def restore(self, template: PyTree, step: int) -> PyTree:
         """Reads the arrays of a checkpoint, bit for bit, and checks them against their SHA-256s.
@@ -151,7 +140,7 @@ class Checkpoints:
         """
         self.wait()
         path, leaves = self.directory / str(step), by_name(template)
-        sealed = self._sealed(step)
+        sealed = self.sealed(step)
         types = {n: t for n, t in sealed["types"].items() if n.split("/")[0] in template}
         check_same_types(f"checkpoint {path}", types_of(leaves), types)
         # As NumPy arrays, whose bytes are compared before they reach a device.
@@ -179,7 +168,8 @@ class Checkpoints:
         path = self.directory / str(step)
         return error_context(f"{path} (delete it if there are other checkpoints)")
 
-    def _sealed(self, step: int) -> dict[str, Any]:
+    def sealed(self, step: int) -> dict[str, Any]:
+        """Returns the JSON of a checkpoint; raises `UserError` if it is damaged."""
         args = ocp.args.Composite(identity=ocp.args.JsonRestore())
         with self._context(step):
             values = dict(self._manager.restore(step, args=args)["identity"])

@@ -5,11 +5,10 @@ Results agree to rounding whatever they are; only `lanes` also decides which ima
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
-PyTree = Any
+from pixel_rnn_jax.system.trees import PyTree
 
 CPU_PIXELS = 1024
 """Pixels whose maps stay in the caches; about one image of MNIST or CIFAR-10."""

@@ -37,6 +37,9 @@ def fit(
 ) -> ImageModel:
     """Trains a model on arrays, and returns it with the parameters that validate best.
 
+    Raises as `train`, and a `UserError` if the arrays do not fit one another or the config; after
+    Ctrl-C a run with a workdir has been saved there.
+
     Args:
         images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or for
             `output="gaussian_mixture"` any real numbers. Or an iterator of `data.Batch`, each of
@@ -54,10 +57,6 @@ def fit(
             instead of the mean of -log p(image); its records are "train/loss", and validation and
             the best step stay by likelihood.
         on_record: A function of the step and its figures, called for each record of the log.
-
-    Raises:
-        UserError: The arrays do not fit one another or the config; or as `train`.
-        KeyboardInterrupt: After Ctrl-C; a run with a workdir has been saved there.
 
     >>> images = np.random.default_rng(0).integers(3, size=(40, 4, 4))
     >>> config = prnn.Config(prnn.ModelConfig("row_lstm", 1, 4), train=prnn.TrainConfig(steps=2))

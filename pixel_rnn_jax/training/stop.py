@@ -21,8 +21,7 @@ from pixel_rnn_jax.training.step import Metrics
 class StopRequest:
     """The number, in `signal`, of the first SIGTERM or Ctrl-C of this process; None until then."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    signal: int | None = None
 
     def flags(self, mesh: Mesh) -> Array | None:
         """Returns this process's stop flag, sharded over the mesh; None for a single process."""
