@@ -70,7 +70,6 @@ def parse_train(words: Sequence[str]) -> Callable[[], None]:
 
 
 def _described(config: config_lib.Config) -> str:
-    """Returns the fields of a config as the flags that set them, and what each means."""
     lines = ["--config.FIELD=VALUE sets a field, here with its value:"]
     wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "      ")
     wrapper.break_on_hyphens = wrapper.break_long_words = False

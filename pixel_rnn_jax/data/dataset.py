@@ -62,8 +62,7 @@ class ImageFormat:
     def from_dict(cls, values: dict[str, Any]) -> "ImageFormat":
         """Returns the format whose `dataclasses.asdict` went through JSON."""
         tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        fields: dict[str, Any] = values | tuples
-        return cls(**fields)
+        return cls(**values | tuples)
 
     def model(self, config: ModelConfig) -> PixelRNN:
         """Returns the model of such images."""

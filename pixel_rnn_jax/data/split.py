@@ -138,7 +138,6 @@ class Split:
     def _refuse(
         self, wrong: np.ndarray, stored: np.ndarray, indices: np.ndarray, what: str, rule: str
     ) -> None:
-        """Names the first image of which a number is wrong."""
         if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
             name, index = self.dataset.name, indices[first[0]]

@@ -66,9 +66,8 @@ def fit(
     if isinstance(config, ModelConfig):
         config = Config(model=config)
     config, training, held_out = array_splits(config or Config(), images, condition, validation)
-    splits = {"validation": held_out}
-    if training is not None:
-        splits = {"train": training, **splits}
+    splits = {"train": training} if training is not None else {}
+    splits["validation"] = held_out
     with tempfile.TemporaryDirectory() as temporary:
         run = Training(
             config,
