@@ -15,11 +15,11 @@ from PIL import Image
 from pixel_rnn_jax.system.files import check_unpacked
 
 Item = tuple[int | str, np.ndarray, Any]
+"""The key by which TFDS orders an image, the image `[H, W, C]`, and its label or None."""
+Reader = Callable[[Sequence[Path], str], Iterator[Item]]
+"""Takes the archives of a split and its name."""
 LARGEST = 30_730_000
 """Bytes of the largest file in a tar archive of a set: 10,000 records of CIFAR-10."""
-Reader = Callable[[Sequence[Path], str], Iterator[Item]]
-"""Takes the archives of a split and its name. An item is the key by which TFDS orders the image,
-the image `[H, W, C]`, and its label or None."""
 
 
 def read_text(paths: Sequence[Path], split: str) -> Iterator[Item]:

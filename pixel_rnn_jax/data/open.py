@@ -41,10 +41,9 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
             here = not config.data_dir or standard.folder_of(config.name).exists()
             if config.name in standard.SETS and here:
                 return standard.open_standard(config.name, split)
-            raise UserError(
-                f"{name} is no folder, no set of TFDS prepared as array_record in data.data_dir "
-                f"{config.data_dir!r}, and none of {', '.join(standard.SETS)}"
-            )
+            place = f"data.data_dir {config.data_dir!r}, and none of {', '.join(standard.SETS)}"
+            forms = "no folder, no set of TFDS prepared as array_record"
+            raise UserError(f"{name} is {forms} in {place}")
     return open_path(path, name, split, config.tile)
 
 
@@ -107,10 +106,9 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
 
 
 def _open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
-    """Opens a split of a file that one of `READERS` reads.
+    """Opens a split of a file of `READERS`: its arrays are the images, or the images of each split.
 
-    Its arrays are the images, or the images of each split; and perhaps their `labels`, and vectors
-    or maps, `condition`: with several splits `train_labels`, `train_condition` and so on.
+    There may be `labels` and `condition`, with several splits `train_labels` and so on.
     """
     with error_context(path):
         opened = READERS[path.suffix](path)

@@ -142,8 +142,7 @@ def write_images(
     # Booleans are written as black and white, and read back as 0 and 1.
     two = levels == 2 and images.shape[-1] == 1
     images = images.astype(bool if two else value_dtype(levels))
-    digits = len(str(len(images)))
-    names = names or [f"{i:0{digits}}.png" for i in range(len(images))]
+    names = names or [str(i).zfill(len(str(len(images)))) for i in range(len(images))]
     unfinished.mkdir(parents=True)
     try:
         for name, image in zip(names, images, strict=True):
@@ -186,7 +185,6 @@ def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
 
 
 def _joined(*parts: np.ndarray) -> np.ndarray:
-    """Returns tiles made of several side by side, with gaps between them."""
     count, height, _, channels = parts[0].shape
     gap = np.full((count, height, 1, channels), GREY, np.uint8)
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)

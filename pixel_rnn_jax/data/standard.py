@@ -71,7 +71,6 @@ def open_standard(name: str, split: str) -> Dataset:
 
 
 def _order(name: str, folder: Path, split: str) -> np.ndarray:
-    """Returns the rows of a split in the order of TFDS."""
     path = folder / f"{split}_order.npy"
     with error_context(path):
         order, count = np.load(path), SETS[name].splits[split][0]
@@ -213,6 +212,7 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
 
 _CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 # fmt: off
+_TAR = {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
 SETS = {
     "binarized_mnist": StandardSet((28, 28, 1), archives.read_text, {
         "train": (50_000, "a7fd7b5641135473c766e33ea73027bfb4b1a7e849c91bc5226185492414d31c", {
@@ -236,12 +236,8 @@ SETS = {
         }),
     }, "https://storage.googleapis.com/cvdf-datasets/mnist"),
     "cifar10": StandardSet((32, 32, 3), archives.read_records, {
-        "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", {
-            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        }),
-        "test": (10_000, "12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66", {
-            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        }),
+        "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", _TAR),
+        "test": (10_000, "12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66", _TAR),
     }, "https://www.cs.toronto.edu/~kriz", class_names=tuple(_CLASSES.split())),
     # The paper's own; TFDS's issue 4662 says where it is now.
     "downsampled_imagenet/32x32": StandardSet((32, 32, 3), archives.read_pngs, {

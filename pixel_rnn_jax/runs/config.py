@@ -117,13 +117,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self, "", _RULES)
-        data = self.data
-        mirrors = not data.flip or self.model.condition.kind != "map"
-        check(data, "data.flip", "be False with model.condition_map", mirrors)
+        mirrors = not self.data.flip or self.model.condition.kind != "map"
+        check(self.data, "data.flip", "be False with model.condition_map", mirrors)
 
 
-_PACKAGE = Path(__file__).parents[1]
-_FOLDERS = _PACKAGE / "configs", _PACKAGE.parent / "configs"  # In a wheel, in a checkout.
+_FOLDERS = [folder / "configs" for folder in Path(__file__).parents[1:3]]  # Wheel, checkout.
 CONFIGS = {path.stem: path for path in sorted(next(filter(Path.is_dir, _FOLDERS)).glob("[!_]*.py"))}
 """The config files that come with the package, by name."""
 _GROUPS: dict[str, Any] = {
@@ -143,10 +141,8 @@ def load_config(source: str) -> Config:
     file = CONFIGS.get(name, Path(name))
     get_config = runpy.run_path(str(file)).get("get_config") if file.is_file() else None
     if get_config is None:
-        raise UserError(
-            f"--config={name} names no file with a function get_config: give the path of one, or "
-            f"one of {', '.join(CONFIGS)}"
-        )
+        choices = f"give the path of one, or one of {', '.join(CONFIGS)}"
+        raise UserError(f"--config={name} names no file with a function get_config: {choices}")
     config = get_config(argument) if argument else get_config()
     if not isinstance(config, (Mapping, ConfigDict)):
         raise UserError(f"get_config of --config={name} must return fields, got {config!r}")

@@ -48,11 +48,9 @@ class Run:
         for name_of_run in [base] if base in digests else digests:
             whole = opened if name_of_run == split else open_split(config, name_of_run)
             if opened.format != image_format or data.digest(whole) != digests[name_of_run]:
-                raise UserError(
-                    f"data.name={config.data.name} does not hold the {name_of_run} images of the "
-                    f"run ({image_format}): restore them, give their place by --data_name or "
-                    "--data_dir, or evaluate other images with --images"
-                )
+                what = f"data.name={config.data.name} does not hold the {name_of_run} images"
+                way = "restore them, give --data_name or --data_dir, or other --images"
+                raise UserError(f"{what} of the run ({image_format}): {way}")
         return opened
 
 
@@ -97,9 +95,8 @@ def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
         identity, step = identities[max(identities)], checkpoints.best_step() or max(identities)
         for name, (stored, written) in changed_fields(identity.config, copy).items():
             if is_fixed(name):  # No resume can have changed it.
-                raise UserError(
-                    f"{workdir}/config.json has {name}={written!r}, the checkpoints have {stored!r}"
-                )
+                found = f"{workdir}/config.json has {name}={written!r}"
+                raise UserError(f"{found}, the checkpoints have {stored!r}")
         config, image_format = identity.config.model, identity.image_format
         with files.error_context(workdir):
             weights.check_size(config, image_format, checkpoints.sealed(step)["types"])

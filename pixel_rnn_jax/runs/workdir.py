@@ -1,8 +1,7 @@
 """The workdir of a run: its lock, its checkpoints by Orbax, and the rule by which it is resumed.
 
-Orbax writes `<workdir>/checkpoints/<step>` in the background: the arrays by their paths, such as
-"params/scale_0/first/kernel", without the containers that held them, and one JSON of the step, the
-`RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
+A checkpoint has the arrays by their paths, such as "params/scale_0/first/kernel", and one JSON of
+the step, the `RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
 """
 
 import contextlib
@@ -196,9 +195,8 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(
-                f"--workdir={workdir} is in use by {file.read()}: wait for it, or use another"
-            ) from None
+            user = f"{file.read()}: wait for it, or use another"
+            raise UserError(f"--workdir={workdir} is in use by {user}") from None
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
@@ -220,18 +218,15 @@ def check_resume(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
     workdir = checkpoints.directory.parent
     for name, (before, after) in changes.items():
         if is_fixed(name):
-            raise UserError(
-                f"{workdir} holds a run of {name}={before!r}, not {after!r}: use another --workdir"
-            )
+            run = f"{workdir} holds a run of {name}={before!r}"
+            raise UserError(f"{run}, not {after!r}: use another --workdir")
     # Which checkpoint is best depends on the validation images.
     same_images = old.image_format == new.image_format
     same_images &= old.data["validation"] == new.data["validation"]
     same_fields = not any(name.startswith("data.") for name in changes)
     if not same_images or (same_fields and old.data != new.data):
-        raise UserError(
-            f"data.name={new.config.data.name} does not hold the images of {workdir} "
-            f"({old.image_format}): restore them, or use another --workdir"
-        )
+        what = f"data.name={new.config.data.name} does not hold the images of {workdir}"
+        raise UserError(f"{what} ({old.image_format}): restore them, or use another --workdir")
     for name, (before, after) in changes.items():
         terminal.log(f"{name} changes after step {step}: {before!r} → {after!r}")
     # The parameters were trained with the mean and the std that they began with.

@@ -29,11 +29,6 @@ class TrainState:
     step: Array  # The number of steps made.
     interval: Array  # Sums since the last record: losses, gradient norms, steps.
 
-    @property
-    def eval_params(self) -> PyTree:
-        """The parameters to evaluate: the moving average, where there is one."""
-        return self.ema or self.params
-
 
 Loss = Callable[[PixelRNN, PyTree, Batch, Array | None], Array]
 """Maps a model, its parameters, a batch and the keys of dropout, `[B]` or None, to a loss."""
@@ -112,8 +107,7 @@ def make_train_step(
             decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
             ema = optax.incremental_update(params, ema, 1 - decay)
         interval = state.interval + jnp.stack([value, norm, jnp.ones_like(value)])
-        new = TrainState(params, ema, opt_state, step, interval)
-        return new, Metrics(loss=value, gradient_norm=norm, stop=stopping)
+        return TrainState(params, ema, opt_state, step, interval), Metrics(value, norm, stopping)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     # With the check JAX would add up the gradient of shared parameters by itself, one by one.

@@ -14,7 +14,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from pixel_rnn_jax.system import devices, processes
+from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.training.step import Metrics
 
 
@@ -34,10 +34,6 @@ class StopRequest:
         if jax.process_count() == 1:
             return self.signal is not None
         return previous is not None and float(previous.stop) > 0
-
-    def anywhere(self) -> bool:
-        """Whether any process has received a signal; all of them call this together."""
-        return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
 
 
 @contextlib.contextmanager

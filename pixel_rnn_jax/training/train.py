@@ -122,7 +122,8 @@ class Training:
             self._identity = check_resume(self._checkpoints, new)
             self._make_steps(request)
             self._checkpoints.wait()
-            if request.anywhere():  # Perhaps after the last step.
+            # Perhaps one came after the last step.
+            if processes.all_gather(np.asarray(request.signal is not None)).any():
                 number = request.signal or signal.SIGTERM
                 terminal.log(f"{signal.Signals(number).name}: step {self.step} is saved")
                 raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -220,12 +221,9 @@ class Training:
     def _after(
         self, state: TrainState, metrics: Metrics, log: TrainLog, *, stop: bool
     ) -> TrainState:
-        """Records, validates, draws and saves what is due after a step."""
         settings, step = self.config.train, self.step
-        last = step == settings.steps
-        record = last or step % settings.log_every == 0
-        validate = last or step % settings.eval_every == 0
-        save = last or step % settings.checkpoint_every == 0
+        intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
+        record, validate, save = (step == settings.steps or step % n == 0 for n in intervals)
         if not (record or validate or save or stop):
             return state
         # Nothing is recorded or saved of a step that is not known to be finite.
@@ -233,8 +231,8 @@ class Training:
         values: dict[str, float] = {}
         if record:
             total, norm, count = np.asarray(state.interval).tolist()
-            loss, default = total / count, self.loss is None
-            values = {"train/nats" if default else "train/loss": loss}  # Perhaps no nats.
+            loss, default = total / count, self.loss is None  # A custom loss need not be nats.
+            values = {"train/nats" if default else "train/loss": loss}
             values["train/gradient_norm"] = norm / count
             if default and self._model.levels:
                 values["train/bits_per_dim"] = float(bits_per_dim(loss, self._model.num_values))
@@ -242,7 +240,7 @@ class Training:
                 rate = optimizers.learning_rate(self.config.optimizer, settings.steps)
                 values["train/learning_rate"] = float(rate(step - 1))
             state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
-        nats, images, params = None, self.splits["validation"], state.eval_params
+        nats, images, params = None, self.splits["validation"], state.ema or state.params
         if validate:
             size = settings.eval_batch_size
             result = score(self._model, params, images, batch_size=size, mesh=self._mesh)
@@ -271,7 +269,6 @@ class Training:
 
 
 def _new_identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
-    """Returns the identity of a new run on these images, which must be of one format."""
     first, *others = splits
     image_format = splits[first].format
     for name in others:
@@ -285,7 +282,6 @@ def _new_identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
 
 
 def _log_images(identity: RunIdentity, splits: Mapping[str, Split]) -> None:
-    """Says what the images are, and what is remarkable about them."""
     image_format, batch_size = identity.image_format, identity.config.train.batch_size
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     shape = "x".join(map(str, image_format.image_shape))
@@ -298,7 +294,6 @@ def _log_images(identity: RunIdentity, splits: Mapping[str, Split]) -> None:
 
 
 def _check_finite(step: int, **values: Any) -> None:
-    """Waits for values of a step, and refuses to go on if one is not finite."""
     batching.wait(values)
     for name, value in values.items():
         if not np.isfinite(value):
