@@ -16,7 +16,7 @@ with epy.lazy_imports():
     from pixel_rnn_jax import data, image_model
     from pixel_rnn_jax.model import checks
     from pixel_rnn_jax.runs import source
-    from pixel_rnn_jax.system import processes, terminal
+    from pixel_rnn_jax.system import terminal
 
 
 def path(text: str) -> epath.Path:
@@ -66,7 +66,6 @@ def output(*endings: str) -> Callable[[str], str]:
 
 
 def model_flags(parser: ArgumentParser) -> None:
-    """Defines --workdir and --model, one of which names the trained model."""
     add = parser.add_mutually_exclusive_group(required=True).add_argument
     names = files.bundled_names()
     help_ = f"a run, also gs://BUCKET/FOLDER, a file of `export`, or one of {', '.join(names)}"
@@ -76,7 +75,6 @@ def model_flags(parser: ArgumentParser) -> None:
 
 
 def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
-    """Defines --images, --split and --class."""
     help_ = f"a folder of images, an image file, or a file of images ({', '.join(READERS)})"
     help_ += "" if required else " (default: the run's)"
     parser.add_argument("--images", type=path, required=required, help=help_)
@@ -134,14 +132,12 @@ def condition_arrays(model: "image_model.ImageModel", condition: Any) -> dict[st
 
 
 def draw_flags(parser: ArgumentParser, count: str, out: str) -> None:
-    """Defines --n with a help text, --seed, and --out with a default."""
     parser.add_argument("--n", type=at_least(1), help=count)
     parser.add_argument("--seed", type=at_least(0), default=0, help="default: 0")
     out_flag(parser, out)
 
 
 def file_flag(parser: ArgumentParser, default: str) -> None:
-    """Defines --out of one file."""
     parser.add_argument("--out", type=output(), default=default, help="default: %(default)s")
 
 
@@ -152,13 +148,11 @@ def out_flag(parser: ArgumentParser, default: str) -> None:
 
 
 def plugin_flag(parser: ArgumentParser) -> None:
-    """Defines --plugin, which may be repeated."""
     help_ = "a Python file to run first, which may add bodies, heads, outputs and readers"
     parser.add_argument("--plugin", action="append", default=[], metavar="FILE.py", help=help_)
 
 
 def process_flags(parser: ArgumentParser) -> None:
-    """Defines the flags by which several processes join."""
     add = parser.add_argument
     add("--distributed", action="store_true", help="join by SLURM, Open MPI or a Cloud TPU")
     add("--coordinator", metavar="HOST:PORT", help="address of the first process")
@@ -166,13 +160,6 @@ def process_flags(parser: ArgumentParser) -> None:
     add("--process_id", type=int, metavar="ID", help="with --coordinator: index of this, from 0")
 
 
-def join(arguments: Namespace) -> None:
-    """Joins the processes that the flags name, if any."""
-    flags = arguments.coordinator, arguments.num_processes, arguments.process_id
-    processes.join(*flags, arguments.distributed)
-
-
 def data_flags(parser: ArgumentParser) -> None:
-    """Defines where the images of a run are now, if they have been moved."""
     parser.add_argument("--data_name", help="data.name of the run, where its images are now")
     parser.add_argument("--data_dir", help="data.data_dir of the run")

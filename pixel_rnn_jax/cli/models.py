@@ -35,7 +35,7 @@ def evaluate(arguments: Namespace) -> None:
     """Prints the likelihood of the images of a split, or of your own, in nats and bits/dim."""
     if arguments.per_value and not arguments.out:
         raise UserError("--per_value needs --out=FILE.npz")
-    flags.join(arguments)
+    processes.join(arguments)
     run = source.open_run(arguments.source, devices.make_mesh())
     split, model = flags.select_split(arguments, run), run.image_model
     per_value = arguments.per_value
@@ -48,7 +48,15 @@ def evaluate(arguments: Namespace) -> None:
     else:
         terminal.print_result(evaluation.report(str(arguments.images or name), run.step))
     if arguments.out and processes.is_first():
-        _write_scores(evaluation, split, arguments.out)
+        nats = evaluation.nats_per_image
+        arrays = {"nats": nats, "names": np.array(split.dataset.names())}
+        if not evaluation.real:
+            arrays["bits_per_dim"] = np.asarray(model_lib.bits_per_dim(nats, evaluation.num_values))
+        if evaluation.nats_per_value is not None:
+            arrays["nats_per_value"] = evaluation.nats_per_value
+        with files.atomic_write(arguments.out) as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        terminal.log(f"{arguments.out}: the scores of {terminal.plural(len(nats), 'image')}")
     if arguments.pixel_map and processes.is_first():
         _draw_pixel_map(model, split, arguments.pixel_map)
 
@@ -64,18 +72,6 @@ def evaluate_flags(parser: ArgumentParser) -> None:
     add("--json", action="store_true", help="print the results as a JSON object")
     flags.process_flags(parser)
     flags.data_flags(parser)
-
-
-def _write_scores(evaluation: "evaluate_lib.Evaluation", split: "data.Split", out: str) -> None:
-    nats = evaluation.nats_per_image
-    arrays = {"nats": nats, "names": np.array(split.dataset.names())}
-    if not evaluation.real:
-        arrays["bits_per_dim"] = np.asarray(model_lib.bits_per_dim(nats, evaluation.num_values))
-    if evaluation.nats_per_value is not None:
-        arrays["nats_per_value"] = evaluation.nats_per_value
-    with files.atomic_write(out) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    terminal.log(f"{out}: the scores of {terminal.plural(len(nats), 'image')}")
 
 
 def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: str) -> None:

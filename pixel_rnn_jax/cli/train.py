@@ -16,13 +16,13 @@ from pixel_rnn_jax.system.errors import UserError
 with epy.lazy_imports():
     from pixel_rnn_jax.data import standard
     from pixel_rnn_jax.runs import workdir as workdir_lib
-    from pixel_rnn_jax.system import terminal
+    from pixel_rnn_jax.system import processes, terminal
     from pixel_rnn_jax.training import train as train_lib
 
 
 def train(config: config_lib.Config, workdir: epath.Path, arguments: Namespace) -> None:
     """Trains a model, or resumes the run that is in its workdir."""
-    flags.join(arguments)
+    processes.join(arguments)
     terminal.log(f"workdir: {workdir}")
     result = train_lib.train(config, workdir)
     terminal.print_result(result.test.report("test", result.run.step))
@@ -70,7 +70,6 @@ def parse_train(words: Sequence[str]) -> Callable[[], None]:
 
 
 def _described(config: config_lib.Config) -> str:
-    """Returns the fields of a config as the flags that set them, and what each means."""
     lines = ["--config.FIELD=VALUE sets a field, here with its value:"]
     wrapper = textwrap.TextWrapper(shutil.get_terminal_size().columns, "  ", "      ")
     wrapper.break_on_hyphens = wrapper.break_long_words = False

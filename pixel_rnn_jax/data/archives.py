@@ -1,8 +1,4 @@
-"""Archives of image sets in their original forms, read without unpacking them to files.
-
-Each reader takes the archives of a split and its name, and yields for every image the key by which
-TFDS orders it, the image `[H, W, C]`, and its label or None.
-"""
+"""Archives of image sets in their original forms, read without unpacking them to files."""
 
 import gzip
 import io
@@ -19,9 +15,11 @@ from PIL import Image
 from pixel_rnn_jax.system.files import check_unpacked
 
 Item = tuple[int | str, np.ndarray, Any]
+"""The key by which TFDS orders an image, the image `[H, W, C]`, and its label or None."""
+Reader = Callable[[Sequence[Path], str], Iterator[Item]]
+"""Takes the archives of a split and its name."""
 LARGEST = 30_730_000
 """Bytes of the largest file in a tar archive of a set: 10,000 records of CIFAR-10."""
-Reader = Callable[[Sequence[Path], str], Iterator[Item]]
 
 
 def read_text(paths: Sequence[Path], split: str) -> Iterator[Item]:
@@ -69,7 +67,6 @@ def read_npz(paths: Sequence[Path], split: str) -> Iterator[Item]:
 
 
 def _members(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    """Yields the names and contents of the files in a zip or tar archive."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             check_unpacked(path, sum(member.file_size for member in archive.infolist()))

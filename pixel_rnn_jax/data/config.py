@@ -8,7 +8,6 @@ from pixel_rnn_jax.model.config import SEVERAL, Rule, check_fields
 _RULES: dict[str, Rule] = {
     "name": ("not be empty", bool),
     "levels": SEVERAL,
-    "tile": ("be at least 0", lambda tile: tile >= 0),
 }
 
 

@@ -29,12 +29,10 @@ class Batch(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images with their names.
+    """Images `[N, H, W, C]` as a model takes them, with their condition and names.
 
-    Attributes:
-        images: `[N, H, W, C]`, as a model takes them.
-        condition: Classes `[N]`, by number or by name, or vectors `[N, D]` or maps `[N, H, W, D]`.
-        names: N names of files relative to their folder, or rows in an array.
+    The condition is classes `[N]`, by number or by name, vectors `[N, D]` or maps `[N, H, W, D]`.
+    The names are N names of files relative to their folder, or rows in an array.
 
     >>> prnn.Images(np.zeros((3, 8, 8, 1), np.uint8), np.array([0, 1, 0])).condition.shape
     (3,)
@@ -62,8 +60,7 @@ class ImageFormat:
     def from_dict(cls, values: dict[str, Any]) -> "ImageFormat":
         """Returns the format whose `dataclasses.asdict` went through JSON."""
         tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-        fields: dict[str, Any] = values | tuples
-        return cls(**fields)
+        return cls(**values | tuples)
 
     def model(self, config: ModelConfig) -> PixelRNN:
         """Returns the model of such images."""
@@ -106,10 +103,9 @@ class LazyArray:
         rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
         for number, row in enumerate(map(np.asarray, self._read(indices))):
             if (row.shape, row.dtype) != (self.shape[1:], self.dtype):
-                raise UserError(
-                    f"{self._names[indices[number]]} has shape {list(row.shape)} of {row.dtype}, "
-                    f"but {self._names[0]} {list(self.shape[1:])} of {self.dtype}"
-                )
+                found = f"has shape {list(row.shape)} of {row.dtype}"
+                other = f"{self._names[0]} {list(self.shape[1:])} of {self.dtype}"
+                raise UserError(f"{self._names[indices[number]]} {found}, but {other}")
             rows[number] = row
         return rows
 

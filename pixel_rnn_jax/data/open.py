@@ -41,10 +41,9 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
             here = not config.data_dir or standard.folder_of(config.name).exists()
             if config.name in standard.SETS and here:
                 return standard.open_standard(config.name, split)
-            raise UserError(
-                f"{name} is no folder, no set of TFDS prepared as array_record in data.data_dir "
-                f"{config.data_dir!r}, and none of {', '.join(standard.SETS)}"
-            )
+            place = f"data.data_dir {config.data_dir!r}, and none of {', '.join(standard.SETS)}"
+            forms = "no folder, no set of TFDS prepared as array_record"
+            raise UserError(f"{name} is {forms} in {place}")
     return open_path(path, name, split, config.tile)
 
 
@@ -53,8 +52,8 @@ def open_path(path: Path, name: str, split: str | None = None, tile: int = 0) ->
 
     `name` names the path in errors. With `tile` the images are pictures to be cut.
     """
-    read = open_arrays if path.suffix in READERS else _open_image_files
-    return read(path, name, split or "all", tile)
+    opener = _open_arrays if path.suffix in READERS else _open_image_files
+    return opener(path, name, split or "all", tile)
 
 
 def read_files(path: epath.PathLike, split: str | None = None) -> Images:
@@ -106,42 +105,38 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
     return divide(name, split, folders, read_folder, tile=tile)
 
 
-def open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
-    """Opens a split of a file that one of `READERS` reads.
+def _open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
+    """Opens a split of a file of `READERS`: its arrays are the images, or the images of each split.
 
-    Its arrays are the images, or the images of each split; and perhaps their `labels`, and vectors
-    or maps, `condition`: with several splits `train_labels`, `train_condition` and so on.
+    There may be `labels` and `condition`, with several splits `train_labels` and so on.
     """
     with error_context(path):
-        read = READERS[path.suffix](path)
-    arrays = read if isinstance(read, Mapping) else {"": read}
+        opened = READERS[path.suffix](path)
+    arrays = opened if isinstance(opened, Mapping) else {"": opened}
     keys = [key for key in arrays if not _NOT_IMAGES.fullmatch(key)]
-    splits = [key for key in keys if key]
+    splits, whole = [key for key in keys if key], len(keys) == 1
 
     def read_arrays(key: str) -> Dataset:
-        return _of_arrays(path, arrays, key or keys[0], name, divided=len(keys) > 1)
+        key = key or keys[0]
+
+        def read(field: str) -> np.ndarray | None:
+            # In a divided set the plain name does not say of which images it is.
+            if not whole or f"{key}_{field}" in arrays:
+                field = f"{key}_{field}"
+            return np.asarray(arrays[field]) if field in arrays else None
+
+        with error_context(path):
+            images = np.asanyarray(arrays[key])
+            labels, condition = read("labels"), read("condition")
+            class_names: tuple[str, ...] = ()
+            if labels is not None and labels.dtype.kind == "U":
+                # From all splits, so that each gives a class the same number.
+                every = [arrays[field] for field in arrays if re.fullmatch("(.*_)?labels", field)]
+                class_names = tuple(np.unique(np.concatenate(every)).tolist())
+            ids = image_ids(key, len(images))
+        return Dataset(name, images, ids, None, labels, class_names, condition)
 
     with contextlib.ExitStack() as stack:
-        if isinstance(read, contextlib.AbstractContextManager):
-            stack.enter_context(read)
-        return divide(name, split, splits, read_arrays, whole=len(keys) == 1, tile=tile)
-
-
-def _of_arrays(
-    path: Path, arrays: Mapping[str, np.ndarray], key: str, name: str, *, divided: bool
-) -> Dataset:
-    def read(field: str) -> np.ndarray | None:
-        # In a divided set the plain name does not say of which images it is.
-        if divided or f"{key}_{field}" in arrays:
-            field = f"{key}_{field}"
-        return np.asarray(arrays[field]) if field in arrays else None
-
-    with error_context(path):
-        images, labels, condition = np.asanyarray(arrays[key]), read("labels"), read("condition")
-        class_names: tuple[str, ...] = ()
-        if labels is not None and labels.dtype.kind == "U":
-            # From all splits, so that each gives a class the same number.
-            every = [arrays[field] for field in arrays if re.fullmatch("(.*_)?labels", field)]
-            class_names = tuple(np.unique(np.concatenate(every)).tolist())
-        ids = image_ids(key, len(images))
-    return Dataset(name, images, ids, None, labels, class_names, condition)
+        if isinstance(opened, contextlib.AbstractContextManager):
+            stack.enter_context(opened)
+        return divide(name, split, splits, read_arrays, whole=whole, tile=tile)

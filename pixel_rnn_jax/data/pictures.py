@@ -138,27 +138,23 @@ def write_images(
         return
     target = Path(out).resolve()
     unfinished = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}")
-    unfinished.mkdir(parents=True)
-    try:
-        _write_folder(unfinished, images, levels, names)
-        unfinished.rename(target)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _write_folder(folder: Path, images: np.ndarray, levels: int, names: Sequence[str]) -> None:
     images, _ = as_levels(images, levels)
     # Booleans are written as black and white, and read back as 0 and 1.
     two = levels == 2 and images.shape[-1] == 1
-    digits = len(str(len(images)))
-    names = names or [f"{i:0{digits}}.png" for i in range(len(images))]
-    for name, image in zip(names, images.astype(bool if two else value_dtype(levels)), strict=True):
-        target = folder / (name if name.endswith(".png") else f"{name}.png")
-        if not target.resolve().is_relative_to(folder.resolve()):
-            raise UserError(f"the name {name!r} leads out of a folder: use an .npz file")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("xb") as file:  # On some disks A.png is a.png.
-            file.write(png(image[..., 0] if image.shape[-1] == 1 else image))
+    images = images.astype(bool if two else value_dtype(levels))
+    names = names or [str(i).zfill(len(str(len(images)))) for i in range(len(images))]
+    unfinished.mkdir(parents=True)
+    try:
+        for name, image in zip(names, images, strict=True):
+            path = unfinished / (name if name.endswith(".png") else f"{name}.png")
+            if not path.resolve().is_relative_to(unfinished):
+                raise UserError(f"the name {name!r} leads out of a folder: use an .npz file")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:  # On some disks A.png is a.png.
+                file.write(png(image[..., 0] if image.shape[-1] == 1 else image))
+        unfinished.rename(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
@@ -189,7 +185,6 @@ def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
 
 
 def _joined(*parts: np.ndarray) -> np.ndarray:
-    """Returns tiles made of several side by side, with gaps between them."""
     count, height, _, channels = parts[0].shape
     gap = np.full((count, height, 1, channels), GREY, np.uint8)
     return np.concatenate([piece for part in parts for piece in (gap, part)][1:], axis=2)

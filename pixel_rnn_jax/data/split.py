@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from numpy.typing import ArrayLike
 
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.data.dataset import Batch, Dataset, ImageFormat, LazyArray
@@ -66,10 +67,7 @@ class Split:
         return ImageFormat(self.image_shape, self.levels, class_names=self.class_names)
 
     def batch(
-        self,
-        indices: Sequence[int] | np.ndarray,
-        positions: Sequence[int] | None = None,
-        seed: int = 0,
+        self, indices: ArrayLike, positions: Sequence[int] | None = None, seed: int = 0
     ) -> Batch:
         """Returns the images `indices` [B]; in training `positions` [B] in the stream are given."""
         indices, binarize = np.asarray(indices), self._data.binarize
@@ -138,7 +136,6 @@ class Split:
     def _refuse(
         self, wrong: np.ndarray, stored: np.ndarray, indices: np.ndarray, what: str, rule: str
     ) -> None:
-        """Names the first image of which a number is wrong."""
         if wrong.any():
             first = tuple(np.argwhere(wrong)[0])
             name, index = self.dataset.name, indices[first[0]]
@@ -200,19 +197,16 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
     if likelihoods.likelihood_class(model).standardised:
         return 0
     if dtype.kind == "f" or (dtype.kind == "b" and data.levels > 2):
-        raise UserError(
-            f"{name} has values of type {dtype}, but model.output={model.output} takes integers "
-            f"from 0 to {data.levels - 1 if data.levels else 'K - 1'}: convert them, or set "
-            "model.output=gaussian_mixture"
-        )
+        most = data.levels - 1 if data.levels else "K - 1"
+        rule = f"model.output={model.output} takes integers from 0 to {most}"
+        way = "convert them, or set model.output=gaussian_mixture"
+        raise UserError(f"{name} has values of type {dtype}, but {rule}: {way}")
     if known := data.levels or dataset.levels or 2 * (dtype.kind == "b"):
         return known
     seen = dataset.images if isinstance(dataset.images, np.ndarray) else _first(dataset)
     if dtype != np.uint8 or seen.max() == 1:
-        raise UserError(
-            f"data.levels must be K, as values of {name} are from 0 to K - 1, of type {dtype}: the "
-            f"first {len(seen)} images have {seen.min()} to {seen.max()}"
-        )
+        found = f"of type {dtype}: the first {len(seen)} images have {seen.min()} to {seen.max()}"
+        raise UserError(f"data.levels must be K, as values of {name} are from 0 to K - 1, {found}")
     return 256
 
 
@@ -222,7 +216,6 @@ def _first(dataset: Dataset) -> np.ndarray:
 
 
 def _condition(dataset: Dataset, model: ModelConfig) -> Any:
-    """Returns the labels or the condition of a set, as the model takes them; None for neither."""
     form, shape = model.condition, model.condition.shape(dataset.image_shape)
     if not form.size:
         return None
@@ -231,10 +224,8 @@ def _condition(dataset: Dataset, model: ModelConfig) -> Any:
     if array is None or array.shape[1:] != shape or array.dtype.kind not in types:
         found = "no" if array is None else f"{list(array.shape)} of {array.dtype} as"
         rows = ", ".join(map(str, ("N", *shape)))
-        raise UserError(
-            f"{dataset.name} has {found} `{what}` or `train_{what}`: {form} takes "
-            f"{'integers' if form.classes else 'numbers'} [{rows}]"
-        )
+        rule = f"{form} takes {'integers' if form.classes else 'numbers'} [{rows}]"
+        raise UserError(f"{dataset.name} has {found} `{what}` or `train_{what}`: {rule}")
     return array
 
 

@@ -71,7 +71,6 @@ def open_standard(name: str, split: str) -> Dataset:
 
 
 def _order(name: str, folder: Path, split: str) -> np.ndarray:
-    """Returns the rows of a split in the order of TFDS."""
     path = folder / f"{split}_order.npy"
     with error_context(path):
         order, count = np.load(path), SETS[name].splits[split][0]
@@ -126,11 +125,10 @@ def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
             if not path.is_file():
                 raise UserError(f"--from={source} is no folder with {needed}: no {file}")
             found = pooch.file_hash(path)
-            if found != checksums[file] and not is_named:
+            is_original = found == checksums[file]
+            if not is_original and not is_named:
                 raise UserError(f"{path} has the SHA-256 {found}, not {checksums[file]}")
-            terminal.log(
-                f"{path}: {'' if found == checksums[file] else 'not '}the original archive"
-            )
+            terminal.log(f"{path}: {'' if is_original else 'not '}the original archive")
         return paths
     advice = f"get {needed}, and run pixel-rnn-jax prepare {name} --from=FOLDER"
     if not url:
@@ -152,12 +150,12 @@ def _archives(name: str, source: str, downloads: Path) -> dict[str, Path]:
 
 
 def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> None:
-    """Writes the arrays of a split, image by image."""
     standard, keys, labels = SETS[name], [], []
     (count, _, files), salt = standard.splits[split], hashlib.md5(split.encode())
     items = standard.read([paths[file] for file in files], split)
     header = {"descr": "|u1", "fortran_order": False, "shape": (count, *standard.shape)}
-    try:
+    which = ", ".join(str(paths[file]) for file in files)
+    with error_context(f"the {split} images of {name} in {which}"):
         with atomic_write(folder / f"{split}.npy") as file:
             np.lib.format.write_array_header_1_0(file, header)
             for key, image, label in terminal.progress(items, count, split, "images"):
@@ -169,11 +167,6 @@ def _convert(name: str, split: str, paths: Mapping[str, Path], folder: Path) -> 
                 labels.append(label)
         if len(keys) != count:
             raise ValueError(f"there are {len(keys):,} images, not {count:,}")
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno:
-            raise  # The disk's, not the archives'.
-        which = ", ".join(str(paths[file]) for file in files)
-        raise UserError(f"{which}: not the {split} images of {name}: {error!r}") from error
     arrays = {"order": np.array(sorted(range(count), key=keys.__getitem__))}
     if labels[0] is not None:
         arrays["labels"] = np.array(labels, np.int32)
@@ -219,6 +212,7 @@ def fingerprint(images: np.ndarray, labels: np.ndarray | None = None) -> Fingerp
 
 _CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 # fmt: off
+_TAR = {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"}
 SETS = {
     "binarized_mnist": StandardSet((28, 28, 1), archives.read_text, {
         "train": (50_000, "a7fd7b5641135473c766e33ea73027bfb4b1a7e849c91bc5226185492414d31c", {
@@ -242,12 +236,8 @@ SETS = {
         }),
     }, "https://storage.googleapis.com/cvdf-datasets/mnist"),
     "cifar10": StandardSet((32, 32, 3), archives.read_records, {
-        "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", {
-            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        }),
-        "test": (10_000, "12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66", {
-            "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-        }),
+        "train": (50_000, "aba2613db999bab40d772d178fac39fd2e148f40cc2ddff24e571f6eb81982b2", _TAR),
+        "test": (10_000, "12d8607894ffd895dde9bfe7a8894226e19070fccf65dc6d6fa3659d56246e66", _TAR),
     }, "https://www.cs.toronto.edu/~kriz", class_names=tuple(_CLASSES.split())),
     # The paper's own; TFDS's issue 4662 says where it is now.
     "downsampled_imagenet/32x32": StandardSet((32, 32, 3), archives.read_pngs, {

@@ -37,9 +37,8 @@ def open_tfds(builder: Any, name: str, split: str) -> Dataset:
 
 
 def _open(builder: Any, name: str, split: str) -> Dataset:
-    features = dict(builder.info.features.items())
-    image: Any = features.get("image")
-    label: Any = features.get("label")
+    features: Any = dict(builder.info.features.items())
+    image, label = features.get("image"), features.get("label")
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         raise UserError(f"{name} has no feature `image` of 8 bits, only {features}")
     shards = builder.info.splits[split].file_instructions

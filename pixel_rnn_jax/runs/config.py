@@ -1,7 +1,4 @@
-"""The config of a run, and its other forms: config files, flags such as --config.seed=3, and JSON.
-
-A config file returns an `ml_collections.ConfigDict`, which `load_config` turns into a `Config`.
-"""
+"""The config of a run, and its other forms: files, flags such as --config.seed=3, and JSON."""
 
 import dataclasses
 import inspect
@@ -120,13 +117,11 @@ class Config:
 
     def __post_init__(self) -> None:
         check_fields(self, "", _RULES)
-        data = self.data
-        mirrors = not data.flip or self.model.condition.kind != "map"
-        check(data, "data.flip", "be False with model.condition_map", mirrors)
+        mirrors = not self.data.flip or self.model.condition.kind != "map"
+        check(self.data, "data.flip", "be False with model.condition_map", mirrors)
 
 
-_PACKAGE = Path(__file__).parents[1]
-_FOLDERS = _PACKAGE / "configs", _PACKAGE.parent / "configs"  # In a wheel, in a checkout.
+_FOLDERS = [folder / "configs" for folder in Path(__file__).parents[1:3]]  # Wheel, checkout.
 CONFIGS = {path.stem: path for path in sorted(next(filter(Path.is_dir, _FOLDERS)).glob("[!_]*.py"))}
 """The config files that come with the package, by name."""
 _GROUPS: dict[str, Any] = {
@@ -137,7 +132,7 @@ _FIELDS += [f.name for f in dataclasses.fields(Config) if f.name not in _GROUPS]
 
 
 def load_config(source: str) -> Config:
-    """Runs a config file, whose `get_config` returns some fields or all.
+    """Runs a config file, whose `get_config` returns a `ConfigDict` of some fields or all.
 
     `source` is one of the `CONFIGS` or a path, perhaps with an argument for `get_config` after a
     colon: "digits", "mnist:row_lstm", "configs/mnist.py".
@@ -146,10 +141,8 @@ def load_config(source: str) -> Config:
     file = CONFIGS.get(name, Path(name))
     get_config = runpy.run_path(str(file)).get("get_config") if file.is_file() else None
     if get_config is None:
-        raise UserError(
-            f"--config={name} names no file with a function get_config: give the path of one, or "
-            f"one of {', '.join(CONFIGS)}"
-        )
+        choices = f"give the path of one, or one of {', '.join(CONFIGS)}"
+        raise UserError(f"--config={name} names no file with a function get_config: {choices}")
     config = get_config(argument) if argument else get_config()
     if not isinstance(config, (Mapping, ConfigDict)):
         raise UserError(f"get_config of --config={name} must return fields, got {config!r}")

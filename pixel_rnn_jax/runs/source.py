@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,15 +17,8 @@ from pixel_rnn_jax.data import Images, Split
 from pixel_rnn_jax.image_model import HUB_FILE, ImageModel
 from pixel_rnn_jax.runs.config import Config, changed_fields
 from pixel_rnn_jax.runs.workdir import Checkpoints, RunIdentity, is_fixed, read_config
-from pixel_rnn_jax.system import devices
+from pixel_rnn_jax.system import devices, files
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import (
-    BUNDLED,
-    MODEL_FILE,
-    bundled_names,
-    check_storage,
-    error_context,
-)
 
 
 @dataclass(frozen=True)
@@ -46,20 +40,17 @@ class Run:
         if self.identity is None:
             raise UserError(f"{self.source} holds a model without its data: give --images")
         image_format, digests = self.identity.image_format, self.identity.data
-        trained_on = self.identity.config.data
-        place = trained_on.name if name is None else name
-        folder = trained_on.data_dir if data_dir is None else data_dir
-        moved = dataclasses.replace(trained_on, name=place, data_dir=folder)
+        moves: dict[str, Any] = {"name": name, "data_dir": data_dir}
+        given = {field: value for field, value in moves.items() if value is not None}
+        moved = dataclasses.replace(self.identity.config.data, **given)
         config = dataclasses.replace(self.identity.config, data=moved)
         opened, base = open_split(config, split), split.partition("[")[0]
         for name_of_run in [base] if base in digests else digests:
             whole = opened if name_of_run == split else open_split(config, name_of_run)
             if opened.format != image_format or data.digest(whole) != digests[name_of_run]:
-                raise UserError(
-                    f"data.name={config.data.name} does not hold the {name_of_run} images of the "
-                    f"run ({image_format}): restore them, give their place by --data_name or "
-                    "--data_dir, or evaluate other images with --images"
-                )
+                what = f"data.name={config.data.name} does not hold the {name_of_run} images"
+                way = "restore them, give --data_name or --data_dir, or other --images"
+                raise UserError(f"{what} of the run ({image_format}): {way}")
         return opened
 
 
@@ -76,14 +67,14 @@ def open_run(source: epath.PathLike, mesh: Mesh | None = None) -> Run:
     A workdir gives the parameters with the best validation, or the newest ones without any. They
     are replicated over a mesh, by default of one device.
     """
-    check_storage(source)
+    files.check_storage(source)
     mesh = devices.local_mesh(1) if mesh is None else mesh
     identity = step = None
-    if source in bundled_names():
-        folder = BUNDLED / str(source)
+    if source in files.bundled_names():
+        folder = files.BUNDLED / str(source)
         identity = RunIdentity.from_dict(json.loads((folder / "identity.json").read_bytes()))
         step = json.loads((folder / "result.json").read_bytes())["step"]
-        file: epath.PathLike = folder / MODEL_FILE
+        file: epath.PathLike = folder / files.MODEL_FILE
     elif weights.is_exported(source):
         file = source
     else:
@@ -104,12 +95,11 @@ def _open_workdir(workdir: epath.PathLike, mesh: Mesh) -> Run:
         identity, step = identities[max(identities)], checkpoints.best_step() or max(identities)
         for name, (stored, written) in changed_fields(identity.config, copy).items():
             if is_fixed(name):  # No resume can have changed it.
-                raise UserError(
-                    f"{workdir}/config.json has {name}={written!r}, the checkpoints have {stored!r}"
-                )
+                found = f"{workdir}/config.json has {name}={written!r}"
+                raise UserError(f"{found}, the checkpoints have {stored!r}")
         config, image_format = identity.config.model, identity.image_format
-        with error_context(workdir):
-            weights.check_size(config, image_format, checkpoints.types(step))
+        with files.error_context(workdir):
+            weights.check_size(config, image_format, checkpoints.sealed(step)["types"])
         model = image_format.model(config)
         entry = "ema" if identities[step].config.optimizer.ema_decay else "params"
         init = jax.jit(model.init, out_shardings=devices.replicated(mesh))
@@ -123,10 +113,8 @@ def load(path: epath.PathLike) -> ImageModel:
 
     `path` is the name of a bundled model, such as "digits" (a folder of that name is "./digits");
     a workdir, whose parameters with the best validation are taken; or a file that `ImageModel.save`
-    or the command `export` wrote. All processes of a program load a workdir together.
-
-    Raises:
-        UserError: There is no trained model, or it is damaged.
+    or the command `export` wrote. All processes of a program load a workdir together. Raises a
+    `UserError` if there is no trained model, or it is damaged.
 
     >>> prnn.load("digits").image_shape
     (8, 8, 1)
@@ -139,10 +127,8 @@ def from_pretrained(
 ) -> ImageModel:
     """Loads a model that `ImageModel.push_to_hub` has put on the Hugging Face Hub.
 
-    `revision` is a branch, tag or commit; `hf auth login` gives the default token.
-
-    Raises:
-        UserError: The file in the repository is no model, or is damaged.
+    `revision` is a branch, tag or commit; `hf auth login` gives the default token. Raises a
+    `UserError` if the file in the repository is no model, or is damaged.
 
     >>> prnn.from_pretrained("somebody/digits").levels
     17
@@ -155,14 +141,11 @@ def from_pretrained(
 def read_images(source: epath.PathLike, split: str | None = None) -> Images:
     """Reads images as they are stored, or as the model of a run sees them.
 
-    Args:
-        source: A folder of image files, an image file, a file of images (.npy, .npz), or a workdir.
-        split: A subfolder, an array of the file, or "train", "validation" or "test" (images
-            without such parts are divided, always in the same way); by default all images. A
-            run has the splits that `pixel-rnn-jax evaluate` takes; by default "test".
-
-    Raises:
-        UserError: There is no such split, or images, labels and condition do not fit one another.
+    `source` is a folder of image files, an image file, a file of images (.npy, .npz), or a workdir.
+    `split` is a subfolder, an array of the file, or "train", "validation" or "test" (images without
+    such parts are divided, always in the same way); by default all images. A run has the splits
+    that `pixel-rnn-jax evaluate` takes; by default "test". Raises a `UserError` if there is no such
+    split, or images, labels and condition do not fit one another.
 
     >>> np.save("images.npy", np.zeros((3, 8, 8), np.uint8))
     >>> prnn.read_images("images.npy").images.shape

@@ -1,8 +1,7 @@
 """The workdir of a run: its lock, its checkpoints by Orbax, and the rule by which it is resumed.
 
-Orbax writes `<workdir>/checkpoints/<step>` in the background: the arrays by their paths, such as
-"params/scale_0/first/kernel", without the containers that held them, and one JSON of the step, the
-`RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
+A checkpoint has the arrays by their paths, such as "params/scale_0/first/kernel", and one JSON of
+the step, the `RunIdentity`, the validation, and the SHA-256s of the arrays and of itself.
 """
 
 import contextlib
@@ -54,11 +53,8 @@ class RunIdentity:
 class Progress(NamedTuple):
     """The seconds that a run has trained, and the number of its records."""
 
-    seconds: float
-    records: int
-
-
-NO_PROGRESS = Progress(0.0, 0)
+    seconds: float = 0.0
+    records: int = 0
 
 
 def sha256_of_json(values: Any) -> str:
@@ -112,7 +108,7 @@ class Checkpoints:
         state: PyTree,
         identity: RunIdentity,
         nats: float | None = None,
-        progress: Progress = NO_PROGRESS,
+        progress: tuple[float, int] = (0.0, 0),
     ) -> None:
         """Copies a state, a dict of trees of arrays, and writes it in the background.
 
@@ -132,17 +128,9 @@ class Checkpoints:
         items = {"state": ocp.args.PyTreeSave(arrays), "identity": ocp.args.JsonSave(sealed)}
         self._manager.save(step, args=ocp.args.Composite(**items), metrics=metrics, force=True)
 
-    def progress(self, step: int) -> Progress:
-        """Returns the progress of the run at a checkpoint."""
-        return Progress(*self._sealed(step)["progress"])
-
     def identity(self, step: int) -> RunIdentity:
         """Returns the identity of a checkpoint; raises `UserError` if it is damaged."""
-        return RunIdentity.from_dict(self._sealed(step)["identity"])
-
-    def types(self, step: int) -> dict[str, str]:
-        """Returns the `types_of` the arrays of a checkpoint."""
-        return self._sealed(step)["types"]
+        return RunIdentity.from_dict(self.sealed(step)["identity"])
 
     def restore(self, template: PyTree, step: int) -> PyTree:
         """Reads the arrays of a checkpoint, bit for bit, and checks them against their SHA-256s.
@@ -151,7 +139,7 @@ class Checkpoints:
         """
         self.wait()
         path, leaves = self.directory / str(step), by_name(template)
-        sealed = self._sealed(step)
+        sealed = self.sealed(step)
         types = {n: t for n, t in sealed["types"].items() if n.split("/")[0] in template}
         check_same_types(f"checkpoint {path}", types_of(leaves), types)
         # As NumPy arrays, whose bytes are compared before they reach a device.
@@ -179,7 +167,8 @@ class Checkpoints:
         path = self.directory / str(step)
         return error_context(f"{path} (delete it if there are other checkpoints)")
 
-    def _sealed(self, step: int) -> dict[str, Any]:
+    def sealed(self, step: int) -> dict[str, Any]:
+        """Returns the JSON of a checkpoint; raises `UserError` if it is damaged."""
         args = ocp.args.Composite(identity=ocp.args.JsonRestore())
         with self._context(step):
             values = dict(self._manager.restore(step, args=args)["identity"])
@@ -206,9 +195,8 @@ def lock(workdir: epath.PathLike) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(
-                f"--workdir={workdir} is in use by {file.read()}: wait for it, or use another"
-            ) from None
+            user = f"{file.read()}: wait for it, or use another"
+            raise UserError(f"--workdir={workdir} is in use by {user}") from None
         file.truncate(0)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         file.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}")
@@ -230,18 +218,15 @@ def check_resume(checkpoints: Checkpoints, new: RunIdentity) -> RunIdentity:
     workdir = checkpoints.directory.parent
     for name, (before, after) in changes.items():
         if is_fixed(name):
-            raise UserError(
-                f"{workdir} holds a run of {name}={before!r}, not {after!r}: use another --workdir"
-            )
+            run = f"{workdir} holds a run of {name}={before!r}"
+            raise UserError(f"{run}, not {after!r}: use another --workdir")
     # Which checkpoint is best depends on the validation images.
     same_images = old.image_format == new.image_format
     same_images &= old.data["validation"] == new.data["validation"]
     same_fields = not any(name.startswith("data.") for name in changes)
     if not same_images or (same_fields and old.data != new.data):
-        raise UserError(
-            f"data.name={new.config.data.name} does not hold the images of {workdir} "
-            f"({old.image_format}): restore them, or use another --workdir"
-        )
+        what = f"data.name={new.config.data.name} does not hold the images of {workdir}"
+        raise UserError(f"{what} ({old.image_format}): restore them, or use another --workdir")
     for name, (before, after) in changes.items():
         terminal.log(f"{name} changes after step {step}: {before!r} → {after!r}")
     # The parameters were trained with the mean and the std that they began with.

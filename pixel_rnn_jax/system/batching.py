@@ -12,8 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from pixel_rnn_jax.system import devices, processes, terminal
-
-PyTree = Any
+from pixel_rnn_jax.system.trees import PyTree
 
 
 def in_batches(
@@ -39,9 +38,8 @@ def in_batches(
     run = _compiled(function, static, mesh)
     sent = (run(common, devices.shard_batch(mesh, batch)) for batch in batches)
     # The next batch is dispatched before a result is waited for, so that no device is idle.
-    late: Iterable[PyTree] = (
-        result for result, _ in itertools.pairwise(itertools.chain(sent, [None]))
-    )
+    pairs = itertools.pairwise(itertools.chain(sent, [None]))
+    late: Iterable[PyTree] = (result for result, _ in pairs)
     if progress:
         total = math.ceil(count / batch_size)
         late = map(wait, terminal.progress(late, total, progress, "batch"))
@@ -63,7 +61,7 @@ def slices(rows: PyTree, mesh: Mesh, *, least: int = 1, most: int) -> Iterator[P
 
 def wait(tree: PyTree) -> PyTree:
     """Waits for arrays: a call that waits for a device does not hear Ctrl-C."""
-    begin: float = time.monotonic()
+    begin = time.monotonic()
     arrays: Any = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     while not all(array.is_ready() for array in arrays):
         time.sleep(min(0.5, max(0.001, (time.monotonic() - begin) / 50)))

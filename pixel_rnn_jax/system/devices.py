@@ -8,26 +8,23 @@ import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from pixel_rnn_jax.system import files, tuning
 from pixel_rnn_jax.system.errors import UserError
+from pixel_rnn_jax.system.trees import PyTree
 
-PyTree = Any
 AXIS = "data"
 
 
 def set_up() -> None:
     """Uses every core of a CPU as a device, and keeps compiled programs for the next start.
 
-    Call it before JAX computes anything. The variables JAX_NUM_CPU_DEVICES and
-    JAX_COMPILATION_CACHE_DIR take precedence. glibc keeps freed memory (`mallopt`).
-
-    Raises:
-        RuntimeError: JAX has started a backend already; nothing is changed then.
+    Call it before JAX computes anything: later it raises a RuntimeError, and changes nothing. The
+    variables JAX_NUM_CPU_DEVICES and JAX_COMPILATION_CACHE_DIR take precedence. glibc keeps freed
+    memory (`mallopt`).
 
     >>> prnn.set_up()
     >>> model = prnn.load("digits")

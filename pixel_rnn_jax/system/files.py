@@ -62,14 +62,12 @@ def error_context(path: epath.PathLike) -> Iterator[None]:
         raise UserError(f"{path} is a pipe or a device, no file")  # It may never end.
     try:
         yield
-    except UserError as error:
-        if str(path) in str(error):
-            raise
-        raise UserError(f"{path}: {error}") from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:
+        is_own = isinstance(error, UserError)
+        if (is_own and str(path) in str(error)) or (isinstance(error, OSError) and error.errno):
             raise
-        raise UserError(f"{path}: damaged, or of another format: {error!r}") from error
+        what = error if is_own else f"damaged, or of another format: {error!r}"
+        raise UserError(f"{path}: {what}") from error
 
 
 def open_lock(path: Path) -> TextIO:

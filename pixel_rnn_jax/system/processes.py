@@ -1,14 +1,13 @@
 """The processes of one run: how they meet, exchange values, and end.
 
-Every process runs the same program on its own devices and its own share of the data. They meet in
-the collectives of compiled functions, while a checkpoint is saved, and in `all_gather`.
+They meet in compiled collectives, while a checkpoint is saved, and in `all_gather`.
 """
 
 import os
 import re
 import sys
 import traceback
-import zlib
+from argparse import Namespace
 from typing import NoReturn
 
 import jax
@@ -21,20 +20,19 @@ HEARTBEAT_S = 30
 """A process that has been silent for this long counts as dead, and the others end too."""
 
 
-def join(
-    coordinator: str | None, num_processes: int | None, process_id: int | None, distributed: bool
-) -> None:
+def join(flags: Namespace) -> None:
     """Connects the processes of a run, if there are several; call it before JAX uses a device.
 
-    The first listens at the `coordinator`, HOST:PORT. With `distributed` JAX asks the cluster.
+    The first listens at --coordinator=HOST:PORT. With --distributed JAX asks the cluster.
     """
-    values = coordinator, num_processes, process_id
-    if (alone := values == (None, None, None)) and not distributed:
+    coordinator, count, index = flags.coordinator, flags.num_processes, flags.process_id
+    values = coordinator, count, index
+    if (alone := values == (None, None, None)) and not flags.distributed:
         return
     has_port = bool(re.search(r":\d+$", coordinator or ""))
-    if not alone and not (has_port and num_processes and (process_id or 0) in range(num_processes)):
-        flags = "--coordinator=HOST:PORT, --num_processes=N and --process_id, from 0 to N - 1"
-        raise UserError(f"give {flags} together, got {values}")
+    if not alone and not (has_port and count and (index or 0) in range(count)):
+        needed = "--coordinator=HOST:PORT, --num_processes=N and --process_id, from 0 to N - 1"
+        raise UserError(f"give {needed} together, got {values}")
     # Its handler would swallow a SIGTERM that comes while nobody asks for it; `train` has its own.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -70,12 +68,6 @@ def whole(array: jax.Array) -> np.ndarray:
     if array.is_fully_addressable:
         return np.asarray(array)
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
-
-
-def all_equal(text: str) -> bool:
-    """Whether all processes have passed the same text."""
-    checksum = zlib.crc32(text.encode())
-    return len(set(all_gather(np.asarray(checksum, np.uint32)).tolist())) == 1
 
 
 def end(status: int, error: BaseException | None = None) -> NoReturn:

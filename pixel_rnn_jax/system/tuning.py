@@ -5,11 +5,10 @@ Results agree to rounding whatever they are; only `lanes` also decides which ima
 
 import os
 from collections.abc import Callable
-from typing import Any
 
 import jax
 
-PyTree = Any
+from pixel_rnn_jax.system.trees import PyTree
 
 CPU_PIXELS = 1024
 """Pixels whose maps stay in the caches; about one image of MNIST or CIFAR-10."""
@@ -27,16 +26,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
-
-
 def lanes() -> int:
     """Returns the number of images that a device generates at a time; fewer are padded.
 
     It is fixed, as another number may change the last bits of a program, and so, rarely, a value.
     """
-    return CPU_LANES if _on_cpu() else ACCELERATOR_LANES
+    return CPU_LANES if jax.default_backend() == "cpu" else ACCELERATOR_LANES
 
 
 def parts(images: int, pixels: int, *, recurrent: bool) -> int:
@@ -44,7 +39,8 @@ def parts(images: int, pixels: int, *, recurrent: bool) -> int:
 
     `pixels` is H * W; `recurrent` says whether a layer scans them.
     """
-    if not _on_cpu() or not isinstance(images, int):  # The batch may be a symbol of `jax.export`.
+    # The batch may be a symbol of `jax.export`.
+    if jax.default_backend() != "cpu" or not isinstance(images, int):
         return 1
     most = max(CPU_PIXELS // pixels, 1) * (CPU_IMAGES_PER_SCAN if recurrent else 1)
     most *= CPU_SHARED if cores() >= 2 * jax.local_device_count() else 1

@@ -37,6 +37,9 @@ def fit(
 ) -> ImageModel:
     """Trains a model on arrays, and returns it with the parameters that validate best.
 
+    Raises as `train`, and a `UserError` if the arrays do not fit one another or the config; after
+    Ctrl-C a run with a workdir has been saved there.
+
     Args:
         images: `[N, H, W]` or `[N, H, W, C]`: integers from 0 to K - 1, or for
             `output="gaussian_mixture"` any real numbers. Or an iterator of `data.Batch`, each of
@@ -55,10 +58,6 @@ def fit(
             the best step stay by likelihood.
         on_record: A function of the step and its figures, called for each record of the log.
 
-    Raises:
-        UserError: The arrays do not fit one another or the config; or as `train`.
-        KeyboardInterrupt: After Ctrl-C; a run with a workdir has been saved there.
-
     >>> images = np.random.default_rng(0).integers(3, size=(40, 4, 4))
     >>> config = prnn.Config(prnn.ModelConfig("row_lstm", 1, 4), train=prnn.TrainConfig(steps=2))
     >>> prnn.fit(images, config).levels
@@ -67,9 +66,8 @@ def fit(
     if isinstance(config, ModelConfig):
         config = Config(model=config)
     config, training, held_out = array_splits(config or Config(), images, condition, validation)
-    splits = {"validation": held_out}
-    if training is not None:
-        splits = {"train": training, **splits}
+    splits = {"train": training} if training is not None else {}
+    splits["validation"] = held_out
     with tempfile.TemporaryDirectory() as temporary:
         run = Training(
             config,

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import operator
 import os
 import tempfile
 import time
@@ -20,7 +21,7 @@ from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Split, pictures
 from pixel_rnn_jax.image_model import ImageModel
 from pixel_rnn_jax.model.generation.complete import is_exact
-from pixel_rnn_jax.runs.workdir import NO_PROGRESS, Progress
+from pixel_rnn_jax.runs.workdir import Progress
 from pixel_rnn_jax.system import processes, terminal
 from pixel_rnn_jax.system.files import atomic_write, error_context
 
@@ -49,10 +50,9 @@ class TrainLog(contextlib.ExitStack):
         workdir: epath.PathLike,
         step: int,
         steps: int,
-        progress: Progress = NO_PROGRESS,
+        progress: tuple[float, int] = (0.0, 0),
         on_record: OnRecord | None = None,
     ):
-        """Opens the files and drops the records after `step`."""
         super().__init__()
         seconds, count = progress
         self._on_record = on_record
@@ -162,9 +162,7 @@ def read_metrics(workdir: epath.PathLike) -> list[Row]:
     path = epath.Path(workdir) / "metrics.jsonl"
     with error_context(path):
         records = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-        if not all(isinstance(r, dict) and isinstance(r.get("step"), int) for r in records):
-            raise ValueError("a line is no record of a step")
-        return records
+        return [record | {"step": operator.index(record["step"])} for record in records]
 
 
 def overfitting(records: list[Row]) -> str:
@@ -186,12 +184,10 @@ def previews(model: ImageModel, seed: int, validation: Split) -> dict[str, np.nd
     """Draws samples and completions, with the same random numbers at every call."""
     key, levels = jax.random.key(seed), model.levels
     images, condition = validation.batch(data.evenly_spaced(len(validation), PREVIEWS))
-    count, sampled = len(images), condition
+    sampled = condition
     if classes := model.config.condition.classes:
-        count, sampled = PREVIEWS, data.balanced_classes(PREVIEWS, classes)
-    elif condition is None:
-        count = PREVIEWS
-    samples = model.sample(key, count, sampled)
+        sampled = data.balanced_classes(PREVIEWS, classes)
+    samples = model.sample(key, PREVIEWS if sampled is None else len(sampled), sampled)
     known = np.broadcast_to(pictures.known_mask("top_half", model.image_shape), images.shape)
     particles = 1 if is_exact(model.pixel_rnn.scales, known) else PREVIEWS
     completion = model.complete(key, images, known, condition, particles=particles)

@@ -57,7 +57,10 @@ def build(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
     else:
         rule = optax.scale_by_adam()
     # Without arrays, so that a resumed run may change it.
-    decay = optax.add_decayed_weights(config.weight_decay, _are_matrices)
+    decay = optax.add_decayed_weights(
+        config.weight_decay,
+        lambda params: jax.tree.map(lambda _, axes: axes is not None, params, _matrices(params)),
+    )
     return optax.chain(clip, rule, decay, optax.scale_by_learning_rate(rate))
 
 
@@ -77,7 +80,3 @@ def _matrices(params: PyTree) -> PyTree:
         return optax.contrib.MuonDimensionNumbers(tuple(range(last)), (last,))
 
     return jax.tree_util.tree_map_with_path(axes, params)
-
-
-def _are_matrices(params: PyTree) -> PyTree:
-    return jax.tree.map(lambda _, axes: axes is not None, params, _matrices(params))

@@ -29,21 +29,6 @@ class TrainState:
     step: Array  # The number of steps made.
     interval: Array  # Sums since the last record: losses, gradient norms, steps.
 
-    def entries(self) -> dict[str, PyTree]:
-        """Returns the entries of a checkpoint."""
-        return {
-            "params": self.params,
-            "ema": self.ema,
-            "opt_state": self.opt_state,
-            "step": self.step,
-            "interval": self.interval,
-        }
-
-    @property
-    def eval_params(self) -> PyTree:
-        """The parameters to evaluate: the moving average, where there is one."""
-        return self.ema or self.params
-
 
 Loss = Callable[[PixelRNN, PyTree, Batch, Array | None], Array]
 """Maps a model, its parameters, a batch and the keys of dropout, `[B]` or None, to a loss."""
@@ -99,18 +84,15 @@ def make_train_step(
     # JAX refuses a loss that is no scalar.
     gradient_fn = jax.value_and_grad(functools.partial(loss or mean_nats, model))
 
-    def dropout_keys(step: Array, count: int) -> Array | None:
-        if not model.config.dropout:
-            return None
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        rows = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
-        return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-
     def train_step(
         state: TrainState, batch: Batch, stop: Array | None
     ) -> tuple[TrainState, Metrics]:
-        parts = micro_batches or tuning.parts(len(batch.images), pixels, recurrent=model.recurrent)
-        keys = dropout_keys(state.step, len(batch.images))
+        count, keys = len(batch.images), None
+        parts = micro_batches or tuning.parts(count, pixels, recurrent=model.recurrent)
+        if model.config.dropout:
+            key = jax.random.fold_in(jax.random.key(seed), state.step)
+            rows = jax.lax.axis_index(AXIS) * count + jnp.arange(count)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
         value, gradient = _mean_over_parts(gradient_fn, parts, state.params, batch, keys)
         # One vector, so that there is one all-reduce rather than one for each parameter.
         stopping = jnp.zeros((), value.dtype) if stop is None else stop.any().astype(value.dtype)
@@ -125,8 +107,7 @@ def make_train_step(
             decay = jnp.minimum(ema_decay, (1 + step) / (10 + step))
             ema = optax.incremental_update(params, ema, 1 - decay)
         interval = state.interval + jnp.stack([value, norm, jnp.ones_like(value)])
-        new = TrainState(params, ema, opt_state, step, interval)
-        return new, Metrics(loss=value, gradient_norm=norm, stop=stopping)
+        return TrainState(params, ema, opt_state, step, interval), Metrics(value, norm, stopping)
 
     whole, split = PartitionSpec(), PartitionSpec(AXIS)
     # With the check JAX would add up the gradient of shared parameters by itself, one by one.

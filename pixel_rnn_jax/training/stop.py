@@ -14,15 +14,14 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh
 
-from pixel_rnn_jax.system import devices, processes
+from pixel_rnn_jax.system import devices
 from pixel_rnn_jax.training.step import Metrics
 
 
 class StopRequest:
     """The number, in `signal`, of the first SIGTERM or Ctrl-C of this process; None until then."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    signal: int | None = None
 
     def flags(self, mesh: Mesh) -> Array | None:
         """Returns this process's stop flag, sharded over the mesh; None for a single process."""
@@ -35,10 +34,6 @@ class StopRequest:
         if jax.process_count() == 1:
             return self.signal is not None
         return previous is not None and float(previous.stop) > 0
-
-    def anywhere(self) -> bool:
-        """Whether any process has received a signal; all of them call this together."""
-        return bool(processes.all_gather(np.asarray(self.signal is not None)).any())
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import dataclasses
 import importlib.metadata
 import json
 import signal
+import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass
@@ -24,14 +25,7 @@ from pixel_rnn_jax.model.checks import check_images
 from pixel_rnn_jax.model.config import check
 from pixel_rnn_jax.runs.config import Config, changed_fields, to_json
 from pixel_rnn_jax.runs.source import Run, open_run, open_split
-from pixel_rnn_jax.runs.workdir import (
-    NO_PROGRESS,
-    Checkpoints,
-    Progress,
-    RunIdentity,
-    check_resume,
-    lock,
-)
+from pixel_rnn_jax.runs.workdir import Checkpoints, Progress, RunIdentity, check_resume, lock
 from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import atomic_write, check_storage
@@ -107,10 +101,9 @@ class Training:
         With the same config a resumed run ends with the parameters and the records of a run
         without the interruption, bit for bit.
 
-        Raises:
-            UserError: The workdir is in use or holds a run that cannot go on with this config; the
-                data do not fit; the loss or the gradient is not finite any more.
-            KeyboardInterrupt: After Ctrl-C; after SIGTERM SystemExit, 143. The step is saved.
+        Raises a `UserError` if the workdir is in use or holds a run that cannot go on with this
+        config, the data do not fit, or the loss or the gradient is not finite any more. The step is
+        saved before Ctrl-C raises KeyboardInterrupt, and SIGTERM SystemExit, 143.
         """
         check_storage(self.workdir)
         settings = self.config.train
@@ -118,7 +111,8 @@ class Training:
         self._model = new.image_format.model(self.config.model)  # Refused before anything is made.
         _log_images(new, self.splits)
         self._mesh = devices.mesh_for(settings.batch_size // (settings.micro_batches or 1))
-        if not processes.all_equal(json.dumps(dataclasses.asdict(new))):
+        checksum = np.asarray(zlib.crc32(json.dumps(dataclasses.asdict(new)).encode()), np.uint32)
+        if len(np.unique(processes.all_gather(checksum))) > 1:
             raise UserError("the processes have different configs, flags or data")
         with (
             lock(self.workdir),
@@ -128,7 +122,8 @@ class Training:
             self._identity = check_resume(self._checkpoints, new)
             self._make_steps(request)
             self._checkpoints.wait()
-            if request.anywhere():  # Perhaps after the last step.
+            # Perhaps one came after the last step.
+            if processes.all_gather(np.asarray(request.signal is not None)).any():
                 number = request.signal or signal.SIGTERM
                 terminal.log(f"{signal.Signals(number).name}: step {self.step} is saved")
                 raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
@@ -150,33 +145,25 @@ class Training:
         options: dict[str, Any] = dict(ema_decay=ema, micro_batches=parts, seed=config.seed)
         train_step: Any = make_train_step(self._model, optimizer, mesh, loss=self.loss, **options)
         batches = self._batches(self.step)
-        previous, stop, compiled = None, False, None
+        before, stop, compiled = None, False, None
         with TrainLog(self.workdir, self.step, settings.steps, progress, self.on_record) as log:
             while self.step < settings.steps and not stop and not self._patience_ends():
                 self.step += 1
                 arguments = state, devices.shard_batch(mesh, next(batches)), request.flags(mesh)
                 compiled = compiled or self._compiled(train_step.lower(*arguments), state)
                 state, metrics = compiled(*arguments)
-                if previous is not None:  # Read while this step runs.
-                    _check_finite(
-                        self.step - 1, loss=previous.loss, gradient=previous.gradient_norm
-                    )
+                if before is not None:  # Read while this step runs.
+                    _check_finite(self.step - 1, loss=before.loss, gradient=before.gradient_norm)
                 log.advance()
-                stop = request.agreed(previous)  # Once, so that no signal comes before the save.
-                previous = metrics
+                stop = request.agreed(before)  # Once, so that no signal comes before the save.
+                before = metrics
                 state = self._after(state, metrics, log, stop=stop)
 
     def _batches(self, start_step: int) -> Iterator[Batch]:
-        """Yields this process's share of the batches from a step on."""
         size, place = self.config.train.batch_size, processes.index_and_count()
         if self.batches is None:
-            yield from data.train_batches(
-                self.splits["train"],
-                batch_size=size,
-                seed=self.config.seed,
-                start_step=start_step,
-                **place,
-            )
+            order = dict(batch_size=size, seed=self.config.seed, start_step=start_step)
+            yield from data.train_batches(self.splits["train"], **order, **place)
         for batch in self.batches or ():
             if not isinstance(batch, Batch):
                 raise UserError(f"images must be an iterator of data.Batch, got {type(batch)}")
@@ -218,13 +205,12 @@ class Training:
         self.step = step or 0
         if step is None:
             params = self._source_params(template.params) if config.init_from else None
-            return init_fn(params), NO_PROGRESS
+            return init_fn(params), Progress()
         terminal.log(f"resuming after step {step} of {config.train.steps}")
-        state = TrainState(**self._checkpoints.restore(template.entries(), step))
-        return state, self._checkpoints.progress(step)
+        state = TrainState(**self._checkpoints.restore(vars(template), step))
+        return state, Progress(*self._checkpoints.sealed(step)["progress"])
 
     def _source_params(self, template: PyTree) -> PyTree:
-        """Returns the parameters of the model that `init_from` names."""
         source = open_run(self.config.init_from).image_model
         params = jax.device_get(source.params)
         changes = changed_fields(Config(source.config), Config(self.config.model))
@@ -239,26 +225,27 @@ class Training:
     def _after(
         self, state: TrainState, metrics: Metrics, log: TrainLog, *, stop: bool
     ) -> TrainState:
-        """Records, validates, draws and saves what is due after a step."""
         settings, step = self.config.train, self.step
-        last = step == settings.steps
-        record = last or step % settings.log_every == 0
-        validate = last or step % settings.eval_every == 0
-        save = last or step % settings.checkpoint_every == 0
+        intervals = settings.log_every, settings.eval_every, settings.checkpoint_every
+        record, validate, save = (step == settings.steps or step % n == 0 for n in intervals)
         if not (record or validate or save or stop):
             return state
         # Nothing is recorded or saved of a step that is not known to be finite.
         _check_finite(step, loss=metrics.loss, gradient=metrics.gradient_norm)
         values: dict[str, float] = {}
         if record:
-            values = self._means(np.asarray(state.interval))
+            total, norm, count = np.asarray(state.interval).tolist()
+            loss, default = total / count, self.loss is None  # A custom loss need not be nats.
+            values = {"train/nats" if default else "train/loss": loss}
+            values["train/gradient_norm"] = norm / count
+            if default and self._model.levels:
+                values["train/bits_per_dim"] = float(bits_per_dim(loss, self._model.num_values))
             if self.optimizer is None:
                 rate = optimizers.learning_rate(self.config.optimizer, settings.steps)
                 values["train/learning_rate"] = float(rate(step - 1))
             state = dataclasses.replace(state, interval=jnp.zeros_like(state.interval))
-        nats = None
+        nats, images, params = None, self.splits["validation"], state.ema or state.params
         if validate:
-            params, images = state.eval_params, self.splits["validation"]
             size = settings.eval_batch_size
             result = score(self._model, params, images, batch_size=size, mesh=self._mesh)
             _check_finite(step, validation=(nats := result.nats))
@@ -269,22 +256,12 @@ class Training:
         if values:
             log.write(step, values)
         if validate and self.pictures:
-            bound = ImageModel(self._model, jax.device_get(state.eval_params))
-            log.draw(step, bound, self.config.seed, self.splits["validation"])
+            bound = ImageModel(self._model, jax.device_get(params))
+            log.draw(step, bound, self.config.seed, images)
         if validate or save or stop:
             log.flush()
-            self._checkpoints.save(step, state.entries(), self._identity, nats, log.progress)
+            self._checkpoints.save(step, vars(state), self._identity, nats, log.progress)
         return state
-
-    def _means(self, interval: np.ndarray) -> dict[str, float]:
-        """Returns the means over the steps of an interval; a custom loss need not be nats."""
-        total, norm, count = interval.tolist()
-        loss, values = total / count, {"train/gradient_norm": norm / count}
-        if self.loss is not None:
-            return {"train/loss": loss, **values}
-        if self._model.levels:
-            values["train/bits_per_dim"] = float(bits_per_dim(loss, self._model.num_values))
-        return {"train/nats": loss, **values}
 
     def _patience_ends(self) -> bool:
         """Whether the last `patience` validations have brought nothing better than before."""
@@ -296,7 +273,6 @@ class Training:
 
 
 def _new_identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
-    """Returns the identity of a new run on these images, which must be of one format."""
     first, *others = splits
     image_format = splits[first].format
     for name in others:
@@ -310,7 +286,6 @@ def _new_identity(config: Config, splits: Mapping[str, Split]) -> RunIdentity:
 
 
 def _log_images(identity: RunIdentity, splits: Mapping[str, Split]) -> None:
-    """Says what the images are, and what is remarkable about them."""
     image_format, batch_size = identity.image_format, identity.config.train.batch_size
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items())
     shape = "x".join(map(str, image_format.image_shape))
@@ -323,7 +298,6 @@ def _log_images(identity: RunIdentity, splits: Mapping[str, Split]) -> None:
 
 
 def _check_finite(step: int, **values: Any) -> None:
-    """Waits for values of a step, and refuses to go on if one is not finite."""
     batching.wait(values)
     for name, value in values.items():
         if not np.isfinite(value):

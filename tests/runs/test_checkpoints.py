@@ -141,7 +141,7 @@ def test_a_checkpoint_of_another_step_or_damaged_is_named(two_saved):
     reader = Checkpoints(path.parents[1], read_only=True)
     with pytest.raises(UserError, match=rf"{path.with_name('3')}.*step"):
         reader.identity(3)
-    assert checkpoints.progress(2) == (0, 0)
+    assert checkpoints.sealed(2)["progress"] == [0, 0]
     (path / "identity" / "metadata").write_bytes(b"{")
     with pytest.raises(UserError, match=f"{path}.*delete"):
         checkpoints.identity(2)
