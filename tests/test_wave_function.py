@@ -43,6 +43,13 @@ def state_of(netket, hilbert, config=CONFIG, symmetries=(), *, count=4000, phase
     return netket.vqs.MCState(DirectSampler(hilbert), psi, n_samples=count, seed=1)
 
 
+def drawn(state, count):
+    """Draws states, and returns their numbers and log-probabilities."""
+    options = dict(state=state.sampler_state, chain_length=count, return_log_probabilities=True)
+    (samples, log_probs), _ = state.sampler.sample(state.model, state.variables, **options)
+    return state.hilbert.states_to_numbers(np.asarray(samples)[0]), log_probs[0]
+
+
 @pytest.mark.slow
 def test_the_example_runs(netket):
     from pixel_rnn_jax import wave_function
@@ -63,15 +70,8 @@ def test_states_of_the_space_have_the_norm_one_and_samples_their_probability(nam
     log_psi = np.asarray(state.log_value(hilbert.all_states()))
     chances = np.exp(2 * log_psi.real)
     assert chances.sum() == pytest.approx(1, rel=1e-5) and log_psi.imag.std() > 0
-    (samples, log_probs), _ = state.sampler.sample(
-        state.model,
-        state.variables,
-        state=state.sampler_state,
-        chain_length=4000,
-        return_log_probabilities=True,
-    )
-    numbers = hilbert.states_to_numbers(np.asarray(samples)[0])
-    np.testing.assert_allclose(2 * log_psi.real[numbers], log_probs[0], rtol=1e-4)
+    numbers, log_probs = drawn(state, 4000)
+    np.testing.assert_allclose(2 * log_psi.real[numbers], log_probs, rtol=1e-4)
     counts = np.bincount(numbers, minlength=hilbert.n_states)
     assert (np.abs(counts - 4000 * chances) < 5 * np.sqrt(4000 * chances) + 5).all()
 
@@ -107,15 +107,8 @@ def test_symmetric_states(shape, total_sz, symmetries, size, netket):
         numbers = hilbert.states_to_numbers(move(name, grids).reshape(states.shape))
         np.testing.assert_allclose(chances[numbers], chances, rtol=1e-6)
         assert abs(base[numbers] - base).max() > 1e-3
-    (samples, log_probs), _ = state.sampler.sample(
-        psi,
-        state.variables,
-        state=state.sampler_state,
-        chain_length=20_000,
-        return_log_probabilities=True,
-    )
-    numbers = hilbert.states_to_numbers(np.asarray(samples)[0])
-    np.testing.assert_allclose(np.exp(log_probs[0]), chances[numbers], rtol=1e-4)
+    numbers, log_probs = drawn(state, 20_000)
+    np.testing.assert_allclose(np.exp(log_probs), chances[numbers], rtol=1e-4)
     counts = np.bincount(numbers, minlength=hilbert.n_states)
     statistic = ((counts - 20_000 * chances) ** 2 / (20_000 * chances)).sum()
     assert abs(statistic - len(states)) < 5 * np.sqrt(2 * len(states))

@@ -130,11 +130,6 @@ def test_subfolders_are_classes(sets, images, opened):
     assert [*unused.remarks()] == ["2 classes, not used: --config.model.num_classes=2"]
 
 
-def test_two_of_256_levels_are_remarked(opened):
-    (remark,) = opened({"x": np.eye(8, dtype=np.uint8)[:, None] * np.uint8(255)}).remarks()
-    assert "0 and 255" in remark
-
-
 @pytest.mark.parametrize("spare, count", [(0, 10), (-1, 14)])
 def test_files_are_decoded_once_unless_they_are_large(sets, monkeypatch, images, spare, count):
     monkeypatch.setattr(dataset, "CACHE_BYTES", images.nbytes + spare)
@@ -162,16 +157,17 @@ def test_modes(tmp_path, mode, dtype, channels):
     np.testing.assert_array_equal(data.read_files(tmp_path / "a.png").images[0], values)
 
 
-def test_palettes_and_colours_of_16_bits_are_refused(tmp_path, refused):
+def test_palettes_colours_of_16_bits_and_several_pictures_are_refused(tmp_path, refused):
     Image.new("P", (5, 4)).save(tmp_path / "palette.png")
     Image.new("RGB", (5, 4)).save(tmp_path / "deep.png")
     content = bytearray((tmp_path / "deep.png").read_bytes())
     content[24] = 16  # Bits of a value, in the header,
     content[29:33] = zlib.crc32(content[12:29]).to_bytes(4)  # and its checksum.
     (tmp_path / "deep.png").write_bytes(content)
-    grey = Image.new("L", (5, 4))
-    grey.save(tmp_path / "moves.png", save_all=True, append_images=[Image.new("L", (5, 4), 9)])
-    wrong = {"palette.png": "mode 'P'", "deep.png": "16-bit colours", "moves.png": "2 pictures"}
+    wrong = {"palette.png": "mode 'P'", "deep.png": "16-bit colours"}
+    for name in "moves.png", "pages.tif":
+        wrong[name], other = "2 pictures", Image.new("L", (5, 4), 9)
+        Image.new("L", (5, 4)).save(tmp_path / name, save_all=True, append_images=[other])
     for file, what in wrong.items():
         with refused(file, what):
             data.read_files(tmp_path / file)
@@ -193,15 +189,10 @@ def test_damaged_arrays_are_named(tmp_path, images, refused, suffix):
 
 def test_a_reader_of_ones_own(tmp_path, images, monkeypatch, opened, read, refused):
     """Its arrays are split, labelled and cut as an .npz file's; its errors name the file."""
+    arrays = dict(train=images, train_labels=LABELS, test=images[:2], test_labels=LABELS[:2])
     monkeypatch.setitem(
         data.READERS, ".raw", lambda path: np.fromfile(path, "u1").reshape(-1, 4, 6)
     )
-    arrays = {
-        "train": images,
-        "train_labels": LABELS,
-        "test": images[:2],
-        "test_labels": LABELS[:2],
-    }
     monkeypatch.setitem(data.READERS, ".set", lambda path: arrays)
     images.tofile(tmp_path / "x.raw")
     (tmp_path / "y.set").touch()

@@ -14,13 +14,13 @@ import numpy as np
 FEATURES = 2
 
 
-def random_arguments(rng, *shape, taps, initial=1.0):
+def random_arguments(rng, *shape, taps):
     """Gates `[*shape, 4F]`, kernel, h0 and c0."""
     return (
         rng.normal(size=(*shape, 4 * FEATURES)),
         rng.normal(size=(taps, FEATURES, 4 * FEATURES)),
-        initial * rng.normal(size=FEATURES),
-        initial * rng.normal(size=FEATURES),
+        rng.normal(size=FEATURES),
+        rng.normal(size=FEATURES),
     )
 
 
@@ -51,6 +51,21 @@ def assert_agree(function, loop, arguments, rng):
         found, exact = np.sum(gradient * directions[n]), np.sum(cotangent * slope)
         message = f"gradient of argument {n}"
         np.testing.assert_allclose(found, exact, rtol=1e-11, atol=1e-11, err_msg=message)
+
+
+def assert_precise(run, exact, tolerance):
+    """Compares values and gradients of float32, and of bfloat16, with those of float64."""
+    for dtype, rtol in ((jnp.float32, tolerance), (jnp.bfloat16, 5e-2)):
+        # Rounded first, so that the exact answer is the one for the numbers of the kernel.
+        inputs = cotangent, gates, *state = [jnp.asarray(x, dtype) for x in exact]
+        expected = jax.tree.leaves(run(*(x.astype(jnp.float64) for x in inputs)))
+        for x, y in zip(jax.tree.leaves(run(*inputs)), expected, strict=True):
+            assert x.dtype == dtype
+            assert np.abs(x.astype(jnp.float64) - y).max() <= rtol * np.abs(y).max()
+        # Gates and states beyond what the activations tell apart.
+        saturated = cotangent, 1e4 * jnp.sign(gates), *(1e4 * x for x in state)
+        for x in jax.tree.leaves(run(*saturated)):
+            assert x.dtype == dtype and np.isfinite(x.astype(jnp.float64)).all()
 
 
 def cell(gates: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,12 +1,11 @@
 """Images of other sizes than the training's, and pictures as grids of parts."""
 
 import functools
-import itertools
 
 import jax
 import numpy as np
 import pytest
-from helpers.random_models import ARCHITECTURES, model_and_parameters
+from helpers.random_models import ARCHITECTURES, all_images, model_and_parameters
 
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.model import parts
@@ -19,9 +18,7 @@ SIZES = (1, 1), (1, 4), (3, 2)
 def test_probabilities_of_all_images_of_another_size_add_up_to_one(architecture):
     model, params = model_and_parameters(architecture, (5, 5, 1), 2, num_classes=2)
     for size in SIZES:
-        every = list(itertools.product(range(2), repeat=size[0] * size[1]))
-        images = np.array(every).reshape(-1, *size, 1)
-        log_prob = jax.jit(model.log_prob)(params, images, 1)
+        log_prob = jax.jit(model.log_prob)(params, all_images((*size, 1), 2), 1)
         assert np.exp(log_prob).sum() == pytest.approx(1, rel=1e-5)
         draw = jax.jit(functools.partial(model.sample_and_log_prob, n=3, size=size))
         drawn, drawn_log_prob = draw(params, KEY, condition=np.ones(3, int))
@@ -33,8 +30,8 @@ def test_scales_and_a_total_fit_multiples_and_one_size():
     config = prnn.ModelConfig("pixel_cnn", layers=1, features=4, scales=(2, 4))
     model = prnn.PixelRNN(config, (4, 4, 1), 2)
     params = jax.jit(model.init)(KEY)
-    every = np.array(list(itertools.product(range(2), repeat=8))).reshape(-1, 2, 4, 1)
-    assert np.exp(jax.jit(model.log_prob)(params, every)).sum() == pytest.approx(1, rel=1e-5)
+    log_prob = jax.jit(model.log_prob)(params, all_images((2, 4, 1), 2))
+    assert np.exp(log_prob).sum() == pytest.approx(1, rel=1e-5)
     assert model.sized(2, 6).config.scales == (1, 2)
     with pytest.raises(prnn.UserError, match="multiples of 2"):
         model.log_prob(params, np.zeros((1, 3, 4, 1), int))

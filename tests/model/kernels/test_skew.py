@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import reference_kernels as loops
-from helpers.reference_kernels import FEATURES, assert_agree, random_arguments, values_and_gradients
 
 from pixel_rnn_jax.model.kernels import conv_lstm, restarts, skew, unskew
 
@@ -20,10 +19,10 @@ pytestmark = pytest.mark.usefixtures("x64")
 def test_skew_lays_pixels_on_diagonals_and_unskew_is_its_inverse_and_transpose(height, width, pack):
     rng = np.random.default_rng(10)
     steps = pack * width + height - 1
-    x = rng.normal(size=(4, height, width, FEATURES))
-    y = rng.normal(size=(steps, height, 4 // pack, FEATURES))
-    forth = jax.jit(values_and_gradients(functools.partial(skew, pack=pack)))
-    back = jax.jit(values_and_gradients(functools.partial(unskew, width=width, pack=pack)))
+    x = rng.normal(size=(4, height, width, loops.FEATURES))
+    y = rng.normal(size=(steps, height, 4 // pack, loops.FEATURES))
+    forth = jax.jit(loops.values_and_gradients(functools.partial(skew, pack=pack)))
+    back = jax.jit(loops.values_and_gradients(functools.partial(unskew, width=width, pack=pack)))
     skewed, (skew_transpose_of_y,) = forth(y, x)
     expected = np.zeros_like(y)
     for t, row, lane, image in np.ndindex(steps, height, 4 // pack, pack):
@@ -55,6 +54,6 @@ def test_diagonal_recurrence_is_the_loop_over_pixels(height, width, pack):
         return unskew(h, width=width, pack=pack)
 
     rng = np.random.default_rng(12)
-    gates, (own, above), h0, c0 = random_arguments(rng, 4, height, width, taps=2)
+    gates, (own, above), h0, c0 = loops.random_arguments(rng, 4, height, width, taps=2)
     arguments = gates, own, above, h0, c0
-    assert_agree(diagonal_lstm, loops.diagonal_lstm, arguments, rng)
+    loops.assert_agree(diagonal_lstm, loops.diagonal_lstm, arguments, rng)
