@@ -198,24 +198,37 @@ class ImageModel:
         best = np.argmax([self.log_prob(images, number) for number in range(classes)], axis=0)
         return np.array(self.class_names)[best] if len(self.class_names) == classes else best
 
-    def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
-        """Compresses images `[N, H, W, C]` without loss, to about -log2 p(image) bits each.
+    def compress(self, images: Any, condition: Any = None) -> bytes:
+        """Compresses images without loss, to about -log2 p(image) bits each.
 
-        Their condition is stored as well. The result can be decompressed on any machine. Raises as
-        `conditionals`.
+        They are `[N, H, W, C]`, or N arrays `[H, W, C]` of several sizes, whose conditions are a
+        list then. Their condition is stored as well. The result can be decompressed on any machine.
+        Raises as `conditionals`.
         """
         condition = checks.class_numbers(condition, self.class_names)
-        checked = checks.check_images(self.pixel_rnn, images, condition)
-        if checked[0].shape[1:] != self.image_shape:
-            raise UserError(f"images of a file must have shape {list(self.image_shape)}")
-        whole = Batch(*jax.tree.map(np.asarray, checked))
-        count, batch = len(whole.images), lambda rows: jax.tree.map(lambda x: x[rows], whole)
-        return compression.compress(self.pixel_rnn, self.params, count, batch)
+        if isinstance(images, list):
+            rows = [
+                checks.check_images(self.pixel_rnn, np.asarray(image)[None], label)
+                for image, label in zip(
+                    images,
+                    [None] * len(images)
+                    if condition is None
+                    else [np.asarray(x)[None] for x in condition],
+                    strict=True,
+                )
+            ]
+            every = [Batch(*(None if x is None else np.asarray(x)[0] for x in row)) for row in rows]
+        else:
+            arrays, labels = map(np.asarray, checks.check_images(self.pixel_rnn, images, condition))
+            every = [Batch(x, labels[i] if labels.ndim else None) for i, x in enumerate(arrays)]
+        return compression.compress(self.pixel_rnn, self.params, every, len(every), self.part)
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_condition: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray | None]:
-        """Returns the images `[N, H, W, C]` that `compress`, or the command, was given.
+        """Returns the images that `compress`, or the command, was given.
+
+        They are `[N, H, W, C]`, or a list of N arrays if their sizes differ.
 
         With `skip_damaged` the images of damaged blocks are left out, and a warning says which.
         With `return_condition` their condition is returned as well, None of a model without.
