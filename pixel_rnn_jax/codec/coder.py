@@ -17,11 +17,15 @@ import constriction
 import numpy as np
 
 from pixel_rnn_jax.codec.format import Sections
-from pixel_rnn_jax.codec.loop import GROUP, GROUP_VALUES, Loop
+from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.model.parts import Part, grids
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+
+GROUP, GROUP_VALUES = 64, 2**21
+"""At most so many images, with at most so many values in all, are a group, and likewise parts that
+are coded side by side; at least one. The format has these numbers."""
 
 # constriction adds 1 to each weight, so weights that sum to 2**24 - n become exact frequencies.
 _DIGIT = constriction.stream.model.Categorical(perfect=False)

@@ -22,7 +22,7 @@ from pixel_rnn_jax.codec.coder import Encoder, decode, groups
 from pixel_rnn_jax.codec.format import Block, Header, Sections, pack_end, pack_number, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, canonical_config
 from pixel_rnn_jax.data import Batch, Images
-from pixel_rnn_jax.model.checks import MOST_VALUES
+from pixel_rnn_jax.model.checks import MOST_VALUES, check_images
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
@@ -210,6 +210,12 @@ def _decoded(loop: Loop, block: Block, part: int) -> list[Batch]:
             f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, "
             "but this machine does not compute the model as the one that compressed it did: "
             "decompress it there"
+        )
+    for image in decoded:
+        check_images(
+            model,
+            image.images[None],
+            None if image.condition is None else np.asarray(image.condition)[None],
         )
     return decoded
 

@@ -25,11 +25,6 @@ PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int], int], np.ndarray]
 """(logits by `on_grid` `[N, K]`, (row, column, channel), size of a digit) to the digits, `[N]`."""
 
-GROUP, GROUP_VALUES = 64, 2**21
-"""At most so many images, with at most so many values in all, are a group, and likewise parts that
-are coded side by side; at least one. The format has these numbers."""
-
-
 # A compiled loop serves many calls, in several threads too: it gets the number of a call as an
 # argument, and passes logits to the function that the call has here.
 _calls: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
