@@ -1,5 +1,6 @@
 """A model with its parameters, for use from Python: likelihoods, samples, completions, codec."""
 
+import itertools
 import math
 import operator
 import warnings
@@ -51,9 +52,9 @@ class ImageModel:
     They take classes by number or by name. JAX may transform `log_prob`, `conditionals` and
     `bits_per_dim`: given tracers, they are the functions of the `PixelRNN`.
 
-    Images have any H and W; `compress` takes images of the training's size alone. An image with a
-    side of more than T pixels is evaluated and completed as a grid of parts, as equal as can be and
-    none larger than T x T: its probability is the product over its parts. Samples are drawn whole.
+    Images have any H and W. An image with a side of more than T pixels is evaluated, completed and
+    compressed as a grid of parts, as equal as can be and none larger than T x T: its probability is
+    the product over its parts. Samples are drawn whole.
 
     Attributes:
         pixel_rnn: The `PixelRNN`, whose methods are pure functions of parameters and images.
@@ -198,24 +199,32 @@ class ImageModel:
         best = np.argmax([self.log_prob(images, number) for number in range(classes)], axis=0)
         return np.array(self.class_names)[best] if len(self.class_names) == classes else best
 
-    def compress(self, images: ArrayLike, condition: ArrayLike | None = None) -> bytes:
-        """Compresses images of `image_shape` without loss, to about -log2 p(image) bits each.
+    def compress(self, images: Any, condition: Any = None) -> bytes:
+        """Compresses images without loss, to about -log2 p(image) bits each.
 
-        Their condition is stored as well. The result can be decompressed on any machine. Raises as
-        `conditionals`.
+        They are `[N, H, W, C]`, or a list of N arrays `[H, W, C]` of several sizes. Their condition
+        is stored as well. The result can be decompressed on any machine. Raises as `conditionals`.
         """
-        condition = checks.class_numbers(condition, self.class_names)
-        checked = checks.check_images(self.pixel_rnn, images, condition)
-        if checked[0].shape[1:] != self.image_shape:
-            raise UserError(f"images of a file must have shape {list(self.image_shape)}")
-        whole = Batch(*jax.tree.map(np.asarray, checked))
-        count, batch = len(whole.images), lambda rows: jax.tree.map(lambda x: x[rows], whole)
-        return compression.compress(self.pixel_rnn, self.params, count, batch)
+        several = isinstance(images, list) and len({np.shape(image) for image in images}) > 1
+        rows = [(images, condition)]
+        if several:
+            one = condition is None or isinstance(condition, (int, str))
+            labels = [condition] * len(images) if one else [np.asarray(x)[None] for x in condition]
+            rows = [(image[None], label) for image, label in zip(images, labels, strict=True)]
+        every = list[Batch]()
+        for row, label in rows:
+            label = checks.class_numbers(label, self.class_names)
+            checked, label = checks.check_images(self.pixel_rnn, row, label)
+            of_each = itertools.repeat(None) if label is None else np.asarray(label)
+            every += map(Batch, np.asarray(checked), of_each)
+        return compression.compress(self.pixel_rnn, self.params, every, len(every), self.part)
 
     def decompress(
         self, data: bytes, *, skip_damaged: bool = False, return_condition: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray | None]:
-        """Returns the images `[N, H, W, C]` that `compress`, or the command, was given.
+        """Returns the images that `compress`, or the command, was given.
+
+        They are `[N, H, W, C]`, or a list of N arrays if their sizes differ.
 
         With `skip_damaged` the images of damaged blocks are left out, and a warning says which.
         With `return_condition` their condition is returned as well, None of a model without.

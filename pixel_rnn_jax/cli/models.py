@@ -183,7 +183,11 @@ def compress(arguments: Namespace) -> None:
     model, out = source.load(arguments.source), arguments.out
     pixel_rnn, split = model.pixel_rnn, flags.select_images(arguments, model)
     count = len(split)
-    content = compression.compress(pixel_rnn, model.params, count, split.batch, split.file_names)
+    images = (
+        data.Batch(*(None if x is None else x[0] for x in split.batch([i]))) for i in range(count)
+    )
+    names = split.file_names
+    content = compression.compress(pixel_rnn, model.params, images, count, model.part, names)
     with files.atomic_write(out) as file:
         file.write(content)
     size = f"{len(content):,} bytes for {terminal.plural(count, 'image')}"
@@ -227,8 +231,11 @@ def info(arguments: Namespace) -> None:
         content = arguments.file.read_bytes()
         header, blocks, _ = format.read_blocks(content)
     count = sum(block.length for block in blocks)
-    shape, images = "x".join(map(str, header.image_shape)), terminal.plural(count, "image")
-    bits = 8 * len(content) / max(count * math.prod(header.image_shape), 1)
+    runs = [run for block in blocks for run in block.runs()]
+    values = header.channels * sum(math.prod(run) for run in runs)
+    sizes = {f"{height}x{width}x{header.channels}" for _, height, width in runs}
+    shape = sizes.pop() if len(sizes) == 1 else terminal.plural(len(sizes), "size")
+    bits, images = 8 * len(content) / max(values, 1), terminal.plural(count, "image")
     size = f"{len(content):,} bytes in {terminal.plural(len(blocks), 'block')}"
     terminal.print_result(f"model: {header.digest.hex()}")
     terminal.print_result(f"{images} of {shape}, {header.levels:,} levels")

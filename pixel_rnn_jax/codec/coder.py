@@ -4,12 +4,14 @@ For each digit of a value the compiled loop (`loop.py`) gives the logits of a gr
 become integer frequencies (`quantise.py`), and these code the digits. The decoder gets the same
 frequencies on any machine, since doubtful logits are stored.
 
-In a group the classes come first, if the model has any, each with the same probability. Then come
-the values in generation order, one of each image at a time. Vectors and maps are not
-coded: the decoder is given them.
+A group has some images of a block. Their classes come first, if the model has any, each with the
+same probability. Then come their parts, by shape; at most `GROUP` parts of a shape are lanes, coded
+side by side: their values follow in generation order, one of each lane at a time. Vectors and maps
+are not coded: the decoder is given them.
 """
 
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import constriction
 import numpy as np
@@ -18,7 +20,12 @@ from pixel_rnn_jax.codec.format import Sections
 from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
 from pixel_rnn_jax.data import Batch
-from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.model.parts import Part, grids
+from pixel_rnn_jax.model.pixel_rnn import PixelRNN
+
+GROUP, GROUP_VALUES = 64, 2**21
+"""At most so many images, with at most so many values in all, are a group, and likewise parts that
+are coded side by side; at least one. The format has these numbers."""
 
 # constriction adds 1 to each weight, so weights that sum to 2**24 - n become exact frequencies.
 _DIGIT = constriction.stream.model.Categorical(perfect=False)
@@ -27,8 +34,8 @@ _DIGIT = constriction.stream.model.Categorical(perfect=False)
 class Encoder:
     """The code of one block, to which groups are added."""
 
-    def __init__(self, loop: Loop):
-        self._loop, self._rounding = loop, RoundingWriter()
+    def __init__(self, loop: Loop, part: int):
+        self._loop, self._part, self._rounding = loop, part, RoundingWriter()
         self._stream = constriction.stream.queue.RangeEncoder()
 
     @property
@@ -36,23 +43,29 @@ class Encoder:
         """Returns the bytes of the code so far."""
         return 4 * self._stream.num_words()
 
-    def add(self, batch: Batch) -> None:
-        """Encodes a group of images `[N, H, W, C]` with their condition."""
-        images = batch.images.astype(np.int32)
+    def add(self, group: Sequence[Batch]) -> None:
+        """Encodes a group of images `[H, W, C]`, each with its condition."""
         if classes := self._loop.model.config.condition.classes:
             uniform = constriction.stream.model.Uniform(classes)
-            self._stream.encode(batch.condition.astype(np.int32), uniform)
+            labels = np.array([image.condition for image in group], np.int32)
+            self._stream.encode(labels, uniform)
+        for size, lanes in _lanes(self._loop.model, group, self._part):
+            values = np.stack([part.of(group[part.picture].images) for part in lanes])
+            self._add_lanes(size, values.astype(np.int32), _conditions(group, lanes))
 
+    def _add_lanes(
+        self, size: tuple[int, int], values: np.ndarray, condition: np.ndarray | None
+    ) -> None:
         likelihood = self._loop.model.discrete_likelihood()
         base = 16 if len(likelihood.digit_sizes) > 1 else likelihood.levels
-        digits_of = {size: images // size % base for size in likelihood.digit_sizes}
+        digits_of = {unit: values // unit % base for unit in likelihood.digit_sizes}
 
-        def code(doubled: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
-            digits = np.ascontiguousarray(digits_of[size][:, *place])
+        def code(doubled: np.ndarray, place: tuple[int, int, int], unit: int) -> np.ndarray:
+            digits = np.ascontiguousarray(digits_of[unit][:, *place])
             self._stream.encode(digits, _DIGIT, frequencies(self._rounding.round(doubled)))
             return digits
 
-        self._loop.each_value(len(images), batch.condition, code)
+        self._loop.each_value(size, len(values), condition, code)
 
     def finish(self) -> tuple[bytes, bytes]:
         """Returns the packed corrections and the code."""
@@ -60,27 +73,66 @@ class Encoder:
         return bytes(self._rounding.packed), words.astype("<u4").tobytes()
 
 
-def decode(loop: Loop, sections: Sections, count: int, condition: np.ndarray | None) -> Batch:
-    """Returns the `count` images `[N, H, W, C]` of a block with their condition.
+def decode(loop: Loop, sections: Sections, images: Sequence[Batch], part: int) -> list[Batch]:
+    """Returns the images of a block, each with its condition.
 
-    `condition` are their vectors or maps; classes are in the code.
+    `images` has zeros `[H, W, C]` in place of their values, with vectors or maps if the model has
+    any; classes are in the code.
     """
     model, rounding = loop.model, RoundingReader(sections.corrections)
     words = np.frombuffer(sections.code, "<u4").astype(np.uint32)
     stream = constriction.stream.queue.RangeDecoder(words)
-    images = np.zeros((count, *model.image_shape), value_dtype(model.levels))
-    classes = model.config.condition.classes
-    conditions: Any = np.empty(count, np.int32) if classes else condition
+    decoded = list[Batch]()
 
-    def code_of(doubled: np.ndarray, place: tuple[int, int, int], size: int) -> np.ndarray:
-        digits = stream.decode(_DIGIT, frequencies(rounding.round(doubled)))
-        images[rows, *place] += (size * digits).astype(images.dtype)
-        return digits
+    def decode_lanes(size: tuple[int, int], count: int, condition: np.ndarray | None) -> np.ndarray:
+        values = np.zeros((count, *size, model.image_shape[-1]), np.int32)
 
-    for start in range(0, count, loop.group):
-        rows = slice(start, start + loop.group)
-        size = len(images[rows])
-        if classes:
-            conditions[rows] = stream.decode(constriction.stream.model.Uniform(classes), size)
-        loop.each_value(size, None if conditions is None else conditions[rows], code_of)
-    return Batch(images, conditions)
+        def code(doubled: np.ndarray, place: tuple[int, int, int], unit: int) -> np.ndarray:
+            digits = stream.decode(_DIGIT, frequencies(rounding.round(doubled)))
+            values[:, *place] += unit * digits
+            return digits
+
+        loop.each_value(size, count, condition, code)
+        return values
+
+    for group in groups(images):
+        if classes := model.config.condition.classes:
+            labels = stream.decode(constriction.stream.model.Uniform(classes), len(group))
+            group = [Batch(image.images, label) for image, label in zip(group, labels, strict=True)]
+        for size, lanes in _lanes(model, group, part):
+            values = decode_lanes(size, len(lanes), _conditions(group, lanes))
+            for place, result in zip(lanes, values, strict=True):
+                place.of(group[place.picture].images)[...] = result
+        decoded += group
+    return decoded
+
+
+def groups(images: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Divides images into groups of at most `GROUP` images and `GROUP_VALUES` values, or one."""
+    group, values = list[Batch](), 0
+    for image in images:
+        size = image.images.size
+        if group and (len(group) == GROUP or values + size > GROUP_VALUES):
+            yield group
+            group, values = [], 0
+        group.append(image)
+        values += size
+    if group:
+        yield group
+
+
+def _lanes(
+    model: PixelRNN, group: Sequence[Batch], side: int
+) -> Iterator[tuple[tuple[int, int], list[Part]]]:
+    sizes = [image.images.shape[:2] for image in group]
+    for size, places in grids(sizes, side, model.stride).items():
+        most = min(GROUP, max(1, GROUP_VALUES // (math.prod(size) * model.image_shape[-1])))
+        for start in range(0, len(places), most):
+            yield size, places[start : start + most]
+
+
+def _conditions(group: Sequence[Batch], lanes: Sequence[Part]) -> np.ndarray | None:
+    if group[0].condition is None:
+        return None
+    rows = [(place, np.asarray(group[place.picture].condition)) for place in lanes]
+    return np.stack([place.of(row) if row.ndim > 1 else row for place, row in rows])

@@ -8,20 +8,21 @@ its images: one that decodes to other images is refused.
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from pixel_rnn_jax.codec.coder import Encoder, decode
-from pixel_rnn_jax.codec.format import Block, Header, Sections, pack_end, read_blocks
+from pixel_rnn_jax.codec.coder import Encoder, decode, groups
+from pixel_rnn_jax.codec.format import Block, Header, Sections, pack_end, pack_number, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, canonical_config
 from pixel_rnn_jax.data import Batch, Images
-from pixel_rnn_jax.model.checks import check_images
+from pixel_rnn_jax.model.checks import MOST_VALUES, check_images
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
@@ -43,18 +44,20 @@ NAME_BYTES = 2**26
 def compress(
     model: PixelRNN,
     params: PyTree,
+    images: Iterable[Batch],
     count: int,
-    batch: Callable[[np.ndarray], Batch],
+    part: int,
     names: Sequence[str] = (),
 ) -> bytes:
-    """Compresses images, and returns the content of the file; raises as `Loop`.
+    """Compresses `count` images, and returns the content of the file; raises as `Loop`.
 
-    `batch` gives the rows of some of the `count` images, which need not all be in memory at once.
+    An image is `[H, W, C]`, with its condition. `part` is T of `model.parts`.
     """
     loop = Loop(model, params)
-    blocks = [*_blocks(loop, count, batch, names)]
+    blocks = [*_blocks(loop, terminal.progress(images, count, "compressing", "image"), part, names)]
     first = zlib.crc32(b"".join(blocks[0].sections)) if blocks else 0
-    header = Header(model.image_shape, model.levels, model_digest(model, loop.params), first).pack()
+    channels, digest = model.image_shape[-1], model_digest(model, loop.params)
+    header = Header(channels, model.levels, part, digest, first).pack()
     packed = [block.pack(header) for block in blocks]
     end = pack_end(header, count, b"".join(block[-4:] for block in packed))
     return b"".join((header, *packed, end))
@@ -65,27 +68,33 @@ def decompress(
 ) -> tuple[Images, list[str]]:
     """Decompresses a file with the model that has compressed it.
 
-    Returns the images `[N, H, W, C]`, of the smallest of uint8, uint16 and int32 that holds K - 1,
-    with their condition and names; and with `skip_damaged` which images are left out, in words.
+    Returns the images, `[N, H, W, C]` or N arrays `[H, W, C]` of several sizes, of the smallest of
+    uint8, uint16 and int32 that holds K - 1, with their conditions, `[N, ...]` or N arrays, and
+    names; and with `skip_damaged` which images are left out, in words.
     """
     header, blocks, lost = read_blocks(data, skip_damaged=skip_damaged)
     loop = Loop(model, params)
-    digest = model_digest(model, loop.params)
-    if header != Header(model.image_shape, model.levels, digest, header.first_crc):
+    digest, channels = model_digest(model, loop.params), model.image_shape[-1]
+    if header != Header(channels, model.levels, header.part, digest, header.first_crc):
         raise UserError(
             f"the file was compressed with model {header.digest.hex()}; this is {digest.hex()}"
         )
-    if any(block.length > max(1, MAX_VALUES // model.num_values) for block in blocks):
-        raise UserError("the compressed file has a block of too many images")
-    # A correction takes a byte, or fewer bytes than there are logits from the one before.
-    logits = model.num_values * max(model.levels, 16 * len(model.discrete_likelihood().digit_sizes))
-    if any(len(block.sections.corrections) > block.length * logits for block in blocks):
-        raise UserError("the compressed file has more corrections than logits")
     names = [name for block in blocks for name in names_of(block) or [""] * block.length]
-    no_images = Block(0, 0, Sections(), values_crc=0)
-    batches = [_decoded(loop, block) for block in (no_images, *blocks)]
-    images, condition = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
-    return Images(images, condition, tuple(names) if any(names) else ()), lost
+    images = [image for block in blocks for image in _decoded(loop, block, header.part)]
+    arrays, conditions = zip(*images, strict=True) if images else ((), ())
+    whole, condition = stacked(arrays, model.image_shape, value_dtype(model.levels)), None
+    if model.config.condition.size:
+        form, classes = model.config.condition, model.config.condition.classes
+        shape = form.shape(model.image_shape)
+        condition = stacked(conditions, shape, np.dtype(np.int32 if classes else np.float32))
+    return Images(whole, condition, tuple(names) if any(names) else ()), lost
+
+
+def stacked(arrays: Sequence[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> Any:
+    """Returns arrays as one `[N, ...]` if they are of one shape; none have `shape`."""
+    if len({np.shape(array) for array in arrays}) > 1:
+        return list(arrays)
+    return np.stack(arrays) if arrays else np.zeros((0, *shape), dtype)
 
 
 def names_of(block: Block) -> list[str]:
@@ -126,58 +135,96 @@ def model_digest(model: PixelRNN, params: PyTree) -> bytes:
 
 
 def _blocks(
-    loop: Loop, count: int, batch: Callable[[np.ndarray], Batch], names: Sequence[str]
+    loop: Loop, images: Iterable[Batch], part: int, names: Sequence[str]
 ) -> Iterator[Block]:
     """Compresses images, a group at a time."""
-    model, most = loop.model, MAX_VALUES // loop.model.num_values
-    groups = range(0, count, loop.group)
-    start, encoder, batches = 0, Encoder(loop), list[Batch]()
-    for first in terminal.progress(groups, len(groups), "compressing", "group"):
-        stop = min(first + loop.group, count)
-        images, condition = batch(np.arange(first, stop))
-        batches.append(Batch(images.astype(value_dtype(model.levels)), condition))
-        encoder.add(batches[-1])
-        full = encoder.size >= BLOCK_BYTES or stop - start + loop.group > most
-        if full or stop == count:
-            whole = jax.tree.map(lambda *arrays: np.concatenate(arrays), *batches)
-            text = json.dumps(list(names[start:stop]), separators=(",", ":"))
-            if len(text) > min(NAME_BYTES, 1024 * (stop - start)):
-                raise UserError("the names of images may have 1,024 bytes on average")
-            stored = None if model.config.condition.classes else whole.condition
-            sections = Sections(
-                zlib.compress(text.encode(), 9) if names else b"",
-                b"" if stored is None else zlib.compress(stored.astype("<f4").tobytes(), 9),
-                *encoder.finish(),
-            )
-            yield Block(start, stop - start, sections, _checksum(whole))
-            start, encoder, batches = stop, Encoder(loop), []
+    start, encoder, block = 0, Encoder(loop, part), list[Batch]()
+    for group in groups(images):
+        if block and sum(image.images.size for image in (*block, *group)) > MAX_VALUES:
+            yield _packed(loop, start, block, names, encoder)
+            start, encoder, block = start + len(block), Encoder(loop, part), []
+        encoder.add(group)
+        block += group
+        if encoder.size >= BLOCK_BYTES:
+            yield _packed(loop, start, block, names, encoder)
+            start, encoder, block = start + len(block), Encoder(loop, part), []
+    if block:
+        yield _packed(loop, start, block, names, encoder)
 
 
-def _decoded(loop: Loop, block: Block) -> Batch:
+def _packed(
+    loop: Loop, start: int, images: list[Batch], names: Sequence[str], encoder: Encoder
+) -> Block:
+    count, condition = len(images), loop.model.config.condition
+    text = json.dumps(list(names[start : start + count]), separators=(",", ":"))
+    if len(text) > min(NAME_BYTES, 1024 * count):
+        raise UserError("the names of images may have 1,024 bytes on average")
+    runs = itertools.groupby(image.images.shape[:2] for image in images)
+    numbers = [number for size, run in runs for number in (sum(1 for _ in run), *size)]
+    stored = b"".join(
+        np.asarray(image.condition, "<f4").tobytes()
+        for image in images
+        if condition.size and not condition.classes
+    )
+    sections = Sections(
+        b"".join(map(pack_number, numbers)),
+        zlib.compress(text.encode(), 9) if names else b"",
+        zlib.compress(stored, 9) if stored else b"",
+        *encoder.finish(),
+    )
+    return Block(start, count, sections, _checksum(loop, images))
+
+
+def _decoded(loop: Loop, block: Block, part: int) -> list[Batch]:
     """Returns the images of a block, if they are those that were compressed."""
-    shape = loop.model.config.condition.shape(loop.model.image_shape)
-    condition = None
-    if shape:
-        with error_context("the compressed file"):
-            most = 4 * block.length * math.prod(shape)
-            values = _unpacked(block.sections.condition, most) if most else b""
-            condition = np.frombuffer(values, "<f4").reshape(block.length, *shape)
-    model, batch = loop.model, None
+    model, channels = loop.model, loop.model.image_shape[-1]
+    form, decoded = model.config.condition, None
+    with error_context("the compressed file"):
+        runs = block.runs()
+        values = sum(count * height * width * channels for count, height, width in runs)
+        if values > (MAX_VALUES if block.length > 1 else MOST_VALUES):
+            raise ValueError("a block has too many values")
+        # A correction takes a byte, or fewer bytes than there are logits from the one before.
+        logits = max(model.levels, 16 * len(model.discrete_likelihood().digit_sizes))
+        if len(block.sections.corrections) > values * logits:
+            raise ValueError("there are more corrections than logits")
+        sizes = [(height, width) for count, height, width in runs for _ in range(count)]
+        shapes = [form.shape((*size, channels)) for size in sizes]
+        most = 4 * sum(math.prod(shape) for shape in shapes if shape)
+        packed = _unpacked(block.sections.condition, most) if most else b""
+        ends = np.cumsum([math.prod(shape) for shape in shapes])
+        floats = np.split(np.frombuffer(packed, "<f4"), ends[:-1])
+        images = [
+            Batch(
+                np.zeros((*size, channels), value_dtype(model.levels)),
+                row.reshape(shape) if shape else None,
+            )
+            for size, row, shape in zip(
+                sizes, floats if most else [None] * len(sizes), shapes, strict=True
+            )
+        ]
     with contextlib.suppress(ValueError, AssertionError):  # It may be no code on this machine.
-        batch = decode(loop, block.sections, block.length, condition)
-    if batch is None or _checksum(batch) != block.values_crc:
+        decoded = decode(loop, block.sections, images, part)
+    if decoded is None or _checksum(loop, decoded) != block.values_crc:
         raise UserError(
             f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, "
             "but this machine does not compute the model as the one that compressed it did: "
             "decompress it there"
         )
-    check_images(model, *batch)
-    return batch
+    for image in decoded:
+        check_images(
+            model,
+            image.images[None],
+            None if image.condition is None else np.asarray(image.condition)[None],
+        )
+    return decoded
 
 
-def _checksum(batch: Batch) -> int:
+def _checksum(loop: Loop, images: list[Batch]) -> int:
     """Returns the CRC-32 of the classes, if there are any, and the values of images."""
-    images, condition = batch
-    coded = condition is not None and condition.dtype.kind != "f"
-    classes = condition.astype("<i4").tobytes() if coded else b""
-    return zlib.crc32(classes + images.astype(images.dtype.newbyteorder("<")).tobytes())
+    classes = [image.condition for image in images] if loop.model.config.condition.classes else []
+    crc = zlib.crc32(np.array(classes, "<i4").tobytes())
+    for image in images:
+        values = np.ascontiguousarray(image.images, value_dtype(loop.model.levels))
+        crc = zlib.crc32(values.astype(values.dtype.newbyteorder("<")).tobytes(), crc)
+    return crc

@@ -10,27 +10,29 @@ from typing import NamedTuple
 
 from pixel_rnn_jax.system.errors import UserError
 
-MAGIC = b"\x89PRN\x02"  # The last byte is the version.
+MAGIC = b"\x89PRN\x03"  # The last byte is the version.
 BLOCK, END = b"\xb1PB", b"\xb1PE"
 
 
 class Header(NamedTuple):
     """The format of the images of a file, and the model that decodes it."""
 
-    image_shape: tuple[int, int, int]
+    channels: int
     levels: int
+    part: int  # T: a picture of more than T x T pixels is a grid of parts.
     digest: bytes  # The 8 bytes of `model_digest`.
     first_crc: int = 0  # CRC of the sections of the first block; 0 without any.
 
     def pack(self) -> bytes:
         """Returns the header as bytes, of which the last four are its checksum."""
-        numbers = b"".join(map(pack_number, (*self.image_shape, self.levels)))
+        numbers = b"".join(map(pack_number, (self.channels, self.levels, self.part)))
         return _sealed(MAGIC + numbers + self.digest + _word(self.first_crc))
 
 
 class Sections(NamedTuple):
     """The bytes of a block."""
 
+    sizes: bytes = b""
     names: bytes = b""
     condition: bytes = b""
     corrections: bytes = b""
@@ -44,6 +46,15 @@ class Block(NamedTuple):
     length: int  # Number of its images.
     sections: Sections
     values_crc: int  # CRC of the decoded classes and values.
+
+    def runs(self) -> list[tuple[int, int, int]]:
+        """Returns the sizes of the images, as runs (number of images, H, W)."""
+        count = sum(byte < 128 for byte in self.sections.sizes)
+        numbers = iter(unpack_numbers(self.sections.sizes, 0, count)[0] if count else ())
+        runs = list(zip(numbers, numbers, numbers, strict=True))
+        if min(map(min, runs), default=1) < 1 or sum(run[0] for run in runs) != self.length:
+            raise ValueError("sizes of other images")
+        return runs
 
     def pack(self, header: bytes) -> bytes:
         """Returns the block as bytes, in a file with this header."""
@@ -99,16 +110,17 @@ def read_blocks(
 
 
 def _header(data: bytes) -> tuple[Header, int]:
-    (height, width, channels, levels), position = unpack_numbers(data, len(MAGIC), 4)
+    numbers, position = unpack_numbers(data, len(MAGIC), 3)
     digest, stop = data[position : position + 8], position + 16
     if not _is_sealed(data[:stop]):
         raise ValueError("its header is damaged")
-    return Header((height, width, channels), levels, digest, _value(data, stop - 8)), stop
+    channels, levels, part = numbers
+    return Header(channels, levels, part, digest, _value(data, stop - 8)), stop
 
 
 def _block(data: bytes, position: int) -> tuple[Block, int]:
     """Returns the block at a position, intact or not, and the position after it."""
-    (start, count, *lengths), first = unpack_numbers(data, position + len(BLOCK), 6)
+    (start, count, *lengths), first = unpack_numbers(data, position + len(BLOCK), 7)
     *ends, stop = itertools.accumulate((*lengths, 8), initial=first)
     if stop > len(data) or not count:
         raise ValueError("a block has no images, or no end")

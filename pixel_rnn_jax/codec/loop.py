@@ -25,11 +25,6 @@ PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int], int], np.ndarray]
 """(logits by `on_grid` `[N, K]`, (row, column, channel), size of a digit) to the digits, `[N]`."""
 
-GROUP, GROUP_VALUES = 64, 2**21
-"""At most so many images, with at most so many values in all, are coded side by side; at least one.
-The format has these numbers."""
-
-
 # A compiled loop serves many calls, in several threads too: it gets the number of a call as an
 # argument, and passes logits to the function that the call has here.
 _calls: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
@@ -37,25 +32,24 @@ _numbers = itertools.count()
 
 
 class Loop:
-    """The distributions of one model, value by value, on the CPU in float64.
-
-    `group` images are coded side by side; only the last group of a block may have fewer.
-    """
+    """The distributions of one model, value by value, on the CPU in float64."""
 
     def __init__(self, model: PixelRNN, params: PyTree):
         model.discrete_likelihood()
         if model.levels > 2**16:
             raise UserError(f"the codec takes up to 65,536 levels, the model has {model.levels:,}")
-        self.model, self.group = model, min(GROUP, max(1, GROUP_VALUES // model.num_values))
+        self.model = model
         self.params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), params)
         self._device = jax.local_devices(backend="cpu")[0]
         with jax.enable_x64(True):
             self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)
 
-    def each_value(self, count: int, condition: np.ndarray | None, code: Code) -> None:
-        """Calls `code` for each digit of `count` images in generation order."""
+    def each_value(
+        self, size: tuple[int, int], count: int, condition: np.ndarray | None, code: Code
+    ) -> None:
+        """Calls `code` for each digit of `count` images of one size in generation order."""
         # A power of two, so that little is compiled; the lanes that are left are padded.
-        model, lanes = self.model, 1 << (count - 1).bit_length()
+        model, lanes = self.model.sized(*size), 1 << (count - 1).bit_length()
         if condition is not None:
             dtype = np.int32 if model.config.condition.classes else np.float32
             condition = padded(condition.astype(dtype), lanes)

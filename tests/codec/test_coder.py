@@ -14,7 +14,7 @@ from helpers.codec_streams import GROUP, random_images, small_model
 from helpers.random_models import random_batch, with_large_conditions
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import compression, loop
+from pixel_rnn_jax.codec import coder, compression, loop
 from pixel_rnn_jax.codec.loop import Loop
 
 COUPLED = dict(output="coupled_logistic_mixture", mixtures=2)
@@ -42,7 +42,7 @@ def test_round_trip(architecture, levels, channels, options):
 
 @pytest.mark.slow
 def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch):
-    monkeypatch.setattr(loop, "GROUP", 64)
+    monkeypatch.setattr(coder, "GROUP", 64)
     monkeypatch.setattr(compression, "BLOCK_BYTES", 2**16)  # One block.
     options = dict(output="discretized_logistic_mixture", mixtures=3)
     model = small_model("pixel_cnn", (4, 8, 2), scales=(2, 4), num_classes=3, **options)
@@ -67,7 +67,7 @@ def test_size_is_the_likelihood_with_scales_and_classes_too(monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize(("levels", "black"), [(2**16, True), (2**16, False)])
 def test_size_is_the_likelihood_however_many_levels(monkeypatch, levels, black):
-    monkeypatch.setattr(loop, "GROUP", 1024)
+    monkeypatch.setattr(coder, "GROUP", 1024)
     monkeypatch.setattr(compression, "BLOCK_BYTES", 2**16)  # One block.
     options = dict(output="discretized_logistic_mixture", mixtures=2, dtype="float64")
     model = small_model("pixel_cnn", (8, 8, 1), levels, **options)
@@ -135,7 +135,7 @@ def test_an_error_of_the_host_reaches_the_caller_as_itself(stream, model, capfd)
         return images[:GROUP, *place]
 
     with pytest.raises(LookupError) as caught:
-        Loop(model.pixel_rnn, model.params).each_value(GROUP, None, code)
+        Loop(model.pixel_rnn, model.params).each_value((3, 4), GROUP, None, code)
     assert places == [*np.ndindex(3, 4, 1)][:7]  # None after the error.
     assert caught.value.args == (places[-1],)
     assert not capfd.readouterr().err

@@ -64,7 +64,7 @@ def test_a_cut_or_longer_file_is_refused(named):
 def test_other_models_and_formats_are_refused(stream, model):
     data = stream[1]
     for other in (b"GIF89a" + data, data.replace(MAGIC, MAGIC[:-1] + b"\7")):
-        with pytest.raises(prnn.UserError, match="version 2"):
+        with pytest.raises(prnn.UserError, match="version 3"):
             model.decompress(other)
     for other in (small_model(levels=6), small_model(seed=1), small_model(residual=False)):
         with pytest.raises(prnn.UserError, match="model [0-9a-f]{16}"):
@@ -96,7 +96,7 @@ def test_a_missing_block_and_one_of_another_file(stream, model):
 def forged(data, count=None, **sections):
     """A file of the first block with other sections, or another count, and right checksums."""
     header, (block, *_), _ = read_blocks(data)
-    names = ("names", "condition", "corrections", "code")
+    names = ("sizes", "names", "condition", "corrections", "code")
     parts = [sections.get(name, old) for name, old in zip(names, block.sections, strict=True)]
     count = block.length if count is None else count
     head = header._replace(first_crc=zlib.crc32(b"".join(parts))).pack()

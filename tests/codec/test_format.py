@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import reference_decoder as reference
-from helpers.codec_streams import GROUP, random_images, small_model, written
+from helpers.codec_streams import GROUP, small_model, written
 
 from pixel_rnn_jax.codec import compression, quantise
 from pixel_rnn_jax.codec.loop import Loop
@@ -27,52 +27,69 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     monkeypatch.setattr(compression, "BLOCK_BYTES", 30)
     monkeypatch.setattr(quantise, "MARGIN", 1e-4)  # More corrections than there would be.
     model = small_model(**options)
-    images, classes = random_images(model, 2 * GROUP + 3), None
-    if model.config.num_classes:
-        classes = np.random.default_rng(0).integers(3, size=len(images))
-    names = [f"{i}.png" for i in range(len(images))]
+    stride, count = model.pixel_rnn.stride, 2 * GROUP + 3
+    sizes, random = (
+        [model.image_shape[:2], (2 * stride, 9), (5 * stride, 5)],
+        np.random.default_rng(0),
+    )
+    images = [
+        random.integers(model.levels, size=(height, stride * width, 1), dtype=np.int32)
+        for height, width in (sizes[min(i // 2 % 4, 2)] for i in range(count))
+    ]
+    classes = random.integers(3, size=count) if model.config.num_classes else None
+    names = [f"{i}.png" for i in range(count)]
+    model.part = 4 * stride
     data = written(model, images, classes, names)
 
-    coder, parts, corrected = Loop(model.pixel_rnn, model.params), [], 0
+    coder, decoded_blocks, corrected = Loop(model.pixel_rnn, model.params), [], 0
     form, digest, blocks = reference.read(data)
-    assert form == [*model.image_shape, model.levels]
+    assert form == [1, model.levels, model.part]
     assert digest == compression.model_digest(model.pixel_rnn, coder.params)
-    assert [name for block in blocks for name in reference.names(block[1])] == names
-    for count, _, condition, corrections, code, pixels in blocks:
+    assert [name for block in blocks for name in reference.names(block[2])] == names
+    for count, shapes, _, condition, corrections, code, pixels in blocks:
         assert not condition
         stream, fixed, number = reference.RangeDecoder(code), reference.corrections(corrections), 0
         corrected += len(fixed)
-        decoded, labels = np.zeros((count, *model.image_shape), int), []
-        for start in range(0, count, GROUP):
-            rows = range(start, min(start + GROUP, count))
+        decoded = [np.zeros((*size, 1), int) for size in reference.sizes(shapes)]
+        labels, form = [None] * count, (1, model.part, stride, GROUP, 2**21)
+        for group, lanes in reference.lanes(reference.sizes(shapes), *form):
             if classes is not None:
                 thirds = [2**24 // 3, 2**24 // 3, 2**24 - 2 * (2**24 // 3)]
-                labels += [stream.value(thirds) for _ in rows]
+                labels[group[0] : group[-1] + 1] = [stream.value(thirds) for _ in group]
+            for size, parts in lanes:
 
-            def code_of(doubled, place, size, rows=rows, stream=stream, fixed=fixed, to=decoded):
-                nonlocal number
-                digits = []
-                for logits in doubled >> 1:
-                    grid = []
-                    for q in map(int, logits):
-                        if number in fixed:
-                            (q,) = (p for p in (q - 1, q, q + 1) if p % 4 == fixed[number])
-                        grid.append(q)
-                        number += 1
-                    digits.append(stream.value(reference.frequencies(grid)))
-                to[rows, *place] += np.array(digits) * size
-                return np.array(digits)
+                def code_of(
+                    doubled, place, unit, parts=parts, stream=stream, fixed=fixed, to=decoded
+                ):
+                    nonlocal number
+                    digits = []
+                    for logits, (image, top, left) in zip(doubled >> 1, parts, strict=True):
+                        grid = []
+                        for q in map(int, logits):
+                            if number in fixed:
+                                (q,) = (p for p in (q - 1, q, q + 1) if p % 4 == fixed[number])
+                            grid.append(q)
+                            number += 1
+                        digits.append(stream.value(reference.frequencies(grid)))
+                        row, column, channel = place
+                        to[image][top + row, left + column, channel] += digits[-1] * unit
+                    return np.array(digits)
 
-            condition = None if classes is None else np.array(labels[start:], np.int32)
-            coder.each_value(len(rows), condition, code_of)
-        checked = decoded.astype("<u1" if model.levels <= 256 else "<u2").tobytes()
-        before = zlib.crc32(np.array(labels, "<i4").tobytes()) if labels else 0
+                condition = None
+                if classes is not None:
+                    condition = np.array([labels[image] for image, *_ in parts], np.int32)
+                coder.each_value(size, len(parts), condition, code_of)
+        dtype = "<u1" if model.levels <= 256 else "<u2"
+        checked = b"".join(image.astype(dtype).tobytes() for image in decoded)
+        before = zlib.crc32(np.array(labels, "<i4").tobytes()) if classes is not None else 0
         assert zlib.crc32(checked, before) == pixels
-        parts.append((decoded, labels))
-    assert len(parts) > 1 and corrected
-    np.testing.assert_array_equal(np.concatenate([images for images, _ in parts]), images)
+        decoded_blocks.append((decoded, labels))
+    assert len(decoded_blocks) > 1 and corrected
+    every = [image for decoded, _ in decoded_blocks for image in decoded]
+    for image, expected in zip(every, images, strict=True):
+        np.testing.assert_array_equal(image, expected)
     if classes is not None:
-        assert [label for _, labels in parts for label in labels] == classes.tolist()
+        assert [label for _, labels in decoded_blocks for label in labels] == classes.tolist()
 
 
 def test_frequencies_are_those_of_whole_numbers():

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from helpers.random_models import tiny_model
 
-from pixel_rnn_jax.codec import compression, loop
+from pixel_rnn_jax.codec import coder, compression
 from pixel_rnn_jax.data import Batch
 
 GROUP = 4
@@ -13,7 +13,7 @@ GROUP = 4
 
 def in_small_groups(set_attribute=setattr):
     """Makes groups of four images, each of them a block."""
-    set_attribute(loop, "GROUP", GROUP)
+    set_attribute(coder, "GROUP", GROUP)
     set_attribute(compression, "BLOCK_BYTES", 1)
 
 
@@ -27,10 +27,10 @@ def random_images(model, count):
 
 
 def written(model, images, condition=None, names=()):
-    def batch(rows):
-        return Batch(images[rows], None if condition is None else condition[rows])
-
-    return compression.compress(model.pixel_rnn, model.params, len(images), batch, names)
+    labels = [None] * len(images) if condition is None else condition
+    rows = map(Batch, images, labels)
+    arguments = model.pixel_rnn, model.params, rows, len(images), model.part, names
+    return compression.compress(*arguments)
 
 
 def read(model, data, **options):

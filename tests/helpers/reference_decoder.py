@@ -1,5 +1,6 @@
 """A decoder after docs/format.md alone, with whole numbers of Python. It is given the logits."""
 
+import itertools
 import json
 import math
 import zlib
@@ -67,15 +68,15 @@ class RangeDecoder:
 
 def read(data):
     """Returns the numbers of the header, the digest of the model, and the blocks."""
-    assert data[:5] == b"\x89PRN\x02"
-    form, at = varints(data, 5, 4)
+    assert data[:5] == b"\x89PRN\x03"
+    form, at = varints(data, 5, 3)
     digest, at = data[at : at + 8], at + 8
     first, seed, at = word(data, at), word(data, at + 4), at + 8
     assert zlib.crc32(data[: at - 4]) == seed
     blocks, checksums, images = [], b"", 0
     while data[at : at + 3] == b"\xb1PB":
         start = at
-        (number, count, *lengths), at = varints(data, at + 3, 6)
+        (number, count, *lengths), at = varints(data, at + 3, 7)
         sections = []
         for size in lengths:
             sections.append(data[at : at + size])
@@ -94,6 +95,50 @@ def read(data):
     assert total == images and word(data, at) == zlib.crc32(checksums)
     assert zlib.crc32(data[start : at + 4], seed) == word(data, at + 4) and len(data) == at + 8
     return form, digest, blocks
+
+
+def sizes(section):
+    numbers, at = [], 0
+    while at < len(section):
+        number, at = varint(section, at)
+        numbers.append(number)
+    runs = zip(*(numbers[i::3] for i in range(3)), strict=True)
+    return [(height, width) for count, height, width in runs for _ in range(count)]
+
+
+def lanes(sizes, channels, part, stride, group, values):
+    """Returns the groups of a block's images, each as its images and their lanes.
+
+    Lanes are the shape of parts and their (image, top, left).
+    """
+    groups = [[]]
+    for image, (height, width) in enumerate(sizes):
+        area = sum(sizes[i][0] * sizes[i][1] for i in groups[-1]) + height * width
+        if groups[-1] and (len(groups[-1]) == group or area * channels > values):
+            groups.append([])
+        groups[-1].append(image)
+    for images in groups:
+        by_shape = {}
+        for image in images:
+            rows, columns = (edges(length // stride, part // stride) for length in sizes[image])
+            for top, bottom in itertools.pairwise(rows):
+                for left, right in itertools.pairwise(columns):
+                    shape = stride * (bottom - top), stride * (right - left)
+                    by_shape.setdefault(shape, []).append((image, stride * top, stride * left))
+        yield (
+            images,
+            [
+                (shape, parts[i : i + most])
+                for shape, parts in by_shape.items()
+                for most in [min(group, max(1, values // (shape[0] * shape[1] * channels)))]
+                for i in range(0, len(parts), most)
+            ],
+        )
+
+
+def edges(length, most):
+    count = -(-length // most)
+    return [i * length // count for i in range(count + 1)]
 
 
 def names(section):
