@@ -1,7 +1,7 @@
 /**
  * node web/cli.mjs log_prob MODEL.safetensors IMAGES.json  prints log p of each image in nats, [N]
- * node web/cli.mjs decode MODEL.safetensors FILE.prnn  prints {"shape": [N, H, W, C], "values",
- *   "classes": [N]}
+ * node web/cli.mjs decode MODEL.safetensors FILE.prnn  prints {"sizes": [N, [H, W]], "values", "classes":
+ *   [N]}, the values of all images one after the other
  *
  * IMAGES.json is {"images": [N, H, W, C] levels, "classes": [N] numbers}, classes if the model has
  * them. What is damaged or does not fit is one line on stderr, with status 1.
@@ -27,7 +27,7 @@ const commands = {
     let last;
     for (last of decode(model, bytes));
     const values = last.images.flatMap((image) => [...image]);
-    return { shape: [last.images.length, ...model.shape], values, classes: last.classes };
+    return { sizes: last.sizes, values, classes: last.classes };
   },
 };
 try {

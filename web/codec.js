@@ -25,8 +25,8 @@ function readerOf(bytes) {
   return file;
 }
 
-/** Returns the blocks of a file, whose checksums are right but for the values'. */
-function blocksOf(bytes, { shape, levels, size }) {
+/** Returns T of a file, and its blocks, whose checksums are right but for the values'. */
+function blocksOf(bytes, { shape: [, , channels], levels }) {
   const file = readerOf(bytes), blocks = [];
   const varints = (count) => Array.from({ length: count }, () => file.varint());
   const begins = (...mark) => file.take(mark.length).join() === mark.join();
@@ -35,15 +35,17 @@ function blocksOf(bytes, { shape, levels, size }) {
     need(file.word() === crc, "is damaged: a checksum is wrong");
     return crc;
   };
-  need(begins(0x89, 0x50, 0x52, 0x4e, 2), "is of another version, or none at all");
-  need(varints(4).join() === [...shape, levels].join(), "is damaged, or of another model");
+  need(begins(0x89, 0x50, 0x52, 0x4e, 3), "is of another version, or none at all");
+  const [ofChannels, ofLevels, side] = varints(3);
+  need(ofChannels === channels && ofLevels === levels && side, "is damaged, or of another model");
   file.take(12);
   const seed = seal(0, 0);
   let from = file.offset;
   for (; begins(0xb1, 0x50, 0x42); from = file.offset) {
-    const [, count, ...lengths] = varints(6), [, , corrections, code] = lengths.map(file.take);
-    need(count * size <= Math.max(2 ** 22, size), "has more values than a block may have");
-    blocks.push({ count, corrections, code, values: file.word(), crc: seal(from, seed) });
+    const [, count, ...lengths] = varints(7);
+    const [runs, , , corrections, code] = lengths.map(file.take), values = file.word();
+    blocks.push({ sizes: sizesOf(runs, count, channels), corrections, code, values,
+      crc: seal(from, seed) });
   }
   file.offset = from;
   need(begins(0xb1, 0x50, 0x45), "is damaged: no block or end follows");
@@ -51,7 +53,21 @@ function blocksOf(bytes, { shape, levels, size }) {
   need(file.varint() >= 0 && file.word() === all, "has a block of another file");
   seal(from, seed);
   need(file.offset === bytes.length, "goes on after its end");
-  return blocks;
+  return { side, blocks };
+}
+
+/** Returns the [height, width] of each picture of a block, of the section with their runs. */
+function sizesOf(section, count, channels) {
+  const file = readerOf(section), sizes = [];
+  let values = 0;
+  while (file.offset < section.length) {
+    const [n, height, width] = [0, 0, 0].map(() => file.varint());
+    values += n * height * width * channels;
+    need(values && n <= count && values <= 2 ** (count > 1 ? 22 : 25), "has too many values");
+    for (let i = 0; i < n; i++) sizes.push([height, width]);
+  }
+  need(sizes.length === count, "has sizes of other images");
+  return sizes;
 }
 
 /** Returns a function that decodes the next value, given the frequencies of all. */
@@ -102,33 +118,62 @@ function gridOf(corrections) {
   };
 }
 
-/** Decodes a file. Yields after each pixel a group of images, at last all with their classes. */
+/** Divides pictures, by their numbers of values, into groups that are coded one by one. */
+function groupsOf(counts) {
+  const groups = [];
+  let values = Infinity;
+  counts.forEach((count, i) => {
+    if ((values += count) > 2 ** 21 || groups.at(-1).length === 64) {
+      groups.push([]);
+      values = count;
+    }
+    groups.at(-1).push(i);
+  });
+  return groups;
+}
+
+/**
+ * Decodes a file. Yields while it does how many pixels of parts are decoded, at last the images
+ * with their sizes, [height, width], and their classes.
+ */
 function* decode(model, bytes) {
-  const { levels, size, outputs, config: { num_classes: n } } = model, images = [], classes = [];
+  const { levels, outputs, shape: [, , channels], config: { num_classes: n } } = model;
   const exact = { ...model, arrays: { ...model.arrays } };
   for (const name in exact.arrays) exact.arrays[name] = exact.arrays[name].map(Math.fround);
   const uniform = Array(n ?? 0).fill(Math.floor(2 ** 24 / n));
   if (n) uniform[n - 1] += 2 ** 24 % n;
-  for (const { count, corrections, code, values } of blocksOf(bytes, model)) {
-    const next = rangeDecoder(code), round = gridOf(corrections), begin = images.length;
+  const Values = levels <= 256 ? Uint8Array : Uint16Array;
+  const images = [], classes = [], all = [], { side, blocks } = blocksOf(bytes, model);
+  let pixels = 0;
+  for (const { sizes, corrections, code, values } of blocks) {
+    const next = rangeDecoder(code), round = gridOf(corrections), labels = [];
     const digit = (logits) =>
       next(frequenciesOf(levels === 2 ? [0, round(logits[1] - logits[0])] : logits.map(round)));
     const choose = (given) => outputs.units.reduce((before, unit) => given.map((y, lane) =>
       before[lane] + unit * digit(outputs.logits(y, unit, before[lane]))), given.map(() => 0));
-    while (images.length < begin + count) {
-      const most = Math.min(64, Math.max(1, Math.floor(2 ** 21 / size)));
-      const group = { length: Math.min(most, begin + count - images.length) };
-      const labels = Array.from(group, () => (n ? next(uniform) : undefined));
-      const network = networkOf(exact, labels);
-      for (const decided of network.decide(choose)) yield { images: network.images(), decided };
-      images.push(...network.images());
-      classes.push(...labels);
+    const pictures = sizes.map(([height, width]) => new Values(height * width * channels));
+    for (const group of groupsOf(pictures.map(({ length }) => length))) {
+      for (const i of group) labels[i] = n ? next(uniform) : undefined;
+      for (const [size, parts] of partsOf(group.map((i) => sizes[i]), side)) {
+        const sized = sizedTo(exact, size.split(",").map(Number));
+        const count = Math.min(64, Math.max(1, Math.floor(2 ** 21 / sized.size)));
+        for (let start = 0; start < parts.length; start += count) {
+          const lanes = parts.slice(start, start + count);
+          const network = networkOf(sized, lanes.map(({ picture }) => labels[group[picture]]));
+          for (const _ of network.decide(choose)) yield { pixels: (pixels += lanes.length) };
+          network.images().forEach((part, lane) => {
+            const i = group[lanes[lane].picture];
+            copyPart(part, sized, pictures[i], sizes[i][1], lanes[lane]);
+          });
+        }
+      }
     }
-    const Values = levels <= 256 ? Uint8Array : Uint16Array;
-    const all = images.slice(begin).map((image) => Values.from(image));
-    if (n) all.unshift(Int32Array.from(classes.slice(begin)));
-    const crc = all.reduce((crc, array) => crc32(new Uint8Array(array.buffer), crc), 0);
+    const arrays = n ? [Int32Array.from(labels), ...pictures] : pictures;
+    const crc = arrays.reduce((crc, array) => crc32(new Uint8Array(array.buffer), crc), 0);
     need(crc === values, "has other images than this model decodes");
+    images.push(...pictures);
+    classes.push(...labels);
+    all.push(...sizes);
   }
-  yield { images, decided: size, classes: n ? classes : undefined };
+  yield { images, sizes: all, classes: n ? classes : undefined };
 }

@@ -46,11 +46,51 @@ async function readModel(buffer) {
   const [height, width, channels] = shape, size = height * width * channels;
   const within = (most, ...all) => all.every((x) => Number.isInteger(x) && x > 0 && x <= most);
   if (!within(2 ** 22, size, ...shape) || !within(2 ** 16, levels - 1, h, head, config.mixtures) ||
-    !within(255, channels, kernel, first) || !within(100, layers) || kernel * first % 2 === 0 ||
-    (kernel + 1) * (width + kernel) * (20 * layers * h + head) > 2 ** 23) // A lane's numbers.
-    throw new Error("the model's sizes are impossible, or more than a page computes");
+    !within(255, channels, kernel, first) || !within(100, layers) || kernel * first % 2 === 0)
+    throw new Error("the model's sizes are impossible");
   const outputs = outputsOf(config, levels);
-  return { config, shape, size, levels, names, arrays, outputs };
+  const side = 2 ** Math.ceil(Math.log2(2 * Math.max(height, width))); // T: see `partsOf`.
+  return sizedTo({ config, shape, side, levels, names, arrays, outputs }, [height, width]);
+}
+
+/** Returns the model for images of another height and width. */
+function sizedTo(model, [height, width]) {
+  const { layers, features, head_features: head, kernel } = model.config;
+  const [, , channels] = model.shape; // Of a lane, so many numbers are remembered:
+  if ((kernel + 1) * (width + kernel) * (20 * layers * features + head) > 2 ** 23)
+    throw new Error("the model's sizes are impossible, or more than a page computes");
+  return { ...model, shape: [height, width, channels], size: height * width * channels };
+}
+
+/** Returns the first index of each part of a side, and at last its length. */
+function edgesOf(length, side) {
+  const count = Math.ceil(length / side);
+  return Array.from({ length: count + 1 }, (_, i) => Math.floor((i * length) / count));
+}
+
+/** Returns the numbers, below `most` each, of the parts of pictures by their height and width. */
+function partsOf(sizes, side) {
+  const parts = new Map();
+  sizes.forEach((size, picture) => {
+    const [rows, columns] = size.map((length) => edgesOf(length, side));
+    for (let i = 1; i < rows.length; i++)
+      for (let j = 1; j < columns.length; j++) {
+        const [top, left] = [rows[i - 1], columns[j - 1]];
+        const shape = `${rows[i] - top},${columns[j] - left}`;
+        if (!parts.has(shape)) parts.set(shape, []);
+        parts.get(shape).push({ picture, top, left });
+      }
+  });
+  return parts;
+}
+
+/** Copies a part, or `back` from it, of an image of so many columns. */
+function copyPart(part, { shape: [height, width, channels] }, image, columns, { top, left }, back) {
+  for (let row = 0, length = width * channels; row < height; row++) {
+    const start = ((top + row) * columns + left) * channels;
+    if (back) part.set(image.subarray(start, start + length), row * length);
+    else image.set(part.subarray(row * length, (row + 1) * length), start);
+  }
 }
 
 /** Adds the inputs times a kernel, [inputs, sums]; the inputs are a multiple of four. */

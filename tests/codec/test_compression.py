@@ -10,7 +10,7 @@ from helpers.codec_streams import GROUP, block_starts, random_images, read, smal
 import pixel_rnn_jax as prnn
 from pixel_rnn_jax.codec.format import BLOCK, MAGIC, pack_end, read_blocks
 
-NAMES = ("a/ä.png", "b.jpg", "c", "d" * 30, *"efghijk")
+NAMES = ("a/ä.png", "b.jpg", "c", "d" * 30, *"efghij", "the last")
 
 
 @pytest.fixture(scope="module")

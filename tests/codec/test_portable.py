@@ -10,7 +10,7 @@ from helpers import portable_files, programs
 from helpers.codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import loop, quantise
+from pixel_rnn_jax.codec import coder, loop, quantise
 
 FOLDER = Path(__file__).parent / "files"
 FAST_MATH = "--xla_cpu_enable_fast_math=true --xla_cpu_fast_math_honor_nans=false"
@@ -50,7 +50,7 @@ def test_other_machines_decode(files, options):
 @pytest.mark.parametrize("pattern", ["[crs]*", pytest.param("[dp]*", marks=pytest.mark.slow)])
 def test_files_of_an_earlier_version_decode(monkeypatch, pattern):
     """They are part of the repository, so they are of another processor and version of JAX."""
-    monkeypatch.setattr(loop, "GROUP", 64)
+    monkeypatch.setattr(coder, "GROUP", 64)
     portable_files.check(FOLDER, pattern)
 
 

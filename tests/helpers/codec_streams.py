@@ -21,9 +21,12 @@ def small_model(architecture="row_lstm", shape=(3, 4, 1), levels=5, **options):
     return tiny_model(architecture, shape, levels, **options)
 
 
-def random_images(model, count):
-    random = np.random.default_rng(0)
-    return random.integers(model.levels, size=(count, *model.image_shape)).astype(np.int32)
+def random_images(model, count, size=None):
+    random, shape = (
+        np.random.default_rng(0),
+        (*(size or model.image_shape[:2]), model.image_shape[2]),
+    )
+    return random.integers(model.levels, size=(count, *shape)).astype(np.int32)
 
 
 def written(model, images, condition=None, names=()):
