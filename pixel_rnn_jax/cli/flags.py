@@ -85,6 +85,11 @@ def images_flags(parser: ArgumentParser, *, required: bool = False) -> None:
     parser.add_argument("--class", dest="label", help=help_)
 
 
+def part_flag(parser: ArgumentParser) -> None:
+    help_ = "T: a larger picture is a grid of parts of at most TxT (default: by the model's size)"
+    parser.add_argument("--part", type=at_least(1), default=0, metavar="T", help=help_)
+
+
 def select_split(arguments: Namespace, run: "source.Run") -> "data.Split":
     """Opens the images that --images, or --split of the run, names."""
     moves = dict(name=arguments.data_name, data_dir=arguments.data_dir)
@@ -104,7 +109,10 @@ def select_images(arguments: Namespace, model: "image_model.ImageModel") -> "dat
     def classify(images: Any) -> np.ndarray:
         if label is not None:
             return np.full(len(images), label)
-        found, counts = np.unique(labels := model.classify(images), return_counts=True)
+        several = isinstance(images, list)
+        groups = [image[None] for image in images] if several else [images]
+        labels = np.concatenate([model.classify(group) for group in groups])
+        found, counts = np.unique(labels, return_counts=True)
         shares = ", ".join(f"{count} of {name}" for name, count in zip(found, counts, strict=True))
         terminal.log(f"--class is not given; by the highest p: {shares}")
         return labels

@@ -38,8 +38,8 @@ def evaluate(arguments: Namespace) -> None:
     processes.join(arguments)
     run = source.open_run(arguments.source, devices.make_mesh())
     split, model = flags.select_split(arguments, run), run.image_model
-    per_value = arguments.per_value
-    evaluation = evaluate_lib.score(model.pixel_rnn, model.params, split, per_value=per_value)
+    options = dict(per_value=arguments.per_value, part=arguments.part)
+    evaluation = evaluate_lib.score(model.pixel_rnn, model.params, split, **options)
     name = arguments.split or (None if arguments.images else "test")
     if arguments.json:
         where = {"workdir": arguments.source, "path": arguments.images, "split": name}
@@ -47,25 +47,33 @@ def evaluate(arguments: Namespace) -> None:
         terminal.print_result(json.dumps(values, default=os.fspath))
     else:
         terminal.print_result(evaluation.report(str(arguments.images or name), run.step))
+    names, nats = split.dataset.names(), evaluation.nats_per_image
+    bits = np.asarray(model_lib.bits_per_dim(nats, evaluation.values))
+    for row, (height, width) in enumerate(split.dataset.sizes if arguments.per_image else ()):
+        text = f"{names[row]}: {height}x{width}, {nats[row]:.3f} nats"
+        terminal.print_result(text + f", {bits[row]:.4f} bits/dim" * (not evaluation.real))
     if arguments.out and processes.is_first():
-        nats = evaluation.nats_per_image
-        arrays = {"nats": nats, "names": np.array(split.dataset.names())}
+        arrays: dict[str, Any] = {"nats": nats, "names": np.array(names)}
         if not evaluation.real:
-            arrays["bits_per_dim"] = np.asarray(model_lib.bits_per_dim(nats, evaluation.num_values))
+            arrays["bits_per_dim"] = bits
+        if isinstance(evaluation.nats_per_value, list):
+            raise UserError("--per_value is for images of one size")
         if evaluation.nats_per_value is not None:
             arrays["nats_per_value"] = evaluation.nats_per_value
         with files.atomic_write(arguments.out) as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)
         terminal.log(f"{arguments.out}: the scores of {terminal.plural(len(nats), 'image')}")
     if arguments.pixel_map and processes.is_first():
-        _draw_pixel_map(model, split, arguments.pixel_map)
+        _draw_pixel_map(model, split, arguments)
 
 
 def evaluate_flags(parser: ArgumentParser) -> None:
     flags.model_flags(parser)
     flags.images_flags(parser)
+    flags.part_flag(parser)
     add = parser.add_argument
     add("--out", type=flags.output(".npz"), help="an .npz file: nats, bits_per_dim, names")
+    add("--per_image", action="store_true", help="print a line for each image")
     add("--per_value", action="store_true", help="write nats_per_value, of each value, too")
     help_ = f"a .png file: {PIXEL_MAP_IMAGES} images, each beside a map of the nats of its pixels"
     add("--pixel_map", type=flags.output(".png"), help=help_)
@@ -74,11 +82,17 @@ def evaluate_flags(parser: ArgumentParser) -> None:
     flags.data_flags(parser)
 
 
-def _draw_pixel_map(model: "image_model.ImageModel", split: "data.Split", out: str) -> None:
-    images, condition = split.batch(data.evenly_spaced(len(split), PIXEL_MAP_IMAGES))
+def _draw_pixel_map(
+    model: "image_model.ImageModel", split: "data.Split", arguments: Namespace
+) -> None:
     # On this process's devices alone, wherever the parameters lie.
     local = image_model.ImageModel(model.pixel_rnn, jax.device_get(model.params))
-    nats = -np.asarray(local.log_prob(images, condition, per_value=True)).sum(-1)
+    local.part, out = arguments.part or local.part, arguments.pixel_map
+    images, nats = list[np.ndarray](), list[np.ndarray]()
+    for row in data.evenly_spaced(len(split), PIXEL_MAP_IMAGES):
+        batch = split.batch([row])
+        images.append(batch.images[0])
+        nats.append(-np.asarray(local.log_prob(*batch, per_value=True))[0].sum(-1))
     images, levels = pictures.as_levels(images, model.levels)
     picture, black, white = pictures.pixel_map(images, nats, levels)
     with files.atomic_write(out) as file:
@@ -143,10 +157,11 @@ def complete(arguments: Namespace) -> None:
     out, particles = arguments.out, arguments.particles
     run = source.open_run(arguments.source)
     split, model = flags.select_split(arguments, run), run.image_model
+    model.part = arguments.part or model.part
     pictures.check_out(out, model.levels, model.image_shape[-1])
-    mask = pictures.known_mask(arguments.known, model.image_shape)
     n = arguments.n or (len(split) if arguments.images else TEST_IMAGES)
     images, condition = split.batch(data.evenly_spaced(len(split), n))
+    mask = pictures.known_mask(arguments.known, images.shape[1:])
     key = jax.random.key(arguments.seed)
     result = model.complete(key, images, mask, condition, particles=particles)
     if Path(out).suffix == ".png":
@@ -171,6 +186,7 @@ def complete_flags(parser: ArgumentParser) -> None:
     flags.images_flags(parser)
     help_ = f"number of images (default: all of --images, or {TEST_IMAGES} of the test split)"
     flags.draw_flags(parser, help_, "completions.png")
+    flags.part_flag(parser)
     help_ = "top_half, bottom_half, left_half, right_half, or an image file, white where known"
     parser.add_argument("--known", default="top_half", help=help_)
     help_ = "particles per image; use 64 if known values follow unknown ones (default: 1)"
@@ -182,22 +198,23 @@ def compress(arguments: Namespace) -> None:
     """Compresses images without loss."""
     model, out = source.load(arguments.source), arguments.out
     pixel_rnn, split = model.pixel_rnn, flags.select_images(arguments, model)
-    count = len(split)
+    count, part, names = len(split), arguments.part or model.part, split.file_names
     images = (
         data.Batch(*(None if x is None else x[0] for x in split.batch([i]))) for i in range(count)
     )
-    names = split.file_names
-    content = compression.compress(pixel_rnn, model.params, images, count, model.part, names)
+    content = compression.compress(pixel_rnn, model.params, images, count, part, names)
     with files.atomic_write(out) as file:
         file.write(content)
     size = f"{len(content):,} bytes for {terminal.plural(count, 'image')}"
-    bits = 8 * len(content) / (count * pixel_rnn.num_values)
+    values = pixel_rnn.image_shape[-1] * sum(map(math.prod, split.dataset.sizes))
+    bits = 8 * len(content) / values
     terminal.print_result(f"{out}: {size}, {bits:.4f} bits/dim")
 
 
 def compress_flags(parser: ArgumentParser) -> None:
     flags.model_flags(parser)
     flags.images_flags(parser, required=True)
+    flags.part_flag(parser)
     flags.file_flag(parser, "images.prnn")
 
 
@@ -207,6 +224,10 @@ def decompress(arguments: Namespace) -> None:
     pictures.check_out(arguments.out, model.levels, model.image_shape[-1])
     with files.error_context(arguments.file):
         content, skip = arguments.file.read_bytes(), arguments.skip_damaged
+        _, blocks, _ = format.read_blocks(content, skip_damaged=skip)
+        sizes = {run[1:] for block in blocks for run in block.runs()}
+        if len(sizes) > 1 and arguments.out.endswith(".npz"):
+            raise UserError(f"images of {len(sizes)} sizes: use --out=FOLDER or --out=FILE.png")
         (images, condition, names), lost = compression.decompress(
             model.pixel_rnn, model.params, content, skip_damaged=skip
         )

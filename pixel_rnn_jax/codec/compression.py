@@ -22,6 +22,7 @@ from pixel_rnn_jax.codec.coder import Encoder, decode, groups
 from pixel_rnn_jax.codec.format import Block, Header, Sections, pack_end, pack_number, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, canonical_config
 from pixel_rnn_jax.data import Batch, Images
+from pixel_rnn_jax.data.dataset import stacked
 from pixel_rnn_jax.model.checks import MOST_VALUES, check_images
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.likelihoods import value_dtype
@@ -88,13 +89,6 @@ def decompress(
         shape = form.shape(model.image_shape)
         condition = stacked(conditions, shape, np.dtype(np.int32 if classes else np.float32))
     return Images(whole, condition, tuple(names) if any(names) else ()), lost
-
-
-def stacked(arrays: Sequence[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> Any:
-    """Returns arrays as one `[N, ...]` if they are of one shape; none have `shape`."""
-    if len({np.shape(array) for array in arrays}) > 1:
-        return list(arrays)
-    return np.stack(arrays) if arrays else np.zeros((0, *shape), dtype)
 
 
 def names_of(block: Block) -> list[str]:

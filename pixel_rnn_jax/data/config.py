@@ -8,6 +8,7 @@ from pixel_rnn_jax.model.config import SEVERAL, Rule, check_fields
 _RULES: dict[str, Rule] = {
     "name": ("not be empty", bool),
     "levels": SEVERAL,
+    "crop": ("be at least 0", lambda crop: crop >= 0),
 }
 
 
@@ -20,8 +21,8 @@ class DataConfig:
             has prepared, or the path of a folder of images or of a file that `data.READERS` reads.
         data_dir: TFDS data directory, which is looked into first; "" is TFDS's default.
         levels: K, the number of values that a channel can take; 0 takes it from the data set.
-        tile: Cut each picture of a folder or a file into squares of this side, which do not
-            overlap; what remains on the right and below is left out; 0 cuts none.
+        crop: Side of squares, of pictures of any size: in training a square at a random place of a
+            picture at each visit, in evaluation all that fit side by side; 0 takes whole images.
         binarize: How images become binary: "none" (they stay as they are), "dynamic" (a new
             Bernoulli draw each time) or "fixed" (one draw for each image).
         flip: Show each training image, at each visit, mirrored left to right with probability 1/2.
@@ -37,7 +38,7 @@ class DataConfig:
     name: str = "digits"
     data_dir: str = ""
     levels: int = 0
-    tile: int = 0
+    crop: int = 0
     binarize: Literal["none", "dynamic", "fixed"] = "none"
     flip: bool = False
     train_split: str = "train"

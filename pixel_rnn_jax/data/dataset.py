@@ -1,11 +1,11 @@
 """Stored images: their one type, the identity of each, and how a set is divided into splits."""
 
 import dataclasses
+import functools
 import itertools
-import math
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,12 +13,13 @@ import numpy as np
 
 from pixel_rnn_jax.model import checks
 from pixel_rnn_jax.model.config import ModelConfig
+from pixel_rnn_jax.model.parts import Part
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 CACHE_BYTES = 2**30
-"""Images of a split are kept in memory once read if all together need no more."""
+"""Images of a split are kept in memory once read, as many as need no more."""
 
 
 class Batch(NamedTuple):
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images `[N, H, W, C]` as a model takes them, with their condition and names.
+    """Images as a model takes them, `[N, H, W, C]` or a list of several sizes, and names.
 
     The condition is classes `[N]`, by number or by name, vectors `[N, D]` or maps `[N, H, W, D]`.
     The names are N names of files relative to their folder, or rows in an array.
@@ -38,8 +39,8 @@ class Images(NamedTuple):
     (3,)
     """
 
-    images: np.ndarray
-    condition: np.ndarray | None = None
+    images: Any
+    condition: Any = None
     names: Sequence[str] = ()
 
 
@@ -68,46 +69,84 @@ class ImageFormat:
 
 
 class LazyArray:
-    """Reads rows on demand; caches them if the whole set needs at most `CACHE_BYTES`.
+    """Reads rows on demand, and keeps those that it has read in at most `CACHE_BYTES`.
 
-    `read` yields rows by their numbers. `names` has the names of all rows, for errors.
+    `read` yields rows by their numbers; `names` has the names of all rows, for errors. Images may
+    differ in size if `sizes` returns all their (H, W), without reading them.
     """
 
-    def __init__(self, read: Callable[[np.ndarray], Iterable[Any]], names: Sequence[Any]):
-        self._read, self._names = read, names
+    def __init__(
+        self,
+        read: Callable[[np.ndarray], Iterable[Any]],
+        names: Sequence[Any],
+        sizes: Callable[[], list[tuple[int, int]]] | None = None,
+    ):
+        self._read, self._names, self._sizes = read, names, sizes
+        self._kept, self._room = dict[int, np.ndarray](), CACHE_BYTES
         first = np.asarray(next(iter(read(np.arange(1)))))
         self.shape, self.dtype = (len(names), *first.shape), first.dtype
-        small = math.prod(self.shape) * self.dtype.itemsize <= CACHE_BYTES
-        self._kept = np.empty(self.shape, self.dtype) if small else None
-        self._is_kept = np.zeros(len(names), bool)
 
-    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        if self._kept is None:
-            return self.stack(indices)
-        if (missing := np.unique(indices[~self._is_kept[indices]])).size:
-            self._kept[missing] = self.stack(missing)
-            self._is_kept[missing] = True  # Only now, as other threads may be reading.
-        return self._kept[indices]
+    @functools.cached_property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(H, W) of all images."""
+        return self._sizes() if self._sizes else [self.shape[1:3]] * len(self._names)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Yields all rows as they are read, which may be of several shapes."""
-        for number in range(len(self._names)):
-            yield from map(np.asarray, self._read(np.array([number])))
+    def __getitem__(self, index: Any) -> np.ndarray:
+        """Returns a row, or rows of one shape as one array."""
+        rows = self.rows(np.atleast_1d(index))
+        for number, row in zip(np.atleast_1d(index), rows, strict=True):
+            self._check(number, row.shape == rows[0].shape)
+        return np.stack(rows) if np.ndim(index) else rows[0]
+
+    def rows(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Returns rows, which may differ in size."""
+        missing = np.array([i for i in np.unique(indices) if i not in self._kept], int)
+        read = map(np.asarray, self._read(missing)) if missing.size else ()
+        rows = dict(zip(missing.tolist(), read, strict=True))
+        for number, row in rows.items():
+            same = 2 * (self._sizes is not None)  # The first axis that all have in common.
+            form = row.ndim, row.shape[same:], row.dtype
+            self._check(number, form == (len(self.shape) - 1, self.shape[1 + same :], self.dtype))
+            if row.nbytes <= self._room:
+                self._room -= row.nbytes
+                self._kept[number] = row
+        return [rows[i] if i in rows else self._kept[i] for i in indices.tolist()]
 
     def part(self, rows: np.ndarray) -> "LazyArray":
         """Returns an array of the rows `rows`."""
-        return LazyArray(lambda indices: self._read(rows[indices]), [self._names[i] for i in rows])
+        sizes = (lambda: [self.sizes[i] for i in rows]) if self._sizes else None
+        names = [self._names[i] for i in rows]
+        return LazyArray(lambda indices: self._read(rows[indices]), names, sizes)
 
-    def stack(self, indices: np.ndarray) -> np.ndarray:
-        """Reads rows, which must be of one shape and type."""
-        rows = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        for number, row in enumerate(map(np.asarray, self._read(indices))):
-            if (row.shape, row.dtype) != (self.shape[1:], self.dtype):
-                found = f"has shape {list(row.shape)} of {row.dtype}"
-                other = f"{self._names[0]} {list(self.shape[1:])} of {self.dtype}"
-                raise UserError(f"{self._names[indices[number]]} {found}, but {other}")
-            rows[number] = row
-        return rows
+    def _check(self, number: int, is_good: bool) -> None:
+        if not is_good:
+            first, row = (np.asarray(next(iter(self._read(np.array([i]))))) for i in (0, number))
+            found = f"has shape {list(row.shape)} of {row.dtype}"
+            other = f"{self._names[0]} {list(first.shape)} of {first.dtype}"
+            raise UserError(f"{self._names[number]} {found}, but {other}")
+
+
+class Crops:
+    """Parts, all of one shape, of the rows `[H, W, ...]` of an array."""
+
+    def __init__(self, array: Any, places: Sequence[Part]):
+        self._array, self._places, self.dtype = array, places, array.dtype
+        self.shape = len(places), places[0].height, places[0].width, *array.shape[3:]
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        places = [self._places[i] for i in indices]
+        return np.stack([place.of(self._array[place.picture]) for place in places])
+
+    def moved(self, indices: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Returns parts at other places in the same rows, by `shares` `[B, 2]` in [0, 1)."""
+        parts = []
+        for index, share in zip(indices, shares, strict=True):
+            row = self._array[self._places[index].picture]
+            top, left = np.floor(share * (np.array(row.shape[:2]) - self.shape[1:3] + 1)).astype(
+                int
+            )
+            parts.append(row[top : top + self.shape[1], left : left + self.shape[2]])
+        return np.stack(parts)
 
 
 @dataclass(frozen=True)
@@ -118,13 +157,12 @@ class Dataset:
         name: The split in error messages.
         images: `[N, H, W, C]` integers, booleans or floats; of `[N, H, W]` C is 1.
         ids: `[N, 2]` integers, a stable id of each image: image 0 of "train[50000:]" has the id of
-            image 50,000 of "train".
+            image 50,000 of "train". Of parts `[N, 4]`, with their first row and column.
         levels: K, if the set declares it.
         labels: `[N]` numbers of classes, negative for none, also given as names.
         class_names: The names of the classes 0, 1, ...; () takes the labels, if they are names.
         condition: `[N, D]` vectors or `[N, H, W, D]` maps.
         file_names: `[N]` strings, names of the files; () where rows of an array name the images.
-        picture_ids: `[N]` numbers of the pictures that tiles were cut from; None for whole images.
     """
 
     name: str
@@ -135,7 +173,6 @@ class Dataset:
     class_names: tuple[str, ...] = ()
     condition: Any = None
     file_names: Sequence[str] = ()
-    picture_ids: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = list(self.images.shape), self.images.dtype
@@ -162,8 +199,13 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
+        """(H, W, C), of the first image if images differ in size."""
         return tuple(self.images.shape[1:])
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(H, W) of all images."""
+        return getattr(self.images, "sizes", None) or [self.image_shape[:2]] * len(self)
 
     def names(self) -> list[str]:
         """Returns the names of all images: of their files, or their rows in the array."""
@@ -172,35 +214,52 @@ class Dataset:
     def part(self, rows: np.ndarray) -> "Dataset":
         """Returns the images `rows`."""
         parts: dict[str, Any] = {
-            field: array.part(rows) if isinstance(array, LazyArray) else array[rows]
-            for field in ("images", "ids", "labels", "condition", "picture_ids")
+            field: _rows(array, rows)
+            for field in ("images", "ids", "labels", "condition")
             if (array := getattr(self, field)) is not None
         }
         file_names = [self.file_names[row] for row in rows] if self.file_names else ()
         return dataclasses.replace(self, file_names=file_names, **parts)
 
 
-def cut(dataset: Dataset, side: int) -> Dataset:
-    """Cuts the pictures of a set, which may differ in height and width, into squares in memory."""
-    tiles = [
-        (picture[i : i + side, j : j + side], f"{name}/{i}-{j}", number)
-        for number, (name, picture) in enumerate(zip(dataset.names(), dataset.images, strict=True))
-        for i in range(0, picture.shape[0] - side + 1, side)
-        for j in range(0, picture.shape[1] - side + 1, side)
-    ]
-    if not tiles:
-        raise UserError(f"{dataset.name} has no picture of at least {side}x{side} (data.tile)")
-    images, names, numbers = zip(*tiles, strict=True)
-    rows, picture_ids = np.arange(len(tiles)), np.array(numbers)
+def cut(dataset: Dataset, places: Sequence[Part]) -> Dataset:
+    """Returns parts of pictures, all of one shape, as the images of a set."""
+    pictures = np.array([place.picture for place in places])
+    names, condition = dataset.names(), dataset.condition
+    if condition is not None:
+        condition = Crops(condition, places) if condition.ndim > 2 else condition[pictures]
     return dataclasses.replace(
         dataset,
-        images=LazyArray(lambda indices: (images[i] for i in indices), names).stack(rows),
-        ids=np.stack([dataset.ids[picture_ids, 0], rows], axis=1),
-        labels=None if dataset.labels is None else dataset.labels[picture_ids],
-        condition=None if dataset.condition is None else dataset.condition[picture_ids],
-        file_names=names,
-        picture_ids=picture_ids,
+        images=Crops(dataset.images, places),
+        ids=np.concatenate([dataset.ids[pictures], [place[1:3] for place in places]], axis=1),
+        labels=None if dataset.labels is None else _rows(dataset.labels, pictures),
+        condition=condition,
+        file_names=[f"{names[place.picture]}/{place.top}-{place.left}" for place in places],
     )
+
+
+def squares(dataset: Dataset, side: int) -> Dataset:
+    """Cuts pictures into squares; what remains on the right and below is left out."""
+    places = [
+        Part(picture, top, left, side, side)
+        for picture, (height, width) in enumerate(dataset.sizes)
+        for top in range(0, height - side + 1, side)
+        for left in range(0, width - side + 1, side)
+    ]
+    if not places:
+        raise UserError(f"{dataset.name} has no picture of at least {side}x{side} (data.crop)")
+    return cut(dataset, places)
+
+
+def stacked(arrays: Sequence[np.ndarray], shape: tuple[int, ...], dtype: Any) -> Any:
+    """Returns arrays as one `[N, ...]` if they are of one shape, or a list; none have `shape`."""
+    if len({np.shape(array) for array in arrays}) > 1:
+        return list(arrays)
+    return np.stack(arrays) if len(arrays) else np.zeros((0, *shape), dtype)
+
+
+def _rows(array: Any, rows: np.ndarray) -> Any:
+    return array.part(rows) if isinstance(array, LazyArray) else array[rows]
 
 
 def image_ids(container: str, rows: Any) -> np.ndarray:
@@ -217,13 +276,11 @@ def divide(
     *,
     whole: bool = True,
     held_out: int = 0,
-    tile: int = 0,
 ) -> Dataset:
     """Reads a split of the set `name`: see `open_dataset`.
 
     `split` names one of `parts`; if `whole`, also "all", "train", "validation" or "test" of the
     undivided set, which `read("")` returns. The last two have `held_out` images each, or a tenth.
-    The tiles of a picture stay together: at most two pictures straddle splits.
     """
     match = re.fullmatch(r"(.+)\[(-?\d+%?)?:(-?\d+%?)?\]", split)
     base, *ends = match.groups() if match else (split, None, None)
@@ -232,15 +289,11 @@ def divide(
         names = ", ".join(sorted(choices))
         raise UserError(f"{name} has no split {split!r}, only parts of {names}")
     dataset = read(base if base in parts else "")
-    dataset = cut(dataset, tile) if tile else dataset
     rows = np.arange(len(dataset))
     if base in SPLITS and base not in parts:
         held_out = held_out or max(1, len(rows) // 10)
         ends_of_parts = [len(rows) - 2 * held_out, len(rows) - held_out]
-        picture_ids = rows if dataset.picture_ids is None else dataset.picture_ids
-        rank = np.argsort(random_order(picture_ids[-1] + 1))
-        order = np.argsort(rank[picture_ids], kind="stable")  # Rows by the rank of their picture.
-        rows = np.sort(np.split(order, ends_of_parts)[SPLITS.index(base)])
+        rows = np.sort(np.split(random_order(len(rows)), ends_of_parts)[SPLITS.index(base)])
     # TFDS rounds percents in the same way.
     numbers = [
         round(int(end[:-1]) * len(rows) / 100) if end and end[-1] == "%" else end and int(end)
@@ -248,8 +301,7 @@ def divide(
     ]
     if not (chosen := rows[slice(*numbers)]).size:
         few = f"{base!r} has {len(rows)} of {len(dataset)}"
-        way = "" if base in parts else ": data.tile=64 cuts larger ones into tiles"
-        raise UserError(f"{name} has no images in {split!r}: {few}{way}")
+        raise UserError(f"{name} has no images in {split!r}: {few}")
     part = dataset if chosen.size == len(dataset) else dataset.part(chosen)
     return dataclasses.replace(part, name=f"split {split!r} of {name}")
 
@@ -273,6 +325,6 @@ def random_order(count: int) -> np.ndarray:
 def check_disjoint(**splits: Any) -> None:
     """Raises a `UserError` if two of "train", "validation" and "test" share images."""
     for one, other in itertools.combinations(splits, 2):
-        first, second = (splits[name].ids @ np.array([2**31, 1]) for name in (one, other))
+        first, second = (splits[name].ids[:, :2] @ np.array([2**31, 1]) for name in (one, other))
         if shared := np.intersect1d(first, second).size:
             raise UserError(f"data.{one}_split and data.{other}_split share {shared:,} images")

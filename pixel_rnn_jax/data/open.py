@@ -11,10 +11,10 @@ from etils import epath
 
 from pixel_rnn_jax.data import standard
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, divide, image_ids
+from pixel_rnn_jax.data.dataset import Dataset, Images, LazyArray, divide, image_ids, stacked
 from pixel_rnn_jax.data.readers import READERS
 from pixel_rnn_jax.system.errors import UserError
-from pixel_rnn_jax.system.files import SUFFIXES, error_context, read_image
+from pixel_rnn_jax.system.files import SUFFIXES, error_context, image_size, read_image
 
 # "mnist", "downsampled_imagenet/32x32", "cifar10:3.0.2"; any other form is a path.
 _TFDS_NAME = re.compile(r"[a-zA-Z]\w*(/[\w+.-]+)?(:[\d.*]+)?")
@@ -44,16 +44,16 @@ def open_dataset(config: DataConfig, split: str) -> Dataset:
             place = f"data.data_dir {config.data_dir!r}, and none of {', '.join(standard.SETS)}"
             forms = "no folder, no set of TFDS prepared as array_record"
             raise UserError(f"{name} is {forms} in {place}")
-    return open_path(path, name, split, config.tile)
+    return open_path(path, name, split)
 
 
-def open_path(path: Path, name: str, split: str | None = None, tile: int = 0) -> Dataset:
+def open_path(path: Path, name: str, split: str | None = None) -> Dataset:
     """Opens all images, or a split, of a folder, an image file, or a file of `READERS`.
 
-    `name` names the path in errors. With `tile` the images are pictures to be cut.
+    `name` names the path in errors.
     """
     opener = _open_arrays if path.suffix in READERS else _open_image_files
-    return opener(path, name, split or "all", tile)
+    return opener(path, name, split or "all")
 
 
 def read_files(path: epath.PathLike, split: str | None = None) -> Images:
@@ -62,7 +62,9 @@ def read_files(path: epath.PathLike, split: str | None = None) -> Images:
     condition = dataset.condition if dataset.labels is None else dataset.labels
     if dataset.class_names:
         condition = np.array(dataset.class_names)[condition]
-    return Images(np.asarray(dataset.images[np.arange(len(dataset))]), condition, dataset.names())
+    images, rows = dataset.images, np.arange(len(dataset))
+    whole = images.rows(rows) if isinstance(images, LazyArray) else images[rows]
+    return Images(stacked(whole, (), images.dtype), condition, dataset.names())
 
 
 def _open_digits(name: str, split: str) -> Dataset:
@@ -76,7 +78,7 @@ def _open_digits(name: str, split: str) -> Dataset:
     return dataclasses.replace(part, ids=image_ids(split.partition("[")[0], part.ids[:, 1]))
 
 
-def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
+def _open_image_files(path: Path, name: str, split: str) -> Dataset:
     """Opens a split of a folder, whose subfolders are splits or classes, or a single file."""
     files = (file for file in sorted(path.rglob("*")) if file.suffix.lower() in SUFFIXES)
     every = [file for file in files if "/." not in f"/{file.relative_to(path).as_posix()}"]
@@ -94,7 +96,11 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
         has_labels = len(classes) > 1 and all("/" in name for name in names)
         return Dataset(
             name=name,
-            images=LazyArray(lambda indices: (read_image(files[i]) for i in indices), files),
+            images=LazyArray(
+                lambda indices: (read_image(files[i]) for i in indices),
+                files,
+                lambda: [image_size(file) for file in files],
+            ),
             ids=image_ids(folder, len(files)),
             labels=np.array([name.partition("/")[0] for name in names]) if has_labels else None,
             class_names=tuple(classes) if has_labels else (),
@@ -102,10 +108,10 @@ def _open_image_files(path: Path, name: str, split: str, tile: int) -> Dataset:
         )
 
     folders = [file.name for file in path.iterdir() if file.is_dir()] if path.is_dir() else []
-    return divide(name, split, folders, read_folder, tile=tile)
+    return divide(name, split, folders, read_folder)
 
 
-def _open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
+def _open_arrays(path: Path, name: str, split: str) -> Dataset:
     """Opens a split of a file of `READERS`: its arrays are the images, or the images of each split.
 
     There may be `labels` and `condition`, with several splits `train_labels` and so on.
@@ -139,4 +145,4 @@ def _open_arrays(path: Path, name: str, split: str, tile: int) -> Dataset:
     with contextlib.ExitStack() as stack:
         if isinstance(opened, contextlib.AbstractContextManager):
             stack.enter_context(opened)
-        return divide(name, split, splits, read_arrays, whole=whole, tile=tile)
+        return divide(name, split, splits, read_arrays, whole=whole)

@@ -23,9 +23,9 @@ LABELS, LABELS_HEIGHT = ("image", "known", "completed"), 16
 
 
 def grid(
-    images: ArrayLike, levels: int, columns: int | None = None, rows: Sequence[str] = ()
+    images: Any, levels: int, columns: int | None = None, rows: Sequence[str] = ()
 ) -> np.ndarray:
-    """Arranges images `[N, H, W, C]`, integers from 0 to K - 1, in one picture of uint8.
+    """Arranges images `[N, H, W, C]`, or a list of them, of 0 to K - 1, in one picture of uint8.
 
     One channel is drawn in grey (a picture `[height, width]`), three as RGB and four as RGBA; other
     numbers of channels lie side by side. Small images are magnified by an integer factor. Without
@@ -44,18 +44,20 @@ def grid(
     return np.concatenate([np.asarray(margin), picture], axis=1)
 
 
-def as_levels(images: ArrayLike, levels: int) -> tuple[np.ndarray, int]:
+def as_levels(images: Any, levels: int) -> tuple[Any, int]:
     """Returns images as integers from 0 to K - 1, and K, so that they can be drawn.
 
-    Dequantised values are floored. Real values (0 `levels`) are spread over 256 levels.
+    They are `[N, H, W, C]`, or a list of several sizes. Dequantised values are floored. Real values
+    (0 `levels`) are spread over 256 levels.
     """
-    images = np.asarray(images)
+    arrays = images if isinstance(images, list) else [np.asarray(images)]
     if not levels:
-        low, high = images.min(), images.max()
-        return np.round(255 * (images - low) / max(high - low, 1e-30)).astype(np.uint8), 256
-    if images.dtype.kind == "f":
-        images = np.clip(np.floor(images), 0, levels - 1).astype(np.int32)
-    return images, levels
+        low, high = min(map(np.min, arrays)), max(map(np.max, arrays))
+        scale = 255 / max(high - low, 1e-30)
+        arrays = [np.round(scale * (array - low)).astype(np.uint8) for array in arrays]
+    elif arrays[0].dtype.kind == "f":
+        arrays = [np.clip(np.floor(array), 0, levels - 1).astype(np.int32) for array in arrays]
+    return arrays if isinstance(images, list) else arrays[0], levels or 256
 
 
 def completions(
@@ -83,20 +85,26 @@ def completions(
     return np.concatenate([np.asarray(labels), picture])
 
 
-def pixel_map(images: ArrayLike, nats: ArrayLike, levels: int) -> tuple[np.ndarray, float, float]:
-    """Draws a `grid` of each image beside a map of its `nats`, `[N, H, W]`.
+def pixel_map(
+    images: Sequence[np.ndarray], nats: Sequence[np.ndarray], levels: int
+) -> tuple[np.ndarray, float, float]:
+    """Draws a `grid` of each image `[H, W, C]` beside a map of its `nats`, `[H, W]`.
 
     Colours go from black (0, or the least if it is negative) over red and yellow to white (the
     most). Returns the picture, and the nats of black and of white.
     """
-    nats, tiles = np.asarray(nats), _tiles(images, levels)[..., :3]
-    black, white = float(nats.min()), float(nats.max())
+    nats = [*map(np.asarray, nats)]
+    black, white = float(min(map(np.min, nats))), float(max(map(np.max, nats)))
     black = black if black < -1e-5 else 0.0  # A probability may be rounded to more than 1.
     # Red rises in the first third of the range, green in the second, blue in the last.
-    share = (nats - black) / max(white - black, 1e-30)
-    heat = np.clip(3 * share[..., None] - np.arange(3.0), 0, 1)
-    tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
-    return grid(_joined(tiles, np.round(255 * heat).astype(np.uint8)), 256), black, white
+    pairs = []
+    for image, of_image in zip(images, nats, strict=True):
+        share = (of_image - black) / max(white - black, 1e-30)
+        heat = np.clip(3 * share[..., None] - np.arange(3.0), 0, 1)
+        tile = _tiles(image[None], levels)[..., :3]
+        tile = np.broadcast_to(tile, (*tile.shape[:-1], 3))
+        pairs.append(_joined(tile, np.round(255 * heat[None]).astype(np.uint8))[0])
+    return grid(pairs, 256), black, white
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -114,7 +122,7 @@ def check_out(out: str, levels: int, channels: int) -> None:
 
 
 def write_images(
-    images: np.ndarray,
+    images: Any,
     levels: int,
     out: str,
     columns: int | None = None,
@@ -122,10 +130,10 @@ def write_images(
     names: Sequence[str] = (),
     rows: Sequence[str] = (),
 ) -> None:
-    """Writes images in a format that the ending of `out` selects.
+    """Writes images `[N, H, W, C]`, or a list of them, in the format of the ending of `out`.
 
     - `.png`: a `grid` of all images.
-    - `.npz`: `images`, `[N, H, W, C]`, and the `arrays`. It alone keeps real values.
+    - `.npz`: `images`, of one size, and the `arrays`. It alone keeps real values.
     - no ending: a new folder with a PNG of the values of each image, perhaps by `names`; two levels
       are black and white.
     """
@@ -140,12 +148,12 @@ def write_images(
     unfinished = target.with_name(f".{target.name[:40]}.{uuid.uuid4().hex}")
     images, _ = as_levels(images, levels)
     # Booleans are written as black and white, and read back as 0 and 1.
-    two = levels == 2 and images.shape[-1] == 1
-    images = images.astype(bool if two else value_dtype(levels))
+    two = levels == 2 and len(images) and images[0].shape[-1] == 1
+    dtype = bool if two else value_dtype(levels)
     names = names or [str(i).zfill(len(str(len(images)))) for i in range(len(images))]
     unfinished.mkdir(parents=True)
     try:
-        for name, image in zip(names, images, strict=True):
+        for name, image in zip(names, (image.astype(dtype) for image in images), strict=True):
             path = unfinished / (name if name.endswith(".png") else f"{name}.png")
             if not path.resolve().is_relative_to(unfinished):
                 raise UserError(f"the name {name!r} leads out of a folder: use an .npz file")
@@ -176,8 +184,15 @@ def known_mask(known: str, image_shape: tuple[int, int, int]) -> np.ndarray:
     return np.broadcast_to(mask[..., None], image_shape)
 
 
-def _tiles(images: ArrayLike, levels: int) -> np.ndarray:
+def _tiles(images: Any, levels: int) -> np.ndarray:
     """Returns images as uint8 `[N, H, W, 1, 3 or 4]`, wider for other numbers of channels."""
+    if isinstance(images, list):  # As large as the largest.
+        several = [_tiles(image[None], levels)[0] for image in images]
+        height, width, channels = map(max, zip(*(tile.shape for tile in several), strict=True))
+        tiles = np.full((len(several), height, width, channels), GREY, np.uint8)
+        for tile, whole in zip(several, tiles, strict=True):
+            whole[: tile.shape[0], : tile.shape[1]] = tile
+        return tiles
     images = np.asarray(images)
     tiles = np.round(images * (255 / (levels - 1))).astype(np.uint8)
     channels = images.shape[-1]

@@ -1,5 +1,6 @@
 """A split as a model sees it: checked, binarised, dequantised or mirrored, and conditioned."""
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,18 +12,29 @@ from etils import epath
 from numpy.typing import ArrayLike
 
 from pixel_rnn_jax.data.config import DataConfig
-from pixel_rnn_jax.data.dataset import Batch, Dataset, ImageFormat, LazyArray
+from pixel_rnn_jax.data.dataset import (
+    Batch,
+    Crops,
+    Dataset,
+    ImageFormat,
+    LazyArray,
+    cut,
+    squares,
+    stacked,
+)
 from pixel_rnn_jax.data.open import open_path
 from pixel_rnn_jax.model import checks, likelihoods
 from pixel_rnn_jax.model.config import ModelConfig, check
 from pixel_rnn_jax.model.likelihoods import value_dtype
+from pixel_rnn_jax.model.parts import Part, grids
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import terminal
 from pixel_rnn_jax.system.errors import UserError
 
 # The first number of a random key: binarisation by image, by position in training, and noise.
 _BY_IMAGE, _BY_POSITION, _NOISE = 0, 1, 2
-_MIRROR = 1  # The last number of the key that decides whether an image is mirrored.
+# The last number of the key that decides whether an image is mirrored, and where it is cut.
+_MIRROR, _CROP = 1, 2
 _BLACK_AND_WHITE = "0 and 255 are taken as the levels 0 and 1"
 
 
@@ -34,19 +46,17 @@ class Split:
     visit in training. "fixed" binarisation, and all in evaluation, are drawn once, by image id.
 
     Type and noise follow `model.output`; `model.condition` chooses labels or `condition`.
-    Only levels (0: the set's, or 256), binarize and flip are read from `data`.
+    Only levels (0: the set's, or 256), crop, binarize and flip are read from `data`.
 
     `levels` is K after binarisation; `class_names` is () for a model without classes;
     `black_and_white` says that the two levels are stored as 0 and 255.
     """
 
     def __init__(self, dataset: Dataset, model: ModelConfig, data: DataConfig):
-        self.dataset, self._model, self._data = dataset, model, data
-        self.image_shape, self.ids = dataset.image_shape, dataset.ids
-        self.file_names = dataset.file_names
+        self._model, self._data = model, data
+        dataset = squares(dataset, data.crop) if data.crop else dataset
+        self._set(dataset)
         self.class_names = dataset.class_names if model.condition.classes else ()
-        if data.tile and dataset.picture_ids is None:
-            raise UserError(f"data.tile cuts a folder or a file of images, not {data.name}")
         self._stored_levels = _stored_levels(dataset, model, data)
         likelihood = likelihoods.likelihood_class(model)
         for field in ("levels", "binarize") if likelihood.standardised else ():
@@ -56,7 +66,19 @@ class Split:
         self._noisy = likelihood.dequantised
         self.levels = self._stored_levels if data.binarize == "none" else 2
         self._dtype = value_dtype(self.levels) if likelihood.discrete else np.dtype(np.float32)
-        self._condition = _condition(dataset, model)
+
+    def _set(self, dataset: Dataset) -> None:
+        self.dataset, self.image_shape, self.ids = dataset, dataset.image_shape, dataset.ids
+        self.file_names, self._condition = dataset.file_names, _condition(dataset, self._model)
+
+    def parts(self, side: int, stride: int) -> Iterator[tuple[list[Part], "Split"]]:
+        """Yields the `grids` of the images: the parts of one shape, and a split of them."""
+        for shape, places in grids(self.dataset.sizes, side, stride).items():
+            part = self
+            if len(places) != len(self) or {shape} != {*self.dataset.sizes}:
+                part = copy.copy(self)
+                part._set(cut(self.dataset, places))
+            yield places, part
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -71,31 +93,34 @@ class Split:
     ) -> Batch:
         """Returns the images `indices` [B]; in training `positions` [B] in the stream are given."""
         indices, binarize = np.asarray(indices), self._data.binarize
-        images = np.asarray(self.dataset.images[indices])
+        visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
+        places = None
+        if positions is not None:
+            visits = [(_BY_POSITION, seed, position) for position in positions]
+            if self._data.crop:
+                places = _uniform([(*visit, _CROP) for visit in visits], (2,))
+        images = _rows(self.dataset.images, indices, places)
         if self.black_and_white:
             grey = (images != 0) & (images != 255)
             self._refuse(grey, images, indices, "", "value {}, amid images of 0 and 255 alone")
             images = images // 255
         images = self._checked(images, indices, "", self._stored_levels, "data.levels")
-        visits = by_image = [(_BY_IMAGE, *id_) for id_ in self.ids[indices].tolist()]
-        if positions is not None:
-            visits = [(_BY_POSITION, seed, position) for position in positions]
         if binarize != "none":
             keys = visits if binarize == "dynamic" else by_image
-            images = images / (self._stored_levels - 1) > _uniform(keys, self.image_shape)
+            images = images / (self._stored_levels - 1) > _uniform(keys, images.shape[1:])
         images = images.astype(self._dtype, copy=False)
         if total := self._model.total:
             sums = images.sum(axis=(1, 2, 3), dtype=np.int64)
             self._refuse(sums != total, sums, indices, "", f"sum {{}}, not model.total={total}")
         if self._noisy:
-            noise = _uniform([(_NOISE, *visit) for visit in visits], self.image_shape)
+            noise = _uniform([(_NOISE, *visit) for visit in visits], images.shape[1:])
             # Rounding to float32 may reach the next level.
             next_level = np.nextafter(images + 1, images)
             images = np.minimum((images + noise).astype(np.float32), next_level)
         if self._data.flip and positions is not None:
             mirrored = _uniform([(*visit, _MIRROR) for visit in visits], (1, 1, 1)) < 0.5
             images = np.where(mirrored, images[:, :, ::-1], images)
-        return Batch(images, self._condition_of(indices))
+        return Batch(images, self._condition_of(indices, places))
 
     def remarks(self) -> Iterator[str]:
         """Yields what a training should say of its images."""
@@ -109,10 +134,10 @@ class Split:
         if self._stored_levels == 256 and _black_and_white(self.dataset):
             yield "values 0 and 255 alone, of 256 levels: data.levels=2 takes them as 0 and 1"
 
-    def _condition_of(self, indices: np.ndarray) -> np.ndarray | None:
+    def _condition_of(self, indices: np.ndarray, places: np.ndarray | None) -> np.ndarray | None:
         if self._condition is None:
             return None
-        rows = np.asarray(self._condition[indices])
+        rows = _rows(self._condition, indices, places)
         if classes := self._model.condition.classes:
             # Sets of TFDS may have -1 for no label.
             self._checked(rows, indices, "the label of ", classes, "model.num_classes")
@@ -156,18 +181,23 @@ def own_images(
     without classes their classes, by number or by name.
     """
     dataset = open_path(Path(path).expanduser(), repr(str(path)), split)
-    found, shape = dataset.image_shape, model.image_shape
-    if shape[-1] == 1 and found == (*shape[:2], 3):
+    sizes, channels, found = dataset.sizes, model.image_shape[-1], dataset.image_shape[-1]
+    if (channels, found) == (1, 3):
         rgb, names = dataset.images, dataset.names()
-        grey = LazyArray(lambda rows: map(_grey, rgb[rows], (names[row] for row in rows)), names)
-        dataset = dataclasses.replace(dataset, images=grey)
+        read = lambda rows: (_grey(rgb[row], names[row]) for row in rows)  # noqa: E731
+        dataset = dataclasses.replace(dataset, images=LazyArray(read, names, lambda: sizes))
         terminal.log(f"{dataset.name}: RGB of three equal channels is taken as grey")
-    elif found != shape:
-        raise UserError(f"{dataset.name} has images {list(found)}, the model takes {list(shape)}")
+    elif found != channels:
+        raise UserError(f"{dataset.name} has {found} channels, the model takes {channels}")
+    if (other := {*sizes}) != {model.image_shape[:2]}:
+        (height, width), several = min(other), f"{len(other)} sizes"
+        text = f"{height}x{width} pixels" if len(other) == 1 else several
+        terminal.log(f"{dataset.name}: images of {text}, trained on {model.image_shape[:2]}")
     levels = DataConfig(levels=model.levels)
     if model.config.condition.classes and dataset.labels is None and classify:
         plain = Split(dataset, dataclasses.replace(model.config, num_classes=0), levels)
-        labels = classify(plain.batch(np.arange(len(plain))).images)
+        images = [plain.batch([i]).images[0] for i in range(len(plain))]
+        labels = classify(stacked(images, (), images[0].dtype))
         dataset = dataclasses.replace(dataset, labels=labels)
     if model.config.condition.classes and dataset.class_names:
         names = np.array(dataset.class_names)[dataset.labels]
@@ -205,14 +235,21 @@ def _stored_levels(dataset: Dataset, model: ModelConfig, data: DataConfig) -> in
         return known
     seen = dataset.images if isinstance(dataset.images, np.ndarray) else _first(dataset)
     if dtype != np.uint8 or seen.max() == 1:
-        found = f"of type {dtype}: the first {len(seen)} images have {seen.min()} to {seen.max()}"
+        found = f"of type {dtype}: the first images have {seen.min()} to {seen.max()}"
         raise UserError(f"data.levels must be K, as values of {name} are from 0 to K - 1, {found}")
     return 256
 
 
+def _rows(array: Any, indices: np.ndarray, places: np.ndarray | None) -> np.ndarray:
+    moves = places is not None and isinstance(array, Crops)
+    return array.moved(indices, places) if moves else np.asarray(array[indices])
+
+
 def _first(dataset: Dataset) -> np.ndarray:
-    """Returns the first images, of which reading takes no time."""
-    return np.asarray(dataset.images[np.arange(min(len(dataset), 64))])
+    """Returns the values of the first images, of which reading takes no time."""
+    rows, images = np.arange(min(len(dataset), 64)), dataset.images
+    first = images.rows(rows) if isinstance(images, LazyArray) else images[rows]
+    return np.concatenate([*map(np.ravel, first)])
 
 
 def _condition(dataset: Dataset, model: ModelConfig) -> Any:

@@ -524,6 +524,6 @@ def dequantize(images: Array | np.ndarray, key: Array) -> Array:
     return jnp.minimum(noisy, jnp.nextafter(low + 1, low))  # Rounding may have reached x + 1.
 
 
-def bits_per_dim(nats: Array | np.ndarray | float, num_values: int) -> Array | np.ndarray | float:
+def bits_per_dim(nats: Any, num_values: Any) -> Any:
     """Converts nats per image to bits per value of an image of `num_values` = H * W * C values."""
     return nats / (num_values * math.log(2))

@@ -119,6 +119,12 @@ def load_arrays(path: epath.PathLike) -> Any:
     return np.load(path, mmap_mode="r")
 
 
+def image_size(file: Path) -> tuple[int, int]:
+    """Returns the (H, W) of an image file."""
+    with error_context(file), Image.open(file, formats=FORMATS) as image:
+        return image.height, image.width
+
+
 def read_image(file: Path) -> np.ndarray:
     """Returns the stored pixels of an image file, `[H, W, C]` of uint8, bool or uint16."""
     with error_context(file), Image.open(file, formats=FORMATS) as image:

@@ -11,8 +11,10 @@ from jax.sharding import Mesh
 
 from pixel_rnn_jax import data
 from pixel_rnn_jax.data import Split
+from pixel_rnn_jax.data.dataset import stacked
 from pixel_rnn_jax.image_model import evaluate_rows, images_at_a_time
 from pixel_rnn_jax.model import bits_per_dim
+from pixel_rnn_jax.model.parts import default_side
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
 from pixel_rnn_jax.system import batching, devices, processes, terminal
 from pixel_rnn_jax.system.trees import PyTree
@@ -27,19 +29,24 @@ class Evaluation:
 
     Attributes:
         nats_per_image: `[N]`.
-        num_values: H * W * C, the values of one image.
+        values: H * W * C of each image, `[N]`, or of all.
         real: Whether values are real: there are no bits/dim.
         bound: Whether values got noise: `nats` is an upper bound for the levels.
         shares: The share of each scale in `nats` by the height of its images, coarsest first.
-        nats_per_value: `[N, H, W, C]`, if asked for.
+        nats_per_value: `[N, H, W, C]`, or a list of N arrays of several sizes, if asked for.
     """
 
     nats_per_image: np.ndarray
-    num_values: int
+    values: np.ndarray | int
     real: bool = False
     bound: bool = False
     shares: dict[int, float] = field(default_factory=dict)
-    nats_per_value: np.ndarray | None = None
+    nats_per_value: np.ndarray | list[np.ndarray] | None = None
+
+    @property
+    def num_values(self) -> float:
+        """The mean over the images of their values."""
+        return float(np.mean(self.values))
 
     @property
     def nats(self) -> float:
@@ -54,7 +61,7 @@ class Evaluation:
 
     @property
     def bits_per_dim(self) -> float:
-        """The mean, in bits for each value of an image."""
+        """The mean over the values of all images, in bits."""
         return float(bits_per_dim(self.nats, self.num_values))
 
     def numbers(self) -> dict[str, float]:
@@ -94,36 +101,48 @@ def score(
     batch_size: int | None = None,
     mesh: Mesh | None = None,
     per_value: bool = False,
+    part: int = 0,
 ) -> Evaluation:
     """Evaluates every image of a split exactly once; all processes get the same arrays.
 
-    `batch_size` counts images over all devices of the `mesh`; it changes no result.
+    `batch_size` counts images over all devices of the `mesh`; it changes no result. `part` is T of
+    `model.parts`, 0 for the default.
     """
     mesh = devices.make_mesh() if mesh is None else mesh
-    batch_size = batch_size or images_at_a_time(model) * mesh.size
-    # No more than all images need, rounded up to a power of two for each device.
-    per_device = 1 << (math.ceil(len(split) / mesh.size) - 1).bit_length()
-    batch_size = min(math.ceil(batch_size / mesh.size), per_device) * mesh.size
-    batches = data.eval_batches(split, batch_size=batch_size, **processes.index_and_count())
-    nats = batching.in_batches(
-        evaluate_rows,
-        (type(model).nats_by_scale, model, (("per_value", per_value),)),
-        jax.device_put((params,), devices.replicated(mesh)),
-        (batch for batch, _ in batches),
-        len(split),
-        mesh=mesh,
-        batch_size=batch_size,
-        progress="evaluating",
-    )
-    by_scale = nats.sum(axis=(2, 3, 4), dtype=np.float64) if per_value else nats.astype(np.float64)
+    part = part or default_side(*model.image_shape[:2])
+    common = jax.device_put((params,), devices.replicated(mesh))
+    sizes, channels = split.dataset.sizes, model.image_shape[-1]
+    by_scale = np.zeros((len(split), len(model.scales)))
+    values = [np.zeros((*size, channels), np.float32) for size in sizes] if per_value else []
+    for places, of_shape in split.parts(part, model.stride):
+        sized = model.sized(*of_shape.image_shape[:2])
+        # No more than all images need, rounded up to a power of two for each device.
+        most = 1 << (math.ceil(len(places) / mesh.size) - 1).bit_length()
+        wanted = batch_size or images_at_a_time(sized) * mesh.size
+        size = min(math.ceil(wanted / mesh.size), most) * mesh.size
+        batches = data.eval_batches(of_shape, batch_size=size, **processes.index_and_count())
+        nats = batching.in_batches(
+            evaluate_rows,
+            (type(model).nats_by_scale, sized, (("per_value", per_value),)),
+            common,
+            (batch for batch, _ in batches),
+            len(places),
+            mesh=mesh,
+            batch_size=size,
+            progress="evaluating",
+        )
+        for place, row in zip(places, nats, strict=True):
+            if per_value:
+                place.of(values[place.picture])[...] = row.sum(axis=0)
+            by_scale[place.picture] += row.reshape(len(row), -1).sum(-1, dtype=np.float64)
     heights = [scale.network.image_shape[0] for scale in model.scales]
     return Evaluation(
         by_scale.sum(-1),
-        model.num_values,
+        channels * np.prod(sizes, axis=1),
         real=model.levels == 0,
         bound=model.likelihood.dequantised,
         shares=dict(zip(heights, by_scale.mean(0).tolist(), strict=True)),
-        nats_per_value=nats.sum(axis=1) if per_value else None,
+        nats_per_value=stacked(values, (), np.float32) if per_value else None,
     )
 
 

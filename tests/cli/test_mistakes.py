@@ -20,7 +20,7 @@ TRAIN --config.model.featurs=3                      | config.model.features
 TRAIN --steps=100                                   | --config.train.steps
 TRAIN --data=x                                      | --config.data.name
 TRAIN --model.layers=3                              | --config.model.layers
-TRAIN --config.data.tile=4                          | data.tile
+TRAIN --config.data.crop=90                         | data.crop
 TRAIN --config.train.steps                          | config.train.steps
 TRAIN --config.train.steps=1e3                      | train.steps
 TRAIN --config.train.batch_size=5 --config.train.micro_batches=2 | train.micro_batches

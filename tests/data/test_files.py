@@ -91,7 +91,6 @@ def test_images_as_they_are_stored(sets, images, file, split, rows, condition, n
         ("parts.npz", "validation", ("parts.npz", "'validation'", "test, train")),
         ("two.npz", "train", ("two.npz", "a, b")),
         ("empty", None, ("empty", ".png")),
-        ("sizes", None, ("b.png", "[3, 5, 3]", "a.png", "[4, 5, 3]")),
         ("rows.npz", None, ("`condition`", "rows.npz", "10 images", "[9, 2]")),
         ("no_rows.npy", None, ("no_rows.npy", "[0, 2, 2]")),
         ("complex.npy", None, ("complex.npy", "complex128")),
@@ -130,7 +129,7 @@ def test_subfolders_are_classes(sets, images, opened):
     assert [*unused.remarks()] == ["2 classes, not used: --config.model.num_classes=2"]
 
 
-@pytest.mark.parametrize("spare, count", [(0, 10), (-1, 14)])
+@pytest.mark.parametrize("spare, count", [(0, 10), (-1, 11)])
 def test_files_are_decoded_once_unless_they_are_large(sets, monkeypatch, images, spare, count):
     monkeypatch.setattr(dataset, "CACHE_BYTES", images.nbytes + spare)
     decoded, read = [], files.read_image
@@ -138,7 +137,8 @@ def test_files_are_decoded_once_unless_they_are_large(sets, monkeypatch, images,
     stored = open_.open_path(sets / "flat", "flat").images
     decoded.clear()  # The first is decoded for its shape.
     np.testing.assert_array_equal(stored[np.array([7, 3, 7, 7])], images[[7, 3, 7, 7]])
-    np.testing.assert_array_equal(stored[np.arange(10)], images)
+    for _ in range(2):
+        np.testing.assert_array_equal(stored[np.arange(10)], images)
     assert len(decoded) == count
     on_disk = open_.open_path(sets / "a.npy", "a.npy", "train").images
     assert isinstance(on_disk, dataset.LazyArray) == (spare < 0)
@@ -197,7 +197,7 @@ def test_a_reader_of_ones_own(tmp_path, images, monkeypatch, opened, read, refus
     images.tofile(tmp_path / "x.raw")
     (tmp_path / "y.set").touch()
     assert data.read_files(tmp_path / "x.raw").images.shape == (25, 4, 6, 1)
-    assert len(opened(tmp_path / "x.raw", "test", tile=2)) == 15
+    assert len(opened(tmp_path / "x.raw", "test", crop=2)) == 12
     monkeypatch.chdir(tmp_path)
     train = opened("y.set", num_classes=3)  # No name of TFDS.
     assert train.batch([0, 1]).condition.tolist() == [2, 0]

@@ -1,10 +1,12 @@
-"""Pictures cut into tiles, and pictures of other forms than the model's."""
+"""Pictures of any size, cut into squares or parts, and pictures of other forms than the model's."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import pixel_rnn_jax as prnn
 from pixel_rnn_jax import data
+from pixel_rnn_jax.data import dataset
 from pixel_rnn_jax.data.config import DataConfig
 from pixel_rnn_jax.data.open import open_dataset
 
@@ -20,12 +22,12 @@ def folder_of(tmp_path, pictures):
 def test_tiles_of_pictures_of_any_size(tmp_path, pictures):
     big, small, tiny = pictures(9, 13), pictures(8, 5), pictures(3, 30)
     path = str(folder_of(tmp_path, [big, small, tiny]))
-    tiles = open_dataset(DataConfig(path, tile=4), "all")
+    tiles = dataset.squares(open_dataset(DataConfig(path), "all"), 4)
     expected = [big[4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i in range(2) for j in range(3)]
     expected += [small[:4, :4], small[4:, :4]]
     np.testing.assert_array_equal(tiles.images[np.arange(8)][..., 0], expected)
     assert tiles.names()[5:7] == ["0.tif/4-8", "1.tif/0-0"]
-    assert tiles.picture_ids.tolist() == [0] * 6 + [1] * 2
+    assert tiles.ids[:, 1:].tolist()[5:7] == [[0, 4, 8], [1, 0, 0]]
 
 
 def test_arrays_are_cut_with_their_labels_and_vectors(tmp_path, pictures):
@@ -33,7 +35,7 @@ def test_arrays_are_cut_with_their_labels_and_vectors(tmp_path, pictures):
     np.savez(tmp_path / "x.npz", x=images, labels=np.array(list("bab")), condition=vectors)
     np.save(tmp_path / "x.npy", images)
     files = (str(tmp_path / f"x.{suffix}") for suffix in ("npz", "npy"))
-    cut, of_npy = (open_dataset(DataConfig(file, tile=2), "all") for file in files)
+    cut, of_npy = (dataset.squares(open_dataset(DataConfig(f), "all"), 2) for f in files)
     rows = np.arange(18)
     np.testing.assert_array_equal(cut.images[rows], of_npy.images[rows])
     np.testing.assert_array_equal(cut.images[rows][7, ..., 0], images[1, :2, 2:4])
@@ -41,30 +43,50 @@ def test_arrays_are_cut_with_their_labels_and_vectors(tmp_path, pictures):
     assert cut.labels.tolist() == [1] * 6 + [0] * 6 + [1] * 6
 
 
-@pytest.mark.parametrize("count, side", [(2, 40), (30, 8)])
-def test_tiles_of_a_picture_stay_together(tmp_path, count, side):
-    np.save(tmp_path / "x.npy", np.arange(count * side**2).reshape(count, side, side))
-    parts = [open_dataset(DataConfig(str(tmp_path / "x.npy"), tile=4), split) for split in SPLITS]
-    whole = np.concatenate([part.images[np.arange(len(part))].ravel() for part in parts])
-    assert sorted(whole) == list(range(count * side**2))
-    pictures = [set(part.picture_ids.tolist()) for part in parts]
-    assert sum(map(len, pictures)) <= count + 2
+def test_training_visits_squares_at_random_places(opened, pictures):
+    """Of a picture, at a place that depends on seed and position alone, with its map."""
+    images = np.arange(10 * 5 * 7).reshape(10, 5, 7)
+    arrays = {"x": images, "condition": images[..., None]}
+    parts = [
+        opened(arrays, split, crop=3, condition_map=1, levels=350, output="softmax")
+        for split in SPLITS
+    ]
+    train = parts[0]
+    assert [len(part) for part in parts] == [16, 2, 2] and train.image_shape == (3, 3, 1)
+    fixed, visits = train.batch(np.arange(16)), train.batch(np.zeros(500, int), range(500))
+    for batch in fixed, visits, train.batch([0], [7]):
+        np.testing.assert_array_equal(batch.images, batch.condition)
+    rows = train.dataset.ids[:, 1:]
+    expected = [images[n, i : i + 3, j : j + 3, None] for n, i, j in rows]
+    np.testing.assert_array_equal(fixed.images, expected)
+    corner = images[rows[0, 0], :3, :5, None].ravel()
+    assert sorted({*visits.images[:, 0, 0, 0].tolist()}) == corner.tolist()
+    np.testing.assert_array_equal(train.batch([0], [7]).images[0], visits.images[7])
     data.dataset.check_disjoint(**dict(zip(SPLITS, parts, strict=True)))
+
+
+def test_own_images_of_several_sizes(tmp_path, pictures):
+    """Parts of each shape are a split, and pictures that do not fit are named."""
+    own = [pictures(5, 9, 3), pictures(4, 4, 3), pictures(9, 5, 3)]
+    model = prnn.create(prnn.ModelConfig(layers=1, features=6), (4, 4, 3), 256).pixel_rnn
+    split = data.own_images(folder_of(tmp_path, own), None, model)
+    seen = [np.full(image.shape, -1) for image in own]
+    for places, part in split.parts(4, 1):
+        for place, image in zip(places, part.batch(np.arange(len(part))).images, strict=True):
+            place.of(seen[place.picture])[...] = image
+    for image, parts in zip(own, seen, strict=True):
+        np.testing.assert_array_equal(image, parts)
+    assert [image.shape for image in data.read_files(tmp_path).images] == [x.shape for x in own]
 
 
 def test_refusals(tmp_path, refused, pictures, opened):
     folder_of(tmp_path, [pictures(8, 8), pictures(8, 8, 3)])
-    with refused("data.tile=64", "has 0 of 2"):
+    with refused("train", "has 0 of 2"):
         opened(tmp_path)
-    with refused("data.tile", "9x9"):
-        opened(tmp_path, tile=9)
-    with refused("1.tif/0-0", "[4, 4, 3]"):
-        opened(tmp_path, tile=4)
-    with refused("data.tile"):
-        opened("digits", tile=4)
-    maps = {"x": pictures(9, 4, 4), "condition": pictures(9, 4, 4, 2)}
-    with refused("condition_map", "[N, 2, 2, 2]"):
-        opened(maps, tile=2, condition_map=2)
+    with refused("data.crop", "9x9"):
+        opened(tmp_path, "all", crop=9)
+    with refused("1.tif", "[8, 8, 3]"):
+        opened(tmp_path, "all", crop=4).batch([4])
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,11 @@ class Weighted:
     image_shape, levels, num_values = (2, 3, 2), 3, 12
     scales = tuple(SimpleNamespace(network=SimpleNamespace(image_shape=(h, 3, 2))) for h in (1, 2))
 
-    recurrent, likelihood = False, SimpleNamespace(dequantised=False)
+    recurrent, likelihood, stride = False, SimpleNamespace(dequantised=False), 1
+    config = SimpleNamespace(features=1, head_features=1)
+
+    def sized(self, height, width):
+        return self
 
     def nats_by_scale(self, params, images, condition, *, per_value=False, **options):
         terms = jnp.stack([params * images / 4, params * images * 3 / 4], axis=1)
