@@ -64,8 +64,9 @@ function sizedTo(model, [height, width]) {
 
 /** Returns the first index of each part of a side, and at last its length. */
 function edgesOf(length, side) {
-  const count = Math.ceil(length / side);
-  return Array.from({ length: count + 1 }, (_, i) => Math.floor((i * length) / count));
+  const count = Math.ceil(length / side), larger = length % count;
+  return Array.from({ length: count + 1 }, (_, i) =>
+    i * Math.floor(length / count) + Math.min(i, larger));
 }
 
 /** Returns the numbers, below `most` each, of the parts of pictures by their height and width. */

@@ -48,7 +48,8 @@ def grids(
 
 
 def _intervals(length: int, side: int, stride: int) -> list[tuple[int, int]]:
+    # As np.array_split: the longer ones first, so that neighbours are mostly of one shape.
     units = length // stride
     count = math.ceil(units / max(1, side // stride))
-    edges = [stride * (i * units // count) for i in range(count)] + [length]
+    edges = [stride * (i * (units // count) + min(i, units % count)) for i in range(count + 1)]
     return [(a, b - a) for a, b in itertools.pairwise(edges)]

@@ -138,7 +138,7 @@ def lanes(sizes, channels, part, stride, group, values):
 
 def edges(length, most):
     count = -(-length // most)
-    return [i * length // count for i in range(count + 1)]
+    return [i * (length // count) + min(i, length % count) for i in range(count + 1)]
 
 
 def names(section):

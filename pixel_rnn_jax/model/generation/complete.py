@@ -89,7 +89,7 @@ def complete(
     lanes, zeros = indices.shape[0], jnp.zeros(indices.shape, uniforms[0].dtype)
     total = kernels.varying_alike(zeros, (uniforms, images, known))
     completed, total = for_each_value(
-        scales, params, choose, total, lanes=lanes, condition=condition
+        scales, params, choose, total, lanes=lanes, condition=condition, images=images, known=known
     )
     return Completion(completed, total, jnp.ones_like(total))
 
@@ -186,6 +186,8 @@ def particle_filter(
         lanes=particles,
         condition=condition,
         end_pixel=end_pixel,
+        images=image[None],
+        known=known[None],
     )
     log_sum = jax.nn.logsumexp(weights.log_weights)
     return values, _weighted(weights, weights.log_weights - log_sum)

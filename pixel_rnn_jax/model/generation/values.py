@@ -9,10 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
 from pixel_rnn_jax.model import Scale, kernels
+from pixel_rnn_jax.model.layers.body import State
 
 PyTree = Any
 
@@ -20,14 +22,14 @@ PyTree = Any
 class Place(NamedTuple):
     """The place of a value: its scale, and row, column and channel in the image of the scale.
 
-    If `copied`, the value is the smaller scale's, and the result of `choose` is not used. Scale
-    and channel are known at compile time. `remaining` is as in `Lanes`.
+    If `copied`, the value is the smaller scale's, and the result of `choose` is not used. The scale
+    is known at compile time. `remaining` is as in `Lanes`.
     """
 
     scale: int
     row: Array
     column: Array
-    channel: int
+    channel: ArrayLike
     copied: ArrayLike
     remaining: Array | None
 
@@ -55,8 +57,13 @@ def for_each_value(
     lanes: int,
     condition: Array | None = None,
     end_pixel: EndPixel | None = None,
+    images: Array | None = None,
+    known: Array | None = None,
 ) -> tuple[Array, Any]:
     """Decides every value of L images, `lanes`, each given all values before it; traceable.
+
+    The values of pixels that are `known`, `[L or 1, H, W, C]`, in all lanes, those of `images`, are
+    chosen after one step of the network for all channels; `choose` must return these values.
 
     `choose` maps (carry, outputs `[L, Q]`, place) to (carry, values `[L]`). After each pixel
     `end_pixel` maps (carry, lanes, place of the last channel) to (carry, lanes); it may replace
@@ -68,7 +75,10 @@ def for_each_value(
     for number, scale in enumerate(scales):
         network = scale.bind(params)
         features = scale.embed_condition(params, condition, image)
-        own = jnp.zeros((lanes, *scale.network.image_shape), dtype)
+        own, given = jnp.zeros((lanes, *scale.network.image_shape), dtype), scale.copied
+        if images is not None and known is not None:
+            own = jnp.broadcast_to(scale.subsample(images), own.shape).astype(dtype)
+            given = given | scale.subsample(known).all(axis=(0, 3))
         if image is not None:
             own = own.at[:, :: scale.network.ratio, :: scale.network.ratio].set(image)
         state, context = network.init_state(lanes), network.context(features, 0)
@@ -76,7 +86,8 @@ def for_each_value(
         remaining = jnp.full(lanes, total, jnp.int32) if total else None
         start = Lanes(own, state, features, context, remaining)
         start, carry = kernels.varying_alike((start, carry), (params, start, carry))
-        image, carry = _for_each_value_of(number, scale, params, choose, carry, start, end_pixel)
+        options = (given, end_pixel)
+        image, carry = _for_each_value_of(number, scale, params, choose, carry, start, *options)
     assert image is not None
     return image, carry
 
@@ -88,21 +99,23 @@ def _for_each_value_of(
     choose: Choose,
     carry: Any,
     start: Lanes,
+    given: ArrayLike,
     end_pixel: EndPixel | None,
 ) -> tuple[Array, Any]:
     height, width, channels = scale.network.image_shape
-    all_copied = jnp.asarray(scale.copied)
+    groups, some_given = scale.network.mask_groups, not isinstance(given, np.ndarray) or given.any()
+    all_copied, given = jnp.asarray(scale.copied), jnp.asarray(given)
 
     def one_pixel(loop: tuple[Lanes, Any], position: tuple[Array, Array]) -> tuple[Any, None]:
         (lanes, carry), (row, column) = loop, position
         network = scale.bind(params)
         copied: ArrayLike = all_copied[row, column] if scale.copied.any() else False
-        pixel = lanes.image[:, row, column]
-        state, remaining = lanes.state, lanes.remaining
-        for channel in range(channels):
-            # Each step is from the same state; the state of the last one is kept.
-            if channel < network.mask_groups:
-                of_pixel, state = network.step(lanes.state, pixel, position, lanes.context)
+
+        def step(pixel: Array) -> tuple[Array, State]:  # Each is from the same state.
+            return network.step(lanes.state, pixel, position, lanes.context)
+
+        def decide(channel: ArrayLike, of_pixel: Array, so_far: Any) -> Any:
+            pixel, remaining, carry = so_far
             outputs = network.split_channels(of_pixel, pixel)[:, channel]
             if network.total is not None and remaining is not None:
                 num_after = ((height - row) * width - column) * channels - channel - 1
@@ -110,8 +123,30 @@ def _for_each_value_of(
             place = Place(number, row, column, channel, copied, remaining)
             carry, values = choose(carry, outputs, place)
             values = jnp.where(copied, pixel[:, channel], values.astype(pixel.dtype))
-            pixel = pixel.at[:, channel].set(values)
             remaining = None if remaining is None else remaining - values
+            return pixel.at[:, channel].set(values), remaining, carry
+
+        def first_channels(of_pixel: Array, so_far: Any) -> Any:
+            for channel in range(groups - 1):
+                so_far = decide(channel, of_pixel, so_far)
+            return so_far
+
+        so_far = lanes.image[:, row, column], lanes.remaining, carry
+        first = jnp.where(given[row, column], groups - 1, 0) if some_given else 0
+        so_far = lax.fori_loop(
+            first,
+            groups - 1,
+            lambda channel, so_far: decide(channel, step(so_far[0])[0], so_far),
+            so_far,
+        )
+        of_pixel, state = step(so_far[0])  # The last one gives the outputs of a given pixel.
+        if some_given and groups > 1:
+            arguments = of_pixel, so_far
+            so_far = lax.cond(given[row, column], first_channels, lambda *same: same[1], *arguments)
+        for channel in range(groups - 1, channels):
+            so_far = decide(channel, of_pixel, so_far)
+        pixel, remaining, carry = so_far
+        place = Place(number, row, column, channels - 1, copied, remaining)
         state = network.end_pixel(state, pixel, position)
         image = lanes.image.at[:, row, column].set(pixel)
         lanes = lanes._replace(state=state, image=image, remaining=remaining)
