@@ -1,7 +1,7 @@
 /**
  * node web/cli.mjs log_prob MODEL.safetensors IMAGES.json  prints log p of each image in nats, [N]
- * node web/cli.mjs decode MODEL.safetensors FILE.prnn  prints {"sizes": [N, [H, W]], "values", "classes":
- *   [N]}, the values of all images one after the other
+ * node web/cli.mjs decode MODEL.safetensors FILE.prnn  prints {"sizes": [N, 2] of [H, W], "values"
+ *   of all images one after the other, "classes": [N]}
  *
  * IMAGES.json is {"images": [N, H, W, C] levels, "classes": [N] numbers}, classes if the model has
  * them. What is damaged or does not fit is one line on stderr, with status 1.

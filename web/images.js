@@ -69,6 +69,23 @@ function logProb(model, image, label) {
   return logs;
 }
 
+/** Returns the parts of a picture, each as its model and its place. */
+function placesOf(model, size, side = model.side) {
+  return [...partsOf([size], side)].flatMap(([shape, places]) =>
+    places.map((place) => [sizedTo(model, shape.split(",").map(Number)), place]));
+}
+
+/** Yields -log p of each value of a picture so far, and the share that is done. */
+function* score(model, size, image, label) {
+  const nats = new Float64Array(image.length), places = placesOf(model, size);
+  for (const [i, [sized, place]] of places.entries()) {
+    const part = new Int32Array(sized.size);
+    copyPart(part, sized, image, size[1], place, true);
+    copyPart(logProb(sized, part, label).map((log) => -log), sized, nats, size[1], place);
+    yield { nats, share: (i + 1) / places.length };
+  }
+}
+
 /** Systematic resampling: the copies of each are its weight times their number, to the next one. */
 function ancestorsOf(logs) {
   const sum = logSum(logs), share = (i) => Math.exp(logs[i] - sum) * logs.length;
@@ -103,4 +120,34 @@ function* complete(model, image, known, count, label, temperature = 1) {
     }
     yield { images: network.images(), decided, evidence, smallest };
   }
+}
+
+/**
+ * Completes a picture by its parts with unknown values, or as one part if it is `whole`. Yields
+ * what `complete` does, with which values are shown and the share that is done.
+ */
+function* completePicture(model, size, image, known, count, label, heat, whole) {
+  const picture = Int32Array.from(image), shown = Uint8Array.from(known), side = Math.max(...size);
+  const images = Array.from({ length: count }, () => picture.slice());
+  const parts = placesOf(model, size, whole ? side : model.side).map(([sized, place]) => {
+    const given = new Int32Array(sized.size), seen = new Uint8Array(sized.size);
+    copyPart(given, sized, picture, size[1], place, true);
+    copyPart(seen, sized, shown, size[1], place, true);
+    return { sized, place, given, seen };
+  }).filter(({ seen }, _, all) => all.length === 1 || seen.includes(0));
+  const total = parts.reduce((sum, { sized }) => sum + sized.size, 0);
+  let evidence = 0, smallest = count, done = 0;
+  for (const { sized, place, given, seen } of parts) {
+    let last;
+    for (last of complete(sized, given, seen, count, label, heat)) {
+      last.images.forEach((part, i) => copyPart(part, sized, images[i], size[1], place));
+      copyPart(seen.fill(1, 0, last.decided), sized, shown, size[1], place);
+      yield { images, shown, share: (done + last.decided) / total,
+        evidence: evidence + last.evidence, smallest: Math.min(smallest, last.smallest) };
+    }
+    done += sized.size;
+    evidence += last.evidence;
+    smallest = Math.min(smallest, last.smallest);
+  }
+  yield { images, shown, share: 1, evidence, smallest };
 }

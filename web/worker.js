@@ -7,9 +7,9 @@ function work() {
       if (job === latest) model = opened;
       return [{ ...opened, arrays: null, outputs: null }];
     },
-    complete: (...values) => complete(model, ...values),
+    complete: (...values) => completePicture(model, ...values),
     decode: (buffer) => decode(model, new Uint8Array(buffer)),
-    score: (...values) => [{ nats: logProb(model, ...values).map((log) => -log) }],
+    score: (...values) => score(model, ...values),
   };
   onmessage = async ({ data: [job, task, ...values] }) => {
     let answer, shown = performance.now();

@@ -175,7 +175,7 @@ def test_a_job_ends_when_the_next_begins():
         performance.now = () => Infinity; // Every pixel is shown.
         work();
         await onmessage({ data: [1, "open", Uint8Array.from(given.file).buffer] });
-        const image = Array(64).fill(0), task = ["complete", image, image, 2];
+        const image = Array(64).fill(0), task = ["complete", [8, 8], image, image, 2];
         await Promise.all([2, 3].map((job) => onmessage({ data: [job, ...task] })));"""
     path = GOLDENS / "pixel_cnn_8x8.safetensors"
     jobs = in_node(program, path, file=[*path.read_bytes()])
@@ -224,6 +224,7 @@ def test_in_a_browser(tmp_path):
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=site)
     (damaged := tmp_path / "damaged.safetensors").write_bytes(b"x" * 99)
     Image.new("RGB", (12, 9)).save(picture := tmp_path / "picture.png")
+    Image.new("RGB", (512, 20)).save(wide := tmp_path / "wide.png")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     address, errors, urls = f"http://127.0.0.1:{server.server_port}/", [], []
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -252,7 +253,7 @@ def test_in_a_browser(tmp_path):
             chosen = tab.evaluate("ui.models.value")
             do(tab.set_input_files, "#file", damaged, says="damaged")
             assert tab.evaluate("ui.models.value") == chosen
-            do(tab.set_input_files, "#file", picture, says="scaled from 9×12 to 16×16")
+            do(tab.set_input_files, "#file", picture, says="picture.png: 9×12")
             do(tab.click, "#complete", says="log p -")
             tab.click("#tiles button >> nth=3")
             do(tab.click, "#score", says="bits/dim")
@@ -261,7 +262,12 @@ def test_in_a_browser(tmp_path):
             tab.drag_and_drop("#canvas", "#canvas", target_position={"x": 9, "y": 9})
             do(tab.click, "#score", says="whole images")
             assert tab.evaluate("known.filter((x) => !x).length > 3 && innerWidth") == 390
+            tab.fill("#size", "5x30")
+            tab.press("#size", "Enter")
             do(tab.click, "#draw", says="16 images")
+            assert tab.evaluate("image.length") == 150
+            do(tab.set_input_files, "#file", wide, says="scaled from 20×512 to 10×256")
+            do(tab.click, "#score", says="bits/dim")
         browser.close()
         server.shutdown()
     assert all(url.startswith((address, "file:", "blob:", "data:")) for url in urls) and not errors
