@@ -40,6 +40,8 @@ def ising(text):
         # The variational one is an upper bound, and a tight one.
         highest = exact + (1e-3 if name.startswith("variational") else 4 * error)
         assert exact - 4 * error < estimate < highest and error < 0.03
+    (larger,) = rows_of(rf"(energy) per spin: {NUMBER} ± {NUMBER}, exact -1.4453", text, 1).values()
+    assert -1.56 < larger[0] < -1.48 and larger[1] < 0.01
     assert float(re.search(rf"^effective sample size: {NUMBER}%", text, re.MULTILINE)[1]) > 90
     line = rf"(0\.\d{{4}}) +{NUMBER} +{NUMBER} +{NUMBER} +{NUMBER}"
     for beta, (_, variational, reweighted, size) in rows_of(line, text, 16).items():
