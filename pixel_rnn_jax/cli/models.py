@@ -38,6 +38,8 @@ def evaluate(arguments: Namespace) -> None:
     processes.join(arguments)
     run = source.open_run(arguments.source, devices.make_mesh())
     split, model = flags.select_split(arguments, run), run.image_model
+    if arguments.per_value and len({*split.dataset.sizes}) > 1:
+        raise UserError("--per_value is for images of one size")
     options = dict(per_value=arguments.per_value, part=arguments.part)
     evaluation = evaluate_lib.score(model.pixel_rnn, model.params, split, **options)
     name = arguments.split or (None if arguments.images else "test")
@@ -56,8 +58,6 @@ def evaluate(arguments: Namespace) -> None:
         arrays: dict[str, Any] = {"nats": nats, "names": np.array(names)}
         if not evaluation.real:
             arrays["bits_per_dim"] = bits
-        if isinstance(evaluation.nats_per_value, list):
-            raise UserError("--per_value is for images of one size")
         if evaluation.nats_per_value is not None:
             arrays["nats_per_value"] = evaluation.nats_per_value
         with files.atomic_write(arguments.out) as file:

@@ -161,6 +161,43 @@ def test_a_folder_comes_back_with_its_names(printed, cli, model, images):
     assert len(arrays("rest.npz")["images"]) < 40
 
 
+def test_pictures_of_several_sizes(printed, cli, model):
+    """Scores, maps, files and completions, of pictures as grids of parts of at most 8 x 8."""
+    rng, model.part = np.random.default_rng(0), 8
+    sizes = {"a.png": (3, 17), "b/c.png": (9, 8), "b/d.png": (3, 17)}
+    own = [rng.integers(0, 3, (*size, 1), np.uint8) for size in sizes.values()]
+    pictures.write_images(own, 3, "own", names=[*sizes])
+    words = "--workdir=m.safetensors --images=own --part=8"
+    out = printed(f"evaluate {words} --per_image --out=s.npz --pixel_map=map.png").splitlines()
+    nats = [-float(model.log_prob(image[None])[0]) for image in own]
+    bits = sum(nats) / sum(image.size for image in own) / math.log(2)
+    assert out[0].startswith(f"own: {np.mean(nats):.3f} ± ") and f"{bits:.4f} ± " in out[0]
+    assert out[2].startswith(f"b/c.png: 9x8, {nats[1]:.3f} nats, ")
+    np.testing.assert_allclose(arrays("s.npz")["nats"], nats, rtol=1e-5)
+    np.testing.assert_allclose(arrays("s.npz")["bits_per_dim"][1], nats[1] / 72 / math.log(2))
+    maps = [-np.asarray(model.log_prob(x[None], per_value=True))[0].sum(-1) for x in own]
+    np.testing.assert_array_equal(picture("map.png"), pictures.pixel_map(own, maps, 3)[0])
+    assert "--per_value" in cli(f"evaluate {words} --out=s.npz --per_value")[2]
+
+    printed(f"compress {words} --out=own.prnn")
+    assert "3 images of 2 sizes" in printed("info own.prnn")
+    back = "decompress --workdir=m.safetensors own.prnn"
+    assert "2 sizes" in cli(back)[2]
+    printed(f"{back} --out=back")
+    printed(f"{back} --out=back.png")
+    for name, image in zip(sizes, own, strict=True):
+        np.testing.assert_array_equal(picture(Path("back", name)), image[..., 0])
+
+    known = np.ones((9, 8), np.uint8)
+    known[2:4, 3:5] = 0
+    Image.fromarray(255 * known).save("known.png")
+    words = "complete --workdir=m.safetensors --images=own/b/c.png --part=8 --out=done.npz"
+    printed(f"{words} --known=known.png --particles=4")
+    changed = arrays("done.npz")["images"][0] != own[1]
+    assert not changed[known == 1].any()
+    assert "--known" in cli(f"{words.replace('b/c', 'a')} --known=known.png")[2]
+
+
 def test_what_fails_leaves_the_file_as_it_was(cli, model, images):
     np.save("own.npy", images + 1)
     Path("own.prnn").write_text("precious")
