@@ -208,9 +208,12 @@ class ImageModel:
         several = isinstance(images, list) and len({np.shape(image) for image in images}) > 1
         rows = [(images, condition)]
         if several:
-            one = condition is None or isinstance(condition, (int, str))
+            one = condition is None or np.isscalar(condition)
             labels = [condition] * len(images) if one else [np.asarray(x)[None] for x in condition]
-            rows = [(image[None], label) for image, label in zip(images, labels, strict=True)]
+            rows = [
+                (np.asarray(image)[None], label)
+                for image, label in zip(images, labels, strict=True)
+            ]
         every = list[Batch]()
         for row, label in rows:
             label = checks.class_numbers(label, self.class_names)

@@ -61,9 +61,9 @@ function sizesOf(section, count, channels) {
   const file = readerOf(section), sizes = [];
   let values = 0;
   while (file.offset < section.length) {
-    const [n, height, width] = [0, 0, 0].map(() => file.varint());
-    values += n * height * width * channels;
-    need(values && n <= count && values <= 2 ** (count > 1 ? 22 : 25), "has too many values");
+    const [n, height, width] = [0, 0, 0].map(() => file.varint()), pixels = n * height * width;
+    values += pixels * channels;
+    need(pixels && n <= count && values <= 2 ** (count > 1 ? 22 : 25), "has too many values");
     for (let i = 0; i < n; i++) sizes.push([height, width]);
   }
   need(sizes.length === count, "has sizes of other images");

@@ -69,7 +69,7 @@ function edgesOf(length, side) {
     i * Math.floor(length / count) + Math.min(i, larger));
 }
 
-/** Returns the numbers, below `most` each, of the parts of pictures by their height and width. */
+/** Returns the places of the parts of pictures, by "height,width" of a part. */
 function partsOf(sizes, side) {
   const parts = new Map();
   sizes.forEach((size, picture) => {

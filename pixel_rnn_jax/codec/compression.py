@@ -134,14 +134,12 @@ def _blocks(
     """Compresses images, a group at a time."""
     start, encoder, block = 0, Encoder(loop, part), list[Batch]()
     for group in groups(images):
-        if block and sum(image.images.size for image in (*block, *group)) > MAX_VALUES:
+        values = sum(image.images.size for image in (*block, *group))
+        if block and (encoder.size >= BLOCK_BYTES or values > MAX_VALUES):
             yield _packed(loop, start, block, names, encoder)
             start, encoder, block = start + len(block), Encoder(loop, part), []
         encoder.add(group)
         block += group
-        if encoder.size >= BLOCK_BYTES:
-            yield _packed(loop, start, block, names, encoder)
-            start, encoder, block = start + len(block), Encoder(loop, part), []
     if block:
         yield _packed(loop, start, block, names, encoder)
 

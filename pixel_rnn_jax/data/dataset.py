@@ -135,7 +135,8 @@ class Crops:
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
         places = [self._places[i] for i in indices]
-        return np.stack([place.of(self._array[place.picture]) for place in places])
+        rows = {picture: self._array[picture] for picture in {place.picture for place in places}}
+        return np.stack([place.of(rows[place.picture]) for place in places])
 
     def moved(self, indices: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Returns parts at other places in the same rows, by `shares` `[B, 2]` in [0, 1)."""
@@ -157,7 +158,7 @@ class Dataset:
         name: The split in error messages.
         images: `[N, H, W, C]` integers, booleans or floats; of `[N, H, W]` C is 1.
         ids: `[N, 2]` integers, a stable id of each image: image 0 of "train[50000:]" has the id of
-            image 50,000 of "train". Of parts `[N, 4]`, with their first row and column.
+            image 50,000 of "train". Parts have `[N, 4]`, with their first row and column.
         levels: K, if the set declares it.
         labels: `[N]` numbers of classes, negative for none, also given as names.
         class_names: The names of the classes 0, 1, ...; () takes the labels, if they are names.

@@ -190,9 +190,9 @@ def own_images(
     elif found != channels:
         raise UserError(f"{dataset.name} has {found} channels, the model takes {channels}")
     if (other := {*sizes}) != {model.image_shape[:2]}:
-        (height, width), several = min(other), f"{len(other)} sizes"
-        text = f"{height}x{width} pixels" if len(other) == 1 else several
-        terminal.log(f"{dataset.name}: images of {text}, trained on {model.image_shape[:2]}")
+        shape = "{}x{}".format(*min(other)) if len(other) == 1 else f"{len(other)} sizes"
+        trained = "{}x{}".format(*model.image_shape)
+        terminal.log(f"{dataset.name}: images of {shape}, the model was trained on {trained}")
     levels = DataConfig(levels=model.levels)
     if model.config.condition.classes and dataset.labels is None and classify:
         plain = Split(dataset, dataclasses.replace(model.config, num_classes=0), levels)

@@ -44,7 +44,7 @@ def test_arrays_are_cut_with_their_labels_and_vectors(tmp_path, pictures):
 
 
 def test_training_visits_squares_at_random_places(opened, pictures):
-    """Of a picture, at a place that depends on seed and position alone, with its map."""
+    """Image and map are cut at a place that depends on seed and position alone."""
     images = np.arange(10 * 5 * 7).reshape(10, 5, 7)
     arrays = {"x": images, "condition": images[..., None]}
     parts = [

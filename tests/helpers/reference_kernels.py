@@ -54,7 +54,7 @@ def assert_agree(function, loop, arguments, rng):
 
 
 def assert_precise(run, exact, tolerance):
-    """Compares values and gradients of float32, and of bfloat16, with those of float64."""
+    """Compares values and gradients in float32 and bfloat16 with exact ones, in float64."""
     for dtype, rtol in ((jnp.float32, tolerance), (jnp.bfloat16, 5e-2)):
         # Rounded first, so that the exact answer is the one for the numbers of the kernel.
         inputs = cotangent, gates, *state = [jnp.asarray(x, dtype) for x in exact]

@@ -62,8 +62,8 @@ def for_each_value(
 ) -> tuple[Array, Any]:
     """Decides every value of L images, `lanes`, each given all values before it; traceable.
 
-    The values of pixels that are `known`, `[L or 1, H, W, C]`, in all lanes, those of `images`, are
-    chosen after one step of the network for all channels; `choose` must return these values.
+    A pixel that is `known`, `[L or 1, H, W, C]`, in all lanes takes one step of the network for all
+    channels; there `choose` must return the values of `images`.
 
     `choose` maps (carry, outputs `[L, Q]`, place) to (carry, values `[L]`). After each pixel
     `end_pixel` maps (carry, lanes, place of the last channel) to (carry, lanes); it may replace
