@@ -13,12 +13,11 @@ are not coded: the decoder is given them.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-import constriction
 import numpy as np
 
 from pixel_rnn_jax.codec.format import Sections
 from pixel_rnn_jax.codec.loop import Loop
-from pixel_rnn_jax.codec.quantise import RoundingReader, RoundingWriter, frequencies
+from pixel_rnn_jax.codec.portable import Decoder, Encoder
 from pixel_rnn_jax.data import Batch
 from pixel_rnn_jax.model.parts import Part, grids
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
@@ -27,50 +26,15 @@ GROUP, GROUP_VALUES = 64, 2**21
 """At most so many images, with at most so many values in all, are a group, and likewise parts that
 are coded side by side; at least one. The format has these numbers."""
 
-# constriction adds 1 to each weight, so weights that sum to 2**24 - n become exact frequencies.
-_DIGIT = constriction.stream.model.Categorical(perfect=False)
 
-
-class Encoder:
-    """The code of one block, to which groups are added."""
-
-    def __init__(self, loop: Loop, part: int):
-        self._loop, self._part, self._rounding = loop, part, RoundingWriter()
-        self._stream = constriction.stream.queue.RangeEncoder()
-
-    @property
-    def size(self) -> int:
-        """Returns the bytes of the code so far."""
-        return 4 * self._stream.num_words()
-
-    def add(self, group: Sequence[Batch]) -> None:
-        """Encodes a group of images `[H, W, C]`, each with its condition."""
-        if classes := self._loop.model.config.condition.classes:
-            uniform = constriction.stream.model.Uniform(classes)
-            labels = np.array([image.condition for image in group], np.int32)
-            self._stream.encode(labels, uniform)
-        for size, lanes in _lanes(self._loop.model, group, self._part):
-            values = np.stack([part.of(group[part.picture].images) for part in lanes])
-            self._add_lanes(size, values.astype(np.int32), _conditions(group, lanes))
-
-    def _add_lanes(
-        self, size: tuple[int, int], values: np.ndarray, condition: np.ndarray | None
-    ) -> None:
-        likelihood = self._loop.model.discrete_likelihood()
-        base = 16 if len(likelihood.digit_sizes) > 1 else likelihood.levels
-        digits_of = {unit: values // unit % base for unit in likelihood.digit_sizes}
-
-        def code(doubled: np.ndarray, place: tuple[int, int, int], unit: int) -> np.ndarray:
-            digits = np.ascontiguousarray(digits_of[unit][:, *place])
-            self._stream.encode(digits, _DIGIT, frequencies(self._rounding.round(doubled)))
-            return digits
-
-        self._loop.each_value(size, len(values), condition, code)
-
-    def finish(self) -> tuple[bytes, bytes]:
-        """Returns the packed corrections and the code."""
-        words = self._stream.get_compressed()
-        return bytes(self._rounding.packed), words.astype("<u4").tobytes()
+def encode(loop: Loop, encoder: Encoder, group: Sequence[Batch], part: int) -> None:
+    """Encodes a group of images `[H, W, C]`, each with its condition."""
+    if classes := loop.model.config.condition.classes:
+        encoder.encode_uniform(np.array([image.condition for image in group]), classes)
+    for size, lanes in _lanes(loop.model, group, part):
+        values = np.stack([place.of(group[place.picture].images) for place in lanes])
+        for doubled, digits in loop.of_known(size, values, _conditions(group, lanes)):
+            encoder.encode_on_grid(doubled, digits)
 
 
 def decode(loop: Loop, sections: Sections, images: Sequence[Batch], part: int) -> list[Batch]:
@@ -79,16 +43,14 @@ def decode(loop: Loop, sections: Sections, images: Sequence[Batch], part: int) -
     `images` has zeros `[H, W, C]` in place of their values, with vectors or maps if the model has
     any; classes are in the code.
     """
-    model, rounding = loop.model, RoundingReader(sections.corrections)
-    words = np.frombuffer(sections.code, "<u4").astype(np.uint32)
-    stream = constriction.stream.queue.RangeDecoder(words)
+    model, decoder = loop.model, Decoder(sections.corrections, sections.code)
     decoded = list[Batch]()
 
     def decode_lanes(size: tuple[int, int], count: int, condition: np.ndarray | None) -> np.ndarray:
         values = np.zeros((count, *size, model.image_shape[-1]), np.int32)
 
         def code(doubled: np.ndarray, place: tuple[int, int, int], unit: int) -> np.ndarray:
-            digits = stream.decode(_DIGIT, frequencies(rounding.round(doubled)))
+            digits = decoder.decode_on_grid(doubled)
             values[:, *place] += unit * digits
             return digits
 
@@ -97,7 +59,7 @@ def decode(loop: Loop, sections: Sections, images: Sequence[Batch], part: int) -
 
     for group in groups(images):
         if classes := model.config.condition.classes:
-            labels = stream.decode(constriction.stream.model.Uniform(classes), len(group))
+            labels = decoder.decode_uniform(len(group), classes)
             group = [Batch(image.images, label) for image, label in zip(group, labels, strict=True)]
         for size, lanes in _lanes(model, group, part):
             values = decode_lanes(size, len(lanes), _conditions(group, lanes))

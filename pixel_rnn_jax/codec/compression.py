@@ -18,9 +18,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from pixel_rnn_jax.codec.coder import Encoder, decode, groups
+from pixel_rnn_jax.codec.coder import decode, encode, groups
 from pixel_rnn_jax.codec.format import Block, Header, Sections, pack_end, pack_number, read_blocks
 from pixel_rnn_jax.codec.loop import Loop, canonical_config
+from pixel_rnn_jax.codec.portable import Encoder
 from pixel_rnn_jax.data import Batch, Images
 from pixel_rnn_jax.data.dataset import stacked
 from pixel_rnn_jax.model.checks import MOST_VALUES, check_images
@@ -132,13 +133,13 @@ def _blocks(
     loop: Loop, images: Iterable[Batch], part: int, names: Sequence[str]
 ) -> Iterator[Block]:
     """Compresses images, a group at a time."""
-    start, encoder, block = 0, Encoder(loop, part), list[Batch]()
+    start, encoder, block = 0, Encoder(), list[Batch]()
     for group in groups(images):
         values = sum(image.images.size for image in (*block, *group))
         if block and (encoder.size >= BLOCK_BYTES or values > MAX_VALUES):
             yield _packed(loop, start, block, names, encoder)
-            start, encoder, block = start + len(block), Encoder(loop, part), []
-        encoder.add(group)
+            start, encoder, block = start + len(block), Encoder(), []
+        encode(loop, encoder, group, part)
         block += group
     if block:
         yield _packed(loop, start, block, names, encoder)

@@ -1,9 +1,10 @@
-"""The compiled loop over the values of some images, which calls the host for each value."""
+"""The logits of the values of some images: by whole maps, or by a loop that asks for each value."""
 
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,17 +14,20 @@ import numpy as np
 from jax import Array
 from jax.experimental.buffer_callback import buffer_callback
 
-from pixel_rnn_jax.codec.quantise import on_grid
+from pixel_rnn_jax.codec.quantise import MARGIN, on_grid
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.generation.values import Place, for_each_value
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.system import terminal
+from pixel_rnn_jax.system import terminal, tuning
 from pixel_rnn_jax.system.batching import padded
 from pixel_rnn_jax.system.errors import UserError
 
 PyTree = Any
 Code = Callable[[np.ndarray, tuple[int, int, int], int], np.ndarray]
 """(logits by `on_grid` `[N, K]`, (row, column, channel), size of a digit) to the digits, `[N]`."""
+
+PLACES = 4096
+"""Known digits that are coded at a time."""
 
 # A compiled loop serves many calls, in several threads too: it gets the number of a call as an
 # argument, and passes logits to the function that the call has here.
@@ -44,15 +48,56 @@ class Loop:
         with jax.enable_x64(True):
             self._float64 = jax.device_put(jax.tree.map(np.float64, self.params), self._device)
 
+    def of_known(
+        self, size: tuple[int, int], values: np.ndarray, condition: np.ndarray | None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields logits by `on_grid` `[N, K]`, with the digits `[N]`, of known images of one size.
+
+        They come in the order of `each_value`, many places at a time.
+        """
+        model, count = self.model.sized(*size), len(values)
+        batch = max(1, tuning.CPU_PIXELS // math.prod(size))
+        batch *= tuning.CPU_IMAGES_PER_SCAN if model.recurrent else 1
+        inputs = values.astype(np.int32), self._typed(condition)
+
+        def maps_from(start: int) -> list[list[np.ndarray]]:
+            some = jax.tree.map(lambda x: padded(x[start : start + batch], batch), inputs)
+            with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+                maps = _compiled_maps(model)(self._float64, *jax.device_put(some, self._device))
+            return jax.device_get(maps)
+
+        with ThreadPoolExecutor(tuning.cores()) as pool:
+            maps = list(zip(*pool.map(maps_from, range(0, count, batch)), strict=True))
+        units = model.discrete_likelihood().digit_sizes
+        base = 16 if len(units) > 1 else model.levels
+        for scale, batches in zip(model.scales, maps, strict=True):
+            levels = scale.subsample(inputs[0])[:, ~scale.copied].reshape(count, -1).T
+            alike = len({digit.shape[-1] for digit in batches[0]}) == 1
+            most = max(1, PLACES // count) if alike else 1
+            for start in range(0, len(levels), most):
+                places = slice(start, start + most)
+                digits = [levels[places] // unit % base for unit in units]
+                logits = [
+                    np.concatenate([digit[places] for digit in batch], axis=1)[:, :count]
+                    for batch in zip(*batches, strict=True)
+                ]
+                if alike:  # At a place, the first digits of all lanes come first.
+                    digits, logits = [np.stack(digits, 1)], [np.stack(logits, 1)]
+                for of_digit, values in zip(logits, digits, strict=True):
+                    yield of_digit.reshape(-1, of_digit.shape[-1]), values.ravel()
+
+    def _typed(self, condition: np.ndarray | None) -> np.ndarray | None:
+        if condition is None:
+            return None
+        return condition.astype(np.int32 if self.model.config.condition.classes else np.float32)
+
     def each_value(
         self, size: tuple[int, int], count: int, condition: np.ndarray | None, code: Code
     ) -> None:
         """Calls `code` for each digit of `count` images of one size in generation order."""
         # A power of two, so that little is compiled; the lanes that are left are padded.
         model, lanes = self.model.sized(*size), 1 << (count - 1).bit_length()
-        if condition is not None:
-            dtype = np.int32 if model.config.condition.classes else np.float32
-            condition = padded(condition.astype(dtype), lanes)
+        condition = jax.tree.map(lambda x: padded(x, lanes), self._typed(condition))
         places = [  # In the whole image; None where the scale before gives the value.
             None if scale.copied[row, col] else (scale.stride * row, scale.stride * col, channel)
             for scale in model.scales
@@ -107,10 +152,40 @@ def canonical_config(config: ModelConfig, **dtype: Any) -> ModelConfig:
     return dataclasses.replace(config, **fixed | dtype)
 
 
+def _exact(model: PixelRNN) -> PixelRNN:
+    return dataclasses.replace(model, config=canonical_config(model.config, dtype="float64"))
+
+
+@functools.lru_cache(maxsize=16)
+def _compiled_maps(model: PixelRNN) -> Callable[..., list[list[Array]]]:
+    """Returns a function of parameters, images `[L, H, W, C]` and condition.
+
+    It gives the logits of each digit of each scale by `on_grid`, `[P, L, K]` for P places.
+    """
+    model = _exact(model)
+    likelihood = model.discrete_likelihood()
+
+    def run(params: PyTree, images: Array, condition: Array | None) -> list[list[Array]]:
+        scales = []
+        for scale in model.scales:
+            outputs = scale.bind(params)(*scale.inputs(images, condition))
+            outputs, levels = (x[:, ~scale.copied] for x in (outputs, scale.subsample(images)))
+            before, digits = jnp.zeros_like(levels), list[Array]()
+            for unit in likelihood.digit_sizes:
+                logits = likelihood.digit_logits(outputs, before, unit)
+                doubled = on_grid(logits, MARGIN)
+                digits.append(doubled.reshape(len(images), -1, doubled.shape[-1]).swapaxes(0, 1))
+                before = levels // unit * unit
+            scales.append(digits)
+        return scales
+
+    return jax.jit(run)
+
+
 @functools.lru_cache(maxsize=16)
 def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
     """Returns the compiled loop, a function of parameters, condition and number of a call."""
-    model = dataclasses.replace(model, config=canonical_config(model.config, dtype="float64"))
+    model = _exact(model)
     scales, likelihood = model.scales, model.discrete_likelihood()
 
     def on_host(_: Any, out: Any, number: Any, doubled: Any) -> None:
@@ -125,7 +200,7 @@ def _compiled(model: PixelRNN, lanes: int) -> Callable[..., Array]:
         level = jnp.zeros(lanes, jnp.int32)
         for size in likelihood.digit_sizes:
             logits = likelihood.digit_logits(outputs, level, size)
-            number, digits = on_device(number, on_grid(logits))
+            number, digits = on_device(number, on_grid(logits, MARGIN))
             level = level + size * digits
         return number, level
 

@@ -9,10 +9,9 @@ rounded it.
 
 import decimal
 from collections.abc import Iterator
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from pixel_rnn_jax.codec.format import pack_number, unpack_numbers
 
@@ -20,7 +19,7 @@ STEPS = 256  # Points of the grid per nat.
 LARGEST = 2**29  # The last point of the grid.
 PRECISION = 24  # The frequencies of a value add up to 2**24.
 MARGIN = 1e-10
-"""A logit is doubtful this near the middle between two points, in nats for each 1 + |logit|."""
+"""The margin of `on_grid` for the models here, in float64."""
 
 
 def _weights() -> np.ndarray:
@@ -41,15 +40,17 @@ _CHANGES = _CHANGES[1:] | _CHANGES[:-1]
 """Whether a digit that lies d points below has another weight one point higher or lower."""
 
 
-def on_grid(logits: Array) -> Array:
-    """Rounds logits to the grid; traceable.
+def on_grid(logits: Any, margin: float) -> Any:
+    """Rounds logits, an array of float64, to the grid; of JAX, it is traceable.
 
-    Returns twice the integer next to the logit times `STEPS`, plus 1 where it is doubtful.
+    Returns twice the integer next to the logit times `STEPS`, plus 1 where it is doubtful: as near
+    as `margin`, in nats for each 1 + |logit|, to the middle between two points.
     """
+    xp = logits.__array_namespace__()
     exact = logits * STEPS
-    rounded = jnp.round(exact)
-    doubtful = jnp.abs(exact - rounded) > 0.5 - MARGIN * (STEPS + jnp.abs(exact))
-    return 2 * jnp.clip(rounded, -LARGEST, LARGEST).astype(jnp.int32) + doubtful
+    rounded = xp.round(exact)
+    doubtful = xp.abs(exact - rounded) > 0.5 - margin * (STEPS + xp.abs(exact))
+    return 2 * xp.clip(rounded, -LARGEST, LARGEST).astype(xp.int32) + doubtful
 
 
 def frequencies(grid: np.ndarray) -> np.ndarray:

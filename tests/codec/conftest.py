@@ -32,6 +32,11 @@ def stream(model):
 @pytest.fixture
 def new_loops():
     """Compiles loops anew in a test that changes what they compute, and after it."""
-    loop._compiled.cache_clear()
+
+    def clear():
+        loop._compiled.cache_clear()
+        loop._compiled_maps.cache_clear()
+
+    clear()
     yield
-    loop._compiled.cache_clear()
+    clear()

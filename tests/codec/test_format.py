@@ -8,7 +8,7 @@ import pytest
 from helpers import reference_decoder as reference
 from helpers.codec_streams import GROUP, small_model, written
 
-from pixel_rnn_jax.codec import compression, quantise
+from pixel_rnn_jax.codec import compression, loop, quantise
 from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingWriter, frequencies
 
@@ -25,7 +25,7 @@ from pixel_rnn_jax.codec.quantise import RoundingWriter, frequencies
 )
 def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     monkeypatch.setattr(compression, "BLOCK_BYTES", 30)
-    monkeypatch.setattr(quantise, "MARGIN", 1e-4)  # More corrections than there would be.
+    monkeypatch.setattr(loop, "MARGIN", 1e-4)  # More corrections than there would be.
     model = small_model(**options)
     stride, count = model.pixel_rnn.stride, 2 * GROUP + 3
     sizes, random = (
@@ -107,7 +107,7 @@ def test_frequencies_are_those_of_whole_numbers():
 
 def doubled(logits):
     with jax.enable_x64(True):
-        return np.asarray(quantise.on_grid(logits))
+        return np.asarray(quantise.on_grid(logits, quantise.MARGIN))
 
 
 def test_the_grid_costs_less_than_a_millionth_of_a_nat():

@@ -56,7 +56,9 @@ def test_files_of_an_earlier_version_decode(monkeypatch, pattern):
 
 def add_noise(monkeypatch, largest):
     exact = quantise.on_grid
-    monkeypatch.setattr(loop, "on_grid", lambda x: exact(x + largest * jnp.sin(1e6 * x)))
+    monkeypatch.setattr(
+        loop, "on_grid", lambda x, margin: exact(x + largest * jnp.sin(1e6 * x), margin)
+    )
     loop._compiled.cache_clear()
 
 
@@ -74,7 +76,7 @@ def test_too_much_noise_is_refused(levels, monkeypatch):
 @pytest.mark.parametrize("levels", [2, 7])
 def test_every_doubtful_logit_is_corrected(levels, monkeypatch):
     """With a margin of half the grid all logits are doubtful, and the decoder needs no own ones."""
-    monkeypatch.setattr(quantise, "MARGIN", 2e-4)
+    monkeypatch.setattr(loop, "MARGIN", 2e-4)
     model = small_model(levels=levels, shape=(8, 8, 1))
     images = random_images(model, 8)
     data = model.compress(images)
