@@ -143,6 +143,7 @@ function* decode(model, bytes) {
   const uniform = Array(n ?? 0).fill(Math.floor(2 ** 24 / n));
   if (n) uniform[n - 1] += 2 ** 24 % n;
   const Values = levels <= 256 ? Uint8Array : Uint16Array;
+  const heavy = outputs.units.length > 1 ? 32 : Math.max(32, levels);
   const images = [], classes = [], all = [], { side, blocks } = blocksOf(bytes, model);
   let pixels = 0;
   for (const { sizes, corrections, code, values } of blocks) {
@@ -156,7 +157,7 @@ function* decode(model, bytes) {
       for (const i of group) labels[i] = n ? next(uniform) : undefined;
       for (const [size, parts] of partsOf(group.map((i) => sizes[i]), side)) {
         const sized = sizedTo(exact, size.split(",").map(Number));
-        const count = Math.min(64, Math.max(1, Math.floor(2 ** 21 / sized.size)));
+        const count = Math.min(64, Math.max(1, Math.floor(2 ** 26 / (sized.size * heavy))));
         for (let start = 0; start < parts.length; start += count) {
           const lanes = parts.slice(start, start + count);
           const network = networkOf(sized, lanes.map(({ picture }) => labels[group[picture]]));

@@ -87,8 +87,12 @@ def _lanes(
     model: PixelRNN, group: Sequence[Batch], side: int
 ) -> Iterator[tuple[tuple[int, int], list[Part]]]:
     sizes = [image.images.shape[:2] for image in group]
+    one_digit = len(model.discrete_likelihood().digit_sizes) == 1
+    heavy = max(32, model.levels) if one_digit else 32  # An encoder holds the logits of lanes.
     for size, places in grids(sizes, side, model.stride).items():
-        most = min(GROUP, max(1, GROUP_VALUES // (math.prod(size) * model.image_shape[-1])))
+        most = min(
+            GROUP, max(1, 32 * GROUP_VALUES // (math.prod(size) * model.image_shape[-1] * heavy))
+        )
         for start in range(0, len(places), most):
             yield size, places[start : start + most]
 

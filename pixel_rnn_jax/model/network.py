@@ -151,6 +151,12 @@ class Network(nn.Module):
         """Returns the body's terms of a row of the `features`, `[B, H, W, h]`."""
         return None if features is None else self.body.context(features[:, row])
 
+    @property
+    def narrow(self) -> bool:
+        """Whether a step takes the first channels of a pixel alone."""
+        body = layers.BODIES[self.config.architecture]
+        return bool(layers.build(body, self.config, 1, 1, parent=None).narrow)
+
     def init_state(self, batch: int) -> State:
         """Returns the state of the incremental form (see `layers.body`) before the first row.
 
@@ -170,7 +176,8 @@ class Network(nn.Module):
         """Computes the outputs for one pixel, of `split_channels`, and the state for `end_pixel`.
 
         The pixel has `[B, C]` values. The outputs of a channel depend on earlier ones alone, so
-        that the others may hold any value. `context` belongs to its row.
+        that the others may hold any value; if the network is `narrow`, they may be left out, and
+        so are their outputs and the state. `context` belongs to the pixel's row.
         """
         x, first = self.first.step(state["first"], self._inputs(pixel), position)
         x, body = self.body.step(state["body"], x, position, context)

@@ -51,7 +51,17 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
         stream, fixed, number = reference.RangeDecoder(code), reference.corrections(corrections), 0
         corrected += len(fixed)
         decoded = [np.zeros((*size, 1), int) for size in reference.sizes(shapes)]
-        labels, form = [None] * count, (1, model.part, stride, GROUP, 2**21)
+        labels, form = (
+            [None] * count,
+            (
+                1,
+                model.part,
+                stride,
+                GROUP,
+                2**21,
+                32 if "mixtures" in options else max(32, model.levels),
+            ),
+        )
         for group, lanes in reference.lanes(reference.sizes(shapes), *form):
             if classes is not None:
                 thirds = [2**24 // 3, 2**24 // 3, 2**24 - 2 * (2**24 // 3)]

@@ -106,7 +106,7 @@ def sizes(section):
     return [(height, width) for count, height, width in runs for _ in range(count)]
 
 
-def lanes(sizes, channels, part, stride, group, values):
+def lanes(sizes, channels, part, stride, group, values, heavy):
     """Returns the groups of a block's images, each as its images and their lanes.
 
     Lanes are the shape of parts and their (image, top, left).
@@ -130,7 +130,9 @@ def lanes(sizes, channels, part, stride, group, values):
             [
                 (shape, parts[i : i + most])
                 for shape, parts in by_shape.items()
-                for most in [min(group, max(1, values // (shape[0] * shape[1] * channels)))]
+                for most in [
+                    min(group, max(1, 32 * values // (shape[0] * shape[1] * channels * heavy)))
+                ]
                 for i in range(0, len(parts), most)
             ],
         )

@@ -114,9 +114,9 @@ def _for_each_value_of(
         def step(pixel: Array) -> tuple[Array, State]:  # Each is from the same state.
             return network.step(lanes.state, pixel, position, lanes.context)
 
-        def decide(channel: ArrayLike, of_pixel: Array, so_far: Any) -> Any:
+        def decide(channel: ArrayLike, of_pixel: Array, so_far: Any, given: int = channels) -> Any:
             pixel, remaining, carry = so_far
-            outputs = network.split_channels(of_pixel, pixel)[:, channel]
+            outputs = network.split_channels(of_pixel, pixel[:, :given])[:, channel]
             if network.total is not None and remaining is not None:
                 num_after = ((height - row) * width - column) * channels - channel - 1
                 outputs = network.total.restrict(outputs, remaining, num_after)
@@ -126,19 +126,26 @@ def _for_each_value_of(
             remaining = None if remaining is None else remaining - values
             return pixel.at[:, channel].set(values), remaining, carry
 
+        def one_channel(channel: Array, so_far: Any) -> Any:
+            return decide(channel, step(so_far[0])[0], so_far)
+
         def first_channels(of_pixel: Array, so_far: Any) -> Any:
             for channel in range(groups - 1):
                 so_far = decide(channel, of_pixel, so_far)
             return so_far
 
+        def one_by_one(so_far: Any) -> Any:
+            if not network.narrow:
+                return lax.fori_loop(0, groups - 1, one_channel, so_far)
+            for some in range(1, groups):
+                so_far = decide(some - 1, step(so_far[0][:, :some])[0], so_far, some)
+            return so_far
+
         so_far = lanes.image[:, row, column], lanes.remaining, carry
-        first = jnp.where(given[row, column], groups - 1, 0) if some_given else 0
-        so_far = lax.fori_loop(
-            first,
-            groups - 1,
-            lambda channel, so_far: decide(channel, step(so_far[0])[0], so_far),
-            so_far,
-        )
+        if some_given and groups > 1:
+            so_far = lax.cond(given[row, column], lambda same: same, one_by_one, so_far)
+        else:
+            so_far = one_by_one(so_far)
         of_pixel, state = step(so_far[0])  # The last one gives the outputs of a given pixel.
         if some_given and groups > 1:
             arguments = of_pixel, so_far

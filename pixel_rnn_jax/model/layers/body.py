@@ -53,6 +53,10 @@ class CausalMap(nn.Module, abc.ABC):
 
     recurrent: ClassVar[bool] = False
     """It runs a `lax.scan` over the images, whose steps all images of a batch share."""
+    narrow: ClassVar[bool] = False
+    """A step given the first groups of a pixel alone maps them to the same groups of its output.
+
+    The state that it returns then is not used."""
 
     features: int
     mask_groups: int

@@ -22,7 +22,7 @@ def check(body: str | Callable[..., CausalMap]) -> np.ndarray:
     - Each output sees earlier pixels, and in its own pixel the groups up to its own, alone: by the
       Jacobian at several draws, which is compared with finite differences.
     - An image does not depend on the other images of its batch.
-    - The incremental form, with repeated steps, computes the whole map.
+    - The incremental form, with repeated steps and `narrow` ones, computes the whole map.
 
     Args:
         body: Its name in `BODIES`, or a class or a partial of one; `layers` is 2 unless given.
@@ -116,8 +116,13 @@ def _check_incremental_form(module: CausalMap, arguments: Any) -> None:
                 pixel, bound = x[:, row, column], module.bind(params)
                 # A step may be repeated with another value of the pixel.
                 bound.step(state, pixel + 1, (row, column), context)
-                out, state = bound.step(state, pixel, (row, column), context)
-                return state, out
+                out, after = bound.step(state, pixel, (row, column), context)
+                outputs = [out]
+                for groups in range(1, GROUPS) if module.narrow else ():
+                    given = -(-groups * pixel.shape[-1] // GROUPS)
+                    first, _ = bound.step(state, pixel[:, :given], (row, column), context)
+                    outputs.append(out.at[:, : -(-groups * out.shape[-1] // GROUPS)].set(first))
+                return after, jnp.stack(outputs)
 
             context = module.bind(params).context(condition[:, row])
             state, outputs = lax.scan(one_pixel, state, jnp.arange(WIDTH))
@@ -125,8 +130,10 @@ def _check_incremental_form(module: CausalMap, arguments: Any) -> None:
 
         state = module.bind(params).init_state(BATCH, HEIGHT, WIDTH)
         _, outputs = lax.scan(one_row, state, jnp.arange(HEIGHT))
-        return outputs.transpose(2, 0, 1, 3)
+        return outputs.transpose(2, 3, 0, 1, 4)
 
     why = "the incremental form does not compute the whole map"
     found, expected = pixel_by_pixel(*arguments), jax.jit(module.apply)(*arguments)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12, err_msg=why)
+    np.testing.assert_allclose(
+        found, np.broadcast_to(expected, found.shape), rtol=0, atol=1e-12, err_msg=why
+    )

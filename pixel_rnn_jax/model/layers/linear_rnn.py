@@ -32,6 +32,8 @@ class LinearRNN(Layer):
     first one's in the pixel on its left. These are unmasked; its own pixel enters by masked gates.
     """
 
+    narrow = True
+
     def setup(self) -> None:
         h, groups = self.features, self.mask_groups
         # Six blocks for the recurrences, then two masked ones.
@@ -57,7 +59,12 @@ class LinearRNN(Layer):
 
     def _out(self, own: Array, above: Array, left: Array) -> Array:
         seen = jnp.concatenate([above, left], axis=-1)
-        gates = own + kernels.matmul(seen, self.seen_to_gates, self.dtype)
+        gates = kernels.matmul(seen, self.seen_to_gates, self.dtype)
+        if own.shape != gates.shape:  # A step of the first groups; the product is for all steps.
+            gates = jnp.concatenate(
+                [half[..., : own.shape[-1] // 2] for half in jnp.split(gates, 2, -1)], -1
+            )
+        gates = own + gates
         gate, content = jnp.split(jnp.tanh(gates), 2, axis=-1)  # Faster than a sigmoid.
         return (0.5 + 0.5 * gate) * content
 
@@ -75,7 +82,9 @@ class LinearRNN(Layer):
         _, column = position
         gates = self.gates(x)
         if context is not None:
-            gates = gates + at_column(context, column)
+            gates = gates + self.gates.first_groups(at_column(context, column), x.shape[-1])
+        if x.shape[-1] < 2 * self.features:
+            return self._out(gates, at_column(state.above, column), state.left), state
         gates, own = self._split(gates)
         a, _, _, u, _ = linear.gates_and_inputs(jnp.tanh(gates))
         out = self._out(own, at_column(state.above, column), state.left)

@@ -121,7 +121,10 @@ class MaskedConv(nn.Module):
         return ConvState(row, rows, zeros(width, self.blocks * self.features) if above else None)
 
     def step(self, state: "ConvState", x: Array, position: Position) -> tuple[Array, "ConvState"]:
-        """Maps one pixel, `[B, inputs]` to `[B, blocks * features]`, and remembers it."""
+        """Maps one pixel, `[B, inputs]` to `[B, blocks * features]`, and remembers it.
+
+        Given its first groups alone, it maps to the same groups of the masked blocks.
+        """
         _, column = position
         height, half = (size // 2 for size in self.kernel_size)
         x = x.astype(self.param_dtype)
@@ -134,12 +137,12 @@ class MaskedConv(nn.Module):
         above = height * self.kernel_size[1] * self.inputs
         out = self._product(jnp.concatenate(seen, axis=-1), self._masked_kernel()[above:])
         if state.above is not None:
-            out = out + at_column(state.above, column)
+            out = out + self.first_groups(at_column(state.above, column), x.shape[-1])
         return out, self.remember(state, x, position)
 
     def remember(self, state: "ConvState", x: Array, position: Position) -> "ConvState":
         """Returns the state in which the pixel at `position` has the input x, `[B, inputs]`."""
-        if state.row is None:
+        if state.row is None or x.shape[-1] < self.inputs:
             return state
         column = position[1] + self.kernel_size[1] // 2
         return state._replace(row=put_column(state.row, x.astype(self.param_dtype), column))
@@ -156,9 +159,23 @@ class MaskedConv(nn.Module):
         above = kernels.matmul(jnp.concatenate(seen, axis=-1), kernel, self.dtype)
         return state._replace(rows=rows, above=above)
 
+    def first_groups(self, outputs: Array, given: int) -> Array:
+        """Returns the `outputs` `[..., outputs]` that a step has if some inputs are `given`."""
+        if given == self.inputs:
+            return outputs
+        groups = (given - 1) * self.mask_groups // self.inputs + 1
+        size = -(-groups * self.features // self.mask_groups)
+        blocks = outputs.reshape(*outputs.shape[:-1], self.blocks, self.features)
+        return lax.collapse(blocks[..., self.open_blocks :, :size], blocks.ndim - 2)
+
     def _product(self, seen: Array, kernel: Array) -> Array:
-        rows = lax.collapse(seen, 0, seen.ndim - 1)
-        product = kernels.add_bias(kernels.matmul(rows, kernel, self.dtype), self.bias)
+        rows, given = (
+            lax.collapse(seen, 0, seen.ndim - 1),
+            self.inputs - len(kernel) + seen.shape[-1],
+        )
+        kernel = self.first_groups(kernel[: rows.shape[-1]], given)
+        bias = self.first_groups(self.bias, given)
+        product = kernels.add_bias(kernels.matmul(rows, kernel, self.dtype), bias)
         return product.reshape(*seen.shape[:-1], product.shape[-1])
 
     def _masked_kernel(self) -> Array:

@@ -14,6 +14,7 @@ class PixelCNNLayer(Layer):
     an LSTM layer. `kernel` is k, odd.
     """
 
+    narrow = True
     kernel: int = 3
 
     def setup(self) -> None:
@@ -36,9 +37,11 @@ class PixelCNNLayer(Layer):
     def step(
         self, state: State, x: Array, position: Position, context: Context | None = None
     ) -> tuple[Array, State]:
-        x = self.reduce(nn.relu(x))
+        x, given = self.reduce(nn.relu(x)), x.shape[-1]
         x, state = self.convolve.step(state, nn.relu(x), position)
-        return nn.relu(x if context is None else x + at_column(context, position[1])), state
+        if context is not None:
+            x = x + self.reduce.first_groups(at_column(context, position[1]), given)
+        return nn.relu(x), state
 
     def end_row(self, state: State, context: Context | None = None) -> State:
         return self.convolve.end_row(state)

@@ -105,6 +105,12 @@ class Stack(ResidualBody):
         layer: Any = self.layer
         return bool(getattr(layer, "func", layer).recurrent)
 
+    @property
+    def narrow(self) -> bool:  # type: ignore[override]
+        """Whether the layers step by the first groups."""
+        layer: Any = self.layer
+        return bool(getattr(layer, "func", layer).narrow)
+
     def setup(self) -> None:
         super().setup()
         layer: Any = self.layer

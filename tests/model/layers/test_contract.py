@@ -35,6 +35,7 @@ class Default(LinearRNN):
 
     context, init_state = CausalMap.context, CausalMap.init_state
     step, end_row = CausalMap.step, CausalMap.end_row
+    narrow = False
 
 
 @pytest.mark.parametrize("name", [*BODIES, "default", "attention"])
