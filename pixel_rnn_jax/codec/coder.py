@@ -11,7 +11,7 @@ are not coded: the decoder is given them.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -37,11 +37,18 @@ def encode(loop: Loop, encoder: Encoder, group: Sequence[Batch], part: int) -> N
             encoder.encode_on_grid(doubled, digits)
 
 
-def decode(loop: Loop, sections: Sections, images: Sequence[Batch], part: int) -> list[Batch]:
+def decode(
+    loop: Loop,
+    sections: Sections,
+    images: Sequence[Batch],
+    part: int,
+    advance: Callable[[int], object],
+) -> list[Batch]:
     """Returns the images of a block, each with its condition.
 
     `images` has zeros `[H, W, C]` in place of their values, with vectors or maps if the model has
-    any; classes are in the code.
+    any; classes are in the code. `advance` is called with numbers of values that are decoded; what
+    it raises ends the work.
     """
     model, decoder = loop.model, Decoder(sections.corrections, sections.code)
     decoded = list[Batch]()
@@ -52,6 +59,7 @@ def decode(loop: Loop, sections: Sections, images: Sequence[Batch], part: int) -
         def code(doubled: np.ndarray, place: tuple[int, int, int], unit: int) -> np.ndarray:
             digits = decoder.decode_on_grid(doubled)
             values[:, *place] += unit * digits
+            advance(count * (unit == 1))
             return digits
 
         loop.each_value(size, count, condition, code)

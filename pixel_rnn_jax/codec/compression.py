@@ -11,8 +11,10 @@ import hashlib
 import itertools
 import json
 import math
+import threading
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -28,7 +30,7 @@ from pixel_rnn_jax.model.checks import MOST_VALUES, check_images
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.likelihoods import value_dtype
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.system import terminal
+from pixel_rnn_jax.system import terminal, tuning
 from pixel_rnn_jax.system.errors import UserError
 from pixel_rnn_jax.system.files import error_context
 
@@ -39,6 +41,8 @@ BLOCK_BYTES = 2**16
 takes one block with it."""
 MAX_VALUES = 2**22
 """A block has no more values than this, unless it has one image."""
+MOST_THREADS = 8
+"""At most so many blocks are decoded side by side, since each takes memory for its lanes."""
 NAME_BYTES = 2**26
 """The names in a block have no more bytes than this, nor than 1,024 for each image."""
 
@@ -82,7 +86,7 @@ def decompress(
             f"the file was compressed with model {header.digest.hex()}; this is {digest.hex()}"
         )
     names = [name for block in blocks for name in names_of(block) or [""] * block.length]
-    images = [image for block in blocks for image in _decoded(loop, block, header.part)]
+    images = [image for block in _all_decoded(loop, blocks, header.part) for image in block]
     arrays, conditions = zip(*images, strict=True) if images else ((), ())
     whole, condition = stacked(arrays, model.image_shape, value_dtype(model.levels)), None
     if model.config.condition.size:
@@ -168,7 +172,30 @@ def _packed(
     return Block(start, count, sections, _checksum(loop, images))
 
 
-def _decoded(loop: Loop, block: Block, part: int) -> list[Batch]:
+def _all_decoded(loop: Loop, blocks: Sequence[Block], part: int) -> list[list[Batch]]:
+    """Returns the images of blocks, of which each core decodes one at a time."""
+    with error_context("the compressed file"):
+        pixels = sum(math.prod(run) for block in blocks for run in block.runs())
+    bar: Any = terminal.progress((), pixels * loop.model.image_shape[-1], "decompressing", "value")
+    stopped = threading.Event()
+
+    def advance(values: int) -> None:
+        if stopped.is_set():
+            raise InterruptedError
+        bar.update(values)
+
+    # In threads even if there is one, since only the main thread, waiting, hears Ctrl-C.
+    with ThreadPoolExecutor(min(tuning.cores(), MOST_THREADS)) as pool:
+        try:
+            return list(pool.map(lambda block: _decoded(loop, block, part, advance), blocks))
+        except BaseException:
+            stopped.set()
+            raise
+        finally:
+            bar.close()
+
+
+def _decoded(loop: Loop, block: Block, part: int, advance: Callable[[int], object]) -> list[Batch]:
     """Returns the images of a block, if they are those that were compressed."""
     model, channels = loop.model, loop.model.image_shape[-1]
     form, decoded = model.config.condition, None
@@ -197,7 +224,7 @@ def _decoded(loop: Loop, block: Block, part: int) -> list[Batch]:
             )
         ]
     with contextlib.suppress(ValueError, AssertionError):  # It may be no code on this machine.
-        decoded = decode(loop, block.sections, images, part)
+        decoded = decode(loop, block.sections, images, part, advance)
     if decoded is None or _checksum(loop, decoded) != block.values_crc:
         raise UserError(
             f"the block of images {block.start + 1:,} to {block.start + block.length:,} is intact, "

@@ -18,7 +18,7 @@ from pixel_rnn_jax.codec.quantise import MARGIN, on_grid
 from pixel_rnn_jax.model.config import ModelConfig
 from pixel_rnn_jax.model.generation.values import Place, for_each_value
 from pixel_rnn_jax.model.pixel_rnn import PixelRNN
-from pixel_rnn_jax.system import terminal, tuning
+from pixel_rnn_jax.system import tuning
 from pixel_rnn_jax.system.batching import padded
 from pixel_rnn_jax.system.errors import UserError
 
@@ -103,11 +103,8 @@ class Loop:
             for scale in model.scales
             for row, col, channel in np.ndindex(*scale.copied.shape, model.image_shape[-1])
         ]
-        progress: Any = terminal.progress((), len(places), "coding", "value")
-        sizes = model.discrete_likelihood().digit_sizes
-        # Not the bar itself: some replace its iterator, which then fails in the loop's thread.
-        remaining = itertools.product(places, sizes)
-        errors: list[BaseException] = []
+        remaining = itertools.product(places, model.discrete_likelihood().digit_sizes)
+        errors: list[Exception] = []
 
         def values_of(doubled: np.ndarray) -> np.ndarray:
             if errors:
@@ -115,7 +112,6 @@ class Loop:
             values = np.zeros(lanes, np.int32)
             try:
                 place, size = next(remaining)
-                progress.update(size == 1)
                 if place is not None:
                     values[:count] = code(doubled[:count], place, size)
             except Exception as error:
@@ -125,25 +121,15 @@ class Loop:
 
         number = next(_numbers)
         arguments = jax.device_put((condition, np.int32(number)), self._device)
-
-        def run() -> None:
+        _calls[number] = values_of
+        try:
             # Whatever the caller has set for the process.
             with jax.enable_x64(True), jax.default_matmul_precision("highest"):
                 jax.block_until_ready(_compiled(model, lanes)(self._float64, *arguments))
-
-        _calls[number] = values_of
-        try:
-            # The call blocks until the end; in a thread, it lets Ctrl-C be heard before.
-            with ThreadPoolExecutor(1) as pool:
-                running = pool.submit(run)
-                try:
-                    running.result()
-                except BaseException as error:
-                    errors.append(error)  # Ends the loop at its next value.
-                    raise errors[0] from None
+        except Exception as error:
+            raise (errors or [error])[0] from None
         finally:
             del _calls[number]
-            progress.close()
 
 
 def canonical_config(config: ModelConfig, **dtype: Any) -> ModelConfig:

@@ -8,7 +8,7 @@ import pytest
 from helpers import reference_decoder as reference
 from helpers.codec_streams import GROUP, small_model, written
 
-from pixel_rnn_jax.codec import compression, loop, quantise
+from pixel_rnn_jax.codec import coder, compression, loop, quantise
 from pixel_rnn_jax.codec.loop import Loop
 from pixel_rnn_jax.codec.quantise import RoundingWriter, frequencies
 
@@ -25,6 +25,7 @@ from pixel_rnn_jax.codec.quantise import RoundingWriter, frequencies
 )
 def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     monkeypatch.setattr(compression, "BLOCK_BYTES", 30)
+    monkeypatch.setattr(coder, "GROUP_VALUES", 2**6)
     monkeypatch.setattr(loop, "MARGIN", 1e-4)  # More corrections than there would be.
     model = small_model(**options)
     stride, count = model.pixel_rnn.stride, 2 * GROUP + 3
@@ -41,27 +42,18 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
     model.part = 4 * stride
     data = written(model, images, classes, names)
 
-    coder, decoded_blocks, corrected = Loop(model.pixel_rnn, model.params), [], 0
+    heavy = 32 if "mixtures" in options else max(32, model.levels)
+    whole, decoded_blocks, corrected = Loop(model.pixel_rnn, model.params), [], 0
     form, digest, blocks = reference.read(data)
     assert form == [1, model.levels, model.part]
-    assert digest == compression.model_digest(model.pixel_rnn, coder.params)
+    assert digest == compression.model_digest(model.pixel_rnn, whole.params)
     assert [name for block in blocks for name in reference.names(block[2])] == names
     for count, shapes, _, condition, corrections, code, pixels in blocks:
         assert not condition
         stream, fixed, number = reference.RangeDecoder(code), reference.corrections(corrections), 0
         corrected += len(fixed)
         decoded = [np.zeros((*size, 1), int) for size in reference.sizes(shapes)]
-        labels, form = (
-            [None] * count,
-            (
-                1,
-                model.part,
-                stride,
-                GROUP,
-                2**21,
-                32 if "mixtures" in options else max(32, model.levels),
-            ),
-        )
+        labels, form = [None] * count, (1, model.part, stride, GROUP, 2**6, heavy)
         for group, lanes in reference.lanes(reference.sizes(shapes), *form):
             if classes is not None:
                 thirds = [2**24 // 3, 2**24 // 3, 2**24 - 2 * (2**24 // 3)]
@@ -88,7 +80,7 @@ def test_a_decoder_after_the_specification_reads_a_file(options, monkeypatch):
                 condition = None
                 if classes is not None:
                     condition = np.array([labels[image] for image, *_ in parts], np.int32)
-                coder.each_value(size, len(parts), condition, code_of)
+                whole.each_value(size, len(parts), condition, code_of)
         dtype = "<u1" if model.levels <= 256 else "<u2"
         checked = b"".join(image.astype(dtype).tobytes() for image in decoded)
         before = zlib.crc32(np.array(labels, "<i4").tobytes()) if classes is not None else 0
