@@ -22,6 +22,7 @@ _VALUES = constriction.stream.model.Categorical(perfect=False)
 class Encoder:
     """Encodes values, each under the distribution that its logits give, at -log2 p bits each.
 
+    >>> from pixel_rnn_jax.codec import Decoder, Encoder
     >>> logits, values = np.array([[0.5, 2, -1], [1, 0, 0]]), np.array([1, 2])
     >>> encoder = Encoder()
     >>> encoder.encode(logits, values, margin=1e-10)

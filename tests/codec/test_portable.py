@@ -10,7 +10,7 @@ from helpers import portable_files, programs
 from helpers.codec_streams import random_images, small_model
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import coder, loop, quantise
+from pixel_rnn_jax.codec import Decoder, Encoder, coder, loop, quantise
 
 FOLDER = Path(__file__).parent / "files"
 FAST_MATH = "--xla_cpu_enable_fast_math=true --xla_cpu_fast_math_honor_nans=false"
@@ -82,3 +82,45 @@ def test_every_doubtful_logit_is_corrected(levels, monkeypatch):
     data = model.compress(images)
     add_noise(monkeypatch, 1e-4)
     np.testing.assert_array_equal(model.decompress(data), images)
+
+
+@pytest.mark.parametrize(("levels", "columns"), [(2, 1), (2, 2), (17, 17), (2**16, 2**16)])
+def test_anybodys_logits_code_values_at_their_probability(levels, columns):
+    random = np.random.default_rng(levels)
+    logits = random.normal(size=(8, 5, columns)) * 3
+    both = np.concatenate([0 * logits, logits], axis=-1) if columns == 1 else logits
+    values = random.integers(levels, size=(8, 5))
+    encoder = Encoder()
+    for some, their_values in zip(logits, values, strict=True):
+        encoder.encode(some, their_values, margin=1e-7)
+    corrections, code = encoder.finish()
+    assert corrections or columns < 2**16
+    decoder = Decoder(corrections, code)
+    noise = 1 + 5e-8 * random.uniform(-1, 1, size=logits.shape)
+    decoded = [decoder.decode(some) for some in logits * noise]
+    np.testing.assert_array_equal(decoded, values)
+    chosen = np.take_along_axis(both, values[..., None], -1)[..., 0]
+    bits = (np.log(np.exp(both).sum(-1)) - chosen).sum() / np.log(2)
+    assert abs(8 * len(code) - bits) < 64 + 0.02 * bits
+
+
+@pytest.mark.parametrize(
+    ("logits", "values", "margin", "field"),
+    [
+        (np.zeros((2, 3)), [0, 3], 1e-10, "values"),
+        (np.zeros((2, 3)), [0], 1e-10, "values"),
+        (np.zeros((2, 3)), [0.0, 1.0], 1e-10, "values"),
+        (np.zeros((2, 3)), [0, 1], 0.1, "margin"),
+        (np.zeros(3), [0], 1e-10, "logits"),
+        (np.full((1, 3), np.nan), [0], 1e-10, "logits"),
+        (np.zeros((1, 2**16 + 1)), [0], 1e-10, "logits"),
+    ],
+)
+def test_what_does_not_fit_an_encoder_is_named(logits, values, margin, field):
+    with pytest.raises(prnn.UserError, match=f"^{field} must"):
+        Encoder().encode(logits, values, margin)
+
+
+def test_encoder_and_decoder_import_no_jax():
+    program = "import sys, pixel_rnn_jax.codec; sys.exit('jax' in sys.modules)"
+    programs.run(sys.executable, "-c", program)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pixel_rnn_jax as prnn
+import pixel_rnn_jax.codec
 from pixel_rnn_jax.system import devices, files
 
 NAMES = [name for name in prnn.__all__ if not name.startswith("_") and name != "layers"]
@@ -21,7 +22,7 @@ SLOW = "PixelRNN", "fit", "layers.check"
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
-        for name in (*NAMES, "layers.check")
+        for name in (*NAMES, "layers.check", "codec.Encoder")
     ],
 )
 def test_the_example_of_a_public_name_runs(name, tmp_path, monkeypatch):
