@@ -151,12 +151,6 @@ class Network(nn.Module):
         """Returns the body's terms of a row of the `features`, `[B, H, W, h]`."""
         return None if features is None else self.body.context(features[:, row])
 
-    @property
-    def narrow(self) -> bool:
-        """Whether a step takes the first channels of a pixel alone."""
-        body = layers.BODIES[self.config.architecture]
-        return bool(layers.build(body, self.config, 1, 1, parent=None).narrow)
-
     def init_state(self, batch: int) -> State:
         """Returns the state of the incremental form (see `layers.body`) before the first row.
 
@@ -176,7 +170,7 @@ class Network(nn.Module):
         """Computes the outputs for one pixel, of `split_channels`, and the state for `end_pixel`.
 
         The pixel has `[B, C]` values. The outputs of a channel depend on earlier ones alone, so
-        that the others may hold any value; if the network is `narrow`, they may be left out, and
+        that the others may hold any value; if the body is `narrow`, they may be left out, and
         so are their outputs and the state. `context` belongs to the pixel's row.
         """
         x, first = self.first.step(state["first"], self._inputs(pixel), position)

@@ -114,9 +114,9 @@ def _for_each_value_of(
         def step(pixel: Array) -> tuple[Array, State]:  # Each is from the same state.
             return network.step(lanes.state, pixel, position, lanes.context)
 
-        def decide(channel: ArrayLike, of_pixel: Array, so_far: Any, given: int = channels) -> Any:
+        def decide(channel: ArrayLike, of_pixel: Array, so_far: Any, some: int = channels) -> Any:
             pixel, remaining, carry = so_far
-            outputs = network.split_channels(of_pixel, pixel[:, :given])[:, channel]
+            outputs = network.split_channels(of_pixel, pixel[:, :some])[:, channel]
             if network.total is not None and remaining is not None:
                 num_after = ((height - row) * width - column) * channels - channel - 1
                 outputs = network.total.restrict(outputs, remaining, num_after)
@@ -135,7 +135,7 @@ def _for_each_value_of(
             return so_far
 
         def one_by_one(so_far: Any) -> Any:
-            if not network.narrow:
+            if not network.body.narrow:
                 return lax.fori_loop(0, groups - 1, one_channel, so_far)
             for some in range(1, groups):
                 so_far = decide(some - 1, step(so_far[0][:, :some])[0], so_far, some)
