@@ -17,7 +17,7 @@ from helpers.random_models import all_images, posterior, tiny_model
 from PIL import Image
 
 import pixel_rnn_jax as prnn
-from pixel_rnn_jax.codec import compression, quantise
+from pixel_rnn_jax.codec import compression, loop
 from pixel_rnn_jax.system.files import BUNDLED
 
 NODE, CHROMIUM, WEB = shutil.which("node"), shutil.which("chromium"), ROOT / "web"
@@ -85,7 +85,7 @@ def test_files(name):
 
 @pytest.mark.parametrize("options", [COLOUR, pytest.param(MIXTURE, marks=pytest.mark.slow)])
 def test_another_machine_decodes_blocks_with_classes(options, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantise, "MARGIN", 1e-3)  # More corrections than there would be.
+    monkeypatch.setattr(loop, "MARGIN", 1e-3)  # More corrections than there would be.
     monkeypatch.setattr(compression, "BLOCK_BYTES", 1)
     model, classes = small_model("linear_rnn", **options), np.arange(73) % 3
     model.part = 8  # The last image has 2 x 3 parts.
