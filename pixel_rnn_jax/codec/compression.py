@@ -85,8 +85,8 @@ def decompress(
         raise UserError(
             f"the file was compressed with model {header.digest.hex()}; this is {digest.hex()}"
         )
-    names = [name for block in blocks for name in names_of(block) or [""] * block.length]
     images = [image for block in _all_decoded(loop, blocks, header.part) for image in block]
+    names = [name for block in blocks for name in names_of(block) or [""] * block.length]
     arrays, conditions = zip(*images, strict=True) if images else ((), ())
     whole, condition = stacked(arrays, model.image_shape, value_dtype(model.levels)), None
     if model.config.condition.size:
