@@ -47,7 +47,7 @@ class Encoder:
         the value 1 against 0. A value whose logit is -inf can be coded too, in up to 24 bits.
 
         The margin is the largest difference between these and the decoder's logits, in nats for
-        each 1 + |logit|, at most 0.001: docs/portable_coding.md says how to choose it.
+        each ``1 + |logit|``, at most 0.001: docs/portable_coding.md says how to choose it.
 
         Raises:
             UserError: The margin, shapes or values do not fit, or a logit is not a number.

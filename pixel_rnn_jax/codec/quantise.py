@@ -44,7 +44,7 @@ def on_grid(logits: Any, margin: float) -> Any:
     """Rounds logits, an array of float64, to the grid; of JAX, it is traceable.
 
     Returns twice the integer next to the logit times `STEPS`, plus 1 where it is doubtful: as near
-    as `margin`, in nats for each 1 + |logit|, to the middle between two points.
+    as `margin`, in nats for each ``1 + |logit|``, to the middle between two points.
     """
     xp = logits.__array_namespace__()
     exact = logits * STEPS
