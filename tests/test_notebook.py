@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.programs import STRICT
 
 ROOT = Path(__file__).parents[1]
 CELLS = {
@@ -143,7 +144,7 @@ def test_every_cell_runs(name, tmp_path):
     program += "\n\nfor n in plt.get_fignums(): plt.figure(n).canvas.draw()"
     variables = os.environ | {"MPLBACKEND": "agg", "PYTHONPATH": str(ROOT)}
     # In a process of its own: a notebook has neither the devices nor the settings of the tests.
-    command = [sys.executable, "-W", "error", "-c", program]
+    command = [sys.executable, *STRICT, "-c", program]
     run = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     if name in SHORT:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from helpers.programs import MAIN, ROOT, environment
+from helpers.programs import MAIN, ROOT, STRICT, environment
 
 from pixel_rnn_jax.main import COMMANDS, parse
 from pixel_rnn_jax.runs import config as config_lib
@@ -157,7 +157,7 @@ def test_page_runs(
     shutil.copytree(trained, tmp_path, symlinks=True, dirs_exist_ok=True)
     (tmp_path / "page.py").write_text("\n".join(program), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-W", "error", "page.py"],
+        [sys.executable, *STRICT, "page.py"],
         cwd=tmp_path,
         # On several devices NetKet warns of every sampler whose state holds no samples.
         env=environment(compilation_cache, devices=2) | {"NETKET_SHARDING": "0"},

@@ -9,6 +9,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 MAIN = [sys.executable, "-m", "pixel_rnn_jax.main"]
+ORBAX = "ignore:jax.sharding.SingleDeviceSharding is deprecated"  # As in pyproject.toml.
+STRICT = ["-W", "error", "-W", ORBAX]
+"""Options of a Python program in which a warning is an error."""
 SMALL = {
     "model.architecture": "pixel_cnn",
     "model.layers": 1,
