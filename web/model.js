@@ -244,7 +244,7 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
     },
   };
 
-  const inputs = mapOf(channels, side >> 1), relu = true;
+  const inputs = mapOf(channels, Math.max(side >> 1, 2)), relu = true;
   const sum = (x, y, from = 0) =>
     pointwise(2 * h, [[mapOf(2 * h)], [x], [y]], (f, sum, x, y) => (sum[f] = x[f] + y[from + f]));
   let x = maskedMatmul("first", 2 * h, taps(inputs, side, side, channels > 1), { mask: "A" });
@@ -256,7 +256,15 @@ function networkOf({ config, levels, shape: [, width, channels], size, arrays, o
   }
   x = maskedMatmul("head_0", config.head_features, [[sum(x, skips), 0, 0, 1]], { relu });
   x = maskedMatmul("head_1", config.head_features, [[x, 0, 0, 1]], { relu });
-  x = maskedMatmul("logits", channels * outputs.count, [[x, 0, 0, 1]], { relu });
+  const q = outputs.count, m = config.mixtures;
+  x = maskedMatmul("logits", channels * q, [[x, 0, 0, 1]], { relu });
+  if (config.output !== "softmax") { // Linear predictions move the means.
+    const near = maskedMatmul("predict", channels * m, taps(inputs, 5, 5, channels > 1), { mask: "A" });
+    x = pointwise(channels * q, [[mapOf(channels * q)], [x], [near]], (f, moved, x, near) => {
+      const j = (f % q) - m; // The component whose mean this is, from 0 to m - 1.
+      moved[f] = x[f] + (j >= 0 && j < m ? near[Math.floor(f / q) * m + j] : 0);
+    });
+  }
 
   return {
     images: () => images,

@@ -12,7 +12,8 @@ Level x has the cell [x, x + 1), and the densities of LogisticMixture are per un
 spread P(x) over its cell gives density P(x): nats of both compare.
 
 The network itself gives a vector for each pixel, which `split_channels` turns into the outputs of
-its channels: C vectors one after another, but for `CoupledLogisticMixture`.
+its channels: C vectors one after another, but for `CoupledLogisticMixture`. The other mixtures
+take a linear prediction of the value, from the values around it, for the mean of each component.
 """
 
 import abc
@@ -84,6 +85,15 @@ class Likelihood(abc.ABC):
         A channel's outputs may depend on the `values` `[..., C]` of earlier channels.
         """
         return outputs.reshape(*outputs.shape[:-1], values.shape[-1], self.outputs)
+
+    @property
+    def predictions(self) -> int:
+        """The number M of predictions of a value that `move` takes; 0 without `move`."""
+        return 0
+
+    def move(self, outputs: Array, predictions: Array) -> Array:
+        """Moves `[..., Q]` by linear predictions of the value, `[..., M]` in units of `inputs`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -222,6 +232,14 @@ class _Mixture(Likelihood):
     @property
     def outputs(self) -> int:
         return 3 * self.mixtures
+
+    @property
+    def predictions(self) -> int:
+        return self.mixtures
+
+    def move(self, outputs: Array, predictions: Array) -> Array:
+        weights, means, widths = jnp.split(outputs, 3, axis=-1)
+        return jnp.concatenate([weights, means + predictions, widths], axis=-1)
 
     @abc.abstractmethod
     def _parts(self, rows: Array) -> tuple[Array, Array, Array]:
@@ -401,6 +419,10 @@ class CoupledLogisticMixture(DiscretizedLogisticMixture):
     """
 
     coupled: ClassVar[bool] = True
+
+    @property
+    def predictions(self) -> int:
+        return 0
 
     def pixel_outputs(self, channels: int) -> int:
         return self.mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)

@@ -1,5 +1,6 @@
 """The network of one scale: PixelCNN, Row LSTM, Diagonal BiLSTM or another (table 1)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -26,6 +27,9 @@ class Network(nn.Module):
 
     The values of an image enter as numbers of about -1 to 1, or with `input="categorical"` as an
     embedding of each channel's levels, h features.
+
+    For each value a 5x5 convolution of the values with mask A makes the `predictions` that the
+    likelihood takes, linear ones.
     """
 
     config: ModelConfig
@@ -99,6 +103,10 @@ class Network(nn.Module):
         self.body = layers.build(body, config, h, groups, condition, **options)
         nn.share_scope(self, self.body)
         outputs = self.likelihood.pixel_outputs(channels)
+        if self.likelihood.predictions:
+            exact = options | {"dtype": self.param_dtype}
+            sizes = channels, channels * self.likelihood.predictions, channels
+            self.predict = layers.MaskedConv(*sizes, "A", (5, 5), **exact)
         last = options["dtype" if self.likelihood.head_may_round else "param_dtype"]
         self.head = layers.build(head, config, h, groups, outputs, last_dtype=last, **options)
         nn.share_scope(self, self.head)
@@ -119,14 +127,35 @@ class Network(nn.Module):
             dropout_keys: `[B]` keys of `jax.random`; without them there is no dropout.
         """
         features = self.embed_condition(condition, coarse)
-        x = self.body(self.first(self._inputs(values)), features, dropout_keys)
-        outputs = self.split_channels(self.head(x), values)
+        maps = {name: conv(inputs(values)) for name, (conv, inputs) in self._of_values().items()}
+        x = self.body(maps["first"], features, dropout_keys)
+        outputs = self.split_channels(self._outputs(x, maps.get("predict")), values)
         return outputs if self.total is None else self.total.restrict_images(outputs, values)
+
+    def _of_values(self) -> dict[str, tuple[layers.MaskedConv, Callable[[Array], Array]]]:
+        """Returns the convolutions of values, and what makes their inputs of values."""
+        first = self.first, self._inputs
+        if self.likelihood.predictions:
+            return {"first": first, "predict": (self.predict, self._scaled)}
+        return {"first": first}
+
+    def _outputs(self, x: Array, predictions: Array | None) -> Array:
+        """Maps the stream and the predictions, `[..., C * M]`, to the head's outputs, moved."""
+        outputs = self.head(x)
+        if predictions is None:
+            return outputs
+        each = (*x.shape[:-1], -1)
+        channels = outputs.reshape(*each, self.likelihood.outputs)
+        predictions = predictions.reshape(*each, self.likelihood.predictions)
+        return self.likelihood.move(channels, predictions).reshape(each)
+
+    def _scaled(self, values: Array) -> Array:
+        return self.likelihood.inputs(values, self.param_dtype)
 
     def _inputs(self, values: Array) -> Array:
         """Maps values, `[..., C]`, to the inputs of the first convolution, C groups of features."""
         if self.config.input == "scalar":
-            return self.likelihood.inputs(values, self.param_dtype)
+            return self._scaled(values)
         channels = values.shape[-1]
         first = np.arange(channels, dtype=np.int32) * self.levels
         rows = values.astype(jnp.int32) + first.reshape((1,) * (values.ndim - 1) + (-1,))
@@ -159,10 +188,9 @@ class Network(nn.Module):
         completes the state of the last step, and `end_row` follows the last pixel of a row.
         """
         height, width, _ = self.image_shape
-        return {
-            "first": self.first.init_state(batch, height, width),
-            "body": self.body.init_state(batch, height, width),
-        }
+        convs = {name: conv for name, (conv, _) in self._of_values().items()}
+        modules = convs | {"body": self.body}
+        return {name: each.init_state(batch, height, width) for name, each in modules.items()}
 
     def step(
         self, state: State, pixel: Array, position: Position, context: Context | None
@@ -173,18 +201,24 @@ class Network(nn.Module):
         that the others may hold any value; if the body is `narrow`, they may be left out, and
         so are their outputs and the state. `context` belongs to the pixel's row.
         """
-        x, first = self.first.step(state["first"], self._inputs(pixel), position)
-        x, body = self.body.step(state["body"], x, position, context)
-        return self.head(x), {"first": first, "body": body}
+        maps = {
+            name: conv.step(state[name], inputs(pixel), position)[0]
+            for name, (conv, inputs) in self._of_values().items()
+        }
+        x, body = self.body.step(state["body"], maps["first"], position, context)
+        return self._outputs(x, maps.get("predict")), state | {"body": body}
 
     def end_pixel(self, state: State, pixel: Array, position: Position) -> State:
-        """Stores the complete pixel, `[B, C]`, in the first convolution, for later pixels."""
-        return state | {"first": self.first.remember(state["first"], self._inputs(pixel), position)}
+        """Stores the complete pixel, `[B, C]`, in the convolutions of values, for later pixels."""
+        return state | {
+            name: conv.remember(state[name], inputs(pixel), position)
+            for name, (conv, inputs) in self._of_values().items()
+        }
 
     def end_row(self, state: State, context: Context | None) -> State:
         """Moves on to the next row; `context` belongs to the row that ends."""
-        body = self.body.end_row(state["body"], context)
-        return {"first": self.first.end_row(state["first"]), "body": body}
+        ended = {name: conv.end_row(state[name]) for name, (conv, _) in self._of_values().items()}
+        return ended | {"body": self.body.end_row(state["body"], context)}
 
     def split_channels(self, x: Array, values: Array) -> Array:
         """Splits the outputs for pixels by channels, `[..., C, Q]`; see `Likelihood`."""

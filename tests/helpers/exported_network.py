@@ -53,12 +53,21 @@ class ExportedNetwork:
         x = x + skips
         for name in ("head_0", "head_1", "logits"):
             x = self.masked(name, relu(x))
-        return x.reshape(*image.shape, -1)
+        x = x.reshape(*image.shape, -1)
+        if "predict/kernel" not in self.arrays:
+            return x
+        near = self.masked("predict", self.scaled(image), (5, 5), "A")
+        means = slice(self.config["mixtures"], 2 * self.config["mixtures"])
+        x[..., means] += near.reshape(x[..., means].shape)
+        return x
 
     def inputs(self, image):
         if self.config["input"] == "categorical":
             rows = image + np.arange(self.channels) * self.levels
             return self.arrays["embed_values/embedding"][rows].reshape(*image.shape[:2], -1)
+        return self.scaled(image)
+
+    def scaled(self, image):
         if not self.levels:
             return (image - self.units[0]) / self.units[1]
         last = self.levels - (self.config["output"] != "logistic_mixture")
