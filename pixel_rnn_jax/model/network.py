@@ -28,8 +28,8 @@ class Network(nn.Module):
     The values of an image enter as numbers of about -1 to 1, or with `input="categorical"` as an
     embedding of each channel's levels, h features.
 
-    For each value a 5x5 convolution of the values with mask A makes the `predictions` that the
-    likelihood takes, linear ones.
+    A 5x5 convolution of the values with mask A makes the linear `predictions` of each value, if the
+    likelihood takes predictions.
     """
 
     config: ModelConfig
